@@ -1,0 +1,139 @@
+//! The command line: flags are read here and nowhere else; each subcommand checks, makes one call, prints.
+
+use crate::device::{Cpu, Device};
+use crate::error::{Exit, exit_code, fail, usage};
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+mod bench;
+mod ckpt;
+mod data;
+mod denoise;
+mod doctor;
+mod find;
+mod gap;
+mod optimal;
+mod plan;
+mod quickstart;
+mod sample;
+mod score;
+mod train;
+
+/// Prints a line of results; a closed stdout stops it quietly.
+macro_rules! say {
+    ($($arg:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($arg)*);
+    }};
+}
+pub(crate) use say;
+
+/// Measures how much diffusion models memorize, as fast as the hardware allows
+#[derive(Parser, Debug)]
+#[command(name = "emm", version, propagate_version = true)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Flags of every command
+#[derive(clap::Args, Debug, Clone)]
+pub struct Common {
+    /// auto takes CUDA when a card and kernels are there, else the CPU
+    #[arg(
+        long,
+        global = true,
+        value_name = "auto|cpu|cuda[:K]",
+        default_value = "auto",
+        help_heading = "Common"
+    )]
+    pub device: String,
+    /// Worker threads; 0 takes one per core. Results do not depend on it
+    #[arg(long, global = true, value_name = "N", default_value_t = 0, help_heading = "Common")]
+    pub threads: usize,
+    /// Seed of everything random
+    #[arg(long, global = true, value_name = "S", default_value_t = 1024, help_heading = "Common")]
+    pub seed: u64,
+    /// Print one JSON object on stdout and nothing else there
+    #[arg(long, global = true, help_heading = "Common")]
+    pub json: bool,
+    /// No progress, only results and errors
+    #[arg(long, global = true, help_heading = "Common")]
+    pub quiet: bool,
+}
+
+impl Common {
+    /// Opens the device named by `--device`.
+    ///
+    /// # Errors
+    /// Usage for an unknown name; device (exit 4) for a CUDA device that is not there.
+    pub fn device(&self) -> Result<Device> {
+        let cpu = || Cpu::new(self.threads).map(Device::Cpu);
+        match self.device.as_str() {
+            "auto" | "cpu" => cpu(),
+            d if d == "cuda" || d.starts_with("cuda:") => Err(fail(
+                Exit::Device,
+                format!(
+                    "--device: {d} has no kernels in this build; the CPU device is `--device cpu`"
+                ),
+            )),
+            d => Err(usage(format!("--device: {d:?} is none of auto, cpu, cuda, cuda:K"))),
+        }
+    }
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Quickstart(quickstart::Args),
+    Doctor(doctor::Args),
+    #[command(subcommand)]
+    Data(data::Command),
+    Plan(plan::Args),
+    Train(train::Args),
+    Sample(sample::Args),
+    Denoise(denoise::Args),
+    Score(score::Args),
+    Optimal(optimal::Args),
+    Gap(gap::Args),
+    Find(find::Args),
+    #[command(subcommand)]
+    Ckpt(ckpt::Command),
+    #[command(subcommand)]
+    Bench(bench::Command),
+}
+
+/// Runs the program and returns its exit code.
+pub fn main() -> i32 {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            let _ = e.print();
+            return e.exit_code();
+        }
+    };
+    let c = &cli.common;
+    let result = match cli.command {
+        Command::Quickstart(a) => quickstart::run(a, c),
+        Command::Doctor(a) => doctor::run(a, c),
+        Command::Data(a) => data::run(a, c),
+        Command::Plan(a) => plan::run(a, c),
+        Command::Train(a) => train::run(a, c),
+        Command::Sample(a) => sample::run(a, c),
+        Command::Denoise(a) => denoise::run(a, c),
+        Command::Score(a) => score::run(a, c),
+        Command::Optimal(a) => optimal::run(a, c),
+        Command::Gap(a) => gap::run(a, c),
+        Command::Find(a) => find::run(a, c),
+        Command::Ckpt(a) => ckpt::run(a, c),
+        Command::Bench(a) => bench::run(a, c),
+    };
+    match result {
+        Ok(()) => 0,
+        Err(e) => {
+            eprintln!("emm: {e:#}");
+            exit_code(&e)
+        }
+    }
+}

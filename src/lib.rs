@@ -1,0 +1,19 @@
+//! Measures how much diffusion models memorize (Gu et al. 2023, arXiv:2310.02664).
+//!
+//! Data flows one way: `cli → study → run → {data, model, sampler, memorization, report, check} →
+//! tape → ops → device`. A module uses only what stands to its right; `error` and `rng` serve all.
+
+pub mod check;
+pub mod cli;
+pub mod data;
+pub mod device;
+pub mod error;
+pub mod memorization;
+pub mod model;
+pub mod ops;
+pub mod report;
+pub mod rng;
+pub mod run;
+pub mod sampler;
+pub mod study;
+pub mod tape;

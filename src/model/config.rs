@@ -1,0 +1,144 @@
+//! What determines a network: the content of the `emm.model` key of a model file.
+
+use crate::error::usage;
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+#[value(rename_all = "lower")]
+pub enum Arch {
+    DdpmPP,
+    NcsnPP,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+#[value(rename_all = "lower")]
+pub enum Precond {
+    Vp,
+    Ve,
+    Edm,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+#[value(rename_all = "lower")]
+pub enum Embedding {
+    Positional,
+    Fourier,
+}
+
+/// A network, whole: equal configurations have equal parameters.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    pub arch: Arch,
+    pub precond: Precond,
+    /// Pixels along a side: a power of two, at least 2^(levels − 1).
+    pub resolution: usize,
+    /// 1 or 3.
+    pub image_channels: usize,
+    /// Number of classes; 0 for an unconditional network.
+    pub label_dim: usize,
+    pub model_channels: usize,
+    /// Width of each level over `model_channels`, finest level first.
+    pub channel_mult: Vec<usize>,
+    /// Residual blocks per level and direction (the decoder has one more).
+    pub num_blocks: usize,
+    pub attn_resolutions: Vec<usize>,
+    pub embedding: Embedding,
+    /// One 0 or 1 per skip in encoder order, (num_blocks + 1) per level.
+    pub skip_connections: Vec<u8>,
+    pub dropout: f64,
+}
+
+impl ModelConfig {
+    /// The paper's basic model for images of `resolution` × `resolution` × `image_channels`.
+    pub fn basic(arch: Arch, resolution: usize, image_channels: usize) -> Self {
+        let fourier = arch == Arch::NcsnPP;
+        ModelConfig {
+            arch,
+            precond: if fourier { Precond::Ve } else { Precond::Vp },
+            resolution,
+            image_channels,
+            label_dim: 0,
+            model_channels: 128,
+            channel_mult: vec![2, 2, 2],
+            num_blocks: 2,
+            attn_resolutions: vec![resolution / 2],
+            embedding: if fourier { Embedding::Fourier } else { Embedding::Positional },
+            skip_connections: vec![1; 9],
+            dropout: 0.13,
+        }
+    }
+
+    pub fn levels(&self) -> usize {
+        self.channel_mult.len()
+    }
+
+    /// Number of skips: (num_blocks + 1) per level.
+    pub fn num_skips(&self) -> usize {
+        self.levels() * (self.num_blocks + 1)
+    }
+
+    /// Pixels times channels of one image.
+    pub fn image_len(&self) -> usize {
+        self.resolution * self.resolution * self.image_channels
+    }
+
+    /// Channels of the noise embedding.
+    pub fn noise_channels(&self) -> usize {
+        self.model_channels * if self.arch == Arch::NcsnPP { 2 } else { 1 }
+    }
+
+    /// Whether every part of the network can be built.
+    ///
+    /// # Errors
+    /// Usage errors that begin with the flag at fault; a width whose norms do not divide names the layer.
+    pub fn check(&self) -> Result<()> {
+        let r = self.resolution;
+        let levels = self.levels();
+        if levels == 0 || self.channel_mult.contains(&0) {
+            return Err(usage(format!(
+                "--mult: {:?} must hold one factor ≥ 1 per level",
+                self.channel_mult
+            )));
+        }
+        if !r.is_power_of_two() || levels > 16 || r < 1 << (levels - 1) {
+            return Err(usage(format!(
+                "--resolution: {r} must be a power of two, at least {} for {levels} levels",
+                1usize << (levels.min(17) - 1)
+            )));
+        }
+        if ![1, 3].contains(&self.image_channels) {
+            return Err(usage(format!("--image-channels: {} must be 1 or 3", self.image_channels)));
+        }
+        if self.num_blocks == 0 {
+            return Err(usage("--blocks: 0 blocks per level, at least 1 is needed"));
+        }
+        if self.model_channels < 4 || self.model_channels > 4096 {
+            return Err(usage(format!("--channels: {} is outside 4..4096", self.model_channels)));
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return Err(usage(format!("--dropout: {} is outside [0, 1)", self.dropout)));
+        }
+        for &a in &self.attn_resolutions {
+            if !(0..levels).any(|l| r >> l == a) {
+                let have: Vec<_> = (0..levels).map(|l| (r >> l).to_string()).collect();
+                return Err(usage(format!(
+                    "--attn: the network has no resolution {a}, only {}",
+                    have.join(", ")
+                )));
+            }
+        }
+        let (have, want) = (self.skip_connections.len(), self.num_skips());
+        if have != want || self.skip_connections.iter().any(|&s| s > 1) {
+            return Err(usage(format!(
+                "--skips: {have} values given, {want} values of 0 or 1 wanted ({} per level, {levels} levels)",
+                self.num_blocks + 1
+            )));
+        }
+        super::params::check_norms(self)
+    }
+}

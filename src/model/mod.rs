@@ -1,0 +1,15 @@
+//! The network: DDPM++ and NCSN++ U-Nets (Song et al. 2021) under VP, VE or EDM preconditioning
+//! (Karras et al. 2022), what they are made of, and the two ways they run: [`Trainer`] and [`Denoiser`].
+
+pub mod checkpoint;
+pub mod config;
+pub mod denoiser;
+pub mod params;
+pub mod precondition;
+pub mod trainer;
+pub mod unet;
+
+pub use config::{Arch, Embedding, ModelConfig, Precond};
+pub use denoiser::Denoiser;
+pub use params::{ParamSpec, Params};
+pub use trainer::{StepScalars, Trainer};

@@ -1,0 +1,12 @@
+//! The one integration-test binary.
+
+mod data;
+mod find;
+mod layers;
+mod memorization;
+mod model;
+mod ops;
+mod peers;
+mod report;
+mod run;
+mod sampler;
