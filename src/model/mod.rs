@@ -4,6 +4,7 @@
 pub mod checkpoint;
 pub mod config;
 pub mod denoiser;
+pub mod layout;
 pub mod params;
 pub mod precondition;
 pub mod trainer;
@@ -11,5 +12,6 @@ pub mod unet;
 
 pub use config::{Arch, Embedding, ModelConfig, Precond};
 pub use denoiser::Denoiser;
+pub use layout::Layout;
 pub use params::{ParamSpec, Params};
 pub use trainer::{StepScalars, Trainer};
