@@ -51,12 +51,19 @@ pub struct Part {
 }
 
 impl Part {
+    /// The skip that joins the input: a decoder's.
+    pub fn joined(&self) -> Option<Skip> {
+        self.skip.filter(|_| self.name.starts_with("dec."))
+    }
+
     /// Channels of x at the input, without a joined skip.
     pub fn x_channels(&self) -> usize {
-        match (self.name.starts_with("dec."), self.skip) {
-            (true, Some(s)) => self.cin - s.channels,
-            _ => self.cin,
-        }
+        self.cin - self.joined().map_or(0, |s| s.channels)
+    }
+
+    /// Channels that the shortcut's convolution sees: not those of an off skip, which are zeros.
+    pub fn shortcut_channels(&self) -> usize {
+        if self.joined().is_some_and(|s| !s.on) { self.x_channels() } else { self.cin }
     }
 
     /// Whether the block's shortcut is a 1×1 convolution instead of the identity.

@@ -3,7 +3,7 @@
 use super::config::{Embedding, ModelConfig};
 use super::layout::{Kind, Layout};
 use crate::error::usage;
-use crate::rng::{Stream, philox, tag, unit};
+use crate::rng::{Stream, fill_normals, philox, tag, unit};
 use anyhow::Result;
 
 /// How a tensor lies in the master buffer, next to its PyTorch shape in files.
@@ -219,16 +219,11 @@ pub fn fourier_freqs(config: &ModelConfig, seed: u64) -> Vec<f32> {
     if config.embedding != Embedding::Fourier {
         return Vec::new();
     }
-    // Box-Muller in float64; layer 0xFFFF of the initial weights' stream, which no parameter has.
-    let pair = |block| {
-        let w = philox([block, 0, 0, tag(Stream::Init, 0xFFFF)], seed);
-        let radius = (-2.0 * unit(w[0]).ln()).sqrt();
-        let (sin, cos) = (2.0 * std::f64::consts::PI * unit(w[1])).sin_cos();
-        [radius * cos, radius * sin]
-    };
-    let half = config.noise_channels() / 2;
-    let normals = (0..half.div_ceil(2) as u32).flat_map(pair);
-    normals.take(half).map(|n| (16.0 * n) as f32).collect()
+    // Layer 0xFFFF of the initial weights' stream, which no parameter has.
+    let mut freqs = vec![0.0; config.noise_channels() / 2];
+    fill_normals(&mut freqs, 0, 0, tag(Stream::Init, 0xFFFF), seed);
+    freqs.iter_mut().for_each(|f| *f *= 16.0);
+    freqs
 }
 
 /// min(32, C/4) must divide C at every norm.
