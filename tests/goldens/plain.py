@@ -1,4 +1,4 @@
-"""NumPy alone: the golden files' reader, Philox, and a second statement of some ops.
+"""NumPy alone: golden files, Philox, and a second statement of some ops.
 
 `make.py` makes the goldens with PyTorch's float64 autograd. `check()` compares them with what this
 file computes from the formulas, without PyTorch: forward values directly, gradients by central
@@ -26,6 +26,23 @@ def read(path):
         raw = data[8 + size + begin : 8 + size + end]
         tensors[name] = np.frombuffer(raw, DTYPES[t["dtype"]]).reshape(t["shape"])
     return tensors, meta
+
+
+def write(path, tensors, metadata):
+    """Writes a safetensors file; equal contents give equal bytes. `metadata` maps strings to strings."""
+    names = {np.dtype(v): k for k, v in DTYPES.items()}
+    header, offset = {"__metadata__": metadata}, 0
+    order = sorted(tensors, key=lambda name: -tensors[name].itemsize)  # keeps float64 aligned
+    for name in order:
+        t = tensors[name]
+        end = offset + t.nbytes
+        header[name] = {"dtype": names[t.dtype], "shape": t.shape, "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    path.parent.mkdir(exist_ok=True)
+    data = b"".join(tensors[name].tobytes() for name in order)
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
 
 
 def philox(counter, key):
