@@ -1,1 +1,3 @@
-//! check
+//! Checks of ops and models against references made outside.
+
+pub mod golden;
