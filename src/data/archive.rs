@@ -75,7 +75,8 @@ impl Archive {
         }
         // A stored entry cannot be longer than the file; a compressed one may lie about its size.
         let plausible = entry.size().min(1032 * (entry.compressed_size() + 1));
-        let mut bytes = Vec::with_capacity(plausible as usize);
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(plausible as usize).or_data(what)?;
         (&mut entry).take(limit + 1).read_to_end(&mut bytes).or_data(what)?;
         if bytes.len() as u64 > limit {
             return Err(too_large(bytes.len() as u64));

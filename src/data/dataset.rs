@@ -1,10 +1,13 @@
 //! The one form in which every part of the program sees images.
 
-use super::{Source, Transform, edm};
+use super::{Transform, edm};
 use crate::error::data;
 use anyhow::Result;
 use sha2::{Digest as _, Sha256};
 use std::path::Path;
+
+/// Class indices are below this; far more than images, since a table row belongs to each class.
+const MAX_CLASSES: u32 = 1 << 24;
 
 /// Square 8-bit images of one size, in the order of their names, with a label each or none.
 #[derive(Debug, Clone, PartialEq)]
@@ -71,12 +74,22 @@ impl Dataset {
                 set.pixels.len()
             )));
         }
-        match &set.labels {
-            Some(l) if l.len() != set.len() => {
-                Err(data(format!("{what}: {} labels for {} images", l.len(), set.len())))
+        if let Some(labels) = &set.labels {
+            if labels.len() != set.len() {
+                return Err(data(format!(
+                    "{what}: {} labels for {} images",
+                    labels.len(),
+                    set.len()
+                )));
             }
-            _ => Ok(set),
+            if let Some(i) = labels.iter().position(|&l| l >= MAX_CLASSES) {
+                return Err(data(format!(
+                    "{what}: label {} of image {i} is no class index, they end at {MAX_CLASSES}",
+                    labels[i]
+                )));
+            }
         }
+        Ok(set)
     }
 
     /// Number of images.

@@ -17,7 +17,7 @@ use zip::{CompressionMethod, DateTime, ZipWriter};
 
 const JSON: &str = "dataset.json";
 /// Bytes that `dataset.json` may take: over a million images.
-const MAX_JSON_BYTES: u64 = 256 << 20;
+pub const MAX_JSON_BYTES: u64 = 256 << 20;
 /// Images encoded at a time.
 const CHUNK: usize = 1024;
 

@@ -4,12 +4,19 @@
 //! `folder`, `npz`); [`Source::collect`] makes the [`Dataset`] of it that everything else works with.
 
 pub mod archive;
+pub mod cifar;
 pub mod dataset;
 pub mod edm;
+pub mod folder;
+pub mod idx;
 pub mod image;
+pub mod npy;
+pub mod npz;
+pub mod python_random;
 pub mod resize;
 pub mod source;
+pub mod subset;
 
 pub use dataset::Dataset;
 pub use image::Image;
-pub use source::{Source, Transform};
+pub use source::{Source, Transform, open_any};

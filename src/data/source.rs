@@ -3,12 +3,13 @@
 use super::archive::Archive;
 use super::image::MAX_IMAGE_BYTES;
 use super::resize::lanczos;
-use super::{Dataset, Image};
-use crate::error::{OrExit as _, data};
+use super::{Dataset, Image, cifar, edm, folder, idx, npz};
+use crate::error::{OrExit as _, data, usage};
 use anyhow::Result;
+use flate2::read::MultiGzDecoder;
 use rayon::prelude::*;
-use std::fs::File;
-use std::io::Read as _;
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 /// Bytes that a whole set may take in memory.
@@ -188,20 +189,87 @@ impl Source {
     }
 }
 
-/// A whole file of at most `limit` bytes.
+/// Opens a set of any format, told apart by content: a zip of images or arrays, CIFAR-10's archives and
+/// batches, IDX, folders. Several paths are several folders, several batches, or IDX images and labels.
+///
+/// # Errors
+/// Data errors that begin with the file: missing, of no known format, and those of the formats; usage if
+/// the paths do not belong together.
+pub fn open_any(paths: &[PathBuf]) -> Result<Source> {
+    let first = &paths[0];
+    let what = || first.display().to_string();
+    for path in paths {
+        fs::metadata(path).or_data(|| path.display().to_string())?;
+    }
+    if paths.iter().all(|p| p.is_dir()) {
+        return folder::open(paths);
+    }
+    if let Some(dir) = paths.iter().find(|p| p.is_dir()) {
+        return Err(usage(format!("{}: folders and files cannot be mixed", dir.display())));
+    }
+    if paths.iter().all(|p| p.extension().is_some_and(|e| e == "bin")) {
+        return cifar::open_batches(paths);
+    }
+    let head = read_head(first)?;
+    if idx::is_idx(&head) && paths.len() <= 2 {
+        return idx::open(paths);
+    }
+    if paths.len() > 1 {
+        return Err(usage(format!(
+            "{}: one source at a time, except folders, CIFAR-10 batches (.bin), or IDX images with labels",
+            paths[1].display()
+        )));
+    }
+    if head.starts_with(b"PK") {
+        let archive = Archive::open(first)?;
+        let arrays = archive.names().iter().any(|n| n.ends_with(".npy"));
+        return if arrays { npz::from_archive(&archive) } else { edm::from_archive(archive) };
+    }
+    if head.get(257..262) == Some(b"ustar") {
+        return cifar::open_tar(first);
+    }
+    Err(data(format!(
+        "{}: expected an EDM zip, npz, CIFAR-10 archive or .bin batch, IDX file or folder of images, found \
+         something else",
+        what()
+    )))
+}
+
+/// The first bytes of a file, unpacked if it is gzipped.
+fn read_head(path: &Path) -> Result<Vec<u8>> {
+    let what = || path.display().to_string();
+    let mut head = Vec::new();
+    gunzip(path)?.take(512).read_to_end(&mut head).or_data(what)?;
+    if head.is_empty() {
+        return Err(data(format!("{}: the file is empty", what())));
+    }
+    Ok(head)
+}
+
+/// A reader of a file that unpacks gzip.
+///
+/// # Errors
+/// Data errors that begin with the file: missing or unreadable.
+pub fn gunzip(path: &Path) -> Result<Box<dyn Read>> {
+    let what = || path.display().to_string();
+    let mut file = BufReader::with_capacity(1 << 16, File::open(path).or_data(what)?);
+    let gzipped = file.fill_buf().or_data(what)?.starts_with(&[0x1F, 0x8B]);
+    Ok(if gzipped { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) })
+}
+
+/// A whole file of at most `limit` bytes, unpacked if it is gzipped.
 ///
 /// # Errors
 /// Data errors that begin with the file: missing, unreadable, empty, over the limit.
 pub fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let what = || path.display().to_string();
     let mut bytes = Vec::new();
-    let file = File::open(path).or_data(what)?;
-    file.take(limit + 1).read_to_end(&mut bytes).or_data(what)?;
+    gunzip(path)?.take(limit + 1).read_to_end(&mut bytes).or_data(what)?;
     if bytes.is_empty() {
         return Err(data(format!("{}: the file is empty", what())));
     }
     if bytes.len() as u64 > limit {
-        return Err(data(format!("{}: over {limit} bytes", what())));
+        return Err(data(format!("{}: more than {limit} bytes", what())));
     }
     Ok(bytes)
 }
