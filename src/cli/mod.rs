@@ -16,6 +16,7 @@ mod optimal;
 mod plan;
 mod quickstart;
 mod sample;
+mod samples_io;
 mod score;
 mod train;
 
