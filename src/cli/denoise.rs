@@ -5,7 +5,6 @@ use super::{Common, say};
 use crate::data::npy;
 use crate::error::{data, usage};
 use crate::files::check_output;
-use crate::model::denoiser::sigma_range;
 use crate::model::{Denoiser, SavedModel};
 use anyhow::Result;
 use serde_json::json;
@@ -57,7 +56,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
             "{name}: is {shape:?}, one level for each of {images} images wanted"
         )));
     }
-    let (lo, hi) = sigma_range(config.precond);
+    let (lo, hi) = config.precond.sigma_range();
     if let Some(s) = sigmas.iter().find(|s| !(s.is_finite() && **s > 0.0)) {
         return Err(data(format!(
             "{name}: noise level {s} is not a finite number above 0 (the network's range is {lo}..{hi})"

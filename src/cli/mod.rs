@@ -19,6 +19,7 @@ mod optimal;
 mod plan;
 mod quickstart;
 mod sample;
+mod samples_io;
 mod score;
 mod train;
 pub(crate) mod train_flags;
