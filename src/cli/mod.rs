@@ -5,7 +5,6 @@ use crate::error::{Exit, exit_code, fail, usage};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-mod arrays;
 mod bench;
 mod ckpt;
 mod data;
