@@ -13,6 +13,9 @@ use anyhow::Result;
 /// Epochs of 50,000 images in a million: `--duration` is counted so.
 const EPOCHS_PER_MIMG: f64 = 20.0;
 
+/// Sums over images are cut into chunks of this many, so multiples of it change no number.
+const MICRO_BATCH: usize = 8;
+
 /// What images a network is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
@@ -71,7 +74,7 @@ pub struct TrainFlags {
     pub dropout: f64,
 
     /// Length of training [default: 40k]
-    #[arg(long, value_name = "EPOCHS", value_parser = amount)]
+    #[arg(long, value_name = "EPOCHS", value_parser = amount, allow_negative_numbers = true)]
     pub epochs: Option<f64>,
     /// Length in millions of images at 50,000 images: 20 epochs each
     #[arg(long, value_name = "MIMG", value_parser = amount, conflicts_with = "epochs")]
@@ -79,7 +82,7 @@ pub struct TrainFlags {
     /// Images per optimizer step
     #[arg(long, value_name = "IMAGES", value_parser = count, default_value = "512")]
     pub batch: usize,
-    /// Images computed at a time: less memory, the same numbers
+    /// Images computed at a time, rounded up to a multiple of 8: less memory, the same numbers
     #[arg(long, value_name = "auto|IMAGES", default_value = "auto")]
     pub micro_batch: String,
     /// Learning rate after its ramp of 200 epochs [default: 2e-4]
@@ -238,7 +241,9 @@ impl TrainFlags {
         let micro_batch = match self.micro_batch.as_str() {
             "auto" => 0,
             text => match count(text) {
-                Ok(n) if (1..=self.batch).contains(&n) => n,
+                Ok(n) if (1..=self.batch).contains(&n) => {
+                    n.next_multiple_of(MICRO_BATCH).min(self.batch)
+                }
                 _ => {
                     return Err(usage(format!(
                         "--micro-batch: {text} is neither auto nor 1..{} (--batch)",

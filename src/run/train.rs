@@ -306,7 +306,7 @@ impl<'a> Run<'a> {
     fn look(&mut self) -> Result<bool> {
         let model = self.snapshot();
         let images = self.config.train.score_images;
-        let Some(look) = self.score(&model, self.step, 0, images)? else { return Ok(false) };
+        let Some(look) = self.score(model, self.step, 0, images)? else { return Ok(false) };
         self.write_snapshot()?;
         self.stats.add("Mem/ratio", look.ratio);
         self.progress.note(&format!(
@@ -335,7 +335,7 @@ impl<'a> Run<'a> {
             return Ok(Ended::With(Some(done)));
         }
         let model = SavedModel::open(&self.dir.snapshot_path(&self.config, step))?;
-        let Some(look) = self.score(&model, step, RESCORE_SEED, images)? else {
+        let Some(look) = self.score(model, step, RESCORE_SEED, images)? else {
             return Ok(Ended::Stopped);
         };
         self.dir.write_rescored(&look)?;
@@ -346,7 +346,7 @@ impl<'a> Run<'a> {
     /// Generates and searches, continuing an interrupted look; `None` if a signal stopped it.
     fn score(
         &mut self,
-        model: &SavedModel,
+        model: SavedModel,
         step: u64,
         first_seed: u64,
         images: usize,
