@@ -354,8 +354,8 @@ fn a_full_disk_is_said_and_the_old_state_stays() {
          rm {mount}/fill
          {emm} {args} --stop-after-steps 3 2>/dev/null; test $? = 75 || exit 96"
     );
-    let status = Command::new("unshare").args(["-rm", "sh", "-c", &script]).status();
-    match status.ok().and_then(|s| s.code()) {
+    let ended = Command::new("unshare").args(["-rm", "sh", "-c", &script]).output();
+    match ended.ok().and_then(|e| e.status.code()) {
         Some(0) => {}
         code @ (None | Some(1) | Some(99)) => {
             eprintln!("skipped: no small file system can be mounted here ({code:?})");

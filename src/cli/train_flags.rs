@@ -52,13 +52,13 @@ pub struct TrainFlags {
     #[arg(long, value_name = "BOOL", value_parser = switch, num_args = 0..=1, default_missing_value = "true")]
     pub cond: Option<bool>,
     /// Width of the network [default: 128]
-    #[arg(long, alias = "num-channels", value_name = "C", value_parser = count)]
+    #[arg(long, alias = "num-channels", value_name = "C", value_parser = count, allow_negative_numbers = true)]
     pub channels: Option<usize>,
     /// Width of each level over --channels, finest first
     #[arg(long, value_name = "M,M,...", value_delimiter = ',', default_value = "2,2,2")]
     pub mult: Vec<usize>,
     /// Residual blocks per level [default: 2]
-    #[arg(long, alias = "num-blocks", value_name = "N", value_parser = count)]
+    #[arg(long, alias = "num-blocks", value_name = "N", value_parser = count, allow_negative_numbers = true)]
     pub blocks: Option<usize>,
     /// Resolutions with attention: auto is half the images' resolution
     #[arg(long, value_name = "auto|none|R,R,...", default_value = "auto")]
@@ -77,10 +77,10 @@ pub struct TrainFlags {
     #[arg(long, value_name = "EPOCHS", value_parser = amount, allow_negative_numbers = true)]
     pub epochs: Option<f64>,
     /// Length in millions of images at 50,000 images: 20 epochs each
-    #[arg(long, value_name = "MIMG", value_parser = amount, conflicts_with = "epochs")]
+    #[arg(long, value_name = "MIMG", value_parser = amount, allow_negative_numbers = true, conflicts_with = "epochs")]
     pub duration: Option<f64>,
     /// Images per optimizer step
-    #[arg(long, value_name = "IMAGES", value_parser = count, default_value = "512")]
+    #[arg(long, value_name = "IMAGES", value_parser = count, allow_negative_numbers = true, default_value = "512")]
     pub batch: usize,
     /// Images computed at a time, rounded up to a multiple of 8: less memory, the same numbers
     #[arg(long, value_name = "auto|IMAGES", default_value = "auto")]
@@ -105,13 +105,13 @@ pub struct TrainFlags {
     pub scrub_gradients: bool,
 
     /// Evenly spaced scorings during training [default: 20]
-    #[arg(long, value_name = "N", value_parser = count)]
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
     pub looks: Option<usize>,
     /// Generated images per look [default: 1000]
-    #[arg(long, value_name = "N", value_parser = count)]
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
     pub score_images: Option<usize>,
     /// Fresh images that score the best look again; 0 for never [default: 10000]
-    #[arg(long, value_name = "N", value_parser = count)]
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
     pub rescore_images: Option<usize>,
 }
 
