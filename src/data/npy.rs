@@ -14,7 +14,7 @@ use zip::{CompressionMethod, DateTime, ZipWriter};
 
 const MAGIC: &[u8] = b"\x93NUMPY";
 /// Bytes that one array of an npz may take.
-const MAX_ARRAY_BYTES: u64 = 16 << 30;
+const MAX_ARRAY_BYTES: u64 = 4 << 30;
 
 /// Elements of one type, in C order.
 #[derive(Debug, Clone, PartialEq)]
