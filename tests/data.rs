@@ -62,6 +62,16 @@ fn a_saved_set_reads_back_and_its_bytes_depend_on_the_set_alone() {
 }
 
 #[test]
+fn a_set_of_more_images_than_a_plain_zip_holds() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("many.zip");
+    let labels = (0..70_000).map(|i| i % 7).collect();
+    let many = Dataset::new("test", 1, 1, vec![5; 70_000], Some(labels)).unwrap();
+    many.save(&path, false).unwrap();
+    assert_eq!(Dataset::open(&path).unwrap(), many);
+}
+
+#[test]
 fn hashes_are_of_the_bytes() {
     // hashlib.sha256 of 16 ones and 16 twos, and of 1, 0, 0, 0, 2, 1, 0, 0.
     let set = labelled(&[1, 258]);
