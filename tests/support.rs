@@ -62,3 +62,48 @@ impl Ended {
         assert!(line.contains(holds), "does not say {holds:?}: {self:?}");
     }
 }
+
+/// A safetensors file of `tests/goldens`.
+pub struct Golden {
+    path: String,
+    bytes: Vec<u8>,
+}
+
+impl Golden {
+    pub fn open(name: &str) -> Golden {
+        let path = format!("{}/tests/goldens/{name}", env!("CARGO_MANIFEST_DIR"));
+        let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
+        Golden { path, bytes }
+    }
+
+    fn tensor(&self, name: &str) -> safetensors::tensor::TensorView<'_> {
+        let file = safetensors::SafeTensors::deserialize(&self.bytes).expect("a safetensors file");
+        file.tensor(name).unwrap_or_else(|e| panic!("{}: {name}: {e}", self.path))
+    }
+
+    pub fn shape(&self, name: &str) -> Vec<usize> {
+        self.tensor(name).shape().to_vec()
+    }
+
+    fn values<T: bytemuck::Pod>(&self, name: &str, dtype: safetensors::Dtype) -> Vec<T> {
+        let tensor = self.tensor(name);
+        assert_eq!(tensor.dtype(), dtype, "{}: {name}", self.path);
+        bytemuck::pod_collect_to_vec(tensor.data())
+    }
+
+    pub fn u8(&self, name: &str) -> Vec<u8> {
+        self.values(name, safetensors::Dtype::U8)
+    }
+
+    pub fn i64(&self, name: &str) -> Vec<i64> {
+        self.values(name, safetensors::Dtype::I64)
+    }
+
+    pub fn f32(&self, name: &str) -> Vec<f32> {
+        self.values(name, safetensors::Dtype::F32)
+    }
+
+    pub fn f64(&self, name: &str) -> Vec<f64> {
+        self.values(name, safetensors::Dtype::F64)
+    }
+}

@@ -47,7 +47,7 @@ pub struct Emm {
 ///
 /// `measured`: (training images, ratio) in any order, at least one, sizes distinct. Where violations make the
 /// ratio cross 1 − ε several times, the definition's maximum takes the last crossing.
-pub fn emm(measured: &[(u64, f64)], epsilon: f64) -> Emm {
+pub fn emm_of(measured: &[(u64, f64)], epsilon: f64) -> Emm {
     let level = 1.0 - epsilon;
     let sorted = sorted(measured);
     let pairs = || sorted.windows(2).map(|w| Bracket { lo: w[0], hi: w[1] });

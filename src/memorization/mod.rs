@@ -4,6 +4,6 @@ pub mod emm;
 pub mod nearest;
 pub mod ratio;
 
-pub use emm::{Bracket, Emm, Next, Side, emm, next_size};
+pub use emm::{Bracket, Emm, Next, Side, emm_of, next_size};
 pub use nearest::{Nearest, References};
 pub use ratio::{Score, Threshold, wilson};
