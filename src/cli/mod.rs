@@ -5,13 +5,16 @@ use crate::error::{Exit, exit_code, fail, usage};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+mod arrays;
 mod bench;
 mod ckpt;
 mod data;
 mod denoise;
 mod doctor;
 mod find;
+mod foreign;
 mod gap;
+mod numbers;
 mod optimal;
 mod plan;
 mod quickstart;
@@ -19,6 +22,7 @@ mod sample;
 mod samples_io;
 mod score;
 mod train;
+pub(crate) mod train_flags;
 
 /// Prints a line of results; a closed stdout stops it quietly.
 macro_rules! say {
@@ -107,6 +111,10 @@ enum Command {
 
 /// Runs the program and returns its exit code.
 pub fn main() -> i32 {
+    if let Err(e) = foreign::refuse(&std::env::args_os().collect::<Vec<_>>()) {
+        eprintln!("emm: {e:#}");
+        return exit_code(&e);
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {

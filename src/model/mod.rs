@@ -8,7 +8,6 @@ pub mod flops;
 pub mod infer;
 pub mod layout;
 pub mod params;
-pub mod precondition;
 pub mod tensor_file;
 pub mod trainer;
 pub mod unet;

@@ -1,0 +1,76 @@
+"""Runs `emm bench step` and its PyTorch peer in turn and reports the ratio of medians.
+
+    python bench/peers/compare.py --runs 5 --out bench/runs/2026-11-24-mymachine -- \\
+        --channels 32 --mult 2,2,2 --blocks 2 --resolution 8 --image-channels 3 --batch 32
+
+What follows `--` goes to both. Order A B A B …, at least 5 of each, so that a machine that slows down
+slows both. Prints one JSON object; with --out DIR also writes it as DIR/step-<settings>.json.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import platform
+import statistics
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def cpu_model():
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def run(command):
+    """The JSON object that `command` prints."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)}: exit code {done.returncode}")
+    return json.loads(done.stdout)
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--emm", default=str(ROOT / "target" / "release" / "emm"), help="the binary")
+    p.add_argument("--runs", type=int, default=5, help="runs of each, at least 5")
+    p.add_argument("--peer-args", default="", help='flags for the peer alone, e.g. "--compile"')
+    p.add_argument("--emm-args", default="", help='flags for emm alone, e.g. "--micro-batch 8"')
+    p.add_argument("--out", type=pathlib.Path, help="folder for the raw numbers: bench/runs/<date>-<machine>")
+    p.add_argument("settings", nargs="*", help="flags for both, after --")
+    a = p.parse_args()
+    if a.runs < 5:
+        p.error(f"--runs: {a.runs} is too few, at least 5 are needed")
+
+    emm = [a.emm, "bench", "step", "--json", *a.settings, *a.emm_args.split()]
+    peer = [sys.executable, str(ROOT / "bench" / "peers" / "step.py"), *a.settings, *a.peer_args.split()]
+    runs = {"emm": [], "peer": []}
+    for i in range(a.runs):
+        for name, command in (("emm", emm), ("peer", peer)):
+            runs[name].append(run(command))
+            print(f"{i + 1}/{a.runs} {name}: {runs[name][-1]['images_per_s']:.2f} images/s", file=sys.stderr)
+
+    medians = {name: statistics.median(r["images_per_s"] for r in rs) for name, rs in runs.items()}
+    result = {
+        "images_per_s": medians,
+        "ratio": medians["emm"] / medians["peer"],
+        "cpu": cpu_model(),
+        "cores": os.cpu_count(),
+        "load_average": os.getloadavg(),
+        "settings": a.settings,
+        "runs": runs,
+    }
+    print(json.dumps(result))
+    if a.out:
+        a.out.mkdir(parents=True, exist_ok=True)
+        name = "-".join(s.lstrip("-").replace(",", ".") for s in a.settings) or "default"
+        (a.out / f"step-{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
