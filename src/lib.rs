@@ -1,13 +1,15 @@
 //! Measures how much diffusion models memorize (Gu et al. 2023, arXiv:2310.02664).
 //!
 //! Data flows one way: `cli → study → run → {data, model, sampler, memorization, report, check} →
-//! tape → ops → device`. A module uses only what stands to its right; `error` and `rng` serve all.
+//! tape → ops → device`. A module uses only what stands to its right; `error`, `rng` and `files` serve
+//! all.
 
 pub mod check;
 pub mod cli;
 pub mod data;
 pub mod device;
 pub mod error;
+pub mod files;
 pub mod memorization;
 pub mod model;
 pub mod ops;

@@ -10,3 +10,5 @@ mod peers;
 mod report;
 mod run;
 mod sampler;
+#[allow(dead_code)]
+mod support;

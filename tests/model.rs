@@ -1,1 +1,241 @@
-//! model
+//! Whole networks against float64 goldens: output, loss, every parameter's gradient; ten training losses; and
+//! that results depend neither on threads nor on how a batch is cut.
+
+use crate::ops::fresh_seed;
+use emm::check::golden::{Golden, rel_err};
+use emm::data::Dataset;
+use emm::device::{Cpu, Device, StepArgs};
+use emm::model::trainer::{Recording, TrainerOptions};
+use emm::model::{Denoiser, ModelConfig, Params, StepScalars, Trainer};
+use emm::ops::adam_ema::{Update, adam_ema};
+use emm::tape::{Memory, Mode};
+
+const MODELS: [(&str, &[u8]); 3] = [
+    ("ddpmpp_edm_gray", include_bytes!("goldens/models/ddpmpp_edm_gray.safetensors")),
+    ("ddpmpp_vp_labels", include_bytes!("goldens/models/ddpmpp_vp_labels.safetensors")),
+    ("ncsnpp_ve_labels", include_bytes!("goldens/models/ncsnpp_ve_labels.safetensors")),
+];
+
+fn cpu() -> Cpu {
+    Cpu::new(2).unwrap()
+}
+
+fn config(g: &Golden) -> ModelConfig {
+    serde_json::from_value(g.metadata("config").unwrap()).unwrap()
+}
+
+/// Parameters in master order and Fourier frequencies.
+fn weights(g: &Golden, config: &ModelConfig) -> (Params, Vec<f32>, Vec<f32>) {
+    let params = Params::new(config);
+    let mut flat = vec![0.0; params.flat_len];
+    for spec in &params.specs {
+        let (shape, values) = g.f32(&format!("p/{}", spec.name));
+        assert_eq!(shape, spec.shape, "{}", spec.name);
+        params.from_torch(spec, &values, &mut flat);
+    }
+    let freqs = "p/model.map_noise.freqs";
+    let freqs = if g.has(freqs) { g.f32(freqs).1 } else { vec![] };
+    (params, flat, freqs)
+}
+
+fn labels(g: &Golden) -> Vec<u32> {
+    if g.has("labels") { g.i32("labels").1.iter().map(|&l| l as u32).collect() } else { vec![] }
+}
+
+#[test]
+fn whole_networks_match_float64() {
+    for (name, bytes) in MODELS {
+        let g = Golden::parse(bytes).unwrap();
+        let config = config(&g);
+        let (params, w, freqs) = weights(&g, &config);
+        let (shape, y) = g.f32("y");
+        let batch = shape[0];
+        let (noise, sigma, labels) = (g.f32("noise").1, g.f64("sigma").1, labels(&g));
+        let device = Device::Cpu(cpu());
+
+        let len = config.image_len();
+        let x: Vec<f32> =
+            (0..y.len()).map(|i| (y[i] as f64 + sigma[i / len] * noise[i] as f64) as f32).collect();
+        let mut net = Denoiser::new(&device, &config, w.clone(), freqs.clone(), batch).unwrap();
+        let d = net.denoise(&x, &sigma, &labels).unwrap();
+        let err = rel_err(d, &g.f32("D").1).unwrap();
+        assert!(err < 1e-5, "{name}: D off by {err:.1e}");
+
+        let r = Recording::new(&config, batch, batch, Mode::Training).unwrap();
+        let mut memory = Memory::new(r.plan.memory_words(&device)).unwrap();
+        memory.poison();
+        fill(&r, &mut memory, &y, &noise, &sigma, &labels, &freqs);
+        let mut grads = vec![f32::NAN; params.flat_len];
+        r.plan.run(&device, &mut memory, &w, &mut grads, StepArgs::default());
+        let err =
+            rel_err(&[r.losses(&memory).iter().sum::<f64>() / batch as f64], &g.f64("loss").1)
+                .unwrap();
+        assert!(err < 1e-5, "{name}: loss off by {err:.1e}");
+        let norm = |v: &[f32]| v.iter().map(|&v| (v as f64).powi(2)).sum::<f64>().sqrt();
+        let want: Vec<Vec<f32>> =
+            params.specs.iter().map(|s| g.f32(&format!("g/{}", s.name)).1).collect();
+        let all = norm(&want.concat());
+        for (spec, want) in params.specs.iter().zip(&want) {
+            let got = params.to_torch(spec, &grads);
+            assert!(got.iter().all(|v| v.is_finite()), "{name}: {}", spec.name);
+            let gap: Vec<f32> = got.iter().zip(want).map(|(a, b)| a - b).collect();
+            let err = norm(&gap) / norm(want).max(1e-6 * all);
+            assert!(err < 1e-4, "{name}: gradient of {} off by {err:.1e}", spec.name);
+        }
+    }
+}
+
+fn fill(
+    r: &Recording,
+    memory: &mut Memory,
+    y: &[f32],
+    noise: &[f32],
+    sigma: &[f64],
+    labels: &[u32],
+    freqs: &[f32],
+) {
+    memory.get_mut(r.plan.slot(r.y)).copy_from_slice(y);
+    memory.get_mut(r.plan.slot(r.noise)).copy_from_slice(noise);
+    memory.get_mut(r.plan.slot(r.sigma)).copy_from_slice(bytemuck::cast_slice(sigma));
+    if let Some(v) = r.labels {
+        memory.get_mut(r.plan.slot(v)).copy_from_slice(bytemuck::cast_slice(labels));
+    }
+    if !freqs.is_empty() {
+        r.set_freqs(memory, freqs);
+    }
+}
+
+#[test]
+fn ten_training_losses_match_float64() {
+    let g = Golden::parse(include_bytes!("goldens/ten_losses.safetensors")).unwrap();
+    let config = config(&g);
+    let (params, mut w, freqs) = weights(&g, &config);
+    let (shape, y) = g.f32("y");
+    let (steps, batch, per) = (shape[0], shape[1], y.len() / shape[0]);
+    let (noise, sigma) = (g.f32("noise").1, g.f64("sigma").1);
+    let device = Device::Cpu(cpu());
+    let r = Recording::new(&config, batch, batch, Mode::Training).unwrap();
+    let mut memory = Memory::new(r.plan.memory_words(&device)).unwrap();
+    let mut grads = vec![0.0; w.len()];
+    let (mut m, mut v, mut ema) = (vec![0.0; w.len()], vec![0.0; w.len()], w.clone());
+    let mut losses = Vec::new();
+    for s in 0..steps {
+        let at = s * per..(s + 1) * per;
+        let levels = &sigma[s * batch..(s + 1) * batch];
+        fill(&r, &mut memory, &y[at.clone()], &noise[at], levels, &[], &freqs);
+        r.plan.run(&device, &mut memory, &w, &mut grads, StepArgs::default());
+        losses.push(r.losses(&memory).iter().sum::<f64>() / batch as f64);
+        let count = s as u64 + 1;
+        let update = Update { lr: 1e-3, weight_decay: 0.0, ema_beta: 0.9, count, scrub: false };
+        adam_ema(&cpu(), update, &mut w, &grads, &mut m, &mut v, &mut ema);
+    }
+    let want = g.f64("loss").1;
+    for (s, (got, want)) in losses.iter().zip(&want).enumerate() {
+        let err = rel_err(&[*got], &[*want]).unwrap();
+        assert!(err < 1e-4, "step {s}: loss {got}, {want} expected");
+    }
+    for spec in &params.specs {
+        let name = format!("after/{}", spec.name);
+        let err = rel_err(&params.to_torch(spec, &w), &g.f32(&name).1).unwrap();
+        assert!(err < 1e-2, "{name} off by {err:.1e} after ten steps");
+    }
+}
+
+#[test]
+fn adam_and_ema_match_float64() {
+    let bytes = include_bytes!("goldens/ops/adam_ema.safetensors");
+    let g = Golden::parse(bytes).unwrap();
+    for (name, a) in g.cases() {
+        let get = |t: &str| g.f32(&format!("{name}/{t}")).1;
+        let (mut w, mut m, mut v, mut ema) = (get("w"), get("m"), get("v"), get("ema"));
+        let update = Update {
+            lr: a["lr"].as_f64().unwrap(),
+            weight_decay: a["weight_decay"].as_f64().unwrap(),
+            ema_beta: a["beta"].as_f64().unwrap(),
+            count: a["step"].as_u64().unwrap() + 1,
+            scrub: false,
+        };
+        adam_ema(&cpu(), update, &mut w, &get("g"), &mut m, &mut v, &mut ema);
+        for (what, got) in [("w1", &w), ("m1", &m), ("v1", &v), ("ema1", &ema)] {
+            let err = rel_err(got, &get(what)).unwrap();
+            assert!(err < 1e-6, "{name}: {what} off by {err:.1e}");
+        }
+    }
+}
+
+fn random_data(images: usize, seed: u64) -> Dataset {
+    let words = |i: u32| emm::rng::philox([i, 0, 0, 0], seed)[0];
+    Dataset {
+        resolution: 8,
+        channels: 3,
+        pixels: (0..images * 192).map(|i| words(i as u32) as u8).collect(),
+        labels: Some((0..images).map(|i| words(i as u32 + 1_000_000) % 5).collect()),
+    }
+}
+
+fn small(blocks: usize) -> ModelConfig {
+    let arch = emm::model::Arch::NcsnPP;
+    ModelConfig {
+        label_dim: 5,
+        model_channels: 16,
+        channel_mult: vec![1, 2],
+        num_blocks: blocks,
+        attn_resolutions: vec![4],
+        skip_connections: vec![1; 2 * (blocks + 1)],
+        ..ModelConfig::basic(arch, 8, 3)
+    }
+}
+
+fn train(data: &Dataset, threads: usize, micro_batch: usize, steps: u64) -> (Vec<f32>, Vec<f64>) {
+    let device = Device::Cpu(Cpu::new(threads).unwrap());
+    let options =
+        TrainerOptions { seed: 7, batch: 24, micro_batch, shuffle: true, scrub_gradients: false };
+    let mut t = Trainer::new(&device, &small(1), options, data).unwrap();
+    let losses = (0..steps)
+        .map(|step| {
+            let s = StepScalars { step, lr: 1e-3, ema_beta: 0.9, weight_decay: 1e-4 };
+            t.step(s, &|| false).unwrap().unwrap()
+        })
+        .collect();
+    (t.weights.iter().chain(&t.ema).copied().collect(), losses)
+}
+
+#[test]
+fn training_bits_depend_neither_on_threads_nor_micro_batches() {
+    let data = random_data(20, fresh_seed());
+    let (w, losses) = train(&data, 1, 24, 3);
+    assert!(w.iter().all(|v| v.is_finite()));
+    for (threads, micro) in [(3, 24), (2, 16), (1, 8)] {
+        let (w2, l2) = train(&data, threads, micro, 3);
+        assert!(w == w2, "weights differ with {threads} threads, micro-batch {micro}");
+        assert_eq!(losses, l2);
+    }
+}
+
+#[test]
+fn a_denoised_image_does_not_depend_on_its_batch() {
+    let (config, seed) = (small(2), fresh_seed());
+    let params = Params::new(&config);
+    let freqs = emm::model::params::fourier_freqs(&config, seed);
+    let mut w = vec![0.0; params.flat_len];
+    emm::rng::fill_normals(&mut w, 0, 0, 0, seed);
+    let mut x = vec![0.0; 11 * 192];
+    emm::rng::fill_normals(&mut x, 1, 0, 0, seed);
+    let sigma: Vec<f64> = (0..11).map(|i| 0.02 * 2f64.powi(i)).collect();
+    let labels: Vec<u32> = (0..11).map(|i| i % 5).collect();
+    let device = Device::Cpu(cpu());
+    let mut whole = Denoiser::new(&device, &config, w.clone(), freqs.clone(), 11).unwrap();
+    let all = whole.denoise(&x, &sigma, &labels).unwrap().to_vec();
+    assert!(all.iter().all(|v| v.is_finite()));
+    for batch in [1, 4, 7] {
+        let mut net = Denoiser::new(&device, &config, w.clone(), freqs.clone(), batch).unwrap();
+        for first in (0..11).step_by(batch) {
+            let n = batch.min(11 - first);
+            let at = first * 192..(first + n) * 192;
+            let part = net
+                .denoise(&x[at.clone()], &sigma[first..first + n], &labels[first..first + n])
+                .unwrap();
+            assert!(part == &all[at], "images {first}.. in batches of {batch}");
+        }
+    }
+}

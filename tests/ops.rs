@@ -1,1 +1,187 @@
-//! ops
+//! Every op against float64 goldens made outside, against finite differences on fresh inputs, and the
+//! convolution against a plain loop on shapes that cross tile borders.
+
+use emm::check::cases::{Case, GOLDENS, Operand};
+use emm::check::golden::{Golden, rel_err};
+use emm::device::{Acc, Cpu, Device, StepArgs};
+use emm::ops::conv2d::Conv2d;
+use emm::rng::fill_normals;
+
+fn device(threads: usize) -> Device {
+    Device::Cpu(Cpu::new(threads).unwrap())
+}
+
+/// A seed that differs from run to run and is printed, so that a failure can be repeated.
+pub fn fresh_seed() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let seed = now.as_nanos() as u64;
+    println!("seed {seed}");
+    seed
+}
+
+fn all_cases() -> Vec<(String, Golden, Case)> {
+    let mut all = Vec::new();
+    for (op, bytes) in GOLDENS {
+        let g = Golden::parse(bytes).unwrap();
+        for (name, attributes) in g.cases() {
+            let case = Case::from_golden(op, &g, &name, &attributes);
+            all.push((format!("{op} {name}"), g.clone(), case));
+        }
+    }
+    all
+}
+
+#[test]
+fn every_case_matches_float64() {
+    let device = device(2);
+    for (name, golden, case) in all_cases() {
+        let err = case.error(&device, &golden).unwrap_or_else(|e| panic!("{name}: {e:#}"));
+        // The bar of every op is 1e-5. Embeddings and losses are rounded once from float64.
+        assert!(err < 1e-5, "{name}: off by {err:.1e}");
+    }
+}
+
+/// ⟨got, direction⟩ against (L(x + h·d) − L(x − h·d)) / 2h with L = Σ dy·y, for every operand of every case.
+#[test]
+fn gradients_match_finite_differences() {
+    let (device, seed) = (device(1), fresh_seed());
+    let mut checked = 0;
+    for (name, _, mut case) in all_cases() {
+        // The loss op's output is float64 and seeds itself; its golden states the gradient directly.
+        if !case.has_backward() || name.starts_with("loss") {
+            continue;
+        }
+        let ran = case.run(&device, Acc::Set, 0.0).unwrap();
+        let value = |case: &Case| -> f64 {
+            let ran = case.run(&device, Acc::Set, 0.0).unwrap();
+            let pairs =
+                ran.outs.iter().zip(&case.d_outs).filter_map(|(y, d)| Some((y, d.as_ref()?)));
+            pairs.flat_map(|(y, d)| y.iter().zip(d)).map(|(&y, &d)| y as f64 * d as f64).sum()
+        };
+        let grads: Vec<Option<Vec<f32>>> =
+            ran.d_ins.into_iter().chain(ran.d_params.into_iter().map(Some)).collect();
+        for (i, grad) in grads.iter().enumerate() {
+            let Some(grad) = grad else { continue };
+            let mut direction = vec![0.0; grad.len()];
+            fill_normals(&mut direction, i as u32, 0, 0, seed);
+            let operand = |case: &mut Case| -> *mut Operand {
+                let n = case.ins.len();
+                if i < n { &mut case.ins[i] } else { &mut case.params[i - n] }
+            };
+            let h = 4e-3_f32;
+            let mut shifted = |sign: f32| {
+                // SAFETY: the operand outlives this call and nothing else refers to it.
+                let o = unsafe { &mut *operand(&mut case) };
+                let kept = o.words.clone();
+                o.words.iter_mut().zip(&direction).for_each(|(w, d)| *w += sign * h * d);
+                let v = value(&case);
+                // SAFETY: as above.
+                unsafe { (*operand(&mut case)).words = kept };
+                v
+            };
+            let numeric = (shifted(1.0) - shifted(-1.0)) / (2.0 * h as f64);
+            let analytic: f64 =
+                grad.iter().zip(&direction).map(|(&g, &d)| g as f64 * d as f64).sum();
+            // Against what random directions of this gradient give: its norm.
+            let norm = grad.iter().map(|&g| (g as f64).powi(2)).sum::<f64>().sqrt();
+            let err = (numeric - analytic).abs() / norm.max(1e-3);
+            assert!(err < 2e-2, "{name} operand {i}: {numeric} against {analytic} (norm {norm})");
+            checked += 1;
+        }
+    }
+    assert!(checked > 100, "{checked} gradients checked");
+}
+
+/// conv3×3 of the textbook, in float64.
+fn plain_conv(x: &[f32], w: &[f32], b: &[f32], [n, h, wd, c]: [usize; 4], o: usize) -> Vec<f64> {
+    let mut y = Vec::new();
+    for i in 0..n {
+        for r in 0..h {
+            for s in 0..wd {
+                for k in 0..o {
+                    let mut sum = b[k] as f64;
+                    for (kh, kw) in (0..9).map(|t| (t / 3, t % 3)) {
+                        let (ih, iw) = (r + kh, s + kw);
+                        if (1..=h).contains(&ih) && (1..=wd).contains(&iw) {
+                            let px = ((i * h + ih - 1) * wd + iw - 1) * c;
+                            let pw = ((k * 3 + kh) * 3 + kw) * c;
+                            sum += (0..c).map(|j| x[px + j] as f64 * w[pw + j] as f64).sum::<f64>();
+                        }
+                    }
+                    y.push(sum);
+                }
+            }
+        }
+    }
+    y
+}
+
+#[test]
+fn convolution_is_right_across_tile_borders() {
+    let seed = fresh_seed();
+    let shapes =
+        [([2, 32, 32, 40], 24), ([9, 4, 4, 70], 33), ([3, 2, 2, 130], 17), ([1, 64, 64, 3], 16)];
+    for (shape, o) in shapes {
+        let normal = |len: usize, tag: u32| {
+            let mut v = vec![0.0; len];
+            fill_normals(&mut v, 0, 0, tag, seed);
+            v
+        };
+        let operand = |shape: [usize; 4], tag| Operand {
+            shape,
+            words: normal(shape.iter().product(), tag),
+            grad: Some(String::new()),
+        };
+        let x = operand(shape, 1);
+        let (w, b) = (operand([1, 1, 1, o * 9 * shape[3]], 2), operand([1, 1, 1, o], 3));
+        let want = plain_conv(&x.words, &w.words, &b.words, shape, o);
+        let dy = normal(want.len(), 4);
+        let case = Case {
+            op: Box::new(Conv2d::same(3, o)),
+            ins: vec![x.clone()],
+            params: vec![w.clone(), b],
+            outs: vec![None],
+            d_outs: vec![Some(dy.clone())],
+            args: StepArgs::default(),
+        };
+        let ran = case.run(&device(2), Acc::Set, 0.0).unwrap();
+        let as_f64 = |v: &[f32]| v.iter().map(|&v| v as f64).collect::<Vec<_>>();
+        let err = rel_err(&as_f64(&ran.outs[0]), &want).unwrap();
+        assert!(err < 1e-5, "{shape:?}: forward off by {err:.1e}");
+        // The convolution is bilinear: ⟨dy, conv(x, w)⟩ = ⟨dx, x⟩ = ⟨dw, w⟩ but for the bias's share.
+        let dot = |a: &[f32], b: &[f32]| -> f64 {
+            a.iter().zip(b).map(|(&a, &b)| a as f64 * b as f64).sum()
+        };
+        let whole: f64 = dy.iter().zip(&want).map(|(&d, y)| d as f64 * y).sum();
+        let linear = whole - dot(&ran.d_params[1], &case.params[1].words);
+        let scale = want.iter().map(|y| y * y).sum::<f64>().sqrt();
+        for (what, share) in [
+            ("dx", dot(ran.d_ins[0].as_ref().unwrap(), &x.words)),
+            ("dw", dot(&ran.d_params[0], &w.words)),
+        ] {
+            assert!((share - linear).abs() < 1e-5 * scale, "{shape:?}: {what}: {share} {linear}");
+        }
+        // Every element of dx, by the same loop on dy with the flipped, transposed weight.
+        let c = shape[3];
+        let mut flipped = vec![0.0; w.words.len()];
+        for (k, t, j) in (0..o * 9 * c).map(|i| (i / (9 * c), i / c % 9, i % c)) {
+            flipped[(j * 9 + 8 - t) * o + k] = w.words[(k * 9 + t) * c + j];
+        }
+        let zero = vec![0.0; c];
+        let dy_shape = [shape[0], shape[1], shape[2], o];
+        let want = plain_conv(&dy, &flipped, &zero, dy_shape, c);
+        let err = rel_err(&as_f64(ran.d_ins[0].as_ref().unwrap()), &want).unwrap();
+        assert!(err < 1e-5, "{shape:?}: dx off by {err:.1e}");
+    }
+}
+
+#[test]
+fn results_do_not_depend_on_threads() {
+    for (name, _, case) in all_cases() {
+        let [a, b] = [1, 3].map(|t| case.run(&device(t), Acc::Set, 0.0).unwrap());
+        let bits = |v: &[f32]| v.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+        for (a, b) in a.outs.iter().zip(&b.outs).chain(a.d_params.iter().zip(&b.d_params)) {
+            assert_eq!(bits(a), bits(b), "{name}");
+        }
+    }
+}

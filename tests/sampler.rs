@@ -1,1 +1,366 @@
-//! sampler
+//! Random numbers, the Heun sampler and the closed-form optimum.
+
+use crate::support::Golden;
+use anyhow::Result;
+use emm::data::Dataset;
+use emm::device::{Cpu, Device};
+use emm::error::exit_code;
+use emm::memorization::{References, Score, Threshold};
+use emm::rng::{self, Stream, tag, uniform_label};
+use emm::sampler::{self, Denoise, HeunOptions, Optimal, Start};
+
+#[test]
+fn philox_gives_its_known_answers() {
+    let all = u32::MAX;
+    assert_eq!(rng::philox([0; 4], 0), [0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8]);
+    assert_eq!(rng::philox([all; 4], u64::MAX), [0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd]);
+    let pi = [0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344];
+    assert_eq!(
+        rng::philox(pi, 0x299f31d0_a4093822),
+        [0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1]
+    );
+}
+
+/// Normals of the pair of words (a, b), in float64.
+fn box_muller(a: u32, b: u32) -> [f64; 2] {
+    let r = (-2.0 * rng::unit(a).ln()).sqrt();
+    let (s, c) = (std::f64::consts::TAU * rng::unit(b)).sin_cos();
+    [r * c, r * s]
+}
+
+#[test]
+fn normals_are_box_muller_of_the_same_words() {
+    let (image, step, seed) = (7, 11, 0x1234_5678_9abc);
+    let tag = tag(Stream::Noise, 3);
+    let mut z = vec![f32::NAN; 8 * 40_000 - 3];
+    rng::fill_normals(&mut z, image, step, tag, seed);
+    let mut worst = 0.0f64;
+    for (i, &z) in z.iter().enumerate() {
+        let words = rng::philox([(i / 4) as u32, image, step, tag], seed);
+        let pair = i % 4 / 2 * 2;
+        let want = box_muller(words[pair], words[pair + 1])[i % 2];
+        let error = (z as f64 - want).abs() / want.abs().max(0.1);
+        assert!(error < 1e-6, "normal {i}: {z} for {want}");
+        worst = worst.max(error);
+    }
+    assert!(worst > 0.0, "float32 cannot equal float64 everywhere");
+    // The compiled-for-this-processor loop and the plain function give the same bits.
+    for (block, chunk) in z.chunks(8).enumerate().take(100) {
+        assert_eq!(chunk, &rng::normals8(block as u32, image, step, tag, seed)[..chunk.len()]);
+    }
+}
+
+#[test]
+fn normals_are_normal() {
+    let n = 1 << 20;
+    let mut z = vec![f32::NAN; n];
+    rng::fill_normals(&mut z, 0, 0, tag(Stream::Latent, 0), 1);
+    let moment = |k: i32| z.iter().map(|&v| (v as f64).powi(k)).sum::<f64>() / n as f64;
+    let sd = 1.0 / (n as f64).sqrt();
+    assert!(moment(1).abs() < 4.0 * sd, "mean {}", moment(1));
+    assert!((moment(2) - 1.0).abs() < 4.0 * 2f64.sqrt() * sd, "variance {}", moment(2));
+    assert!(moment(3).abs() < 4.0 * 15f64.sqrt() * sd, "skewness {}", moment(3));
+    assert!((moment(4) - 3.0).abs() < 4.0 * 96f64.sqrt() * sd, "kurtosis {}", moment(4));
+    // Kolmogorov-Smirnov against the standard normal's quantiles (SciPy's norm.ppf).
+    z.sort_by(f32::total_cmp);
+    let quantiles = [
+        (0.001, -3.090_232_306_167_813_5),
+        (0.01, -2.326_347_874_040_841),
+        (0.1, -1.281_551_565_544_600_4),
+        (0.25, -0.674_489_750_196_081_7),
+        (0.5, 0.0),
+        (0.75, 0.674_489_750_196_081_7),
+        (0.9, 1.281_551_565_544_600_4),
+        (0.99, 2.326_347_874_040_841),
+        (0.999, 3.090_232_306_167_813),
+    ];
+    for (p, x) in quantiles {
+        let below = z.partition_point(|&v| (v as f64) <= x) as f64 / n as f64;
+        assert!((below - p).abs() < 1.95 * sd, "share below {x}: {below} for {p}");
+    }
+}
+
+#[test]
+fn permutations_are_bijections_that_differ() {
+    for n in [1u64, 2, 3, 10, 64, 65, 1000, 4097] {
+        for epoch in [0, 1, u64::MAX] {
+            let mut seen = vec![false; n as usize];
+            for i in 0..n {
+                let j = rng::permute(i, n, 1024, epoch) as usize;
+                assert!(!std::mem::replace(&mut seen[j], true), "{j} twice among {n}");
+            }
+        }
+    }
+    let order =
+        |key, epoch| (0..1000).map(|i| rng::permute(i, 1000, key, epoch)).collect::<Vec<_>>();
+    let agree = |a: &[u64], b: &[u64]| a.iter().zip(b).filter(|(a, b)| a == b).count();
+    assert!(agree(&order(1, 0), &order(1, 1)) < 10);
+    assert!(agree(&order(1, 0), &order(2, 0)) < 10);
+    assert!(agree(&order(1, 0), &(0..1000).collect::<Vec<_>>()) < 10);
+}
+
+/// Every image of a small set is equally likely at every place: chi-square over 20,000 epochs.
+#[test]
+fn permutations_are_uniform() {
+    let (n, epochs) = (10u64, 20_000u64);
+    let mut counts = [[0u64; 10]; 10];
+    for epoch in 0..epochs {
+        for i in 0..n {
+            counts[i as usize][rng::permute(i, n, 5, epoch) as usize] += 1;
+        }
+    }
+    let expected = (epochs / n) as f64;
+    let chi2: f64 =
+        counts.iter().flatten().map(|&c| (c as f64 - expected).powi(2) / expected).sum();
+    // 81 degrees of freedom: the 0.9999 quantile is 134.
+    assert!(chi2 < 134.0, "chi-square {chi2}");
+}
+
+#[test]
+fn labels_are_uniform() {
+    let mut counts = [0u32; 10];
+    for seed in 0..10_000 {
+        counts[rng::uniform_label(seed, 10) as usize] += 1;
+    }
+    assert!(counts.iter().all(|&c| (850..1150).contains(&c)), "{counts:?}");
+    assert_eq!(rng::uniform_label(3, 1), 0);
+}
+
+/// ‖a − b‖ / ‖b‖; an error where it is no number or the lengths differ.
+#[track_caller]
+fn assert_close(got: &[f32], want: &[f64], bar: f64, what: &str) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    let square = |v: f64| v * v;
+    let error: f64 = got.iter().zip(want).map(|(&g, &w)| square(g as f64 - w)).sum();
+    let norm: f64 = want.iter().map(|&w| square(w)).sum();
+    let relative = (error / norm).sqrt();
+    assert!(relative < bar, "{what}: off by {relative:.1e}");
+}
+
+fn cpu(threads: usize) -> Device {
+    Device::Cpu(Cpu::new(threads).unwrap())
+}
+
+/// The optimum for data N(mu, 0.25), mu_i = cos i.
+struct Gaussian {
+    image_len: usize,
+    max_batch: usize,
+    range: (f64, f64),
+    evaluations: usize,
+}
+
+impl Denoise for Gaussian {
+    fn image_len(&self) -> usize {
+        self.image_len
+    }
+    fn max_batch(&self) -> usize {
+        self.max_batch
+    }
+    fn sigma_range(&self) -> (f64, f64) {
+        self.range
+    }
+    fn denoise(&mut self, x: &[f32], sigma: &[f64], _: &[u32], out: &mut [f32]) -> Result<()> {
+        assert!(sigma.len() <= self.max_batch);
+        self.evaluations += 1;
+        for (i, (out, &x)) in out.iter_mut().zip(x).enumerate() {
+            let (s2, mu) = (sigma[i / self.image_len].powi(2), ((i % self.image_len) as f64).cos());
+            *out = ((0.25 * x as f64 + s2 * mu) / (0.25 + s2)) as f32;
+        }
+        Ok(())
+    }
+}
+
+fn gaussian(max_batch: usize) -> Gaussian {
+    Gaussian { image_len: 27, max_batch, range: (0.0, f64::INFINITY), evaluations: 0 }
+}
+
+#[test]
+fn heun_equals_the_algorithm_in_float64() {
+    let g = Golden::open("score/heun.safetensors");
+    let seeds: Vec<u64> = g.i64("seeds").iter().map(|&s| s as u64).collect();
+    let levels = sampler::noise_levels(18, 7.0, 0.002, 80.0);
+    for (got, want) in levels.iter().zip(g.f64("levels")) {
+        assert!((got - want).abs() < 1e-12 * want, "level {got} for {want}");
+    }
+    let plain = HeunOptions::default();
+    let narrow = HeunOptions { steps: 7, rho: 5.0, ..plain.clone() };
+    let churned =
+        HeunOptions { s_churn: 40.0, s_min: 0.05, s_max: 50.0, s_noise: 1.003, ..plain.clone() };
+    for (name, options, range) in [
+        ("plain", &plain, (0.0, f64::INFINITY)),
+        ("narrow", &narrow, (0.02, 50.0)),
+        ("churned", &churned, (0.0, f64::INFINITY)),
+    ] {
+        for max_batch in [1, 2, 8] {
+            let mut d = Gaussian { range, ..gaussian(max_batch) };
+            let images =
+                sampler::sample(&mut d, Start::Seeds(&seeds), &[], options, &mut |_, _| true);
+            let images = images.unwrap().unwrap();
+            assert_close(&images, &g.f64(name), 1e-6, name);
+            let batches = seeds.len().div_ceil(max_batch);
+            assert_eq!(d.evaluations, batches * (2 * options.steps - 1));
+        }
+    }
+}
+
+#[test]
+fn an_image_depends_on_its_seed_alone() {
+    let churned = HeunOptions { s_churn: 40.0, ..Default::default() };
+    let all: Vec<u64> = (0..10).collect();
+    let images = |d: &mut dyn Denoise, seeds: &[u64], labels: &[u32]| {
+        let start = Start::Seeds(seeds);
+        sampler::sample(d, start, labels, &churned, &mut |_, _| true).unwrap().unwrap()
+    };
+    let digits = digits(60);
+    let mut optimal = Optimal::new(&digits, &cpu(1));
+    let labels: Vec<u32> = all.iter().map(|&s| uniform_label(s, 10)).collect();
+    let together = images(&mut optimal, &all, &labels);
+    let mut parallel = Optimal::new(&digits, &cpu(3));
+    assert_eq!(images(&mut parallel, &all, &labels), together);
+    for k in 0..all.len() {
+        let alone = images(&mut optimal, &all[k..=k], &labels[k..=k]);
+        assert_eq!(alone, together[k * 64..][..64], "image {k}");
+    }
+    let few = images(&mut gaussian(3), &all, &[]);
+    assert_eq!(images(&mut gaussian(10), &all, &[]), few);
+}
+
+#[test]
+fn latents_of_a_seed_give_its_image() {
+    let mut latents = vec![0.0; 2 * 27];
+    for (seed, latent) in [8, 9].into_iter().zip(latents.chunks_mut(27)) {
+        rng::fill_normals(latent, 0, 0, tag(Stream::Latent, 0), seed);
+    }
+    let sample = |start| {
+        sampler::sample(&mut gaussian(5), start, &[], &HeunOptions::default(), &mut |_, _| true)
+    };
+    let by_seed = sample(Start::Seeds(&[8, 9])).unwrap();
+    assert_eq!(sample(Start::Latents(&latents)).unwrap(), by_seed);
+}
+
+#[test]
+fn sampling_stops_when_told_and_refuses_what_is_not_finite() {
+    let seeds: Vec<u64> = (0..9).collect();
+    let start = Start::Seeds(&seeds);
+    let o = HeunOptions::default();
+    let mut calls = Vec::new();
+    let stopped = sampler::sample(&mut gaussian(2), start, &[], &o, &mut |done, total| {
+        calls.push((done, total));
+        done < 4
+    });
+    assert_eq!(stopped.unwrap(), None);
+    assert_eq!(calls, [(2, 9), (4, 9)]);
+    struct Nan;
+    impl Denoise for Nan {
+        fn image_len(&self) -> usize {
+            4
+        }
+        fn max_batch(&self) -> usize {
+            3
+        }
+        fn sigma_range(&self) -> (f64, f64) {
+            (0.0, f64::INFINITY)
+        }
+        fn denoise(&mut self, x: &[f32], _: &[f64], _: &[u32], out: &mut [f32]) -> Result<()> {
+            out.copy_from_slice(x);
+            out[5] = f32::NAN;
+            Ok(())
+        }
+    }
+    let e = sampler::sample(&mut Nan, start, &[], &o, &mut |_, _| true).unwrap_err();
+    assert_eq!(exit_code(&e), 5);
+    assert!(e.to_string().contains("seed 1"), "{e}");
+}
+
+#[test]
+fn quantisation_is_exact() {
+    for (x, want) in [(-1.0, 0), (1.0, 255), (-1.1, 0), (7.0, 255), (0.0, 128), (-0.003_94, 127)] {
+        assert_eq!(sampler::quantise(x), want, "{x}");
+    }
+    for u in 0..=255u8 {
+        // floor(127.5 x + 128) maps [u − 128, u − 127) / 127.5 to u; a training image comes back as itself.
+        assert_eq!(sampler::quantise((u as f64 / 127.5 - 1.0) as f32), u);
+    }
+}
+
+fn digits(n: usize) -> Dataset {
+    let mut all = Dataset::digits();
+    all.pixels.truncate(n * 64);
+    all.labels.as_mut().unwrap().truncate(n);
+    all
+}
+
+#[test]
+fn the_optimum_equals_float64_at_every_level() {
+    for name in ["optimal_digits", "optimal_rgb"] {
+        let g = Golden::open(&format!("score/{name}.safetensors"));
+        let shape = g.shape("images");
+        let data = Dataset {
+            resolution: shape[1],
+            channels: shape[3],
+            pixels: g.u8("images"),
+            labels: Some(g.i64("labels").iter().map(|&l| l as u32).collect()),
+        };
+        let len = data.image_len();
+        let (x, sigma, class) = (g.f32("x"), g.f64("sigma"), g.i64("class"));
+        let want = g.f64("denoised");
+        let mut optimal = Optimal::new(&data, &cpu(2));
+        for conditional in [false, true] {
+            let chosen: Vec<usize> =
+                (0..sigma.len()).filter(|&i| (class[i] >= 0) == conditional).collect();
+            let labels: Vec<u32> = chosen.iter().map(|&i| class[i] as u32).collect();
+            let labels = if conditional { &labels[..] } else { &[] };
+            let x: Vec<f32> = chosen.iter().flat_map(|&i| &x[i * len..][..len]).copied().collect();
+            let s: Vec<f64> = chosen.iter().map(|&i| sigma[i]).collect();
+            let mut out = vec![f32::NAN; x.len()];
+            optimal.denoise(&x, &s, labels, &mut out).unwrap();
+            for (k, &i) in chosen.iter().enumerate() {
+                let what = format!("{name}, case {i}, sigma {}", sigma[i]);
+                assert_close(&out[k * len..][..len], &want[i * len..][..len], 1e-6, &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_optimum_refuses_a_class_without_images() {
+    let mut data = digits(20);
+    data.labels.as_mut().unwrap().fill(3);
+    let mut optimal = Optimal::new(&data, &cpu(1));
+    for label in [0, 4, 99] {
+        let e = optimal.denoise(&[0.0; 64], &[1.0], &[label], &mut [0.0; 64]).unwrap_err();
+        assert!(e.to_string().starts_with(&format!("label {label}: ")), "{e}");
+    }
+}
+
+/// Samples of the optimum are all copies (paper, section 2): of digits, of random and of smooth RGB images.
+#[test]
+fn the_optimum_memorizes_everything() {
+    let noise: Vec<u8> = (0..40 * 192)
+        .map(|i| rng::philox([i, 0, 0, tag(Stream::Diagnostic, 0)], 1)[0] as u8)
+        .collect();
+    let smooth: Vec<u8> = (0..40 * 192)
+        .map(|i| {
+            let (image, y, x, c) = (i / 192, i % 192 / 24, i % 24 / 3, i % 3);
+            let phase = (image * (3 + 2 * c)) as f64;
+            (128.0 + 100.0 * (0.5 * x as f64 + 0.3 * y as f64 * c as f64 + phase).sin()) as u8
+        })
+        .collect();
+    let rgb = |pixels| Dataset { resolution: 8, channels: 3, pixels, labels: None };
+    for (name, data) in
+        [("50", digits(50)), ("100", digits(100)), ("noise", rgb(noise)), ("smooth", rgb(smooth))]
+    {
+        let device = cpu(2);
+        let seeds: Vec<u64> = (0..200).collect();
+        let mut optimal = Optimal::new(&data, &device);
+        let o = HeunOptions::default();
+        let images = sampler::sample(&mut optimal, Start::Seeds(&seeds), &[], &o, &mut |_, _| true);
+        let images: Vec<u8> = images.unwrap().unwrap().into_iter().map(sampler::quantise).collect();
+        let references = References::new(&data.pixels, data.image_len());
+        let found = references.nearest(&images, &device);
+        let score = Score::of(&found, Threshold::default(), data.image_len(), data.len());
+        assert_eq!(score.memorized, 200, "{name}: {score:?}");
+        let copied: std::collections::HashSet<u32> = found.iter().map(|n| n.index[0]).collect();
+        assert!(copied.len() > data.len() / 2, "{name}: only {} images copied", copied.len());
+    }
+}

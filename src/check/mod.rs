@@ -1,3 +1,4 @@
 //! Checks of ops and models against references made outside.
 
+pub mod cases;
 pub mod golden;

@@ -1,9 +1,285 @@
-use super::Common;
+//! `emm data`: makes data sets of downloaded files, subsets of data sets, and tells what a set holds.
+
+use super::{Common, say};
+use crate::data::subset::{self, Blend, Labels, Subset};
+use crate::data::{Dataset, Transform, open_any};
+use crate::error::{data, usage};
+use crate::files::check_output;
 use anyhow::Result;
+use serde_json::json;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 
+/// Make, cut and look at data sets
 #[derive(clap::Subcommand, Debug)]
-pub enum Command {}
+pub enum Command {
+    Import(ImportArgs),
+    Subset(SubsetArgs),
+    Inspect(InspectArgs),
+}
 
-pub fn run(_command: Command, _common: &Common) -> Result<()> {
-    todo!()
+/// Make a data set (EDM zip) of downloaded files
+///
+/// Reads cifar-10-python.tar.gz, cifar-10-binary.tar.gz or data_batch_*.bin, IDX images (.gz or not; labels
+/// beside or as a second SRC), a folder of images or of class folders, an EDM zip, npz. Of CIFAR-10 the
+/// training batches are taken. Each image is cropped, padded, resampled, in this order.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  emm data import cifar-10-python.tar.gz --out cifar10.zip
+  emm data import train-images-idx3-ubyte.gz --pad 32 --out fashion.zip
+  emm data import dogs --center-crop --resolution 32 --rgb --size 2000 --spread --shuffle \\
+      --allow-lossy --out dogs.zip")]
+pub struct ImportArgs {
+    /// Files or folders of one set
+    #[arg(value_name = "SRC", required = true)]
+    sources: Vec<PathBuf>,
+    /// The data set to write
+    #[arg(long, value_name = "D.zip")]
+    out: PathBuf,
+    /// Keep the central square of each image
+    #[arg(long)]
+    center_crop: bool,
+    /// Surround each image with zeros up to this many pixels
+    #[arg(long, value_name = "PIXELS")]
+    pad: Option<usize>,
+    /// Resample to this many pixels (Lanczos, as Pillow does it)
+    #[arg(long, value_name = "PIXELS")]
+    resolution: Option<usize>,
+    /// Make grey images RGB by repeating their channel
+    #[arg(long)]
+    rgb: bool,
+    /// Only the first N images
+    #[arg(long, value_name = "N", value_parser = count)]
+    size: Option<usize>,
+    /// Of each class or folder an equal share of --size, the first ones
+    #[arg(long, requires = "size")]
+    spread: bool,
+    /// Put the chosen images in an order drawn by --seed
+    #[arg(long)]
+    shuffle: bool,
+    /// Take JPEG too, whose pixels differ from the original's
+    #[arg(long)]
+    allow_lossy: bool,
+    /// Replace --out if it exists
+    #[arg(long)]
+    force: bool,
+}
+
+/// Cut a subset of a data set: the paper's sizes, classes, blends and labels
+///
+/// Of k classes each gives its first N/k images, class 0 first, the last one what is missing to N; sets without
+/// labels give their first N.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  emm data subset cifar10.zip --size 1000 --out c1k.zip
+  emm data subset cifar10.zip --size 2000 --classes 2 --labels random:10 --out two.zip
+  emm data subset cifar10.zip --size 1000 --class 5 --blend dogs.zip:0.8 --labels none --out blend.zip")]
+pub struct SubsetArgs {
+    /// The data set to take from
+    #[arg(value_name = "D.zip")]
+    data: PathBuf,
+    /// The data set to write
+    #[arg(long, value_name = "S.zip")]
+    out: PathBuf,
+    /// Number of images
+    #[arg(long, value_name = "N", value_parser = count)]
+    size: usize,
+    /// Only the first C classes
+    #[arg(long, value_name = "C", conflicts_with = "class")]
+    classes: Option<usize>,
+    /// Only this class
+    #[arg(long, value_name = "K")]
+    class: Option<u32>,
+    /// Take the share ALPHA of the images from E.zip instead
+    #[arg(long, value_name = "E.zip:ALPHA")]
+    blend: Option<String>,
+    /// True labels, labels drawn by --seed as Python's random does, the image's index, or none. By default
+    /// labels are kept if all images have one
+    #[arg(long, value_name = "true|random:C|unique|none")]
+    labels: Option<String>,
+    /// Resample to this many pixels (Lanczos, as Pillow does it)
+    #[arg(long, value_name = "PIXELS")]
+    resolution: Option<usize>,
+    /// Replace --out if it exists
+    #[arg(long)]
+    force: bool,
+}
+
+/// Tell what a data set holds: images, labels and their counts, duplicates, its hash
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Example:
+  emm data inspect cifar10.zip --json")]
+pub struct InspectArgs {
+    /// A data set, or anything that `emm data import` reads
+    #[arg(value_name = "D.zip", required = true)]
+    sources: Vec<PathBuf>,
+}
+
+/// Runs `emm data`.
+pub fn run(command: Command, common: &Common) -> Result<()> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(common.threads).build()?;
+    pool.install(|| match command {
+        Command::Import(args) => import(&args, common),
+        Command::Subset(args) => cut(&args, common),
+        Command::Inspect(args) => inspect(&args, common),
+    })
+}
+
+fn import(args: &ImportArgs, common: &Common) -> Result<()> {
+    check_side("--pad", args.pad)?;
+    check_side("--resolution", args.resolution)?;
+    check_output(&args.out, args.force)?;
+    let source = open_any(&args.sources)?;
+    let mut order = match (args.size, &source.groups) {
+        (Some(0), _) => return Err(usage("--size: expected at least one image, found 0")),
+        (Some(n), _) if n > source.len() => {
+            let have = source.len();
+            return Err(data(format!("{}: has {have} images, wants {n}", source.name)));
+        }
+        (Some(n), Some(groups)) if args.spread => subset::spread(groups, n, &source.name)?,
+        (Some(_), None) if args.spread => {
+            return Err(usage(format!(
+                "--spread: {} has neither classes nor folders",
+                source.name
+            )));
+        }
+        (Some(n), _) => (0..n).collect(),
+        (None, _) => source.all(),
+    };
+    if args.shuffle {
+        subset::shuffle(&mut order, common.seed);
+    }
+    let transform = Transform {
+        allow_lossy: args.allow_lossy,
+        center_crop: args.center_crop,
+        pad: args.pad,
+        resolution: args.resolution,
+        rgb: args.rgb,
+    };
+    if args.allow_lossy && !common.quiet {
+        eprintln!("--allow-lossy: pixels of JPEG images differ from the original's");
+    }
+    let set = source.collect(&order, &transform)?;
+    set.save(&args.out, args.force)?;
+    tell(&set, &args.out, common)
+}
+
+fn cut(args: &SubsetArgs, common: &Common) -> Result<()> {
+    check_side("--resolution", args.resolution)?;
+    check_output(&args.out, args.force)?;
+    let blend = args.blend.as_deref().map(parse_blend).transpose()?;
+    let subset = Subset {
+        size: args.size,
+        classes: args.classes,
+        class: args.class,
+        labels: parse_labels(args.labels.as_deref())?,
+        resolution: args.resolution,
+        seed: common.seed,
+        blend: match blend {
+            Some((path, alpha)) => {
+                let name = path.display().to_string();
+                Some(Blend { with: Dataset::open(&path)?, name, alpha })
+            }
+            None => None,
+        },
+    };
+    let set = subset.of(&Dataset::open(&args.data)?, &args.data.display().to_string())?;
+    set.save(&args.out, args.force)?;
+    tell(&set, &args.out, common)
+}
+
+fn inspect(args: &InspectArgs, common: &Common) -> Result<()> {
+    let source = open_any(&args.sources)?;
+    let transform = Transform { allow_lossy: true, ..Transform::default() };
+    tell(&source.collect(&source.all(), &transform)?, &args.sources[0], common)
+}
+
+/// Prints what a set holds.
+fn tell(set: &Dataset, path: &Path, common: &Common) -> Result<()> {
+    let mut label_counts = vec![0_u64; set.label_dim()];
+    for &label in set.labels.iter().flatten() {
+        label_counts[label as usize] += 1;
+    }
+    let mut seen = HashSet::with_capacity(set.len());
+    let duplicates = (0..set.len()).filter(|&i| !seen.insert(set.image(i))).count();
+    if common.json {
+        let object = json!({
+            "images": set.len(),
+            "resolution": set.resolution,
+            "channels": set.channels,
+            "label_dim": set.label_dim(),
+            "label_counts": label_counts,
+            "duplicates": duplicates,
+            "sha256_pixels": set.sha256_pixels(),
+        });
+        say!("{object}");
+        return Ok(());
+    }
+    let labels = match label_counts.as_slice() {
+        [] => "none".to_string(),
+        counts if counts.iter().all(|c| c == &counts[0]) => {
+            format!("{} classes of {} images each", counts.len(), counts[0])
+        }
+        counts if counts.len() <= 20 => {
+            let counts: Vec<_> = counts.iter().map(u64::to_string).collect();
+            format!("{} classes of {} images", counts.len(), counts.join(", "))
+        }
+        counts => format!(
+            "{} classes of {} to {} images",
+            counts.len(),
+            counts.iter().min().unwrap_or(&0),
+            counts.iter().max().unwrap_or(&0)
+        ),
+    };
+    let colours = if set.channels == 1 { "grey" } else { "RGB" };
+    say!("{}", path.display());
+    say!("  images      {} of {r}x{r} pixels, {colours}", set.len(), r = set.resolution);
+    say!("  labels      {labels}");
+    say!("  duplicates  {duplicates}");
+    say!("  sha256      {}", set.sha256_pixels());
+    Ok(())
+}
+
+/// A number of images: `1000` or `1k`.
+fn count(text: &str) -> Result<usize, String> {
+    let (digits, factor) = match text.strip_suffix(['k', 'K']) {
+        Some(digits) => (digits, 1000),
+        None => (text, 1),
+    };
+    let number = digits.parse::<usize>().ok().and_then(|n| n.checked_mul(factor));
+    number.ok_or_else(|| format!("{text:?} is no number of images such as 1000 or 1k"))
+}
+
+fn check_side(flag: &str, side: Option<usize>) -> Result<()> {
+    match side {
+        Some(side) if !(1..=4096).contains(&side) => {
+            Err(usage(format!("{flag}: expected 1 to 4096 pixels, found {side}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn parse_blend(text: &str) -> Result<(PathBuf, f64)> {
+    let parsed = text.rsplit_once(':').and_then(|(path, alpha)| Some((path, alpha.parse().ok()?)));
+    match parsed {
+        Some((path, alpha)) if (0.0..=1.0).contains(&alpha) && !path.is_empty() => {
+            Ok((path.into(), alpha))
+        }
+        _ => Err(usage(format!(
+            "--blend: expected E.zip:ALPHA with ALPHA from 0 to 1, found {text:?}"
+        ))),
+    }
+}
+
+fn parse_labels(text: Option<&str>) -> Result<Labels> {
+    let random = |text: &str| text.strip_prefix("random:")?.parse().ok().filter(|&c| c > 0);
+    match text {
+        None => Ok(Labels::Keep),
+        Some("true") => Ok(Labels::True),
+        Some("unique") => Ok(Labels::Unique),
+        Some("none") => Ok(Labels::None),
+        Some(text) => random(text).map(Labels::Random).ok_or_else(|| {
+            usage(format!("--labels: expected true, random:C, unique or none, found {text:?}"))
+        }),
+    }
 }

@@ -1,7 +1,13 @@
 //! The one form in which every part of the program sees images.
 
+use super::{Transform, edm};
+use crate::error::data;
 use anyhow::Result;
+use sha2::{Digest as _, Sha256};
 use std::path::Path;
+
+/// Class indices are below this; far more than images, since a table row belongs to each class.
+const MAX_CLASSES: u32 = 1 << 24;
 
 /// Square 8-bit images of one size, in the order of their names, with a label each or none.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,10 +27,72 @@ impl Dataset {
     ///
     /// # Errors
     /// Data errors (exit 3) that begin with the file: missing, corrupt, images of different shapes, …
-    pub fn open(_path: &Path) -> Result<Self> {
-        todo!()
+    pub fn open(path: &Path) -> Result<Self> {
+        let source = edm::open(path)?;
+        source.collect(&source.all(), &Transform::default())
     }
 
+    /// Writes an EDM zip, whole or not at all; the same set gives the same bytes.
+    ///
+    /// # Errors
+    /// As [`crate::files::write_atomic`].
+    pub fn save(&self, path: &Path, force: bool) -> Result<()> {
+        edm::write(self, path, force)
+    }
+
+    /// The bundled digits: 1,797 handwritten digits of 8×8 grey pixels with labels (E. Alpaydin,
+    /// C. Kaynak: Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998;
+    /// CC BY 4.0).
+    pub fn digits() -> Self {
+        let images: &[u8] = include_bytes!("../../data/digits8x8-images-idx3-ubyte");
+        let labels: &[u8] = include_bytes!("../../data/digits8x8-labels-idx1-ubyte");
+        Dataset {
+            resolution: 8,
+            channels: 1,
+            pixels: images[16..].to_vec(),
+            labels: Some(labels[8..].iter().map(|&l| l.into()).collect()),
+        }
+    }
+
+    /// Checks that the lengths agree, for pixels that come from elsewhere than a file.
+    ///
+    /// # Errors
+    /// A data error that begins with `what`.
+    pub fn new(
+        what: &str,
+        resolution: usize,
+        channels: usize,
+        pixels: Vec<u8>,
+        labels: Option<Vec<u32>>,
+    ) -> Result<Self> {
+        let set = Dataset { resolution, channels, pixels, labels };
+        let len = set.image_len();
+        if !matches!(channels, 1 | 3) || len == 0 || set.is_empty() || set.pixels.len() % len != 0 {
+            return Err(data(format!(
+                "{what}: expected images of {resolution}x{resolution} pixels and 1 or 3 channels, found \
+                 {channels} channels and {} bytes",
+                set.pixels.len()
+            )));
+        }
+        if let Some(labels) = &set.labels {
+            if labels.len() != set.len() {
+                return Err(data(format!(
+                    "{what}: {} labels for {} images",
+                    labels.len(),
+                    set.len()
+                )));
+            }
+            if let Some(i) = labels.iter().position(|&l| l >= MAX_CLASSES) {
+                return Err(data(format!(
+                    "{what}: label {} of image {i} is no class index, they end at {MAX_CLASSES}",
+                    labels[i]
+                )));
+            }
+        }
+        Ok(set)
+    }
+
+    /// Number of images.
     pub fn len(&self) -> usize {
         self.pixels.len() / self.image_len().max(1)
     }
@@ -50,11 +118,20 @@ impl Dataset {
 
     /// SHA-256 over the images as H,W,C in order, lower-case hex: the set's name.
     pub fn sha256_pixels(&self) -> String {
-        todo!()
+        hex(Sha256::new().chain_update(&self.pixels))
     }
 
     /// SHA-256 over the labels (little-endian u32), or "none".
     pub fn sha256_labels(&self) -> String {
-        todo!()
+        let Some(labels) = &self.labels else { return "none".into() };
+        let mut hash = Sha256::new();
+        for label in labels {
+            hash.update(label.to_le_bytes());
+        }
+        hex(hash)
     }
+}
+
+fn hex(hash: Sha256) -> String {
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,1 +1,9 @@
-//! memorization
+//! Which images are copies of training images, what share of them, and at what training-set size most are.
+
+pub mod emm;
+pub mod nearest;
+pub mod ratio;
+
+pub use emm::{Bracket, Emm, Next, Side, emm_of, next_size};
+pub use nearest::{Nearest, References};
+pub use ratio::{Score, Threshold, wilson};

@@ -1,1 +1,161 @@
-//! checkpoint
+//! Networks in files: safetensors with EDM's names and PyTorch's shapes, so that a strict `load_state_dict`
+//! takes them, and `emm.model` in the metadata, so that nothing else is needed to rebuild the network.
+
+use super::config::{Arch, Embedding, ModelConfig};
+use super::layout::{Kind, Layout};
+use super::params::Params;
+use super::tensor_file::{self, TensorFile};
+use crate::error::{OrExit as _, data};
+use anyhow::Result;
+use serde_json::Value;
+use std::path::Path;
+
+const FREQS: &str = "model.map_noise.freqs";
+const FILTER: &str = ".resample_filter";
+
+/// A network with its weights, as a model file holds it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SavedModel {
+    pub config: ModelConfig,
+    /// Flat, master order.
+    pub weights: Vec<f32>,
+    /// Fourier frequencies; empty for a positional embedding.
+    pub freqs: Vec<f32>,
+    /// The `emm.run` entry: seed, step and configuration of the run that trained it.
+    pub run: Option<Value>,
+}
+
+impl SavedModel {
+    /// Reads a model file.
+    ///
+    /// # Errors
+    /// Data errors (exit 3) that name the file and the tensor: missing, unexpected, of another shape, not finite.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = TensorFile::open(path)?;
+        let name = path.display();
+        let Some(text) = file.meta("emm.model") else {
+            return Err(data(format!(
+                "{name}: no emm.model in its metadata; `emm ckpt convert` takes files of other programs"
+            )));
+        };
+        let config: ModelConfig =
+            serde_json::from_str(text).or_data(|| format!("{name}: emm.model"))?;
+        config.check().or_data(|| format!("{name}: emm.model"))?;
+        let run = match file.meta("emm.run") {
+            Some(text) => Some(serde_json::from_str(text).or_data(|| format!("{name}: emm.run"))?),
+            None => None,
+        };
+        refuse_unexpected(path, &file, &config, &[""])?;
+        let weights = read_flat(&file, &config, "")?;
+        let freqs = read_freqs(&file, &config)?;
+        Ok(SavedModel { config, weights, freqs, run })
+    }
+
+    /// Writes a model file whole or not at all; equal models give equal bytes.
+    ///
+    /// # Errors
+    /// As [`crate::files::write_atomic`].
+    pub fn save(&self, path: &Path, force: bool) -> Result<()> {
+        let mut metadata = vec![("emm.model", serde_json::to_string(&self.config)?)];
+        metadata.extend(self.run.as_ref().map(|r| ("emm.run", r.to_string())));
+        let mut extras = freqs_tensor(&self.freqs);
+        extras.extend(resample_filters(&self.config));
+        write_flats(path, force, &metadata, &self.config, &[("", &self.weights)], &extras)
+    }
+}
+
+/// A tensor that is no parameter: name, shape, values.
+pub type Extra = (String, Vec<usize>, Vec<f32>);
+
+/// The Fourier frequencies as a file holds them; nothing for a positional embedding.
+pub fn freqs_tensor(freqs: &[f32]) -> Vec<Extra> {
+    match freqs {
+        [] => Vec::new(),
+        _ => vec![(FREQS.into(), vec![freqs.len()], freqs.to_vec())],
+    }
+}
+
+/// Writes flat buffers of one network, each under its prefix, and then the extras.
+pub fn write_flats(
+    path: &Path,
+    force: bool,
+    metadata: &[(&str, String)],
+    config: &ModelConfig,
+    flats: &[(&str, &[f32])],
+    extras: &[Extra],
+) -> Result<()> {
+    let params = Params::new(config);
+    let mut tensors = Vec::new();
+    for (prefix, _) in flats {
+        let named = params.specs.iter().map(|s| (format!("{prefix}{}", s.name), s.shape.clone()));
+        tensors.extend(named);
+    }
+    tensors.extend(extras.iter().map(|(name, shape, _)| (name.clone(), shape.clone())));
+    let per_flat = params.specs.len();
+    tensor_file::write(path, force, metadata, &tensors, |i| match flats.get(i / per_flat) {
+        Some((_, flat)) => params.to_torch(&params.specs[i % per_flat], flat),
+        None => extras[i - flats.len() * per_flat].2.clone(),
+    })
+}
+
+/// Reads all parameters under `prefix` into a flat buffer in master order.
+pub fn read_flat(file: &TensorFile, config: &ModelConfig, prefix: &str) -> Result<Vec<f32>> {
+    let params = Params::new(config);
+    let mut flat = vec![0.0; params.flat_len];
+    for spec in &params.specs {
+        let values = file.read(&format!("{prefix}{}", spec.name), &spec.shape)?;
+        params.from_torch(spec, &values, &mut flat);
+    }
+    Ok(flat)
+}
+
+/// Reads the Fourier frequencies, if the network has any.
+pub fn read_freqs(file: &TensorFile, config: &ModelConfig) -> Result<Vec<f32>> {
+    match config.embedding {
+        Embedding::Positional => Ok(Vec::new()),
+        Embedding::Fourier => file.read(FREQS, &[config.noise_channels() / 2]),
+    }
+}
+
+/// Refuses a file with tensors that the network, under these prefixes, does not have.
+pub fn refuse_unexpected(
+    path: &Path,
+    file: &TensorFile,
+    config: &ModelConfig,
+    prefixes: &[&str],
+) -> Result<()> {
+    let params = Params::new(config);
+    let mut known: std::collections::HashSet<String> = prefixes
+        .iter()
+        .flat_map(|prefix| params.specs.iter().map(move |s| format!("{prefix}{}", s.name)))
+        .collect();
+    if config.embedding == Embedding::Fourier {
+        known.insert(FREQS.into());
+    }
+    for name in file.names() {
+        if !known.contains(&name) && !name.ends_with(FILTER) {
+            let path = path.display();
+            return Err(data(format!("{path}: tensor {name} is unexpected in this network")));
+        }
+    }
+    Ok(())
+}
+
+/// The fixed filters that EDM's network keeps as buffers on every convolution that resamples.
+fn resample_filters(config: &ModelConfig) -> Vec<Extra> {
+    let taps: &[f32] = match config.arch {
+        Arch::DdpmPP => &[1.0, 1.0],
+        Arch::NcsnPP => &[1.0, 3.0, 3.0, 1.0],
+    };
+    let total = taps.iter().sum::<f32>().powi(2);
+    let filter: Vec<f32> =
+        taps.iter().flat_map(|a| taps.iter().map(move |b| a * b / total)).collect();
+    let shape = vec![1, 1, taps.len(), taps.len()];
+    let layout = Layout::new(config);
+    let resampling = layout.parts().filter(|p| p.resample.is_some());
+    let names = resampling.flat_map(|part| match part.kind {
+        Kind::Block => vec![format!("{}.conv0", part.name), format!("{}.skip", part.name)],
+        _ => vec![part.name.clone()],
+    });
+    names.map(|n| (format!("model.{n}{FILTER}"), shape.clone(), filter.clone())).collect()
+}

@@ -1,6 +1,7 @@
 //! What determines a network: the content of the `emm.model` key of a model file.
 
 use crate::error::usage;
+pub use crate::ops::precondition::Precond;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
@@ -10,15 +11,6 @@ use serde::{Deserialize, Serialize};
 pub enum Arch {
     DdpmPP,
     NcsnPP,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-#[value(rename_all = "lower")]
-pub enum Precond {
-    Vp,
-    Ve,
-    Edm,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]

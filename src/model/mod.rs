@@ -4,12 +4,17 @@
 pub mod checkpoint;
 pub mod config;
 pub mod denoiser;
+pub mod flops;
+pub mod infer;
+pub mod layout;
 pub mod params;
-pub mod precondition;
+pub mod tensor_file;
 pub mod trainer;
 pub mod unet;
 
+pub use checkpoint::SavedModel;
 pub use config::{Arch, Embedding, ModelConfig, Precond};
 pub use denoiser::Denoiser;
+pub use layout::Layout;
 pub use params::{ParamSpec, Params};
 pub use trainer::{StepScalars, Trainer};

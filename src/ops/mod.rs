@@ -1,1 +1,96 @@
-//! ops
+//! The ops of the U-Net: coarse, each one thing that the network really does. An op states its shapes, what
+//! its backward reads, and lowers itself to launches with resolved slots; it never decides whether a gradient
+//! is written or added ([`Sink`] says), allocates nothing and looks up no name when it runs.
+
+pub mod adam_ema;
+pub mod attention;
+pub mod conv2d;
+pub mod fir;
+pub mod label_embed;
+pub mod linear;
+pub mod loss;
+pub mod noise_embed;
+pub mod norm;
+pub mod precondition;
+pub mod prepare_batch;
+
+use crate::device::{Launch, Sink, Slot};
+use anyhow::Result;
+
+/// N, H, W, C. Vectors per image are [N, 1, 1, C]; a float64 or two-word value counts as two channels.
+pub type Shape = [usize; 4];
+
+/// Words of a tensor.
+pub fn words(s: Shape) -> usize {
+    s.iter().product()
+}
+
+/// Words of one image of a tensor.
+pub fn image_words(s: Shape) -> usize {
+    s[1] * s[2] * s[3]
+}
+
+/// Resolved places of a recorded op.
+#[derive(Debug, Clone)]
+pub struct Io {
+    pub shapes: Vec<Shape>,
+    pub ins: Vec<Slot>,
+    pub params: Vec<Slot>,
+    pub outs: Vec<Slot>,
+    /// Words asked by [`Op::temp_words`] for this direction.
+    pub temp: Slot,
+}
+
+/// Gradients that reach an op and where its own go; `None` where nobody asks.
+#[derive(Debug, Clone)]
+pub struct Grads {
+    pub outs: Vec<Option<Slot>>,
+    pub ins: Vec<Option<Sink>>,
+    pub params: Vec<Sink>,
+}
+
+/// Which tensors an op's backward reads, as indices into its inputs and outputs.
+#[derive(Debug, Clone, Default)]
+pub struct Reads {
+    pub ins: Vec<usize>,
+    pub outs: Vec<usize>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    Fwd,
+    Bwd,
+}
+
+pub trait Op: Send + Sync {
+    fn name(&self) -> &'static str;
+
+    /// Shapes of the outputs.
+    ///
+    /// # Errors
+    /// If it does not take these inputs; names the op and the shapes.
+    fn outputs(&self, ins: &[Shape]) -> Result<Vec<Shape>>;
+
+    /// Lengths of the parameters it takes.
+    fn param_lens(&self, _ins: &[Shape]) -> Vec<usize> {
+        vec![]
+    }
+
+    /// What the backward launches read, so that the plan can free everything else early.
+    fn reads(&self, ins: &[Shape]) -> Reads;
+
+    /// Words of memory that live during one direction of this op only.
+    fn temp_words(&self, _ins: &[Shape], _direction: Direction) -> usize {
+        0
+    }
+
+    /// 2 × multiply-adds of the forward, as the direct algorithm needs them; only matrix work counts.
+    fn flop(&self, _ins: &[Shape]) -> u64 {
+        0
+    }
+
+    fn fwd(&self, io: &Io) -> Launch;
+
+    /// Gradients of inputs and parameters from those of the outputs.
+    fn bwd(&self, io: &Io, grads: &Grads) -> Launch;
+}

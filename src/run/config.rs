@@ -3,6 +3,7 @@
 use crate::data::Dataset;
 use crate::model::ModelConfig;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 /// Raised whenever results may change; stored with a run and compared on resume.
 pub const NUMERICS: u32 = 1;
@@ -85,8 +86,138 @@ impl RunConfig {
         (self.train.epochs * self.data.images as f64 / self.train.batch as f64).ceil() as u64
     }
 
-    /// Name of the run under `--runs`: a hash of all of this.
+    /// Epochs seen after `step` steps.
+    pub fn epoch(&self, step: u64) -> f64 {
+        step as f64 * self.train.batch as f64 / self.data.images as f64
+    }
+
+    /// Steps after which the run is scored: evenly spaced, the last at the end, each once.
+    pub fn look_steps(&self) -> Vec<u64> {
+        let (steps, looks) = (self.steps(), self.train.looks as u64);
+        let at = |i| (steps as u128 * i as u128 / looks as u128) as u64;
+        let mut all: Vec<u64> = (1..=looks).map(at).filter(|&s| s > 0).collect();
+        all.dedup();
+        all
+    }
+
+    /// Name of the run under `--runs`: a hash of all that determines its numbers. Not the micro-batch,
+    /// which does not.
     pub fn id(&self) -> String {
-        todo!()
+        let mut config = self.clone();
+        config.train.micro_batch = 0;
+        let text = serde_json::to_string(&config).expect("a configuration is JSON");
+        let hash = Sha256::digest(text.as_bytes());
+        hash.iter().take(8).map(|b| format!("{b:02x}")).collect()
+    }
+
+    /// What differs from `asked`, as `--flag: stored X, asked Y`; nothing if nothing does. A micro-batch of 0
+    /// (auto) asks for what is stored.
+    pub fn differences(&self, asked: &RunConfig) -> Vec<String> {
+        let mut asked = asked.clone();
+        if asked.train.micro_batch == 0 {
+            asked.train.micro_batch = self.train.micro_batch;
+        }
+        let json = |c: &RunConfig| serde_json::to_value(c).expect("a configuration is JSON");
+        let (stored, asked) = (json(self), json(&asked));
+        let mut all = Vec::new();
+        for (table, fields) in stored.as_object().into_iter().flatten() {
+            for (key, have) in fields.as_object().into_iter().flatten() {
+                let want = &asked[table][key];
+                if have != want {
+                    all.push(format!("{}: stored {have}, asked {want}", flag_of(table, key)));
+                }
+            }
+        }
+        all
+    }
+}
+
+/// The flag that sets a field.
+fn flag_of(table: &str, key: &str) -> String {
+    match (table, key) {
+        ("model", "model_channels") => "--channels".into(),
+        ("model", "channel_mult") => "--mult".into(),
+        ("model", "num_blocks") => "--blocks".into(),
+        ("model", "attn_resolutions") => "--attn".into(),
+        ("model", "embedding") => "--embed".into(),
+        ("model", "skip_connections") => "--skips".into(),
+        ("model", "label_dim") => "--cond (classes)".into(),
+        ("model", "resolution" | "image_channels") | ("data", _) => format!("--data ({key})"),
+        ("train", "numerics") => "numerics of this version".into(),
+        _ => format!("--{}", key.replace('_', "-")),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::model::Arch;
+
+    pub(crate) fn example() -> RunConfig {
+        RunConfig {
+            model: ModelConfig::basic(Arch::DdpmPP, 8, 1),
+            train: TrainConfig {
+                seed: 1024,
+                epochs: 100.0,
+                batch: 64,
+                micro_batch: 16,
+                lr: 2e-4,
+                weight_decay: 0.0,
+                ema_rate: None,
+                precision: Precision::Fp32,
+                order: Order::Shuffle,
+                scrub_gradients: false,
+                looks: 20,
+                score_images: 100,
+                rescore_images: 0,
+                numerics: NUMERICS,
+            },
+            data: DataId {
+                images: 100,
+                sha256_pixels: "a".into(),
+                sha256_labels: "none".into(),
+            },
+        }
+    }
+
+    #[test]
+    fn looks_are_evenly_spaced_and_end_with_the_run() {
+        let mut c = example();
+        assert_eq!(c.steps(), 157);
+        let looks = c.look_steps();
+        assert_eq!((looks.len(), looks[0], looks[19]), (20, 7, 157));
+        c.train.epochs = 2.0;
+        assert_eq!(c.look_steps(), [1, 2, 3, 4]);
+        c.train.looks = 0;
+        assert!(c.look_steps().is_empty());
+    }
+
+    #[test]
+    fn differences_name_the_flag_and_both_values() {
+        let (stored, mut asked) = (example(), example());
+        assert!(stored.differences(&asked).is_empty());
+        asked.train.micro_batch = 0;
+        assert!(stored.differences(&asked).is_empty());
+        asked.train.lr = 1e-3;
+        asked.model.model_channels = 64;
+        asked.train.ema_rate = Some(0.5);
+        let lines = stored.differences(&asked);
+        assert_eq!(
+            lines,
+            [
+                "--channels: stored 128, asked 64",
+                "--lr: stored 0.0002, asked 0.001",
+                "--ema-rate: stored null, asked 0.5"
+            ]
+        );
+    }
+
+    #[test]
+    fn the_name_does_not_depend_on_the_micro_batch() {
+        let (a, mut b) = (example(), example());
+        b.train.micro_batch = 0;
+        assert_eq!(a.id(), b.id());
+        b.train.seed = 1;
+        assert_ne!(a.id(), b.id());
     }
 }

@@ -1,8 +1,16 @@
 //! One run: its resolved configuration, its directory, the training loop with scoring, resume.
 
 pub mod config;
+pub mod dir;
 pub mod progress;
+pub mod schedule;
+pub mod score;
+pub mod signal;
+pub mod state;
+pub mod stats;
 pub mod train;
 
 pub use config::{DataId, Order, Precision, RunConfig, TrainConfig};
-pub use train::{Look, Outcome, RunOptions, train};
+pub use dir::RunDir;
+pub use score::Network;
+pub use train::{Look, Outcome, RunOptions, SaveEvery, train};

@@ -1,10 +1,27 @@
 //! The training loop: steps, looks, saves; killed at any instant it continues with the same bits.
+//!
+//! Order of writes. A look is taken only of a saved state, and then recorded: snapshot, row of `scores.csv`,
+//! removal of what need not be kept. Each is whole or absent and a function of the state alone, so whatever a
+//! kill leaves undone the next start does again with the same bytes.
 
-use super::RunConfig;
+use super::dir::{Lock, RunDir, best};
+use super::progress::{IMAGE_COST, Progress};
+use super::score::{
+    Network, RESCORE_SEED, generate_and_search, load_partial, look_of, save_partial,
+};
+use super::signal::{install, stop_asked};
+use super::stats::Stats;
+use super::{Order, RunConfig, schedule, state};
 use crate::data::Dataset;
 use crate::device::Device;
+use crate::error::{Exit, exit_code, usage};
+use crate::memorization::References;
+use crate::model::trainer::TrainerOptions;
+use crate::model::{SavedModel, Trainer};
 use anyhow::Result;
+use serde_json::json;
 use std::path::Path;
+use std::time::Instant;
 
 /// One scoring inside training: a row of `scores.csv`.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,27 +52,403 @@ pub enum SaveEvery {
     Seconds(f64),
 }
 
+impl SaveEvery {
+    pub const DEFAULT: SaveEvery = SaveEvery::Seconds(30.0);
+}
+
 /// How a call of [`train`] ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
     /// False when a signal or `stop_after_steps` ended it early; the same call continues.
     pub finished: bool,
+    /// Steps of the run that are done and saved.
+    pub step: u64,
     pub looks: Vec<Look>,
     /// The best look scored again with fresh seeds, if the configuration asks for it.
     pub rescored: Option<Look>,
     pub elapsed_s: f64,
 }
 
+/// Lines of `stats.jsonl` are at least this far apart.
+const STATS_INTERVAL_S: f64 = 5.0;
+
+/// Unfinished looks are saved this often where saves are counted in steps.
+const LOOK_SAVE_INTERVAL_S: f64 = 30.0;
+
 /// Trains in `dir` until done or stopped; resumes what `dir` holds. Finished runs return at once.
+///
+/// A micro-batch of 0 is chosen at the run's first start and kept.
 ///
 /// # Errors
 /// Usage (exit 2) with the difference if `dir` holds another configuration; lock held (1); diverged (5).
 pub fn train(
-    _device: &Device,
-    _config: &RunConfig,
-    _data: &Dataset,
-    _dir: &Path,
-    _options: &RunOptions,
+    device: &Device,
+    config: &RunConfig,
+    data: &Dataset,
+    dir: &Path,
+    options: &RunOptions,
 ) -> Result<Outcome> {
-    todo!()
+    let started = Instant::now();
+    install();
+    let run_dir = RunDir::new(dir);
+    let lock = run_dir.lock()?;
+    let mut asked = config.clone();
+    if asked.train.micro_batch == 0 {
+        let stored = run_dir.stored_config()?.map(|c| c.train.micro_batch);
+        asked.train.micro_batch = stored.unwrap_or_else(|| auto_micro_batch(config));
+    }
+    let config = run_dir.settle(&asked)?;
+    if data.len() < 2 && !config.look_steps().is_empty() {
+        return Err(usage("--data: holds 1 image; nearest and second nearest need 2 (or --looks 0)"));
+    }
+    if let Some(outcome) = finished(&run_dir, &config, started)? {
+        return Ok(outcome);
+    }
+    Run::start(device, config, data, run_dir, lock, options, started)?.go()
+}
+
+/// Images that a step's sums are cut into chunks of; a few chunks keep every core busy.
+fn auto_micro_batch(config: &RunConfig) -> usize {
+    config.train.batch.min(32)
+}
+
+/// The outcome of a run that needs no more work.
+fn finished(dir: &RunDir, config: &RunConfig, started: Instant) -> Result<Option<Outcome>> {
+    let step = config.steps();
+    if state::saved_step(&dir.state_path())? != Some(step) {
+        return Ok(None);
+    }
+    let (looks, rescored) = (dir.looks()?, dir.rescored()?);
+    let done = looks.iter().map(|l| l.step).eq(config.look_steps())
+        && (rescored.is_some() || config.train.rescore_images == 0 || looks.is_empty())
+        && (!looks.is_empty() || dir.snapshot_path(config, step).exists());
+    let elapsed_s = started.elapsed().as_secs_f64();
+    Ok(done.then_some(Outcome { finished: true, step, looks, rescored, elapsed_s }))
+}
+
+struct Run<'a> {
+    device: &'a Device,
+    config: RunConfig,
+    dir: RunDir,
+    _lock: Lock,
+    options: &'a RunOptions,
+    references: Option<References>,
+    trainer: Trainer,
+    /// Steps done, steps of this start, and the step of the state on disk.
+    step: u64,
+    steps_here: u64,
+    saved_step: Option<u64>,
+    last_save: Instant,
+    look_steps: Vec<u64>,
+    looks: Vec<Look>,
+    last_loss: f64,
+    stats: Stats,
+    progress: Progress,
+    started: Instant,
+}
+
+impl<'a> Run<'a> {
+    fn start(
+        device: &'a Device,
+        config: RunConfig,
+        data: &Dataset,
+        dir: RunDir,
+        lock: Lock,
+        options: &'a RunOptions,
+        started: Instant,
+    ) -> Result<Self> {
+        let t = &config.train;
+        let trainer_options = TrainerOptions {
+            seed: t.seed,
+            batch: t.batch,
+            micro_batch: t.micro_batch,
+            shuffle: t.order == Order::Shuffle,
+            scrub_gradients: t.scrub_gradients,
+        };
+        let mut trainer = Trainer::new(device, &config.model, trainer_options, data)?;
+        let saved_step = state::load(&dir.state_path(), &config, &mut trainer)?;
+        let step = saved_step.unwrap_or(0);
+        let mut looks = dir.looks()?;
+        if looks.iter().any(|l| l.step > step) {
+            looks.retain(|l| l.step <= step);
+            dir.write_looks(&looks)?;
+        }
+        let look_steps = config.look_steps();
+        let references =
+            (!look_steps.is_empty()).then(|| References::new(&data.pixels, data.image_len()));
+        let batch = t.batch as f64;
+        let look_cost = t.score_images as f64 * IMAGE_COST;
+        let done = step as f64 * batch + looks.len() as f64 * look_cost;
+        let rescoring = if looks.is_empty() { 0.0 } else { t.rescore_images as f64 * IMAGE_COST };
+        let left = (config.steps() - step.min(config.steps())) as f64 * batch
+            + (look_steps.len() - looks.len().min(look_steps.len())) as f64 * look_cost
+            + rescoring;
+        let progress = Progress::new(done, left, options.quiet);
+        if step > 0 {
+            progress.note(&format!("resumed at step {step} of {}", config.steps()));
+        }
+        Ok(Run {
+            stats: Stats::resume(&dir.stats_path(), step)?,
+            device,
+            config,
+            dir,
+            _lock: lock,
+            options,
+            references,
+            trainer,
+            step,
+            steps_here: 0,
+            saved_step,
+            last_save: Instant::now(),
+            look_steps,
+            looks,
+            last_loss: f64::NAN,
+            progress,
+            started,
+        })
+    }
+
+    fn go(mut self) -> Result<Outcome> {
+        self.prune()?;
+        loop {
+            if self.look_due() {
+                self.save()?;
+                if !self.look()? {
+                    return self.outcome(false, None);
+                }
+            }
+            if self.step == self.config.steps() {
+                break;
+            }
+            if stop_asked() || self.options.stop_after_steps == Some(self.steps_here) {
+                self.save()?;
+                return self.outcome(false, None);
+            }
+            if !self.train_step()? {
+                self.save()?;
+                return self.outcome(false, None);
+            }
+            if self.save_due() {
+                self.save()?;
+            }
+        }
+        self.save()?;
+        if self.looks.is_empty() {
+            self.write_snapshot()?;
+        }
+        match self.rescore()? {
+            Ended::Stopped => self.outcome(false, None),
+            Ended::With(rescored) => self.outcome(true, rescored),
+        }
+    }
+
+    /// One step; false if a signal stopped it, and then nothing has changed.
+    fn train_step(&mut self) -> Result<bool> {
+        let started = Instant::now();
+        let scalars = schedule::scalars(&self.config, self.step);
+        let loss = match self.trainer.step(scalars, &stop_asked) {
+            Ok(Some(loss)) => loss,
+            Ok(None) => return Ok(false),
+            Err(e) => {
+                if exit_code(&e) == Exit::Diverged as i32 {
+                    self.save()?;
+                }
+                return Err(e);
+            }
+        };
+        let elapsed = started.elapsed();
+        let images = self.config.train.batch as u64;
+        self.step += 1;
+        self.steps_here += 1;
+        self.last_loss = loss;
+        self.stats.add("Loss/loss", loss);
+        self.stats.trained(images, elapsed.as_secs_f64());
+        if self.stats.age_s() >= STATS_INTERVAL_S {
+            self.flush_stats()?;
+        }
+        let (step, config) = (self.step, &self.config);
+        self.progress.trained(images, elapsed, || progress_text(config, step, loss));
+        Ok(true)
+    }
+
+    fn save_due(&self) -> bool {
+        match self.options.save_every {
+            SaveEvery::Steps(n) => self.step - self.saved_step.unwrap_or(0) >= n,
+            SaveEvery::Seconds(s) => self.last_save.elapsed().as_secs_f64() >= s,
+        }
+    }
+
+    fn save(&mut self) -> Result<()> {
+        self.flush_stats()?;
+        if self.saved_step != Some(self.step) {
+            state::save(&self.dir.state_path(), &self.config, self.step, &self.trainer)?;
+            self.saved_step = Some(self.step);
+        }
+        self.last_save = Instant::now();
+        Ok(())
+    }
+
+    fn flush_stats(&mut self) -> Result<()> {
+        let seen = self.step as f64 * self.config.train.batch as f64;
+        self.stats.flush(self.step, seen, self.config.epoch(self.step))
+    }
+
+    fn look_due(&self) -> bool {
+        self.look_steps.contains(&self.step) && !self.looks.iter().any(|l| l.step == self.step)
+    }
+
+    /// Scores the EMA and records it; false if a signal stopped it.
+    fn look(&mut self) -> Result<bool> {
+        let model = self.snapshot();
+        let images = self.config.train.score_images;
+        let Some(look) = self.score(&model, self.step, 0, images)? else { return Ok(false) };
+        self.write_snapshot()?;
+        self.stats.add("Mem/ratio", look.ratio);
+        self.progress.note(&format!(
+            "epoch {}: {} of {} images memorized, {:.2}% [{:.2}, {:.2}]",
+            rounded(look.epoch),
+            look.memorized,
+            look.images,
+            100.0 * look.ratio,
+            100.0 * look.low,
+            100.0 * look.high
+        ));
+        self.looks.push(look);
+        self.dir.write_looks(&self.looks)?;
+        self.forget_partial();
+        self.prune()?;
+        Ok(true)
+    }
+
+    /// Scores the best look's snapshot with fresh seeds, unless that is done.
+    fn rescore(&mut self) -> Result<Ended> {
+        let images = self.config.train.rescore_images;
+        let Some(step) = best(&self.looks).map(|l| l.step).filter(|_| images > 0) else {
+            return Ok(Ended::With(None));
+        };
+        if let Some(done) = self.dir.rescored()? {
+            return Ok(Ended::With(Some(done)));
+        }
+        let model = SavedModel::open(&self.dir.snapshot_path(&self.config, step))?;
+        let Some(look) = self.score(&model, step, RESCORE_SEED, images)? else {
+            return Ok(Ended::Stopped);
+        };
+        self.dir.write_rescored(&look)?;
+        self.forget_partial();
+        Ok(Ended::With(Some(look)))
+    }
+
+    /// Generates and searches, continuing an interrupted look; `None` if a signal stopped it.
+    fn score(
+        &mut self,
+        model: &SavedModel,
+        step: u64,
+        first_seed: u64,
+        images: usize,
+    ) -> Result<Option<Look>> {
+        let references = self.references.as_ref().expect("a run with looks has references");
+        let batch = self.config.train.micro_batch.min(images);
+        let mut network = Network::new(self.device, model, batch, &stop_asked)?;
+        let path = self.dir.partial_look_path();
+        let mut found = load_partial(&path, step, first_seed, images);
+        let interval = match self.options.save_every {
+            SaveEvery::Steps(_) => LOOK_SAVE_INTERVAL_S,
+            SaveEvery::Seconds(s) => s,
+        };
+        let mut last_save = Instant::now();
+        let mut counted = found.len();
+        let (config, progress) = (&self.config, &mut self.progress);
+        let loss = self.last_loss;
+        let result = generate_and_search(
+            self.device,
+            &mut network,
+            references,
+            first_seed,
+            images,
+            &mut found,
+            &mut |found| {
+                progress.generated((found.len() - counted) as u64, || {
+                    let text = progress_text(config, step, loss);
+                    format!("{text}  look {}/{images}", found.len())
+                });
+                counted = found.len();
+                if last_save.elapsed().as_secs_f64() >= interval {
+                    save_partial(&path, step, first_seed, found)?;
+                    last_save = Instant::now();
+                }
+                Ok(())
+            },
+        );
+        match result {
+            Ok(()) => Ok(Some(look_of(&self.config, step, &found))),
+            Err(e) if exit_code(&e) == Exit::Suspended as i32 => {
+                save_partial(&path, step, first_seed, &found)?;
+                Ok(None)
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    fn forget_partial(&self) {
+        // A leftover is of another step than any look to come, so it harms nobody.
+        let _ = std::fs::remove_file(self.dir.partial_look_path());
+    }
+
+    fn snapshot(&self) -> SavedModel {
+        // The micro-batch changes no number, so it must change no byte.
+        let mut config = self.config.clone();
+        config.train.micro_batch = 0;
+        let run = json!({"seed": config.train.seed, "step": self.step, "config": config});
+        SavedModel {
+            config: self.config.model.clone(),
+            weights: self.trainer.ema.clone(),
+            freqs: self.trainer.freqs.clone(),
+            run: Some(run),
+        }
+    }
+
+    fn write_snapshot(&self) -> Result<()> {
+        self.snapshot().save(&self.dir.snapshot_path(&self.config, self.step), true)
+    }
+
+    /// Removes snapshots that need not be kept.
+    fn prune(&self) -> Result<()> {
+        if self.options.keep_all_snapshots {
+            return Ok(());
+        }
+        let kept = [best(&self.looks), self.looks.last()];
+        let mut steps: Vec<u64> = kept.into_iter().flatten().map(|l| l.step).collect();
+        if self.looks.is_empty() {
+            steps.push(self.config.steps());
+        }
+        self.dir.prune_snapshots(&self.config, &steps)
+    }
+
+    fn outcome(mut self, finished: bool, rescored: Option<Look>) -> Result<Outcome> {
+        self.flush_stats()?;
+        Ok(Outcome {
+            finished,
+            step: self.step,
+            looks: self.looks,
+            rescored,
+            elapsed_s: self.started.elapsed().as_secs_f64(),
+        })
+    }
+}
+
+/// How rescoring ended.
+enum Ended {
+    Stopped,
+    With(Option<Look>),
+}
+
+fn progress_text(config: &RunConfig, step: u64, loss: f64) -> String {
+    let epochs = format!("{}/{}", rounded(config.epoch(step)), config.train.epochs);
+    let loss = if loss.is_nan() { String::new() } else { format!("  loss {loss:.4}") };
+    format!("step {step}/{}  epoch {epochs}{loss}", config.steps())
+}
+
+/// An epoch to one place, without a needless `.0`.
+fn rounded(epoch: f64) -> f64 {
+    (epoch * 10.0).round() / 10.0
 }

@@ -1,5 +1,11 @@
 //! From noise to images: EDM's Heun sampler over any denoiser, and the closed-form optimal denoiser.
 
+pub mod heun;
+pub mod optimal;
+
+pub use heun::{HeunOptions, Start, noise_levels, quantise, sample, sample_each};
+pub use optimal::Optimal;
+
 use anyhow::Result;
 
 /// Anything that estimates the clean image: a trained network or the theoretical optimum.

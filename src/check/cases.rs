@@ -1,0 +1,342 @@
+//! Every op's cases: the golden files name them, this page says how a file's tensors become an op's operands.
+//! Runs a case forward and backward on a device, from NaN-filled memory, setting and adding gradients.
+
+use super::golden::{Golden, rel_err};
+use crate::device::cpu::resample::Resample;
+use crate::device::{Acc, Bound, Device, Sink, Slot, Space, StepArgs};
+use crate::ops::attention::Attention;
+use crate::ops::conv2d::{Conv2d, Shortcut};
+use crate::ops::fir::Fir;
+use crate::ops::label_embed::LabelEmbed;
+use crate::ops::linear::Linear;
+use crate::ops::loss::Loss;
+use crate::ops::noise_embed::NoiseEmbed;
+use crate::ops::norm::Norm;
+use crate::ops::precondition::{Denoised, Noisy, Precond};
+use crate::ops::{Direction, Grads, Io, Op, Shape, words};
+use anyhow::{Result, ensure};
+use serde_json::Value;
+
+/// The golden files of all ops, embedded: a machine that runs the checks may hold nothing but the binary.
+pub const GOLDENS: [(&str, &[u8]); 10] = [
+    ("attention", include_bytes!("../../tests/goldens/ops/attention.safetensors")),
+    ("conv2d", include_bytes!("../../tests/goldens/ops/conv2d.safetensors")),
+    ("denoise", include_bytes!("../../tests/goldens/ops/denoise.safetensors")),
+    ("fir_pad", include_bytes!("../../tests/goldens/ops/fir_pad.safetensors")),
+    ("label_embed", include_bytes!("../../tests/goldens/ops/label_embed.safetensors")),
+    ("linear", include_bytes!("../../tests/goldens/ops/linear.safetensors")),
+    ("loss", include_bytes!("../../tests/goldens/ops/loss.safetensors")),
+    ("noise_embed", include_bytes!("../../tests/goldens/ops/noise_embed.safetensors")),
+    ("norm", include_bytes!("../../tests/goldens/ops/norm.safetensors")),
+    ("precondition", include_bytes!("../../tests/goldens/ops/precondition.safetensors")),
+];
+
+/// An operand: its words, its shape on the tape, and the golden name of its gradient.
+#[derive(Debug, Clone)]
+pub struct Operand {
+    pub shape: Shape,
+    pub words: Vec<f32>,
+    /// Golden name of its gradient, where it has one.
+    pub grad: Option<String>,
+}
+
+/// One op with operands.
+pub struct Case {
+    pub op: Box<dyn Op>,
+    pub ins: Vec<Operand>,
+    pub params: Vec<Operand>,
+    /// Golden names of the outputs that are compared.
+    pub outs: Vec<Option<String>>,
+    /// Gradients of the outputs.
+    pub d_outs: Vec<Option<Vec<f32>>>,
+    pub args: StepArgs,
+}
+
+/// What a run of a case gave: words of outputs, and of gradients of inputs and parameters.
+pub struct Ran {
+    pub outs: Vec<Vec<f32>>,
+    pub d_ins: Vec<Option<Vec<f32>>>,
+    pub d_params: Vec<Vec<f32>>,
+}
+
+fn precond(a: &Value) -> Precond {
+    serde_json::from_value(a["precond"].clone()).expect("a preconditioning")
+}
+
+impl Case {
+    /// Case `name` of the golden file of op `op`.
+    pub fn from_golden(op: &str, g: &Golden, name: &str, a: &Value) -> Case {
+        let number = |key: &str| a[key].as_u64().unwrap_or(0);
+        let size = |key: &str| number(key) as usize;
+        let flag = |key: &str| a[key].as_bool().unwrap_or(false);
+        let full = |t: &str| format!("{name}/{t}");
+        let has = |t: &str| g.has(&full(t));
+        let shape_of = |t: &str| g.f32(&full(t)).0.to_vec();
+        let tensor = |t: &str, grad: &str| {
+            let (shape, words) = g.f32(&full(t));
+            let shape = match *shape {
+                [n, h, w, c] => [n, h, w, c],
+                [n, c] => [n, 1, 1, c],
+                _ => [1, 1, 1, words.len()],
+            };
+            Operand { shape, words, grad: has(grad).then(|| full(grad)) }
+        };
+        let sigma = || {
+            let (shape, values) = g.f64(&full("sigma"));
+            let shape = [shape[0], 1, 1, 2];
+            Operand { shape, words: bytemuck::cast_slice(&values).to_vec(), grad: None }
+        };
+        let mut args = StepArgs::default();
+        let mut outs = vec![Some(full("y"))];
+        let mut d_out_names = vec![Some("dy")];
+        let (op, ins, params): (Box<dyn Op>, Vec<Operand>, Vec<Operand>) = match op {
+            "attention" => {
+                outs.push(None);
+                d_out_names.push(None);
+                (Box::new(Attention), vec![tensor("qkv", "dqkv")], vec![])
+            }
+            "conv2d" => {
+                let shortcut = has("s1").then(|| Shortcut { two: has("s2"), off: size("off") });
+                let conv = Conv2d {
+                    kernel: size("kernel"),
+                    stride: size("stride"),
+                    pad: size("pad"),
+                    out_channels: shape_of("w")[0],
+                    scale: a["scale"].as_f64().unwrap_or(1.0) as f32,
+                    emb: has("emb"),
+                    residual: has("residual"),
+                    shortcut,
+                };
+                let ins = ["x", "emb", "residual", "s1", "s2"].into_iter().filter(|t| has(t));
+                let params = ["w", "b", "sw", "sb"].into_iter().filter(|t| has(t));
+                let with_grad = |t: &str| tensor(t, &format!("d{t}"));
+                (Box::new(conv), ins.map(with_grad).collect(), params.map(with_grad).collect())
+            }
+            "denoise" => {
+                outs = vec![Some(full("d"))];
+                d_out_names = vec![None];
+                let ins = vec![tensor("x", ""), tensor("f", ""), sigma()];
+                (Box::new(Denoised(precond(a))), ins, vec![])
+            }
+            "fir_pad" => {
+                outs = vec![Some(full("g"))];
+                d_out_names = vec![Some("dg")];
+                (Box::new(Fir), vec![tensor("x", "dx")], vec![])
+            }
+            "label_embed" => {
+                let (shape, labels) = g.i32(&full("labels"));
+                let labels = Operand {
+                    shape: [shape[0], 1, 1, 1],
+                    words: bytemuck::cast_slice(&labels).to_vec(),
+                    grad: None,
+                };
+                // The master layout [label, channel] is the golden's.
+                let params = vec![tensor("table", "dtable"), tensor("b", "db")];
+                let op = LabelEmbed { label_dim: size("label_dim") };
+                (Box::new(op), vec![tensor("e", "de"), labels], params)
+            }
+            "linear" => {
+                let op = Linear { out_features: shape_of("w")[0], silu: flag("silu") };
+                if op.silu {
+                    outs.push(None);
+                    d_out_names.push(None);
+                }
+                let params = vec![tensor("w", "dw"), tensor("b", "db")];
+                (Box::new(op), vec![tensor("x", "dx")], params)
+            }
+            "loss" => {
+                outs = vec![Some(full("loss"))];
+                d_out_names = vec![None];
+                let op = Loss { precond: precond(a), batch: size("batch") };
+                let ins = vec![tensor("f", "df"), tensor("y", ""), tensor("noise", ""), sigma()];
+                (Box::new(op), ins, vec![])
+            }
+            "noise_embed" => {
+                d_out_names = vec![None];
+                let fourier = a["kind"] == "fourier";
+                let op = NoiseEmbed { precond: precond(a), channels: size("channels"), fourier };
+                let mut ins = vec![sigma()];
+                if fourier {
+                    ins.push(tensor("freqs", ""));
+                }
+                (Box::new(op), ins, vec![])
+            }
+            "norm" => {
+                let p = a["p"].as_f64().unwrap_or(0.0);
+                args = StepArgs {
+                    seed: number("seed"),
+                    step: number("step") as u32,
+                    first_image: number("first_image") as u32,
+                };
+                let resample = match a["resample"].as_str() {
+                    Some("down") => Some(Resample::Down),
+                    Some("up") => Some(Resample::Up),
+                    Some("fir_down") => Some(Resample::FirDown),
+                    Some("fir_up") => Some(Resample::FirUp),
+                    _ => None,
+                };
+                outs.push(None);
+                d_out_names.push(None);
+                if resample.is_some() {
+                    outs.push(Some(full("xr")));
+                    d_out_names.push(Some("dxr"));
+                }
+                let op = Norm {
+                    groups: size("groups"),
+                    silu: flag("silu"),
+                    dropout: (p > 0.0).then_some((p, number("layer") as u32)),
+                    resample,
+                    off: size("off"),
+                };
+                let ins = ["x1", "x2"].into_iter().filter(|t| has(t));
+                let params = vec![tensor("gamma", "dgamma"), tensor("beta", "dbeta")];
+                (Box::new(op), ins.map(|t| tensor(t, &format!("d{t}"))).collect(), params)
+            }
+            "precondition" => {
+                outs = vec![Some(full("xin"))];
+                d_out_names = vec![None];
+                let ins = vec![tensor("y", ""), tensor("noise", ""), sigma()];
+                (Box::new(Noisy(precond(a))), ins, vec![])
+            }
+            _ => panic!("no op of that name: {op}"),
+        };
+        let d_outs = d_out_names.iter().map(|n| n.map(|n| g.f32(&full(n)).1)).collect();
+        Case { op, ins, params, outs, d_outs, args }
+    }
+
+    /// Whether the case has gradients.
+    pub fn has_backward(&self) -> bool {
+        self.ins.iter().chain(&self.params).any(|o| o.grad.is_some())
+    }
+
+    /// Runs forward and, if the case has gradients, backward. Memory starts as NaN but for gradients that
+    /// are added to, which start as `start`.
+    pub fn run(&self, device: &Device, acc: Acc, start: f32) -> Result<Ran> {
+        let Device::Cpu(cpu) = device;
+        let shapes: Vec<Shape> = self.ins.iter().map(|i| i.shape).collect();
+        let out_shapes = self.op.outputs(&shapes)?;
+        ensure!(
+            self.op
+                .param_lens(&shapes)
+                .iter()
+                .copied()
+                .eq(self.params.iter().map(|p| p.words.len())),
+            "{}: parameters of other lengths",
+            self.op.name()
+        );
+        let mut end = 0;
+        let mut place = |space: Space, len: usize| {
+            let slot = Slot { space, offset: end, len };
+            end = (end + len + 16).next_multiple_of(16);
+            slot
+        };
+        let ins: Vec<Slot> = shapes.iter().map(|&s| place(Space::Arena, words(s))).collect();
+        let outs: Vec<Slot> = out_shapes.iter().map(|&s| place(Space::Arena, words(s))).collect();
+        let d_ins: Vec<Slot> = shapes.iter().map(|&s| place(Space::Arena, words(s))).collect();
+        let d_outs: Vec<Slot> = out_shapes.iter().map(|&s| place(Space::Arena, words(s))).collect();
+        let temps = [Direction::Fwd, Direction::Bwd]
+            .map(|d| place(Space::Arena, self.op.temp_words(&shapes, d)));
+        let params: Vec<Slot> =
+            self.params.iter().map(|p| place(Space::Weights, p.words.len())).collect();
+        let io = |temp| Io {
+            shapes: shapes.clone(),
+            ins: ins.clone(),
+            params: params.clone(),
+            outs: outs.clone(),
+            temp,
+        };
+        let mut memory = vec![f32::NAN; end];
+        let mut weights = vec![f32::NAN; end];
+        let mut grads = vec![if acc == Acc::Add { start } else { f32::NAN }; end];
+        let fill = |slot: &Slot, words: &[f32], to: &mut [f32]| {
+            to[slot.offset..slot.offset + slot.len].copy_from_slice(words);
+        };
+        for (slot, o) in ins.iter().zip(&self.ins) {
+            fill(slot, &o.words, &mut memory);
+        }
+        for (slot, o) in params.iter().zip(&self.params) {
+            fill(slot, &o.words, &mut weights);
+        }
+        for (slot, d) in d_outs.iter().zip(&self.d_outs) {
+            if let Some(d) = d {
+                fill(slot, d, &mut memory);
+            }
+        }
+        if acc == Acc::Add {
+            for slot in &d_ins {
+                memory[slot.offset..slot.offset + slot.len].fill(start);
+            }
+        }
+        let grad_slots = Grads {
+            outs: d_outs.iter().zip(&self.d_outs).map(|(&s, d)| d.as_ref().map(|_| s)).collect(),
+            ins: (d_ins.iter().zip(&self.ins))
+                .map(|(&slot, o)| o.grad.as_ref().map(|_| Sink { slot, acc }))
+                .collect(),
+            params: (params.iter())
+                .map(|p| Sink { slot: Slot { space: Space::Grads, ..*p }, acc })
+                .collect(),
+        };
+        let mut launches = vec![self.op.fwd(&io(temps[0]))];
+        if self.has_backward() {
+            launches.push(self.op.bwd(&io(temps[1]), &grad_slots));
+        }
+        for launch in &launches {
+            let mut scratch = vec![f32::NAN; launch.scratch_words * cpu.threads()];
+            let stride = launch.scratch_words;
+            let bound =
+                Bound::new(&mut memory, &weights, &mut grads, &mut scratch, stride, self.args);
+            cpu.run(|| (launch.run)(&bound));
+        }
+        let read = |s: &Slot, from: &[f32]| from[s.offset..s.offset + s.len].to_vec();
+        Ok(Ran {
+            outs: outs.iter().map(|s| read(s, &memory)).collect(),
+            d_ins: (d_ins.iter().zip(&self.ins))
+                .map(|(s, o)| o.grad.as_ref().map(|_| read(s, &memory)))
+                .collect(),
+            d_params: params.iter().map(|s| read(s, &grads)).collect(),
+        })
+    }
+
+    /// Largest relative error of outputs and gradients against the golden, gradients both set and added.
+    ///
+    /// # Errors
+    /// If anything is not finite, or of another length; names the tensor.
+    pub fn error(&self, device: &Device, g: &Golden) -> Result<f64> {
+        const START: f32 = 0.5;
+        let mut worst: f64 = 0.0;
+        for acc in [Acc::Set, Acc::Add] {
+            let ran = self.run(device, acc, START)?;
+            let mut compare = |name: &str, got: &[f32]| -> Result<()> {
+                let context = |e: anyhow::Error| e.context(name.to_string());
+                let err = if name.ends_with("/loss") {
+                    rel_err(bytemuck::cast_slice::<f32, f64>(got), &g.f64(name).1)
+                        .map_err(context)?
+                } else {
+                    rel_err(got, &g.f32(name).1).map_err(context)?
+                };
+                worst = worst.max(err);
+                Ok(())
+            };
+            for (name, got) in self.outs.iter().zip(&ran.outs) {
+                if let Some(name) = name {
+                    compare(name, got)?;
+                }
+            }
+            let unstarted = |got: &[f32]| match acc {
+                Acc::Set => got.to_vec(),
+                Acc::Add => got.iter().map(|v| v - START).collect::<Vec<f32>>(),
+            };
+            for (o, got) in self.ins.iter().zip(&ran.d_ins) {
+                if let (Some(name), Some(got)) = (&o.grad, got) {
+                    compare(name, &unstarted(got))?;
+                }
+            }
+            for (o, got) in self.params.iter().zip(&ran.d_params) {
+                if let Some(name) = &o.grad {
+                    compare(name, &unstarted(got))?;
+                }
+            }
+        }
+        Ok(worst)
+    }
+}

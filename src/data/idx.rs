@@ -1,0 +1,105 @@
+//! IDX files (MNIST and its kin), plain or gzipped, labels in a file of their own.
+//!
+//! A header of big-endian u32: 0x803, images, rows, columns, then the pixels; or 0x801, labels, then a byte
+//! each.
+
+use super::source::{Images, Source, read_file};
+use crate::error::data;
+use anyhow::Result;
+use std::path::{Path, PathBuf};
+
+const IMAGES: u32 = 0x803;
+const LABELS: u32 = 0x801;
+/// Bytes that an unpacked file may take.
+const MAX_BYTES: u64 = 8 << 30;
+
+/// Whether a file that begins so is an IDX file of images or labels.
+pub fn is_idx(head: &[u8]) -> bool {
+    magic(head) == Some(IMAGES) || magic(head) == Some(LABELS)
+}
+
+fn magic(bytes: &[u8]) -> Option<u32> {
+    word(bytes, 0)
+}
+
+fn word(bytes: &[u8], i: usize) -> Option<u32> {
+    Some(u32::from_be_bytes(bytes.get(4 * i..4 * i + 4)?.try_into().ok()?))
+}
+
+/// Opens one file of images, with the labels given as a second file or else beside it (`train-labels-idx1-ubyte`
+/// for `train-images-idx3-ubyte`), if there is one.
+///
+/// # Errors
+/// Data errors that begin with the file: corrupt, cut off, two of a kind, labels of another number.
+pub fn open(paths: &[PathBuf]) -> Result<Source> {
+    let (mut images, mut labels) = (None, None);
+    for path in paths {
+        let bytes = read_file(path, MAX_BYTES)?;
+        let slot = if magic(&bytes) == Some(LABELS) { &mut labels } else { &mut images };
+        if slot.replace((path.clone(), bytes)).is_some() {
+            let path = path.display();
+            return Err(data(format!("{path}: expected one IDX file of images and one of labels")));
+        }
+    }
+    let Some((path, bytes)) = images else {
+        let path = paths[0].display();
+        return Err(data(format!("{path}: holds IDX labels, expected a file of images beside it")));
+    };
+    if labels.is_none()
+        && let Some(beside) = labels_beside(&path)
+    {
+        let bytes = read_file(&beside, MAX_BYTES)?;
+        labels = Some((beside, bytes));
+    }
+    let name = path.display().to_string();
+    let (dims, pixels) = parse(&name, &bytes, IMAGES)?;
+    let [n, height, width] = [dims[0], dims[1], dims[2]];
+    let labels = match labels {
+        Some((path, bytes)) => {
+            let name = path.display().to_string();
+            let (_, labels) = parse(&name, &bytes, LABELS)?;
+            if labels.len() != n {
+                let found = labels.len();
+                return Err(data(format!("{name}: {found} labels for {n} images")));
+            }
+            Some(labels.iter().map(|&l| u32::from(l)).collect::<Vec<_>>())
+        }
+        None => None,
+    };
+    let images = Images::Packed { width, height, channels: 1, pixels: pixels.to_vec() };
+    Ok(Source { name, groups: labels.clone(), labels, images })
+}
+
+/// Dimensions and data of an IDX file of the given kind.
+fn parse<'a>(name: &str, bytes: &'a [u8], kind: u32) -> Result<(Vec<usize>, &'a [u8])> {
+    let rank = (kind & 0xFF) as usize;
+    let dims = (0..=rank).map(|i| word(bytes, i).map(|d| d as usize)).collect::<Option<Vec<_>>>();
+    let dims = match dims {
+        Some(dims) if dims[0] == kind as usize => dims[1..].to_vec(),
+        _ => {
+            let what = if kind == IMAGES { "images" } else { "labels" };
+            return Err(data(format!("{name}: expected an IDX file of {what} (magic {kind:#x})")));
+        }
+    };
+    let body = &bytes[4 * (rank + 1)..];
+    let expected = dims.iter().try_fold(1_usize, |n, &d| n.checked_mul(d));
+    if expected != Some(body.len()) || body.is_empty() {
+        return Err(data(format!(
+            "{name}: an IDX header of {dims:?} does not fit {} bytes of data",
+            body.len()
+        )));
+    }
+    Ok((dims, body))
+}
+
+/// The existing file of labels that belongs to a file of images by name.
+fn labels_beside(images: &Path) -> Option<PathBuf> {
+    let name = images.file_name()?.to_str()?;
+    let name = name.strip_suffix(".gz").unwrap_or(name);
+    let stem = ["images-idx3-ubyte", "images.idx3-ubyte"].iter().find_map(|end| {
+        Some((name.strip_suffix(end)?, end.replace("images", "labels").replace("idx3", "idx1")))
+    });
+    let (stem, end) = stem?;
+    let candidates = [format!("{stem}{end}"), format!("{stem}{end}.gz")];
+    candidates.iter().map(|name| images.with_file_name(name)).find(|p| p.exists())
+}

@@ -1,0 +1,155 @@
+//! One 8-bit image: decoding, encoding, cropping, padding.
+
+use crate::error::{OrExit as _, data};
+use anyhow::{Result, anyhow};
+use std::io::Cursor;
+
+/// Bytes that one decoded image may take; anything larger is no image set's image.
+pub const MAX_IMAGE_BYTES: u64 = 256 << 20;
+
+/// An 8-bit image of any shape.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Image {
+    pub width: usize,
+    pub height: usize,
+    /// 1 (grey) or 3 (RGB).
+    pub channels: usize,
+    /// [H, W, C].
+    pub pixels: Vec<u8>,
+}
+
+impl Image {
+    /// Decodes a PNG, or a JPEG if `allow_lossy`. Palettes and grey of 1, 2, 4 bits are expanded to 8 bits.
+    ///
+    /// # Errors
+    /// Data errors that begin with `what`: neither format, corrupt, truncated, transparency, 16 bits, over
+    /// [`MAX_IMAGE_BYTES`], a JPEG where it is not allowed.
+    pub fn decode(bytes: &[u8], allow_lossy: bool, what: &str) -> Result<Image> {
+        if bytes.starts_with(&[0xFF, 0xD8, 0xFF]) {
+            if !allow_lossy {
+                return Err(data(format!(
+                    "{what}: JPEG is lossy, its pixels differ from the original's; give --allow-lossy \
+                     to take them all the same"
+                )));
+            }
+            return decode_jpeg(bytes).or_data(|| what.into());
+        }
+        if !bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
+            return Err(data(format!("{what}: expected a PNG image, found something else")));
+        }
+        decode_png(bytes).or_data(|| what.into())
+    }
+
+    /// The image as a PNG without compression and filters: the same bytes on every machine.
+    pub fn encode(width: usize, height: usize, channels: usize, pixels: &[u8]) -> Result<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(pixels.len() + height + 256);
+        let mut encoder = png::Encoder::new(&mut bytes, width as u32, height as u32);
+        encoder.set_color(if channels == 1 {
+            png::ColorType::Grayscale
+        } else {
+            png::ColorType::Rgb
+        });
+        encoder.set_depth(png::BitDepth::Eight);
+        encoder.set_compression(png::Compression::NoCompression);
+        encoder.set_filter(png::Filter::NoFilter);
+        let mut writer = encoder.write_header()?;
+        writer.write_image_data(pixels)?;
+        writer.finish()?;
+        Ok(bytes)
+    }
+
+    /// The central square; of an odd remainder the larger part goes at the right and bottom.
+    pub fn center_crop(self) -> Image {
+        let side = self.width.min(self.height);
+        let (x0, y0) = ((self.width - side) / 2, (self.height - side) / 2);
+        let rows = (y0..y0 + side).flat_map(|y| {
+            &self.pixels[(y * self.width + x0) * self.channels..][..side * self.channels]
+        });
+        let pixels = rows.copied().collect();
+        Image { width: side, height: side, channels: self.channels, pixels }
+    }
+
+    /// The image in the middle of a black square of `side` pixels; an odd remainder goes right and bottom.
+    ///
+    /// # Errors
+    /// If the image is larger than `side`.
+    pub fn pad(self, side: usize) -> Result<Image> {
+        let Image { width, height, channels, .. } = self;
+        if width > side || height > side {
+            return Err(anyhow!("{width}x{height} pixels do not fit into --pad {side}"));
+        }
+        let (x0, y0) = ((side - width) / 2, (side - height) / 2);
+        let mut pixels = vec![0; side * side * channels];
+        for (y, row) in self.pixels.chunks_exact(width * channels).enumerate() {
+            let start = ((y0 + y) * side + x0) * channels;
+            pixels[start..start + row.len()].copy_from_slice(row);
+        }
+        Ok(Image { width: side, height: side, channels, pixels })
+    }
+
+    /// A grey image with its channel three times; RGB as it is.
+    pub fn into_rgb(self) -> Image {
+        if self.channels == 3 {
+            return self;
+        }
+        let pixels = self.pixels.iter().flat_map(|&v| [v; 3]).collect();
+        Image { channels: 3, pixels, ..self }
+    }
+}
+
+fn check_size(width: usize, height: usize) -> Result<()> {
+    let bytes = 3 * width as u64 * height as u64;
+    if bytes > MAX_IMAGE_BYTES {
+        return Err(anyhow!(
+            "{width}x{height} pixels, images of at most {MAX_IMAGE_BYTES} bytes are accepted"
+        ));
+    }
+    Ok(())
+}
+
+fn decode_png(bytes: &[u8]) -> Result<Image> {
+    let mut decoder = png::Decoder::new(Cursor::new(bytes));
+    decoder.set_transformations(png::Transformations::EXPAND);
+    decoder.ignore_checksums(false);
+    let header = decoder.read_header_info()?;
+    let (width, height) = (header.width as usize, header.height as usize);
+    check_size(width, height)?;
+    let mut reader = decoder.read_info()?;
+    if reader.info().is_animated() {
+        return Err(anyhow!("an animation, expected one image"));
+    }
+    let channels = match reader.output_color_type() {
+        (png::ColorType::Grayscale, png::BitDepth::Eight) => 1,
+        (png::ColorType::Rgb, png::BitDepth::Eight) => 3,
+        (color, png::BitDepth::Sixteen) => {
+            return Err(anyhow!("{color:?} of 16 bits, expected 8 bits a channel"));
+        }
+        (color, _) => return Err(anyhow!("{color:?}, expected grey or RGB without transparency")),
+    };
+    let mut pixels = vec![0; width * height * channels];
+    reader.next_frame(&mut pixels)?;
+    // Reads to the end: a truncated file or a wrong checksum behind the last pixel is found here.
+    reader.finish()?;
+    Ok(Image { width, height, channels, pixels })
+}
+
+fn decode_jpeg(bytes: &[u8]) -> Result<Image> {
+    use zune_jpeg::JpegDecoder;
+    use zune_jpeg::zune_core::bytestream::ZCursor;
+    use zune_jpeg::zune_core::colorspace::ColorSpace;
+    use zune_jpeg::zune_core::options::DecoderOptions;
+    let jpeg = |e| anyhow!("not a readable JPEG: {e:?}");
+    let options = DecoderOptions::default().set_strict_mode(true);
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
+    decoder.decode_headers().map_err(jpeg)?;
+    let (width, height) = decoder.dimensions().ok_or_else(|| anyhow!("JPEG without a size"))?;
+    check_size(width, height)?;
+    let grey = decoder.input_colorspace() == Some(ColorSpace::Luma);
+    let (space, channels) = if grey { (ColorSpace::Luma, 1) } else { (ColorSpace::RGB, 3) };
+    decoder.set_options(options.jpeg_set_out_colorspace(space));
+    let pixels = decoder.decode().map_err(jpeg)?;
+    if pixels.len() != width * height * channels {
+        return Err(anyhow!("JPEG of an unsupported colour space"));
+    }
+    Ok(Image { width, height, channels, pixels })
+}

@@ -1,0 +1,320 @@
+//! NumPy's `.npy` and `.npz`: little-endian, C order, of five element types.
+//!
+//! Source: NumPy's format description, version 1.0 (2.0 and 3.0 are read: they differ in the header's length
+//! field and encoding).
+
+use super::archive::{Archive, map};
+use crate::error::{OrExit as _, data};
+use crate::files::write_atomic;
+use anyhow::{Result, anyhow, bail};
+use std::io::Write;
+use std::path::Path;
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, DateTime, ZipWriter};
+
+const MAGIC: &[u8] = b"\x93NUMPY";
+/// Bytes that one array of an npz may take.
+const MAX_ARRAY_BYTES: u64 = 16 << 30;
+
+/// Elements of one type, in C order.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Values {
+    U8(Vec<u8>),
+    I32(Vec<i32>),
+    I64(Vec<i64>),
+    F32(Vec<f32>),
+    F64(Vec<f64>),
+}
+
+/// An array of any of the five types.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Array {
+    pub shape: Vec<usize>,
+    pub values: Values,
+}
+
+/// An element type that files hold.
+pub trait Element: bytemuck::Pod {
+    /// NumPy's name of the little-endian type.
+    const DESCR: &'static str;
+    /// Wraps a vector.
+    fn wrap(values: Vec<Self>) -> Values;
+    /// Unwraps a vector of this type.
+    fn unwrap(values: Values) -> Option<Vec<Self>>;
+}
+
+macro_rules! element {
+    ($($type:ty, $variant:ident, $descr:literal;)*) => {
+        $(impl Element for $type {
+            const DESCR: &'static str = $descr;
+            fn wrap(values: Vec<Self>) -> Values {
+                Values::$variant(values)
+            }
+            fn unwrap(values: Values) -> Option<Vec<Self>> {
+                match values {
+                    Values::$variant(v) => Some(v),
+                    _ => None,
+                }
+            }
+        })*
+
+        impl Values {
+            /// NumPy's name of the element type.
+            pub fn descr(&self) -> &'static str {
+                match self { $(Values::$variant(_) => $descr,)* }
+            }
+
+            /// The elements' bytes, little-endian.
+            fn bytes(&self) -> &[u8] {
+                match self { $(Values::$variant(v) => bytemuck::cast_slice(v),)* }
+            }
+        }
+
+        fn parse_values(descr: &str, bytes: &[u8]) -> Result<Values> {
+            match descr {
+                $($descr => Ok(<$type>::wrap(bytemuck::pod_collect_to_vec(bytes))),)*
+                _ => Err(unknown_type(descr)),
+            }
+        }
+
+        fn element_size(descr: &str) -> Result<usize> {
+            match descr {
+                $($descr => Ok(size_of::<$type>()),)*
+                _ => Err(unknown_type(descr)),
+            }
+        }
+    };
+}
+
+element! {
+    u8, U8, "|u1";
+    i32, I32, "<i4";
+    i64, I64, "<i8";
+    f32, F32, "<f4";
+    f64, F64, "<f8";
+}
+
+fn unknown_type(descr: &str) -> anyhow::Error {
+    anyhow!("array of type {descr:?}, expected one of |u1, <i4, <i8, <f4, <f8")
+}
+
+impl Array {
+    /// An array of `shape`.
+    ///
+    /// # Panics
+    /// If the shape's product is not the number of values.
+    pub fn new<T: Element>(shape: &[usize], values: Vec<T>) -> Self {
+        assert_eq!(shape.iter().product::<usize>(), values.len(), "shape {shape:?}");
+        Array { shape: shape.to_vec(), values: T::wrap(values) }
+    }
+
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Shape and values of an array of exactly type `T`.
+    ///
+    /// # Errors
+    /// A data error that begins with `what`, if the array is of another type.
+    pub fn of<T: Element>(self, what: &str) -> Result<(Vec<usize>, Vec<T>)> {
+        let descr = self.values.descr();
+        let values = T::unwrap(self.values).ok_or_else(|| {
+            data(format!("{what}: expected an array of type {}, found {descr}", T::DESCR))
+        })?;
+        Ok((self.shape, values))
+    }
+
+    /// Shape and values of an array of integers of any type.
+    ///
+    /// # Errors
+    /// A data error that begins with `what`, if the array is of floating point numbers.
+    pub fn integers(self, what: &str) -> Result<(Vec<usize>, Vec<i64>)> {
+        let values = match self.values {
+            Values::U8(v) => v.into_iter().map(i64::from).collect(),
+            Values::I32(v) => v.into_iter().map(i64::from).collect(),
+            Values::I64(v) => v,
+            v => return Err(data(format!("{what}: expected integers, found {}", v.descr()))),
+        };
+        Ok((self.shape, values))
+    }
+
+    /// Parses the contents of an npy file.
+    fn parse(bytes: &[u8]) -> Result<Self> {
+        let header = Header::parse(bytes)?;
+        let (size, body) = (element_size(&header.descr)?, &bytes[header.end..]);
+        let expected = (header.shape.iter().try_fold(size, |n, &d| n.checked_mul(d)))
+            .ok_or_else(|| anyhow!("shape {:?} is too large", header.shape))?;
+        if body.len() != expected {
+            let shape = header.shape;
+            bail!("shape {shape:?} wants {expected} bytes of data, found {}", body.len());
+        }
+        Ok(Array { values: parse_values(&header.descr, body)?, shape: header.shape })
+    }
+
+    fn write(&self, out: &mut impl Write) -> Result<()> {
+        write_npy(out, &self.shape, self.values.descr(), self.values.bytes())
+    }
+}
+
+struct Header {
+    descr: String,
+    shape: Vec<usize>,
+    /// Where the data begins.
+    end: usize,
+}
+
+impl Header {
+    /// Parses `{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }` and what stands before it.
+    fn parse(bytes: &[u8]) -> Result<Self> {
+        let short = || anyhow!("the npy header is cut off");
+        let rest = bytes.strip_prefix(MAGIC).ok_or_else(|| anyhow!("expected a npy array"))?;
+        let (length, start) = match *rest.first().ok_or_else(short)? {
+            1 => {
+                let b = rest.get(2..4).ok_or_else(short)?;
+                (u16::from_le_bytes([b[0], b[1]]) as usize, 10)
+            }
+            2 | 3 => {
+                let b = rest.get(2..6).ok_or_else(short)?;
+                (u32::from_le_bytes([b[0], b[1], b[2], b[3]]) as usize, 12)
+            }
+            v => bail!("npy format version {v}, expected 1, 2 or 3"),
+        };
+        let text = bytes.get(start..start + length).ok_or_else(short)?;
+        let text = std::str::from_utf8(text).map_err(|_| anyhow!("the npy header is no text"))?;
+        let wrong = || anyhow!("the npy header is not understood");
+        let value = |key: &str| {
+            let (_, after) = text.split_once(key)?;
+            Some(after.trim_start().strip_prefix(':')?.trim_start())
+        };
+        let descr = value("'descr'").ok_or_else(wrong)?;
+        let descr = match descr.strip_prefix('\'').and_then(|d| d.split_once('\'')) {
+            Some((descr, _)) => descr.to_string(),
+            None => bail!("a structured npy array, expected plain numbers"),
+        };
+        let order = value("'fortran_order'").ok_or_else(wrong)?;
+        if order.starts_with("True") {
+            bail!("the array is in Fortran order, expected C order (numpy.ascontiguousarray)");
+        }
+        if !order.starts_with("False") {
+            return Err(wrong());
+        }
+        let shape = value("'shape'").and_then(|s| s.strip_prefix('(')?.split_once(')'));
+        let (shape, _) = shape.ok_or_else(wrong)?;
+        let shape = (shape.split(',').map(str::trim).filter(|d| !d.is_empty()))
+            .map(|d| d.parse().map_err(|_| wrong()))
+            .collect::<Result<Vec<usize>>>()?;
+        Ok(Header { descr, shape, end: start + length })
+    }
+}
+
+fn write_npy(out: &mut impl Write, shape: &[usize], descr: &str, values: &[u8]) -> Result<()> {
+    let shape = match shape {
+        [n] => format!("({n},)"),
+        _ => format!("({})", shape.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")),
+    };
+    let dict = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}");
+    // Spaces and a newline bring the data to a multiple of 64 bytes.
+    let length = (10 + dict.len() + 1).next_multiple_of(64) - 10;
+    out.write_all(MAGIC)?;
+    out.write_all(&[1, 0])?;
+    out.write_all(&(length as u16).to_le_bytes())?;
+    write!(out, "{dict:<width$}\n", width = length - 1)?;
+    out.write_all(values)?;
+    Ok(())
+}
+
+/// Reads an npy file.
+///
+/// # Errors
+/// Data errors that begin with the file: missing, cut off, another element type, big-endian, Fortran order, a
+/// shape that does not fit the data.
+pub fn read(path: &Path) -> Result<Array> {
+    Array::parse(&map(path)?).or_data(|| path.display().to_string())
+}
+
+/// Reads an npy file of exactly float32.
+///
+/// # Errors
+/// As [`read`]; another type.
+pub fn read_f32(path: &Path) -> Result<(Vec<usize>, Vec<f32>)> {
+    read(path)?.of(&path.display().to_string())
+}
+
+/// Reads an npy file of exactly float64.
+///
+/// # Errors
+/// As [`read`]; another type.
+pub fn read_f64(path: &Path) -> Result<(Vec<usize>, Vec<f64>)> {
+    read(path)?.of(&path.display().to_string())
+}
+
+/// Reads an npy file of int64, int32 or uint8.
+///
+/// # Errors
+/// As [`read`]; floating point numbers.
+pub fn read_i64(path: &Path) -> Result<(Vec<usize>, Vec<i64>)> {
+    read(path)?.integers(&path.display().to_string())
+}
+
+/// Writes an npy file, whole or not at all.
+///
+/// # Errors
+/// As [`write_atomic`].
+///
+/// # Panics
+/// If the shape's product is not the number of values.
+pub fn write<T: Element>(path: &Path, force: bool, shape: &[usize], values: &[T]) -> Result<()> {
+    assert_eq!(shape.iter().product::<usize>(), values.len(), "shape {shape:?}");
+    write_atomic(path, force, |out| write_npy(out, shape, T::DESCR, bytemuck::cast_slice(values)))
+}
+
+/// Reads all arrays of an npz file, in the order of the file, by name without `.npy`.
+///
+/// # Errors
+/// Data errors that begin with the file and name the array: as [`read`] and [`Archive::open`].
+pub fn read_npz(path: &Path) -> Result<Vec<(String, Array)>> {
+    read_arrays(&Archive::open(path)?)
+}
+
+/// All arrays of an archive that is already open.
+///
+/// # Errors
+/// As [`read_npz`].
+pub fn read_arrays(archive: &Archive) -> Result<Vec<(String, Array)>> {
+    let mut arrays = Vec::new();
+    for (i, entry) in archive.names().iter().enumerate() {
+        let Some(name) = entry.strip_suffix(".npy") else {
+            return Err(data(format!("{}: {entry} is no npy array", archive.file())));
+        };
+        let bytes = archive.read(i, MAX_ARRAY_BYTES)?;
+        let array = Array::parse(&bytes).or_data(|| format!("{}: {name}", archive.file()))?;
+        arrays.push((name.to_string(), array));
+    }
+    Ok(arrays)
+}
+
+/// Writes an npz file (stored, not compressed), whole or not at all; the same arrays give the same bytes.
+///
+/// # Errors
+/// As [`write_atomic`].
+pub fn write_npz(path: &Path, force: bool, arrays: &[(&str, Array)]) -> Result<()> {
+    write_atomic(path, force, |file| {
+        let mut zip = ZipWriter::new(file);
+        for (name, array) in arrays {
+            let options = SimpleFileOptions::default()
+                .compression_method(CompressionMethod::Stored)
+                .last_modified_time(DateTime::default())
+                .unix_permissions(0o644)
+                .large_file(array.values.bytes().len() >= 1 << 31);
+            zip.start_file(format!("{name}.npy"), options)?;
+            array.write(&mut zip)?;
+        }
+        zip.finish()?;
+        Ok(())
+    })
+}

@@ -1,0 +1,214 @@
+//! Which images of a set: the paper's subsets (Gu et al. 2023, section 3 and 5) and plain selections.
+
+use super::python_random::PythonRandom;
+use super::{Dataset, Image, resize};
+use crate::error::{data, usage};
+use crate::rng::{Stream, philox, tag};
+use anyhow::Result;
+use rayon::prelude::*;
+use std::collections::BTreeMap;
+
+/// What becomes of the labels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Labels {
+    /// Kept where all images have one.
+    Keep,
+    /// Kept; images without one are an error.
+    True,
+    /// Drawn by Python's `random.randint(0, C − 1)` for one image after the other.
+    Random(u32),
+    /// The index of the image.
+    Unique,
+    /// Dropped.
+    None,
+}
+
+/// Images that take the place of some of a set's own.
+#[derive(Debug, Clone)]
+pub struct Blend {
+    pub with: Dataset,
+    /// The file, for messages.
+    pub name: String,
+    /// Share of the images that `with` gives, 0 to 1.
+    pub alpha: f64,
+}
+
+/// A subset to be made of a set.
+#[derive(Debug, Clone)]
+pub struct Subset {
+    /// Number of images.
+    pub size: usize,
+    /// Only the first so many classes.
+    pub classes: Option<usize>,
+    /// Only this class; excludes `classes`.
+    pub class: Option<u32>,
+    pub blend: Option<Blend>,
+    pub labels: Labels,
+    /// Lanczos to this side, before anything is compared.
+    pub resolution: Option<usize>,
+    /// Of random labels.
+    pub seed: u64,
+}
+
+impl Subset {
+    /// Makes the subset of `set`, whose file is `name`.
+    ///
+    /// Of k classes each gives its first ⌊n/k⌋ images, class 0 first, the last one what is missing to n; sets
+    /// without labels give their first n. With a blend, n = trunc(size·(1 − alpha)) in double precision, and
+    /// the first images of the other set follow.
+    ///
+    /// # Errors
+    /// Usage errors that begin with the flag: size 0, classes or a class that are not there, labels that are
+    /// not there. Data errors that begin with the file: too few images of a class (with class, have and want)
+    /// or at all, blends of different shapes.
+    pub fn of(&self, set: &Dataset, name: &str) -> Result<Dataset> {
+        if self.size == 0 {
+            return Err(usage("--size: expected at least one image, found 0"));
+        }
+        let own = match &self.blend {
+            Some(blend) => (self.size as f64 * (1.0 - blend.alpha)) as usize,
+            None => self.size,
+        };
+        let resized = |set| match self.resolution {
+            Some(side) => resize_all(&set, side),
+            None => set,
+        };
+        let mut out = resized(pick(set, &self.own_images(set, name, own)?));
+        if let Some(blend) = &self.blend {
+            let rest = self.size - own;
+            let have = blend.with.len();
+            if have < rest {
+                return Err(data(format!("{}: has {have} images, wants {rest}", blend.name)));
+            }
+            let with = resized(pick(&blend.with, &(0..rest).collect::<Vec<_>>()));
+            let shape = |s: &Dataset| (s.resolution, s.channels);
+            if shape(&out) != shape(&with) {
+                return Err(data(format!(
+                    "{}: {r}x{r} pixels and {} channels cannot blend with {q}x{q} and {} of {name}",
+                    blend.name,
+                    with.channels,
+                    out.channels,
+                    r = with.resolution,
+                    q = out.resolution,
+                )));
+            }
+            out.pixels.extend_from_slice(&with.pixels);
+            out.labels = out.labels.zip(with.labels).map(|(a, b)| [a, b].concat());
+        }
+        out.labels = match self.labels {
+            Labels::True if out.labels.is_none() => {
+                return Err(usage(format!(
+                    "--labels: true, but not every image of {name} has one"
+                )));
+            }
+            Labels::Keep | Labels::True => out.labels,
+            Labels::Random(classes) => {
+                let mut random = PythonRandom::new(self.seed);
+                Some((0..self.size).map(|_| random.below(classes)).collect())
+            }
+            Labels::Unique => Some((0..self.size as u32).collect()),
+            Labels::None => None,
+        };
+        Ok(out)
+    }
+
+    /// Indices of the first `n` images that the subset takes from the set itself.
+    fn own_images(&self, set: &Dataset, name: &str, n: usize) -> Result<Vec<usize>> {
+        let Some(labels) = &set.labels else {
+            if let Some(class) = self.class {
+                return Err(usage(format!("--class: {class}, but {name} has no labels")));
+            }
+            if let Some(classes) = self.classes {
+                return Err(usage(format!("--classes: {classes}, but {name} has no labels")));
+            }
+            if set.len() < n {
+                return Err(data(format!("{name}: has {} images, wants {n}", set.len())));
+            }
+            return Ok((0..n).collect());
+        };
+        let found = set.label_dim();
+        let (first, classes) = match (self.class, self.classes) {
+            (Some(class), _) if class as usize >= found => {
+                return Err(usage(format!(
+                    "--class: {class}, but {name} has classes 0 to {}",
+                    found - 1
+                )));
+            }
+            (_, Some(classes)) if classes == 0 || classes > found => {
+                return Err(usage(format!("--classes: {classes}, but {name} has {found} classes")));
+            }
+            (Some(class), _) => (class, 1),
+            (None, classes) => (0, classes.unwrap_or(found)),
+        };
+        let mut members = vec![Vec::new(); classes];
+        for (i, &label) in labels.iter().enumerate() {
+            if let Some(class) = label.checked_sub(first).and_then(|c| members.get_mut(c as usize))
+            {
+                class.push(i);
+            }
+        }
+        let mut order = Vec::with_capacity(n);
+        for (class, members) in members.iter().enumerate() {
+            let last = class + 1 == classes;
+            let want = if last { n - order.len() } else { n / classes };
+            order.extend(take(members, want, || {
+                format!("{name}: class {}", first as usize + class)
+            })?);
+        }
+        Ok(order)
+    }
+}
+
+/// Indices of `size` images out of groups that have an equal share each, the first `size mod k` of the k groups
+/// one more; group after group, in the order of the set.
+///
+/// # Errors
+/// A data error that begins with `name`, if a group has too few.
+pub fn spread(groups: &[u32], size: usize, name: &str) -> Result<Vec<usize>> {
+    let mut members: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+    for (i, &group) in groups.iter().enumerate() {
+        members.entry(group).or_default().push(i);
+    }
+    let (share, more) = (size / members.len().max(1), size % members.len().max(1));
+    let mut order = Vec::with_capacity(size);
+    for (i, (group, members)) in members.iter().enumerate() {
+        let want = share + usize::from(i < more);
+        order.extend(take(members, want, || format!("{name}: class or folder {group}"))?);
+    }
+    Ok(order)
+}
+
+/// Puts images in an order that depends on the seed and their number alone.
+pub fn shuffle(order: &mut [usize], seed: u64) {
+    let key = |place: usize| philox([0, place as u32, 0, tag(Stream::Subset, 0)], seed);
+    let mut keyed: Vec<_> =
+        order.iter().enumerate().map(|(i, &image)| (key(i), i, image)).collect();
+    keyed.sort_unstable();
+    for (to, (_, _, image)) in order.iter_mut().zip(keyed) {
+        *to = image;
+    }
+}
+
+fn take<'a>(members: &'a [usize], want: usize, what: impl Fn() -> String) -> Result<&'a [usize]> {
+    members
+        .get(..want)
+        .ok_or_else(|| data(format!("{} has {} images, wants {want}", what(), members.len())))
+}
+
+fn pick(set: &Dataset, order: &[usize]) -> Dataset {
+    Dataset {
+        pixels: order.iter().flat_map(|&i| set.image(i)).copied().collect(),
+        labels: set.labels.as_ref().map(|l| order.iter().map(|&i| l[i]).collect()),
+        ..*set
+    }
+}
+
+fn resize_all(set: &Dataset, side: usize) -> Dataset {
+    let (width, channels) = (set.resolution, set.channels);
+    let one = |pixels: &[u8]| {
+        let image = Image { width, height: width, channels, pixels: pixels.to_vec() };
+        resize::lanczos(image, side).pixels
+    };
+    let images: Vec<Vec<u8>> = set.pixels.par_chunks_exact(set.image_len()).map(one).collect();
+    Dataset { resolution: side, channels, pixels: images.concat(), labels: set.labels.clone() }
+}

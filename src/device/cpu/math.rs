@@ -1,0 +1,130 @@
+//! Elementwise building blocks that vectorise. Loops are compiled for AVX-512, AVX2 and plain x86-64 and
+//! chosen at run time; multiply-adds are explicit, so all three give the same bits.
+
+/// Defines functions whose bodies are compiled once per instruction set and dispatched at run time.
+macro_rules! vectorized {
+    ($($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block)*) => {$(
+        $(#[$meta])*
+        $vis fn $name($($arg: $ty),*) $(-> $ret)? {
+            #[inline(always)]
+            fn body($($arg: $ty),*) $(-> $ret)? $body
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
+                fn v4($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
+                #[target_feature(enable = "avx2,fma")]
+                fn v3($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
+                match $crate::device::cpu::math::level() {
+                    // SAFETY: the processor has the features, asked once by `level`.
+                    4 => return unsafe { v4($($arg),*) },
+                    // SAFETY: as above.
+                    3 => return unsafe { v3($($arg),*) },
+                    _ => {}
+                }
+            }
+            body($($arg),*)
+        }
+    )*};
+}
+pub(crate) use vectorized;
+
+/// The x86-64 level (4: AVX-512, 3: AVX2 and FMA, 1: neither) that [`vectorized`] loops run at.
+pub fn level() -> u8 {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::sync::atomic::{AtomicU8, Ordering};
+        static LEVEL: AtomicU8 = AtomicU8::new(0);
+        match LEVEL.load(Ordering::Relaxed) {
+            0 => {
+                let v3 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+                let v4 = v3
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512bw");
+                let found = if v4 { 4 } else { 1 + 2 * v3 as u8 };
+                LEVEL.store(found, Ordering::Relaxed);
+                found
+            }
+            known => known,
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    1
+}
+
+/// e^x to about 1 ulp for |x| ≤ 87; clamped outside.
+#[inline(always)]
+pub fn exp(x: f32) -> f32 {
+    let x = x.clamp(-87.0, 87.0);
+    // 1.5·2^23 rounds x/ln 2 to an integer that lands in the low bits of the sum.
+    const MAGIC: f32 = 12_582_912.0;
+    let shifted = x.mul_add(std::f32::consts::LOG2_E, MAGIC);
+    let n = shifted - MAGIC;
+    // ln 2 in two parts, so that r is exact to the last bits.
+    let r = n.mul_add(-0.693_359_4, x);
+    let r = n.mul_add(2.121_944_4e-4, r);
+    let mut p = 1.987_569_1e-4_f32;
+    p = p.mul_add(r, 1.398_199_9e-3);
+    p = p.mul_add(r, 8.333_452e-3);
+    p = p.mul_add(r, 4.166_579_6e-2);
+    p = p.mul_add(r, 1.666_666_5e-1);
+    p = p.mul_add(r, 5.000_000_1e-1);
+    let y = (p * r).mul_add(r, r) + 1.0;
+    let scale = f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3f80_0000));
+    y * scale
+}
+
+/// 1 / (1 + e^−x).
+#[inline(always)]
+pub fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+vectorized! {
+    /// y ← x·sigmoid(x) in place.
+    pub fn silu(y: &mut [f32]) {
+        for v in y {
+            *v *= sigmoid(*v);
+        }
+    }
+
+    /// dx = dy · d silu(z)/dz.
+    pub fn silu_bwd(dx: &mut [f32], z: &[f32], dy: &[f32]) {
+        for ((dx, &z), &dy) in dx.iter_mut().zip(z).zip(dy) {
+            let s = sigmoid(z);
+            *dx = dy * s * (z * (1.0 - s) + 1.0);
+        }
+    }
+
+    /// y += x.
+    pub fn add(y: &mut [f32], x: &[f32]) {
+        for (y, &x) in y.iter_mut().zip(x) {
+            *y += x;
+        }
+    }
+
+    /// y ← alpha·x.
+    pub fn scaled(y: &mut [f32], alpha: f32, x: &[f32]) {
+        for (y, &x) in y.iter_mut().zip(x) {
+            *y = alpha * x;
+        }
+    }
+
+    /// y += alpha·x.
+    pub fn add_scaled(y: &mut [f32], alpha: f32, x: &[f32]) {
+        for (y, &x) in y.iter_mut().zip(x) {
+            *y = alpha.mul_add(x, *y);
+        }
+    }
+
+    /// sum ← sum of the rows of x [rows, sum.len()], in order.
+    pub fn sum_rows(sum: &mut [f32], x: &[f32]) {
+        sum.fill(0.0);
+        for row in x.chunks_exact(sum.len()) {
+            for (s, &v) in sum.iter_mut().zip(row) {
+                *s += v;
+            }
+        }
+    }
+}

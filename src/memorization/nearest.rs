@@ -1,0 +1,122 @@
+//! Exact nearest neighbours of 8-bit images: integer squared L2 distances, so no rounding and no ties by chance.
+
+use crate::device::Device;
+use rayon::prelude::*;
+
+/// The two reference images nearest to a query: `index[0]` nearest. Ties go to the lowest index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Nearest {
+    pub index: [u32; 2],
+    /// Squared L2 distances in pixel units, `squared[0] <= squared[1]`.
+    pub squared: [u64; 2],
+}
+
+impl Nearest {
+    const NONE: Nearest = Nearest { index: [u32::MAX; 2], squared: [u64::MAX; 2] };
+
+    /// Takes in reference image `index`. References come in ascending order, so ties keep the lowest.
+    #[inline(always)]
+    fn take(&mut self, index: u32, squared: u64) {
+        if squared < self.squared[0] {
+            *self = Nearest { index: [index, self.index[0]], squared: [squared, self.squared[0]] };
+        } else if squared < self.squared[1] {
+            self.index[1] = index;
+            self.squared[1] = squared;
+        }
+    }
+}
+
+/// Queries compared with a reference image while it is in registers.
+const TILE: usize = 4;
+/// Queries of one task: they share each block of references while it is in the second-level cache.
+const QUERIES: usize = 32;
+const BLOCK_BYTES: usize = 256 << 10;
+/// Pixels whose squared differences fit 32 bits together: 255² · 65536 < 2³².
+const CHUNK: usize = 1 << 16;
+
+/// Training images, ready to be searched.
+pub struct References {
+    pixels: Vec<u8>,
+    image_len: usize,
+}
+
+impl References {
+    /// `pixels`: [N, H, W, C], `image_len` = H·W·C bytes each, N ≥ 2.
+    pub fn new(pixels: &[u8], image_len: usize) -> Self {
+        assert!(pixels.len() >= 2 * image_len, "nearest: needs two reference images");
+        assert!(image_len > 0 && pixels.len().is_multiple_of(image_len), "nearest: ragged images");
+        References { pixels: pixels.to_vec(), image_len }
+    }
+
+    /// Number of reference images.
+    pub fn len(&self) -> usize {
+        self.pixels.len() / self.image_len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.pixels.is_empty()
+    }
+
+    /// Bytes of one image: H·W·C.
+    pub fn image_len(&self) -> usize {
+        self.image_len
+    }
+
+    /// The two nearest references of each query; `queries`: [S, H, W, C]. Memory grows with S alone.
+    pub fn nearest(&self, queries: &[u8], device: &Device) -> Vec<Nearest> {
+        assert!(queries.len().is_multiple_of(self.image_len), "nearest: ragged queries");
+        let mut found = vec![Nearest::NONE; queries.len() / self.image_len];
+        let Device::Cpu(cpu) = device;
+        cpu.run(|| {
+            found
+                .par_chunks_mut(QUERIES)
+                .zip(queries.par_chunks(QUERIES * self.image_len))
+                .for_each(|(found, queries)| self.search(queries, found));
+        });
+        found
+    }
+
+    fn search(&self, queries: &[u8], found: &mut [Nearest]) {
+        let block = (BLOCK_BYTES / self.image_len).max(1);
+        for (b, references) in self.pixels.chunks(block * self.image_len).enumerate() {
+            let tiles = queries.chunks(TILE * self.image_len).zip(found.chunks_mut(TILE));
+            for (queries, found) in tiles {
+                // A ragged last tile repeats its first query; the copies' results are dropped.
+                let mut tile = [&queries[..self.image_len]; TILE];
+                for (slot, q) in tile.iter_mut().zip(queries.chunks_exact(self.image_len)) {
+                    *slot = q;
+                }
+                for (r, reference) in references.chunks_exact(self.image_len).enumerate() {
+                    let squared = squared_distances(tile, reference);
+                    for (found, squared) in found.iter_mut().zip(squared) {
+                        found.take((b * block + r) as u32, squared);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Squared L2 distances of TILE queries to one reference, exact for images of any size.
+fn squared_distances(queries: [&[u8]; TILE], reference: &[u8]) -> [u64; TILE] {
+    pulp::Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            let mut sums = [0u64; TILE];
+            for (c, r) in reference.chunks(CHUNK).enumerate() {
+                let q = queries.map(|q| &q[c * CHUNK..][..r.len()]);
+                let mut sum = [0u32; TILE];
+                for i in 0..r.len() {
+                    for (sum, q) in sum.iter_mut().zip(q) {
+                        let d = q[i] as i16 - r[i] as i16;
+                        *sum = sum.wrapping_add((d as i32 * d as i32) as u32);
+                    }
+                }
+                for (sums, sum) in sums.iter_mut().zip(sum) {
+                    *sums += sum as u64;
+                }
+            }
+            sums
+        },
+    )
+}

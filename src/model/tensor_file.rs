@@ -1,0 +1,151 @@
+//! safetensors files: a JSON header and raw values. Written in a fixed order, so equal content has equal
+//! bytes; read one tensor at a time, so a file costs no memory of its own.
+
+use crate::error::{OrExit as _, data};
+use crate::files::write_atomic;
+use anyhow::{Context as _, Result};
+use half::{bf16, f16};
+use safetensors::Dtype;
+use safetensors::tensor::Metadata;
+use serde_json::{Map, Value, json};
+use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+/// A header this long is no header: the format's own limit.
+const MAX_HEADER: u64 = 100_000_000;
+
+/// A safetensors file with its header read.
+pub struct TensorFile {
+    path: PathBuf,
+    file: File,
+    metadata: Metadata,
+    /// Where the values begin.
+    start: u64,
+}
+
+impl TensorFile {
+    /// Opens a file and reads its header.
+    ///
+    /// # Errors
+    /// Data errors (exit 3) that begin with the file: missing, not safetensors, cut short.
+    pub fn open(path: &Path) -> Result<Self> {
+        let broken = || format!("{}: not a whole safetensors file", path.display());
+        let file = File::open(path).or_data(|| format!("{}: cannot open", path.display()))?;
+        let size = file.metadata()?.len();
+        let mut length = [0; 8];
+        file.read_exact_at(&mut length, 0).or_data(broken)?;
+        let length = u64::from_le_bytes(length);
+        if length > MAX_HEADER || length + 8 > size {
+            return Err(data(broken()));
+        }
+        let mut header = vec![0; length as usize];
+        file.read_exact_at(&mut header, 8).or_data(broken)?;
+        let metadata: Metadata = serde_json::from_slice(&header).or_data(broken)?;
+        let start = 8 + length;
+        let want = start + metadata.data_len() as u64;
+        if size != want {
+            return Err(data(format!("{}: {size} bytes, its header wants {want}", path.display())));
+        }
+        Ok(TensorFile { path: path.into(), file, metadata, start })
+    }
+
+    /// A value of the header's text metadata.
+    pub fn meta(&self, key: &str) -> Option<&str> {
+        self.metadata.metadata().as_ref()?.get(key).map(String::as_str)
+    }
+
+    /// Names in the order of the values.
+    pub fn names(&self) -> Vec<String> {
+        self.metadata.offset_keys()
+    }
+
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.metadata.info(name).map(|i| i.shape.as_slice())
+    }
+
+    /// A tensor of F32, F16, BF16 or F64 as f32, without a look at its values.
+    ///
+    /// # Errors
+    /// Data errors that name the file and the tensor: missing, another type.
+    pub fn values(&self, name: &str) -> Result<Vec<f32>> {
+        let path = self.path.display();
+        let Some(info) = self.metadata.info(name) else {
+            return Err(data(format!("{path}: tensor {name} is missing")));
+        };
+        let (from, to) = info.data_offsets;
+        let mut bytes = vec![0; to - from];
+        self.file
+            .read_exact_at(&mut bytes, self.start + from as u64)
+            .or_data(|| format!("{path}: cannot read tensor {name}"))?;
+        Ok(match info.dtype {
+            Dtype::F32 => each(&bytes, f32::from_le_bytes),
+            Dtype::F16 => each(&bytes, |b| f16::from_le_bytes(b).to_f32()),
+            Dtype::BF16 => each(&bytes, |b| bf16::from_le_bytes(b).to_f32()),
+            Dtype::F64 => each(&bytes, |b| f64::from_le_bytes(b) as f32),
+            other => {
+                let want = "F32, F16, BF16 or F64 is wanted";
+                return Err(data(format!("{path}: tensor {name} is {other}, {want}")));
+            }
+        })
+    }
+
+    /// [`TensorFile::values`] of a tensor that must have this shape and be finite throughout.
+    pub fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let path = self.path.display();
+        if let Some(have) = self.shape(name)
+            && have != shape
+        {
+            return Err(data(format!("{path}: tensor {name} is {have:?}, {shape:?} is wanted")));
+        }
+        let values = self.values(name)?;
+        match values.iter().position(|v| !v.is_finite()) {
+            Some(i) => Err(data(format!("{path}: tensor {name} holds {} at {i}", values[i]))),
+            None => Ok(values),
+        }
+    }
+}
+
+fn each<const N: usize>(bytes: &[u8], f: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+    bytes.chunks_exact(N).map(|b| f(b.try_into().expect("N bytes"))).collect()
+}
+
+/// Writes a file of F32 tensors whole or not at all.
+///
+/// - `metadata`: text entries, written in this order.
+/// - `tensors`: name and shape of each; `values(i)` gives tensor i's values when their turn comes.
+///
+/// # Errors
+/// As [`write_atomic`].
+pub fn write(
+    path: &Path,
+    force: bool,
+    metadata: &[(&str, String)],
+    tensors: &[(String, Vec<usize>)],
+    values: impl Fn(usize) -> Vec<f32>,
+) -> Result<()> {
+    let mut header = Map::new();
+    let text = metadata.iter().map(|(k, v)| (k.to_string(), Value::from(v.as_str()))).collect();
+    header.insert("__metadata__".into(), Value::Object(text));
+    let mut end = 0;
+    for (name, shape) in tensors {
+        let start = end;
+        end += 4 * shape.iter().product::<usize>();
+        let info = json!({"dtype": "F32", "shape": shape, "data_offsets": [start, end]});
+        header.insert(name.clone(), info);
+    }
+    let mut header = serde_json::to_vec(&header)?;
+    // Values begin at a multiple of 8; the format wants spaces in between.
+    header.resize(header.len().next_multiple_of(8), b' ');
+    write_atomic(path, force, |out| {
+        out.write_all(&(header.len() as u64).to_le_bytes())?;
+        out.write_all(&header)?;
+        for (i, (name, shape)) in tensors.iter().enumerate() {
+            let values = values(i);
+            assert_eq!(values.len(), shape.iter().product::<usize>(), "{name}: wrong length");
+            out.write_all(bytemuck::cast_slice(&values)).context("values")?;
+        }
+        Ok(())
+    })
+}

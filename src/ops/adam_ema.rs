@@ -1,0 +1,96 @@
+//! adam_ema: one pass over the flat buffers: g += decay·w; Adam (Kingma & Ba 2015) with bias correction and eps
+//! outside the root; EMA ← beta·EMA + (1 − beta)·w.
+
+use crate::device::Cpu;
+use crate::device::cpu::math::vectorized;
+use rayon::prelude::*;
+
+/// Scalars of one update, computed in float64 and rounded once.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Update {
+    pub lr: f64,
+    pub weight_decay: f64,
+    pub ema_beta: f64,
+    /// Updates including this one, for the bias correction.
+    pub count: u64,
+    /// Replace NaN by 0 and ±inf by ±1e5 in the gradient.
+    pub scrub: bool,
+}
+
+pub const BETA1: f64 = 0.9;
+pub const BETA2: f64 = 0.999;
+pub const EPS: f64 = 1e-8;
+
+#[derive(Clone, Copy)]
+struct Scalars {
+    decay: f32,
+    step: f32,
+    root: f32,
+    ema: f32,
+    ema_rest: f32,
+    scrub: bool,
+}
+
+const CHUNK: usize = 16 * 1024;
+
+/// Updates w, m, v and ema in place; all have the gradient's length.
+pub fn adam_ema(
+    cpu: &Cpu,
+    u: Update,
+    w: &mut [f32],
+    g: &[f32],
+    m: &mut [f32],
+    v: &mut [f32],
+    ema: &mut [f32],
+) {
+    let correction = |beta: f64| -(beta.ln() * u.count as f64).exp_m1();
+    let s = Scalars {
+        decay: u.weight_decay as f32,
+        step: (u.lr / correction(BETA1)) as f32,
+        root: (1.0 / correction(BETA2)) as f32,
+        ema: u.ema_beta as f32,
+        ema_rest: (1.0 - u.ema_beta) as f32,
+        scrub: u.scrub,
+    };
+    cpu.run(|| {
+        (w.par_chunks_mut(CHUNK).zip(g.par_chunks(CHUNK)))
+            .zip(m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK)))
+            .zip(ema.par_chunks_mut(CHUNK))
+            .for_each(|(((w, g), (m, v)), ema)| update(w, g, m, v, ema, s));
+    });
+}
+
+/// Whether every value is finite.
+pub fn all_finite(cpu: &Cpu, g: &[f32]) -> bool {
+    cpu.run(|| g.par_chunks(CHUNK).all(finite))
+}
+
+vectorized! {
+    fn finite(g: &[f32]) -> bool {
+        // A sum of zeros unless something is NaN or infinite.
+        let mut sums = [0.0_f32; 16];
+        for chunk in g.chunks(16) {
+            for (s, &v) in sums.iter_mut().zip(chunk) {
+                *s += v * 0.0;
+            }
+        }
+        sums.iter().sum::<f32>() == 0.0
+    }
+
+    fn update(w: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], ema: &mut [f32], s: Scalars) {
+        let (b1, b2) = (BETA1 as f32, BETA2 as f32);
+        let (c1, c2) = ((1.0 - BETA1) as f32, (1.0 - BETA2) as f32);
+        for ((((w, &g), m), v), ema) in w.iter_mut().zip(g).zip(m).zip(v).zip(ema) {
+            let g = if s.scrub {
+                if g.is_nan() { 0.0 } else { g.clamp(-1e5, 1e5) }
+            } else {
+                g
+            };
+            let g = s.decay.mul_add(*w, g);
+            *m = b1.mul_add(*m, c1 * g);
+            *v = b2.mul_add(*v, c2 * g * g);
+            *w -= s.step * *m / ((*v * s.root).sqrt() + EPS as f32);
+            *ema = s.ema.mul_add(*ema, s.ema_rest * *w);
+        }
+    }
+}

@@ -1,0 +1,588 @@
+//! conv2d: y = (conv(x) + bias + emb + residual + shortcut) · scale, all in one pass over y.
+//!
+//! - x [N, H, W, C]; weight [O, k, k, C], bias [O]; y [N, Ho, Wo, O].
+//! - emb [N, 1, 1, O]: one value per image and channel. residual [N, Ho, Wo, O].
+//! - shortcut: a 1×1 convolution of [s1, s2] (channels concatenated, never copied) with weight [O, C1 + C2 + off]
+//!   and bias [O]; `off` channels are those of a skip that is switched off: zeros, neither read nor stored.
+
+use super::{Direction, Grads, Io, Op, Reads, Shape, words};
+use crate::device::cpu::gemm::{Mat, gemm};
+use crate::device::cpu::math;
+use crate::device::cpu::patches::{Tile, Tiles, Window, dilate, patches, tap};
+use crate::device::{Acc, Bound, Launch, Sink, Slot};
+use anyhow::{Result, ensure};
+
+#[derive(Debug, Clone, Copy)]
+pub struct Shortcut {
+    /// Whether there is a second input.
+    pub two: bool,
+    /// Channels of the weight that meet a switched-off skip.
+    pub off: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Conv2d {
+    /// 1 or 3.
+    pub kernel: usize,
+    pub stride: usize,
+    pub pad: usize,
+    pub out_channels: usize,
+    pub scale: f32,
+    pub emb: bool,
+    pub residual: bool,
+    pub shortcut: Option<Shortcut>,
+}
+
+impl Conv2d {
+    /// k×k, stride 1, same size.
+    pub fn same(kernel: usize, out_channels: usize) -> Self {
+        Conv2d {
+            kernel,
+            stride: 1,
+            pad: kernel / 2,
+            out_channels,
+            scale: 1.0,
+            emb: false,
+            residual: false,
+            shortcut: None,
+        }
+    }
+
+    fn input(&self, which: Input) -> Option<usize> {
+        let emb = 1;
+        let residual = emb + self.emb as usize;
+        let s1 = residual + self.residual as usize;
+        match which {
+            Input::Emb => self.emb.then_some(emb),
+            Input::Residual => self.residual.then_some(residual),
+            Input::S1 => self.shortcut.map(|_| s1),
+            Input::S2 => self.shortcut.filter(|s| s.two).map(|_| s1 + 1),
+        }
+    }
+
+    fn num_inputs(&self) -> usize {
+        let shortcut = self.shortcut.map_or(0, |s| 1 + s.two as usize);
+        1 + self.emb as usize + self.residual as usize + shortcut
+    }
+
+    fn out_shape(&self, x: Shape) -> Shape {
+        let out = |size: usize| (size + 2 * self.pad - self.kernel) / self.stride + 1;
+        [x[0], out(x[1]), out(x[2]), self.out_channels]
+    }
+
+    /// Channels that the shortcut's weight takes, off ones included.
+    fn shortcut_channels(&self, ins: &[Shape]) -> usize {
+        let channels = |which| self.input(which).map_or(0, |i| ins[i][3]);
+        self.shortcut.map_or(0, |s| channels(Input::S1) + channels(Input::S2) + s.off)
+    }
+
+    fn depth(&self, x: Shape) -> usize {
+        self.kernel * self.kernel * x[3]
+    }
+
+    fn window(&self) -> Window {
+        Window { kernel: self.kernel, stride: self.stride, pad: self.pad as isize }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Input {
+    Emb,
+    Residual,
+    S1,
+    S2,
+}
+
+impl Op for Conv2d {
+    fn name(&self) -> &'static str {
+        "conv2d"
+    }
+
+    fn outputs(&self, ins: &[Shape]) -> Result<Vec<Shape>> {
+        ensure!(
+            ins.len() == self.num_inputs(),
+            "conv2d: {} inputs wanted, {} given",
+            self.num_inputs(),
+            ins.len()
+        );
+        let x = ins[0];
+        ensure!(
+            [x[1], x[2]].iter().all(|s| s + 2 * self.pad >= self.kernel
+                && (s + 2 * self.pad - self.kernel).is_multiple_of(self.stride)),
+            "conv2d: a {k}×{k} window of stride {s} does not fit {x:?}",
+            k = self.kernel,
+            s = self.stride
+        );
+        let y = self.out_shape(x);
+        if let Some(i) = self.input(Input::Emb) {
+            ensure!(ins[i] == [y[0], 1, 1, y[3]], "conv2d: emb {:?} for output {y:?}", ins[i]);
+        }
+        if let Some(i) = self.input(Input::Residual) {
+            ensure!(ins[i] == y, "conv2d: residual {:?} for output {y:?}", ins[i]);
+        }
+        for i in [Input::S1, Input::S2].into_iter().filter_map(|s| self.input(s)) {
+            ensure!(ins[i][..3] == y[..3], "conv2d: shortcut {:?} for output {y:?}", ins[i]);
+        }
+        Ok(vec![y])
+    }
+
+    fn param_lens(&self, ins: &[Shape]) -> Vec<usize> {
+        let o = self.out_channels;
+        let mut lens = vec![o * self.depth(ins[0]), o];
+        if self.shortcut.is_some() {
+            lens.extend([o * self.shortcut_channels(ins), o]);
+        }
+        lens
+    }
+
+    fn reads(&self, _ins: &[Shape]) -> Reads {
+        let shortcut = [Input::S1, Input::S2].into_iter().filter_map(|s| self.input(s));
+        Reads { ins: std::iter::once(0).chain(shortcut).collect(), outs: vec![] }
+    }
+
+    fn temp_words(&self, ins: &[Shape], direction: Direction) -> usize {
+        let o = self.out_channels;
+        let weight = o * self.depth(ins[0]);
+        match direction {
+            Direction::Fwd => weight + o * self.shortcut_channels(ins),
+            Direction::Bwd => weight.next_multiple_of(16) + ins[0][0] * o,
+        }
+    }
+
+    fn flop(&self, ins: &[Shape]) -> u64 {
+        let y = self.out_shape(ins[0]);
+        let shortcut = self.shortcut_channels(ins) - self.shortcut.map_or(0, |s| s.off);
+        2 * words(y) as u64 * (self.depth(ins[0]) + shortcut) as u64
+    }
+
+    fn fwd(&self, io: &Io) -> Launch {
+        let (op, io) = (*self, io.clone());
+        let (x, y) = (io.shapes[0], self.out_shape(io.shapes[0]));
+        let depth = self.depth(x);
+        let tiles = Tiles::new([y[0], y[1], y[2]], depth);
+        let pixels = tiles.pixels();
+        let side = op.shortcut.map_or(0, |_| op.shortcut_channels(&io.shapes));
+        let scratch = pixels * (depth + side.max(1) + y[3]);
+        Launch::new("conv2d_fwd", scratch, move |b| {
+            let o = y[3];
+            let (w, sw) = (io.temp.part(0, depth * o), io.temp.part(depth * o, side * o));
+            transpose_weight(b, w, io.params[0], o, depth);
+            if side > 0 {
+                transpose_weight(b, sw, io.params[2], o, side);
+            }
+            b.each(tiles.count(), words(y) * depth, |t| op.fwd_tile(b, &io, tiles.get(t), x, y));
+        })
+    }
+
+    fn bwd(&self, io: &Io, grads: &Grads) -> Launch {
+        let (op, io, grads) = (*self, io.clone(), grads.clone());
+        let (x, y) = (io.shapes[0], self.out_shape(io.shapes[0]));
+        let dy = grads.outs[0].expect("conv2d has one output");
+        let o = y[3];
+        let dgrad = Dgrad::new(&op, x, y);
+        let wgrad = Wgrad::new([y[0], y[1], y[2]], x[3], o);
+        let side = |which| op.input(which).map_or(0, |i| io.shapes[i][3]);
+        let scratch = (dgrad.scratch_words())
+            .max(wgrad.scratch_words())
+            .max(dgrad.tiles.pixels() * (o + side(Input::S1).max(side(Input::S2)) + x[3]));
+        Launch::new("conv2d_bwd", scratch, move |b| {
+            let depth = op.depth(x);
+            let flipped = io.temp.part(0, o * depth);
+            let sums = io.temp.part((o * depth).next_multiple_of(16), y[0] * o);
+            op.bwd_bias(b, &grads, dy, y, sums);
+            if let Some(sink) = sink_of(&op, &grads, Input::Residual) {
+                pass(b, sink, dy, op.scale);
+            }
+            if let Some(dx) = grads.ins[0] {
+                dgrad.run(b, &op, dx, dy, io.params[0], flipped);
+            }
+            wgrad.run(b, op.scale, grads.params[0], dy, io.ins[0], x, op.window(), depth);
+            op.bwd_shortcut(b, &io, &grads, dy, y, &wgrad);
+        })
+    }
+}
+
+fn sink_of(op: &Conv2d, grads: &Grads, which: Input) -> Option<Sink> {
+    grads.ins[op.input(which)?]
+}
+
+/// to [k, o] ← from [o, k]: rows that a product reads as contiguous vectors of output channels.
+fn transpose_weight(b: &Bound, to: Slot, from: Slot, o: usize, k: usize) {
+    const STRIP: usize = 64;
+    let src = b.get(from);
+    b.each(k.div_ceil(STRIP), o * k, |job| {
+        let k0 = job * STRIP;
+        let cols = STRIP.min(k - k0);
+        let dst = b.get_mut(to.part(k0 * o, cols * o));
+        for o0 in (0..o).step_by(16) {
+            for c in 0..cols {
+                for r in o0..(o0 + 16).min(o) {
+                    dst[c * o + r] = src[r * k + k0 + c];
+                }
+            }
+        }
+    });
+}
+
+/// dst (=|+=) scale · src.
+fn pass(b: &Bound, dst: Sink, src: Slot, scale: f32) {
+    const CHUNK: usize = 16 * 1024;
+    b.each(src.len.div_ceil(CHUNK), src.len, |i| {
+        let len = CHUNK.min(src.len - i * CHUNK);
+        let (d, s) = (b.get_mut(dst.slot.part(i * CHUNK, len)), b.get(src.part(i * CHUNK, len)));
+        match dst.acc {
+            Acc::Set => math::scaled(d, scale, s),
+            Acc::Add => math::add_scaled(d, scale, s),
+        }
+    });
+}
+
+/// Pixels `tile` covers of a tensor with `channels` and `h`×`w` pixels an image.
+fn tile_part(s: Slot, tile: Tile, [h, w, c]: [usize; 3]) -> Slot {
+    let rows = if tile.images > 1 { tile.present * h } else { tile.rows };
+    s.part(((tile.image * h + tile.row) * w) * c, rows * w * c)
+}
+
+/// The tile's rows of a same-size tensor as a matrix of `pixels` rows: in place if the tile is full, else a
+/// zero-padded copy in `pad`.
+fn tile_rows<'a>(part: &'a [f32], pad: &'a mut [f32], words: usize) -> &'a [f32] {
+    if part.len() == words {
+        return part;
+    }
+    pad[..part.len()].copy_from_slice(part);
+    pad[part.len()..words].fill(0.0);
+    &pad[..words]
+}
+
+/// Runs `product` on the tile's piece of `out` [pixels, c]; a tile with absent images goes through `pad`.
+fn tile_product(out: &mut [f32], pad: &mut [f32], words: usize, product: impl Fn(&mut [f32])) {
+    if out.len() == words {
+        return product(out);
+    }
+    pad[..out.len()].copy_from_slice(out);
+    pad[out.len()..words].fill(0.0);
+    product(&mut pad[..words]);
+    out.copy_from_slice(&pad[..out.len()]);
+}
+
+impl Conv2d {
+    fn fwd_tile(&self, b: &Bound, io: &Io, tile: Tile, x: Shape, y: Shape) {
+        let (o, depth) = (y[3], self.depth(x));
+        let side = self.shortcut_channels(&io.shapes);
+        let pixels = tile.images * tile.rows * y[2];
+        let (cols, rest) = b.scratch().split_at_mut(pixels * depth);
+        let (side_pad, pad) = rest.split_at_mut(pixels * side.max(1));
+        let image = [x[1], x[2], x[3]];
+        if self.kernel == 1 && self.stride == 1 {
+            let part = b.get(tile_part(io.ins[0], tile, image));
+            cols[..part.len()].copy_from_slice(part);
+        } else {
+            let per = pixels / tile.images * depth;
+            for i in 0..tile.present {
+                let src =
+                    b.get(io.ins[0].part((tile.image + i) * words(x) / x[0], words(x) / x[0]));
+                let rows = (tile.row, tile.rows);
+                patches(&mut cols[i * per..][..per], src, image, self.window(), rows, y[2]);
+            }
+        }
+        cols[pixels / tile.images * tile.present * depth..].fill(0.0);
+        let out = b.get_mut(tile_part(io.outs[0], tile, [y[1], y[2], o]));
+        let w = b.get(io.temp.part(0, depth * o));
+        let (a, m) = (Mat::rows(cols, depth), Mat::rows(w, o));
+        // The result is set before it is read: the copy into the padding is of no consequence.
+        out.fill(0.0);
+        tile_product(out, pad, pixels * o, |c| gemm([pixels, o, depth], c, o, Acc::Set, 1.0, a, m));
+        let mut first = 0;
+        for i in [Input::S1, Input::S2].into_iter().filter_map(|s| self.input(s)) {
+            let c = io.shapes[i][3];
+            let part = b.get(tile_part(io.ins[i], tile, [y[1], y[2], c]));
+            let a = Mat::rows(tile_rows(part, side_pad, pixels * c), c);
+            let m = Mat::rows(b.get(io.temp.part((depth + first) * o, c * o)), o);
+            tile_product(out, pad, pixels * o, |y| gemm([pixels, o, c], y, o, Acc::Add, 1.0, a, m));
+            first += c;
+        }
+        self.epilogue(b, io, tile, y, out);
+    }
+
+    /// out ← (out + bias + shortcut bias + emb + residual) · scale.
+    fn epilogue(&self, b: &Bound, io: &Io, tile: Tile, y: Shape, out: &mut [f32]) {
+        let o = y[3];
+        let per = out.len() / tile.present;
+        let side_bias = self.shortcut.map(|_| b.get(io.params[3]));
+        let residual =
+            self.input(Input::Residual).map(|i| b.get(tile_part(io.ins[i], tile, [y[1], y[2], o])));
+        let bias = &mut b.scratch()[..o];
+        for (i, rows) in out.chunks_exact_mut(per).enumerate() {
+            bias.copy_from_slice(b.get(io.params[1]));
+            if let Some(side) = side_bias {
+                math::add(bias, side);
+            }
+            if let Some(e) = self.input(Input::Emb) {
+                math::add(bias, b.get(io.ins[e].part((tile.image + i) * o, o)));
+            }
+            match residual {
+                Some(r) => finish_residual(rows, bias, &r[i * per..][..per], self.scale),
+                None => finish(rows, bias, self.scale),
+            }
+        }
+    }
+
+    /// Gradients of both biases and of emb: sums over pixels per image, then over images in order.
+    fn bwd_bias(&self, b: &Bound, grads: &Grads, dy: Slot, y: Shape, sums: Slot) {
+        let (o, per) = (y[3], y[1] * y[2] * y[3]);
+        b.each(y[0], words(y), |n| {
+            let sum = b.get_mut(sums.part(n * o, o));
+            math::sum_rows(sum, b.get(dy.part(n * per, per)));
+            sum.iter_mut().for_each(|s| *s *= self.scale);
+        });
+        let sums = b.get(sums);
+        if let Some(demb) = sink_of(self, grads, Input::Emb) {
+            store(b.get_mut(demb.slot), demb.acc, sums);
+        }
+        for param in [1, 3].into_iter().take(1 + self.shortcut.is_some() as usize) {
+            let sink = grads.params[param];
+            sum_images(b.get_mut(sink.slot), sink.acc, sums);
+        }
+    }
+
+    fn bwd_shortcut(&self, b: &Bound, io: &Io, grads: &Grads, dy: Slot, y: Shape, wgrad: &Wgrad) {
+        let Some(shortcut) = self.shortcut else { return };
+        let (o, total) = (y[3], self.shortcut_channels(&io.shapes));
+        let point = Window { kernel: 1, stride: 1, pad: 0 };
+        let mut first = 0;
+        for i in [Input::S1, Input::S2].into_iter().filter_map(|s| self.input(s)) {
+            let s = io.shapes[i];
+            let c = s[3];
+            let dw = Sink { slot: grads.params[2].slot, ..grads.params[2] };
+            let wgrad = Wgrad { first_column: first, channels: c, ..*wgrad };
+            wgrad.run(b, self.scale, dw, dy, io.ins[i], s, point, total);
+            if let Some(ds) = grads.ins[i] {
+                let tiles = Tiles::new([y[0], y[1], y[2]], o.max(c));
+                b.each(tiles.count(), words(y) * c, |t| {
+                    let tile = tiles.get(t);
+                    let pixels = tile.images * tile.rows * y[2];
+                    let (a_pad, c_pad) = b.scratch().split_at_mut(pixels * o);
+                    let a =
+                        tile_rows(b.get(tile_part(dy, tile, [y[1], y[2], o])), a_pad, pixels * o);
+                    let w = Mat::rows(&b.get(io.params[2])[first..], total);
+                    let out = b.get_mut(tile_part(ds.slot, tile, [y[1], y[2], c]));
+                    if ds.acc == Acc::Set {
+                        out.fill(0.0);
+                    }
+                    tile_product(out, c_pad, pixels * c, |d| {
+                        gemm([pixels, c, o], d, c, ds.acc, self.scale, Mat::rows(a, o), w)
+                    });
+                });
+            }
+            first += c;
+        }
+        if shortcut.off > 0 && grads.params[2].acc == Acc::Set {
+            for row in b.get_mut(grads.params[2].slot).chunks_exact_mut(total) {
+                row[first..].fill(0.0);
+            }
+        }
+    }
+}
+
+math::vectorized! {
+    fn finish(rows: &mut [f32], bias: &[f32], scale: f32) {
+        for row in rows.chunks_exact_mut(bias.len()) {
+            for (y, &b) in row.iter_mut().zip(bias) {
+                *y = (*y + b) * scale;
+            }
+        }
+    }
+
+    fn finish_residual(rows: &mut [f32], bias: &[f32], residual: &[f32], scale: f32) {
+        let o = bias.len();
+        for (row, res) in rows.chunks_exact_mut(o).zip(residual.chunks_exact(o)) {
+            for ((y, &b), &r) in row.iter_mut().zip(bias).zip(res) {
+                *y = (*y + b + r) * scale;
+            }
+        }
+    }
+}
+
+/// dst (=|+=) src.
+pub(super) fn store(dst: &mut [f32], acc: Acc, src: &[f32]) {
+    match acc {
+        Acc::Set => dst.copy_from_slice(src),
+        Acc::Add => math::add(dst, src),
+    }
+}
+
+/// dst (=|+=) the rows of `per_image` [N, dst.len()], one after another.
+pub(super) fn sum_images(dst: &mut [f32], acc: Acc, per_image: &[f32]) {
+    if acc == Acc::Set {
+        dst.fill(0.0);
+    }
+    for row in per_image.chunks_exact(dst.len()) {
+        math::add(dst, row);
+    }
+}
+
+/// The gradient of x: a stride-1 convolution of dy (spread out, if the stride is 2) with the flipped weight.
+struct Dgrad {
+    x: Shape,
+    y: Shape,
+    /// dy's size with zeros between its pixels.
+    spread: [usize; 2],
+    tiles: Tiles,
+    kernel: usize,
+}
+
+impl Dgrad {
+    fn new(op: &Conv2d, x: Shape, y: Shape) -> Self {
+        let spread = [1, 2].map(|i| (y[i] - 1) * op.stride + 1);
+        let depth = op.kernel * op.kernel * y[3];
+        Dgrad { x, y, spread, tiles: Tiles::new([x[0], x[1], x[2]], depth), kernel: op.kernel }
+    }
+
+    fn scratch_words(&self) -> usize {
+        let depth = self.kernel * self.kernel * self.y[3];
+        let spread = self.spread[0] * self.spread[1] * self.y[3];
+        self.tiles.pixels() * (depth + self.x[3]) + spread
+    }
+
+    fn run(&self, b: &Bound, op: &Conv2d, dx: Sink, dy: Slot, weight: Slot, flipped: Slot) {
+        let (x, y, k) = (self.x, self.y, self.kernel);
+        let (c, o, taps) = (x[3], y[3], k * k);
+        let depth = taps * o;
+        let w = b.get(weight);
+        let rows = if k == 1 { w } else { b.get(flipped) };
+        if k > 1 {
+            // Row (tap, o) is the weight of the opposite tap: contiguous in the input channel already.
+            b.each(taps, depth * c, |tap| {
+                for (j, row) in
+                    b.get_mut(flipped.part(tap * o * c, o * c)).chunks_exact_mut(c).enumerate()
+                {
+                    row.copy_from_slice(&w[(j * taps + taps - 1 - tap) * c..][..c]);
+                }
+            });
+        }
+        let [sh, sw] = self.spread;
+        let win = Window { kernel: k, stride: 1, pad: (k - 1) as isize - op.pad as isize };
+        let image_words = y[1] * y[2] * o;
+        b.each(self.tiles.count(), words(x) * depth, |t| {
+            let tile = self.tiles.get(t);
+            let pixels = tile.images * tile.rows * x[2];
+            let (cols, rest) = b.scratch().split_at_mut(pixels * depth);
+            let (pad, spread) = rest.split_at_mut(pixels * c);
+            let per = pixels / tile.images * depth;
+            for i in 0..tile.present {
+                let mut src = b.get(dy.part((tile.image + i) * image_words, image_words));
+                if op.stride > 1 {
+                    dilate(spread, src, [y[1], y[2], o], op.stride);
+                    src = &spread[..sh * sw * o];
+                }
+                let part = &mut cols[i * per..][..per];
+                patches(part, src, [sh, sw, o], win, (tile.row, tile.rows), x[2]);
+            }
+            cols[tile.present * per..].fill(0.0);
+            let out = b.get_mut(tile_part(dx.slot, tile, [x[1], x[2], c]));
+            if dx.acc == Acc::Set {
+                out.fill(0.0);
+            }
+            let (a, w) = (Mat::rows(cols, depth), Mat::rows(rows, c));
+            tile_product(out, pad, pixels * c, |d| {
+                gemm([pixels, c, depth], d, c, dx.acc, op.scale, a, w)
+            });
+        });
+    }
+}
+
+/// The gradient of a weight: per tap and block of output channels, a product over pixels, a fixed number of
+/// them at a time, in order.
+#[derive(Clone, Copy)]
+struct Wgrad {
+    n: usize,
+    h: usize,
+    w: usize,
+    channels: usize,
+    out_channels: usize,
+    /// Column of the weight's rows that this input's first tap begins at.
+    first_column: usize,
+}
+
+impl Wgrad {
+    /// Pixels that one product sums over.
+    const PIXELS: usize = 512;
+    /// Output channels per job.
+    const BLOCK: usize = 64;
+    /// Images per product at most: the unit in which sums over images are rounded.
+    const IMAGES: usize = 8;
+
+    fn new([n, h, w]: [usize; 3], channels: usize, out_channels: usize) -> Self {
+        Wgrad { n, h, w, channels, out_channels, first_column: 0 }
+    }
+
+    fn images(&self) -> usize {
+        (Self::PIXELS / (self.h * self.w)).clamp(1, Self::IMAGES)
+    }
+
+    fn rows(&self) -> usize {
+        (Self::PIXELS / self.w).clamp(1, self.h)
+    }
+
+    /// Narrow inputs take all taps in one product.
+    fn all_taps(&self) -> bool {
+        self.channels < 16
+    }
+
+    fn scratch_words(&self) -> usize {
+        let taps = if self.all_taps() { 9 } else { 1 };
+        self.images() * self.rows() * self.w * self.channels * taps
+    }
+
+    /// `row_words`: length of a row of dw, all taps and channels.
+    fn run(
+        &self,
+        b: &Bound,
+        scale: f32,
+        dw: Sink,
+        dy: Slot,
+        x: Slot,
+        x_shape: Shape,
+        win: Window,
+        row_words: usize,
+    ) {
+        let (c, o) = (self.channels, self.out_channels);
+        let image = [x_shape[1], x_shape[2], x_shape[3]];
+        let (x_words, y_words) = (image.iter().product::<usize>(), self.h * self.w * o);
+        let taps = win.kernel * win.kernel;
+        let (tap_jobs, columns) = if self.all_taps() { (1, taps * c) } else { (taps, c) };
+        let blocks = o.div_ceil(Self::BLOCK);
+        let rows_per = self.rows();
+        b.each(tap_jobs * blocks, self.n * y_words * columns, |job| {
+            let (t, o0) = (job / blocks, job % blocks * Self::BLOCK);
+            let m = Self::BLOCK.min(o - o0);
+            let first = self.first_column + t * c;
+            // Rows o0.. of dw; other jobs own other columns of these rows.
+            let out = dw.slot.part(o0 * row_words + first, (m - 1) * row_words + columns);
+            let mut acc = dw.acc;
+            for n0 in (0..self.n).step_by(self.images()) {
+                let images = self.images().min(self.n - n0);
+                for row in (0..self.h).step_by(rows_per) {
+                    let rows = (row, rows_per.min(self.h - row));
+                    let per = rows.1 * self.w;
+                    let cols = &mut b.scratch()[..images * per * columns];
+                    for (i, part) in cols.chunks_exact_mut(per * columns).enumerate() {
+                        let src = b.get(x.part((n0 + i) * x_words, x_words));
+                        if self.all_taps() {
+                            patches(part, src, image, win, rows, self.w);
+                        } else {
+                            let at = (t / win.kernel, t % win.kernel);
+                            tap(part, src, image, win, at, rows, self.w);
+                        }
+                    }
+                    let k = images * per;
+                    let from = (n0 * self.h + row) * self.w * o + o0;
+                    let dy = b.get(dy.part(from, (k - 1) * o + m));
+                    let (a, x) = (Mat::cols(dy, o), Mat::rows(cols, columns));
+                    gemm([m, columns, k], b.get_mut(out), row_words, acc, scale, a, x);
+                    acc = Acc::Add;
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,54 @@
+//! fir: NCSN++'s [1,3,3,1] filter at every position of the zero-extended image, [N, H, W, C] → [N, H+1, W+1, C].
+
+use super::{Grads, Io, Op, Reads, Shape, image_words, words};
+use crate::device::cpu::resample::{Resample, Resampler};
+use crate::device::{Acc, Launch};
+use anyhow::{Result, ensure};
+
+#[derive(Debug, Clone, Copy)]
+pub struct Fir;
+
+fn out_shape(x: Shape) -> Shape {
+    [x[0], Resample::FirPad.out_len(x[1]), Resample::FirPad.out_len(x[2]), x[3]]
+}
+
+impl Op for Fir {
+    fn name(&self) -> &'static str {
+        "fir"
+    }
+
+    fn outputs(&self, ins: &[Shape]) -> Result<Vec<Shape>> {
+        ensure!(ins.len() == 1, "fir: one input wanted, {ins:?} given");
+        Ok(vec![out_shape(ins[0])])
+    }
+
+    fn reads(&self, _ins: &[Shape]) -> Reads {
+        Reads::default()
+    }
+
+    fn fwd(&self, io: &Io) -> Launch {
+        let (io, x) = (io.clone(), io.shapes[0]);
+        let filter = Resampler::new(Resample::FirPad, [x[1], x[2]]);
+        let (xw, yw) = (image_words(x), image_words(out_shape(x)));
+        Launch::new("fir_fwd", 0, move |b| {
+            b.each(x[0], 16 * words(x), |n| {
+                let y = b.get_mut(io.outs[0].part(n * yw, yw));
+                filter.apply(y, Acc::Set, b.get(io.ins[0].part(n * xw, xw)), x[3]);
+            });
+        })
+    }
+
+    fn bwd(&self, io: &Io, grads: &Grads) -> Launch {
+        let (grads, x) = (grads.clone(), io.shapes[0]);
+        let filter = Resampler::transposed(Resample::FirPad, [x[1], x[2]]);
+        let (xw, yw) = (image_words(x), image_words(out_shape(x)));
+        let dy = grads.outs[0].expect("fir's output has a gradient");
+        Launch::new("fir_bwd", 0, move |b| {
+            let Some(dx) = grads.ins[0] else { return };
+            b.each(x[0], 16 * words(x), |n| {
+                let to = b.get_mut(dx.slot.part(n * xw, xw));
+                filter.apply(to, dx.acc, b.get(dy.part(n * yw, yw)), x[3]);
+            });
+        })
+    }
+}

@@ -1,0 +1,76 @@
+//! label_embed: y = e + table[label]·√L + bias: one row per image, never a product with a one-hot vector.
+//!
+//! e, y [N, 1, 1, D]; labels integers [N, 1, 1, 1]; table [L, D], bias [D]. The table's gradient is the one place
+//! that fills zeros: a batch touches few rows; repeated rows are summed in batch order.
+
+use super::conv2d::{store, sum_images};
+use super::{Grads, Io, Op, Reads, Shape};
+use crate::device::cpu::math;
+use crate::device::{Acc, Launch};
+use anyhow::{Result, ensure};
+
+#[derive(Debug, Clone, Copy)]
+pub struct LabelEmbed {
+    pub label_dim: usize,
+}
+
+impl LabelEmbed {
+    fn scale(&self) -> f32 {
+        (self.label_dim as f64).sqrt() as f32
+    }
+}
+
+impl Op for LabelEmbed {
+    fn name(&self) -> &'static str {
+        "label_embed"
+    }
+
+    fn outputs(&self, ins: &[Shape]) -> Result<Vec<Shape>> {
+        ensure!(
+            ins.len() == 2 && ins[1] == [ins[0][0], 1, 1, 1],
+            "label_embed: e [N, 1, 1, D] and labels [N, 1, 1, 1] wanted, {ins:?} given"
+        );
+        Ok(vec![ins[0]])
+    }
+
+    fn param_lens(&self, ins: &[Shape]) -> Vec<usize> {
+        vec![self.label_dim * ins[0][3], ins[0][3]]
+    }
+
+    fn reads(&self, _ins: &[Shape]) -> Reads {
+        Reads { ins: vec![1], outs: vec![] }
+    }
+
+    fn fwd(&self, io: &Io) -> Launch {
+        let (op, io) = (*self, io.clone());
+        let d = io.shapes[0][3];
+        Launch::new("label_embed_fwd", 0, move |b| {
+            for (n, &label) in b.get_u32(io.ins[1]).iter().enumerate() {
+                let y = b.get_mut(io.outs[0].part(n * d, d));
+                y.copy_from_slice(b.get(io.ins[0].part(n * d, d)));
+                math::add_scaled(y, op.scale(), b.get(io.params[0].part(label as usize * d, d)));
+                math::add(y, b.get(io.params[1]));
+            }
+        })
+    }
+
+    fn bwd(&self, io: &Io, grads: &Grads) -> Launch {
+        let (op, io, grads) = (*self, io.clone(), grads.clone());
+        let d = io.shapes[0][3];
+        let dy = grads.outs[0].expect("label_embed's output has a gradient");
+        Launch::new("label_embed_bwd", 0, move |b| {
+            let (table, bias) = (grads.params[0], grads.params[1]);
+            if table.acc == Acc::Set {
+                b.get_mut(table.slot).fill(0.0);
+            }
+            for (n, &label) in b.get_u32(io.ins[1]).iter().enumerate() {
+                let row = b.get_mut(table.slot.part(label as usize * d, d));
+                math::add_scaled(row, op.scale(), b.get(dy.part(n * d, d)));
+            }
+            sum_images(b.get_mut(bias.slot), bias.acc, b.get(dy));
+            if let Some(de) = grads.ins[0] {
+                store(b.get_mut(de.slot), de.acc, b.get(dy));
+            }
+        })
+    }
+}

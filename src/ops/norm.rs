@@ -1,0 +1,358 @@
+//! norm: GroupNorm of one or two inputs (channels concatenated), then SiLU, dropout and resampling as asked, in
+//! one pass over each image. Resampling also gives the resampled input, which up and down blocks need.
+//!
+//! - x1 [N, H, W, C1], x2 [N, H, W, C2]; `off` further channels are zeros of a switched-off skip: they enter
+//!   the statistics and leave as f(β), but are neither stored nor differentiated.
+//! - gamma, beta [C1 + C2 + off]; y [N, H', W', C]; statistics [N, 1, 1, 2·groups] (mean, 1/deviation).
+
+use super::conv2d::sum_images;
+use super::{Direction, Grads, Io, Op, Reads, Shape};
+use crate::device::cpu::math::{self, sigmoid, vectorized};
+use crate::device::cpu::resample::{Resample, Resampler};
+use crate::device::{Acc, Bound, Launch, Sink, StepArgs};
+use crate::rng::{Stream, philox, tag};
+use anyhow::{Result, ensure};
+
+#[derive(Debug, Clone, Copy)]
+pub struct Norm {
+    pub groups: usize,
+    pub silu: bool,
+    /// Probability of dropping and the layer's index in the random stream.
+    pub dropout: Option<(f64, u32)>,
+    pub resample: Option<Resample>,
+    pub off: usize,
+}
+
+const EPS: f32 = 1e-6;
+
+impl Norm {
+    fn channels(&self, ins: &[Shape]) -> usize {
+        ins.iter().map(|s| s[3]).sum::<usize>() + self.off
+    }
+
+    fn out_size(&self, x: Shape) -> [usize; 2] {
+        [1, 2].map(|i| self.resample.map_or(x[i], |r| r.out_len(x[i])))
+    }
+}
+
+impl Op for Norm {
+    fn name(&self) -> &'static str {
+        "norm"
+    }
+
+    fn outputs(&self, ins: &[Shape]) -> Result<Vec<Shape>> {
+        ensure!((1..=2).contains(&ins.len()), "norm: one or two inputs wanted, {ins:?} given");
+        ensure!(ins.iter().all(|s| s[..3] == ins[0][..3]), "norm: inputs {ins:?} differ in size");
+        let (c, [n, h, w, _]) = (self.channels(ins), ins[0]);
+        ensure!(
+            self.groups > 0 && c.is_multiple_of(self.groups),
+            "norm: {} groups do not divide {c} channels of {ins:?}",
+            self.groups
+        );
+        ensure!(
+            self.resample.is_none() || (ins.len() == 1 && self.off == 0),
+            "norm: resampling takes one input, {ins:?} given"
+        );
+        if let Some(Resample::Down | Resample::FirDown) = self.resample {
+            ensure!(h % 2 == 0 && w % 2 == 0, "norm: {ins:?} cannot be halved");
+        }
+        let [ho, wo] = self.out_size(ins[0]);
+        let mut outs = vec![[n, ho, wo, c], [n, 1, 1, 2 * self.groups]];
+        if self.resample.is_some() {
+            outs.push([n, ho, wo, c]);
+        }
+        Ok(outs)
+    }
+
+    fn param_lens(&self, ins: &[Shape]) -> Vec<usize> {
+        vec![self.channels(ins); 2]
+    }
+
+    fn reads(&self, ins: &[Shape]) -> Reads {
+        Reads { ins: (0..ins.len()).collect(), outs: vec![1] }
+    }
+
+    fn temp_words(&self, ins: &[Shape], direction: Direction) -> usize {
+        match direction {
+            Direction::Fwd => 0,
+            Direction::Bwd => 2 * ins[0][0] * self.channels(ins),
+        }
+    }
+
+    fn fwd(&self, io: &Io) -> Launch {
+        let (op, io) = (*self, io.clone());
+        let x = io.shapes[0];
+        let (c, hw) = (self.channels(&io.shapes), x[1] * x[2]);
+        let [ho, wo] = self.out_size(x);
+        let resampler = self.resample.map(|r| Resampler::new(r, [x[1], x[2]]));
+        Launch::new("norm_fwd", 2 * hw * c + 3 * c, move |b| {
+            b.each(x[0], 8 * x[0] * hw * c, |n| {
+                let (joined, rest) = b.scratch().split_at_mut(hw * c);
+                let (act, coef) = rest.split_at_mut(hw * c);
+                let (scale, coef) = coef.split_at_mut(c);
+                let (shift, work) = coef.split_at_mut(c);
+                let image = join(b, &io, n, joined, c);
+                let g = op.groups;
+                let stats = b.get_mut(io.outs[1].part(n * 2 * g, 2 * g));
+                statistics(stats, image, c, &mut work[..c], shift);
+                let (gamma, beta) = (b.get(io.params[0]), b.get(io.params[1]));
+                coefficients(scale, shift, stats, gamma, beta);
+                let y = b.get_mut(io.outs[0].part(n * ho * wo * c, ho * wo * c));
+                let activate = |to: &mut [f32]| {
+                    affine(to, image, scale, shift, op.silu);
+                    if let Some((p, layer)) = op.dropout {
+                        dropout(to, p, layer, n, b.args);
+                    }
+                };
+                match &resampler {
+                    None => activate(y),
+                    Some(r) => {
+                        activate(act);
+                        r.apply(y, Acc::Set, act, c);
+                        let xr = b.get_mut(io.outs[2].part(n * ho * wo * c, ho * wo * c));
+                        r.apply(xr, Acc::Set, image, c);
+                    }
+                }
+            });
+        })
+    }
+
+    fn bwd(&self, io: &Io, grads: &Grads) -> Launch {
+        let (op, io, grads) = (*self, io.clone(), grads.clone());
+        let x = io.shapes[0];
+        let (c, hw) = (self.channels(&io.shapes), x[1] * x[2]);
+        let [ho, wo] = self.out_size(x);
+        let back = self.resample.map(|r| Resampler::transposed(r, [x[1], x[2]]));
+        let dy = grads.outs[0].expect("norm's output has a gradient");
+        Launch::new("norm_bwd", 2 * hw * c + 3 * c, move |b| {
+            let sums = |n: usize, which: usize| io.temp.part((which * x[0] + n) * c, c);
+            b.each(x[0], 12 * x[0] * hw * c, |n| {
+                let (joined, rest) = b.scratch().split_at_mut(hw * c);
+                let (g, coef) = rest.split_at_mut(hw * c);
+                let (p, coef) = coef.split_at_mut(c);
+                let (q, r) = coef.split_at_mut(c);
+                let r = &mut r[..c];
+                let image = join(b, &io, n, joined, c);
+                let stats = b.get(io.outs[1].part(n * 2 * op.groups, 2 * op.groups));
+                let (gamma, beta) = (b.get(io.params[0]), b.get(io.params[1]));
+                let dy = b.get(dy.part(n * ho * wo * c, ho * wo * c));
+                match &back {
+                    Some(back) => back.apply(g, Acc::Set, dy, c),
+                    None => g.copy_from_slice(dy),
+                }
+                if let Some((p, layer)) = op.dropout {
+                    dropout(g, p, layer, n, b.args);
+                }
+                coefficients(p, q, stats, gamma, beta);
+                let (dgamma, dbeta) = (b.get_mut(sums(n, 0)), b.get_mut(sums(n, 1)));
+                through_silu(g, image, p, q, op.silu);
+                channel_sums(dgamma, dbeta, g, image);
+                input_coefficients(p, q, r, dgamma, dbeta, stats, gamma, hw);
+                input_gradient(g, image, p, q, r);
+                scatter(b, &io, &grads, n, g, c);
+                if let (Some(back), Some(dxr), Some(dx)) =
+                    (&back, grads.outs.get(2).copied().flatten(), grads.ins[0])
+                {
+                    let dxr = b.get(dxr.part(n * ho * wo * c, ho * wo * c));
+                    back.apply(b.get_mut(dx.slot.part(n * hw * c, hw * c)), Acc::Add, dxr, c);
+                }
+            });
+            for (which, sink) in grads.params.iter().enumerate() {
+                let per_image = b.get(io.temp.part(which * x[0] * c, x[0] * c));
+                sum_images(b.get_mut(sink.slot), sink.acc, per_image);
+            }
+        })
+    }
+}
+
+/// Image `n` of the concatenation: in place for a single input, else copied to `joined`.
+fn join<'a>(b: &'a Bound, io: &Io, n: usize, joined: &'a mut [f32], c: usize) -> &'a [f32] {
+    let hw = io.shapes[0][1] * io.shapes[0][2];
+    let part = |i: usize| b.get(io.ins[i].part(n * hw * io.shapes[i][3], hw * io.shapes[i][3]));
+    if io.shapes.len() == 1 && io.shapes[0][3] == c {
+        return part(0);
+    }
+    let mut first = 0;
+    for (i, shape) in io.shapes.iter().enumerate() {
+        let own = shape[3];
+        for (to, from) in joined.chunks_exact_mut(c).zip(part(i).chunks_exact(own)) {
+            to[first..first + own].copy_from_slice(from);
+        }
+        first += own;
+    }
+    if first < c {
+        joined.chunks_exact_mut(c).for_each(|pixel| pixel[first..].fill(0.0));
+    }
+    joined
+}
+
+/// Hands the gradient of the concatenation back to its inputs.
+fn scatter(b: &Bound, io: &Io, grads: &Grads, n: usize, g: &[f32], c: usize) {
+    let mut first = 0;
+    for (shape, sink) in io.shapes.iter().zip(&grads.ins) {
+        let (own, words) = (shape[3], shape[1] * shape[2] * shape[3]);
+        if let Some(Sink { slot, acc }) = sink {
+            let to = b.get_mut(slot.part(n * words, words));
+            for (to, from) in to.chunks_exact_mut(own).zip(g.chunks_exact(c)) {
+                let from = &from[first..first + own];
+                match acc {
+                    Acc::Set => to.copy_from_slice(from),
+                    Acc::Add => to.iter_mut().zip(from).for_each(|(t, f)| *t += f),
+                }
+            }
+        }
+        first += own;
+    }
+}
+
+/// (mean, 1/√(variance + eps)) per group; two passes, so that no digits cancel.
+fn statistics(stats: &mut [f32], x: &[f32], c: usize, sum: &mut [f32], mean: &mut [f32]) {
+    let groups = stats.len() / 2;
+    let per = c / groups;
+    let count = (x.len() / groups) as f32;
+    math::sum_rows(sum, x);
+    for g in 0..groups {
+        let m = sum[g * per..][..per].iter().sum::<f32>() / count;
+        stats[2 * g] = m;
+        mean[g * per..][..per].fill(m);
+    }
+    squares(sum, x, mean);
+    for g in 0..groups {
+        let variance = sum[g * per..][..per].iter().sum::<f32>() / count;
+        stats[2 * g + 1] = 1.0 / (variance + EPS).sqrt();
+    }
+}
+
+/// y = scale·x + shift per channel, from the statistics.
+fn coefficients(scale: &mut [f32], shift: &mut [f32], stats: &[f32], gamma: &[f32], beta: &[f32]) {
+    let per = gamma.len() / (stats.len() / 2);
+    for ch in 0..gamma.len() {
+        let (mean, rstd) = (stats[ch / per * 2], stats[ch / per * 2 + 1]);
+        scale[ch] = rstd * gamma[ch];
+        shift[ch] = beta[ch] - mean * scale[ch];
+    }
+}
+
+/// dx = p·g + q·x + r per channel. On entry dgamma holds Σ g·x, on return Σ g·x̂.
+fn input_coefficients(
+    p: &mut [f32],
+    q: &mut [f32],
+    r: &mut [f32],
+    dgamma: &mut [f32],
+    dbeta: &[f32],
+    stats: &[f32],
+    gamma: &[f32],
+    hw: usize,
+) {
+    let per = gamma.len() / (stats.len() / 2);
+    for g in 0..stats.len() / 2 {
+        let (mean, rstd) = (stats[2 * g], stats[2 * g + 1]);
+        let (mut s1, mut s2) = (0.0, 0.0);
+        for ch in g * per..(g + 1) * per {
+            dgamma[ch] = rstd * (dgamma[ch] - mean * dbeta[ch]);
+            s1 += gamma[ch] * dbeta[ch];
+            s2 += gamma[ch] * dgamma[ch];
+        }
+        let inverse = rstd / (hw * per) as f32;
+        for ch in g * per..(g + 1) * per {
+            p[ch] = rstd * gamma[ch];
+            q[ch] = -inverse * rstd * s2;
+            r[ch] = inverse * (mean * rstd * s2 - s1);
+        }
+    }
+}
+
+vectorized! {
+    /// sum[c] = Σ (x − mean[c])².
+    fn squares(sum: &mut [f32], x: &[f32], mean: &[f32]) {
+        sum.fill(0.0);
+        for row in x.chunks_exact(sum.len()) {
+            for ((s, &v), &m) in sum.iter_mut().zip(row).zip(mean) {
+                *s = (v - m).mul_add(v - m, *s);
+            }
+        }
+    }
+
+    fn affine(y: &mut [f32], x: &[f32], scale: &[f32], shift: &[f32], silu: bool) {
+        let c = scale.len();
+        for (y, x) in y.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
+            if silu {
+                for (((y, &x), &a), &b) in y.iter_mut().zip(x).zip(scale).zip(shift) {
+                    let u = a.mul_add(x, b);
+                    *y = u * sigmoid(u);
+                }
+            } else {
+                for (((y, &x), &a), &b) in y.iter_mut().zip(x).zip(scale).zip(shift) {
+                    *y = a.mul_add(x, b);
+                }
+            }
+        }
+    }
+
+    /// g ← g · silu'(scale·x + shift).
+    fn through_silu(g: &mut [f32], x: &[f32], scale: &[f32], shift: &[f32], silu: bool) {
+        if !silu {
+            return;
+        }
+        let c = scale.len();
+        for (g, x) in g.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
+            for (((g, &x), &a), &b) in g.iter_mut().zip(x).zip(scale).zip(shift) {
+                let u = a.mul_add(x, b);
+                let s = sigmoid(u);
+                *g *= s * u.mul_add(1.0 - s, 1.0);
+            }
+        }
+    }
+
+    /// gx = Σ g·x and gs = Σ g over pixels.
+    fn channel_sums(gx: &mut [f32], gs: &mut [f32], g: &[f32], x: &[f32]) {
+        gx.fill(0.0);
+        gs.fill(0.0);
+        let c = gx.len();
+        for (g, x) in g.chunks_exact(c).zip(x.chunks_exact(c)) {
+            for (((gx, gs), &g), &x) in gx.iter_mut().zip(gs.iter_mut()).zip(g).zip(x) {
+                *gx = g.mul_add(x, *gx);
+                *gs += g;
+            }
+        }
+    }
+
+    /// g ← p·g + q·x + r.
+    fn input_gradient(g: &mut [f32], x: &[f32], p: &[f32], q: &[f32], r: &[f32]) {
+        let c = p.len();
+        for (g, x) in g.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
+            for ((((g, &x), &p), &q), &r) in g.iter_mut().zip(x).zip(p).zip(q).zip(r) {
+                *g = p.mul_add(*g, q.mul_add(x, r));
+            }
+        }
+    }
+
+    /// Multiplies 16 blocks of 8 elements by their dropout factors: 0, or 65536 / threshold.
+    fn drop_blocks(y: &mut [f32], first_block: u32, counter: [u32; 3], seed: u64, threshold: u32) {
+        let factor = 65536.0 / threshold as f32;
+        for (y, i) in y.chunks_mut(128).zip(0..) {
+            let mut words = [[0_u32; 4]; 16];
+            for (w, lane) in words.iter_mut().zip(0..) {
+                let block = first_block + 16 * i + lane;
+                *w = philox([block, counter[0], counter[1], counter[2]], seed);
+            }
+            let mut factors = [0.0_f32; 128];
+            for (f, w) in factors.chunks_exact_mut(8).zip(&words) {
+                for (j, f) in f.iter_mut().enumerate() {
+                    let half = w[j / 2] >> (16 * (j % 2)) & 0xffff;
+                    *f = if half < threshold { factor } else { 0.0 };
+                }
+            }
+            for (y, f) in y.iter_mut().zip(&factors) {
+                *y *= f;
+            }
+        }
+    }
+}
+
+/// y ← y · mask of image `n` of the recording.
+fn dropout(y: &mut [f32], p: f64, layer: u32, n: usize, args: StepArgs) {
+    let threshold = ((1.0 - p) * 65536.0).round() as u32;
+    let counter = [args.first_image + n as u32, args.step, tag(Stream::Dropout, layer)];
+    drop_blocks(y, 0, counter, args.seed, threshold);
+}

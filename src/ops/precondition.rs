@@ -1,0 +1,229 @@
+//! Preconditioning (Karras et al. 2022, Table 1): D = c_skip·x + c_out·F(c_in·x; c_noise), and the two ops at
+//! the network's ends. Coefficients are computed in float64 per image and rounded once.
+
+use super::{Grads, Io, Op, Reads, Shape, image_words};
+use crate::device::cpu::math::vectorized;
+use crate::device::{Bound, Launch, Slot};
+use anyhow::{Result, ensure};
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+#[value(rename_all = "lower")]
+pub enum Precond {
+    Vp,
+    Ve,
+    Edm,
+}
+
+/// VP's schedule: sigma(t)² = exp(½·19.9·t² + 0.1·t) − 1.
+const BETA_D: f64 = 19.9;
+const BETA_MIN: f64 = 0.1;
+const EPS_T: f64 = 1e-5;
+/// EDM's standard deviation of the data.
+const SIGMA_DATA: f64 = 0.5;
+
+/// The four coefficients of one noise level.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Coefficients {
+    pub skip: f64,
+    pub out: f64,
+    pub input: f64,
+    pub noise: f64,
+}
+
+fn vp_sigma(t: f64) -> f64 {
+    (0.5 * BETA_D * t * t + BETA_MIN * t).exp_m1().sqrt()
+}
+
+impl Precond {
+    pub fn coefficients(self, sigma: f64) -> Coefficients {
+        let s2 = sigma * sigma;
+        match self {
+            Precond::Vp => {
+                // t of ½·d·t² + m·t = ln(1 + σ²), written without the difference of near-equal roots.
+                let log = s2.ln_1p();
+                let root = (BETA_MIN * BETA_MIN + 2.0 * BETA_D * log).sqrt();
+                let t = 2.0 * log / (root + BETA_MIN);
+                Coefficients {
+                    skip: 1.0,
+                    out: -sigma,
+                    input: 1.0 / (s2 + 1.0).sqrt(),
+                    noise: 999.0 * t,
+                }
+            }
+            Precond::Ve => {
+                Coefficients { skip: 1.0, out: sigma, input: 1.0, noise: (0.5 * sigma).ln() }
+            }
+            Precond::Edm => {
+                let total = s2 + SIGMA_DATA * SIGMA_DATA;
+                Coefficients {
+                    skip: SIGMA_DATA * SIGMA_DATA / total,
+                    out: sigma * SIGMA_DATA / total.sqrt(),
+                    input: 1.0 / total.sqrt(),
+                    noise: sigma.ln() / 4.0,
+                }
+            }
+        }
+    }
+
+    /// The loss's weight of a noise level.
+    pub fn weight(self, sigma: f64) -> f64 {
+        let s2 = sigma * sigma;
+        match self {
+            Precond::Vp | Precond::Ve => 1.0 / s2,
+            Precond::Edm => (s2 + SIGMA_DATA * SIGMA_DATA) / (s2 * SIGMA_DATA * SIGMA_DATA),
+        }
+    }
+
+    /// A training noise level from a uniform number in (0, 1) (VP, VE) or a standard normal (EDM).
+    pub fn training_sigma(self, uniform: f64, normal: f64) -> f64 {
+        match self {
+            Precond::Vp => vp_sigma(1.0 + uniform * (EPS_T - 1.0)),
+            Precond::Ve => 0.02 * 5000_f64.powf(uniform),
+            Precond::Edm => (1.2 * normal - 1.2).exp(),
+        }
+    }
+
+    /// The noise levels the network accepts: (lowest, highest).
+    pub fn sigma_range(self) -> (f64, f64) {
+        match self {
+            Precond::Vp => (vp_sigma(EPS_T), vp_sigma(1.0)),
+            Precond::Ve => (0.02, 100.0),
+            Precond::Edm => (0.0, f64::INFINITY),
+        }
+    }
+}
+
+/// One image of `s` as [words of an image].
+pub(super) fn image(b: &Bound, s: Slot, n: usize, words: usize) -> &[f32] {
+    b.get(s.part(n * words, words))
+}
+
+fn check(name: &str, ins: &[Shape], images: usize) -> Result<()> {
+    let last = ins.len().saturating_sub(1);
+    ensure!(
+        ins.len() == images + 1
+            && ins[..images].iter().all(|s| *s == ins[0])
+            && ins[last] == [ins[0][0], 1, 1, 2],
+        "{name}: {images} image tensors alike and sigma [N, 1, 1, 2] wanted, {ins:?} given"
+    );
+    Ok(())
+}
+
+/// noisy: (x, c_in·x) of x = y + sigma·noise. Inputs y, noise [N, H, W, C], sigma float64 [N].
+#[derive(Debug, Clone, Copy)]
+pub struct Noisy(pub Precond);
+
+impl Op for Noisy {
+    fn name(&self) -> &'static str {
+        "noisy"
+    }
+
+    fn outputs(&self, ins: &[Shape]) -> Result<Vec<Shape>> {
+        check(self.name(), ins, 2)?;
+        Ok(vec![ins[0]])
+    }
+
+    fn reads(&self, _ins: &[Shape]) -> Reads {
+        Reads::default()
+    }
+
+    fn fwd(&self, io: &Io) -> Launch {
+        let (precond, io) = (self.0, io.clone());
+        Launch::new("noisy_fwd", 0, move |b| {
+            let words = image_words(io.shapes[0]);
+            for (n, &sigma) in b.get_f64(io.ins[2]).iter().enumerate() {
+                let (y, noise) = (image(b, io.ins[0], n, words), image(b, io.ins[1], n, words));
+                let c_in = precond.coefficients(sigma).input;
+                let out = b.get_mut(io.outs[0].part(n * words, words));
+                scaled_sum(out, c_in as f32, y, (c_in * sigma) as f32, noise);
+            }
+        })
+    }
+
+    fn bwd(&self, _io: &Io, _grads: &Grads) -> Launch {
+        Launch::new("noisy_bwd", 0, |_| ())
+    }
+}
+
+/// scale_input: c_in·x. Inputs x [N, H, W, C], sigma float64 [N].
+#[derive(Debug, Clone, Copy)]
+pub struct ScaleInput(pub Precond);
+
+impl Op for ScaleInput {
+    fn name(&self) -> &'static str {
+        "scale_input"
+    }
+
+    fn outputs(&self, ins: &[Shape]) -> Result<Vec<Shape>> {
+        check(self.name(), ins, 1)?;
+        Ok(vec![ins[0]])
+    }
+
+    fn reads(&self, _ins: &[Shape]) -> Reads {
+        Reads::default()
+    }
+
+    fn fwd(&self, io: &Io) -> Launch {
+        let (precond, io) = (self.0, io.clone());
+        Launch::new("scale_input_fwd", 0, move |b| {
+            let words = image_words(io.shapes[0]);
+            for (n, &sigma) in b.get_f64(io.ins[1]).iter().enumerate() {
+                let x = image(b, io.ins[0], n, words);
+                let out = b.get_mut(io.outs[0].part(n * words, words));
+                let c_in = precond.coefficients(sigma).input as f32;
+                scaled_sum(out, c_in, x, 0.0, x);
+            }
+        })
+    }
+
+    fn bwd(&self, _io: &Io, _grads: &Grads) -> Launch {
+        Launch::new("scale_input_bwd", 0, |_| ())
+    }
+}
+
+/// denoised: D = c_skip·x + c_out·F. Inputs x, F [N, H, W, C], sigma float64 [N].
+#[derive(Debug, Clone, Copy)]
+pub struct Denoised(pub Precond);
+
+impl Op for Denoised {
+    fn name(&self) -> &'static str {
+        "denoised"
+    }
+
+    fn outputs(&self, ins: &[Shape]) -> Result<Vec<Shape>> {
+        check(self.name(), ins, 2)?;
+        Ok(vec![ins[0]])
+    }
+
+    fn reads(&self, _ins: &[Shape]) -> Reads {
+        Reads::default()
+    }
+
+    fn fwd(&self, io: &Io) -> Launch {
+        let (precond, io) = (self.0, io.clone());
+        Launch::new("denoised_fwd", 0, move |b| {
+            let words = image_words(io.shapes[0]);
+            for (n, &sigma) in b.get_f64(io.ins[2]).iter().enumerate() {
+                let (x, f) = (image(b, io.ins[0], n, words), image(b, io.ins[1], n, words));
+                let c = precond.coefficients(sigma);
+                let out = b.get_mut(io.outs[0].part(n * words, words));
+                scaled_sum(out, c.skip as f32, x, c.out as f32, f);
+            }
+        })
+    }
+
+    fn bwd(&self, _io: &Io, _grads: &Grads) -> Launch {
+        unreachable!("denoised ends inference plans; training ends in loss")
+    }
+}
+
+vectorized! {
+    /// out = a·x + b·y.
+    fn scaled_sum(out: &mut [f32], a: f32, x: &[f32], b: f32, y: &[f32]) {
+        for ((o, &x), &y) in out.iter_mut().zip(x).zip(y) {
+            *o = a.mul_add(x, b * y);
+        }
+    }
+}

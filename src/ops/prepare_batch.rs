@@ -1,0 +1,88 @@
+//! prepare_batch: which images a step sees, their pixels in [−1, 1], noise levels and noise, all functions of
+//! (seed, step, index in the whole batch). Outside the tape.
+
+use super::precondition::Precond;
+use crate::device::Cpu;
+use crate::rng::{Stream, fill_normals, normals8, permute, philox, tag, unit};
+use rayon::prelude::*;
+
+/// The images resident on the device.
+#[derive(Debug, Clone, Copy)]
+pub struct Source<'a> {
+    /// [N, H, W, C].
+    pub pixels: &'a [u8],
+    pub image_len: usize,
+    /// One class per image, or empty.
+    pub labels: &'a [u32],
+}
+
+/// Where in training a batch lies.
+#[derive(Debug, Clone, Copy)]
+pub struct Position {
+    pub seed: u64,
+    pub step: u64,
+    /// Images of the whole batch; it may straddle epochs and repeat images.
+    pub batch: usize,
+    /// Index in the whole batch of the first image prepared.
+    pub first_image: usize,
+    /// A new shuffle each epoch, or epoch 0's for ever.
+    pub shuffle: bool,
+}
+
+/// What is filled: y and noise [B, H, W, C], sigma [B], labels [B] (ignored if empty).
+pub struct Batch<'a> {
+    pub y: &'a mut [f32],
+    pub noise: &'a mut [f32],
+    pub sigma: &'a mut [f64],
+    pub labels: &'a mut [u32],
+}
+
+/// The training image that stands at `place` of the batch.
+pub fn image_index(images: usize, at: Position, place: usize) -> usize {
+    let seen = at.step * at.batch as u64 + place as u64;
+    let (epoch, within) = (seen / images as u64, seen % images as u64);
+    permute(within, images as u64, at.seed, if at.shuffle { epoch } else { 0 }) as usize
+}
+
+/// The noise level at `place` of the batch.
+pub fn training_sigma(precond: Precond, at: Position, place: usize) -> f64 {
+    let (image, step, stream) = (place as u32, at.step as u32, tag(Stream::Sigma, 0));
+    match precond {
+        // Six decimal digits would be too coarse near t = 0: 32 bits of the word are used.
+        Precond::Vp | Precond::Ve => {
+            precond.training_sigma(unit(philox([0, image, step, stream], at.seed)[0]), 0.0)
+        }
+        Precond::Edm => {
+            precond.training_sigma(0.0, normals8(0, image, step, stream, at.seed)[0] as f64)
+        }
+    }
+}
+
+/// Fills a batch (or micro-batch) of as many images as `out.sigma` holds.
+pub fn prepare_batch(cpu: &Cpu, precond: Precond, source: Source, at: Position, out: Batch) {
+    let (len, images) = (source.image_len, source.pixels.len() / source.image_len);
+    for (i, label) in out.labels.iter_mut().enumerate() {
+        *label = source.labels[image_index(images, at, at.first_image + i)];
+    }
+    cpu.run(|| {
+        (out.y.par_chunks_mut(len).zip(out.noise.par_chunks_mut(len)))
+            .zip(out.sigma.par_iter_mut())
+            .with_min_len(8)
+            .enumerate()
+            .for_each(|(i, ((y, noise), sigma))| {
+                let place = at.first_image + i;
+                let index = image_index(images, at, place);
+                to_unit(y, &source.pixels[index * len..][..len]);
+                let stream = tag(Stream::Noise, 0);
+                fill_normals(noise, place as u32, at.step as u32, stream, at.seed);
+                *sigma = training_sigma(precond, at, place);
+            });
+    });
+}
+
+/// u8 pixels in [−1, 1]: p/127.5 − 1.
+pub fn to_unit(to: &mut [f32], from: &[u8]) {
+    for (t, &p) in to.iter_mut().zip(from) {
+        *t = p as f32 / 127.5 - 1.0;
+    }
+}

@@ -1,0 +1,81 @@
+//! Samples beside the two training images nearest to them.
+
+use super::canvas::{ACCENT, Canvas, INK, MUTED, RULE, drawn, scale_to, text};
+use anyhow::Result;
+use plotters::prelude::*;
+use plotters::style::text_anchor::HPos;
+
+/// One sample and what it is compared with, each [H, W, C].
+pub struct Triplet<'a> {
+    pub sample: &'a [u8],
+    pub nearest: &'a [u8],
+    pub second: &'a [u8],
+    /// d1 / d2; not a number where both are 0.
+    pub distance_ratio: f64,
+    pub memorized: bool,
+}
+
+/// Images are blown up by a whole factor to at least this many pixels.
+const TILE: usize = 64;
+const COLUMNS: usize = 4;
+const MARGIN: usize = 28;
+const HEADER: usize = 92;
+const GAP: usize = 6;
+/// Frame around a triplet, and the space between frames.
+const PAD: usize = 8;
+const BETWEEN: usize = 22;
+const CAPTION: usize = 20;
+
+/// A PNG of triplets, row by row; memorized ones have a coloured frame.
+///
+/// - `side`: pixels along an image's side. `title`: one line.
+pub fn sheet(triplets: &[Triplet], side: usize, title: &str) -> Result<Vec<u8>> {
+    let scale = scale_to(side, TILE);
+    let tile = side * scale;
+    let (width, height) = (3 * tile + 2 * GAP + 2 * PAD, tile + 2 * PAD + CAPTION);
+    let columns = triplets.len().clamp(1, COLUMNS);
+    let rows = triplets.len().div_ceil(columns);
+    let mut canvas = Canvas::new(
+        (2 * MARGIN + columns * (width + BETWEEN) - BETWEEN).max(560),
+        HEADER + rows * (height + BETWEEN) - BETWEEN.min(rows * BETWEEN) + MARGIN,
+    );
+    let corner = |i: usize| {
+        (MARGIN + i % columns * (width + BETWEEN), HEADER + i / columns * (height + BETWEEN))
+    };
+    let place = |(x, y): (usize, usize)| (x as i32, y as i32);
+    canvas.draw(|area| {
+        drawn(area.draw_text(title, &text(22.0, INK, HPos::Left), place((MARGIN, 30))))?;
+        for column in 0..columns {
+            let (x, _) = corner(column);
+            for (k, name) in ["sample", "nearest", "second"].into_iter().enumerate() {
+                let middle = x + PAD + k * (tile + GAP) + tile / 2;
+                let style = text(15.0, MUTED, HPos::Center);
+                drawn(area.draw_text(name, &style, place((middle, HEADER - 16))))?;
+            }
+        }
+        for (i, t) in triplets.iter().enumerate() {
+            let (x, y) = corner(i);
+            let frame = |inset: usize| {
+                [place((x + inset, y + inset)), place((x + width - inset, y + height - inset))]
+            };
+            let (color, thickness) = if t.memorized { (ACCENT, 4) } else { (RULE, 1) };
+            drawn(area.draw(&Rectangle::new(frame(0), color.filled())))?;
+            drawn(area.draw(&Rectangle::new(frame(thickness), WHITE.filled())))?;
+            let (words, ink) = match t.memorized {
+                true => (format!("copy · d₁/d₂ = {:.3}", t.distance_ratio), ACCENT),
+                false if t.distance_ratio.is_nan() => ("d₁ = d₂ = 0".into(), MUTED),
+                false => (format!("d₁/d₂ = {:.3}", t.distance_ratio), MUTED),
+            };
+            let at = (x + width / 2, y + height - CAPTION / 2 - 5);
+            drawn(area.draw_text(&words, &text(14.0, ink, HPos::Center), place(at)))?;
+        }
+        Ok(())
+    })?;
+    for (i, t) in triplets.iter().enumerate() {
+        let (x, y) = corner(i);
+        for (k, image) in [t.sample, t.nearest, t.second].into_iter().enumerate() {
+            canvas.put(x + PAD + k * (tile + GAP), y + PAD, image, side, scale);
+        }
+    }
+    canvas.png()
+}

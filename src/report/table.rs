@@ -1,0 +1,138 @@
+//! Tables, for reading (Markdown, plain text) and for other programs (CSV, JSON rows).
+
+use serde_json::{Map, Value};
+
+/// One cell.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Cell {
+    Empty,
+    Text(String),
+    Integer(i64),
+    /// A number and the decimals people see; CSV and JSON hold all of it.
+    Number(f64, usize),
+    /// A share in 0..1 that people see in percent with this many decimals.
+    Percent(f64, usize),
+}
+
+impl Cell {
+    fn shown(&self) -> String {
+        match *self {
+            Cell::Empty => String::new(),
+            Cell::Text(ref t) => t.clone(),
+            Cell::Integer(i) => i.to_string(),
+            Cell::Number(x, decimals) => format!("{x:.decimals$}"),
+            Cell::Percent(x, decimals) => format!("{:.decimals$}%", 100.0 * x),
+        }
+    }
+
+    fn exact(&self) -> String {
+        match *self {
+            Cell::Number(x, _) | Cell::Percent(x, _) => x.to_string(),
+            _ => self.shown(),
+        }
+    }
+
+    fn json(&self) -> Value {
+        match *self {
+            Cell::Empty => Value::Null,
+            Cell::Text(ref t) => t.as_str().into(),
+            Cell::Integer(i) => i.into(),
+            // What is no number becomes null.
+            Cell::Number(x, _) | Cell::Percent(x, _) => x.into(),
+        }
+    }
+}
+
+/// Named columns and rows of as many cells.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Table {
+    columns: Vec<String>,
+    rows: Vec<Vec<Cell>>,
+}
+
+impl Table {
+    pub fn new(columns: &[&str]) -> Self {
+        Table { columns: columns.iter().map(|c| c.to_string()).collect(), rows: Vec::new() }
+    }
+
+    /// # Panics
+    /// If the row has another number of cells than there are columns.
+    pub fn row(&mut self, cells: Vec<Cell>) {
+        assert_eq!(cells.len(), self.columns.len(), "table: one cell per column");
+        self.rows.push(cells);
+    }
+
+    /// GitHub's Markdown, columns of numbers aligned right.
+    pub fn markdown(&self) -> String {
+        let escape = |cell: String| cell.replace('|', "\\|");
+        let columns = self.columns.iter().cloned().map(escape).collect();
+        let shown = |row: &Vec<Cell>| row.iter().map(|c| escape(c.shown())).collect();
+        let rows: Vec<Vec<String>> = self.rows.iter().map(shown).collect();
+        let widths = widths(&columns, &rows, 3);
+        let line =
+            |cells: &Vec<String>| format!("| {} |\n", self.aligned(cells, &widths).join(" | "));
+        let mut out = line(&columns);
+        let rule = (0..columns.len()).map(|c| match self.is_numeric(c) {
+            true => format!("{}:", "-".repeat(widths[c] - 1)),
+            false => "-".repeat(widths[c]),
+        });
+        out += &format!("| {} |\n", rule.collect::<Vec<_>>().join(" | "));
+        rows.iter().for_each(|r| out += &line(r));
+        out
+    }
+
+    /// Aligned columns for a terminal.
+    pub fn plain(&self) -> String {
+        let shown = |row: &Vec<Cell>| row.iter().map(Cell::shown).collect();
+        let rows: Vec<Vec<String>> = self.rows.iter().map(shown).collect();
+        let widths = widths(&self.columns, &rows, 0);
+        let mut out = String::new();
+        for row in std::iter::once(&self.columns).chain(&rows) {
+            out += self.aligned(row, &widths).join("  ").trim_end();
+            out.push('\n');
+        }
+        out
+    }
+
+    /// RFC 4180 with a header, numbers in full.
+    pub fn csv(&self) -> String {
+        let quote = |cell: String| match cell.contains([',', '"', '\n', '\r']) {
+            true => format!("\"{}\"", cell.replace('"', "\"\"")),
+            false => cell,
+        };
+        let line =
+            |cells: Vec<String>| cells.into_iter().map(quote).collect::<Vec<_>>().join(",") + "\n";
+        let rows = self.rows.iter().map(|r| line(r.iter().map(Cell::exact).collect()));
+        line(self.columns.clone()) + &rows.collect::<String>()
+    }
+
+    /// An array of one object a row.
+    pub fn json(&self) -> Value {
+        let object = |row: &Vec<Cell>| {
+            let pairs = self.columns.iter().zip(row);
+            Value::Object(pairs.map(|(k, c)| (k.clone(), c.json())).collect::<Map<_, _>>())
+        };
+        self.rows.iter().map(object).collect()
+    }
+
+    /// Whether a column holds numbers only.
+    fn is_numeric(&self, column: usize) -> bool {
+        self.rows.iter().all(|r| !matches!(r[column], Cell::Text(_)))
+    }
+
+    fn aligned(&self, cells: &[String], widths: &[usize]) -> Vec<String> {
+        let pad = |(c, cell): (usize, &String)| match self.is_numeric(c) {
+            true => format!("{cell:>width$}", width = widths[c]),
+            false => format!("{cell:<width$}", width = widths[c]),
+        };
+        cells.iter().enumerate().map(pad).collect()
+    }
+}
+
+fn widths(columns: &Vec<String>, rows: &[Vec<String>], least: usize) -> Vec<usize> {
+    let width = |c: usize| {
+        let cells = std::iter::once(columns).chain(rows).map(|r| r[c].chars().count());
+        cells.max().unwrap_or(0).max(least)
+    };
+    (0..columns.len()).map(width).collect()
+}

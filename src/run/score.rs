@@ -1,0 +1,133 @@
+//! Looks: images drawn from the EMA, and how many of them copy a training image.
+
+use super::{Look, RunConfig};
+use crate::device::Device;
+use crate::error::{Exit, fail};
+use crate::files::write_atomic;
+use crate::memorization::{Nearest, References, Score, Threshold};
+use crate::model::denoiser::sigma_range;
+use crate::model::{Denoiser, SavedModel};
+use crate::rng::uniform_label;
+use crate::sampler::{Denoise, HeunOptions, Start, quantise, sample_each};
+use anyhow::Result;
+use std::io::Write as _;
+use std::path::Path;
+
+/// First seed of the fresh images that score the best look again.
+pub const RESCORE_SEED: u64 = 1 << 32;
+
+/// A network as the sampler calls it; it stops between evaluations when `stop` says so.
+pub struct Network<'a> {
+    denoiser: Denoiser,
+    stop: &'a dyn Fn() -> bool,
+}
+
+impl<'a> Network<'a> {
+    /// `batch`: the most images of one evaluation.
+    pub fn new(
+        device: &Device,
+        model: &SavedModel,
+        batch: usize,
+        stop: &'a dyn Fn() -> bool,
+    ) -> Result<Self> {
+        let (weights, freqs) = (model.weights.clone(), model.freqs.clone());
+        let denoiser = Denoiser::new(device, &model.config, weights, freqs, batch)?;
+        Ok(Network { denoiser, stop })
+    }
+}
+
+impl Denoise for Network<'_> {
+    fn image_len(&self) -> usize {
+        self.denoiser.config().image_len()
+    }
+
+    fn max_batch(&self) -> usize {
+        self.denoiser.batch()
+    }
+
+    fn sigma_range(&self) -> (f64, f64) {
+        sigma_range(self.denoiser.config().precond)
+    }
+
+    fn denoise(&mut self, x: &[f32], sigma: &[f64], labels: &[u32], out: &mut [f32]) -> Result<()> {
+        if (self.stop)() {
+            return Err(fail(Exit::Suspended, "stopped by a signal"));
+        }
+        out.copy_from_slice(self.denoiser.denoise(x, sigma, labels)?);
+        Ok(())
+    }
+}
+
+/// A uniform label for each generated image, by its seed; none for an unconditional network.
+pub fn labels_of(seeds: &[u64], label_dim: usize) -> Vec<u32> {
+    match label_dim {
+        0 => Vec::new(),
+        _ => seeds.iter().map(|&s| uniform_label(s, label_dim as u32)).collect(),
+    }
+}
+
+/// Generates images with seeds `first_seed + found.len() ..` until `images` are found, each with its two
+/// nearest training images. `found` holds those of an earlier, interrupted call.
+///
+/// `after_batch(found)` is called after each batch.
+///
+/// # Errors
+/// Suspended (exit 75) when the network was told to stop; those of the sampler and of `after_batch`.
+pub fn generate_and_search(
+    device: &Device,
+    network: &mut Network,
+    references: &References,
+    first_seed: u64,
+    images: usize,
+    found: &mut Vec<Nearest>,
+    after_batch: &mut dyn FnMut(&[Nearest]) -> Result<()>,
+) -> Result<()> {
+    let seeds: Vec<u64> = (found.len()..images).map(|k| first_seed + k as u64).collect();
+    let labels = labels_of(&seeds, network.denoiser.config().label_dim);
+    let options = HeunOptions::default();
+    sample_each(network, Start::Seeds(&seeds), &labels, &options, &mut |_, batch| {
+        let pixels: Vec<u8> = batch.iter().map(|&v| quantise(v)).collect();
+        found.extend(references.nearest(&pixels, device));
+        after_batch(found)?;
+        Ok(true)
+    })?;
+    Ok(())
+}
+
+/// The row of `scores.csv` for what was found after `step` steps.
+pub fn look_of(config: &RunConfig, step: u64, found: &[Nearest]) -> Look {
+    let references = config.data.images;
+    let s = Score::of(found, Threshold::default(), config.model.image_len(), references);
+    Look {
+        step,
+        epoch: config.epoch(step),
+        images: s.images,
+        memorized: s.memorized,
+        ratio: s.ratio,
+        low: s.interval[0],
+        high: s.interval[1],
+        mean_d1: s.mean_d1,
+    }
+}
+
+/// What of a look is done, for the next start.
+pub fn save_partial(path: &Path, step: u64, first_seed: u64, found: &[Nearest]) -> Result<()> {
+    let rows: Vec<[u64; 4]> = found
+        .iter()
+        .map(|n| [n.index[0] as u64, n.index[1] as u64, n.squared[0], n.squared[1]])
+        .collect();
+    let text = serde_json::to_string(&(step, first_seed, rows))?;
+    write_atomic(path, true, |out| Ok(out.write_all(text.as_bytes())?))
+}
+
+/// What an earlier start did of the look at `step`; nothing if there is no such file or it is of another look.
+pub fn load_partial(path: &Path, step: u64, first_seed: u64, images: usize) -> Vec<Nearest> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    match serde_json::from_str::<(u64, u64, Vec<[u64; 4]>)>(&text) {
+        Ok((s, f, rows)) if (s, f) == (step, first_seed) && rows.len() <= images => rows
+            .iter()
+            .map(|&[a, b, c, d]| Nearest { index: [a as u32, b as u32], squared: [c, d] })
+            .collect(),
+        _ => Vec::new(),
+    }
+}

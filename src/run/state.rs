@@ -1,0 +1,61 @@
+//! A run's state: weights, Adam's moments, EMA and step in one file, replaced whole.
+
+use super::RunConfig;
+use crate::error::{Exit, data, fail};
+use crate::model::checkpoint::{freqs_tensor, read_flat, read_freqs, refuse_unexpected, write_flats};
+use crate::model::Trainer;
+use crate::model::tensor_file::TensorFile;
+use anyhow::Result;
+use std::path::Path;
+
+const PREFIXES: [&str; 4] = ["weights.", "adam_m.", "adam_v.", "ema."];
+
+/// Writes the state after `step` steps.
+///
+/// # Errors
+/// Diverged (exit 5), and the file left as it was, if a weight is not finite; input/output (1).
+pub fn save(path: &Path, config: &RunConfig, step: u64, trainer: &Trainer) -> Result<()> {
+    let flats: [&[f32]; 4] = [&trainer.weights, &trainer.adam_m, &trainer.adam_v, &trainer.ema];
+    if flats.iter().any(|flat| flat.iter().any(|v| !v.is_finite())) {
+        return Err(fail(Exit::Diverged, format!("step {step}: a weight is not finite")));
+    }
+    let metadata = [
+        ("emm.step", step.to_string()),
+        ("emm.numerics", config.train.numerics.to_string()),
+        ("emm.model", serde_json::to_string(&config.model)?),
+    ];
+    let named: Vec<_> = PREFIXES.into_iter().zip(flats).collect();
+    write_flats(path, true, &metadata, &config.model, &named, &freqs_tensor(&trainer.freqs))
+}
+
+/// The step of a stored state, without its values; `None` if there is no file.
+pub fn saved_step(path: &Path) -> Result<Option<u64>> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    step_of(path, &TensorFile::open(path)?).map(Some)
+}
+
+/// Puts a stored state into `trainer` and returns its step; `None`, and nothing changed, if there is no file.
+///
+/// # Errors
+/// Data (exit 3) that name the file and the tensor.
+pub fn load(path: &Path, config: &RunConfig, trainer: &mut Trainer) -> Result<Option<u64>> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let file = TensorFile::open(path)?;
+    let step = step_of(path, &file)?;
+    refuse_unexpected(path, &file, &config.model, &PREFIXES)?;
+    let read = |prefix| read_flat(&file, &config.model, prefix);
+    let (weights, adam_m) = (read(PREFIXES[0])?, read(PREFIXES[1])?);
+    let (adam_v, ema) = (read(PREFIXES[2])?, read(PREFIXES[3])?);
+    trainer.freqs = read_freqs(&file, &config.model)?;
+    (trainer.weights, trainer.adam_m, trainer.adam_v, trainer.ema) = (weights, adam_m, adam_v, ema);
+    Ok(Some(step))
+}
+
+fn step_of(path: &Path, file: &TensorFile) -> Result<u64> {
+    let step = file.meta("emm.step").and_then(|s| s.parse().ok());
+    step.ok_or_else(|| data(format!("{}: no emm.step in its metadata", path.display())))
+}

@@ -1,0 +1,245 @@
+//! EDM's Heun sampler (Karras et al. 2022, Algorithm 2), state in float64 on every device.
+
+use super::Denoise;
+use crate::error::{Exit, fail};
+use crate::rng::{Stream, fill_normals, tag};
+use anyhow::Result;
+
+/// How noise becomes an image. The default is EDM's deterministic sampler: 18 steps, 35 evaluations.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HeunOptions {
+    /// Noise levels above zero, at least 1.
+    pub steps: usize,
+    /// Curvature of the schedule: higher puts more steps at low noise.
+    pub rho: f64,
+    /// Lowest and highest noise level before zero; `None` takes 0.002 and 80. Both are clipped to the
+    /// denoiser's own range.
+    pub sigma_min: Option<f64>,
+    pub sigma_max: Option<f64>,
+    /// Noise added back while sampling: 0 is deterministic.
+    pub s_churn: f64,
+    /// Noise levels between which it is added.
+    pub s_min: f64,
+    pub s_max: f64,
+    /// Its standard deviation, 1 in theory.
+    pub s_noise: f64,
+}
+
+impl Default for HeunOptions {
+    fn default() -> Self {
+        HeunOptions {
+            steps: 18,
+            rho: 7.0,
+            sigma_min: None,
+            sigma_max: None,
+            s_churn: 0.0,
+            s_min: 0.0,
+            s_max: f64::INFINITY,
+            s_noise: 1.0,
+        }
+    }
+}
+
+/// What images begin as.
+#[derive(Debug, Clone, Copy)]
+pub enum Start<'a> {
+    /// A seed per image: its latents, and all noise added to it, depend on nothing else.
+    Seeds(&'a [u64]),
+    /// Unit-variance latents [S, H, W, C]; noise added to image k has seed k.
+    Latents(&'a [f32]),
+}
+
+impl Start<'_> {
+    fn len(&self, image_len: usize) -> usize {
+        match self {
+            Start::Seeds(s) => s.len(),
+            Start::Latents(l) => l.len() / image_len,
+        }
+    }
+
+    fn seed(&self, k: usize) -> u64 {
+        match self {
+            Start::Seeds(s) => s[k],
+            Start::Latents(_) => k as u64,
+        }
+    }
+
+    fn latent(&self, k: usize, out: &mut [f32]) {
+        match self {
+            Start::Seeds(s) => fill_normals(out, 0, 0, tag(Stream::Latent, 0), s[k]),
+            Start::Latents(l) => out.copy_from_slice(&l[k * out.len()..][..out.len()]),
+        }
+    }
+}
+
+/// The sampler's noise levels, highest first, without the final 0: `steps` values.
+pub fn noise_levels(steps: usize, rho: f64, sigma_min: f64, sigma_max: f64) -> Vec<f64> {
+    let (hi, lo) = (sigma_max.powf(1.0 / rho), sigma_min.powf(1.0 / rho));
+    let last = (steps - 1).max(1) as f64;
+    (0..steps).map(|i| (hi + i as f64 / last * (lo - hi)).powf(rho)).collect()
+}
+
+/// A value in units where pixels are in [−1, 1] as a pixel: floor(clip(127.5 x + 128, 0, 255)), exactly.
+#[inline]
+pub fn quantise(x: f32) -> u8 {
+    // Exact in float64; the cast truncates and saturates.
+    (127.5 * x as f64 + 128.0) as u8
+}
+
+/// All images at once: [S, H, W, C] before quantisation. See [`sample_each`].
+///
+/// `progress(done, total)` after each batch; false stops. `None` if it stopped.
+pub fn sample(
+    denoiser: &mut dyn Denoise,
+    start: Start,
+    labels: &[u32],
+    options: &HeunOptions,
+    progress: &mut dyn FnMut(usize, usize) -> bool,
+) -> Result<Option<Vec<f32>>> {
+    let (len, total) = (denoiser.image_len(), start.len(denoiser.image_len()));
+    let mut images = Vec::with_capacity(total * len);
+    let finished = sample_each(denoiser, start, labels, options, &mut |_, batch| {
+        images.extend_from_slice(batch);
+        Ok(progress(images.len() / len, total))
+    })?;
+    Ok(finished.then_some(images))
+}
+
+/// Samples images in batches of the denoiser's size, so that memory grows with a batch only.
+///
+/// - `labels`: [S], or empty for an unconditional denoiser.
+/// - `visit(first, images)`: each finished batch [B, H, W, C] in order, before quantisation; false stops.
+///
+/// Returns whether all were visited. Image k depends on `start`'s k and its label alone.
+///
+/// # Errors
+/// Those of `visit` and of the denoiser; diverged (exit 5) when an image is not finite.
+pub fn sample_each(
+    denoiser: &mut dyn Denoise,
+    start: Start,
+    labels: &[u32],
+    options: &HeunOptions,
+    visit: &mut dyn FnMut(usize, &[f32]) -> Result<bool>,
+) -> Result<bool> {
+    let len = denoiser.image_len();
+    let total = start.len(len);
+    assert!(labels.is_empty() || labels.len() == total, "one label per image, or none");
+    let (lo, hi) = denoiser.sigma_range();
+    let mut levels = noise_levels(
+        options.steps,
+        options.rho,
+        options.sigma_min.unwrap_or(0.002).max(lo),
+        options.sigma_max.unwrap_or(80.0).min(hi),
+    );
+    levels.push(0.0);
+
+    let mut first = 0;
+    while first < total {
+        let images = first..(first + denoiser.max_batch()).min(total);
+        let labels = if labels.is_empty() { labels } else { &labels[images.clone()] };
+        let mut batch = Batch::new(start, images.clone(), len);
+        batch.run(denoiser, labels, &levels, options)?;
+        let pixels: Vec<f32> = batch.x.iter().map(|&v| v as f32).collect();
+        if let Some(i) = pixels.iter().position(|v| !v.is_finite()) {
+            let seed = start.seed(first + i / len);
+            return Err(fail(
+                Exit::Diverged,
+                format!("sampler: the image of seed {seed} is not finite"),
+            ));
+        }
+        if !visit(first, &pixels)? {
+            return Ok(images.end == total);
+        }
+        first = images.end;
+    }
+    Ok(true)
+}
+
+/// Images on their way from noise.
+struct Batch {
+    seeds: Vec<u64>,
+    /// The state, [B, H, W, C].
+    x: Vec<f64>,
+    /// Unit latents at first, then each evaluation's input and output.
+    input: Vec<f32>,
+    denoised: Vec<f32>,
+}
+
+impl Batch {
+    fn new(start: Start, images: std::ops::Range<usize>, len: usize) -> Self {
+        let mut input = vec![0.0; images.len() * len];
+        for (k, latent) in images.clone().zip(input.chunks_exact_mut(len)) {
+            start.latent(k, latent);
+        }
+        Batch {
+            seeds: images.map(|k| start.seed(k)).collect(),
+            x: vec![0.0; input.len()],
+            denoised: vec![0.0; input.len()],
+            input,
+        }
+    }
+
+    /// `levels` ends with 0.
+    fn run(
+        &mut self,
+        denoiser: &mut dyn Denoise,
+        labels: &[u32],
+        levels: &[f64],
+        o: &HeunOptions,
+    ) -> Result<()> {
+        let steps = levels.len() - 1;
+        for (x, &latent) in self.x.iter_mut().zip(&self.input) {
+            *x = latent as f64 * levels[0];
+        }
+        let mut slope = vec![0.0; self.x.len()];
+        for (i, pair) in levels.windows(2).enumerate() {
+            let (t, t_next) = (pair[0], pair[1]);
+            let churns = o.s_churn > 0.0 && (o.s_min..=o.s_max).contains(&t);
+            let gamma =
+                if churns { (o.s_churn / steps as f64).min(2f64.sqrt() - 1.0) } else { 0.0 };
+            let t_hat = t + gamma * t;
+            if churns {
+                self.add_noise((t_hat * t_hat - t * t).sqrt() * o.s_noise, i as u32);
+            }
+
+            let x_hat = self.x.clone();
+            self.evaluate(denoiser, labels, t_hat)?;
+            for (((x, &x_hat), &d), s) in
+                self.x.iter_mut().zip(&x_hat).zip(&self.denoised).zip(&mut slope)
+            {
+                *s = (x_hat - d as f64) / t_hat;
+                *x = x_hat + (t_next - t_hat) * *s;
+            }
+            if t_next > 0.0 {
+                self.evaluate(denoiser, labels, t_next)?;
+                for (((x, &x_hat), &d), &s) in
+                    self.x.iter_mut().zip(&x_hat).zip(&self.denoised).zip(&slope)
+                {
+                    let s_next = (*x - d as f64) / t_next;
+                    *x = x_hat + (t_next - t_hat) * (0.5 * s + 0.5 * s_next);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// `denoised` = D(x; sigma).
+    fn evaluate(&mut self, denoiser: &mut dyn Denoise, labels: &[u32], sigma: f64) -> Result<()> {
+        for (input, &x) in self.input.iter_mut().zip(&self.x) {
+            *input = x as f32;
+        }
+        let sigmas = vec![sigma; self.seeds.len()];
+        denoiser.denoise(&self.input, &sigmas, labels, &mut self.denoised)
+    }
+
+    fn add_noise(&mut self, scale: f64, step: u32) {
+        let len = self.x.len() / self.seeds.len();
+        let mut noise = vec![0.0; len];
+        for (x, &seed) in self.x.chunks_exact_mut(len).zip(&self.seeds) {
+            fill_normals(&mut noise, 0, step, tag(Stream::Churn, 0), seed);
+            for (x, &z) in x.iter_mut().zip(&noise) {
+                *x += scale * z as f64;
+            }
+        }
+    }
+}

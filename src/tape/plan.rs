@@ -1,0 +1,296 @@
+//! From a tape to a flat list of launches over one arena: lifetimes, offsets, and who sets or adds gradients.
+
+use super::{Param, Tape, Value};
+use crate::device::cpu::{self, Bound, Buffer};
+use crate::device::{Acc, Device, Launch, Sink, Slot, Space, StepArgs};
+use crate::ops::{Direction, Grads, Io, words};
+use anyhow::Result;
+use std::collections::HashMap;
+
+/// What a plan computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Forward only.
+    Inference,
+    /// Forward and the gradient of the last op's first output (seeded by the op itself); parameter gradients
+    /// are written.
+    Training,
+    /// As `Training`, but parameter gradients are added: a micro-batch after the first.
+    Accumulating,
+}
+
+/// A flat list of launches and the layout of the arena they run in.
+pub struct Plan {
+    launches: Vec<Launch>,
+    /// Words of the arena, per-thread scratch not counted.
+    arena_words: usize,
+    scratch_words: usize,
+    slots: HashMap<Value, Slot>,
+    grad_slots: HashMap<Value, Slot>,
+    flop: u64,
+}
+
+/// A piece of arena that lives from step `first` to step `last`, both included.
+struct Piece {
+    words: usize,
+    first: usize,
+    last: usize,
+    offset: usize,
+}
+
+impl Plan {
+    /// Plans `tape`; `outputs` stay readable after a run, as do inputs and, in training, the gradients of
+    /// leaves.
+    pub fn new(tape: &Tape, mode: Mode, outputs: &[Value]) -> Self {
+        let training = mode != Mode::Inference;
+        let n = tape.nodes.len();
+        let steps = if training { 2 * n } else { n };
+        let mut pieces: Vec<Piece> = Vec::new();
+        let mut piece = |words: usize, first: usize, last: usize| {
+            pieces.push(Piece { words: words.max(1), first, last, offset: 0 });
+            pieces.len() - 1
+        };
+
+        // Forward step of node k is k, its backward step is 2n − 1 − k.
+        let bwd = |k: usize| 2 * n - 1 - k;
+        let mut value_piece = HashMap::new();
+        for &v in &tape.inputs {
+            value_piece.insert(v, piece(words(tape.shape(v)), 0, steps));
+        }
+        let mut last_use: HashMap<Value, usize> = outputs.iter().map(|&v| (v, steps)).collect();
+        for (k, node) in tape.nodes.iter().enumerate() {
+            for &v in node.ins.iter().chain(&node.outs) {
+                let last = last_use.entry(v).or_insert(k);
+                *last = (*last).max(k);
+            }
+            if training {
+                let shapes: Vec<_> = node.ins.iter().map(|&v| tape.shape(v)).collect();
+                let reads = node.op.reads(&shapes);
+                let kept = reads.ins.iter().map(|&i| node.ins[i]);
+                for v in kept.chain(reads.outs.iter().map(|&o| node.outs[o])) {
+                    let last = last_use.entry(v).or_insert(bwd(k));
+                    *last = (*last).max(bwd(k));
+                }
+            }
+        }
+        for (k, node) in tape.nodes.iter().enumerate() {
+            for &v in &node.outs {
+                value_piece.insert(v, piece(words(tape.shape(v)), k, last_use[&v]));
+            }
+        }
+
+        // Gradients: the last op seeds itself, the rest follow in reverse; first writer sets, others add.
+        let mut grad_piece: HashMap<Value, usize> = HashMap::new();
+        let mut ins_acc: Vec<Vec<Option<Acc>>> = vec![Vec::new(); n];
+        let mut producer_step: HashMap<Value, usize> = HashMap::new();
+        for (k, node) in tape.nodes.iter().enumerate() {
+            for &v in &node.outs {
+                producer_step.insert(v, bwd_or(training, || bwd(k)));
+            }
+        }
+        if training {
+            for (k, node) in tape.nodes.iter().enumerate().rev() {
+                let reached = k + 1 == n || node.outs.iter().any(|v| grad_piece.contains_key(v));
+                for &v in &node.ins {
+                    let acc = match (reached && tape.differentiable[v.0], grad_piece.get(&v)) {
+                        (false, _) => None,
+                        (true, Some(_)) => Some(Acc::Add),
+                        (true, None) => {
+                            let last = producer_step.get(&v).copied().unwrap_or(steps);
+                            grad_piece.insert(v, piece(words(tape.shape(v)), bwd(k), last));
+                            Some(Acc::Set)
+                        }
+                    };
+                    ins_acc[k].push(acc);
+                }
+            }
+        }
+        let temps: Vec<[usize; 2]> = (tape.nodes.iter().enumerate())
+            .map(|(k, node)| {
+                let shapes: Vec<_> = node.ins.iter().map(|&v| tape.shape(v)).collect();
+                let fwd = piece(node.op.temp_words(&shapes, Direction::Fwd), k, k);
+                let at = bwd_or(training, || bwd(k));
+                let words = if training { node.op.temp_words(&shapes, Direction::Bwd) } else { 0 };
+                [fwd, piece(words, at.min(steps), at.min(steps))]
+            })
+            .collect();
+
+        let arena_words = place(&mut pieces);
+        let arena =
+            |p: usize| Slot { space: Space::Arena, offset: pieces[p].offset, len: pieces[p].words };
+        let slot = |v: &Value| arena(value_piece[v]);
+
+        let mut launches = Vec::with_capacity(steps);
+        let mut flop = 0;
+        let io = |k: usize, direction: Direction| {
+            let node = &tape.nodes[k];
+            Io {
+                shapes: node.ins.iter().map(|&v| tape.shape(v)).collect(),
+                ins: node.ins.iter().map(&slot).collect(),
+                params: node.params.iter().map(|p| in_space(p, Space::Weights)).collect(),
+                outs: node.outs.iter().map(&slot).collect(),
+                temp: arena(temps[k][(direction == Direction::Bwd) as usize]),
+            }
+        };
+        for (k, node) in tape.nodes.iter().enumerate() {
+            let io = io(k, Direction::Fwd);
+            flop += node.op.flop(&io.shapes);
+            launches.push(node.op.fwd(&io));
+        }
+        if training {
+            let acc = if mode == Mode::Accumulating { Acc::Add } else { Acc::Set };
+            for (k, node) in tape.nodes.iter().enumerate().rev() {
+                let outs: Vec<_> =
+                    node.outs.iter().map(|v| grad_piece.get(v).map(|&p| arena(p))).collect();
+                if k + 1 < n && outs.iter().all(Option::is_none) {
+                    continue;
+                }
+                let sink = |(v, acc): (&Value, &Option<Acc>)| {
+                    acc.map(|acc| Sink { slot: arena(grad_piece[v]), acc })
+                };
+                let grads = Grads {
+                    outs,
+                    ins: node.ins.iter().zip(&ins_acc[k]).map(sink).collect(),
+                    params: (node.params.iter())
+                        .map(|p| Sink { slot: in_space(p, Space::Grads), acc })
+                        .collect(),
+                };
+                launches.push(node.op.bwd(&io(k, Direction::Bwd), &grads));
+            }
+        }
+        let scratch_words = launches.iter().map(|l| l.scratch_words).max().unwrap_or(0);
+        Plan {
+            scratch_words: scratch_words.next_multiple_of(16),
+            launches,
+            arena_words,
+            slots: value_piece.keys().map(|v| (*v, slot(v))).collect(),
+            grad_slots: grad_piece.iter().map(|(v, &p)| (*v, arena(p))).collect(),
+            flop,
+        }
+    }
+
+    /// Forward FLOP of the recorded batch (see [`crate::ops::Op::flop`]).
+    pub fn flop(&self) -> u64 {
+        self.flop
+    }
+
+    pub fn slot(&self, v: Value) -> Slot {
+        self.slots[&v]
+    }
+
+    /// The gradient of a leaf or an intermediate that still holds it.
+    pub fn grad_slot(&self, v: Value) -> Option<Slot> {
+        self.grad_slots.get(&v).copied()
+    }
+
+    /// Words that a run needs on `device`: arena and scratch of all threads.
+    pub fn memory_words(&self, device: &Device) -> usize {
+        let Device::Cpu(cpu) = device;
+        self.arena_words.next_multiple_of(16) + self.scratch_words * cpu.threads()
+    }
+
+    /// Runs all launches. `memory` has at least [`Plan::memory_words`].
+    pub fn run(
+        &self,
+        device: &Device,
+        memory: &mut Memory,
+        weights: &[f32],
+        grads: &mut [f32],
+        args: StepArgs,
+    ) {
+        self.run_each(device, memory, weights, grads, args, |_, launch, bound| (launch.run)(bound));
+    }
+
+    /// As [`Plan::run`], handing each launch to `each` with its index (to time them).
+    pub fn run_each(
+        &self,
+        device: &Device,
+        memory: &mut Memory,
+        weights: &[f32],
+        grads: &mut [f32],
+        args: StepArgs,
+        mut each: impl FnMut(usize, &Launch, &Bound) + Send,
+    ) {
+        let Device::Cpu(cpu) = device;
+        let split = self.arena_words.next_multiple_of(16);
+        let (arena, scratch) = memory.0.as_mut_slice().split_at_mut(split);
+        assert!(scratch.len() >= self.scratch_words * cpu.threads(), "memory of another plan");
+        let bound = Bound::new(arena, weights, grads, scratch, self.scratch_words, args);
+        cpu.run(|| {
+            for (i, launch) in self.launches.iter().enumerate() {
+                each(i, launch, &bound);
+            }
+        });
+    }
+}
+
+fn bwd_or(training: bool, step: impl Fn() -> usize) -> usize {
+    if training { step() } else { 0 }
+}
+
+fn in_space(p: &Param, space: Space) -> Slot {
+    Slot { space, offset: p.offset, len: p.len }
+}
+
+/// Gives each piece the lowest offset free during its whole life, the largest first; returns the arena's words.
+fn place(pieces: &mut [Piece]) -> usize {
+    let mut order: Vec<usize> = (0..pieces.len()).collect();
+    order.sort_by_key(|&i| (std::cmp::Reverse(pieces[i].words), i));
+    let mut placed: Vec<usize> = Vec::new();
+    let mut end = 0;
+    for i in order {
+        let (first, last) = (pieces[i].first, pieces[i].last);
+        let mut busy: Vec<(usize, usize)> = (placed.iter())
+            .map(|&j| &pieces[j])
+            .filter(|p| p.first <= last && first <= p.last)
+            .map(|p| (p.offset, p.offset + p.words.next_multiple_of(16)))
+            .collect();
+        busy.sort_unstable();
+        let mut at = 0;
+        for (from, to) in busy {
+            if at + pieces[i].words <= from {
+                break;
+            }
+            at = at.max(to);
+        }
+        pieces[i].offset = at;
+        end = end.max(at + pieces[i].words);
+        placed.push(i);
+    }
+    end
+}
+
+/// The arena and scratch that plans run in, reserved once.
+pub struct Memory(Buffer);
+
+impl Memory {
+    /// # Errors
+    /// Out of memory (exit 4).
+    pub fn new(words: usize) -> Result<Self> {
+        Ok(Memory(cpu::buffer(words)?))
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.0.as_slice().len() * 4
+    }
+
+    /// The words of an arena slot.
+    pub fn get(&self, s: Slot) -> &[f32] {
+        &self.0.as_slice()[s.offset..s.offset + s.len]
+    }
+
+    pub fn get_mut(&mut self, s: Slot) -> &mut [f32] {
+        &mut self.0.as_mut_slice()[s.offset..s.offset + s.len]
+    }
+
+    /// Several arena slots at once, which must not overlap.
+    pub fn get_disjoint_mut<const N: usize>(&mut self, slots: [Slot; N]) -> [&mut [f32]; N] {
+        let ranges = slots.map(|s| s.offset..s.offset + s.len);
+        self.0.as_mut_slice().get_disjoint_mut(ranges).expect("inputs of a plan are disjoint")
+    }
+
+    /// Fills everything with NaN, so that a test sees what is never written.
+    pub fn poison(&mut self) {
+        self.0.as_mut_slice().fill(f32::NAN);
+    }
+}

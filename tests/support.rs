@@ -1,0 +1,109 @@
+//! Runs the built binary as a user would.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// How a run of the program ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Exit code; a signal's number + 128.
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// Runs `emm ARGS` to its end with an empty stdin.
+pub fn emm<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Ended {
+    emm_in(Path::new("."), args)
+}
+
+/// Runs `emm ARGS` to its end in folder `dir`.
+pub fn emm_in<S: AsRef<OsStr>>(dir: &Path, args: impl IntoIterator<Item = S>) -> Ended {
+    use std::os::unix::process::ExitStatusExt as _;
+    let out = Command::new(env!("CARGO_BIN_EXE_emm"))
+        .args(args)
+        .current_dir(dir)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the program starts");
+    Ended {
+        code: out.status.code().unwrap_or_else(|| 128 + out.status.signal().unwrap_or(0)),
+        stdout: String::from_utf8(out.stdout).expect("stdout is UTF-8"),
+        stderr: String::from_utf8(out.stderr).expect("stderr is UTF-8"),
+    }
+}
+
+impl Ended {
+    /// The run succeeded; returns its stdout.
+    #[track_caller]
+    pub fn ok(self) -> String {
+        assert_eq!(self.code, 0, "{self:?}");
+        self.stdout
+    }
+
+    /// The run succeeded and printed exactly one JSON object.
+    #[track_caller]
+    pub fn json(self) -> serde_json::Value {
+        let out = self.ok();
+        let value: serde_json::Value = serde_json::from_str(&out).expect("stdout is JSON");
+        assert!(value.is_object(), "{out}");
+        value
+    }
+
+    /// The run failed with `code` and exactly one line, which is `emm: `, then `start`, and holds `holds`.
+    #[track_caller]
+    pub fn refused(self, code: i32, start: &str, holds: &str) {
+        assert_eq!(self.code, code, "{self:?}");
+        assert_eq!(self.stdout, "", "{self:?}");
+        let line = self.stderr.strip_suffix('\n').unwrap_or("");
+        assert!(!line.is_empty() && !line.contains('\n'), "not one line: {self:?}");
+        assert!(line.starts_with(&format!("emm: {start}")), "begins otherwise: {self:?}");
+        assert!(line.contains(holds), "does not say {holds:?}: {self:?}");
+    }
+}
+
+/// A safetensors file of `tests/goldens`.
+pub struct Golden {
+    path: String,
+    bytes: Vec<u8>,
+}
+
+impl Golden {
+    pub fn open(name: &str) -> Golden {
+        let path = format!("{}/tests/goldens/{name}", env!("CARGO_MANIFEST_DIR"));
+        let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
+        Golden { path, bytes }
+    }
+
+    fn tensor(&self, name: &str) -> safetensors::tensor::TensorView<'_> {
+        let file = safetensors::SafeTensors::deserialize(&self.bytes).expect("a safetensors file");
+        file.tensor(name).unwrap_or_else(|e| panic!("{}: {name}: {e}", self.path))
+    }
+
+    pub fn shape(&self, name: &str) -> Vec<usize> {
+        self.tensor(name).shape().to_vec()
+    }
+
+    fn values<T: bytemuck::Pod>(&self, name: &str, dtype: safetensors::Dtype) -> Vec<T> {
+        let tensor = self.tensor(name);
+        assert_eq!(tensor.dtype(), dtype, "{}: {name}", self.path);
+        bytemuck::pod_collect_to_vec(tensor.data())
+    }
+
+    pub fn u8(&self, name: &str) -> Vec<u8> {
+        self.values(name, safetensors::Dtype::U8)
+    }
+
+    pub fn i64(&self, name: &str) -> Vec<i64> {
+        self.values(name, safetensors::Dtype::I64)
+    }
+
+    pub fn f32(&self, name: &str) -> Vec<f32> {
+        self.values(name, safetensors::Dtype::F32)
+    }
+
+    pub fn f64(&self, name: &str) -> Vec<f64> {
+        self.values(name, safetensors::Dtype::F64)
+    }
+}
