@@ -1,9 +1,86 @@
-use super::Common;
+//! `emm denoise`: D(x; sigma) of given images.
+
+use super::arrays::{labels, read_images, write_images};
+use super::{Common, say};
+use crate::data::npy;
+use crate::error::{data, usage};
+use crate::files::check_output;
+use crate::model::{Denoiser, SavedModel};
 use anyhow::Result;
+use serde_json::json;
+use std::path::PathBuf;
 
+/// Denoise given images at given noise levels: D(x; sigma)
 #[derive(clap::Args, Debug)]
-pub struct Args {}
+#[command(after_help = "Example:\n  \
+    emm denoise --model F.safetensors --images x.npy --sigmas sigma.npy --out d.npy")]
+pub struct Args {
+    /// Model file
+    #[arg(long, value_name = "F.safetensors")]
+    model: PathBuf,
+    /// Noisy images, float32 [B, C, H, W], pixels in [-1, 1] plus noise
+    #[arg(long, value_name = "F.npy")]
+    images: PathBuf,
+    /// Noise level of each image, float32 [B]
+    #[arg(long, value_name = "F.npy")]
+    sigmas: PathBuf,
+    /// Class of each image, int64 [B]; needed for a conditional network
+    #[arg(long, value_name = "F.npy")]
+    labels: Option<PathBuf>,
+    /// Images computed at a time
+    #[arg(long, value_name = "IMAGES", default_value_t = 32)]
+    batch: usize,
+    /// Denoised images, float32 [B, C, H, W]
+    #[arg(long, value_name = "F.npy")]
+    out: PathBuf,
+    /// Replace an existing output
+    #[arg(long)]
+    force: bool,
+}
 
-pub fn run(_args: Args, _common: &Common) -> Result<()> {
-    todo!()
+pub fn run(args: Args, common: &Common) -> Result<()> {
+    check_output(&args.out, args.force)?;
+    if args.batch == 0 {
+        return Err(usage("--batch: 0 images, at least 1 is needed"));
+    }
+    let device = common.device()?;
+    let model = SavedModel::open(&args.model)?;
+    let config = model.config.clone();
+    let x = read_images(&args.images, &config)?;
+    let len = config.image_len();
+    let images = x.len() / len;
+    let (shape, sigmas) = npy::read_f32(&args.sigmas)?;
+    let name = args.sigmas.display();
+    if shape != [images] {
+        return Err(data(format!(
+            "{name}: is {shape:?}, one level for each of {images} images wanted"
+        )));
+    }
+    let (lo, hi) = config.precond.sigma_range();
+    if let Some(s) = sigmas.iter().find(|s| !(s.is_finite() && **s > 0.0)) {
+        return Err(data(format!(
+            "{name}: noise level {s} is not a finite number above 0 (the network's range is {lo}..{hi})"
+        )));
+    }
+    let sigmas: Vec<f64> = sigmas.iter().map(|&s| s as f64).collect();
+    let needed = || {
+        let n = config.label_dim;
+        Err(usage(format!("--labels: the network has {n} classes, one label per image is needed")))
+    };
+    let labels = labels(args.labels.as_deref(), None, images, config.label_dim, needed)?;
+
+    let batch = args.batch.min(images);
+    let mut denoiser = Denoiser::new(&device, &config, model.weights, model.freqs, batch)?;
+    let mut out = Vec::with_capacity(x.len());
+    for (i, x) in x.chunks(batch * len).enumerate() {
+        let these = i * batch..i * batch + x.len() / len;
+        let labels = if labels.is_empty() { &[] } else { &labels[these.clone()] };
+        out.extend_from_slice(denoiser.denoise(x, &sigmas[these], labels)?);
+    }
+    write_images(&args.out, args.force, &config, &out)?;
+    match common.json {
+        true => say!("{}", json!({"images": images, "out": args.out.display().to_string()})),
+        false => say!("{images} images denoised: {}", args.out.display()),
+    }
+    Ok(())
 }

@@ -5,19 +5,23 @@ use crate::error::{Exit, exit_code, fail, usage};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+mod arrays;
 mod bench;
 mod ckpt;
 mod data;
 mod denoise;
 mod doctor;
 mod find;
+mod foreign;
 mod gap;
+mod numbers;
 mod optimal;
 mod plan;
 mod quickstart;
 mod sample;
 mod score;
 mod train;
+pub(crate) mod train_flags;
 
 /// Prints a line of results; a closed stdout stops it quietly.
 macro_rules! say {
@@ -106,6 +110,10 @@ enum Command {
 
 /// Runs the program and returns its exit code.
 pub fn main() -> i32 {
+    if let Err(e) = foreign::refuse(&std::env::args_os().collect::<Vec<_>>()) {
+        eprintln!("emm: {e:#}");
+        return exit_code(&e);
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {

@@ -1,9 +1,143 @@
-use super::Common;
+//! `emm plan`: what a training would cost; writes nothing.
+
+use super::numbers::{amount, count};
+use super::train_flags::{Shape, TrainFlags};
+use super::{Common, say};
+use crate::data::Dataset;
+use crate::device::Device;
+use crate::error::usage;
+use crate::model::flops::flops;
+use crate::model::trainer::TrainerOptions;
+use crate::model::{Params, Trainer};
+use crate::run::RunConfig;
+use crate::run::progress::{IMAGE_COST, duration};
+use crate::run::schedule::scalars;
 use anyhow::Result;
+use serde_json::json;
+use std::path::PathBuf;
+use std::time::Instant;
 
+/// Show what a training would cost: parameters, FLOP, memory, steps, hours; writes nothing
 #[derive(clap::Args, Debug)]
-pub struct Args {}
+#[command(after_help = "Example:\n  \
+    emm plan --size 5k --channels 64 --epochs 2k --rate 30")]
+pub struct Args {
+    /// Set to train on; without it images are described by the flags below
+    #[arg(long, value_name = "S.zip")]
+    data: Option<PathBuf>,
+    /// Pixels along a side
+    #[arg(long, value_name = "R", value_parser = count, default_value = "32", conflicts_with = "data")]
+    resolution: usize,
+    /// 1 or 3
+    #[arg(long, value_name = "C", value_parser = count, default_value = "3", conflicts_with = "data")]
+    image_channels: usize,
+    /// Number of classes; 0 is unconditional
+    #[arg(long, value_name = "N", value_parser = count, default_value = "0", conflicts_with = "data")]
+    label_dim: usize,
+    /// Images in the set
+    #[arg(long, value_name = "N", value_parser = count, default_value = "1k", conflicts_with = "data")]
+    size: usize,
+    /// Training images per second, in place of a short measurement on this machine
+    #[arg(long, value_name = "IMG/S", value_parser = amount)]
+    rate: Option<f64>,
+    #[command(flatten)]
+    flags: TrainFlags,
+}
 
-pub fn run(_args: Args, _common: &Common) -> Result<()> {
-    todo!()
+pub fn run(args: Args, common: &Common) -> Result<()> {
+    let device = common.device()?;
+    let config = match &args.data {
+        Some(path) => args.flags.resolve(common, &mut Dataset::open(path)?)?,
+        None => {
+            let shape = Shape {
+                images: args.size,
+                resolution: args.resolution,
+                channels: args.image_channels,
+                label_dim: args.label_dim,
+            };
+            let mut flags = args.flags.clone();
+            flags.cond = flags.cond.or(Some(args.label_dim > 0));
+            flags.resolve_shape(common, shape)?
+        }
+    };
+    let t = &config.train;
+    let micro_batch = match t.micro_batch {
+        0 => crate::run::train::auto_micro_batch(&config),
+        n => n,
+    };
+    let parameters = Params::new(&config.model);
+    let cost = flops(&config.model);
+    let arena_bytes = Trainer::plan_bytes(&device, &config.model, micro_batch)?;
+    // Weights, gradient, two moments and EMA.
+    let parameter_bytes = 5 * 4 * parameters.flat_len;
+    let images_seen = config.steps() * t.batch as u64;
+    let generated = config.look_steps().len() as u64 * t.score_images as u64
+        + if t.looks > 0 { t.rescore_images as u64 } else { 0 };
+    let rate = match args.rate {
+        Some(0.0) => return Err(usage("--rate: 0 images per second never end")),
+        Some(rate) => rate,
+        None => measure(&device, &config, micro_batch)?,
+    };
+    let train_s = images_seen as f64 / rate;
+    let score_s = generated as f64 * IMAGE_COST / rate;
+    if common.json {
+        say!(
+            "{}",
+            json!({
+                "parameters": parameters.count(),
+                "forward_flop_per_image": cost.forward,
+                "train_flop_per_image": cost.train,
+                "arena_bytes": arena_bytes,
+                "parameter_bytes": parameter_bytes,
+                "micro_batch": micro_batch,
+                "steps": config.steps(),
+                "images": config.data.images,
+                "epochs": t.epochs,
+                "images_seen": images_seen,
+                "images_generated": generated,
+                "images_per_s": rate,
+                "train_hours": train_s / 3600.0,
+                "score_hours": score_s / 3600.0,
+            })
+        );
+        return Ok(());
+    }
+    let gib = |bytes: usize| bytes as f64 / (1u64 << 30) as f64;
+    say!("parameters       {}", parameters.count());
+    say!("forward          {:.2} GFLOP per image", cost.forward as f64 / 1e9);
+    say!("training         {:.2} GFLOP per image", cost.train as f64 / 1e9);
+    say!("arena            {:.3} GiB for micro-batches of {micro_batch}", gib(arena_bytes));
+    say!("parameter memory {:.3} GiB: weights, gradient, two moments, EMA", gib(parameter_bytes));
+    say!("set              {} images", config.data.images);
+    say!("steps            {} of {} images, {} epochs", config.steps(), t.batch, t.epochs);
+    say!("generated        {generated} images for scoring, 35 evaluations each");
+    let whose = if args.rate.is_some() { "given" } else { "measured here" };
+    say!("rate             {rate:.1} training img/s ({whose})");
+    say!("training time    {}", duration(train_s));
+    say!("scoring time     {}", duration(score_s));
+    Ok(())
+}
+
+/// Training images per second of a few small steps on this machine.
+fn measure(device: &Device, config: &RunConfig, micro_batch: usize) -> Result<f64> {
+    let batch = micro_batch.min(8);
+    let m = &config.model;
+    let pixels = (0..batch * m.image_len()).map(|i| (i * 37 % 251) as u8).collect();
+    let labels = (m.label_dim > 0).then(|| (0..batch).map(|i| (i % m.label_dim) as u32).collect());
+    let data = Dataset { resolution: m.resolution, channels: m.image_channels, pixels, labels };
+    let options = TrainerOptions {
+        seed: config.train.seed,
+        batch,
+        micro_batch: batch,
+        shuffle: true,
+        scrub_gradients: false,
+    };
+    let mut trainer = Trainer::new(device, m, options, &data)?;
+    let mut best_s = f64::INFINITY;
+    for step in 0..3 {
+        let started = Instant::now();
+        trainer.step(scalars(config, step), &|| false)?;
+        best_s = best_s.min(started.elapsed().as_secs_f64());
+    }
+    Ok(batch as f64 / best_s)
 }

@@ -1,9 +1,114 @@
-use super::Common;
+//! `emm train`: one run, from a set to scores; the same command resumes.
+
+use super::train_flags::{RunFlags, TrainFlags};
+use super::{Common, say};
+use crate::data::Dataset;
+use crate::error::{Exit, fail};
+use crate::model::Params;
+use crate::run::dir::best;
+use crate::run::progress::duration;
+use crate::run::{Look, Outcome, RunConfig, train};
 use anyhow::Result;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
 
+/// Train a network on a set and score it on the way; the same command resumes
 #[derive(clap::Args, Debug)]
-pub struct Args {}
+#[command(after_help = "Example:\n  \
+    emm train --data digits.zip --run runs/digits --channels 32 --epochs 2k --batch 64")]
+pub struct Args {
+    /// Set to train on, as `emm data import` and `subset` write it
+    #[arg(long, value_name = "S.zip")]
+    data: PathBuf,
+    /// The run's directory [default: a folder of --runs named by the settings]
+    #[arg(long, alias = "outdir", value_name = "DIR")]
+    run: Option<PathBuf>,
+    #[command(flatten)]
+    flags: TrainFlags,
+    #[command(flatten)]
+    options: RunFlags,
+    /// Stop after this many steps of this start, saved; the same command continues
+    #[arg(long, value_name = "K")]
+    stop_after_steps: Option<u64>,
+}
 
-pub fn run(_args: Args, _common: &Common) -> Result<()> {
-    todo!()
+pub fn run(args: Args, common: &Common) -> Result<()> {
+    let device = common.device()?;
+    let mut data = Dataset::open(&args.data)?;
+    let config = args.flags.resolve(common, &mut data)?;
+    let dir = args.run.clone().unwrap_or_else(|| args.options.runs.join(config.id()));
+    let mut options = args.options.options(common);
+    options.stop_after_steps = args.stop_after_steps;
+    let outcome = train(&device, &config, &data, &dir, &options)?;
+    if common.json {
+        say!("{}", as_json(&config, &dir, &outcome));
+    } else {
+        print(&config, &dir, &outcome);
+    }
+    match outcome.finished {
+        true => Ok(()),
+        false => Err(fail(
+            Exit::Suspended,
+            format!(
+                "--run: {}: stopped at step {} of {}, saved; the same command continues",
+                dir.display(),
+                outcome.step,
+                config.steps()
+            ),
+        )),
+    }
+}
+
+fn print(config: &RunConfig, dir: &Path, outcome: &Outcome) {
+    let parameters = Params::new(&config.model).count();
+    say!("run         {}", dir.display());
+    say!("parameters  {parameters}");
+    say!("steps       {} of {}", outcome.step, config.steps());
+    if let Some(l) = best(&outcome.looks) {
+        let looks = outcome.looks.len();
+        say!("best look   {} (highest of {looks} looks)", said(l));
+    }
+    if let Some(l) = &outcome.rescored {
+        say!("rescored    {} with fresh seeds", said(l));
+    }
+    say!("time        {}", duration(outcome.elapsed_s));
+}
+
+fn said(l: &Look) -> String {
+    format!(
+        "{:.2}% memorized, interval [{:.2}, {:.2}], {} of {} images at epoch {}",
+        100.0 * l.ratio,
+        100.0 * l.low,
+        100.0 * l.high,
+        l.memorized,
+        l.images,
+        l.epoch
+    )
+}
+
+fn as_json(config: &RunConfig, dir: &Path, outcome: &Outcome) -> Value {
+    json!({
+        "run": dir.display().to_string(),
+        "finished": outcome.finished,
+        "step": outcome.step,
+        "steps": config.steps(),
+        "epochs": config.train.epochs,
+        "parameters": Params::new(&config.model).count(),
+        "looks": outcome.looks.iter().map(look_json).collect::<Vec<_>>(),
+        "best": best(&outcome.looks).map(look_json),
+        "rescored": outcome.rescored.as_ref().map(look_json),
+        "elapsed_s": outcome.elapsed_s,
+    })
+}
+
+fn look_json(l: &Look) -> Value {
+    json!({
+        "step": l.step,
+        "epoch": l.epoch,
+        "images": l.images,
+        "memorized": l.memorized,
+        "ratio": l.ratio,
+        "interval": [l.low, l.high],
+        "mean_d1": l.mean_d1,
+    })
 }

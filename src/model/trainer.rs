@@ -13,6 +13,7 @@ use crate::ops::precondition::Noisy;
 use crate::ops::prepare_batch::{Batch, Position, Source, prepare_batch};
 use crate::tape::{Memory, Mode, Plan, Tape, Value};
 use anyhow::Result;
+use std::time::Instant;
 
 /// What varies from step to step, computed in float64 by the caller's schedules.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -242,6 +243,25 @@ impl<'d> Trainer<'d> {
             loss = r.losses(&self.memory).iter().fold(loss, |sum, l| sum + l);
         }
         Some(loss / self.options.batch as f64)
+    }
+
+    /// Seconds of each launch of the first recording, `repeats` times over.
+    pub fn profile(&mut self, repeats: usize) -> Vec<(&'static str, Vec<f64>)> {
+        let mut times: Vec<(&'static str, Vec<f64>)> = Vec::new();
+        let plan = &self.recordings[0].plan;
+        for _ in 0..repeats {
+            let (device, grads) = (&self.device, self.grads.as_mut_slice());
+            let args = StepArgs::default();
+            plan.run_each(device, &mut self.memory, &self.weights, grads, args, |i, launch, b| {
+                let start = Instant::now();
+                (launch.run)(b);
+                if i == times.len() {
+                    times.push((launch.name, Vec::new()));
+                }
+                times[i].1.push(start.elapsed().as_secs_f64());
+            });
+        }
+        times
     }
 
     /// The flat gradient of the last step, master order.

@@ -172,11 +172,7 @@ pub(crate) mod tests {
                 rescore_images: 0,
                 numerics: NUMERICS,
             },
-            data: DataId {
-                images: 100,
-                sha256_pixels: "a".into(),
-                sha256_labels: "none".into(),
-            },
+            data: DataId { images: 100, sha256_pixels: "a".into(), sha256_labels: "none".into() },
         }
     }
 

@@ -232,7 +232,9 @@ fn read_csv(path: &Path) -> Result<Vec<Look>> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(e).or_exit(Exit::Other, || format!("{}: cannot read", path.display())),
+        Err(e) => {
+            return Err(e).or_exit(Exit::Other, || format!("{}: cannot read", path.display()));
+        }
     };
     let broken = |line: &str| data(format!("{}: not a row of scores: {line:?}", path.display()));
     let mut lines = text.lines();

@@ -1,5 +1,6 @@
 //! One run: its resolved configuration, its directory, the training loop with scoring, resume.
 
+pub mod bench;
 pub mod config;
 pub mod dir;
 pub mod progress;

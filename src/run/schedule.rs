@@ -30,7 +30,8 @@ fn ema_beta(rate: Option<f64>, batch: f64, images: f64, seen: f64) -> f64 {
     if halflife == 0.0 {
         return 0.0;
     }
-    let decay = |images_per_step: f64| 0.5f64.powf(images_per_step * images / (50_000.0 * halflife));
+    let decay =
+        |images_per_step: f64| 0.5f64.powf(images_per_step * images / (50_000.0 * halflife));
     match rate {
         None => decay(512.0),
         Some(r) => r / 0.5f64.powf(batch / 500_000.0) * decay(batch),

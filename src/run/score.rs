@@ -5,7 +5,6 @@ use crate::device::Device;
 use crate::error::{Exit, fail};
 use crate::files::write_atomic;
 use crate::memorization::{Nearest, References, Score, Threshold};
-use crate::model::denoiser::sigma_range;
 use crate::model::{Denoiser, SavedModel};
 use crate::rng::uniform_label;
 use crate::sampler::{Denoise, HeunOptions, Start, quantise, sample_each};
@@ -46,7 +45,7 @@ impl Denoise for Network<'_> {
     }
 
     fn sigma_range(&self) -> (f64, f64) {
-        sigma_range(self.denoiser.config().precond)
+        self.denoiser.config().precond.sigma_range()
     }
 
     fn denoise(&mut self, x: &[f32], sigma: &[f64], labels: &[u32], out: &mut [f32]) -> Result<()> {

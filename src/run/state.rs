@@ -2,10 +2,13 @@
 
 use super::RunConfig;
 use crate::error::{Exit, data, fail};
-use crate::model::checkpoint::{freqs_tensor, read_flat, read_freqs, refuse_unexpected, write_flats};
-use crate::model::Trainer;
+use crate::model::checkpoint::{
+    freqs_tensor, read_flat, read_freqs, refuse_unexpected, write_flats,
+};
 use crate::model::tensor_file::TensorFile;
+use crate::model::{SavedModel, Trainer};
 use anyhow::Result;
+use serde_json::{Value, json};
 use std::path::Path;
 
 const PREFIXES: [&str; 4] = ["weights.", "adam_m.", "adam_v.", "ema."];
@@ -53,6 +56,29 @@ pub fn load(path: &Path, config: &RunConfig, trainer: &mut Trainer) -> Result<Op
     trainer.freqs = read_freqs(&file, &config.model)?;
     (trainer.weights, trainer.adam_m, trainer.adam_v, trainer.ema) = (weights, adam_m, adam_v, ema);
     Ok(Some(step))
+}
+
+/// The `emm.run` entry of a model file: seed, step and configuration.
+pub fn run_note(config: &RunConfig, step: u64) -> Value {
+    // The micro-batch changes no number, so it must change no byte.
+    let mut config = config.clone();
+    config.train.micro_batch = 0;
+    json!({"seed": config.train.seed, "step": step, "config": config})
+}
+
+/// The EMA's weights of a stored state, or the live ones, as a model.
+///
+/// # Errors
+/// Data (exit 3) that name the file and the tensor.
+pub fn model_of(path: &Path, config: &RunConfig, live: bool) -> Result<SavedModel> {
+    let file = TensorFile::open(path)?;
+    let step = step_of(path, &file)?;
+    Ok(SavedModel {
+        config: config.model.clone(),
+        weights: read_flat(&file, &config.model, PREFIXES[if live { 0 } else { 3 }])?,
+        freqs: read_freqs(&file, &config.model)?,
+        run: Some(run_note(config, step)),
+    })
 }
 
 fn step_of(path: &Path, file: &TensorFile) -> Result<u64> {

@@ -10,6 +10,7 @@ use super::score::{
     Network, RESCORE_SEED, generate_and_search, load_partial, look_of, save_partial,
 };
 use super::signal::{install, stop_asked};
+use super::state::run_note;
 use super::stats::Stats;
 use super::{Order, RunConfig, schedule, state};
 use crate::data::Dataset;
@@ -19,7 +20,6 @@ use crate::memorization::References;
 use crate::model::trainer::TrainerOptions;
 use crate::model::{SavedModel, Trainer};
 use anyhow::Result;
-use serde_json::json;
 use std::path::Path;
 use std::time::Instant;
 
@@ -99,7 +99,9 @@ pub fn train(
     }
     let config = run_dir.settle(&asked)?;
     if data.len() < 2 && !config.look_steps().is_empty() {
-        return Err(usage("--data: holds 1 image; nearest and second nearest need 2 (or --looks 0)"));
+        return Err(usage(
+            "--data: holds 1 image; nearest and second nearest need 2 (or --looks 0)",
+        ));
     }
     if let Some(outcome) = finished(&run_dir, &config, started)? {
         return Ok(outcome);
@@ -108,7 +110,7 @@ pub fn train(
 }
 
 /// Images that a step's sums are cut into chunks of; a few chunks keep every core busy.
-fn auto_micro_batch(config: &RunConfig) -> usize {
+pub fn auto_micro_batch(config: &RunConfig) -> usize {
     config.train.batch.min(32)
 }
 
@@ -133,7 +135,7 @@ struct Run<'a> {
     _lock: Lock,
     options: &'a RunOptions,
     references: Option<References>,
-    trainer: Trainer,
+    trainer: Trainer<'a>,
     /// Steps done, steps of this start, and the step of the state on disk.
     step: u64,
     steps_here: u64,
@@ -151,7 +153,7 @@ impl<'a> Run<'a> {
     fn start(
         device: &'a Device,
         config: RunConfig,
-        data: &Dataset,
+        data: &'a Dataset,
         dir: RunDir,
         lock: Lock,
         options: &'a RunOptions,
@@ -395,15 +397,11 @@ impl<'a> Run<'a> {
     }
 
     fn snapshot(&self) -> SavedModel {
-        // The micro-batch changes no number, so it must change no byte.
-        let mut config = self.config.clone();
-        config.train.micro_batch = 0;
-        let run = json!({"seed": config.train.seed, "step": self.step, "config": config});
         SavedModel {
             config: self.config.model.clone(),
             weights: self.trainer.ema.clone(),
             freqs: self.trainer.freqs.clone(),
-            run: Some(run),
+            run: Some(run_note(&self.config, self.step)),
         }
     }
 

@@ -1,1 +1,3 @@
-//! study
+//! What the paper does over many runs: the settings of its experiments.
+
+pub mod presets;

@@ -1,0 +1,343 @@
+//! The flags that say what to train: shared by `train`, `plan` and `find`.
+
+use super::Common;
+use super::numbers::{amount, count, switch};
+use crate::data::Dataset;
+use crate::error::usage;
+use crate::model::{Arch, Embedding, ModelConfig, Precond};
+use crate::run::config::NUMERICS;
+use crate::run::{DataId, Order, Precision, RunConfig, RunOptions, SaveEvery, TrainConfig};
+use crate::study::presets::{DEFAULT, PRESETS, preset};
+use anyhow::Result;
+
+/// Epochs of 50,000 images in a million: `--duration` is counted so.
+const EPOCHS_PER_MIMG: f64 = 20.0;
+
+/// What images a network is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    pub images: usize,
+    pub resolution: usize,
+    pub channels: usize,
+    pub label_dim: usize,
+}
+
+impl Shape {
+    pub fn of(data: &Dataset) -> Self {
+        Shape {
+            images: data.len(),
+            resolution: data.resolution,
+            channels: data.channels,
+            label_dim: data.label_dim(),
+        }
+    }
+}
+
+#[derive(clap::Args, Debug, Clone)]
+#[command(next_help_heading = "Training")]
+pub struct TrainFlags {
+    /// Settings of one of the paper's experiments; flags beside it win
+    #[arg(long, value_name = "NAME", value_parser = PRESETS.map(|p| p.name).to_vec())]
+    pub preset: Option<String>,
+    /// Network family [default: ddpmpp]
+    #[arg(long, value_enum)]
+    pub arch: Option<Arch>,
+    /// Preconditioning, noise levels and loss weight [default: vp for ddpmpp, ve for ncsnpp]
+    #[arg(long, value_enum)]
+    pub precond: Option<Precond>,
+    /// Train on the set's labels (true|false|1|0) [default: false]
+    #[arg(long, value_name = "BOOL", value_parser = switch, num_args = 0..=1, default_missing_value = "true")]
+    pub cond: Option<bool>,
+    /// Width of the network [default: 128]
+    #[arg(long, alias = "num-channels", value_name = "C", value_parser = count)]
+    pub channels: Option<usize>,
+    /// Width of each level over --channels, finest first
+    #[arg(long, value_name = "M,M,...", value_delimiter = ',', default_value = "2,2,2")]
+    pub mult: Vec<usize>,
+    /// Residual blocks per level [default: 2]
+    #[arg(long, alias = "num-blocks", value_name = "N", value_parser = count)]
+    pub blocks: Option<usize>,
+    /// Resolutions with attention: auto is half the images' resolution
+    #[arg(long, value_name = "auto|none|R,R,...", default_value = "auto")]
+    pub attn: String,
+    /// Noise embedding: auto is positional for ddpmpp, fourier for ncsnpp
+    #[arg(long, value_name = "auto|positional|fourier", default_value = "auto")]
+    pub embed: String,
+    /// One 0 or 1 per skip connection in encoder order, blocks + 1 per level [default: all 1]
+    #[arg(long, alias = "skip-connections", value_name = "1,0,...", value_delimiter = ',')]
+    pub skips: Option<Vec<u8>>,
+    /// Dropout probability
+    #[arg(long, value_name = "P", default_value_t = 0.13, allow_negative_numbers = true)]
+    pub dropout: f64,
+
+    /// Length of training [default: 40k]
+    #[arg(long, value_name = "EPOCHS", value_parser = amount)]
+    pub epochs: Option<f64>,
+    /// Length in millions of images at 50,000 images: 20 epochs each
+    #[arg(long, value_name = "MIMG", value_parser = amount, conflicts_with = "epochs")]
+    pub duration: Option<f64>,
+    /// Images per optimizer step
+    #[arg(long, value_name = "IMAGES", value_parser = count, default_value = "512")]
+    pub batch: usize,
+    /// Images computed at a time: less memory, the same numbers
+    #[arg(long, value_name = "auto|IMAGES", default_value = "auto")]
+    pub micro_batch: String,
+    /// Learning rate after its ramp of 200 epochs [default: 2e-4]
+    #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
+    pub lr: Option<f64>,
+    /// L2 weight decay, added to the gradient
+    #[arg(long, value_name = "W", default_value_t = 0.0, allow_negative_numbers = true)]
+    pub weight_decay: f64,
+    /// EMA rate per step, in place of the half-life rule [default: half-life of 10 epochs]
+    #[arg(long, value_name = "R", allow_negative_numbers = true)]
+    pub ema_rate: Option<f64>,
+    /// auto is fp32 on the CPU
+    #[arg(long, value_name = "auto|bf16|tf32|fp32", default_value = "auto")]
+    pub precision: String,
+    /// A new shuffle each epoch, or one for ever as the reference does [default: shuffle]
+    #[arg(long, value_enum)]
+    pub order: Option<Order>,
+    /// Replace non-finite gradients as the reference does, instead of stopping
+    #[arg(long)]
+    pub scrub_gradients: bool,
+
+    /// Evenly spaced scorings during training [default: 20]
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub looks: Option<usize>,
+    /// Generated images per look [default: 1000]
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub score_images: Option<usize>,
+    /// Fresh images that score the best look again; 0 for never [default: 10000]
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub rescore_images: Option<usize>,
+}
+
+impl TrainFlags {
+    /// The run that these flags ask for on this set, and the set as that run sees it: an unconditional run
+    /// does not look at labels.
+    ///
+    /// # Errors
+    /// Usage errors that begin with the flag.
+    pub fn resolve(&self, common: &Common, data: &mut Dataset) -> Result<RunConfig> {
+        if self.cond != Some(true) {
+            data.labels = None;
+        }
+        let shape = Shape::of(data);
+        let config = self.resolve_shape(common, shape)?;
+        Ok(RunConfig { data: DataId::of(data), ..config })
+    }
+
+    /// The run that these flags ask for on images of this shape, with an unnamed set.
+    pub fn resolve_shape(&self, common: &Common, shape: Shape) -> Result<RunConfig> {
+        let config = RunConfig {
+            model: self.model(shape)?,
+            train: self.train(common)?,
+            data: DataId {
+                images: shape.images,
+                sha256_pixels: String::new(),
+                sha256_labels: String::new(),
+            },
+        };
+        if shape.images == 0 {
+            return Err(usage("--data: holds no images"));
+        }
+        if config.steps() > 1 << 31 {
+            return Err(usage(format!("--epochs: {} steps are more than 2^31", config.steps())));
+        }
+        Ok(config)
+    }
+
+    fn base(&self) -> crate::study::presets::Preset {
+        let named = self.preset.as_deref().and_then(preset);
+        let mut base = *named.unwrap_or(&DEFAULT);
+        if let Some(arch) = self.arch
+            && arch != base.arch
+        {
+            base.arch = arch;
+            base.precond = if arch == Arch::NcsnPP { Precond::Ve } else { Precond::Vp };
+        }
+        base
+    }
+
+    fn model(&self, shape: Shape) -> Result<ModelConfig> {
+        let base = self.base();
+        let conditional = self.cond == Some(true);
+        if conditional && shape.label_dim == 0 {
+            return Err(usage("--cond: the set has no labels"));
+        }
+        let fourier_by_default = base.arch == Arch::NcsnPP;
+        let embedding = match self.embed.as_str() {
+            "auto" if fourier_by_default => Embedding::Fourier,
+            "auto" | "positional" => Embedding::Positional,
+            "fourier" => Embedding::Fourier,
+            e => {
+                return Err(usage(format!("--embed: {e:?} is none of auto, positional, fourier")));
+            }
+        };
+        let mut model = ModelConfig {
+            arch: base.arch,
+            precond: self.precond.unwrap_or(base.precond),
+            resolution: shape.resolution,
+            image_channels: shape.channels,
+            label_dim: if conditional { shape.label_dim } else { 0 },
+            model_channels: self.channels.unwrap_or(128),
+            channel_mult: self.mult.clone(),
+            num_blocks: self.blocks.unwrap_or(base.num_blocks),
+            attn_resolutions: self.attention(shape.resolution)?,
+            embedding,
+            skip_connections: Vec::new(),
+            dropout: self.dropout,
+        };
+        // Sizes beyond any network, before anything is counted with them.
+        if model.num_blocks > 1024 {
+            return Err(usage(format!("--blocks: {} is over 1024", model.num_blocks)));
+        }
+        if model.levels() > 16 || model.channel_mult.iter().any(|&m| m > 64) {
+            return Err(usage(format!(
+                "--mult: {:?} must be at most 16 factors of at most 64",
+                model.channel_mult
+            )));
+        }
+        model.skip_connections = self.skips.clone().unwrap_or_else(|| vec![1; model.num_skips()]);
+        model.check()?;
+        Ok(model)
+    }
+
+    fn attention(&self, resolution: usize) -> Result<Vec<usize>> {
+        match self.attn.as_str() {
+            "auto" if self.mult.len() < 2 => Ok(Vec::new()),
+            "auto" => Ok(vec![resolution / 2]),
+            "none" => Ok(Vec::new()),
+            list => {
+                let wrong = |part: &str| {
+                    usage(format!("--attn: {part:?} is none of auto, none, a resolution"))
+                };
+                let all: Result<Vec<usize>> =
+                    list.split(',').map(|p| p.trim().parse().map_err(|_| wrong(p))).collect();
+                let mut all = all?;
+                all.sort_unstable_by(|a, b| b.cmp(a));
+                all.dedup();
+                Ok(all)
+            }
+        }
+    }
+
+    fn train(&self, common: &Common) -> Result<TrainConfig> {
+        let base = self.base();
+        let epochs =
+            self.duration.map(|d| d * EPOCHS_PER_MIMG).or(self.epochs).unwrap_or(base.epochs);
+        if epochs == 0.0 {
+            return Err(usage("--epochs: 0, at least a part of one is needed"));
+        }
+        if self.batch == 0 {
+            return Err(usage("--batch: 0 images, at least 1 is needed"));
+        }
+        if self.batch > 1 << 20 {
+            return Err(usage(format!("--batch: {} images are over 2^20", self.batch)));
+        }
+        let micro_batch = match self.micro_batch.as_str() {
+            "auto" => 0,
+            text => match count(text) {
+                Ok(n) if (1..=self.batch).contains(&n) => n,
+                _ => {
+                    return Err(usage(format!(
+                        "--micro-batch: {text} is neither auto nor 1..{} (--batch)",
+                        self.batch
+                    )));
+                }
+            },
+        };
+        let lr = self.lr.unwrap_or(base.lr);
+        for (flag, value) in [("--lr", lr), ("--weight-decay", self.weight_decay)] {
+            if !value.is_finite() || value < 0.0 {
+                return Err(usage(format!("{flag}: {value} is not a finite number ≥ 0")));
+            }
+        }
+        if let Some(r) = self.ema_rate
+            && !(0.0..1.0).contains(&r)
+        {
+            return Err(usage(format!("--ema-rate: {r} is outside [0, 1)")));
+        }
+        let looks = self.looks.unwrap_or(base.looks);
+        if looks > 1_000_000 {
+            return Err(usage(format!("--looks: {looks} are over a million")));
+        }
+        let score_images = self.score_images.unwrap_or(base.score_images);
+        if score_images == 0 {
+            return Err(usage("--score-images: 0; to train without scoring give --looks 0"));
+        }
+        Ok(TrainConfig {
+            seed: common.seed,
+            epochs,
+            batch: self.batch,
+            micro_batch,
+            lr,
+            weight_decay: self.weight_decay,
+            ema_rate: self.ema_rate,
+            precision: self.precision()?,
+            order: self.order.unwrap_or(base.order),
+            scrub_gradients: self.scrub_gradients,
+            looks,
+            score_images,
+            rescore_images: self.rescore_images.unwrap_or(base.rescore_images),
+            numerics: NUMERICS,
+        })
+    }
+
+    fn precision(&self) -> Result<Precision> {
+        match self.precision.as_str() {
+            "auto" | "fp32" => Ok(Precision::Fp32),
+            p @ ("bf16" | "tf32") => Err(usage(format!(
+                "--precision: {p} is for CUDA devices, the CPU device computes fp32"
+            ))),
+            p => Err(usage(format!("--precision: {p:?} is none of auto, bf16, tf32, fp32"))),
+        }
+    }
+}
+
+/// Which snapshots stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Keep {
+    /// Of the best look and of the last.
+    #[value(name = "best,last")]
+    BestLast,
+    All,
+}
+
+/// Flags of a run that do not change its numbers.
+#[derive(clap::Args, Debug, Clone)]
+#[command(next_help_heading = "Run")]
+pub struct RunFlags {
+    /// Snapshots that stay
+    #[arg(long, value_enum, default_value = "best,last")]
+    pub keep: Keep,
+    /// How often the state is saved: after steps, or seconds with an s
+    #[arg(long, value_name = "STEPS|30s", default_value = "30s", value_parser = save_every)]
+    pub save_every: SaveEvery,
+    /// Folder of runs named by what determines their numbers
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    pub runs: std::path::PathBuf,
+}
+
+impl RunFlags {
+    pub fn options(&self, common: &Common) -> RunOptions {
+        RunOptions {
+            keep_all_snapshots: self.keep == Keep::All,
+            save_every: self.save_every,
+            stop_after_steps: None,
+            quiet: common.quiet,
+        }
+    }
+}
+
+fn save_every(text: &str) -> Result<SaveEvery, String> {
+    let wrong = || format!("{text:?} is neither a number of steps nor seconds such as 30s");
+    let parsed = match text.strip_suffix('s') {
+        Some(seconds) => SaveEvery::Seconds(amount(seconds).map_err(|_| wrong())?),
+        None => SaveEvery::Steps(count(text).map_err(|_| wrong())? as u64),
+    };
+    match parsed {
+        SaveEvery::Steps(0) => Err(wrong()),
+        other => Ok(other),
+    }
+}
