@@ -14,3 +14,4 @@ mod run;
 mod sampler;
 #[allow(dead_code)]
 mod support;
+mod tape;
