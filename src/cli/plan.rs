@@ -122,6 +122,6 @@ fn measure(device: &Device, config: &RunConfig, micro_batch: usize) -> Result<f6
     let seed = config.train.seed;
     let options =
         TrainerOptions { seed, batch, micro_batch: batch, shuffle: true, scrub_gradients: false };
-    let times = bench::step(device, &config.model, options, 3, false)?;
+    let times = bench::step(device, &config.model, options, 1, false)?;
     Ok(batch as f64 / bench::median(&times.step_s))
 }
