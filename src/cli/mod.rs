@@ -111,8 +111,7 @@ enum Command {
 /// Runs the program and returns its exit code.
 pub fn main() -> i32 {
     if let Err(e) = foreign::refuse(&std::env::args_os().collect::<Vec<_>>()) {
-        eprintln!("emm: {e:#}");
-        return exit_code(&e);
+        return tell(&e);
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -139,9 +138,14 @@ pub fn main() -> i32 {
     };
     match result {
         Ok(()) => 0,
-        Err(e) => {
-            eprintln!("emm: {e:#}");
-            exit_code(&e)
-        }
+        Err(e) => tell(&e),
     }
+}
+
+/// Prints the one line of an error, whatever bytes a file's name or contents put into it; the exit code.
+fn tell(e: &anyhow::Error) -> i32 {
+    use std::io::Write as _;
+    let line: String = format!("{e:#}").replace(char::is_control, " ");
+    let _ = writeln!(std::io::stderr(), "emm: {line}");
+    exit_code(e)
 }
