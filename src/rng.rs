@@ -151,7 +151,7 @@ fn sin_cos_turns(y: f32) -> (f32, f32) {
 /// The label of the generated image with this seed, uniform in 0..label_dim (0 where there are no labels).
 pub fn uniform_label(seed: u64, label_dim: u32) -> u32 {
     let word = philox([0, 0, 0, tag(Stream::Label, 0)], seed)[0];
-    (word as u64 * label_dim as u64 >> 32) as u32
+    ((word as u64 * label_dim as u64) >> 32) as u32
 }
 
 /// Where position `i` of `0..n` goes in the shuffle of this epoch: a bijection of `0..n` keyed by (key, epoch).

@@ -12,3 +12,4 @@ mod run;
 mod sampler;
 #[allow(dead_code)]
 mod support;
+mod tape;

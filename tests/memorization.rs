@@ -1,6 +1,7 @@
 //! Exact nearest neighbours, the criterion, its interval, and the effective model memorization.
 
-use crate::support::Golden;
+use crate::support::{Golden, emm as run};
+use emm::data::{Dataset, npy};
 use emm::device::{Cpu, Device};
 use emm::memorization::{
     Nearest, Next, References, Score, Side, Threshold, emm_of, next_size, wilson,
@@ -204,4 +205,113 @@ fn the_search_ends_on_tiny_sizes() {
     let (sizes, end) = search(1, 4, |n| if n < 2.0 { 1.0 } else { 0.0 });
     assert_eq!(sizes, [1, 2]);
     assert!(matches!(end, Next::Done(_)));
+}
+
+/// A folder with `train.zip` (the first 20 digits) and `samples.npz`: two copies, one of them with a pixel
+/// changed, and a mixture of two digits.
+fn scene() -> (tempfile::TempDir, impl Fn(&str) -> String) {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().to_path_buf();
+    let at = move |name: &str| root.join(name).display().to_string();
+    let mut digits = Dataset::digits();
+    digits.pixels.truncate(20 * 64);
+    digits.labels.as_mut().unwrap().truncate(20);
+    digits.save(at("train.zip").as_ref(), false).unwrap();
+    let mut samples = [digits.image(3), digits.image(7)].concat();
+    samples[70] ^= 1;
+    samples.extend(digits.image(1).iter().zip(digits.image(2)).map(|(a, b)| a / 2 + b / 2));
+    let samples = npy::Array::new(&[3, 8, 8, 1], samples);
+    npy::write_npz(at("samples.npz").as_ref(), false, &[("images", samples)]).unwrap();
+    (dir, at)
+}
+
+#[test]
+fn score_prints_the_fixed_keys_and_writes_its_files() {
+    let (_dir, at) = scene();
+    let (train, samples) = (at("train.zip"), at("samples.npz"));
+    let (sheet, pairs, csv) = (at("sheet.png"), at("pairs.npz"), at("copies.csv"));
+    let args = ["score", "--samples", &samples, "--reference", &train, "--json"];
+    let files = ["--sheet", &sheet, "--pairs", &pairs, "--per-image", &csv];
+    let json = run(args.iter().chain(&files)).json();
+    let [low, high] = wilson(2, 3);
+    assert_eq!(json["images"], 3);
+    assert_eq!(json["memorized"], 2);
+    assert_eq!(json["ratio"], 2.0 / 3.0);
+    assert_eq!(json["interval"], serde_json::json!([low, high]));
+    assert_eq!(json["duplicate_ties"], 0);
+    assert_eq!(json["reference_images"], 20);
+    assert_eq!(json.as_object().unwrap().len(), 7);
+
+    let arrays = npy::read_npz(pairs.as_ref()).unwrap();
+    let get = |name: &str| {
+        let array = arrays.iter().find(|a| a.0 == name).unwrap().1.clone();
+        array.of::<i64>(name).unwrap()
+    };
+    let ((shape, index), (_, squared)) = (get("index"), get("squared"));
+    assert_eq!(shape, [3, 2]);
+    assert_eq!((index[0], index[2]), (3, 7));
+    assert_eq!((squared[0], squared[2]), (0, 1));
+    let mean = (0.0 + (1.0f64 / 64.0).sqrt() + (squared[4] as f64 / 64.0).sqrt()) / 3.0;
+    assert!((json["mean_d1"].as_f64().unwrap() - mean).abs() < 1e-12);
+    let copies = std::fs::read_to_string(&csv).unwrap();
+    let want: String = (0..20).map(|i| format!("{i},{}\n", (i == 3 || i == 7) as u8)).collect();
+    assert_eq!(copies, format!("image,copies\n{want}"));
+    emm::data::Image::decode(&std::fs::read(&sheet).unwrap(), false, "sheet").unwrap();
+
+    // Existing outputs are refused, and none of them is touched.
+    run(args.iter().chain(&files)).refused(2, &sheet, "--force");
+    run(args.iter().chain(&files).chain(&["--force"])).json();
+    let text = run(&args[..5]).ok();
+    assert!(text.starts_with("2 of 3 samples copy one of 20 training images: 66.67%\n"), "{text}");
+    // A stricter threshold: the changed copy is 1/d2 away from its image.
+    let strict = run(args.iter().chain(&["--threshold", "0.0001"])).json();
+    assert_eq!(strict["memorized"], 1);
+}
+
+#[test]
+fn score_counts_duplicated_training_images_apart() {
+    let (_dir, at) = scene();
+    let mut twice = Dataset::open(at("train.zip").as_ref()).unwrap();
+    let first = twice.image(3).to_vec();
+    twice.pixels.extend(first);
+    twice.labels.as_mut().unwrap().push(3);
+    twice.save(at("twice.zip").as_ref(), false).unwrap();
+    let (samples, twice) = (at("samples.npz"), at("twice.zip"));
+    let json = run(["score", "--samples", &samples, "--reference", &twice, "--json"]).json();
+    assert_eq!((json["memorized"].as_u64(), json["duplicate_ties"].as_u64()), (Some(1), Some(1)));
+}
+
+#[test]
+fn score_refuses_what_it_cannot_compare() {
+    let (_dir, at) = scene();
+    let score = |samples: &str, reference: &str, more: &[&str]| {
+        let args = ["score", "--samples", samples, "--reference", reference, "--json"];
+        run(args.iter().chain(more))
+    };
+    let (train, samples) = (at("train.zip"), at("samples.npz"));
+    for bad in ["0", "1", "2/1", "x", "1/0"] {
+        score(&samples, &train, &["--threshold", bad]).refused(2, "--threshold: ", bad);
+    }
+    score(&samples, &train, &["--sheet", "s.jpg"]).refused(2, "--sheet: ", "s.jpg");
+    let missing = at("missing.npz");
+    score(&missing, &train, &[]).refused(3, &missing, "");
+    score(&samples, &missing, &[]).refused(3, &missing, "");
+    // Floats, another shape, no samples, one training image.
+    let write = |name: &str, array| {
+        npy::write_npz(at(name).as_ref(), false, &[("images", array)]).unwrap();
+        at(name)
+    };
+    let floats = write("floats.npz", npy::Array::new(&[1, 8, 8, 1], vec![0.5f32; 64]));
+    score(&floats, &train, &[]).refused(3, &floats, "<f4");
+    let rgb = write("rgb.npz", npy::Array::new(&[1, 8, 8, 3], vec![5u8; 192]));
+    score(&rgb, &train, &[]).refused(3, &rgb, "8x8 pixels and 1 channels as in");
+    let large = write("large.npz", npy::Array::new(&[1, 16, 16, 1], vec![5u8; 256]));
+    score(&large, &train, &[]).refused(3, &large, "16x16 pixels");
+    let none = write("none.npz", npy::Array::new(&[0, 8, 8, 1], Vec::<u8>::new()));
+    score(&none, &train, &[]).refused(3, &none, "");
+    let mut one = Dataset::open(train.as_ref()).unwrap();
+    one.pixels.truncate(64);
+    one.labels.as_mut().unwrap().truncate(1);
+    one.save(at("one.zip").as_ref(), false).unwrap();
+    score(&samples, &at("one.zip"), &[]).refused(3, &at("one.zip"), "two training images");
 }

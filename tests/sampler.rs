@@ -1,8 +1,8 @@
 //! Random numbers, the Heun sampler and the closed-form optimum.
 
-use crate::support::Golden;
+use crate::support::{Golden, emm as run};
 use anyhow::Result;
-use emm::data::Dataset;
+use emm::data::{Dataset, Image, npy};
 use emm::device::{Cpu, Device};
 use emm::error::exit_code;
 use emm::memorization::{References, Score, Threshold};
@@ -363,4 +363,143 @@ fn the_optimum_memorizes_everything() {
         let copied: std::collections::HashSet<u32> = found.iter().map(|n| n.index[0]).collect();
         assert!(copied.len() > data.len() / 2, "{name}: only {} images copied", copied.len());
     }
+}
+
+/// A folder with `train.zip`, the first 50 digits.
+fn scene() -> (tempfile::TempDir, impl Fn(&str) -> String) {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().to_path_buf();
+    let at = move |name: &str| root.join(name).display().to_string();
+    digits(50).save(at("train.zip").as_ref(), false).unwrap();
+    (dir, at)
+}
+
+#[test]
+fn optimal_writes_the_same_samples_in_five_forms() {
+    let (_dir, at) = scene();
+    let train = at("train.zip");
+    let optimal = |out: &str, more: &[&str]| {
+        let args = ["optimal", "--data", &train, "--seeds", "3,0-1,12", "--json", "--out", out];
+        run(args.iter().chain(more))
+    };
+    for name in ["folder", "s.zip", "s.npz", "s.png", "s.npy"] {
+        let json = optimal(&at(name), &[]).json();
+        assert_eq!(json["images"], 4);
+        optimal(&at(name), &[]).refused(2, &at(name), "--force");
+        optimal(&at(name), &["--force", "--threads", "1"]).json();
+    }
+    let (shape, floats) = npy::read_f32(at("s.npy").as_ref()).unwrap();
+    assert_eq!(shape, [4, 1, 8, 8]);
+    let pixels: Vec<u8> = floats.into_iter().map(sampler::quantise).collect();
+    // npz keeps the order asked for; folders and zips that of the names.
+    let arrays = npy::read_npz(at("s.npz").as_ref()).unwrap();
+    assert_eq!(arrays[0].1, npy::Array::new(&[4, 8, 8, 1], pixels.clone()));
+    let zip = Dataset::open(at("s.zip").as_ref()).unwrap();
+    assert_eq!(zip.labels, None);
+    for (place, (seed, by_name)) in [(3, 2), (0, 0), (1, 1), (12, 3)].into_iter().enumerate() {
+        let image = &pixels[place * 64..][..64];
+        assert_eq!(zip.image(by_name), image, "seed {seed}");
+        let png = std::fs::read(format!("{}/{seed:08}.png", at("folder"))).unwrap();
+        assert_eq!(Image::decode(&png, false, "png").unwrap().pixels, image, "seed {seed}");
+    }
+    // All are copies, by every form that can be scored.
+    for name in ["folder", "s.zip", "s.npz"] {
+        let json = run(["score", "--samples", &at(name), "--reference", &train, "--json"]).json();
+        assert_eq!(json["memorized"], 4, "{name}");
+    }
+}
+
+#[test]
+fn optimal_samples_one_class() {
+    let (_dir, at) = scene();
+    let (train, out) = (at("train.zip"), at("sevens.npz"));
+    let args = ["optimal", "--data", &train, "--out", &out, "--json", "--seeds", "0-19"];
+    run(args.iter().chain(&["--class", "7"])).json();
+    let data = digits(50);
+    let arrays = npy::read_npz(out.as_ref()).unwrap();
+    let (_, pixels) = arrays[0].1.clone().of::<u8>("images").unwrap();
+    let (_, labels) = arrays[1].1.clone().of::<i64>("labels").unwrap();
+    assert_eq!(labels, [7; 20]);
+    for n in References::new(&data.pixels, 64).nearest(&pixels, &cpu(1)) {
+        assert_eq!(data.labels.as_ref().unwrap()[n.index[0] as usize], 7);
+    }
+    run(args.iter().chain(&["--force", "--class", "10"])).refused(2, "--class: ", "10");
+}
+
+#[test]
+fn optimal_denoises_npy_files() {
+    let g = Golden::open("score/optimal_rgb.safetensors");
+    let (_dir, at) = scene();
+    let data = Dataset { resolution: 8, channels: 3, pixels: g.u8("images"), labels: None };
+    data.save(at("rgb.zip").as_ref(), false).unwrap();
+    let planes = |packed: Vec<f64>| -> Vec<f64> {
+        let at = |k: usize| (k / 192 * 64 + k % 64) * 3 + k / 64 % 3;
+        (0..packed.len()).map(|k| packed[at(k)]).collect()
+    };
+    let keep: Vec<usize> = (0..72).filter(|i| g.i64("class")[*i] < 0).collect();
+    let rows = |v: Vec<f64>| -> Vec<f64> {
+        keep.iter().flat_map(|&i| v[i * 192..][..192].to_vec()).collect()
+    };
+    let x = planes(rows(g.f32("x").into_iter().map(f64::from).collect()));
+    let x: Vec<f32> = x.into_iter().map(|v| v as f32).collect();
+    let sigma: Vec<f32> = keep.iter().map(|&i| g.f64("sigma")[i] as f32).collect();
+    let n = keep.len();
+    npy::write(at("x.npy").as_ref(), false, &[n, 3, 8, 8], &x).unwrap();
+    npy::write(at("sigma.npy").as_ref(), false, &[n], &sigma).unwrap();
+    let (rgb, x, sigma, out) = (at("rgb.zip"), at("x.npy"), at("sigma.npy"), at("out.npy"));
+    let args = |images: &str, sigmas: &str, out: &str| {
+        let args = ["optimal", "--data", &rgb, "--images", images, "--sigmas", sigmas];
+        run(args.iter().chain(&["--out", out]))
+    };
+    args(&x, &sigma, &out).ok();
+    let (shape, got) = npy::read_f32(out.as_ref()).unwrap();
+    assert_eq!(shape, [n, 3, 8, 8]);
+    // The file's noise levels are float32: their rounding is all that separates it from float64.
+    assert_close(&got, &planes(rows(g.f64("denoised"))), 1e-5, "denoised");
+
+    args(&x, &sigma, &at("out.zip")).refused(2, "--out: ", ".npy");
+    args(&sigma, &sigma, &at("b.npy")).refused(3, &sigma, "expected shape [S, 3, 8, 8]");
+    npy::write(at("zero.npy").as_ref(), false, &[n], &vec![0.0f32; n]).unwrap();
+    args(&x, &at("zero.npy"), &at("b.npy")).refused(3, &at("zero.npy"), "above 0");
+    npy::write(at("few.npy").as_ref(), false, &[n - 1], &vec![1.0f32; n - 1]).unwrap();
+    args(&x, &at("few.npy"), &at("b.npy")).refused(3, &at("few.npy"), "expected shape [54]");
+    npy::write(at("nan.npy").as_ref(), false, &[1, 3, 8, 8], &[f32::NAN; 192]).unwrap();
+    args(&at("nan.npy"), &sigma, &at("b.npy")).refused(3, &at("nan.npy"), "not finite");
+    assert!(!std::path::Path::new(&at("b.npy")).exists());
+}
+
+#[test]
+fn optimal_takes_latents() {
+    let (_dir, at) = scene();
+    let mut latents = vec![0.0; 2 * 64];
+    for (seed, latent) in [4, 9].into_iter().zip(latents.chunks_mut(64)) {
+        rng::fill_normals(latent, 0, 0, tag(Stream::Latent, 0), seed);
+    }
+    npy::write(at("z.npy").as_ref(), false, &[2, 1, 8, 8], &latents).unwrap();
+    let (train, z, a, b) = (at("train.zip"), at("z.npy"), at("a.npy"), at("b.npy"));
+    run(["optimal", "--data", &train, "--latents", &z, "--out", &a]).ok();
+    run(["optimal", "--data", &train, "--seeds", "4,9", "--out", &b]).ok();
+    assert_eq!(std::fs::read(a).unwrap(), std::fs::read(b).unwrap());
+}
+
+#[test]
+fn optimal_refuses_bad_flags_in_one_line() {
+    let (_dir, at) = scene();
+    let (train, out) = (at("train.zip"), at("o.npz"));
+    let base = ["optimal", "--data", &train, "--out", &out];
+    let with = |more: &[&str]| run(base.iter().chain(more));
+    for bad in ["", "x", "3-1", "-5", "1,,2", "0-18446744073709551615", "1.5"] {
+        with(&[&format!("--seeds={bad}")]).refused(2, "--seeds: ", "");
+    }
+    with(&["--seeds", "1,3,0-2"]).refused(2, "--seeds: ", "1 is there twice");
+    with(&[]).refused(2, "--seeds: ", "--latents");
+    with(&["--seeds", "1", "--steps", "0"]).refused(2, "--steps: ", "0");
+    with(&["--seeds", "1", "--rho", "nan"]).refused(2, "--rho: ", "NaN");
+    with(&["--seeds", "1", "--s-churn=-1"]).refused(2, "--s-churn: ", "-1");
+    with(&["--seeds", "1", "--sigma-min", "90"]).refused(2, "--sigma-min: ", "below");
+    let jpg = at("o.jpg");
+    run(["optimal", "--data", &train, "--seeds", "1", "--out", &jpg]).refused(2, "--out: ", ".jpg");
+    let missing = at("none.zip");
+    run(["optimal", "--data", &missing, "--seeds", "1", "--out", &out]).refused(3, &missing, "");
+    assert!(!std::path::Path::new(&out).exists());
 }

@@ -1,9 +1,8 @@
 //! `emm denoise`: D(x; sigma) of given images.
 
-use super::arrays::{labels, read_images, write_images};
+use super::samples_io::{read_images, read_labels, read_sigmas, write_images};
 use super::{Common, say};
-use crate::data::npy;
-use crate::error::{data, usage};
+use crate::error::usage;
 use crate::files::check_output;
 use crate::model::{Denoiser, SavedModel};
 use anyhow::Result;
@@ -46,28 +45,21 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     let device = common.device()?;
     let model = SavedModel::open(&args.model)?;
     let config = model.config.clone();
-    let x = read_images(&args.images, &config)?;
+    let x = read_images(&args.images, config.resolution, config.image_channels)?;
     let len = config.image_len();
     let images = x.len() / len;
-    let (shape, sigmas) = npy::read_f32(&args.sigmas)?;
-    let name = args.sigmas.display();
-    if shape != [images] {
-        return Err(data(format!(
-            "{name}: is {shape:?}, one level for each of {images} images wanted"
-        )));
-    }
-    let (lo, hi) = config.precond.sigma_range();
-    if let Some(s) = sigmas.iter().find(|s| !(s.is_finite() && **s > 0.0)) {
-        return Err(data(format!(
-            "{name}: noise level {s} is not a finite number above 0 (the network's range is {lo}..{hi})"
-        )));
-    }
-    let sigmas: Vec<f64> = sigmas.iter().map(|&s| s as f64).collect();
-    let needed = || {
-        let n = config.label_dim;
-        Err(usage(format!("--labels: the network has {n} classes, one label per image is needed")))
+    let sigmas = read_sigmas(&args.sigmas, images)?;
+    let n = config.label_dim;
+    let labels = match &args.labels {
+        Some(_) if n == 0 => return Err(usage("--labels: the network is unconditional")),
+        Some(path) => read_labels(path, images, n)?,
+        None if n == 0 => Vec::new(),
+        None => {
+            return Err(usage(format!(
+                "--labels: the network has {n} classes, one label per image is needed"
+            )));
+        }
     };
-    let labels = labels(args.labels.as_deref(), None, images, config.label_dim, needed)?;
 
     let batch = args.batch.min(images);
     let mut denoiser = Denoiser::new(&device, &config, model.weights, model.freqs, batch)?;
@@ -77,7 +69,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         let labels = if labels.is_empty() { &[] } else { &labels[these.clone()] };
         out.extend_from_slice(denoiser.denoise(x, &sigmas[these], labels)?);
     }
-    write_images(&args.out, args.force, &config, &out)?;
+    write_images(&args.out, args.force, &out, config.resolution, config.image_channels)?;
     match common.json {
         true => say!("{}", json!({"images": images, "out": args.out.display().to_string()})),
         false => say!("{images} images denoised: {}", args.out.display()),

@@ -5,7 +5,6 @@ use crate::error::{Exit, exit_code, fail, usage};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-mod arrays;
 mod bench;
 mod ckpt;
 mod data;
@@ -19,6 +18,7 @@ mod optimal;
 mod plan;
 mod quickstart;
 mod sample;
+mod samples_io;
 mod score;
 mod train;
 pub(crate) mod train_flags;

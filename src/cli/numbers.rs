@@ -1,4 +1,4 @@
-//! Numbers as people write them: 40k, 1.5m, lists and ranges.
+//! Numbers as people write them: 40k, 1.5m.
 
 /// A count: `1000`, `40k`, `1.5m`.
 pub fn count(text: &str) -> Result<usize, String> {
@@ -36,26 +36,6 @@ pub fn switch(text: &str) -> Result<bool, String> {
     }
 }
 
-/// Seeds: `0-63`, `1,5,9`, or both mixed; inclusive ranges.
-pub fn seeds(text: &str) -> Result<Vec<u64>, String> {
-    const MOST: u64 = 100_000_000;
-    let wrong = || format!("{text:?} is not a list of seeds such as 0-63 or 1,5,9");
-    let mut all = Vec::new();
-    for part in text.split(',') {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let first: u64 = first.trim().parse().map_err(|_| wrong())?;
-        let last: u64 = last.trim().parse().map_err(|_| wrong())?;
-        if last < first {
-            return Err(wrong());
-        }
-        if last - first >= MOST {
-            return Err(format!("{text:?} asks for more than {MOST} seeds"));
-        }
-        all.extend(first..=last);
-    }
-    Ok(all)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,14 +49,5 @@ mod tests {
             assert!(count(bad).is_err(), "{bad}");
         }
         assert_eq!(amount("2.5"), Ok(2.5));
-    }
-
-    #[test]
-    fn lists_of_seeds() {
-        assert_eq!(seeds("0-3,9"), Ok(vec![0, 1, 2, 3, 9]));
-        assert_eq!(seeds("7"), Ok(vec![7]));
-        for bad in ["", "-", "3-1", "1,,2", "a", "-5", "0-99999999999"] {
-            assert!(seeds(bad).is_err(), "{bad}");
-        }
     }
 }

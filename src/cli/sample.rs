@@ -1,9 +1,90 @@
-use super::Common;
+//! `emm sample`: images of a trained network.
+
+use super::samples_io::{Counter, HeunArgs, SampleWriter, StartArgs};
+use super::{Common, say};
+use crate::error::usage;
+use crate::files::check_output;
+use crate::model::SavedModel;
+use crate::run::RunDir;
+use crate::run::score::{Network, labels_of};
+use crate::sampler::sample_each;
 use anyhow::Result;
+use serde_json::json;
+use std::path::PathBuf;
 
+/// Generate images with a trained network and EDM's Heun sampler
+///
+/// An image depends on its seed alone, its class too where the network has classes and none is given.
 #[derive(clap::Args, Debug)]
-pub struct Args {}
+#[command(
+    group = clap::ArgGroup::new("network").required(true).args(["run", "model"]),
+    after_help = "Examples:
+  emm sample --run runs/digits --seeds 0-63 --out grid.png
+  emm sample --model F.safetensors --seeds 0-9999 --out samples.npz
+  emm sample --model F.safetensors --latents z.npy --class 3 --out x.npy"
+)]
+pub struct Args {
+    /// A run's directory: the snapshot of its best look
+    #[arg(long, value_name = "DIR")]
+    run: Option<PathBuf>,
+    /// Model file
+    #[arg(long, value_name = "F.safetensors")]
+    model: Option<PathBuf>,
+    #[command(flatten)]
+    start: StartArgs,
+    #[command(flatten)]
+    heun: HeunArgs,
+    /// Images computed at a time; they do not depend on it
+    #[arg(long, value_name = "IMAGES", default_value_t = 64)]
+    batch: usize,
+    /// Folder or .zip of PNGs named by seed, .npz, .png (a grid), or .npy (float32 [S,C,H,W])
+    #[arg(long, value_name = "DIR|F.zip|F.npz|F.png|F.npy")]
+    out: PathBuf,
+    /// Replace --out if it exists
+    #[arg(long)]
+    force: bool,
+}
 
-pub fn run(_args: Args, _common: &Common) -> Result<()> {
-    todo!()
+pub fn run(args: Args, common: &Common) -> Result<()> {
+    let device = common.device()?;
+    let options = args.heun.options()?;
+    if args.batch == 0 {
+        return Err(usage("--batch: 0 images, at least 1 is needed"));
+    }
+    check_output(&args.out, args.force)?;
+    let file = match (&args.run, &args.model) {
+        (Some(run), _) => RunDir::new(run).best_snapshot()?,
+        (None, Some(model)) => model.clone(),
+        (None, None) => return Err(usage("--model: give a model file, or --run")),
+    };
+    let model = SavedModel::open(&file)?;
+    let c = &model.config;
+    let beginnings = args.start.beginnings(c.resolution, c.image_channels)?;
+    let seeds = &beginnings.seeds;
+    let labels = match args.start.labels(seeds.len(), c.label_dim)? {
+        Some(labels) => labels,
+        None => labels_of(seeds, c.label_dim),
+    };
+    let mut writer = SampleWriter::new(&args.out, args.force, c.resolution, c.image_channels)?;
+    let mut network = Network::new(&device, &model, args.batch.min(seeds.len()), &|| false)?;
+    let mut counter = Counter::new("sampling", seeds.len(), common.quiet);
+    sample_each(&mut network, beginnings.start(), &labels, &options, &mut |first, batch| {
+        writer.push(batch);
+        counter.at(first + batch.len() / c.image_len());
+        Ok(true)
+    })?;
+    drop(counter);
+    writer.finish(seeds, &labels)?;
+    match common.json {
+        true => say!(
+            "{}",
+            json!({
+                "images": seeds.len(),
+                "model": file.display().to_string(),
+                "out": args.out.display().to_string(),
+            })
+        ),
+        false => say!("{} samples of {} in {}", seeds.len(), file.display(), args.out.display()),
+    }
+    Ok(())
 }

@@ -1,9 +1,200 @@
-use super::Common;
+//! `emm score`: which samples copy a training image.
+
+use super::{Common, say};
+use crate::data::{Dataset, Transform, npy, open_any};
+use crate::device::Device;
+use crate::error::{data, usage};
+use crate::files::{check_output, write_atomic};
+use crate::memorization::{Nearest, References, Score, Threshold};
+use crate::report::{Triplet, sheet};
 use anyhow::Result;
+use std::io::Write as _;
+use std::path::PathBuf;
 
+/// Samples shown on a sheet.
+const SHEET_IMAGES: usize = 40;
+
+/// Count the samples that copy a training image
+///
+/// A sample is a copy if it is less than --threshold times as far from its nearest training image as from the
+/// second nearest (L2 over 8-bit pixels, compared in integers).
 #[derive(clap::Args, Debug)]
-pub struct Args {}
+#[command(after_help = "Examples:
+  emm score --samples samples.npz --reference digits.zip
+  emm score --samples out/ --reference c1k.zip --sheet sheet.png --per-image copies.csv --json")]
+pub struct Args {
+    /// Samples: a folder of PNGs, a zip of PNGs, or npz with unsigned bytes [S,H,W,C]
+    #[arg(long, value_name = "DIR|F.zip|F.npz")]
+    samples: PathBuf,
+    /// Training images (EDM zip), at least two
+    #[arg(long, value_name = "S.zip")]
+    reference: PathBuf,
+    /// A copy has d1/d2 below this: a fraction or a decimal
+    #[arg(long, value_name = "A/B", default_value = "1/3")]
+    threshold: String,
+    /// Write the first samples beside their two nearest training images
+    #[arg(long, value_name = "F.png")]
+    sheet: Option<PathBuf>,
+    /// Write each sample's two nearest: `index` [S,2] and `squared` distances [S,2]
+    #[arg(long, value_name = "F.npz")]
+    pairs: Option<PathBuf>,
+    /// Write how often each training image was copied
+    #[arg(long, value_name = "F.csv")]
+    per_image: Option<PathBuf>,
+    /// Replace output files that exist
+    #[arg(long)]
+    force: bool,
+}
 
-pub fn run(_args: Args, _common: &Common) -> Result<()> {
-    todo!()
+pub fn run(args: Args, common: &Common) -> Result<()> {
+    let device = common.device()?;
+    let threshold = Threshold::parse(&args.threshold)?;
+    let outputs = [
+        ("--sheet", &args.sheet, "png"),
+        ("--pairs", &args.pairs, "npz"),
+        ("--per-image", &args.per_image, "csv"),
+    ];
+    for (flag, path, extension) in outputs {
+        let Some(path) = path else { continue };
+        if path.extension().is_none_or(|e| e != extension) {
+            return Err(usage(format!(
+                "{flag}: expected a .{extension} file, found {}",
+                path.display()
+            )));
+        }
+        check_output(path, args.force)?;
+    }
+    let training = Dataset::open(&args.reference)?;
+    if training.len() < 2 {
+        let name = args.reference.display();
+        return Err(data(format!("{name}: expected two training images at least, found one")));
+    }
+    let samples = open_any(std::slice::from_ref(&args.samples))?;
+    let Device::Cpu(cpu) = &device;
+    let samples = cpu.run(|| samples.collect(&samples.all(), &Transform::default()))?;
+    check_shapes(&args, &samples, &training)?;
+
+    let mut scoring = Scoring::new(&training, &device);
+    scoring.push(&samples.pixels);
+    let score = scoring.score(threshold);
+    if let Some(path) = &args.sheet {
+        let png = scoring.sheet(threshold)?;
+        write_atomic(path, args.force, |file| Ok(file.write_all(&png)?))?;
+    }
+    if let Some(path) = &args.pairs {
+        npy::write_npz(path, args.force, &scoring.pairs())?;
+    }
+    if let Some(path) = &args.per_image {
+        let csv = scoring.per_image(threshold);
+        write_atomic(path, args.force, |file| Ok(file.write_all(csv.as_bytes())?))?;
+    }
+    if common.json {
+        say!("{}", serde_json::to_string(&score)?);
+    } else {
+        print_score(&score, &args.threshold);
+    }
+    Ok(())
+}
+
+fn check_shapes(args: &Args, samples: &Dataset, training: &Dataset) -> Result<()> {
+    let shape = |d: &Dataset| format!("{0}x{0} pixels and {1} channels", d.resolution, d.channels);
+    if (samples.resolution, samples.channels) != (training.resolution, training.channels) {
+        return Err(data(format!(
+            "{}: expected images of {} as in {}, found {}",
+            args.samples.display(),
+            shape(training),
+            args.reference.display(),
+            shape(samples)
+        )));
+    }
+    Ok(())
+}
+
+/// Samples searched batch by batch; memory grows with their number by two indices and distances each.
+struct Scoring<'a> {
+    training: &'a Dataset,
+    references: References,
+    device: &'a Device,
+    found: Vec<Nearest>,
+    /// Pixels of the first samples, for the sheet.
+    shown: Vec<u8>,
+}
+
+impl<'a> Scoring<'a> {
+    fn new(training: &'a Dataset, device: &'a Device) -> Self {
+        let references = References::new(&training.pixels, training.image_len());
+        Scoring { training, references, device, found: Vec::new(), shown: Vec::new() }
+    }
+
+    /// Takes the next samples, [B, H, W, C].
+    fn push(&mut self, samples: &[u8]) {
+        let room = SHEET_IMAGES * self.training.image_len() - self.shown.len();
+        self.shown.extend_from_slice(&samples[..samples.len().min(room)]);
+        self.found.extend(self.references.nearest(samples, self.device));
+    }
+
+    fn score(&self, threshold: Threshold) -> Score {
+        Score::of(&self.found, threshold, self.training.image_len(), self.training.len())
+    }
+
+    /// The first samples beside their nearest, as a PNG.
+    fn sheet(&self, threshold: Threshold) -> Result<Vec<u8>> {
+        let shown = self.shown.chunks_exact(self.training.image_len()).zip(&self.found);
+        let triplets: Vec<Triplet> = shown
+            .map(|(sample, n)| Triplet {
+                sample,
+                nearest: self.training.image(n.index[0] as usize),
+                second: self.training.image(n.index[1] as usize),
+                distance_ratio: (n.squared[0] as f64 / n.squared[1] as f64).sqrt(),
+                memorized: threshold.memorized(n),
+            })
+            .collect();
+        let score = self.score(threshold);
+        let first = match triplets.len() < self.found.len() {
+            true => format!("; the first {}", triplets.len()),
+            false => String::new(),
+        };
+        let title =
+            format!("{} of {} samples copy a training image{first}", score.memorized, score.images);
+        sheet(&triplets, self.training.resolution, &title)
+    }
+
+    fn pairs(&self) -> [(&'static str, npy::Array); 2] {
+        let pairs = |f: &dyn Fn(&Nearest) -> [i64; 2]| {
+            npy::Array::new(&[self.found.len(), 2], self.found.iter().flat_map(f).collect())
+        };
+        [
+            ("index", pairs(&|n| n.index.map(i64::from))),
+            ("squared", pairs(&|n| n.squared.map(|d| d as i64))),
+        ]
+    }
+
+    /// `image,copies`: how many samples copy each training image.
+    fn per_image(&self, threshold: Threshold) -> String {
+        let mut copies = vec![0u64; self.training.len()];
+        for n in self.found.iter().filter(|n| threshold.memorized(n)) {
+            copies[n.index[0] as usize] += 1;
+        }
+        let rows = copies.iter().enumerate().map(|(image, count)| format!("{image},{count}\n"));
+        "image,copies\n".to_string() + &rows.collect::<String>()
+    }
+}
+
+fn print_score(score: &Score, threshold: &str) {
+    let [low, high] = score.interval.map(|v| 100.0 * v);
+    say!(
+        "{} of {} samples copy one of {} training images: {:.2}%",
+        score.memorized,
+        score.images,
+        score.reference_images,
+        100.0 * score.ratio
+    );
+    say!("95% sampling interval {low:.2}% to {high:.2}%; a copy has d1/d2 < {threshold}");
+    say!("mean distance to the nearest training image {:.2} grey levels", score.mean_d1);
+    if score.duplicate_ties > 0 {
+        say!(
+            "{} samples equal a training image that is there twice (d1 = d2 = 0): not counted as copies",
+            score.duplicate_ties
+        );
+    }
 }

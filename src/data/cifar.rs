@@ -8,7 +8,7 @@ use super::source::{Images, Source, gunzip, read_file};
 use crate::error::{OrExit as _, data};
 use anyhow::Result;
 use serde_pickle::{DeOptions, HashableValue, Value};
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use tar::Archive;
 
@@ -94,6 +94,8 @@ pub fn open_tar(path: &Path) -> Result<Source> {
             return Err(data(format!("{what}: {batch} stands in the archive twice")));
         }
     }
+    // The gzip checksum stands behind the archive's end.
+    io::copy(&mut tar.into_inner(), &mut io::sink()).or_data(broken)?;
     let mut set = Set::default();
     for (batch, expected) in batches.into_iter().zip(BATCHES) {
         let Some((name, bytes)) = batch else {
@@ -109,7 +111,7 @@ pub fn open_tar(path: &Path) -> Result<Source> {
 }
 
 fn add_binary(set: &mut Set, what: &str, bytes: &[u8]) -> Result<()> {
-    if bytes.is_empty() || bytes.len() % RECORD != 0 {
+    if bytes.is_empty() || !bytes.len().is_multiple_of(RECORD) {
         return Err(data(format!(
             "{what}: expected records of {RECORD} bytes, found {} bytes",
             bytes.len()

@@ -3,6 +3,7 @@
 
 use super::archive::Archive;
 use super::source::{Images, Source};
+use super::stored_zip::StoredZip;
 use super::{Dataset, Image};
 use crate::error::{OrExit as _, data};
 use crate::files::write_atomic;
@@ -10,10 +11,7 @@ use anyhow::Result;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use std::io::Write as _;
 use std::path::Path;
-use zip::write::SimpleFileOptions;
-use zip::{CompressionMethod, DateTime, ZipWriter};
 
 const JSON: &str = "dataset.json";
 /// Bytes that `dataset.json` may take: over a million images.
@@ -107,27 +105,20 @@ pub fn parse_labels(json: &[u8], images: &[&str], what: &str) -> Result<Option<V
 /// As [`write_atomic`].
 pub fn write(set: &Dataset, path: &Path, force: bool) -> Result<()> {
     write_atomic(path, force, |file| {
-        let options = SimpleFileOptions::default()
-            .compression_method(CompressionMethod::Stored)
-            .last_modified_time(DateTime::default())
-            .unix_permissions(0o644);
-        let mut zip = ZipWriter::new(file);
+        let mut zip = StoredZip::new(file);
         for start in (0..set.len()).step_by(CHUNK) {
             let range = start..set.len().min(start + CHUNK);
-            let encode =
-                |i| Image::encode(set.resolution, set.resolution, set.channels, set.image(i));
+            let side = set.resolution;
+            let encode = |i| Image::encode(side, side, set.channels, set.image(i));
             let pngs = range.clone().into_par_iter().map(encode).collect::<Result<Vec<_>>>()?;
             for (i, png) in range.zip(pngs) {
-                zip.start_file(entry_name(i), options)?;
-                zip.write_all(&png)?;
+                zip.add(&entry_name(i), &[&png])?;
             }
         }
         let label = |(i, &label): (usize, &u32)| (entry_name(i), label.into());
         let labels = set.labels.as_ref().map(|l| l.iter().enumerate().map(label).collect());
-        zip.start_file(JSON, options)?;
-        zip.write_all(&serde_json::to_vec(&Json { labels })?)?;
-        zip.finish()?;
-        Ok(())
+        zip.add(JSON, &[&serde_json::to_vec(&Json { labels })?])?;
+        Ok(zip.finish()?)
     })
 }
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 const IMAGES: u32 = 0x803;
 const LABELS: u32 = 0x801;
 /// Bytes that an unpacked file may take.
-const MAX_BYTES: u64 = 8 << 30;
+const MAX_BYTES: u64 = 2 << 30;
 
 /// Whether a file that begins so is an IDX file of images or labels.
 pub fn is_idx(head: &[u8]) -> bool {

@@ -138,7 +138,7 @@ fn decode_jpeg(bytes: &[u8]) -> Result<Image> {
     use zune_jpeg::zune_core::bytestream::ZCursor;
     use zune_jpeg::zune_core::colorspace::ColorSpace;
     use zune_jpeg::zune_core::options::DecoderOptions;
-    let jpeg = |e| anyhow!("not a readable JPEG: {e:?}");
+    let jpeg = |e| anyhow!("not a readable JPEG: {}", format!("{e:?}").trim().replace('\n', " "));
     let options = DecoderOptions::default().set_strict_mode(true);
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
     decoder.decode_headers().map_err(jpeg)?;

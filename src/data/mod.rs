@@ -15,6 +15,7 @@ pub mod npz;
 pub mod python_random;
 pub mod resize;
 pub mod source;
+pub mod stored_zip;
 pub mod subset;
 
 pub use dataset::Dataset;

@@ -4,17 +4,16 @@
 //! field and encoding).
 
 use super::archive::{Archive, map};
+use super::stored_zip::StoredZip;
 use crate::error::{OrExit as _, data};
 use crate::files::write_atomic;
 use anyhow::{Result, anyhow, bail};
-use std::io::Write;
+use std::io::Write as _;
 use std::path::Path;
-use zip::write::SimpleFileOptions;
-use zip::{CompressionMethod, DateTime, ZipWriter};
 
 const MAGIC: &[u8] = b"\x93NUMPY";
 /// Bytes that one array of an npz may take.
-const MAX_ARRAY_BYTES: u64 = 16 << 30;
+const MAX_ARRAY_BYTES: u64 = 4 << 30;
 
 /// Elements of one type, in C order.
 #[derive(Debug, Clone, PartialEq)]
@@ -155,10 +154,6 @@ impl Array {
         }
         Ok(Array { values: parse_values(&header.descr, body)?, shape: header.shape })
     }
-
-    fn write(&self, out: &mut impl Write) -> Result<()> {
-        write_npy(out, &self.shape, self.values.descr(), self.values.bytes())
-    }
 }
 
 struct Header {
@@ -212,7 +207,8 @@ impl Header {
     }
 }
 
-fn write_npy(out: &mut impl Write, shape: &[usize], descr: &str, values: &[u8]) -> Result<()> {
+/// What stands before the data in an npy file.
+fn header(shape: &[usize], descr: &str) -> Vec<u8> {
     let shape = match shape {
         [n] => format!("({n},)"),
         _ => format!("({})", shape.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")),
@@ -220,12 +216,8 @@ fn write_npy(out: &mut impl Write, shape: &[usize], descr: &str, values: &[u8]) 
     let dict = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}");
     // Spaces and a newline bring the data to a multiple of 64 bytes.
     let length = (10 + dict.len() + 1).next_multiple_of(64) - 10;
-    out.write_all(MAGIC)?;
-    out.write_all(&[1, 0])?;
-    out.write_all(&(length as u16).to_le_bytes())?;
-    write!(out, "{dict:<width$}\n", width = length - 1)?;
-    out.write_all(values)?;
-    Ok(())
+    let text = format!("{dict:<width$}\n", width = length - 1);
+    [MAGIC, &[1, 0], &(length as u16).to_le_bytes(), text.as_bytes()].concat()
 }
 
 /// Reads an npy file.
@@ -270,7 +262,10 @@ pub fn read_i64(path: &Path) -> Result<(Vec<usize>, Vec<i64>)> {
 /// If the shape's product is not the number of values.
 pub fn write<T: Element>(path: &Path, force: bool, shape: &[usize], values: &[T]) -> Result<()> {
     assert_eq!(shape.iter().product::<usize>(), values.len(), "shape {shape:?}");
-    write_atomic(path, force, |out| write_npy(out, shape, T::DESCR, bytemuck::cast_slice(values)))
+    write_atomic(path, force, |out| {
+        out.write_all(&header(shape, T::DESCR))?;
+        Ok(out.write_all(bytemuck::cast_slice(values))?)
+    })
 }
 
 /// Reads all arrays of an npz file, in the order of the file, by name without `.npy`.
@@ -304,17 +299,10 @@ pub fn read_arrays(archive: &Archive) -> Result<Vec<(String, Array)>> {
 /// As [`write_atomic`].
 pub fn write_npz(path: &Path, force: bool, arrays: &[(&str, Array)]) -> Result<()> {
     write_atomic(path, force, |file| {
-        let mut zip = ZipWriter::new(file);
-        for (name, array) in arrays {
-            let options = SimpleFileOptions::default()
-                .compression_method(CompressionMethod::Stored)
-                .last_modified_time(DateTime::default())
-                .unix_permissions(0o644)
-                .large_file(array.values.bytes().len() >= 1 << 31);
-            zip.start_file(format!("{name}.npy"), options)?;
-            array.write(&mut zip)?;
+        let mut zip = StoredZip::new(file);
+        for (name, Array { shape, values }) in arrays {
+            zip.add(&format!("{name}.npy"), &[&header(shape, values.descr()), values.bytes()])?;
         }
-        zip.finish()?;
-        Ok(())
+        Ok(zip.finish()?)
     })
 }

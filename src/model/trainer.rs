@@ -101,27 +101,34 @@ pub struct Trainer<'d> {
     data: &'d Dataset,
     grads: Buffer,
     memory: Memory,
-    /// In the order of the batch: (first image, recording's index).
+    /// (first image, recording) in the order of the batch.
     schedule: Vec<(usize, usize)>,
     recordings: Vec<Recording>,
 }
 
-/// How a batch is cut: (images, mode) per distinct recording, and (first image, recording) in order.
-fn cut(batch: usize, micro: usize) -> (Vec<(usize, Mode)>, Vec<(usize, usize)>) {
-    let mut kinds: Vec<(usize, Mode)> = Vec::new();
-    let schedule = (0..batch)
-        .step_by(micro)
-        .map(|first| {
+/// How a batch is cut into micro-batches.
+struct Cut {
+    /// (images, mode) of each distinct recording.
+    recordings: Vec<(usize, Mode)>,
+    /// (first image, recording) in the order of the batch.
+    schedule: Vec<(usize, usize)>,
+}
+
+impl Cut {
+    fn new(batch: usize, micro_batch: usize) -> Self {
+        let mut cut = Cut { recordings: Vec::new(), schedule: Vec::new() };
+        for first in (0..batch).step_by(micro_batch) {
             let mode = if first == 0 { Mode::Training } else { Mode::Accumulating };
-            let kind = (micro.min(batch - first), mode);
-            let index = kinds.iter().position(|k| *k == kind).unwrap_or_else(|| {
-                kinds.push(kind);
-                kinds.len() - 1
-            });
-            (first, index)
-        })
-        .collect();
-    (kinds, schedule)
+            let kind = (micro_batch.min(batch - first), mode);
+            let known = cut.recordings.iter().position(|k| *k == kind);
+            let index = known.unwrap_or(cut.recordings.len());
+            if known.is_none() {
+                cut.recordings.push(kind);
+            }
+            cut.schedule.push((first, index));
+        }
+        cut
+    }
 }
 
 impl<'d> Trainer<'d> {
@@ -136,8 +143,8 @@ impl<'d> Trainer<'d> {
         data: &'d Dataset,
     ) -> Result<Self> {
         let params = Params::new(config);
-        let (kinds, schedule) = cut(options.batch, options.micro_batch);
-        let recordings = (kinds.into_iter())
+        let cut = Cut::new(options.batch, options.micro_batch);
+        let recordings = (cut.recordings.into_iter())
             .map(|(images, mode)| Recording::new(config, images, options.batch, mode))
             .collect::<Result<Vec<_>>>()?;
         let words = recordings.iter().map(|r| r.plan.memory_words(device)).max().unwrap_or(0);
@@ -154,7 +161,7 @@ impl<'d> Trainer<'d> {
             data,
             grads: cpu::buffer(params.flat_len)?,
             memory: Memory::new(words)?,
-            schedule,
+            schedule: cut.schedule,
             recordings,
         })
     }

@@ -127,9 +127,10 @@ impl RunDir {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(e).or_exit(Exit::Other, what),
         };
-        let mut table: toml::Table = toml::from_str(&text).or_data(what)?;
+        let broken = |e: toml::de::Error| data(format!("{}: {}", what(), e.message()));
+        let mut table: toml::Table = toml::from_str(&text).map_err(broken)?;
         table.remove("note");
-        let config: RunConfig = table.try_into().or_data(what)?;
+        let config: RunConfig = table.try_into().map_err(broken)?;
         config.model.check().or_data(what)?;
         Ok(Some(config))
     }

@@ -212,6 +212,8 @@ impl<'a> Run<'a> {
 
     fn go(mut self) -> Result<Outcome> {
         self.prune()?;
+        // There is a good state from the first step on, and a full disk shows before work is lost.
+        self.save()?;
         loop {
             if self.look_due() {
                 self.save()?;
@@ -252,8 +254,9 @@ impl<'a> Run<'a> {
             Ok(Some(loss)) => loss,
             Ok(None) => return Ok(false),
             Err(e) => {
+                // The state before this step, unless a weight has overflown in it: then an earlier one stays.
                 if exit_code(&e) == Exit::Diverged as i32 {
-                    self.save()?;
+                    let _ = self.save();
                 }
                 return Err(e);
             }

@@ -1,0 +1,405 @@
+//! What `sample`, `optimal` and `denoise` share: seeds, latents and labels in, images out in five forms.
+
+use crate::data::{Dataset, Image, edm, npy};
+use crate::error::{data, usage};
+use crate::files::{check_output, write_atomic, write_dir_atomic};
+use crate::report::grid;
+use crate::sampler::{HeunOptions, Start, quantise};
+use anyhow::Result;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::collections::HashSet;
+use std::fs;
+use std::io::{IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// More seeds than this are a slip of the hand.
+const MAX_SEEDS: u64 = 100_000_000;
+
+/// What images begin as, and their classes
+#[derive(clap::Args, Debug)]
+pub struct StartArgs {
+    /// Seeds, one image each: 0-63, or 1,2,5-7. An image depends on its seed alone
+    #[arg(long, value_name = "SEEDS", conflicts_with = "latents")]
+    pub seeds: Option<String>,
+    /// Latents of unit variance instead of seeds, float32 [S,C,H,W]
+    #[arg(long, value_name = "F.npy")]
+    pub latents: Option<PathBuf>,
+    /// A class index per image, int64 [S]
+    #[arg(long, value_name = "F.npy", conflicts_with = "class")]
+    pub labels: Option<PathBuf>,
+    /// One class for all images
+    #[arg(long, value_name = "K")]
+    pub class: Option<u32>,
+}
+
+/// What images begin as, read and checked.
+pub struct Beginnings {
+    /// The seed of each image; with latents, its place among them.
+    pub seeds: Vec<u64>,
+    /// [S, H, W, C].
+    latents: Option<Vec<f32>>,
+}
+
+impl StartArgs {
+    /// Reads `--seeds` or `--latents`.
+    ///
+    /// # Errors
+    /// Usage if neither is given or seeds are not understood; data if latents are not [S,C,H,W] of this shape.
+    pub fn beginnings(&self, resolution: usize, channels: usize) -> Result<Beginnings> {
+        match (&self.seeds, &self.latents) {
+            (Some(text), _) => Ok(Beginnings { seeds: parse_seeds(text)?, latents: None }),
+            (None, Some(path)) => {
+                let latents = read_images(path, resolution, channels)?;
+                let count = (latents.len() / (resolution * resolution * channels)) as u64;
+                Ok(Beginnings { seeds: (0..count).collect(), latents: Some(latents) })
+            }
+            (None, None) => Err(usage("--seeds: give seeds such as 0-63, or --latents")),
+        }
+    }
+
+    /// The class of each of `images` by `--labels` or `--class`; `None` if neither is given.
+    ///
+    /// # Errors
+    /// Usage if there are no classes or not this one; data if the file does not fit.
+    pub fn labels(&self, images: usize, label_dim: usize) -> Result<Option<Vec<u32>>> {
+        let flag = if self.class.is_some() { "--class" } else { "--labels" };
+        if (self.class.is_some() || self.labels.is_some()) && label_dim == 0 {
+            return Err(usage(format!("{flag}: there are no classes, it is unconditional")));
+        }
+        if let Some(class) = self.class {
+            if class as usize >= label_dim {
+                let last = label_dim - 1;
+                return Err(usage(format!("--class: {class} is not among the classes 0..={last}")));
+            }
+            return Ok(Some(vec![class; images]));
+        }
+        self.labels.as_ref().map(|path| read_labels(path, images, label_dim)).transpose()
+    }
+}
+
+impl Beginnings {
+    /// As the sampler takes it.
+    pub fn start(&self) -> Start<'_> {
+        match &self.latents {
+            Some(latents) => Start::Latents(latents),
+            None => Start::Seeds(&self.seeds),
+        }
+    }
+}
+
+/// The sampler's settings
+#[derive(clap::Args, Debug)]
+pub struct HeunArgs {
+    /// Noise levels above zero
+    #[arg(long, value_name = "N", default_value_t = 18)]
+    steps: usize,
+    /// Curvature of the noise levels' schedule
+    #[arg(long, value_name = "R", default_value_t = 7.0)]
+    rho: f64,
+    /// Lowest noise level [default: 0.002, clipped to the denoiser's range]
+    #[arg(long, value_name = "SIGMA", alias = "sigma_min")]
+    sigma_min: Option<f64>,
+    /// Highest noise level [default: 80, clipped to the denoiser's range]
+    #[arg(long, value_name = "SIGMA", alias = "sigma_max")]
+    sigma_max: Option<f64>,
+    /// Noise added back while sampling; 0 samples deterministically
+    #[arg(long, value_name = "S", default_value_t = 0.0, alias = "S_churn")]
+    s_churn: f64,
+    /// Lowest noise level at which noise is added
+    #[arg(long, value_name = "SIGMA", default_value_t = 0.0, alias = "S_min")]
+    s_min: f64,
+    /// Highest noise level at which noise is added
+    #[arg(long, value_name = "SIGMA", default_value_t = f64::INFINITY, alias = "S_max")]
+    s_max: f64,
+    /// Standard deviation of the noise added
+    #[arg(long, value_name = "S", default_value_t = 1.0, alias = "S_noise")]
+    s_noise: f64,
+}
+
+impl HeunArgs {
+    /// # Errors
+    /// Usage, if a value makes no sense.
+    pub fn options(&self) -> Result<HeunOptions> {
+        let HeunArgs { steps, rho, sigma_min, sigma_max, s_churn, s_min, s_max, s_noise } = *self;
+        if !(1..=100_000).contains(&steps) {
+            return Err(usage(format!("--steps: {steps} is not between 1 and 100,000")));
+        }
+        let positive =
+            [("--rho", Some(rho)), ("--sigma-min", sigma_min), ("--sigma-max", sigma_max)];
+        for (flag, value) in positive {
+            if let Some(v) = value.filter(|v| !(*v > 0.0 && v.is_finite())) {
+                return Err(usage(format!("{flag}: expected a number above 0, found {v}")));
+            }
+        }
+        let (lo, hi) = (sigma_min.unwrap_or(0.002), sigma_max.unwrap_or(80.0));
+        if lo >= hi {
+            return Err(usage(format!("--sigma-min: {lo} is not below --sigma-max {hi}")));
+        }
+        let at_least_0 = [
+            ("--s-churn", s_churn),
+            ("--s-min", s_min),
+            ("--s-max", s_max),
+            ("--s-noise", s_noise),
+        ];
+        for (flag, v) in at_least_0 {
+            let endless = v.is_infinite() && flag != "--s-max";
+            if v.is_nan() || v < 0.0 || endless {
+                return Err(usage(format!("{flag}: expected a number of at least 0, found {v}")));
+            }
+        }
+        Ok(HeunOptions { steps, rho, sigma_min, sigma_max, s_churn, s_min, s_max, s_noise })
+    }
+}
+
+/// Reads `0-63` or `1,2,5-7`: each seed once, in the order written.
+///
+/// # Errors
+/// Usage.
+pub fn parse_seeds(text: &str) -> Result<Vec<u64>> {
+    let mut seeds = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let bounds = first.trim().parse::<u64>().ok().zip(last.trim().parse::<u64>().ok());
+        let Some((first, last)) = bounds.filter(|(first, last)| first <= last) else {
+            return Err(usage(format!(
+                "--seeds: {part:?} is neither a seed nor a range like 0-63, expected e.g. 1,2,5-7"
+            )));
+        };
+        if last - first >= MAX_SEEDS - seeds.len() as u64 {
+            return Err(usage(format!("--seeds: {text} are more than {MAX_SEEDS} seeds")));
+        }
+        seeds.extend(first..=last);
+    }
+    let mut seen = HashSet::with_capacity(seeds.len());
+    match seeds.iter().find(|&&s| !seen.insert(s)) {
+        Some(twice) => Err(usage(format!("--seeds: {twice} is there twice"))),
+        None => Ok(seeds),
+    }
+}
+
+/// Reads float32 images [S,C,H,W] of this shape as [S,H,W,C].
+///
+/// # Errors
+/// Data errors that begin with the file: another type or shape, none, not finite.
+pub fn read_images(path: &Path, resolution: usize, channels: usize) -> Result<Vec<f32>> {
+    let (shape, values) = npy::read_f32(path)?;
+    let name = path.display();
+    if shape.len() != 4 || shape[1..] != [channels, resolution, resolution] || shape[0] == 0 {
+        return Err(data(format!(
+            "{name}: expected shape [S, {channels}, {resolution}, {resolution}], found {shape:?}"
+        )));
+    }
+    if let Some(i) = values.iter().position(|v| !v.is_finite()) {
+        let image = i / (values.len() / shape[0]);
+        return Err(data(format!(
+            "{name}: image {image} holds {}, which is not finite",
+            values[i]
+        )));
+    }
+    Ok(transposed(&values, resolution * resolution, channels, false))
+}
+
+/// Reads a noise level per image, float32 [S], all above zero.
+///
+/// # Errors
+/// Data errors that begin with the file.
+pub fn read_sigmas(path: &Path, images: usize) -> Result<Vec<f64>> {
+    let (shape, values) = npy::read_f32(path)?;
+    let name = path.display();
+    if shape != [images] {
+        return Err(data(format!(
+            "{name}: expected shape [{images}], one noise level per image, found {shape:?}"
+        )));
+    }
+    match values.iter().find(|v| !(v.is_finite() && **v > 0.0)) {
+        Some(v) => Err(data(format!("{name}: a noise level is above 0 and finite, found {v}"))),
+        None => Ok(values.into_iter().map(f64::from).collect()),
+    }
+}
+
+/// Reads a class index per image, int64 [S].
+///
+/// # Errors
+/// Data errors that begin with the file.
+pub fn read_labels(path: &Path, images: usize, label_dim: usize) -> Result<Vec<u32>> {
+    let (shape, values) = npy::read_i64(path)?;
+    let name = path.display();
+    if shape != [images] {
+        return Err(data(format!(
+            "{name}: expected shape [{images}], one label per image, found {shape:?}"
+        )));
+    }
+    match values.iter().find(|l| !(0..label_dim as i64).contains(l)) {
+        Some(l) => Err(data(format!("{name}: label {l} is not among the classes 0..{label_dim}"))),
+        None => Ok(values.into_iter().map(|l| l as u32).collect()),
+    }
+}
+
+/// Writes images [S,H,W,C] as float32 [S,C,H,W], whole or not at all.
+///
+/// # Errors
+/// As [`npy::write`].
+pub fn write_images(
+    path: &Path,
+    force: bool,
+    images: &[f32],
+    resolution: usize,
+    channels: usize,
+) -> Result<()> {
+    let planes = transposed(images, resolution * resolution, channels, true);
+    let count = images.len() / (resolution * resolution * channels);
+    npy::write(path, force, &[count, channels, resolution, resolution], &planes)
+}
+
+/// [S, H·W, C] to [S, C, H·W] if `to_planes`, else back.
+fn transposed(images: &[f32], area: usize, channels: usize, to_planes: bool) -> Vec<f32> {
+    let mut out = vec![0.0; images.len()];
+    let pairs = images.chunks_exact(area * channels).zip(out.chunks_exact_mut(area * channels));
+    for (from, to) in pairs {
+        for p in 0..area {
+            for c in 0..channels {
+                let (packed, planar) = (p * channels + c, c * area + p);
+                let (i, o) = if to_planes { (packed, planar) } else { (planar, packed) };
+                to[o] = from[i];
+            }
+        }
+    }
+    out
+}
+
+/// The form of `--out`, by its extension.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Form {
+    Folder,
+    Zip,
+    Npz,
+    Grid,
+    Floats,
+}
+
+/// Where sampled images go: a folder or zip of PNGs named by seed, npz, one PNG grid, or float32 npy.
+pub struct SampleWriter {
+    path: PathBuf,
+    force: bool,
+    form: Form,
+    resolution: usize,
+    channels: usize,
+    pixels: Vec<u8>,
+    /// Before quantisation; only for npy.
+    floats: Vec<f32>,
+}
+
+impl SampleWriter {
+    /// # Errors
+    /// Usage, if the output exists or has an extension that says nothing.
+    pub fn new(path: &Path, force: bool, resolution: usize, channels: usize) -> Result<Self> {
+        let form = match path.extension().and_then(|e| e.to_str()) {
+            None => Form::Folder,
+            Some("zip") => Form::Zip,
+            Some("npz") => Form::Npz,
+            Some("png") => Form::Grid,
+            Some("npy") => Form::Floats,
+            Some(other) => {
+                return Err(usage(format!(
+                    "--out: expected .zip, .npz, .png, .npy or a folder without extension, found .{other}"
+                )));
+            }
+        };
+        check_output(path, force)?;
+        let (pixels, floats) = (Vec::new(), Vec::new());
+        Ok(SampleWriter { path: path.into(), force, form, resolution, channels, pixels, floats })
+    }
+
+    /// Takes the next images, [B, H, W, C] before quantisation.
+    pub fn push(&mut self, images: &[f32]) {
+        match self.form {
+            Form::Floats => self.floats.extend_from_slice(images),
+            _ => self.pixels.extend(images.iter().map(|&v| quantise(v))),
+        }
+    }
+
+    /// Writes all images, whole or not at all. `seeds` names them; `labels`: one per image, or empty.
+    ///
+    /// # Errors
+    /// As [`write_atomic`].
+    pub fn finish(self, seeds: &[u64], labels: &[u32]) -> Result<()> {
+        let SampleWriter { path, force, form, resolution, channels, pixels, floats } = self;
+        let image_len = resolution * resolution * channels;
+        let images = || seeds.iter().zip(pixels.chunks_exact(image_len));
+        let encode = |image| Image::encode(resolution, resolution, channels, image);
+        let name = |seed: &u64| format!("{seed:08}.png");
+        match form {
+            Form::Folder => write_dir_atomic(&path, force, |folder| {
+                for (seed, image) in images() {
+                    fs::write(folder.join(name(seed)), encode(image)?)?;
+                }
+                Ok(())
+            }),
+            Form::Zip => {
+                // An EDM zip keeps the order of its names, so seeds are put in order.
+                let mut order: Vec<usize> = (0..seeds.len()).collect();
+                order.sort_by_key(|&i| seeds[i]);
+                let image = |i: usize| &pixels[i * image_len..][..image_len];
+                let sorted = order.iter().flat_map(|&i| image(i)).copied().collect();
+                let labels =
+                    (!labels.is_empty()).then(|| order.iter().map(|&i| labels[i]).collect());
+                let set = Dataset { resolution, channels, pixels: sorted, labels };
+                edm::write(&set, &path, force)
+            }
+            Form::Npz => {
+                let shape = [seeds.len(), resolution, resolution, channels];
+                let mut arrays = vec![("images", npy::Array::new(&shape, pixels))];
+                if !labels.is_empty() {
+                    let labels = labels.iter().map(|&l| l as i64).collect();
+                    arrays.push(("labels", npy::Array::new(&[seeds.len()], labels)));
+                }
+                npy::write_npz(&path, force, &arrays)
+            }
+            Form::Grid => {
+                let png = grid(&pixels, resolution, channels)?;
+                write_atomic(&path, force, |file| Ok(file.write_all(&png)?))
+            }
+            Form::Floats => write_images(&path, force, &floats, resolution, channels),
+        }
+    }
+}
+
+/// Counts images on stderr: a bar on a terminal, else a line every ten seconds.
+pub struct Counter {
+    bar: ProgressBar,
+    what: &'static str,
+    total: usize,
+    lines: bool,
+    last_line: Instant,
+}
+
+impl Counter {
+    pub fn new(what: &'static str, total: usize, quiet: bool) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        let target = match terminal && !quiet {
+            true => ProgressDrawTarget::stderr_with_hz(5),
+            false => ProgressDrawTarget::hidden(),
+        };
+        let bar = ProgressBar::with_draw_target(Some(total as u64), target).with_message(what);
+        let style =
+            ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len}  {per_sec}  ETA {eta}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        Counter { bar, what, total, lines: !terminal && !quiet, last_line: Instant::now() }
+    }
+
+    /// `done` images are finished.
+    pub fn at(&mut self, done: usize) {
+        self.bar.set_position(done as u64);
+        if self.lines && self.last_line.elapsed() > Duration::from_secs(10) {
+            self.last_line = Instant::now();
+            let _ = writeln!(std::io::stderr(), "{} {done}/{}", self.what, self.total);
+        }
+    }
+}
+
+impl Drop for Counter {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}

@@ -1,0 +1,140 @@
+//! Outputs that cannot be written: exit codes, one line, and nothing half-written.
+
+use super::bad_input::listing;
+use super::{labelled, text, with_set};
+use crate::support::emm;
+use emm::data::Dataset;
+use emm::files::{write_atomic, write_dir_atomic};
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::Command;
+
+fn subset(d: &str, out: &str) -> crate::support::Ended {
+    emm(["data", "subset", d, "--size", "2", "--out", out])
+}
+
+#[test]
+fn an_existing_output_stays_unless_forced() {
+    let (dir, d, out) = with_set(&[0, 1]);
+    fs::write(&out, "precious").unwrap();
+    subset(&d, &out).refused(2, &out, "--force");
+    emm(["data", "import", &d, "--out", &out]).refused(2, &out, "--force");
+    assert_eq!(fs::read(&out).unwrap(), b"precious");
+    // A failure behind --force leaves the old file, too.
+    let forced = ["--out", &out, "--force"];
+    emm(["data", "import", "missing.zip"].iter().chain(&forced)).refused(3, "missing.zip", "");
+    assert_eq!(fs::read(&out).unwrap(), b"precious");
+    emm(["data", "import", &d].iter().chain(&forced)).ok();
+    assert_eq!(Dataset::open(Path::new(&out)).unwrap(), labelled(&[0, 1]));
+    assert_eq!(listing(dir.path()), ["D.zip", "out.zip"]);
+}
+
+#[test]
+fn an_output_in_a_bad_place_is_named() {
+    let (dir, d, _) = with_set(&[0, 1]);
+    for (out, holds) in [
+        (format!("{d}/out.zip"), "is no folder"),
+        (dir.path().join("none/out.zip").display().to_string(), "does not exist"),
+    ] {
+        subset(&d, &out).refused(1, &out, holds);
+    }
+    let folder = text(dir.path());
+    emm(["data", "import", &d, "--force", "--out", folder]).refused(1, folder, "it is a folder");
+    emm(["data", "import", &d, "--force", "--out", "/dev/null"]).refused(1, "/dev/null", "device");
+    let long = dir.path().join("x".repeat(300)).display().to_string();
+    subset(&d, &long).refused(1, &long, "too long");
+    assert_eq!(listing(dir.path()), ["D.zip"]);
+}
+
+#[test]
+fn the_source_may_be_the_output() {
+    let (dir, d, _) = with_set(&[0, 1]);
+    emm(["data", "subset", &d, "--size", "1", "--labels", "none", "--out", &d, "--force"]).ok();
+    assert_eq!(Dataset::open(Path::new(&d)).unwrap().len(), 1);
+    assert_eq!(listing(dir.path()), ["D.zip"]);
+}
+
+#[test]
+fn a_link_is_followed() {
+    let (dir, d, out) = with_set(&[0, 1]);
+    let real = dir.path().join("real.zip");
+    fs::write(&real, "old").unwrap();
+    std::os::unix::fs::symlink("real.zip", &out).unwrap();
+    emm(["data", "import", &d, "--out", &out, "--force"]).ok();
+    assert!(fs::symlink_metadata(&out).unwrap().is_symlink());
+    assert_eq!(Dataset::open(&real).unwrap().len(), 2);
+}
+
+/// A mounted file system of 64 KiB, unmounted when dropped.
+struct Small(tempfile::TempDir);
+
+impl Small {
+    fn mount() -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let mount = ["-t", "tmpfs", "-o", "size=64k", "tmpfs", text(dir.path())];
+        let mounted = Command::new("mount").args(mount).output();
+        mounted.is_ok_and(|m| m.status.success()).then_some(Small(dir))
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn a_full_disk_leaves_nothing() {
+    let Some(small) = Small::mount() else {
+        eprintln!("skipped: mounting a small file system needs rights that are not there");
+        return;
+    };
+    let (_dir, d, _) = with_set(&[0, 1]);
+    Dataset::digits().save(Path::new(&d), true).unwrap();
+    let out = small.0.path().join("out.zip").display().to_string();
+    emm(["data", "import", &d, "--out", &out]).refused(1, &out, "No space left");
+    assert_eq!(listing(small.0.path()), [""; 0]);
+}
+
+#[test]
+fn a_file_appears_whole_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x");
+    let failed = write_atomic(&path, false, |w| {
+        w.write_all(b"half")?;
+        anyhow::bail!("interrupted")
+    });
+    let failed: anyhow::Result<()> = failed;
+    assert_eq!(
+        failed.unwrap_err().to_string(),
+        format!("{}: cannot write: interrupted", path.display())
+    );
+    assert_eq!(listing(dir.path()), [""; 0]);
+    write_atomic(&path, false, |w| Ok(w.write_all(b"whole")?)).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"whole");
+    assert_eq!(listing(dir.path()), ["x"]);
+}
+
+#[test]
+fn a_folder_appears_whole_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x");
+    let fill = |name: &'static str| {
+        move |folder: &Path| -> anyhow::Result<()> { Ok(fs::write(folder.join(name), name)?) }
+    };
+    write_dir_atomic(&path, false, fill("a")).unwrap();
+    assert!(write_dir_atomic(&path, false, fill("b")).is_err());
+    let failed: anyhow::Result<()> = write_dir_atomic(&path, true, |folder| {
+        fs::write(folder.join("half"), "half")?;
+        anyhow::bail!("interrupted")
+    });
+    assert!(failed.is_err());
+    assert_eq!(listing(&path), ["a"]);
+    write_dir_atomic(&path, true, fill("b")).unwrap();
+    assert_eq!(listing(&path), ["b"]);
+    assert_eq!(listing(dir.path()), ["x"]);
+    fs::write(dir.path().join("file"), "").unwrap();
+    let over = write_dir_atomic(&dir.path().join("file"), true, fill("c"));
+    assert!(over.unwrap_err().to_string().contains("it is a file"));
+}
