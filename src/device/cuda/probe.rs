@@ -48,7 +48,9 @@ pub enum Trouble {
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Trouble::Absent => f.write_str("no CUDA driver on this machine (libcuda.so.1 not found)"),
+            Trouble::Absent => {
+                f.write_str("no CUDA driver on this machine (libcuda.so.1 not found)")
+            }
             Trouble::Unusable(why) => write!(f, "the CUDA driver cannot be used: {why}"),
         }
     }
@@ -92,7 +94,8 @@ pub fn dotted(version: i32) -> String {
 
 fn card(index: c_int) -> Result<Card, Trouble> {
     let get: unsafe extern "C" fn(*mut c_int, c_int) -> c_int = function("cuDeviceGet")?;
-    let name: unsafe extern "C" fn(*mut c_char, c_int, c_int) -> c_int = function("cuDeviceGetName")?;
+    let name: unsafe extern "C" fn(*mut c_char, c_int, c_int) -> c_int =
+        function("cuDeviceGetName")?;
     let total: unsafe extern "C" fn(*mut usize, c_int) -> c_int = function("cuDeviceTotalMem_v2")?;
     let attribute: unsafe extern "C" fn(*mut c_int, c_int, c_int) -> c_int =
         function("cuDeviceGetAttribute")?;
