@@ -125,12 +125,17 @@ impl Progress {
     }
 
     fn advance(&mut self, work: f64, what: impl FnOnce() -> String) {
+        match &self.part {
+            Some(part) => {
+                part.all.lock().show(work, || format!("{}  {}", part.name, what()));
+            }
+            None => self.show(work, what),
+        }
+    }
+
+    fn show(&mut self, work: f64, what: impl FnOnce() -> String) {
         self.done += work;
         self.left = (self.left - work).max(0.0);
-        if let Some(part) = &self.part {
-            let mut all = part.all.lock();
-            return all.advance(work, || format!("{}  {}", part.name, what()));
-        }
         let line_due = self.lines && self.last_line.elapsed().as_secs_f64() >= LINE_INTERVAL_S;
         if self.bar.is_none() && !line_due {
             return;
