@@ -1,7 +1,9 @@
 //! The one integration-test binary.
 
+mod ckpt;
 mod data;
 mod find;
+mod flags;
 mod layers;
 mod memorization;
 mod model;

@@ -98,8 +98,8 @@ fn plain_conv(x: &[f32], w: &[f32], b: &[f32], [n, h, wd, c]: [usize; 4], o: usi
     for i in 0..n {
         for r in 0..h {
             for s in 0..wd {
-                for k in 0..o {
-                    let mut sum = b[k] as f64;
+                for (k, bias) in b.iter().enumerate().take(o) {
+                    let mut sum = *bias as f64;
                     for (kh, kw) in (0..9).map(|t| (t / 3, t % 3)) {
                         let (ih, iw) = (r + kh, s + kw);
                         if (1..=h).contains(&ih) && (1..=wd).contains(&iw) {

@@ -1,9 +1,169 @@
-use super::Common;
-use anyhow::Result;
+//! `emm doctor`: what this machine and this build can do, what is missing, and how to get it.
 
+use super::{Common, say};
+use crate::data::Dataset;
+use crate::device::Cpu;
+use crate::device::cuda::{Driver, KERNELS_FOR, Trouble, probe, probe::dotted};
+use anyhow::Result;
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// Show devices, driver, built-in kernels, CPU features, memory and data; what is missing and how to get it
 #[derive(clap::Args, Debug)]
+#[command(after_help = "Example:
+  emm doctor --json")]
 pub struct Args {}
 
-pub fn run(_args: Args, _common: &Common) -> Result<()> {
-    todo!()
+pub fn run(_args: Args, common: &Common) -> Result<()> {
+    let driver = probe();
+    let threads = Cpu::new(common.threads)?.threads();
+    let cpu = model_name().unwrap_or_else(|| std::env::consts::ARCH.into());
+    let (total, available) = (memory("MemTotal:"), memory("MemAvailable:"));
+    let downloads: Vec<_> = DOWNLOADS.iter().filter(|d| Path::new(d).exists()).collect();
+    let missing = missing(&driver, downloads.is_empty());
+    let digits = Dataset::digits().len();
+
+    if common.json {
+        let missing: Vec<_> =
+            missing.iter().map(|(what, how)| json!({"what": what, "how": how})).collect();
+        let features: serde_json::Map<String, Value> =
+            features().into_iter().map(|(name, has)| (name.into(), has.into())).collect();
+        say!(
+            "{}",
+            json!({
+                "version": env!("CARGO_PKG_VERSION"),
+                "devices": devices(&driver, &cpu),
+                "cuda_driver": driver.as_ref().ok().map(|d| dotted(d.version)),
+                "cuda_trouble": driver.as_ref().err().map(Trouble::to_string),
+                "kernels_for": KERNELS_FOR.iter().map(|c| format!("{}.{}", c.0, c.1)).collect::<Vec<_>>(),
+                "cpu": {"name": cpu, "threads": threads, "features": features},
+                "memory_bytes": total,
+                "available_bytes": available,
+                "data": {"bundled": [format!("digits: {digits} of 8x8")], "here": downloads},
+                "missing": missing,
+            })
+        );
+        return Ok(());
+    }
+    let gib = |bytes: Option<u64>| match bytes {
+        Some(b) => format!("{:.1} GiB", b as f64 / (1u64 << 30) as f64),
+        None => "unknown".into(),
+    };
+    say!("emm {}", env!("CARGO_PKG_VERSION"));
+    say!("device    cpu: {cpu}, {threads} threads, fp32");
+    match &driver {
+        Ok(d) => {
+            for (k, card) in d.cards.iter().enumerate() {
+                let (major, minor) = card.capability;
+                let memory = gib(Some(card.memory_bytes));
+                let able = if usable(card.capability) { "" } else { "; no kernels in this build" };
+                say!("device    cuda:{k}: {}, {major}.{minor}, {memory}{able}", card.name);
+            }
+            say!("driver    CUDA {}", dotted(d.version));
+        }
+        Err(trouble) => say!("driver    {trouble}"),
+    }
+    match KERNELS_FOR {
+        [] => say!("kernels   none: this build computes on the CPU only"),
+        cards => {
+            let all: Vec<_> = cards.iter().map(|c| format!("{}.{}", c.0, c.1)).collect();
+            say!("kernels   for compute capability {}", all.join(", "));
+        }
+    }
+    let (has, lacks): (Vec<_>, Vec<_>) = features().into_iter().partition(|f| f.1);
+    let names = |list: Vec<(&'static str, bool)>| match list.is_empty() {
+        true => "none".into(),
+        false => list.into_iter().map(|f| f.0).collect::<Vec<_>>().join(" "),
+    };
+    say!("features  {} (not: {})", names(has), names(lacks));
+    say!("memory    {}, {} available", gib(total), gib(available));
+    say!("data      bundled: {digits} digits of 8×8 pixels (`emm quickstart`)");
+    for d in downloads {
+        say!("          here: {d}");
+    }
+    for (what, how) in missing {
+        say!("missing   {what}: {how}");
+    }
+    Ok(())
+}
+
+/// Files that `emm data import` takes, looked for in the current folder.
+const DOWNLOADS: [&str; 4] = [
+    "cifar-10-python.tar.gz",
+    "cifar-10-binary.tar.gz",
+    "train-images-idx3-ubyte.gz",
+    "train-images-idx3-ubyte",
+];
+
+fn usable(capability: (u32, u32)) -> bool {
+    KERNELS_FOR.contains(&capability)
+}
+
+fn devices(driver: &Result<Driver, Trouble>, cpu: &str) -> Vec<Value> {
+    let mut all = vec![json!({"device": "cpu", "name": cpu, "usable": true})];
+    for (k, card) in driver.iter().flat_map(|d| d.cards.iter().enumerate()) {
+        all.push(json!({
+            "device": format!("cuda:{k}"),
+            "name": card.name,
+            "capability": format!("{}.{}", card.capability.0, card.capability.1),
+            "memory_bytes": card.memory_bytes,
+            "usable": usable(card.capability),
+        }));
+    }
+    all
+}
+
+/// What is not there, and how to get it.
+fn missing(driver: &Result<Driver, Trouble>, no_downloads: bool) -> Vec<(String, &'static str)> {
+    let mut all = Vec::new();
+    if let Err(trouble) = driver {
+        all.push((
+            trouble.to_string(),
+            "needed for --device cuda only; install NVIDIA's driver 580 or newer",
+        ));
+    }
+    if KERNELS_FOR.is_empty() {
+        all.push(("CUDA kernels".into(), "this version has none; everything works on the CPU"));
+    }
+    if no_downloads {
+        all.push((
+            "CIFAR-10 in this folder".into(),
+            "download cifar-10-python.tar.gz, then `emm data import cifar-10-python.tar.gz --out cifar10.zip`; \
+             see data/README.md",
+        ));
+    }
+    all
+}
+
+/// Instruction sets that the CPU code has variants for, and whether this CPU has them.
+#[cfg(target_arch = "x86_64")]
+fn features() -> Vec<(&'static str, bool)> {
+    use std::arch::is_x86_feature_detected as has;
+    vec![
+        ("avx2", has!("avx2")),
+        ("fma", has!("fma")),
+        ("avx512f", has!("avx512f")),
+        ("avx512bw", has!("avx512bw")),
+        ("avx512vl", has!("avx512vl")),
+        ("avx512vnni", has!("avx512vnni")),
+        ("avx512bf16", has!("avx512bf16")),
+    ]
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn features() -> Vec<(&'static str, bool)> {
+    Vec::new()
+}
+
+fn model_name() -> Option<String> {
+    let info = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    let line = info.lines().find(|l| l.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim().to_string())
+}
+
+/// A line of the system's memory report, in bytes.
+fn memory(key: &str) -> Option<u64> {
+    let info = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = info.lines().find(|l| l.starts_with(key))?;
+    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
 }

@@ -1,9 +1,112 @@
-use super::Common;
+//! `emm find`: the effective model memorization of a setting.
+
+use super::numbers::count;
+use super::train_flags::{RunFlags, TrainFlags};
+use super::{Common, say};
+use crate::data::Dataset;
+use crate::error::{Exit, fail};
+use crate::files::check_output;
+use crate::study::{Found, Search, Sizes, find, pictures};
 use anyhow::Result;
+use std::path::PathBuf;
 
+/// Find the effective model memorization (EMM): the largest training set most of which is memorized
+///
+/// Trains the setting on subsets of several sizes, or on as few as bracket the EMM, and interpolates. Subsets
+/// are balanced by class where there are labels. Finished runs in --runs are used; the same command goes on
+/// where it was stopped.
 #[derive(clap::Args, Debug)]
-pub struct Args {}
+#[command(after_help = "Examples:
+  emm find --data cifar10.zip --sizes 1k,2k,3k --out emm
+  emm find --data digits.zip --lo 20 --hi 320 --channels 32 --mult 2,2 --batch 64 --epochs 2k")]
+pub struct Args {
+    /// Set to take subsets of, as `emm data import` writes it
+    #[arg(long, value_name = "D.zip")]
+    data: PathBuf,
+    /// Sizes to measure, ascending
+    #[arg(long, value_name = "N,N,...", value_parser = count, value_delimiter = ',', conflicts_with_all = ["lo", "hi"])]
+    sizes: Option<Vec<usize>>,
+    /// Without --sizes: bracket the EMM from this size on
+    #[arg(long, value_name = "N", value_parser = count, default_value = "500")]
+    lo: usize,
+    /// Without --sizes: bracket the EMM up to this size [default: the whole set]
+    #[arg(long, value_name = "N", value_parser = count)]
+    hi: Option<usize>,
+    /// A size counts as memorized from the ratio 1 − E on
+    #[arg(long, value_name = "E", default_value_t = 0.1, allow_negative_numbers = true)]
+    epsilon: f64,
+    /// Runs of each size, with seeds S, S + 1, …: the ratio is their mean
+    #[arg(long, value_name = "R", value_parser = count, default_value = "1")]
+    repeats: usize,
+    /// Write table, plots, sheets and results.json into this folder
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Replace the results in --out
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    flags: TrainFlags,
+    #[command(flatten)]
+    run: RunFlags,
+}
 
-pub fn run(_args: Args, _common: &Common) -> Result<()> {
-    todo!()
+pub fn run(args: Args, common: &Common) -> Result<()> {
+    let device = common.device()?;
+    if let Some(out) = args.out.as_deref().filter(|out| out.exists()) {
+        check_output(&out.join("results.json"), args.force)?;
+    }
+    let set = Dataset::open(&args.data)?;
+    let name = args.data.display().to_string();
+    let config = args.flags.resolve(common, &mut set.clone())?;
+    let sizes = match args.sizes {
+        Some(sizes) => Sizes::List(sizes),
+        None => Sizes::Between { lo: args.lo, hi: args.hi.unwrap_or(set.len()) },
+    };
+    let search = Search {
+        set: &set,
+        name: &name,
+        config: &config,
+        sizes,
+        epsilon: args.epsilon,
+        repeats: args.repeats,
+        runs: &args.run.runs,
+        devices: std::slice::from_ref(&device),
+        options: &args.run.options(common),
+    };
+    let Some(found) = find(&search)? else {
+        return Err(fail(
+            Exit::Suspended,
+            format!(
+                "--runs: {}: stopped, saved; the same command continues",
+                args.run.runs.display()
+            ),
+        ));
+    };
+    let files = match &args.out {
+        Some(out) => {
+            let stem = args.data.file_stem().map_or(name.clone(), |s| s.to_string_lossy().into());
+            pictures::write(&found, &set, &name, &stem, &device, out)?
+        }
+        None => Vec::new(),
+    };
+    match common.json {
+        true => say!("{}", found.json()),
+        false => tell(&found, &files),
+    }
+    Ok(())
+}
+
+/// Prints table, answer, doubts, and where the files are.
+pub fn tell(found: &Found, files: &[PathBuf]) {
+    say!("\n{}", pictures::table(found).plain());
+    say!("{}", found.sentence());
+    for warning in found.warnings() {
+        say!("note: {warning}");
+    }
+    if !files.is_empty() {
+        say!("");
+    }
+    for file in files {
+        say!("{}", file.display());
+    }
 }

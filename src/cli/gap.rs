@@ -1,9 +1,111 @@
-use super::Common;
+//! `emm gap`: how far a network is from the theoretical optimum.
+
+use super::numbers::count;
+use super::{Common, say};
+use crate::data::Dataset;
+use crate::error::{data, usage};
+use crate::files::{check_output, write_atomic};
+use crate::model::SavedModel;
+use crate::run::{Network, RunDir};
+use crate::sampler::{HeunOptions, Optimal, noise_levels};
+use crate::study::gap;
 use anyhow::Result;
+use std::io::Write as _;
+use std::path::PathBuf;
 
+/// Compare a network with the theoretical optimum at the sampler's noise levels
+///
+/// At each level, over draws of a training image with noise: the loss's weight times the squared distance of
+/// the network to the optimum, and the losses of both. The network's is about the sum of the other two.
 #[derive(clap::Args, Debug)]
-pub struct Args {}
+#[command(after_help = "Example:
+  emm gap --run runs/digits --data digits.zip --draws 1k")]
+pub struct Args {
+    /// The best look of this run
+    #[arg(long, value_name = "DIR", required_unless_present = "model", conflicts_with = "model")]
+    run: Option<PathBuf>,
+    /// A model file
+    #[arg(long, value_name = "F.safetensors")]
+    model: Option<PathBuf>,
+    /// The set that it was trained on
+    #[arg(long, value_name = "S.zip")]
+    data: PathBuf,
+    /// Noise levels, as the sampler spaces them
+    #[arg(long, value_name = "N", value_parser = count, default_value = "18")]
+    levels: usize,
+    /// Noisy images at each level
+    #[arg(long, value_name = "N", value_parser = count, default_value = "256")]
+    draws: usize,
+    /// Write the table as CSV
+    #[arg(long, value_name = "F.csv")]
+    out: Option<PathBuf>,
+    /// Replace --out if it exists
+    #[arg(long)]
+    force: bool,
+}
 
-pub fn run(_args: Args, _common: &Common) -> Result<()> {
-    todo!()
+/// Images in one evaluation.
+const BATCH: usize = 64;
+
+pub fn run(args: Args, common: &Common) -> Result<()> {
+    let device = common.device()?;
+    for (flag, value) in [("--levels", args.levels), ("--draws", args.draws)] {
+        if value == 0 || value > u32::MAX as usize {
+            return Err(usage(format!("{flag}: {value} is outside 1..{}", u32::MAX)));
+        }
+    }
+    if let Some(out) = &args.out {
+        check_output(out, args.force)?;
+    }
+    let path = match (&args.run, args.model) {
+        (Some(run), _) => RunDir::new(run).best_snapshot()?,
+        (None, model) => model.unwrap_or_default(),
+    };
+    let model = SavedModel::open(&path)?;
+    let mut set = Dataset::open(&args.data)?;
+    check(&model, &mut set, &args.data.display().to_string())?;
+
+    let precond = model.config.precond;
+    let (lo, hi) = precond.sigma_range();
+    let rho = HeunOptions::default().rho;
+    let sigmas = noise_levels(args.levels, rho, lo.max(0.002), hi.min(80.0));
+    let mut network = Network::new(&device, &model, BATCH.min(args.draws), &|| false)?;
+    let mut optimum = Optimal::new(&set, &device);
+    let weight = |sigma| precond.weight(sigma);
+    let levels =
+        gap::gap(&mut network, &mut optimum, &set, &weight, &sigmas, args.draws, common.seed)?;
+
+    let table = gap::table(&levels);
+    if let Some(out) = &args.out {
+        write_atomic(out, args.force, |file| Ok(file.write_all(table.csv().as_bytes())?))?;
+    }
+    match common.json {
+        true => say!("{}", gap::json(&levels, args.draws)),
+        false => say!("{}", table.plain().trim_end()),
+    }
+    Ok(())
+}
+
+/// That the network is for images like these; an unconditional one does not look at labels.
+fn check(model: &SavedModel, set: &mut Dataset, name: &str) -> Result<()> {
+    let m = &model.config;
+    if (m.resolution, m.image_channels) != (set.resolution, set.channels) {
+        return Err(data(format!(
+            "{name}: {r}x{r} pixels and {} channels, the network is for {n}x{n} and {}",
+            set.channels,
+            m.image_channels,
+            r = set.resolution,
+            n = m.resolution,
+        )));
+    }
+    if m.label_dim == 0 {
+        set.labels = None;
+    } else if set.label_dim() == 0 || set.label_dim() > m.label_dim {
+        return Err(data(format!(
+            "{name}: {} classes, the network has {}",
+            set.label_dim(),
+            m.label_dim
+        )));
+    }
+    Ok(())
 }

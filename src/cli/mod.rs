@@ -1,5 +1,6 @@
 //! The command line: flags are read here and nowhere else; each subcommand checks, makes one call, prints.
 
+use crate::device::cuda::{Trouble, probe};
 use crate::device::{Cpu, Device};
 use crate::error::{Exit, exit_code, fail, usage};
 use anyhow::Result;
@@ -74,17 +75,39 @@ impl Common {
     /// # Errors
     /// Usage for an unknown name; device (exit 4) for a CUDA device that is not there.
     pub fn device(&self) -> Result<Device> {
-        let cpu = || Cpu::new(self.threads).map(Device::Cpu);
-        match self.device.as_str() {
-            "auto" | "cpu" => cpu(),
-            d if d == "cuda" || d.starts_with("cuda:") => Err(fail(
-                Exit::Device,
-                format!(
-                    "--device: {d} has no kernels in this build; the CPU device is `--device cpu`"
-                ),
-            )),
-            d => Err(usage(format!("--device: {d:?} is none of auto, cpu, cuda, cuda:K"))),
-        }
+        let card = match self.device.as_str() {
+            "cpu" => return self.cpu(),
+            "auto" => {
+                if let Some(why) = unusable_cuda(0).filter(|_| !self.quiet) {
+                    eprintln!("emm: --device: auto takes the CPU: {why}");
+                }
+                return self.cpu();
+            }
+            "cuda" => Some(0),
+            d => d.strip_prefix("cuda:").and_then(|k| k.parse().ok()),
+        };
+        let name = &self.device;
+        let Some(card) = card else {
+            return Err(usage(format!("--device: {name:?} is none of auto, cpu, cuda, cuda:K")));
+        };
+        let why = unusable_cuda(card).unwrap_or_else(|| Trouble::Absent.to_string());
+        Err(fail(Exit::Device, format!("--device: {name}: {why}; `--device cpu` works everywhere")))
+    }
+
+    fn cpu(&self) -> Result<Device> {
+        Cpu::new(self.threads).map(Device::Cpu)
+    }
+}
+
+/// Why card `k` cannot be used; nothing where there is no driver at all.
+fn unusable_cuda(k: usize) -> Option<String> {
+    match probe() {
+        Err(Trouble::Absent) => None,
+        Err(trouble) => Some(trouble.to_string()),
+        Ok(driver) => Some(match driver.cards.get(k) {
+            Some(card) => format!("{} is there, but this build holds no CUDA kernels", card.name),
+            None => format!("there is no card {k}, the driver sees {}", driver.cards.len()),
+        }),
     }
 }
 
@@ -111,8 +134,7 @@ enum Command {
 /// Runs the program and returns its exit code.
 pub fn main() -> i32 {
     if let Err(e) = foreign::refuse(&std::env::args_os().collect::<Vec<_>>()) {
-        eprintln!("emm: {e:#}");
-        return exit_code(&e);
+        return tell(&e);
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -139,9 +161,14 @@ pub fn main() -> i32 {
     };
     match result {
         Ok(()) => 0,
-        Err(e) => {
-            eprintln!("emm: {e:#}");
-            exit_code(&e)
-        }
+        Err(e) => tell(&e),
     }
+}
+
+/// Prints the one line of an error, whatever bytes a file's name or contents put into it; the exit code.
+fn tell(e: &anyhow::Error) -> i32 {
+    use std::io::Write as _;
+    let line: String = format!("{e:#}").replace(char::is_control, " ");
+    let _ = writeln!(std::io::stderr(), "emm: {line}");
+    exit_code(e)
 }

@@ -26,19 +26,19 @@ pub struct Args {
     #[arg(long, value_name = "S.zip")]
     data: Option<PathBuf>,
     /// Pixels along a side
-    #[arg(long, value_name = "R", value_parser = count, default_value = "32", conflicts_with = "data")]
+    #[arg(long, value_name = "R", value_parser = count, allow_negative_numbers = true, default_value = "32", conflicts_with = "data")]
     resolution: usize,
     /// 1 or 3
-    #[arg(long, value_name = "C", value_parser = count, default_value = "3", conflicts_with = "data")]
+    #[arg(long, value_name = "C", value_parser = count, allow_negative_numbers = true, default_value = "3", conflicts_with = "data")]
     image_channels: usize,
     /// Number of classes; 0 is unconditional
-    #[arg(long, value_name = "N", value_parser = count, default_value = "0", conflicts_with = "data")]
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true, default_value = "0", conflicts_with = "data")]
     label_dim: usize,
     /// Images in the set
-    #[arg(long, value_name = "N", value_parser = count, default_value = "1k", conflicts_with = "data")]
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true, default_value = "1k", conflicts_with = "data")]
     size: usize,
     /// Training images per second, in place of a short measurement on this machine
-    #[arg(long, value_name = "IMG/S", value_parser = amount)]
+    #[arg(long, value_name = "IMG/S", value_parser = amount, allow_negative_numbers = true)]
     rate: Option<f64>,
     #[command(flatten)]
     flags: TrainFlags,

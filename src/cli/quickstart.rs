@@ -1,9 +1,77 @@
-use super::Common;
+//! `emm quickstart`: from clone to answer on bundled images.
+
+use super::find::tell;
+use super::{Common, say};
+use crate::device::{Cpu, Device};
+use crate::error::{Exit, fail, usage};
+use crate::run::progress::duration;
+use crate::run::{RunOptions, SaveEvery};
+use crate::study::quickstart::{Plan, quickstart};
 use anyhow::Result;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
+/// Train a small network on bundled digits at several sizes, score it, find where memorization ends
+///
+/// Takes a few minutes on two cores. The same command goes on where it was stopped.
 #[derive(clap::Args, Debug)]
-pub struct Args {}
+#[command(after_help = "Example:
+  emm quickstart --out quickstart")]
+pub struct Args {
+    /// Folder of the runs, table, plots and sheets
+    #[arg(long, value_name = "DIR", default_value = "quickstart")]
+    out: PathBuf,
+    /// Use the folder even if it holds other things
+    #[arg(long)]
+    force: bool,
+}
 
-pub fn run(_args: Args, _common: &Common) -> Result<()> {
-    todo!()
+pub fn run(args: Args, common: &Common) -> Result<()> {
+    let started = Instant::now();
+    let Device::Cpu(cpu) = common.device()?;
+    if !args.force && !ours_or_empty(&args.out) {
+        return Err(usage(format!(
+            "--out: {} holds other things than a quickstart's; give --force to add to it",
+            args.out.display()
+        )));
+    }
+    let plan = Plan { seed: common.seed, ..Plan::default() };
+    // So small a network keeps one core busy, hardly two: a run on each.
+    let at_once = cpu.threads().min(plan.sizes.len());
+    let threads = |i: usize| cpu.threads() / at_once + usize::from(i < cpu.threads() % at_once);
+    let devices: Result<Vec<Device>> =
+        (0..at_once).map(|i| Cpu::new(threads(i)).map(Device::Cpu)).collect();
+    let options = RunOptions {
+        keep_all_snapshots: false,
+        save_every: SaveEvery::Seconds(10.0),
+        stop_after_steps: None,
+        quiet: common.quiet,
+    };
+    let Some((found, files)) = quickstart(&plan, &devices?, &args.out, &options)? else {
+        return Err(fail(
+            Exit::Suspended,
+            format!("--out: {}: stopped, saved; the same command continues", args.out.display()),
+        ));
+    };
+    if common.json {
+        say!("{}", found.json());
+        return Ok(());
+    }
+    say!(
+        "8×8 digits, {} epochs each; ratio of memorization = highest of {} looks at {} samples",
+        plan.epochs,
+        plan.looks,
+        plan.score_images
+    );
+    tell(&found, &files);
+    say!("time  {}", duration(started.elapsed().as_secs_f64()));
+    Ok(())
+}
+
+/// Whether nothing is lost or mixed up by writing there.
+fn ours_or_empty(folder: &Path) -> bool {
+    match std::fs::read_dir(folder) {
+        Ok(mut entries) => entries.next().is_none() || folder.join("runs").is_dir(),
+        Err(_) => !folder.exists(),
+    }
 }

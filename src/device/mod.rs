@@ -1,6 +1,7 @@
 //! Where the arithmetic happens: a device, the memory a plan runs in, and the launches it is made of.
 
 pub mod cpu;
+pub mod cuda;
 
 pub use cpu::{Bound, Cpu};
 

@@ -2,6 +2,7 @@
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{IsTerminal as _, Write as _, stderr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Seconds between plain lines.
@@ -22,6 +23,54 @@ pub struct Progress {
     /// Training alone, for img/s.
     trained_images: u64,
     training_s: f64,
+    /// Where a run of a study reports to instead.
+    part: Option<Part>,
+}
+
+/// One progress of several runs that may run at once: each reports its part.
+#[derive(Clone)]
+pub struct Overall(Arc<Mutex<Progress>>);
+
+impl Overall {
+    pub fn new(quiet: bool) -> Self {
+        Overall(Arc::new(Mutex::new(Progress::new(0.0, 0.0, quiet))))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Progress> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// So much more work is to come.
+    pub fn expect(&self, work: f64) {
+        let mut all = self.lock();
+        all.left += work;
+        if let Some(bar) = &all.bar {
+            bar.inc_length(work.round() as u64);
+        }
+    }
+
+    /// The part of a run that lines begin with `name`.
+    pub fn part(&self, name: String) -> Part {
+        Part { all: self.clone(), name }
+    }
+}
+
+/// A run's part of an [`Overall`] progress.
+#[derive(Clone)]
+pub struct Part {
+    all: Overall,
+    name: String,
+}
+
+impl Part {
+    /// So much of what was expected had been done before.
+    pub fn skip(&self, work: f64) {
+        let mut all = self.all.lock();
+        all.left = (all.left - work).max(0.0);
+        if let Some(bar) = &all.bar {
+            bar.inc(work.round() as u64);
+        }
+    }
 }
 
 impl Progress {
@@ -46,7 +95,16 @@ impl Progress {
             left,
             trained_images: 0,
             training_s: 0.0,
+            part: None,
         }
+    }
+
+    /// Progress of a run that `done` of its work was done of before, reported as a part of others'.
+    pub fn within(part: Part, done: f64, left: f64) -> Self {
+        part.skip(done);
+        let mut progress = Progress::new(done, left, true);
+        progress.part = Some(part);
+        progress
     }
 
     /// One training step of `images` took `elapsed`.
@@ -69,13 +127,20 @@ impl Progress {
     fn advance(&mut self, work: f64, what: impl FnOnce() -> String) {
         self.done += work;
         self.left = (self.left - work).max(0.0);
+        if let Some(part) = &self.part {
+            let mut all = part.all.lock();
+            return all.advance(work, || format!("{}  {}", part.name, what()));
+        }
         let line_due = self.lines && self.last_line.elapsed().as_secs_f64() >= LINE_INTERVAL_S;
         if self.bar.is_none() && !line_due {
             return;
         }
         let eta_s = self.left * self.started.elapsed().as_secs_f64() / self.done.max(1e-9);
-        let rate = self.images_per_s();
-        let text = format!("{}  {rate:.1} img/s  ETA {}", what(), duration(eta_s));
+        let rate = match self.training_s > 0.0 {
+            true => format!("  {:.1} img/s", self.images_per_s()),
+            false => String::new(),
+        };
+        let text = format!("{}{rate}  ETA {}", what(), duration(eta_s));
         match &self.bar {
             Some(bar) => {
                 bar.inc(work.round() as u64);
@@ -90,6 +155,9 @@ impl Progress {
 
     /// A line that stays: above the bar, or in the log.
     pub fn note(&self, text: &str) {
+        if let Some(part) = &self.part {
+            return part.all.lock().note(&format!("{}  {text}", part.name));
+        }
         match &self.bar {
             Some(bar) => bar.suspend(|| self.say(text)),
             None if self.lines => self.say(text),

@@ -5,7 +5,7 @@
 //! kill leaves undone the next start does again with the same bytes.
 
 use super::dir::{Lock, RunDir, best};
-use super::progress::{IMAGE_COST, Progress};
+use super::progress::{IMAGE_COST, Part, Progress};
 use super::score::{
     Network, RESCORE_SEED, generate_and_search, load_partial, look_of, save_partial,
 };
@@ -88,6 +88,18 @@ pub fn train(
     dir: &Path,
     options: &RunOptions,
 ) -> Result<Outcome> {
+    train_part(device, config, data, dir, options, None)
+}
+
+/// [`train`], with progress shown as a part of a study's.
+pub fn train_part(
+    device: &Device,
+    config: &RunConfig,
+    data: &Dataset,
+    dir: &Path,
+    options: &RunOptions,
+    part: Option<Part>,
+) -> Result<Outcome> {
     let started = Instant::now();
     install();
     let run_dir = RunDir::new(dir);
@@ -104,9 +116,20 @@ pub fn train(
         ));
     }
     if let Some(outcome) = finished(&run_dir, &config, started)? {
+        if let Some(part) = part {
+            part.skip(work(&config));
+        }
         return Ok(outcome);
     }
-    Run::start(device, config, data, run_dir, lock, options, started)?.go()
+    Run::start(device, config, data, run_dir, lock, options, part, started)?.go()
+}
+
+/// All of a run's work, as [`Progress`] counts it.
+pub fn work(config: &RunConfig) -> f64 {
+    let t = &config.train;
+    let looks = config.look_steps().len();
+    let generated = looks * t.score_images + if looks > 0 { t.rescore_images } else { 0 };
+    config.steps() as f64 * t.batch as f64 + generated as f64 * IMAGE_COST
 }
 
 /// Images that a step's sums are cut into chunks of; a few chunks keep every core busy.
@@ -157,6 +180,7 @@ impl<'a> Run<'a> {
         dir: RunDir,
         lock: Lock,
         options: &'a RunOptions,
+        part: Option<Part>,
         started: Instant,
     ) -> Result<Self> {
         let t = &config.train;
@@ -179,13 +203,13 @@ impl<'a> Run<'a> {
         let references =
             (!look_steps.is_empty()).then(|| References::new(&data.pixels, data.image_len()));
         let batch = t.batch as f64;
-        let look_cost = t.score_images as f64 * IMAGE_COST;
-        let done = step as f64 * batch + looks.len() as f64 * look_cost;
-        let rescoring = if looks.is_empty() { 0.0 } else { t.rescore_images as f64 * IMAGE_COST };
-        let left = (config.steps() - step.min(config.steps())) as f64 * batch
-            + (look_steps.len() - looks.len().min(look_steps.len())) as f64 * look_cost
-            + rescoring;
-        let progress = Progress::new(done, left, options.quiet);
+        let generated = looks.len() * t.score_images;
+        let done = step as f64 * batch + generated as f64 * IMAGE_COST;
+        let left = (work(&config) - done).max(0.0);
+        let progress = match part {
+            Some(part) => Progress::within(part, done, left),
+            None => Progress::new(done, left, options.quiet),
+        };
         if step > 0 {
             progress.note(&format!("resumed at step {step} of {}", config.steps()));
         }
@@ -306,7 +330,7 @@ impl<'a> Run<'a> {
     fn look(&mut self) -> Result<bool> {
         let model = self.snapshot();
         let images = self.config.train.score_images;
-        let Some(look) = self.score(&model, self.step, 0, images)? else { return Ok(false) };
+        let Some(look) = self.score(model, self.step, 0, images)? else { return Ok(false) };
         self.write_snapshot()?;
         self.stats.add("Mem/ratio", look.ratio);
         self.progress.note(&format!(
@@ -335,7 +359,7 @@ impl<'a> Run<'a> {
             return Ok(Ended::With(Some(done)));
         }
         let model = SavedModel::open(&self.dir.snapshot_path(&self.config, step))?;
-        let Some(look) = self.score(&model, step, RESCORE_SEED, images)? else {
+        let Some(look) = self.score(model, step, RESCORE_SEED, images)? else {
             return Ok(Ended::Stopped);
         };
         self.dir.write_rescored(&look)?;
@@ -346,7 +370,7 @@ impl<'a> Run<'a> {
     /// Generates and searches, continuing an interrupted look; `None` if a signal stopped it.
     fn score(
         &mut self,
-        model: &SavedModel,
+        model: SavedModel,
         step: u64,
         first_seed: u64,
         images: usize,

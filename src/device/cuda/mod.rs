@@ -1,0 +1,8 @@
+//! CUDA: the only place that names cudarc. This build holds no kernels yet, so all it does is look.
+
+pub mod probe;
+
+pub use probe::{Card, Driver, Trouble, probe};
+
+/// Cards that kernels are built in for, as compute capabilities; empty in a build without kernels.
+pub const KERNELS_FOR: &[(u32, u32)] = &[];

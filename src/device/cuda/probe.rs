@@ -1,0 +1,144 @@
+//! Whether there is a usable CUDA driver, found out without a panic: cudarc's own calls panic where the
+//! driver is missing, a stub or older than the pinned version, so each function is looked up and called raw.
+
+use cudarc::driver::sys::{culib, is_culib_present};
+use std::ffi::{c_char, c_int, c_uint};
+use std::fmt;
+
+/// The oldest driver that takes our kernels, as CUDA counts versions.
+const OLDEST: c_int = 13_000;
+
+/// What the device code will call beside what this file calls: a stub or an old driver lacks some.
+const NEEDED: [&str; 5] = [
+    "cuDevicePrimaryCtxRetain",
+    "cuModuleLoadData",
+    "cuLaunchKernel",
+    "cuStreamBeginCapture_v2",
+    "cuEventElapsedTime_v2",
+];
+
+const CAPABILITY_MAJOR: c_int = 75;
+const CAPABILITY_MINOR: c_int = 76;
+
+/// A driver that works, and the cards it sees (at least one).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Driver {
+    /// The newest CUDA it supports: 13000 is 13.0.
+    pub version: i32,
+    pub cards: Vec<Card>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Card {
+    pub name: String,
+    /// Compute capability.
+    pub capability: (u32, u32),
+    pub memory_bytes: u64,
+}
+
+/// Why there is no usable driver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trouble {
+    /// There is none: the ordinary case of a machine without a card.
+    Absent,
+    /// There is one, but it cannot be used.
+    Unusable(String),
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Trouble::Absent => {
+                f.write_str("no CUDA driver on this machine (libcuda.so.1 not found)")
+            }
+            Trouble::Unusable(why) => write!(f, "the CUDA driver cannot be used: {why}"),
+        }
+    }
+}
+
+/// Looks for a driver and its cards. Creates no context and leaves nothing behind.
+pub fn probe() -> Result<Driver, Trouble> {
+    // SAFETY: loading libcuda runs its initializers only, as any CUDA program does.
+    if !unsafe { is_culib_present() } {
+        return Err(Trouble::Absent);
+    }
+    NEEDED.iter().try_for_each(|name| function::<*const ()>(name).map(|_| ()))?;
+    let init: unsafe extern "C" fn(c_uint) -> c_int = function("cuInit")?;
+    let version: unsafe extern "C" fn(*mut c_int) -> c_int = function("cuDriverGetVersion")?;
+    let count: unsafe extern "C" fn(*mut c_int) -> c_int = function("cuDeviceGetCount")?;
+
+    // SAFETY: the signatures are the CUDA driver API's; the pointers are to live integers.
+    let version = unsafe {
+        check("cuInit", init(0))?;
+        value("cuDriverGetVersion", |out| version(out))?
+    };
+    if version < OLDEST {
+        return Err(Trouble::Unusable(format!(
+            "it supports CUDA {}, and {} is needed (driver 580 or newer)",
+            dotted(version),
+            dotted(OLDEST)
+        )));
+    }
+    // SAFETY: as above.
+    let cards = unsafe { value("cuDeviceGetCount", |out| count(out))? };
+    match (0..cards).map(card).collect::<Result<Vec<_>, _>>()? {
+        cards if cards.is_empty() => Err(Trouble::Unusable("it sees no card".into())),
+        cards => Ok(Driver { version, cards }),
+    }
+}
+
+/// 13000 as 13.0.
+pub fn dotted(version: i32) -> String {
+    format!("{}.{}", version / 1000, version % 1000 / 10)
+}
+
+fn card(index: c_int) -> Result<Card, Trouble> {
+    let get: unsafe extern "C" fn(*mut c_int, c_int) -> c_int = function("cuDeviceGet")?;
+    let name: unsafe extern "C" fn(*mut c_char, c_int, c_int) -> c_int =
+        function("cuDeviceGetName")?;
+    let total: unsafe extern "C" fn(*mut usize, c_int) -> c_int = function("cuDeviceTotalMem_v2")?;
+    let attribute: unsafe extern "C" fn(*mut c_int, c_int, c_int) -> c_int =
+        function("cuDeviceGetAttribute")?;
+    let mut text = [0u8; 128];
+    let mut memory_bytes = 0usize;
+    // SAFETY: the signatures are the driver API's; it writes at most `len` bytes of the name and one value
+    // to each other pointer.
+    let (major, minor) = unsafe {
+        let device = value("cuDeviceGet", |out| get(out, index))?;
+        let len = text.len() as c_int - 1;
+        check("cuDeviceGetName", name(text.as_mut_ptr().cast(), len, device))?;
+        check("cuDeviceTotalMem", total(&mut memory_bytes, device))?;
+        let major = value("cuDeviceGetAttribute", |o| attribute(o, CAPABILITY_MAJOR, device))?;
+        (major, value("cuDeviceGetAttribute", |o| attribute(o, CAPABILITY_MINOR, device))?)
+    };
+    let end = text.iter().position(|&b| b == 0).unwrap_or(text.len());
+    Ok(Card {
+        name: String::from_utf8_lossy(&text[..end]).into_owned(),
+        capability: (major as u32, minor as u32),
+        memory_bytes: memory_bytes as u64,
+    })
+}
+
+/// A function of the driver by name. `F` is its pointer's type.
+fn function<F: Copy>(name: &str) -> Result<F, Trouble> {
+    // SAFETY: only called once the library is known to be present, and then it cannot panic; callers give
+    // the type that CUDA documents for the name.
+    match unsafe { culib().get::<F>(name.as_bytes()) } {
+        Ok(f) => Ok(*f),
+        Err(_) => Err(Trouble::Unusable(format!("it lacks {name}: a stub, or too old"))),
+    }
+}
+
+fn check(what: &str, result: c_int) -> Result<(), Trouble> {
+    match result {
+        0 => Ok(()),
+        100 => Err(Trouble::Unusable("it sees no card".into())),
+        code => Err(Trouble::Unusable(format!("{what} failed with error {code}"))),
+    }
+}
+
+fn value(what: &str, call: impl FnOnce(*mut c_int) -> c_int) -> Result<c_int, Trouble> {
+    let mut out = 0;
+    check(what, call(&mut out))?;
+    Ok(out)
+}

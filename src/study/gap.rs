@@ -1,0 +1,121 @@
+//! How far a network is from the theoretical optimum, noise level by noise level.
+//!
+//! A denoiser's loss is the optimum's plus its weighted squared distance to the optimum (Gu et al. 2023,
+//! Eq. 16-21): λ E‖D − y‖² = λ E‖D* − y‖² + λ E‖D − D*‖², since D* is the mean of y given x.
+
+use crate::data::Dataset;
+use crate::report::{Cell, Table};
+use crate::rng::{Stream, fill_normals, philox, tag};
+use crate::sampler::Denoise;
+use anyhow::Result;
+use serde_json::{Value, json};
+
+/// Means over the draws at one noise level, sums over an image's pixels, times the loss's weight.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Level {
+    pub sigma: f64,
+    /// λ(σ), the loss's weight.
+    pub weight: f64,
+    /// λ E‖D − D*‖²: what training could still gain.
+    pub gap: f64,
+    /// λ E‖D* − y‖²: the least loss there is.
+    pub optimum: f64,
+    /// λ E‖D − y‖²: the denoiser's loss, about the sum of the two.
+    pub loss: f64,
+}
+
+/// Compares `denoiser` with the `optimum` of `data` at the noise levels `sigmas`, `draws` ≥ 1 images with noise
+/// at each.
+///
+/// `data` has labels exactly if both denoisers take them. `weight` is the loss's λ(σ). The draws depend on
+/// `seed` and their index alone.
+pub fn gap(
+    denoiser: &mut dyn Denoise,
+    optimum: &mut dyn Denoise,
+    data: &Dataset,
+    weight: &dyn Fn(f64) -> f64,
+    sigmas: &[f64],
+    draws: usize,
+    seed: u64,
+) -> Result<Vec<Level>> {
+    let len = data.image_len();
+    let batch = denoiser.max_batch().min(optimum.max_batch()).min(draws);
+    let (mut noise, mut ours, mut best) = (vec![0.0; len], Vec::new(), Vec::new());
+    let mut levels = Vec::new();
+    for (step, &sigma) in sigmas.iter().enumerate() {
+        let (mut to_best, mut best_to_y, mut ours_to_y) = (0.0, 0.0, 0.0);
+        for first in (0..draws).step_by(batch) {
+            let count = batch.min(draws - first);
+            let (mut y, mut x) = (Vec::new(), Vec::new());
+            let mut labels = Vec::new();
+            for draw in first..first + count {
+                let word =
+                    philox([0, draw as u32, step as u32, tag(Stream::Diagnostic, 0)], seed)[0];
+                let image = (word as u64 * data.len() as u64 >> 32) as usize;
+                labels.extend(data.labels.as_ref().map(|l| l[image]));
+                fill_normals(
+                    &mut noise,
+                    draw as u32,
+                    step as u32,
+                    tag(Stream::Diagnostic, 1),
+                    seed,
+                );
+                for (&u, &z) in data.image(image).iter().zip(&noise) {
+                    let clean = u as f64 / 127.5 - 1.0;
+                    y.push(clean);
+                    x.push((clean + sigma * z as f64) as f32);
+                }
+            }
+            ours.resize(count * len, 0.0);
+            best.resize(count * len, 0.0);
+            let levels = vec![sigma; count];
+            denoiser.denoise(&x, &levels, &labels, &mut ours)?;
+            optimum.denoise(&x, &levels, &labels, &mut best)?;
+            for ((&a, &b), &y) in ours.iter().zip(&best).zip(&y) {
+                let (a, b) = (a as f64, b as f64);
+                to_best += (a - b) * (a - b);
+                best_to_y += (b - y) * (b - y);
+                ours_to_y += (a - y) * (a - y);
+            }
+        }
+        let weight = weight(sigma);
+        let mean = |sum: f64| weight * sum / draws as f64;
+        levels.push(Level {
+            sigma,
+            weight,
+            gap: mean(to_best),
+            optimum: mean(best_to_y),
+            loss: mean(ours_to_y),
+        });
+    }
+    Ok(levels)
+}
+
+/// One row a noise level.
+pub fn table(levels: &[Level]) -> Table {
+    let mut table = Table::new(&["sigma", "weight", "gap", "optimum's loss", "model's loss"]);
+    for l in levels {
+        table.row(vec![
+            Cell::Number(l.sigma, 4),
+            Cell::Number(l.weight, 4),
+            Cell::Number(l.gap, 4),
+            Cell::Number(l.optimum, 4),
+            Cell::Number(l.loss, 4),
+        ]);
+    }
+    table
+}
+
+/// The levels as `emm gap --json` prints them.
+pub fn json(levels: &[Level], draws: usize) -> Value {
+    let one = |l: &Level| {
+        json!({
+            "sigma": l.sigma,
+            "weight": l.weight,
+            "gap": l.gap,
+            "optimum_loss": l.optimum,
+            "loss": l.loss,
+        })
+    };
+    json!({"draws": draws, "levels": levels.iter().map(one).collect::<Vec<_>>()})
+}

@@ -1,0 +1,96 @@
+//! A small experiment from clone to answer: the bundled digits, several sizes, one small network.
+
+use super::{Found, Search, Sizes, find, pictures};
+use crate::data::Dataset;
+use crate::device::Device;
+use crate::model::{Arch, Embedding, ModelConfig, Precond};
+use crate::run::config::NUMERICS;
+use crate::run::{DataId, Order, Precision, RunConfig, RunOptions, TrainConfig};
+use anyhow::Result;
+use std::path::{Path, PathBuf};
+
+/// How much of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// Training-set sizes, ascending; all are trained alike, for as many epochs.
+    pub sizes: Vec<usize>,
+    pub epochs: f64,
+    pub looks: usize,
+    /// Generated images per look.
+    pub score_images: usize,
+    pub seed: u64,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Plan {
+            sizes: vec![10, 20, 40, 80],
+            epochs: 1000.0,
+            looks: 4,
+            score_images: 500,
+            seed: 1024,
+        }
+    }
+}
+
+pub const EPSILON: f64 = 0.1;
+
+impl Plan {
+    /// The settings of its runs, for the set as a whole.
+    fn config(&self, set: &Dataset) -> RunConfig {
+        let model = ModelConfig {
+            precond: Precond::Edm,
+            embedding: Embedding::Positional,
+            model_channels: 16,
+            channel_mult: vec![2, 2],
+            num_blocks: 1,
+            skip_connections: vec![1; 4],
+            dropout: 0.0,
+            ..ModelConfig::basic(Arch::DdpmPP, set.resolution, set.channels)
+        };
+        let train = TrainConfig {
+            seed: self.seed,
+            epochs: self.epochs,
+            batch: 10,
+            micro_batch: 0,
+            lr: 2e-3,
+            weight_decay: 0.0,
+            ema_rate: None,
+            precision: Precision::Fp32,
+            order: Order::Shuffle,
+            scrub_gradients: false,
+            looks: self.looks,
+            score_images: self.score_images,
+            rescore_images: 0,
+            numerics: NUMERICS,
+        };
+        RunConfig { model, train, data: DataId::of(set) }
+    }
+}
+
+/// Trains and scores in `folder` what it does not hold yet, and writes what people look at there; returns the
+/// answer and the files. `None` if a signal stopped it; the same call goes on.
+///
+/// `devices`: one run at a time on each.
+pub fn quickstart(
+    plan: &Plan,
+    devices: &[Device],
+    folder: &Path,
+    options: &RunOptions,
+) -> Result<Option<(Found, Vec<PathBuf>)>> {
+    let (set, name) = (Dataset::digits(), "bundled digits");
+    let search = Search {
+        set: &set,
+        name,
+        config: &plan.config(&set),
+        sizes: Sizes::List(plan.sizes.clone()),
+        epsilon: EPSILON,
+        repeats: 1,
+        runs: &folder.join("runs"),
+        devices,
+        options,
+    };
+    let Some(found) = find(&search)? else { return Ok(None) };
+    let files = pictures::write(&found, &set, name, "Digits 8×8", &devices[0], folder)?;
+    Ok(Some((found, files)))
+}
