@@ -39,7 +39,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR|F.zip|F.npz")]
     samples: Option<PathBuf>,
     /// Samples drawn from the run: seeds 0 to N − 1
-    #[arg(long, value_name = "N", default_value_t = 10_000, conflicts_with_all = ["samples", "seeds"])]
+    #[arg(long, value_name = "N", default_value_t = 10_000, conflicts_with_all = ["samples", "seeds"], allow_negative_numbers = true)]
     images: u64,
     /// Seeds of the samples drawn from the run: 0-63, or 1,2,5-7
     #[arg(long, value_name = "SEEDS", conflicts_with = "samples")]
