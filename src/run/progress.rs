@@ -108,15 +108,15 @@ impl Progress {
     }
 
     /// One training step of `images` took `elapsed`.
-    pub fn trained(&mut self, images: u64, elapsed: Duration, what: impl Fn() -> String) {
+    pub fn trained(&mut self, images: u64, elapsed: Duration, what: impl FnOnce() -> String) {
         self.trained_images += images;
         self.training_s += elapsed.as_secs_f64();
-        self.advance(images as f64, &what);
+        self.advance(images as f64, what);
     }
 
     /// `images` were generated for a look.
-    pub fn generated(&mut self, images: u64, what: impl Fn() -> String) {
-        self.advance(images as f64 * IMAGE_COST, &what);
+    pub fn generated(&mut self, images: u64, what: impl FnOnce() -> String) {
+        self.advance(images as f64 * IMAGE_COST, what);
     }
 
     /// Training images per second of training in this process.
@@ -124,13 +124,18 @@ impl Progress {
         self.trained_images as f64 / self.training_s.max(1e-9)
     }
 
-    fn advance(&mut self, work: f64, what: &dyn Fn() -> String) {
+    fn advance(&mut self, work: f64, what: impl FnOnce() -> String) {
+        match &self.part {
+            Some(part) => {
+                part.all.lock().show(work, || format!("{}  {}", part.name, what()));
+            }
+            None => self.show(work, what),
+        }
+    }
+
+    fn show(&mut self, work: f64, what: impl FnOnce() -> String) {
         self.done += work;
         self.left = (self.left - work).max(0.0);
-        if let Some(part) = &self.part {
-            let mut all = part.all.lock();
-            return all.advance(work, &|| format!("{}  {}", part.name, what()));
-        }
         let line_due = self.lines && self.last_line.elapsed().as_secs_f64() >= LINE_INTERVAL_S;
         if self.bar.is_none() && !line_due {
             return;

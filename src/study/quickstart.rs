@@ -25,7 +25,7 @@ impl Default for Plan {
     fn default() -> Self {
         Plan {
             sizes: vec![10, 20, 40, 80],
-            epochs: 1000.0,
+            epochs: 1500.0,
             looks: 4,
             score_images: 500,
             seed: 1024,
@@ -51,7 +51,7 @@ impl Plan {
         let train = TrainConfig {
             seed: self.seed,
             epochs: self.epochs,
-            batch: 10,
+            batch: 4,
             micro_batch: 0,
             lr: 2e-3,
             weight_decay: 0.0,
