@@ -72,6 +72,9 @@ pub struct Outcome {
 /// Lines of `stats.jsonl` are at least this far apart.
 const STATS_INTERVAL_S: f64 = 5.0;
 
+/// Images generated at a time, unless micro-batches are larger: enough to keep every core busy.
+const LOOK_BATCH: usize = 32;
+
 /// Unfinished looks are saved this often where saves are counted in steps.
 const LOOK_SAVE_INTERVAL_S: f64 = 30.0;
 
@@ -376,7 +379,8 @@ impl<'a> Run<'a> {
         images: usize,
     ) -> Result<Option<Look>> {
         let references = self.references.as_ref().expect("a run with looks has references");
-        let batch = self.config.train.micro_batch.min(images);
+        self.trainer.rest();
+        let batch = self.config.train.micro_batch.max(LOOK_BATCH).min(images);
         let mut network = Network::new(self.device, model, batch, &stop_asked)?;
         let path = self.dir.partial_look_path();
         let mut found = load_partial(&path, step, first_seed, images);
