@@ -17,5 +17,6 @@ pub mod report;
 pub mod rng;
 pub mod run;
 pub mod sampler;
+pub mod simd;
 pub mod study;
 pub mod tape;

@@ -3,6 +3,8 @@
 //! key = seed; counter = (block of elements in the image's H,W,C order, the image's index in the whole
 //! batch, step, stream << 16 | layer). There is no state: position in the stream is the counter.
 
+use crate::simd::vectorized;
+
 /// What a random number is for: the high half of the counter's last word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
@@ -71,17 +73,14 @@ pub fn normals8(block: u32, image: u32, step: u32, tag: u32, seed: u64) -> [f32;
     [z0, z1, z2, z3, z4, z5, z6, z7]
 }
 
-/// Fills `out`, one image in H,W,C order, with the standard normals of [`normals8`].
-pub fn fill_normals(out: &mut [f32], image: u32, step: u32, tag: u32, seed: u64) {
-    pulp::Arch::new().dispatch(
-        #[inline(always)]
-        || {
-            for (block, chunk) in out.chunks_mut(8).enumerate() {
-                let z = normals8(block as u32, image, step, tag, seed);
-                chunk.copy_from_slice(&z[..chunk.len()]);
-            }
-        },
-    );
+vectorized! {
+    /// Fills `out`, one image in H,W,C order, with the standard normals of [`normals8`].
+    pub fn fill_normals(out: &mut [f32], image: u32, step: u32, tag: u32, seed: u64) {
+        for (block, chunk) in out.chunks_mut(8).enumerate() {
+            let z = normals8(block as u32, image, step, tag, seed);
+            chunk.copy_from_slice(&z[..chunk.len()]);
+        }
+    }
 }
 
 /// (r cos 2πv, r sin 2πv) with r = √(−2 ln u), u = unit(a), v = unit(b): within 1e-6 of float64.

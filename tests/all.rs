@@ -1,7 +1,9 @@
 //! The one integration-test binary.
 
+mod ckpt;
 mod data;
 mod find;
+mod flags;
 mod layers;
 mod memorization;
 mod model;
@@ -12,3 +14,4 @@ mod run;
 mod sampler;
 #[allow(dead_code)]
 mod support;
+mod tape;

@@ -11,7 +11,7 @@ const ROWS: &[&[&str]] = &[
     &["tape"],
     &["ops"],
     &["device"],
-    &["error", "rng", "files"],
+    &["error", "rng", "files", "simd"],
 ];
 
 /// Arrows within a row: who uses whom.
@@ -23,6 +23,7 @@ const SIDEWAYS: &[(&str, &str)] = &[
     ("check", "model"),
     ("files", "error"),
     ("rng", "error"),
+    ("rng", "simd"),
 ];
 
 fn row(module: &str) -> Option<usize> {

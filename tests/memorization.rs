@@ -315,3 +315,33 @@ fn score_refuses_what_it_cannot_compare() {
     one.save(at("one.zip").as_ref(), false).unwrap();
     score(&samples, &at("one.zip"), &[]).refused(3, &at("one.zip"), "two training images");
 }
+
+#[test]
+fn score_of_a_run_is_that_of_its_samples() {
+    let f = crate::run::fixture();
+    let (run_dir, train) = (f.folder.path().join("reference"), f.data.display().to_string());
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let run_dir = run_dir.display().to_string();
+    let (out, a, b) = (at("s.npz"), at("a.npz"), at("b.npz"));
+    let base = ["score", "--run", &run_dir, "--reference", &train, "--quiet", "--json"];
+    let scored = run(base.iter().chain(&["--seeds", "0-8", "--batch", "4", "--pairs", &a])).json();
+    run(["sample", "--run", &run_dir, "--seeds", "0-8", "--out", &out, "--quiet"]).ok();
+    let sampled =
+        run(["score", "--samples", &out, "--reference", &train, "--pairs", &b, "--json"]).json();
+    assert_eq!(scored, sampled);
+    assert_eq!(std::fs::read(a).unwrap(), std::fs::read(b).unwrap());
+    assert_eq!(run(base.iter().chain(&["--images", "9"])).json(), scored);
+
+    run(base.iter().chain(&["--images", "0"])).refused(2, "--images: ", "0");
+    run(base.iter().chain(&["--batch", "0"])).refused(2, "--batch: ", "0");
+    let none = at("none");
+    let missing = ["score", "--run", &none, "--reference", &train, "--json"];
+    assert_ne!(run(missing).code, 0);
+    // Other training images than the run's are scored against, with a note.
+    let (_dir, scene) = scene();
+    let other = scene("train.zip");
+    let ended = run(["score", "--run", &run_dir, "--reference", &other, "--seeds", "0"]);
+    assert!(ended.stderr.contains("trained on other images"), "{ended:?}");
+    ended.ok();
+}

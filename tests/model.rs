@@ -239,3 +239,14 @@ fn a_denoised_image_does_not_depend_on_its_batch() {
         }
     }
 }
+
+/// The count from the configuration alone, which `emm plan` prints, against what was recorded.
+#[test]
+fn planned_flop_are_those_of_the_recorded_ops() {
+    for blocks in [1, 2] {
+        let mut config = small(blocks);
+        config.skip_connections[1] = 0;
+        let r = Recording::new(&config, 3, 3, Mode::Training).unwrap();
+        assert_eq!(r.plan.flop(), 3 * emm::model::flops::flops(&config).forward);
+    }
+}

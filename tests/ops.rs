@@ -41,6 +41,12 @@ fn every_case_matches_float64() {
     }
 }
 
+/// Input or parameter `i` of a case, inputs first.
+fn operand(case: &mut Case, i: usize) -> &mut Operand {
+    let n = case.ins.len();
+    if i < n { &mut case.ins[i] } else { &mut case.params[i - n] }
+}
+
 /// ⟨got, direction⟩ against (L(x + h·d) − L(x − h·d)) / 2h with L = Σ dy·y, for every operand of every case.
 #[test]
 fn gradients_match_finite_differences() {
@@ -64,19 +70,13 @@ fn gradients_match_finite_differences() {
             let Some(grad) = grad else { continue };
             let mut direction = vec![0.0; grad.len()];
             fill_normals(&mut direction, i as u32, 0, 0, seed);
-            let operand = |case: &mut Case| -> *mut Operand {
-                let n = case.ins.len();
-                if i < n { &mut case.ins[i] } else { &mut case.params[i - n] }
-            };
             let h = 4e-3_f32;
             let mut shifted = |sign: f32| {
-                // SAFETY: the operand outlives this call and nothing else refers to it.
-                let o = unsafe { &mut *operand(&mut case) };
-                let kept = o.words.clone();
-                o.words.iter_mut().zip(&direction).for_each(|(w, d)| *w += sign * h * d);
+                let kept = operand(&mut case, i).words.clone();
+                let moved = kept.iter().zip(&direction).map(|(w, d)| w + sign * h * d).collect();
+                operand(&mut case, i).words = moved;
                 let v = value(&case);
-                // SAFETY: as above.
-                unsafe { (*operand(&mut case)).words = kept };
+                operand(&mut case, i).words = kept;
                 v
             };
             let numeric = (shifted(1.0) - shifted(-1.0)) / (2.0 * h as f64);
@@ -98,8 +98,8 @@ fn plain_conv(x: &[f32], w: &[f32], b: &[f32], [n, h, wd, c]: [usize; 4], o: usi
     for i in 0..n {
         for r in 0..h {
             for s in 0..wd {
-                for k in 0..o {
-                    let mut sum = b[k] as f64;
+                for (k, bias) in b.iter().enumerate().take(o) {
+                    let mut sum = *bias as f64;
                     for (kh, kw) in (0..9).map(|t| (t / 3, t % 3)) {
                         let (ih, iw) = (r + kh, s + kw);
                         if (1..=h).contains(&ih) && (1..=wd).contains(&iw) {

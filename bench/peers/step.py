@@ -36,7 +36,7 @@ def settings():
     p.add_argument("--layout", choices=["nchw", "channels_last", "best"], default="best")
     p.add_argument("--compile", action="store_true", help="torch.compile the loss")
     p.add_argument("--threads", type=int, help="default: PyTorch's choice")
-    p.add_argument("--steps", type=int, default=10, help="measured steps")
+    p.add_argument("--repeats", type=int, default=10, help="measured steps")
     p.add_argument("--device", default="cpu")
     return p.parse_args()
 
@@ -115,7 +115,7 @@ def main():
     cfg = config(a)
     layouts = ["nchw", "channels_last"] if a.layout == "best" else [a.layout]
     _, layout, step = min((warmed(cfg, a, layout) for layout in layouts), key=lambda w: w[0])
-    times = [timed(step) for _ in range(a.steps)]
+    times = [timed(step) for _ in range(a.repeats)]
     median = statistics.median(times)
     print(
         json.dumps(
@@ -127,7 +127,7 @@ def main():
                 "compiled": a.compile,
                 "torch": torch.__version__,
                 "device": a.device,
-                "settings": {**cfg, "batch": a.batch, "steps": a.steps},
+                "settings": {**cfg, "batch": a.batch, "repeats": a.repeats},
             }
         )
     )

@@ -69,7 +69,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     let (lo, hi) = precond.sigma_range();
     let rho = HeunOptions::default().rho;
     let sigmas = noise_levels(args.levels, rho, lo.max(0.002), hi.min(80.0));
-    let mut network = Network::new(&device, &model, BATCH.min(args.draws), &|| false)?;
+    let mut network = Network::new(&device, model, BATCH.min(args.draws), &|| false)?;
     let mut optimum = Optimal::new(&set, &device);
     let weight = |sigma| precond.weight(sigma);
     let levels =

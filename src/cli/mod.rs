@@ -4,6 +4,7 @@ use crate::device::cuda::{Trouble, probe};
 use crate::device::{Cpu, Device};
 use crate::error::{Exit, exit_code, fail, usage};
 use anyhow::Result;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
 
 mod bench;
@@ -134,11 +135,18 @@ enum Command {
 /// Runs the program and returns its exit code.
 pub fn main() -> i32 {
     if let Err(e) = foreign::refuse(&std::env::args_os().collect::<Vec<_>>()) {
-        eprintln!("emm: {e:#}");
-        return exit_code(&e);
+        return tell(&e);
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
+        Err(e) if e.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = e.print();
+            return e.exit_code();
+        }
+        Err(e) if e.use_stderr() => {
+            eprintln!("emm: {}", one_line(&e));
+            return e.exit_code();
+        }
         Err(e) => {
             let _ = e.print();
             return e.exit_code();
@@ -162,9 +170,33 @@ pub fn main() -> i32 {
     };
     match result {
         Ok(()) => 0,
-        Err(e) => {
-            eprintln!("emm: {e:#}");
-            exit_code(&e)
+        Err(e) => tell(&e),
+    }
+}
+
+/// Prints the one line of an error, whatever bytes a file's name or contents put into it; the exit code.
+fn tell(e: &anyhow::Error) -> i32 {
+    use std::io::Write as _;
+    let line: String = format!("{e:#}").replace(char::is_control, " ");
+    let _ = writeln!(std::io::stderr(), "emm: {line}");
+    exit_code(e)
+}
+
+/// A parser's error as ours are: one line that begins with the flag.
+fn one_line(e: &clap::Error) -> String {
+    let text = e.to_string();
+    let said: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .take_while(|l| !l.starts_with("Usage:") && !l.starts_with("For more information"))
+        .filter(|l| !l.is_empty())
+        .collect();
+    let said = said.join(" ");
+    let said = said.strip_prefix("error: ").unwrap_or(&said);
+    match e.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(arg)) if arg.starts_with("--") => {
+            format!("{}: {said}", arg.split_whitespace().next().unwrap_or(arg))
         }
+        _ => said.into(),
     }
 }

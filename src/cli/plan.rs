@@ -9,13 +9,11 @@ use crate::error::usage;
 use crate::model::flops::flops;
 use crate::model::trainer::TrainerOptions;
 use crate::model::{Params, Trainer};
-use crate::run::RunConfig;
 use crate::run::progress::{IMAGE_COST, duration};
-use crate::run::schedule::scalars;
+use crate::run::{RunConfig, bench};
 use anyhow::Result;
 use serde_json::json;
 use std::path::PathBuf;
-use std::time::Instant;
 
 /// Show what a training would cost: parameters, FLOP, memory, steps, hours; writes nothing
 #[derive(clap::Args, Debug)]
@@ -26,19 +24,19 @@ pub struct Args {
     #[arg(long, value_name = "S.zip")]
     data: Option<PathBuf>,
     /// Pixels along a side
-    #[arg(long, value_name = "R", value_parser = count, default_value = "32", conflicts_with = "data")]
+    #[arg(long, value_name = "R", value_parser = count, allow_negative_numbers = true, default_value = "32", conflicts_with = "data")]
     resolution: usize,
     /// 1 or 3
-    #[arg(long, value_name = "C", value_parser = count, default_value = "3", conflicts_with = "data")]
+    #[arg(long, value_name = "C", value_parser = count, allow_negative_numbers = true, default_value = "3", conflicts_with = "data")]
     image_channels: usize,
     /// Number of classes; 0 is unconditional
-    #[arg(long, value_name = "N", value_parser = count, default_value = "0", conflicts_with = "data")]
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true, default_value = "0", conflicts_with = "data")]
     label_dim: usize,
     /// Images in the set
-    #[arg(long, value_name = "N", value_parser = count, default_value = "1k", conflicts_with = "data")]
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true, default_value = "1k", conflicts_with = "data")]
     size: usize,
     /// Training images per second, in place of a short measurement on this machine
-    #[arg(long, value_name = "IMG/S", value_parser = amount)]
+    #[arg(long, value_name = "IMG/S", value_parser = amount, allow_negative_numbers = true)]
     rate: Option<f64>,
     #[command(flatten)]
     flags: TrainFlags,
@@ -121,23 +119,9 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
 /// Training images per second of a few small steps on this machine.
 fn measure(device: &Device, config: &RunConfig, micro_batch: usize) -> Result<f64> {
     let batch = micro_batch.min(8);
-    let m = &config.model;
-    let pixels = (0..batch * m.image_len()).map(|i| (i * 37 % 251) as u8).collect();
-    let labels = (m.label_dim > 0).then(|| (0..batch).map(|i| (i % m.label_dim) as u32).collect());
-    let data = Dataset { resolution: m.resolution, channels: m.image_channels, pixels, labels };
-    let options = TrainerOptions {
-        seed: config.train.seed,
-        batch,
-        micro_batch: batch,
-        shuffle: true,
-        scrub_gradients: false,
-    };
-    let mut trainer = Trainer::new(device, m, options, &data)?;
-    let mut best_s = f64::INFINITY;
-    for step in 0..3 {
-        let started = Instant::now();
-        trainer.step(scalars(config, step), &|| false)?;
-        best_s = best_s.min(started.elapsed().as_secs_f64());
-    }
-    Ok(batch as f64 / best_s)
+    let seed = config.train.seed;
+    let options =
+        TrainerOptions { seed, batch, micro_batch: batch, shuffle: true, scrub_gradients: false };
+    let times = bench::step(device, &config.model, options, 1, false)?;
+    Ok(batch as f64 / bench::median(&times.step_s))
 }

@@ -58,7 +58,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         (None, None) => return Err(usage("--model: give a model file, or --run")),
     };
     let model = SavedModel::open(&file)?;
-    let c = &model.config;
+    let c = model.config.clone();
     let beginnings = args.start.beginnings(c.resolution, c.image_channels)?;
     let seeds = &beginnings.seeds;
     let labels = match args.start.labels(seeds.len(), c.label_dim)? {
@@ -66,7 +66,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         None => labels_of(seeds, c.label_dim),
     };
     let mut writer = SampleWriter::new(&args.out, args.force, c.resolution, c.image_channels)?;
-    let mut network = Network::new(&device, &model, args.batch.min(seeds.len()), &|| false)?;
+    let mut network = Network::new(&device, model, args.batch.min(seeds.len()), &|| false)?;
     let mut counter = Counter::new("sampling", seeds.len(), common.quiet);
     sample_each(&mut network, beginnings.start(), &labels, &options, &mut |first, batch| {
         writer.push(batch);

@@ -1,15 +1,20 @@
 //! `emm score`: which samples copy a training image.
 
+use super::samples_io::{Counter, parse_seeds};
 use super::{Common, say};
 use crate::data::{Dataset, Transform, npy, open_any};
 use crate::device::Device;
 use crate::error::{data, usage};
 use crate::files::{check_output, write_atomic};
 use crate::memorization::{Nearest, References, Score, Threshold};
+use crate::model::SavedModel;
 use crate::report::{Triplet, sheet};
+use crate::run::RunDir;
+use crate::run::score::{Network, labels_of};
+use crate::sampler::{HeunOptions, Start, quantise, sample_each};
 use anyhow::Result;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Samples shown on a sheet.
 const SHEET_IMAGES: usize = 40;
@@ -19,13 +24,29 @@ const SHEET_IMAGES: usize = 40;
 /// A sample is a copy if it is less than --threshold times as far from its nearest training image as from the
 /// second nearest (L2 over 8-bit pixels, compared in integers).
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Examples:
+#[command(
+    group = clap::ArgGroup::new("what").required(true).args(["run", "samples"]),
+    after_help = "Examples:
   emm score --samples samples.npz --reference digits.zip
-  emm score --samples out/ --reference c1k.zip --sheet sheet.png --per-image copies.csv --json")]
+  emm score --samples out/ --reference c1k.zip --sheet sheet.png --per-image copies.csv --json
+  emm score --run runs/digits --reference digits.zip --images 1000"
+)]
 pub struct Args {
+    /// A run's directory: samples are drawn from the snapshot of its best look
+    #[arg(long, value_name = "DIR")]
+    run: Option<PathBuf>,
     /// Samples: a folder of PNGs, a zip of PNGs, or npz with unsigned bytes [S,H,W,C]
     #[arg(long, value_name = "DIR|F.zip|F.npz")]
-    samples: PathBuf,
+    samples: Option<PathBuf>,
+    /// Samples drawn from the run: seeds 0 to N − 1
+    #[arg(long, value_name = "N", default_value_t = 10_000, conflicts_with_all = ["samples", "seeds"], allow_negative_numbers = true)]
+    images: u64,
+    /// Seeds of the samples drawn from the run: 0-63, or 1,2,5-7
+    #[arg(long, value_name = "SEEDS", conflicts_with = "samples")]
+    seeds: Option<String>,
+    /// Samples computed at a time; the result does not depend on it
+    #[arg(long, value_name = "IMAGES", default_value_t = 64)]
+    batch: usize,
     /// Training images (EDM zip), at least two
     #[arg(long, value_name = "S.zip")]
     reference: PathBuf,
@@ -69,13 +90,12 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         let name = args.reference.display();
         return Err(data(format!("{name}: expected two training images at least, found one")));
     }
-    let samples = open_any(std::slice::from_ref(&args.samples))?;
-    let Device::Cpu(cpu) = &device;
-    let samples = cpu.run(|| samples.collect(&samples.all(), &Transform::default()))?;
-    check_shapes(&args, &samples, &training)?;
-
     let mut scoring = Scoring::new(&training, &device);
-    scoring.push(&samples.pixels);
+    match (&args.samples, &args.run) {
+        (Some(samples), _) => scoring.take_files(samples, &args.reference)?,
+        (None, Some(run)) => sample_run(run, &args, common, &mut scoring)?,
+        (None, None) => return Err(usage("--samples: give samples, or a --run")),
+    }
     let score = scoring.score(threshold);
     if let Some(path) = &args.sheet {
         let png = scoring.sheet(threshold)?;
@@ -96,17 +116,36 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     Ok(())
 }
 
-fn check_shapes(args: &Args, samples: &Dataset, training: &Dataset) -> Result<()> {
-    let shape = |d: &Dataset| format!("{0}x{0} pixels and {1} channels", d.resolution, d.channels);
-    if (samples.resolution, samples.channels) != (training.resolution, training.channels) {
-        return Err(data(format!(
-            "{}: expected images of {} as in {}, found {}",
-            args.samples.display(),
-            shape(training),
-            args.reference.display(),
-            shape(samples)
-        )));
+/// Draws samples from a run's best snapshot.
+fn sample_run(run: &Path, args: &Args, common: &Common, scoring: &mut Scoring) -> Result<()> {
+    let seeds = match &args.seeds {
+        Some(text) => parse_seeds(text)?,
+        None if args.images == 0 => return Err(usage("--images: 0 samples, at least 1 is needed")),
+        None => (0..args.images).collect(),
+    };
+    if args.batch == 0 {
+        return Err(usage("--batch: 0 images, at least 1 is needed"));
     }
+    let run = RunDir::new(run);
+    if run.config()?.data.sha256_pixels != scoring.training.sha256_pixels() && !common.quiet {
+        let name = args.reference.display();
+        let _ =
+            writeln!(std::io::stderr(), "note: the run was trained on other images than {name}");
+    }
+    let snapshot = run.best_snapshot()?;
+    let model = SavedModel::open(&snapshot)?;
+    let c = &model.config;
+    let labels = labels_of(&seeds, c.label_dim);
+    scoring.check_shape(&snapshot, c.resolution, c.image_channels, &args.reference)?;
+    let mut network = Network::new(scoring.device, model, args.batch.min(seeds.len()), &|| false)?;
+    let mut counter = Counter::new("scoring", seeds.len(), common.quiet);
+    let (start, options) = (Start::Seeds(&seeds), HeunOptions::default());
+    sample_each(&mut network, start, &labels, &options, &mut |_, batch| {
+        let pixels: Vec<u8> = batch.iter().map(|&v| quantise(v)).collect();
+        scoring.push(&pixels);
+        counter.at(scoring.found.len());
+        Ok(true)
+    })?;
     Ok(())
 }
 
@@ -124,6 +163,37 @@ impl<'a> Scoring<'a> {
     fn new(training: &'a Dataset, device: &'a Device) -> Self {
         let references = References::new(&training.pixels, training.image_len());
         Scoring { training, references, device, found: Vec::new(), shown: Vec::new() }
+    }
+
+    /// Takes samples from a folder, zip or npz.
+    fn take_files(&mut self, path: &Path, reference: &Path) -> Result<()> {
+        let samples = open_any(&[path.to_path_buf()])?;
+        let Device::Cpu(cpu) = self.device;
+        let samples = cpu.run(|| samples.collect(&samples.all(), &Transform::default()))?;
+        self.check_shape(path, samples.resolution, samples.channels, reference)?;
+        self.push(&samples.pixels);
+        Ok(())
+    }
+
+    fn check_shape(
+        &self,
+        samples: &Path,
+        resolution: usize,
+        channels: usize,
+        reference: &Path,
+    ) -> Result<()> {
+        let t = self.training;
+        if (resolution, channels) == (t.resolution, t.channels) {
+            return Ok(());
+        }
+        let shape = |r: usize, c: usize| format!("{r}x{r} pixels and {c} channels");
+        Err(data(format!(
+            "{}: expected images of {} as in {}, found {}",
+            samples.display(),
+            shape(t.resolution, t.channels),
+            reference.display(),
+            shape(resolution, channels)
+        )))
     }
 
     /// Takes the next samples, [B, H, W, C].

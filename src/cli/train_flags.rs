@@ -13,6 +13,9 @@ use anyhow::Result;
 /// Epochs of 50,000 images in a million: `--duration` is counted so.
 const EPOCHS_PER_MIMG: f64 = 20.0;
 
+/// Sums over images are cut into chunks of this many, so multiples of it change no number.
+const MICRO_BATCH: usize = 8;
+
 /// What images a network is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
@@ -49,13 +52,13 @@ pub struct TrainFlags {
     #[arg(long, value_name = "BOOL", value_parser = switch, num_args = 0..=1, default_missing_value = "true")]
     pub cond: Option<bool>,
     /// Width of the network [default: 128]
-    #[arg(long, alias = "num-channels", value_name = "C", value_parser = count)]
+    #[arg(long, alias = "num-channels", value_name = "C", value_parser = count, allow_negative_numbers = true)]
     pub channels: Option<usize>,
     /// Width of each level over --channels, finest first
     #[arg(long, value_name = "M,M,...", value_delimiter = ',', default_value = "2,2,2")]
     pub mult: Vec<usize>,
     /// Residual blocks per level [default: 2]
-    #[arg(long, alias = "num-blocks", value_name = "N", value_parser = count)]
+    #[arg(long, alias = "num-blocks", value_name = "N", value_parser = count, allow_negative_numbers = true)]
     pub blocks: Option<usize>,
     /// Resolutions with attention: auto is half the images' resolution
     #[arg(long, value_name = "auto|none|R,R,...", default_value = "auto")]
@@ -71,15 +74,15 @@ pub struct TrainFlags {
     pub dropout: f64,
 
     /// Length of training [default: 40k]
-    #[arg(long, value_name = "EPOCHS", value_parser = amount)]
+    #[arg(long, value_name = "EPOCHS", value_parser = amount, allow_negative_numbers = true)]
     pub epochs: Option<f64>,
     /// Length in millions of images at 50,000 images: 20 epochs each
-    #[arg(long, value_name = "MIMG", value_parser = amount, conflicts_with = "epochs")]
+    #[arg(long, value_name = "MIMG", value_parser = amount, allow_negative_numbers = true, conflicts_with = "epochs")]
     pub duration: Option<f64>,
     /// Images per optimizer step
-    #[arg(long, value_name = "IMAGES", value_parser = count, default_value = "512")]
+    #[arg(long, value_name = "IMAGES", value_parser = count, allow_negative_numbers = true, default_value = "512")]
     pub batch: usize,
-    /// Images computed at a time: less memory, the same numbers
+    /// Images computed at a time, rounded up to a multiple of 8: less memory, the same numbers
     #[arg(long, value_name = "auto|IMAGES", default_value = "auto")]
     pub micro_batch: String,
     /// Learning rate after its ramp of 200 epochs [default: 2e-4]
@@ -102,13 +105,13 @@ pub struct TrainFlags {
     pub scrub_gradients: bool,
 
     /// Evenly spaced scorings during training [default: 20]
-    #[arg(long, value_name = "N", value_parser = count)]
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
     pub looks: Option<usize>,
     /// Generated images per look [default: 1000]
-    #[arg(long, value_name = "N", value_parser = count)]
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
     pub score_images: Option<usize>,
     /// Fresh images that score the best look again; 0 for never [default: 10000]
-    #[arg(long, value_name = "N", value_parser = count)]
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
     pub rescore_images: Option<usize>,
 }
 
@@ -238,7 +241,9 @@ impl TrainFlags {
         let micro_batch = match self.micro_batch.as_str() {
             "auto" => 0,
             text => match count(text) {
-                Ok(n) if (1..=self.batch).contains(&n) => n,
+                Ok(n) if (1..=self.batch).contains(&n) => {
+                    n.next_multiple_of(MICRO_BATCH).min(self.batch)
+                }
                 _ => {
                     return Err(usage(format!(
                         "--micro-batch: {text} is neither auto nor 1..{} (--batch)",

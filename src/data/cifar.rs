@@ -111,7 +111,7 @@ pub fn open_tar(path: &Path) -> Result<Source> {
 }
 
 fn add_binary(set: &mut Set, what: &str, bytes: &[u8]) -> Result<()> {
-    if bytes.is_empty() || bytes.len() % RECORD != 0 {
+    if bytes.is_empty() || !bytes.len().is_multiple_of(RECORD) {
         return Err(data(format!(
             "{what}: expected records of {RECORD} bytes, found {} bytes",
             bytes.len()

@@ -67,7 +67,11 @@ impl Dataset {
     ) -> Result<Self> {
         let set = Dataset { resolution, channels, pixels, labels };
         let len = set.image_len();
-        if !matches!(channels, 1 | 3) || len == 0 || set.is_empty() || set.pixels.len() % len != 0 {
+        if !matches!(channels, 1 | 3)
+            || len == 0
+            || set.is_empty()
+            || !set.pixels.len().is_multiple_of(len)
+        {
             return Err(data(format!(
                 "{what}: expected images of {resolution}x{resolution} pixels and 1 or 3 channels, found \
                  {channels} channels and {} bytes",

@@ -189,7 +189,7 @@ pub fn shuffle(order: &mut [usize], seed: u64) {
     }
 }
 
-fn take<'a>(members: &'a [usize], want: usize, what: impl Fn() -> String) -> Result<&'a [usize]> {
+fn take(members: &[usize], want: usize, what: impl Fn() -> String) -> Result<&[usize]> {
     members
         .get(..want)
         .ok_or_else(|| data(format!("{} has {} images, wants {want}", what(), members.len())))

@@ -1,6 +1,7 @@
 //! Exact nearest neighbours of 8-bit images: integer squared L2 distances, so no rounding and no ties by chance.
 
 use crate::device::Device;
+use crate::simd::vectorized;
 use rayon::prelude::*;
 
 /// The two reference images nearest to a query: `index[0]` nearest. Ties go to the lowest index.
@@ -71,22 +72,25 @@ impl References {
             found
                 .par_chunks_mut(QUERIES)
                 .zip(queries.par_chunks(QUERIES * self.image_len))
-                .for_each(|(found, queries)| self.search(queries, found));
+                .for_each(|(found, queries)| search(&self.pixels, self.image_len, queries, found));
         });
         found
     }
+}
 
-    fn search(&self, queries: &[u8], found: &mut [Nearest]) {
-        let block = (BLOCK_BYTES / self.image_len).max(1);
-        for (b, references) in self.pixels.chunks(block * self.image_len).enumerate() {
-            let tiles = queries.chunks(TILE * self.image_len).zip(found.chunks_mut(TILE));
+vectorized! {
+    /// The two nearest of `references` for each query, kept in `found`.
+    fn search(references: &[u8], image_len: usize, queries: &[u8], found: &mut [Nearest]) {
+        let block = (BLOCK_BYTES / image_len).max(1);
+        for (b, references) in references.chunks(block * image_len).enumerate() {
+            let tiles = queries.chunks(TILE * image_len).zip(found.chunks_mut(TILE));
             for (queries, found) in tiles {
                 // A ragged last tile repeats its first query; the copies' results are dropped.
-                let mut tile = [&queries[..self.image_len]; TILE];
-                for (slot, q) in tile.iter_mut().zip(queries.chunks_exact(self.image_len)) {
+                let mut tile = [&queries[..image_len]; TILE];
+                for (slot, q) in tile.iter_mut().zip(queries.chunks_exact(image_len)) {
                     *slot = q;
                 }
-                for (r, reference) in references.chunks_exact(self.image_len).enumerate() {
+                for (r, reference) in references.chunks_exact(image_len).enumerate() {
                     let squared = squared_distances(tile, reference);
                     for (found, squared) in found.iter_mut().zip(squared) {
                         found.take((b * block + r) as u32, squared);
@@ -98,25 +102,19 @@ impl References {
 }
 
 /// Squared L2 distances of TILE queries to one reference, exact for images of any size.
+#[inline(always)]
 fn squared_distances(queries: [&[u8]; TILE], reference: &[u8]) -> [u64; TILE] {
-    pulp::Arch::new().dispatch(
-        #[inline(always)]
-        || {
-            let mut sums = [0u64; TILE];
-            for (c, r) in reference.chunks(CHUNK).enumerate() {
-                let q = queries.map(|q| &q[c * CHUNK..][..r.len()]);
-                let mut sum = [0u32; TILE];
-                for i in 0..r.len() {
-                    for (sum, q) in sum.iter_mut().zip(q) {
-                        let d = q[i] as i16 - r[i] as i16;
-                        *sum = sum.wrapping_add((d as i32 * d as i32) as u32);
-                    }
-                }
-                for (sums, sum) in sums.iter_mut().zip(sum) {
-                    *sums += sum as u64;
-                }
+    let mut sums = [0u64; TILE];
+    for (c, r) in reference.chunks(CHUNK).enumerate() {
+        for (sums, q) in sums.iter_mut().zip(queries) {
+            let mut sum = 0i32;
+            for (&a, &b) in q[c * CHUNK..][..r.len()].iter().zip(r) {
+                // 16-bit differences and 32-bit squares are one multiply-add instruction on x86.
+                let d = a as i16 - b as i16;
+                sum = sum.wrapping_add(d as i32 * d as i32);
             }
-            sums
-        },
-    )
+            *sums += sum as u32 as u64;
+        }
+    }
+    sums
 }

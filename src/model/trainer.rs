@@ -100,28 +100,37 @@ pub struct Trainer<'d> {
     options: TrainerOptions,
     data: &'d Dataset,
     grads: Buffer,
-    memory: Memory,
-    /// In the order of the batch: (first image, recording's index).
+    /// Reserved from the start; given back only while the trainer rests.
+    memory: Option<Memory>,
+    memory_words: usize,
+    /// (first image, recording) in the order of the batch.
     schedule: Vec<(usize, usize)>,
     recordings: Vec<Recording>,
 }
 
-/// How a batch is cut: (images, mode) per distinct recording, and (first image, recording) in order.
-fn cut(batch: usize, micro: usize) -> (Vec<(usize, Mode)>, Vec<(usize, usize)>) {
-    let mut kinds: Vec<(usize, Mode)> = Vec::new();
-    let schedule = (0..batch)
-        .step_by(micro)
-        .map(|first| {
+/// How a batch is cut into micro-batches.
+struct Cut {
+    /// (images, mode) of each distinct recording.
+    recordings: Vec<(usize, Mode)>,
+    /// (first image, recording) in the order of the batch.
+    schedule: Vec<(usize, usize)>,
+}
+
+impl Cut {
+    fn new(batch: usize, micro_batch: usize) -> Self {
+        let mut cut = Cut { recordings: Vec::new(), schedule: Vec::new() };
+        for first in (0..batch).step_by(micro_batch) {
             let mode = if first == 0 { Mode::Training } else { Mode::Accumulating };
-            let kind = (micro.min(batch - first), mode);
-            let index = kinds.iter().position(|k| *k == kind).unwrap_or_else(|| {
-                kinds.push(kind);
-                kinds.len() - 1
-            });
-            (first, index)
-        })
-        .collect();
-    (kinds, schedule)
+            let kind = (micro_batch.min(batch - first), mode);
+            let known = cut.recordings.iter().position(|k| *k == kind);
+            let index = known.unwrap_or(cut.recordings.len());
+            if known.is_none() {
+                cut.recordings.push(kind);
+            }
+            cut.schedule.push((first, index));
+        }
+        cut
+    }
 }
 
 impl<'d> Trainer<'d> {
@@ -136,8 +145,8 @@ impl<'d> Trainer<'d> {
         data: &'d Dataset,
     ) -> Result<Self> {
         let params = Params::new(config);
-        let (kinds, schedule) = cut(options.batch, options.micro_batch);
-        let recordings = (kinds.into_iter())
+        let cut = Cut::new(options.batch, options.micro_batch);
+        let recordings = (cut.recordings.into_iter())
             .map(|(images, mode)| Recording::new(config, images, options.batch, mode))
             .collect::<Result<Vec<_>>>()?;
         let words = recordings.iter().map(|r| r.plan.memory_words(device)).max().unwrap_or(0);
@@ -153,8 +162,9 @@ impl<'d> Trainer<'d> {
             options,
             data,
             grads: cpu::buffer(params.flat_len)?,
-            memory: Memory::new(words)?,
-            schedule,
+            memory: Some(Memory::new(words)?),
+            memory_words: words,
+            schedule: cut.schedule,
             recordings,
         })
     }
@@ -173,7 +183,7 @@ impl<'d> Trainer<'d> {
     /// A diverged error (exit 5) that names the step, if the loss or a gradient is not finite; the state is
     /// then that of the step before.
     pub fn step(&mut self, s: StepScalars, stop: &dyn Fn() -> bool) -> Result<Option<f64>> {
-        let Some(loss) = self.gradient(s.step, stop) else { return Ok(None) };
+        let Some(loss) = self.gradient(s.step, stop)? else { return Ok(None) };
         let Device::Cpu(cpu) = &self.device;
         let grads = self.grads.as_slice();
         let diverged = |what: &str| {
@@ -204,13 +214,20 @@ impl<'d> Trainer<'d> {
     }
 
     /// Gradients of step `step` into the flat gradient; returns the loss, `None` if stopped.
-    pub fn gradient(&mut self, step: u64, stop: &dyn Fn() -> bool) -> Option<f64> {
+    ///
+    /// # Errors
+    /// Out of memory (exit 4), after a rest.
+    pub fn gradient(&mut self, step: u64, stop: &dyn Fn() -> bool) -> Result<Option<f64>> {
         let Device::Cpu(cpu) = &self.device;
         let (o, precond) = (&self.options, self.config.precond);
+        let memory = match &mut self.memory {
+            Some(memory) => memory,
+            none => none.insert(Memory::new(self.memory_words)?),
+        };
         let mut loss = 0.0;
         for &(first_image, index) in &self.schedule {
             if stop() {
-                return None;
+                return Ok(None);
             }
             let r = &self.recordings[index];
             let at =
@@ -221,7 +238,7 @@ impl<'d> Trainer<'d> {
             let slot = |v: Value| r.plan.slot(v);
             let labels = r.labels.map_or(slot(r.sigma).part(0, 0), slot);
             let places = [slot(r.y), slot(r.noise), slot(r.sigma), labels];
-            let [y, noise, sigma, labels] = self.memory.get_disjoint_mut(places);
+            let [y, noise, sigma, labels] = memory.get_disjoint_mut(places);
             let batch = Batch {
                 y,
                 noise,
@@ -229,30 +246,31 @@ impl<'d> Trainer<'d> {
                 labels: bytemuck::cast_slice_mut(labels),
             };
             prepare_batch(cpu, precond, source, at, batch);
-            r.set_freqs(&mut self.memory, &self.freqs);
+            r.set_freqs(memory, &self.freqs);
             let args =
                 StepArgs { seed: o.seed, step: step as u32, first_image: first_image as u32 };
             r.plan.run(
                 &self.device,
-                &mut self.memory,
+                memory,
                 &self.weights,
                 self.grads.as_mut_slice(),
                 args,
             );
             // One image after another, so that micro-batches round as the whole batch does.
-            loss = r.losses(&self.memory).iter().fold(loss, |sum, l| sum + l);
+            loss = r.losses(memory).iter().fold(loss, |sum, l| sum + l);
         }
-        Some(loss / self.options.batch as f64)
+        Ok(Some(loss / self.options.batch as f64))
     }
 
     /// Seconds of each launch of the first recording, `repeats` times over.
     pub fn profile(&mut self, repeats: usize) -> Vec<(&'static str, Vec<f64>)> {
         let mut times: Vec<(&'static str, Vec<f64>)> = Vec::new();
         let plan = &self.recordings[0].plan;
+        let Some(memory) = &mut self.memory else { return times };
         for _ in 0..repeats {
             let (device, grads) = (&self.device, self.grads.as_mut_slice());
             let args = StepArgs::default();
-            plan.run_each(device, &mut self.memory, &self.weights, grads, args, |i, launch, b| {
+            plan.run_each(device, memory, &self.weights, grads, args, |i, launch, b| {
                 let start = Instant::now();
                 (launch.run)(b);
                 if i == times.len() {
@@ -262,6 +280,11 @@ impl<'d> Trainer<'d> {
             });
         }
         times
+    }
+
+    /// Gives the arena back until the next step, so that a look can use the memory.
+    pub fn rest(&mut self) {
+        self.memory = None;
     }
 
     /// The flat gradient of the last step, master order.
@@ -275,6 +298,6 @@ impl<'d> Trainer<'d> {
 
     /// Bytes reserved for activations, gradients of activations and scratch.
     pub fn arena_bytes(&self) -> usize {
-        self.memory.bytes()
+        self.memory_words * 4
     }
 }

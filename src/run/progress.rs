@@ -108,15 +108,15 @@ impl Progress {
     }
 
     /// One training step of `images` took `elapsed`.
-    pub fn trained(&mut self, images: u64, elapsed: Duration, what: impl FnOnce() -> String) {
+    pub fn trained(&mut self, images: u64, elapsed: Duration, what: impl Fn() -> String) {
         self.trained_images += images;
         self.training_s += elapsed.as_secs_f64();
-        self.advance(images as f64, what);
+        self.advance(images as f64, &what);
     }
 
     /// `images` were generated for a look.
-    pub fn generated(&mut self, images: u64, what: impl FnOnce() -> String) {
-        self.advance(images as f64 * IMAGE_COST, what);
+    pub fn generated(&mut self, images: u64, what: impl Fn() -> String) {
+        self.advance(images as f64 * IMAGE_COST, &what);
     }
 
     /// Training images per second of training in this process.
@@ -124,7 +124,7 @@ impl Progress {
         self.trained_images as f64 / self.training_s.max(1e-9)
     }
 
-    fn advance(&mut self, work: f64, what: impl FnOnce() -> String) {
+    fn advance(&mut self, work: f64, what: &dyn Fn() -> String) {
         match &self.part {
             Some(part) => {
                 part.all.lock().show(work, || format!("{}  {}", part.name, what()));

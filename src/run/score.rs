@@ -25,12 +25,12 @@ impl<'a> Network<'a> {
     /// `batch`: the most images of one evaluation.
     pub fn new(
         device: &Device,
-        model: &SavedModel,
+        model: SavedModel,
         batch: usize,
         stop: &'a dyn Fn() -> bool,
     ) -> Result<Self> {
-        let (weights, freqs) = (model.weights.clone(), model.freqs.clone());
-        let denoiser = Denoiser::new(device, &model.config, weights, freqs, batch)?;
+        let SavedModel { config, weights, freqs, .. } = model;
+        let denoiser = Denoiser::new(device, &config, weights, freqs, batch)?;
         Ok(Network { denoiser, stop })
     }
 }

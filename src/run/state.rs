@@ -40,6 +40,7 @@ pub fn saved_step(path: &Path) -> Result<Option<u64>> {
 }
 
 /// Puts a stored state into `trainer` and returns its step; `None`, and nothing changed, if there is no file.
+/// After an error the trainer is of no use.
 ///
 /// # Errors
 /// Data (exit 3) that name the file and the tensor.
@@ -50,11 +51,12 @@ pub fn load(path: &Path, config: &RunConfig, trainer: &mut Trainer) -> Result<Op
     let file = TensorFile::open(path)?;
     let step = step_of(path, &file)?;
     refuse_unexpected(path, &file, &config.model, &PREFIXES)?;
-    let read = |prefix| read_flat(&file, &config.model, prefix);
-    let (weights, adam_m) = (read(PREFIXES[0])?, read(PREFIXES[1])?);
-    let (adam_v, ema) = (read(PREFIXES[2])?, read(PREFIXES[3])?);
+    // One buffer at a time, so that loading costs no memory to speak of.
+    trainer.weights = read_flat(&file, &config.model, PREFIXES[0])?;
+    trainer.adam_m = read_flat(&file, &config.model, PREFIXES[1])?;
+    trainer.adam_v = read_flat(&file, &config.model, PREFIXES[2])?;
+    trainer.ema = read_flat(&file, &config.model, PREFIXES[3])?;
     trainer.freqs = read_freqs(&file, &config.model)?;
-    (trainer.weights, trainer.adam_m, trainer.adam_v, trainer.ema) = (weights, adam_m, adam_v, ema);
     Ok(Some(step))
 }
 

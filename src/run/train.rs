@@ -72,6 +72,9 @@ pub struct Outcome {
 /// Lines of `stats.jsonl` are at least this far apart.
 const STATS_INTERVAL_S: f64 = 5.0;
 
+/// Images generated at a time, unless micro-batches are larger: enough to keep every core busy.
+const LOOK_BATCH: usize = 32;
+
 /// Unfinished looks are saved this often where saves are counted in steps.
 const LOOK_SAVE_INTERVAL_S: f64 = 30.0;
 
@@ -330,7 +333,7 @@ impl<'a> Run<'a> {
     fn look(&mut self) -> Result<bool> {
         let model = self.snapshot();
         let images = self.config.train.score_images;
-        let Some(look) = self.score(&model, self.step, 0, images)? else { return Ok(false) };
+        let Some(look) = self.score(model, self.step, 0, images)? else { return Ok(false) };
         self.write_snapshot()?;
         self.stats.add("Mem/ratio", look.ratio);
         self.progress.note(&format!(
@@ -359,7 +362,7 @@ impl<'a> Run<'a> {
             return Ok(Ended::With(Some(done)));
         }
         let model = SavedModel::open(&self.dir.snapshot_path(&self.config, step))?;
-        let Some(look) = self.score(&model, step, RESCORE_SEED, images)? else {
+        let Some(look) = self.score(model, step, RESCORE_SEED, images)? else {
             return Ok(Ended::Stopped);
         };
         self.dir.write_rescored(&look)?;
@@ -370,13 +373,14 @@ impl<'a> Run<'a> {
     /// Generates and searches, continuing an interrupted look; `None` if a signal stopped it.
     fn score(
         &mut self,
-        model: &SavedModel,
+        model: SavedModel,
         step: u64,
         first_seed: u64,
         images: usize,
     ) -> Result<Option<Look>> {
         let references = self.references.as_ref().expect("a run with looks has references");
-        let batch = self.config.train.micro_batch.min(images);
+        self.trainer.rest();
+        let batch = self.config.train.micro_batch.max(LOOK_BATCH).min(images);
         let mut network = Network::new(self.device, model, batch, &stop_asked)?;
         let path = self.dir.partial_look_path();
         let mut found = load_partial(&path, step, first_seed, images);

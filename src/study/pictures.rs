@@ -112,8 +112,8 @@ fn copies(m: &Measured, set: &Dataset, name: &str, device: &Device) -> Result<Ve
     };
     let images = subset.of(set, name)?;
     let seeds: Vec<u64> = (0..SHEET_SAMPLES).collect();
-    let mut network = Network::new(device, &model, seeds.len(), &|| false)?;
     let labels = labels_of(&seeds, model.config.label_dim);
+    let mut network = Network::new(device, model, seeds.len(), &|| false)?;
     let options = HeunOptions::default();
     let samples = sample(&mut network, Start::Seeds(&seeds), &labels, &options, &mut |_, _| true)?;
     let pixels: Vec<u8> = samples.unwrap_or_default().into_iter().map(quantise).collect();

@@ -182,6 +182,7 @@ fn pngs_that_no_set_may_hold() {
     bench.refuses("wide.zip", &one(&bytes("wide.png")), "16 bits");
     bench.refuses("lossy.zip", &one(&bytes("photo.jpg")), "--allow-lossy");
     bench.refuses("text.zip", &one(b"not a png"), "b.png: expected a PNG");
+    bench.refuses("name.zip", &zip_of(&[("a\nb.png", b"not a png")]), "a b.png");
     bench.refuses("empty.zip", &one(b""), "b.png");
     bench.refuses("cut.zip", &one(&png(8, 1)[..70]), "b.png");
     let end = png(8, 1).len() - 6;

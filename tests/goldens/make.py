@@ -15,98 +15,15 @@ alone, so adding one leaves the others as they are. Metadata names the generator
 """
 
 import argparse
-import json
 import math
-import pathlib
 import sys
-import zlib
 
 import numpy as np
 
 import plain
+from cases import FOLDER, Op, draws, nchw, nhwc, normal, per_image, vp_sigma
 
-FOLDER = pathlib.Path(__file__).resolve().parent
-SEED = 2310
 SQRT_HALF = math.sqrt(0.5)
-
-
-# ------------------------------------------------------------------------------------ scaffolding
-
-
-def draws(*name):
-    """The random numbers of one case."""
-    return np.random.default_rng([SEED, zlib.crc32("/".join(name).encode())])
-
-
-def save(path, tensors, **metadata):
-    """Writes a golden file; float64 arrays become float32 unless named loss… or sigma."""
-    import torch
-
-    out = {}
-    for name, value in tensors.items():
-        value = np.asarray(value.detach() if isinstance(value, torch.Tensor) else value)
-        wide = name.split("/")[-1].startswith(("loss", "sigma"))
-        if value.dtype == np.float64 and not wide:
-            value = value.astype(np.float32)
-        assert value.dtype.kind in "iu" or np.isfinite(value).all(), f"{path.name}: {name} is not finite"
-        out[name] = np.ascontiguousarray(value)
-    made = {"generator": "tests/goldens/make.py", "seed": SEED, "torch": torch.__version__, "numpy": np.__version__}
-    metadata = {k: v if isinstance(v, str) else json.dumps(v) for k, v in {**made, **metadata}.items()}
-    plain.write(path, out, metadata)
-
-
-class Op:
-    """The cases of one op: `case(name, attributes, inputs, compute)`."""
-
-    def __init__(self, name):
-        self.name, self.cases, self.tensors = name, {}, {}
-
-    def case(self, name, attrs, inputs, compute, seeds=()):
-        """Stores inputs, outputs and gradients of one case.
-
-        - inputs: name -> array; float32 ones get gradients `d<name>` when the case has output gradients.
-        - compute(tensors) -> name -> float64 tensor.
-        - seeds: the outputs that get a random gradient `d<output>`; their inner product is differentiated.
-        """
-        import torch
-
-        t = {}
-        for key, value in inputs.items():
-            t[key] = torch.from_numpy(np.asarray(value).astype(np.float64 if value.dtype.kind == "f" else np.int64))
-            if value.dtype == np.float32 and seeds:
-                t[key].requires_grad_()
-        outs = compute(t)
-        stored = {**inputs, **outs}
-        if seeds:
-            rng = draws(self.name, name, "gradient")
-            objective = 0
-            for out in seeds:
-                dy = rng.standard_normal(tuple(outs[out].shape), dtype=np.float32)
-                stored["d" + out] = dy
-                objective = objective + (outs[out] * torch.from_numpy(dy).double()).sum()
-            leaves = [k for k, v in t.items() if v.requires_grad]
-            grads = torch.autograd.grad(objective, [t[k] for k in leaves])
-            stored.update({"d" + k: g for k, g in zip(leaves, grads)})
-        self.cases[name] = attrs
-        self.tensors.update({f"{name}/{k}": v for k, v in stored.items()})
-
-    def save(self):
-        save(FOLDER / "ops" / f"{self.name}.safetensors", self.tensors, cases=self.cases)
-
-
-def normal(rng, *shape):
-    return rng.standard_normal(shape, dtype=np.float32)
-
-
-def nchw(x):
-    return x.permute(0, 3, 1, 2)
-
-
-def nhwc(x):
-    return x.permute(0, 2, 3, 1)
-
-
-# -------------------------------------------------------------------------------------------- ops
 
 
 def conv2d():
@@ -309,10 +226,6 @@ def levels(precond):
     return np.geomspace(low, high, 9)
 
 
-def vp_sigma(t):
-    return math.sqrt(math.expm1(0.5 * 19.9 * t * t + 0.1 * t))
-
-
 def noise_embed():
     """e = [sin(f·c), cos(f·c)] of c = c_noise(sigma); Fourier: f·2π with given f."""
     import torch
@@ -433,10 +346,6 @@ def images(op, name, *keys):
     return {**t, "sigma": levels(name[:3].rstrip("_"))}
 
 
-def per_image(v):
-    return v.reshape(-1, 1, 1, 1)
-
-
 def adam_ema():
     """One step of Adam (betas 0.9, 0.999; eps 1e-8 outside the root; L2 decay added to g), then EMA.
 
@@ -488,128 +397,6 @@ def philox():
 OPS = [conv2d, norm, attention, linear, label_embed, noise_embed, fir_pad, precondition, loss, denoise, adam_ema, philox]
 
 
-# ----------------------------------------------------------------------------------- whole models
-
-
-def config(**changes):
-    """An `emm.model` dict: a small DDPM++ of 8×8 images with the changes given."""
-    cfg = dict(arch="ddpmpp", precond="vp", resolution=8, image_channels=3, label_dim=0, model_channels=8)
-    cfg |= dict(channel_mult=[1, 2], num_blocks=1, attn_resolutions=[4], embedding="positional")
-    cfg |= dict(skip_connections=[1, 1, 1, 1], dropout=0.0)
-    return cfg | changes
-
-
-MODELS = {
-    "ddpmpp_vp_labels": config(label_dim=5, skip_connections=[1, 0, 0, 1]),
-    "ddpmpp_edm_gray": config(
-        precond="edm", image_channels=1, num_blocks=2, model_channels=4, attn_resolutions=[8, 4],
-        embedding="fourier", skip_connections=[1, 1, 0, 1, 1, 0],
-    ),
-    "ncsnpp_ve_labels": config(
-        arch="ncsnpp", precond="ve", embedding="fourier", model_channels=4, channel_mult=[1, 2, 1],
-        label_dim=3, attn_resolutions=[4, 2], skip_connections=[1, 0, 0, 1, 1, 1],
-    ),
-}
-
-
-def parameters(cfg, rng):
-    """Values far from an initialisation's: no zero biases, no unit gains, no tiny weights."""
-    import network
-
-    p = {}
-    for name, shape in network.shapes(cfg).items():
-        v = normal(rng, *shape)
-        if name.endswith("freqs"):
-            v *= np.float32(16)
-        elif len(shape) > 1:
-            v *= np.float32(math.prod(shape[1:]) ** -0.5)
-        elif "norm" in name and name.endswith("weight"):
-            v = 1 + np.float32(0.3) * v
-        else:
-            v *= np.float32(0.3)
-        p[name] = v
-    return p
-
-
-def batch(cfg, rng, n):
-    """y on the 8-bit grid, noise, and sigma drawn as training draws it."""
-    side, c = cfg["resolution"], cfg["image_channels"]
-    y = (rng.integers(0, 256, (n, side, side, c)) / 127.5 - 1).astype(np.float32)
-    u = (np.arange(n) + rng.random(n)) / n  # one draw in each n-th of the range
-    if cfg["precond"] == "vp":
-        sigma = np.array([vp_sigma(1 + v * (1e-5 - 1)) for v in u])
-    else:
-        sigma = 0.02 * 5000**u if cfg["precond"] == "ve" else np.exp(1.2 * rng.standard_normal(n) - 1.2)
-    return {"y": y, "noise": normal(rng, n, side, side, c), "sigma": sigma}
-
-
-def as_float64(arrays):
-    import torch
-
-    return {k: torch.from_numpy(v).double() if v.dtype.kind == "f" else torch.from_numpy(v).long() for k, v in arrays.items()}
-
-
-def model(name, cfg):
-    """D, loss (mean over the batch) and every gradient of one network at given parameters."""
-    import torch
-
-    import network
-
-    rng = draws("model", name)
-    params = parameters(cfg, rng)
-    data = batch(cfg, rng, 3)
-    if cfg["label_dim"]:
-        data["labels"] = np.array([1, cfg["label_dim"] - 1, 1], np.int32)
-    p, t = as_float64(params), as_float64(data)
-    trained = [k for k in p if not k.endswith("freqs")]
-    for k in trained:
-        p[k].requires_grad_()
-    y, noise, labels = nchw(t["y"]), nchw(t["noise"]), t.get("labels")
-    with torch.no_grad():
-        d = network.denoise(cfg, p, y + noise * per_image(t["sigma"]), t["sigma"], labels)
-    total = network.loss(cfg, p, y, noise, t["sigma"], labels)
-    grads = torch.autograd.grad(total, [p[k] for k in trained])
-    tensors = {f"p/{k}": v for k, v in params.items()} | data | {"D": nhwc(d), "loss": total}
-    tensors |= {f"g/{k}": g for k, g in zip(trained, grads)}
-    save(FOLDER / "models" / f"{name}.safetensors", tensors, config=cfg)
-
-
-def ten_losses():
-    """Ten steps of Adam (lr 1e-3, betas 0.9 and 0.999, eps 1e-8) at batch 4, without dropout.
-
-    Tensors: p/… at the start, y, noise [10,4,H,W,C], sigma [10,4], loss [10] (each before its update),
-    after/… at the end. The key rows of qkv.bias have no gradient in exact arithmetic, so in float32 Adam
-    moves them at random: they change nothing and can't be compared.
-    """
-    import torch
-
-    import network
-
-    cfg = config(model_channels=4, image_channels=1)
-    rng = draws("ten_losses")
-    params = parameters(cfg, rng)
-    p = as_float64(params)
-    for v in p.values():
-        v.requires_grad_()
-    adam = torch.optim.Adam(p.values(), lr=1e-3, betas=(0.9, 0.999), eps=1e-8)
-    steps, losses = [], []
-    for _ in range(10):
-        data = batch(cfg, rng, 4)
-        t = as_float64(data)
-        total = network.loss(cfg, p, nchw(t["y"]), nchw(t["noise"]), t["sigma"])
-        adam.zero_grad()
-        total.backward()
-        adam.step()
-        steps.append(data)
-        losses.append(total.item())
-    tensors = {k: np.stack([s[k] for s in steps]) for k in steps[0]} | {"loss": np.array(losses)}
-    tensors |= {f"p/{k}": v for k, v in params.items()} | {f"after/{k}": v for k, v in p.items()}
-    save(FOLDER / "ten_losses.safetensors", tensors, config=cfg, lr=1e-3)
-
-
-# ------------------------------------------------------------------------------------------- main
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="compare the committed files with NumPy's results")
@@ -617,12 +404,14 @@ def main():
         errors, count = plain.check(FOLDER)
         print("\n".join(errors) or f"{count} cases agree to {plain.TOLERANCE:.0e}")
         sys.exit(bool(errors))
+    import models  # needs PyTorch
+
     for op in OPS:
         op().save()
-    for name, cfg in MODELS.items():
-        model(name, cfg)
-    ten_losses()
-    files = sorted(FOLDER.rglob("*.safetensors"))
+    for name, cfg in models.MODELS.items():
+        models.model(name, cfg)
+    models.ten_losses()
+    files = sorted(f for folder in ("", "ops", "models") for f in (FOLDER / folder).glob("*.safetensors"))
     for f in files:
         print(f"{f.stat().st_size:9}  {f.relative_to(FOLDER)}")
     print(f"{sum(f.stat().st_size for f in files):9}  total")

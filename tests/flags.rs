@@ -1,0 +1,145 @@
+//! What the training commands take and refuse.
+
+use crate::run::{fixture, train_args, train_tiny, words};
+use crate::support::emm;
+use emm::data::Dataset;
+use std::fs;
+
+#[test]
+fn flags_of_the_reference_are_refused_by_name_or_work_as_aliases() {
+    let f = fixture();
+    for (flag, instead) in [
+        ("--fp16=1", "--precision"),
+        ("--augment", "without augmentation"),
+        ("--xflip=1", "mirror"),
+        ("--optimizer", "Adam"),
+        ("--tick=1", "stats.jsonl"),
+        ("--snap=1", "--looks"),
+        ("--ema=0.5", "--ema-rate"),
+        ("--dump=1", "--save-every"),
+        ("--resume=x", "--run"),
+        ("--transfer=x", "--run"),
+        ("--workers=1", "--threads"),
+        ("--batch-gpu=8", "--micro-batch"),
+        ("--cbase=128", "--channels"),
+        ("--dry-run", "emm plan"),
+    ] {
+        let name = flag.split('=').next().unwrap();
+        for command in ["train", "plan", "find"] {
+            emm([command, flag]).refused(2, &format!("{name}: "), instead);
+        }
+    }
+    let aliases = "--num-channels=8 --mult=1,1 --num-blocks=1 --skip-connections=1,1,1,0 \
+                   --precond=edm --arch=ddpmpp --embed=fourier --duration=0.1 --cond=1 --attn=none \
+                   --batch=16 --looks=1 --score-images=4 --rescore-images=0 --quiet";
+    let outdir = f.folder.path().join("aliases");
+    let mut args = words("train --data");
+    args.push(f.data.display().to_string());
+    args.push(format!("--outdir={}", outdir.display()));
+    args.extend(words(aliases));
+    emm(args).ok();
+    let config = fs::read_to_string(outdir.join("config.toml")).unwrap();
+    for line in [
+        "model_channels = 8",
+        "num_blocks = 1",
+        "skip_connections = [1, 1, 1, 0]",
+        "precond = \"edm\"",
+        "embedding = \"fourier\"",
+        "label_dim = 10",
+        "epochs = 2.0",
+    ] {
+        assert!(config.contains(line), "{line} in {config}");
+    }
+}
+
+#[test]
+fn wrong_flags_are_usage_errors_that_begin_with_the_flag() {
+    let f = fixture();
+    let run = f.folder.path().join("never");
+    for (extra, start) in [
+        ("--channels 0", "--channels: 0"),
+        ("--channels 9", "--channels: 9"),
+        ("--mult 0,1", "--mult: "),
+        ("--mult 1,1,1,1,1", "--resolution: 8"),
+        ("--blocks 0", "--blocks: 0"),
+        ("--blocks 100000", "--blocks: 100000"),
+        ("--attn 7", "--attn: "),
+        ("--attn x", "--attn: "),
+        ("--embed x", "--embed: "),
+        ("--skips 1,1", "--skips: 2"),
+        ("--skips 1,1,1,2", "--skips: 4"),
+        ("--dropout 1", "--dropout: 1"),
+        ("--dropout -0.1", "--dropout: -0.1"),
+        ("--dropout nan", "--dropout: NaN"),
+        ("--epochs 0", "--epochs: 0"),
+        ("--batch 0", "--batch: 0"),
+        ("--micro-batch 0", "--micro-batch: 0"),
+        ("--micro-batch 17", "--micro-batch: 17"),
+        ("--lr -1", "--lr: -1"),
+        ("--lr nan", "--lr: NaN"),
+        ("--weight-decay inf", "--weight-decay: inf"),
+        ("--ema-rate 1", "--ema-rate: 1"),
+        ("--precision bf16", "--precision: bf16"),
+        ("--precision tf32", "--precision: tf32"),
+        ("--precision x", "--precision: "),
+        ("--score-images 0", "--score-images: 0"),
+    ] {
+        train_tiny(&run, extra).refused(2, start, "");
+    }
+    for extra in [
+        "--channels x",
+        "--epochs x",
+        "--epochs -1",
+        "--batch 1.5",
+        "--preset nope",
+        "--arch unet",
+        "--precond vpx",
+        "--cond maybe",
+        "--order random",
+        "--keep none",
+        "--save-every 0",
+        "--save-every x",
+        "--looks -3",
+        "--unknown",
+        "--duration 1",
+    ] {
+        let flag = extra.split(' ').next().unwrap();
+        train_tiny(&run, extra).refused(2, &format!("{flag}: "), "");
+    }
+    assert!(!run.exists(), "a refused command leaves nothing");
+    let unlabelled = f.folder.path().join("unlabelled.zip");
+    let mut set = Dataset::open(&f.data).unwrap();
+    set.labels = None;
+    set.save(&unlabelled, false).unwrap();
+    emm(train_args(&unlabelled, &run, "--cond true")).refused(2, "--cond: ", "no labels");
+    let gone = f.folder.path().join("gone.zip");
+    emm(train_args(&gone, &run, "")).refused(3, &gone.display().to_string(), "");
+}
+
+#[test]
+fn plan_counts_what_is_published_and_writes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = |extra: &str| {
+        let args = words(&format!("plan --json --rate 100 {extra}"));
+        crate::support::emm_in(folder.path(), args).json()
+    };
+    let basic = plan("--size 1k");
+    assert_eq!(basic["parameters"], 35_125_251);
+    assert!((basic["forward_flop_per_image"].as_f64().unwrap() / 1e9 - 25.42).abs() < 0.005);
+    assert!((basic["train_flop_per_image"].as_f64().unwrap() / 1e9 - 76.24).abs() < 0.005);
+    assert_eq!(basic["steps"], 78_125);
+    assert_eq!((basic["images"].as_u64(), basic["epochs"].as_f64()), (Some(1000), Some(4e4)));
+    assert!(basic["arena_bytes"].as_u64().unwrap() > 0);
+    for (extra, parameters) in [
+        ("--channels 192", 78_984_195u64),
+        ("--channels 256", 140_374_019),
+        ("--blocks 4", 55_732_739),
+        ("--arch ncsnpp", 35_788_035),
+        ("--label-dim 10", 35_126_659),
+    ] {
+        assert_eq!(plan(extra)["parameters"], parameters, "{extra}");
+    }
+    assert_eq!(plan("--preset paper-edm-50k --size 50k")["epochs"], 12_000.0);
+    assert_eq!(plan("--preset paper-edm-50k --epochs 1k")["epochs"], 1_000.0);
+    assert!(fs::read_dir(folder.path()).unwrap().next().is_none());
+}

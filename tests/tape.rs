@@ -1,0 +1,104 @@
+//! The tape decides lifetimes and who sets or adds: gradients of values used twice, and memory that is reused.
+
+use emm::device::{Cpu, Device, StepArgs};
+use emm::ops::linear::Linear;
+use emm::ops::loss::Loss;
+use emm::ops::precondition::Precond;
+use emm::tape::{Memory, Mode, Param, Plan, Tape};
+
+fn device() -> Device {
+    Device::Cpu(Cpu::new(1).unwrap())
+}
+
+/// A chain of linears that reads one parameter and one value several times, against finite differences.
+#[test]
+fn a_value_used_many_times_gets_every_gradient() {
+    let mut tape = Tape::new();
+    let x = tape.leaf([2, 1, 1, 4]);
+    let (noise, sigma) = (tape.input([2, 1, 1, 4]), tape.input([2, 1, 1, 2]));
+    let weights = [Param { offset: 0, len: 16 }, Param { offset: 16, len: 4 }];
+    let linear = Linear { out_features: 4, silu: true };
+    let a = tape.push1(linear, &[x], &weights).unwrap();
+    // The same parameters again: the second use must add, not overwrite.
+    let other = [Param { offset: 32, len: 16 }, Param { offset: 48, len: 4 }];
+    let b = tape.push1(linear, &[a], &other).unwrap();
+    let c = tape
+        .push1(
+            emm::ops::conv2d::Conv2d { residual: true, ..emm::ops::conv2d::Conv2d::same(1, 4) },
+            &[b, a],
+            &[Param { offset: 64, len: 16 }, Param { offset: 80, len: 4 }],
+        )
+        .unwrap();
+    let loss = Loss { precond: Precond::Ve, batch: 2 };
+    let loss = tape.push1(loss, &[c, noise, noise, sigma], &[]).unwrap();
+    let plan = Plan::new(&tape, Mode::Training, &[loss]);
+    let device = device();
+    let mut memory = Memory::new(plan.memory_words(&device)).unwrap();
+    let w: Vec<f32> = (0..96).map(|i| ((i * 37 % 19) as f32 - 9.0) / 12.0).collect();
+    let x0: Vec<f32> = (0..8).map(|i| ((i * 29 % 11) as f32 - 5.0) / 4.0).collect();
+    let mut run = |x0: &[f32], w: &[f32]| {
+        memory.poison();
+        memory.get_mut(plan.slot(x)).copy_from_slice(x0);
+        memory.get_mut(plan.slot(noise)).fill(0.3);
+        let s: &mut [f64] = bytemuck::cast_slice_mut(memory.get_mut(plan.slot(sigma)));
+        s.fill(0.7);
+        let mut grads = vec![f32::NAN; 96];
+        plan.run(&device, &mut memory, w, &mut grads, StepArgs::default());
+        let losses: &[f64] = bytemuck::cast_slice(memory.get(plan.slot(loss)));
+        let dx = memory.get(plan.grad_slot(x).expect("x is a leaf")).to_vec();
+        (losses.iter().sum::<f64>() / 2.0, dx, grads)
+    };
+    let (_, dx, grads) = run(&x0, &w);
+    let h = 1e-2_f32;
+    let mut check =
+        |what: String, analytic: f32, up: (Vec<f32>, Vec<f32>), down: (Vec<f32>, Vec<f32>)| {
+            let numeric = (run(&up.0, &up.1).0 - run(&down.0, &down.1).0) / (2.0 * h as f64);
+            let err = (numeric - analytic as f64).abs();
+            assert!(err < 2e-3 * (1.0 + numeric.abs()), "{what}: {analytic}, {numeric} expected");
+        };
+    let moved = |v: &[f32], i: usize, by: f32| {
+        let mut v = v.to_vec();
+        v[i] += by;
+        v
+    };
+    for (i, dx) in dx.iter().enumerate() {
+        let (up, down) = (moved(&x0, i, h), moved(&x0, i, -h));
+        check(format!("x[{i}]"), *dx, (up, w.clone()), (down, w.clone()));
+    }
+    for i in (0..20).chain(32..52).chain(64..84) {
+        let (up, down) = (moved(&w, i, h), moved(&w, i, -h));
+        check(format!("w[{i}]"), grads[i], (x0.clone(), up), (x0.clone(), down));
+    }
+}
+
+#[test]
+fn wrong_shapes_fail_when_recorded_and_name_the_op() {
+    let mut tape = Tape::new();
+    let x = tape.input([2, 4, 4, 6]);
+    let weights = [Param { offset: 0, len: 16 }, Param { offset: 16, len: 4 }];
+    let wrong = tape.push1(Linear { out_features: 4, silu: false }, &[x], &weights);
+    let message = wrong.unwrap_err().to_string();
+    assert!(message.starts_with("linear: ") && message.contains("[2, 4, 4, 6]"), "{message}");
+    let conv = emm::ops::conv2d::Conv2d::same(3, 4);
+    let message = tape.push1(conv, &[x], &weights).unwrap_err().to_string();
+    assert!(message.starts_with("conv2d: ") && message.contains("216"), "{message}");
+}
+
+#[test]
+fn memory_is_reused_and_inference_needs_less() {
+    let mut tape = Tape::new();
+    let mut x = tape.input([4, 1, 1, 512]);
+    for layer in 0..20 {
+        let at = layer * (512 * 513);
+        let weights =
+            [Param { offset: at, len: 512 * 512 }, Param { offset: at + 512 * 512, len: 512 }];
+        x = tape.push1(Linear { out_features: 512, silu: true }, &[x], &weights).unwrap();
+    }
+    let (y, sigma) = (tape.input([4, 1, 1, 512]), tape.input([4, 1, 1, 2]));
+    let loss = Loss { precond: Precond::Edm, batch: 4 };
+    tape.push1(loss, &[x, y, y, sigma], &[]).unwrap();
+    let words = |mode| Plan::new(&tape, mode, &[x]).memory_words(&device());
+    // Twenty layers of two 2048-word outputs; forward alone holds three or four of them at a time.
+    assert!(words(Mode::Inference) < 8 * 2048 + 16 * 1024, "{}", words(Mode::Inference));
+    assert!(words(Mode::Training) > 2 * words(Mode::Inference));
+}
