@@ -249,13 +249,7 @@ impl<'d> Trainer<'d> {
             r.set_freqs(memory, &self.freqs);
             let args =
                 StepArgs { seed: o.seed, step: step as u32, first_image: first_image as u32 };
-            r.plan.run(
-                &self.device,
-                memory,
-                &self.weights,
-                self.grads.as_mut_slice(),
-                args,
-            );
+            r.plan.run(&self.device, memory, &self.weights, self.grads.as_mut_slice(), args);
             // One image after another, so that micro-batches round as the whole batch does.
             loss = r.losses(memory).iter().fold(loss, |sum, l| sum + l);
         }
