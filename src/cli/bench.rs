@@ -1,10 +1,14 @@
 //! `emm bench`: how fast this machine runs the parts.
 
+use super::numbers::count;
+use super::train_flags::{ImageFlags, TrainFlags};
 use super::{Common, say};
 use crate::error::usage;
+use crate::model::Params;
+use crate::model::flops::flops;
 use crate::model::trainer::TrainerOptions;
-use crate::model::{Arch, ModelConfig, Params, Precond};
 use crate::run::bench::{median, step};
+use crate::run::train::auto_micro_batch;
 use anyhow::Result;
 use serde_json::json;
 
@@ -17,67 +21,46 @@ pub enum Command {
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Example:\n  emm bench step --resolution 8 --channels 32 --batch 32")]
 pub struct Step {
-    #[arg(long, value_enum, default_value = "ddpmpp")]
-    arch: Arch,
-    #[arg(long, value_enum)]
-    precond: Option<Precond>,
-    #[arg(long, default_value_t = 128)]
-    channels: usize,
-    #[arg(long, value_delimiter = ',', default_value = "2,2,2")]
-    mult: Vec<usize>,
-    #[arg(long, default_value_t = 2)]
-    blocks: usize,
-    #[arg(long, default_value_t = 32)]
-    resolution: usize,
-    #[arg(long, default_value_t = 3)]
-    image_channels: usize,
-    #[arg(long, default_value_t = 0.13)]
-    dropout: f64,
-    #[arg(long, default_value_t = 8)]
-    batch: usize,
-    #[arg(long)]
-    micro_batch: Option<usize>,
-    /// Steps timed
-    #[arg(long, default_value_t = 10)]
+    #[command(flatten)]
+    images: ImageFlags,
+    /// Steps timed, after two that warm up
+    #[arg(long, value_name = "N", value_parser = count, default_value = "10")]
     repeats: usize,
     /// Also print where the time goes, op by op
     #[arg(long)]
     profile: bool,
+    #[command(flatten)]
+    flags: TrainFlags,
 }
 
 pub fn run(command: Command, common: &Common) -> Result<()> {
     let Command::Step(a) = command;
-    if a.repeats == 0 || a.batch == 0 {
-        return Err(usage("--repeats, --batch: at least 1 is needed"));
+    if a.repeats == 0 {
+        return Err(usage("--repeats: 0, at least 1 is needed"));
     }
     let device = common.device()?;
-    let basic = ModelConfig::basic(a.arch, a.resolution, a.image_channels);
-    let config = ModelConfig {
-        precond: a.precond.unwrap_or(basic.precond),
-        model_channels: a.channels,
-        skip_connections: vec![1; a.mult.len() * (a.blocks + 1)],
-        channel_mult: a.mult,
-        num_blocks: a.blocks,
-        dropout: a.dropout,
-        ..basic
+    let run = a.flags.resolve_images(common, &a.images)?;
+    let micro_batch = match run.train.micro_batch {
+        0 => auto_micro_batch(&run),
+        n => n,
     };
-    config.check()?;
     let options = TrainerOptions {
         seed: common.seed,
-        batch: a.batch,
-        micro_batch: a.micro_batch.unwrap_or(a.batch).clamp(1, a.batch),
+        batch: run.train.batch,
+        micro_batch,
         shuffle: true,
         scrub_gradients: false,
     };
+    let (config, batch) = (run.model, run.train.batch as f64);
     let times = step(&device, &config, options, a.repeats, a.profile)?;
     let s = median(&times.step_s);
     let (min, max) = times.step_s.iter().fold((f64::MAX, 0.0), |(l, h), &t| (t.min(l), t.max(h)));
-    let flop = crate::model::flops::flops(&config).train as f64 * a.batch as f64;
+    let flop = flops(&config).train as f64 * batch;
     if common.json {
         say!(
             "{}",
             json!({
-                "images_per_s": a.batch as f64 / s,
+                "images_per_s": batch / s,
                 "flop_per_s": flop / s,
                 "step_s": {"min": min, "median": s, "max": max},
                 "arena_bytes": times.arena_bytes,
@@ -88,7 +71,7 @@ pub fn run(command: Command, common: &Common) -> Result<()> {
     }
     say!(
         "{:.2} img/s, {:.1} GFLOP/s; step {:.2} ms ({:.2}..{:.2}); arena {:.1} MB; {} parameters",
-        a.batch as f64 / s,
+        batch / s,
         flop / s / 1e9,
         s * 1e3,
         min * 1e3,

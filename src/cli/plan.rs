@@ -1,7 +1,7 @@
 //! `emm plan`: what a training would cost; writes nothing.
 
-use super::numbers::{amount, count};
-use super::train_flags::{Shape, TrainFlags};
+use super::numbers::amount;
+use super::train_flags::{ImageFlags, TrainFlags};
 use super::{Common, say};
 use crate::data::Dataset;
 use crate::device::Device;
@@ -13,28 +13,14 @@ use crate::run::progress::{IMAGE_COST, duration};
 use crate::run::{RunConfig, bench};
 use anyhow::Result;
 use serde_json::json;
-use std::path::PathBuf;
 
 /// Show what a training would cost: parameters, FLOP, memory, steps, hours; writes nothing
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Example:\n  \
     emm plan --size 5k --channels 64 --epochs 2k --rate 30")]
 pub struct Args {
-    /// Set to train on; without it images are described by the flags below
-    #[arg(long, value_name = "S.zip")]
-    data: Option<PathBuf>,
-    /// Pixels along a side
-    #[arg(long, value_name = "R", value_parser = count, allow_negative_numbers = true, default_value = "32", conflicts_with = "data")]
-    resolution: usize,
-    /// 1 or 3
-    #[arg(long, value_name = "C", value_parser = count, allow_negative_numbers = true, default_value = "3", conflicts_with = "data")]
-    image_channels: usize,
-    /// Number of classes; 0 is unconditional
-    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true, default_value = "0", conflicts_with = "data")]
-    label_dim: usize,
-    /// Images in the set
-    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true, default_value = "1k", conflicts_with = "data")]
-    size: usize,
+    #[command(flatten)]
+    images: ImageFlags,
     /// Training images per second, in place of a short measurement on this machine
     #[arg(long, value_name = "IMG/S", value_parser = amount, allow_negative_numbers = true)]
     rate: Option<f64>,
@@ -44,20 +30,7 @@ pub struct Args {
 
 pub fn run(args: Args, common: &Common) -> Result<()> {
     let device = common.device()?;
-    let config = match &args.data {
-        Some(path) => args.flags.resolve(common, &mut Dataset::open(path)?)?,
-        None => {
-            let shape = Shape {
-                images: args.size,
-                resolution: args.resolution,
-                channels: args.image_channels,
-                label_dim: args.label_dim,
-            };
-            let mut flags = args.flags.clone();
-            flags.cond = flags.cond.or(Some(args.label_dim > 0));
-            flags.resolve_shape(common, shape)?
-        }
-    };
+    let config = args.flags.resolve_images(common, &args.images)?;
     let t = &config.train;
     let micro_batch = match t.micro_batch {
         0 => crate::run::train::auto_micro_batch(&config),

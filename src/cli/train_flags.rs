@@ -9,6 +9,7 @@ use crate::run::config::NUMERICS;
 use crate::run::{DataId, Order, Precision, RunConfig, RunOptions, SaveEvery, TrainConfig};
 use crate::study::presets::{DEFAULT, PRESETS, preset};
 use anyhow::Result;
+use std::path::PathBuf;
 
 /// Epochs of 50,000 images in a million: `--duration` is counted so.
 const EPOCHS_PER_MIMG: f64 = 20.0;
@@ -34,6 +35,26 @@ impl Shape {
             label_dim: data.label_dim(),
         }
     }
+}
+
+/// The images that a cost is asked for: a set, or its shape.
+#[derive(clap::Args, Debug, Clone)]
+pub struct ImageFlags {
+    /// Set to train on; without it images are described by the flags below
+    #[arg(long, value_name = "S.zip")]
+    pub data: Option<PathBuf>,
+    /// Pixels along a side
+    #[arg(long, value_name = "R", value_parser = count, allow_negative_numbers = true, default_value = "32", conflicts_with = "data")]
+    pub resolution: usize,
+    /// 1 or 3
+    #[arg(long, value_name = "C", value_parser = count, allow_negative_numbers = true, default_value = "3", conflicts_with = "data")]
+    pub image_channels: usize,
+    /// Number of classes; 0 is unconditional
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true, default_value = "0", conflicts_with = "data")]
+    pub label_dim: usize,
+    /// Images in the set
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true, default_value = "1k", conflicts_with = "data")]
+    pub size: usize,
 }
 
 #[derive(clap::Args, Debug, Clone)]
@@ -128,6 +149,22 @@ impl TrainFlags {
         let shape = Shape::of(data);
         let config = self.resolve_shape(common, shape)?;
         Ok(RunConfig { data: DataId::of(data), ..config })
+    }
+
+    /// The run that these flags ask for on a set, or on images of a shape, which are conditional if they
+    /// have labels.
+    pub fn resolve_images(&self, common: &Common, images: &ImageFlags) -> Result<RunConfig> {
+        if let Some(path) = &images.data {
+            return self.resolve(common, &mut Dataset::open(path)?);
+        }
+        let shape = Shape {
+            images: images.size,
+            resolution: images.resolution,
+            channels: images.image_channels,
+            label_dim: images.label_dim,
+        };
+        let cond = self.cond.or(Some(images.label_dim > 0));
+        TrainFlags { cond, ..self.clone() }.resolve_shape(common, shape)
     }
 
     /// The run that these flags ask for on images of this shape, with an unnamed set.
