@@ -5,7 +5,7 @@ use crate::data::Dataset;
 use crate::data::subset::{Labels, Subset};
 use crate::device::Device;
 use crate::error::{data, usage};
-use crate::memorization::{Emm, Next, Side, emm_of, next_size, wilson};
+use crate::memorization::{Bracket, Emm, Next, Side, emm_of, next_size, wilson};
 use crate::run::dir::best;
 use crate::run::progress::Overall;
 use crate::run::train::{train_part, work};
@@ -329,9 +329,17 @@ impl Found {
 
     /// A sentence for each pair of sizes that speaks against a falling ratio.
     pub fn warnings(&self) -> Vec<String> {
-        let one = |b: &crate::memorization::Bracket| {
+        let end = |size, end: usize| {
+            self.sizes.iter().find(|m| m.size as u64 == size).map(|m| m.interval[end])
+        };
+        let one = |b: &Bracket| {
+            let doubt = match end(b.hi.0, 0) <= end(b.lo.0, 1) {
+                true => "; their intervals overlap",
+                false => "",
+            };
             format!(
-                "the ratio rises from {:.2}% at {} to {:.2}% at {} images, against the hypothesis that it falls",
+                "the ratio rises from {:.2}% at {} to {:.2}% at {} images, against the hypothesis that it \
+                 falls{doubt}",
                 100.0 * b.lo.1,
                 b.lo.0,
                 100.0 * b.hi.1,

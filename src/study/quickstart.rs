@@ -24,7 +24,7 @@ pub struct Plan {
 impl Default for Plan {
     fn default() -> Self {
         Plan {
-            sizes: vec![10, 20, 40, 80],
+            sizes: vec![10, 20, 40, 80, 160],
             epochs: 1500.0,
             looks: 4,
             score_images: 500,
