@@ -27,12 +27,16 @@ const S: f32 = (4.0 / 9.0) + (9.0 / 4.0);
 const WEIGHT_P: f32 = (1.0 / (2.0 * (4.0 / 9.0) * (4.0 / 9.0 - 9.0 / 4.0))) as f32;
 const WEIGHT_Q: f32 = (1.0 / (2.0 * (9.0 / 4.0) * (9.0 / 4.0 - 4.0 / 9.0))) as f32;
 
-/// Whether [n, h, w, c] → o channels can go this way.
+/// Smaller images or widths are faster direct: the transforms cost more than the products save. Measured.
+const WORTH_IT: usize = 4096;
+
+/// Whether h×w images of c → o channels can go this way, and are faster for it.
 pub fn suits([h, w]: [usize; 2], c: usize, o: usize) -> bool {
     h.is_multiple_of(TILE)
         && w.is_multiple_of(TILE)
         && c.is_multiple_of(LANES)
         && o.is_multiple_of(LANES)
+        && h * w * c.min(o) >= WORTH_IT
 }
 
 /// Words between planes of `rows`×`columns`: a few cache lines more than they need, so that the 36 do not fall
