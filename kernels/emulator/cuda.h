@@ -69,7 +69,7 @@ unsigned reduce(Reduce op, unsigned mask, unsigned value, Site site);
 // An access that the compiler's instrumentation does not see, told to the checker.
 void note_access(const void* p, size_t bytes, bool write, bool atomic, Site site);
 void thread_fence();
-long long clock();
+long long cycles();
 
 template <class T>
 inline T shuffle(unsigned mask, T value, int source, Site site) {
@@ -211,8 +211,8 @@ inline T emu_reduce(emu::Reduce of_unsigned, emu::Reduce of_signed, unsigned mas
 #define atomicCAS(p, c, v) emu::atomic(p, [&](auto old) { return old == (c) ? decltype(old)(v) : old; }, EMU_SITE)
 inline void __threadfence() { emu::thread_fence(); }
 inline void __threadfence_block() {}
-inline long long clock64() { return emu::clock(); }
-#define clock() emu::clock()
+inline long long clock64() { return emu::cycles(); }
+#define clock() emu::cycles()
 
 // ---- loads, conversions, arithmetic ----------------------------------------------------------------------------
 
