@@ -1,25 +1,20 @@
-// A CUDA driver whose one device is the emulator: device, context, memory, modules and launches. It exports what
-// programs reach through libcuda.so; work is done when it is submitted, so every stream is always idle.
+// A CUDA driver whose one device is the emulator, in three files: options, errors, device, context and memory here,
+// modules and launches in launch.cpp, streams and graphs in stream.cpp. It exports what programs reach through
+// libcuda.so; work is done when it is submitted, so every stream is always idle.
 //
 // An error is returned by the call that met it and is not sticky: the next launch is fresh.
 #include "driver.h"
-#include "machine.h"
 #include "memory.h"
 #include <cstdlib>
-#include <cstring>
-#include <memory>
 
 namespace emu {
 
 std::recursive_mutex driver_lock;
 static bool initialized;
-static std::string last_error;
-static Result last_result;
-static unsigned long long launches;
+static thread_local std::string last_error;
+static thread_local Result last_result;
 
-using DevicePointer = unsigned long long;
-static void* address(DevicePointer p) { return reinterpret_cast<void*>(p); }
-static void* const the_context = &launches;  // any address serves
+static void* const the_context = &initialized;  // any address serves
 static thread_local void* bound_context;
 
 Result refuse(Result result, const std::string& why) {
@@ -30,41 +25,50 @@ Result refuse(Result result, const std::string& why) {
 
 // ---- options ---------------------------------------------------------------------------------------------------
 
-static void read_environment() {
+// A thread starts with the environment's schedule; what it sets holds for its own launches, so tests that run side by
+// side do not disturb each other.
+static Schedule environment_schedule() {
+    Schedule s;
     if (const char* order = getenv("EMM_EMULATOR_ORDER")) {
-        options.order = !strncmp(order, "random", 6)   ? Order::Random
-                        : !strncmp(order, "reverse", 7) ? Order::Reverse
-                                                        : Order::Forward;
-        if (const char* seed = strchr(order, ':')) options.seed = strtoull(seed + 1, nullptr, 10);
+        if (!strncmp(order, "reverse", 7)) s.order = Order::Reverse;
+        if (!strncmp(order, "random", 6)) s.order = Order::Random;
+        if (const char* seed = strchr(order, ':')) s.seed = strtoull(seed + 1, nullptr, 10);
     }
-    if (const char* copies = getenv("EMM_EMULATOR_ASYNC")) options.early_copies = !strcmp(copies, "early");
-    if (const char* bytes = getenv("EMM_EMULATOR_SHARED")) options.shared_limit = unsigned(strtoul(bytes, nullptr, 10));
-    if (const char* bytes = getenv("EMM_EMULATOR_MEMORY")) options.memory = strtoull(bytes, nullptr, 10);
+    if (const char* copies = getenv("EMM_EMULATOR_ASYNC")) s.early_copies = !strcmp(copies, "early");
+    return s;
+}
+static Schedule& thread_schedule() {
+    static thread_local Schedule s = environment_schedule();
+    return s;
+}
+const Schedule& wanted_schedule() { return thread_schedule(); }
+
+static void read_environment() {
+    if (const char* bytes = getenv("EMM_EMULATOR_SHARED")) device.shared_limit = unsigned(strtoul(bytes, nullptr, 10));
+    if (const char* bytes = getenv("EMM_EMULATOR_MEMORY")) device.memory = strtoull(bytes, nullptr, 10);
 }
 
 // order: 0 forward, 1 reverse, 2 random
 EMU_EXPORT int emm_emulator_set_order(int order, unsigned long long seed) {
-    Locked locked(driver_lock);
     if (order < 0 || order > 2) return InvalidValue;
-    options.order = Order(order);
-    options.seed = seed;
+    thread_schedule().order = Order(order);
+    thread_schedule().seed = seed;
     return Success;
 }
 EMU_EXPORT int emm_emulator_set_async(int early) {
-    Locked locked(driver_lock);
-    options.early_copies = early != 0;
+    thread_schedule().early_copies = early != 0;
     return Success;
 }
 // Opt-in shared memory a block: 99, 163 or 227 KB stand for sm_86, sm_80 and sm_90.
 EMU_EXPORT int emm_emulator_set_shared_limit(unsigned bytes) {
     Locked locked(driver_lock);
     if (bytes < (48 << 10) || bytes > (227 << 10)) return InvalidValue;
-    options.shared_limit = bytes;
+    device.shared_limit = bytes;
     return Success;
 }
 EMU_EXPORT int emm_emulator_set_memory(size_t bytes) {
     Locked locked(driver_lock);
-    options.memory = bytes;
+    device.memory = bytes;
     return Success;
 }
 // Fills with 0xFF: NaN in f32 and bf16, -1 in integers.
@@ -75,14 +79,8 @@ EMU_EXPORT int emm_emulator_poison(DevicePointer p, size_t bytes) {
     return Success;
 }
 EMU_EXPORT int emm_emulator_is_check_build() { return check_build; }
-EMU_EXPORT unsigned long long emm_emulator_launch_count() { return launches; }
-// Of the calling thread's last look; stays valid until its next one.
-EMU_EXPORT const char* emm_emulator_last_error() {
-    Locked locked(driver_lock);
-    static thread_local std::string copy;
-    copy = last_error;
-    return copy.c_str();
-}
+// Of the calling thread; valid until its next failing call.
+EMU_EXPORT const char* emm_emulator_last_error() { return last_error.c_str(); }
 
 // ---- errors ----------------------------------------------------------------------------------------------------
 
@@ -118,7 +116,6 @@ EMU_EXPORT Result cuGetErrorName(int result, const char** name) {
     return InvalidValue;
 }
 EMU_EXPORT Result cuGetErrorString(int result, const char** text) {
-    Locked locked(driver_lock);
     static thread_local std::string copy;
     for (const ErrorText& e : error_texts) {
         if (e.result != result) continue;
@@ -148,35 +145,30 @@ EMU_EXPORT Result cuDeviceGetCount(int* count) {
     *count = 1;
     return initialized ? Success : NotInitialized;
 }
-EMU_EXPORT Result cuDeviceGet(int* device, int ordinal) {
+EMU_EXPORT Result cuDeviceGet(int* handle, int ordinal) {
     if (!initialized) return NotInitialized;
     if (ordinal) return InvalidDevice;
-    *device = 0;
+    *handle = 0;
     return Success;
 }
-EMU_EXPORT Result cuDeviceGetName(char* name, int length, int device) {
-    if (device || length < 1) return InvalidDevice;
+EMU_EXPORT Result cuDeviceGetName(char* name, int length, int ordinal) {
+    if (ordinal || length < 1) return InvalidDevice;
     snprintf(name, length, "CPU emulator");
     return Success;
 }
-EMU_EXPORT Result cuDeviceGetUuid_v2(void* uuid, int device) {
-    if (device) return InvalidDevice;
+EMU_EXPORT Result cuDeviceGetUuid_v2(void* uuid, int ordinal) {
+    if (ordinal) return InvalidDevice;
     memcpy(uuid, "emm-cpu-emulator", 16);
     return Success;
 }
-EMU_EXPORT Result cuDeviceTotalMem_v2(size_t* bytes, int device) {
-    if (device) return InvalidDevice;
-    *bytes = options.memory;
+EMU_EXPORT Result cuDeviceTotalMem_v2(size_t* bytes, int ordinal) {
+    if (ordinal) return InvalidDevice;
+    *bytes = device.memory;
     return Success;
 }
 
-static const int multiprocessors = 8, threads_per_multiprocessor = 1536;
-static int compute_major() { return options.shared_limit > (163 << 10) ? 9 : 8; }
-static int compute_minor() { return options.shared_limit > (99 << 10) ? 0 : 6; }
-static int shared_per_multiprocessor() { return int(options.shared_limit) + 1024; }
-
-EMU_EXPORT Result cuDeviceGetAttribute(int* value, int attribute, int device) {
-    if (device) return InvalidDevice;
+EMU_EXPORT Result cuDeviceGetAttribute(int* value, int attribute, int ordinal) {
+    if (ordinal) return InvalidDevice;
     switch (attribute) {
         case 1: *value = 1024; break;                    // threads a block
         case 2: case 3: *value = 1024; break;            // block dimensions
@@ -197,7 +189,7 @@ EMU_EXPORT Result cuDeviceGetAttribute(int* value, int attribute, int device) {
         case 75: *value = compute_major(); break;
         case 76: *value = compute_minor(); break;
         case 81: *value = shared_per_multiprocessor(); break;
-        case 97: *value = int(options.shared_limit); break;
+        case 97: *value = int(device.shared_limit); break;
         case 106: *value = 16; break;                    // blocks a multiprocessor
         case 111: *value = 1024; break;                  // shared memory the driver keeps a block
         case 115: *value = 1; break;                     // memory pools: cuMemAllocAsync
@@ -206,17 +198,17 @@ EMU_EXPORT Result cuDeviceGetAttribute(int* value, int attribute, int device) {
     return Success;
 }
 
-EMU_EXPORT Result cuDevicePrimaryCtxRetain(void** context, int device) {
+EMU_EXPORT Result cuDevicePrimaryCtxRetain(void** context, int ordinal) {
     if (!initialized) return NotInitialized;
-    if (device) return InvalidDevice;
+    if (ordinal) return InvalidDevice;
     *context = the_context;
     return Success;
 }
-EMU_EXPORT Result cuDevicePrimaryCtxRelease_v2(int device) { return device ? InvalidDevice : Success; }
-EMU_EXPORT Result cuDevicePrimaryCtxGetState(int device, unsigned* flags, int* active) {
+EMU_EXPORT Result cuDevicePrimaryCtxRelease_v2(int ordinal) { return ordinal ? InvalidDevice : Success; }
+EMU_EXPORT Result cuDevicePrimaryCtxGetState(int ordinal, unsigned* flags, int* active) {
     *flags = 0;
     *active = 1;
-    return device ? InvalidDevice : Success;
+    return ordinal ? InvalidDevice : Success;
 }
 EMU_EXPORT Result cuCtxSetCurrent(void* context) {
     if (context && context != the_context) return InvalidContext;
@@ -227,8 +219,8 @@ EMU_EXPORT Result cuCtxGetCurrent(void** context) {
     *context = bound_context;
     return Success;
 }
-EMU_EXPORT Result cuCtxGetDevice(int* device) {
-    *device = 0;
+EMU_EXPORT Result cuCtxGetDevice(int* handle) {
+    *handle = 0;
     return bound_context ? Success : InvalidContext;
 }
 EMU_EXPORT Result cuCtxSynchronize() {
@@ -256,7 +248,7 @@ static Result allocate(DevicePointer* p, size_t bytes) {
     void* memory = device_alloc(bytes);
     if (!memory)
         return refuse(OutOfMemory, std::to_string(bytes) + " bytes wanted, " + std::to_string(device_in_use()) + " of " +
-                                       std::to_string(options.memory) + " in use");
+                                       std::to_string(device.memory) + " in use");
     *p = DevicePointer(memory);
     return Success;
 }
@@ -286,8 +278,8 @@ EMU_EXPORT Result cuMemFreeAsync(DevicePointer p, Stream*) {
 }
 EMU_EXPORT Result cuMemGetInfo_v2(size_t* free_bytes, size_t* total) {
     Locked locked(driver_lock);
-    *total = options.memory;
-    *free_bytes = options.memory - std::min(options.memory, device_in_use());
+    *total = device.memory;
+    *free_bytes = device.memory - std::min(device.memory, device_in_use());
     return Success;
 }
 EMU_EXPORT Result cuMemHostAlloc(void** p, size_t bytes, unsigned) {
@@ -383,160 +375,5 @@ struct Fill {
 EMU_MEMSET(8, unsigned char)
 EMU_MEMSET(16, unsigned short)
 EMU_MEMSET(32, unsigned)
-
-// ---- modules and functions: the image is ignored, the kernels are those linked into this library ----------------
-
-struct Module {};
-static Handles<Module> modules;
-
-EMU_EXPORT Result cuModuleLoadData(Module** module, const void* image) {
-    Locked locked(driver_lock);
-    if (!image) return InvalidValue;
-    *module = modules.add(new Module);
-    return Success;
-}
-EMU_EXPORT Result cuModuleLoadDataEx(Module** module, const void* image, unsigned, int*, void**) {
-    return cuModuleLoadData(module, image);
-}
-EMU_EXPORT Result cuModuleLoadFatBinary(Module** module, const void* image) { return cuModuleLoadData(module, image); }
-EMU_EXPORT Result cuModuleUnload(Module* module) {
-    Locked locked(driver_lock);
-    return modules.remove(module) ? Success : InvalidHandle;
-}
-EMU_EXPORT Result cuModuleGetFunction(Kernel** function, Module* module, const char* name) {
-    Locked locked(driver_lock);
-    if (!modules.has(module)) return InvalidHandle;
-    for (Kernel* kernel = Kernel::first; kernel; kernel = kernel->next)
-        if (!strcmp(kernel->name, name)) return *function = kernel, Success;
-    return refuse(NotFound, std::string("no kernel ") + name);
-}
-EMU_EXPORT Result cuModuleGetGlobal_v2(DevicePointer*, size_t*, Module*, const char*) { return NotFound; }
-
-EMU_EXPORT Result cuFuncGetAttribute(int* value, int attribute, Kernel* kernel) {
-    switch (attribute) {
-        case 0: *value = 1024; break;                                  // threads a block
-        case 1: *value = int(kernel->static_shared_bytes); break;      // 0 before the first launch
-        case 4: *value = 64; break;                                    // registers
-        case 5: case 6: *value = compute_major() * 10 + compute_minor(); break;
-        case 8: *value = int(kernel->dynamic_shared_limit); break;
-        default: *value = 0;
-    }
-    return Success;
-}
-EMU_EXPORT Result cuFuncSetAttribute(Kernel* kernel, int attribute, int value) {
-    Locked locked(driver_lock);
-    if (attribute != 8) return Success;
-    if (value < 0 || unsigned(value) + kernel->static_shared_bytes > options.shared_limit)
-        return refuse(InvalidValue, std::string(kernel->name) + ": " + std::to_string(value) +
-                                        " bytes of dynamic shared memory wanted, the limit is " +
-                                        std::to_string(options.shared_limit));
-    kernel->dynamic_shared_limit = unsigned(value);
-    return Success;
-}
-EMU_EXPORT Result cuFuncSetCacheConfig(Kernel*, int) { return Success; }
-EMU_EXPORT Result cuFuncGetParamInfo(Kernel* kernel, size_t index, size_t* offset, size_t* bytes) {
-    if (index >= kernel->param_count) return InvalidValue;
-    size_t at = 0;
-    for (size_t i = 0; i <= index; i++) {
-        const Param& param = kernel->params[i];
-        at = (at + param.align - 1) / param.align * param.align;
-        if (i < index) at += param.bytes;
-    }
-    *offset = at;
-    if (bytes) *bytes = kernel->params[index].bytes;
-    return Success;
-}
-
-// ---- launches --------------------------------------------------------------------------------------------------
-
-// A launch with its argument values.
-struct Launch {
-    Kernel* kernel;
-    Geometry geometry;
-    struct Value {
-        alignas(64) unsigned char bytes[64];
-    };
-    std::vector<std::vector<Value>> args;
-
-    Result operator()() const {
-        for (unsigned i = 0; i < kernel->param_count; i++) {
-            if (!kernel->params[i].pointer) continue;
-            void* p;
-            memcpy(&p, args[i].data(), sizeof p);
-            if (p && !in_device(p, 0))
-                return refuse(InvalidValue, std::string(kernel->name) + ": argument " + std::to_string(i) +
-                                                " is a pointer, its value is not device memory: " + describe_device(p));
-        }
-        std::vector<void*> pointers;
-        for (const std::vector<Value>& value : args) pointers.push_back(const_cast<Value*>(value.data()));
-        std::string error;
-        launches++;
-        return launch(*kernel, geometry, pointers.data(), error) ? Success : refuse(LaunchFailed, error);
-    }
-};
-
-static Result check_geometry(const Kernel& kernel, const Geometry& g) {
-    auto no = [&](const std::string& why) { return refuse(InvalidValue, std::string(kernel.name) + ": " + why); };
-    if (!g.block.x || !g.block.y || !g.block.z || g.block.z > 64 ||
-        (unsigned long long)g.block.x * g.block.y * g.block.z > 1024)
-        return no("a block has 1 to 1024 threads");
-    if (!g.grid.x || !g.grid.y || !g.grid.z || g.grid.x > 0x7fffffff || g.grid.y > 65535 || g.grid.z > 65535)
-        return no("the grid is empty or too large");
-    if ((unsigned long long)g.grid.x * g.grid.y * g.grid.z > 0xffffffff) return no("the grid is too large to emulate");
-    if (g.dynamic_shared > kernel.dynamic_shared_limit)
-        return no(std::to_string(g.dynamic_shared) + " bytes of dynamic shared memory, " +
-                  std::to_string(kernel.dynamic_shared_limit) + " allowed; cuFuncSetAttribute raises it");
-    return Success;
-}
-
-EMU_EXPORT Result cuLaunchKernel(Kernel* kernel, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
-                                 unsigned block_y, unsigned block_z, unsigned dynamic_shared, Stream* stream,
-                                 void** args, void** extra) {
-    Locked locked(driver_lock);
-    if (extra) return refuse(NotSupported, "cuLaunchKernel: arguments packed in one buffer");
-    if (!args && kernel->param_count) return refuse(InvalidValue, std::string(kernel->name) + ": no arguments");
-    Launch work{kernel, {{grid_x, grid_y, grid_z}, {block_x, block_y, block_z}, dynamic_shared}, {}};
-    if (Result r = check_geometry(*kernel, work.geometry)) return r;
-    for (unsigned i = 0; i < kernel->param_count; i++) {
-        unsigned bytes = kernel->params[i].bytes;
-        work.args.emplace_back((bytes + sizeof(Launch::Value) - 1) / sizeof(Launch::Value));
-        memcpy(work.args.back().data(), args[i], bytes);
-    }
-    return submit(stream, std::move(work));
-}
-
-struct LaunchConfig {  // CUlaunchConfig
-    unsigned grid[3], block[3], dynamic_shared;
-    Stream* stream;
-    const void* attributes;
-    unsigned attribute_count;
-};
-EMU_EXPORT Result cuLaunchKernelEx(const LaunchConfig* c, Kernel* kernel, void** args, void** extra) {
-    return cuLaunchKernel(kernel, c->grid[0], c->grid[1], c->grid[2], c->block[0], c->block[1], c->block[2],
-                          c->dynamic_shared, c->stream, args, extra);
-}
-
-EMU_EXPORT Result cuOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, Kernel* kernel, int threads, size_t dynamic) {
-    if (threads < 1 || threads > 1024) return InvalidValue;
-    int by_threads = threads_per_multiprocessor / ((threads + 31) / 32 * 32);
-    int by_shared = shared_per_multiprocessor() / int(dynamic + kernel->static_shared_bytes + 1024);
-    *blocks = std::min(std::min(by_threads, by_shared), 16);
-    return Success;
-}
-EMU_EXPORT Result cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int* blocks, Kernel* kernel, int threads,
-                                                                       size_t dynamic, unsigned) {
-    return cuOccupancyMaxActiveBlocksPerMultiprocessor(blocks, kernel, threads, dynamic);
-}
-EMU_EXPORT Result cuOccupancyMaxPotentialBlockSize(int* grid, int* block, Kernel*, size_t (*)(int), size_t, int limit) {
-    *block = limit > 0 ? std::min(limit, 256) : 256;
-    *grid = multiprocessors * (threads_per_multiprocessor / 256);
-    return Success;
-}
-EMU_EXPORT Result cuOccupancyAvailableDynamicSMemPerBlock(size_t* bytes, Kernel* kernel, int blocks, int) {
-    if (blocks < 1) return InvalidValue;
-    size_t each = size_t(shared_per_multiprocessor()) / blocks, kept = kernel->static_shared_bytes + 1024;
-    *bytes = each > kept ? each - kept : 0;
-    return Success;
-}
 
 }  // namespace emu

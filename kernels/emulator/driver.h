@@ -7,7 +7,19 @@
 #include <set>
 #include <string>
 
+#include "machine.h"
+
 namespace emu {
+
+// ---- the device ----
+
+const int multiprocessors = 8, threads_per_multiprocessor = 1536;
+inline int compute_major() { return device.shared_limit > (163 << 10) ? 9 : 8; }
+inline int compute_minor() { return device.shared_limit > (99 << 10) ? 0 : 6; }
+inline int shared_per_multiprocessor() { return int(device.shared_limit) + 1024; }
+
+using DevicePointer = unsigned long long;
+inline void* address(DevicePointer p) { return reinterpret_cast<void*>(p); }
 
 enum Result : int {
     Success = 0,
@@ -34,7 +46,10 @@ enum Result : int {
 extern std::recursive_mutex driver_lock;
 using Locked = std::lock_guard<std::recursive_mutex>;
 
-// Remembers why; cuGetErrorString and emm_emulator_last_error tell it.
+// The schedule that the calling thread asked for.
+const Schedule& wanted_schedule();
+
+// Remembers why, for the calling thread; cuGetErrorString and emm_emulator_last_error tell it.
 Result refuse(Result result, const std::string& why);
 
 // One piece of a stream's work. It owns all it needs, so a graph can run it again.

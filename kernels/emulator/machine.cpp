@@ -5,7 +5,8 @@
 
 namespace emu {
 
-Options options;
+Schedule schedule;
+DeviceOptions device;
 Thread* current;
 uint3 block_index, block_dim, grid_dim;
 Kernel* Kernel::first;
@@ -60,8 +61,8 @@ static void seed_random(uint64_t seed) {
 
 // The bit that the order picks from a non-empty mask.
 static int pick_bit(unsigned mask) {
-    if (options.order == Order::Forward) return __builtin_ctz(mask);
-    if (options.order == Order::Reverse) return 31 - __builtin_clz(mask);
+    if (schedule.order == Order::Forward) return __builtin_ctz(mask);
+    if (schedule.order == Order::Reverse) return 31 - __builtin_clz(mask);
     for (unsigned skip = random_below(__builtin_popcount(mask)); skip; skip--) mask &= mask - 1;
     return __builtin_ctz(mask);
 }
@@ -69,7 +70,7 @@ static int pick_bit(unsigned mask) {
 // The thread to run next, of warp `own` where the order is not random and it has a ready lane; null when none is ready.
 static Fiber* pick(int own) {
     if (!block.ready_warps) return nullptr;
-    bool stay = options.order != Order::Random && own >= 0 && block.ready_warps >> own & 1;
+    bool stay = schedule.order != Order::Random && own >= 0 && block.ready_warps >> own & 1;
     int warp = stay ? own : pick_bit(block.ready_warps);
     return &fibers[warp * 32 + pick_bit(warps[warp].ready)];
 }
@@ -180,7 +181,7 @@ int sync_threads_count(int predicate, Site site) {
     f->at_barrier = true;
     make_waiting(f);
     open_barrier_if_complete();
-    wait(!f->at_barrier && options.order == Order::Forward ? f : pick(f->warp));
+    wait(!f->at_barrier && schedule.order == Order::Forward ? f : pick(f->warp));
     return block.barrier_result;
 }
 
@@ -233,7 +234,7 @@ void release(Meeting* m) {
     m->arrived = 0;
     warps[f->warp].ready |= m->mask;
     block.ready_warps |= 1u << f->warp;
-    if (options.order != Order::Forward) switch_to(pick(f->warp));
+    if (schedule.order != Order::Forward) switch_to(pick(f->warp));
 }
 
 void sync_warp(unsigned mask, Site site) {
@@ -314,9 +315,9 @@ static unsigned take_shared(size_t bytes, size_t align) {
 
 void* static_shared(SharedSlot* slot, size_t bytes, size_t align) {
     if (slot->block != block.serial) {
-        if (bytes > (48 << 10) || block.shared_bytes + bytes > options.shared_limit)
+        if (bytes > (48 << 10) || block.shared_bytes + bytes > device.shared_limit)
             fail("shared memory: " + std::to_string(block.shared_bytes + bytes) + " bytes wanted, the limit is " +
-                 std::to_string(options.shared_limit) + " and 48 KB for static arrays");
+                 std::to_string(device.shared_limit) + " and 48 KB for static arrays");
         slot->offset = take_shared(bytes, align);
         slot->block = block.serial;
     }
@@ -414,15 +415,16 @@ static void run_block(unsigned threads, unsigned dynamic_shared) {
 // The order in which the blocks run, as the order option has it.
 static std::vector<unsigned> block_order(unsigned count) {
     std::vector<unsigned> order(count);
-    for (unsigned i = 0; i < count; i++) order[i] = options.order == Order::Reverse ? count - 1 - i : i;
-    if (options.order == Order::Random)
+    for (unsigned i = 0; i < count; i++) order[i] = schedule.order == Order::Reverse ? count - 1 - i : i;
+    if (schedule.order == Order::Random)
         for (unsigned i = count; i > 1; i--) std::swap(order[i - 1], order[random_below(i)]);
     return order;
 }
 
-bool launch(Kernel& kernel, const Geometry& g, void** args, std::string& error) {
+bool launch(Kernel& kernel, const Geometry& g, void** args, const Schedule& as, std::string& error) {
     prepare();
-    seed_random(options.seed);
+    schedule = as;
+    seed_random(schedule.seed);
     kernel_run = kernel.run;
     kernel_args = args;
     block_dim = g.block;

@@ -1,24 +1,29 @@
 // The inside of the emulator: one block at a time, each CUDA thread a fiber with a stack of its own, all on the OS
 // thread that launches. The files of this folder share these structures; kernels see cuda.h only.
 #pragma once
-#include "cuda.h"
 #include <string>
 #include <vector>
 
+#include "cuda.h"
+
 namespace emu {
 
-// ---- options: environment at cuInit, then the emm_emulator_set_* functions ----
+// ---- options: from the environment at cuInit, then the emm_emulator_set_* functions ----
 
 enum class Order { Forward, Reverse, Random };
 
-struct Options {
-    Order order = Order::Forward;      // which ready thread (and block) runs next
-    uint64_t seed = 0;                 // of Order::Random
-    bool early_copies = false;         // cp.async moves its data at issue instead of at the wait
+struct Schedule {
+    Order order = Order::Forward;  // which ready thread, and which block, runs next
+    uint64_t seed = 0;             // of Order::Random
+    bool early_copies = false;     // cp.async moves its data at issue instead of at the wait
+};
+extern Schedule schedule;  // of the running launch
+
+struct DeviceOptions {
     unsigned shared_limit = 99 << 10;  // opt-in shared memory a block, bytes
     size_t memory = size_t(4) << 30;   // device memory, bytes
 };
-extern Options options;
+extern DeviceOptions device;
 
 // ---- threads, warps, the running block ----
 
@@ -113,7 +118,7 @@ struct Geometry {
     unsigned dynamic_shared;
 };
 // Runs every block; false with the reason in `error`.
-bool launch(Kernel& kernel, const Geometry& geometry, void** args, std::string& error);
+bool launch(Kernel& kernel, const Geometry& geometry, void** args, const Schedule& as, std::string& error);
 
 // ---- the checker: checker.cpp in the check build, no_checker.cpp otherwise ----
 

@@ -32,7 +32,7 @@ static std::map<const unsigned char*, Allocation>::iterator find(const void* p) 
 
 void* device_alloc(size_t bytes) {
     size_t step = (bytes + 2 * granularity - 1) / granularity * granularity;
-    if (!bytes || bytes > options.memory - std::min(options.memory, in_use) || step > device_space - top) return nullptr;
+    if (!bytes || bytes > device.memory - std::min(device.memory, in_use) || step > device_space - top) return nullptr;
     unsigned char* p = device_base() + top;
     top += step;
     in_use += bytes;

@@ -6,10 +6,10 @@
 
 namespace emu {
 
-const size_t device_space = size_t(64) << 30;  // addresses; what may be in use at once is options.memory
+const size_t device_space = size_t(64) << 30;  // addresses; what may be in use at once is device.memory
 
 unsigned char* device_base();
-void* device_alloc(size_t bytes);  // poisoned with 0xFF; null when options.memory would be exceeded
+void* device_alloc(size_t bytes);  // poisoned with 0xFF; null when device.memory would be exceeded
 bool device_free(void* p);         // false: not the start of a live allocation
 bool in_device(const void* p, size_t bytes);  // within one live allocation
 size_t device_in_use();

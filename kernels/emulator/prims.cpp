@@ -241,7 +241,7 @@ void cp_async(void* shared, const void* global, int bytes, int source_bytes, Sit
     if (source_bytes) note_access(global, source_bytes, false, false, site);
     note_access(shared, bytes, true, false, site);
     Copy copy{shared, global, bytes, source_bytes, site};
-    if (options.early_copies) move(copy);
+    if (schedule.early_copies) move(copy);
     check_in_flight(shared, bytes, true);
     f->copies.push_back(copy);
     f->uncommitted++;
@@ -261,7 +261,7 @@ void cp_async_wait(int groups_left) {
             // The data may land at any time until now, so this is a write as well.
             note_access(copy.shared, copy.bytes, true, false, copy.site);
             check_in_flight(copy.shared, copy.bytes, false);
-            if (!options.early_copies) move(copy);
+            if (!schedule.early_copies) move(copy);
         }
     }
     if (f->groups_done == f->groups.size() && f->copies_done == f->copies.size()) {

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstring>
 #include <memory>
+#include <thread>
 #include <vector>
 
 namespace emu {
@@ -12,11 +13,15 @@ struct Graph {
     std::vector<Work> nodes;
 };
 
+// Whose calls that a capture does not allow spoil it: everybody's, its own thread's, nobody's.
+enum class CaptureMode { Global, ThreadLocal, Relaxed };
+
 // A capture under way: the graph it fills, the stream that it began in, and those that joined by waiting for an event.
 struct Capture {
     std::unique_ptr<Graph> graph{new Graph};
     Stream* origin;
-    bool relaxed;
+    CaptureMode mode;
+    std::thread::id thread = std::this_thread::get_id();
     bool spoiled = false;
 };
 
@@ -27,7 +32,7 @@ struct Stream {
 struct Event {
     bool timed;
     bool recorded = false;
-    std::chrono::steady_clock::time_point at;
+    std::chrono::steady_clock::time_point at{};
     Capture* capture = nullptr;  // recorded in a captured stream: marks a place in the graph, not a time
 };
 
@@ -50,18 +55,24 @@ static Result spoil(Capture* capture, Result result, const std::string& why) {
     return refuse(result, why);
 }
 
+// The capture that a disallowed call of this thread would spoil.
+static Capture* disturbed_capture() {
+    for (Capture* capture : captures) {
+        bool own = capture->thread == std::this_thread::get_id();
+        if (capture->mode == CaptureMode::Global || (own && capture->mode == CaptureMode::ThreadLocal)) return capture;
+    }
+    return nullptr;
+}
+
 Result outside_capture(const char* call) {
-    for (Capture* capture : captures)
-        if (!capture->relaxed) return spoil(capture, CaptureUnsupported, std::string(call) + " during a stream capture");
-    return Success;
+    Capture* capture = disturbed_capture();
+    return capture ? spoil(capture, CaptureUnsupported, std::string(call) + " during a stream capture") : Success;
 }
 
 Result submit(Stream* stream, Work work) {
     if (is_default(stream)) {
-        for (Capture* capture : captures)
-            if (!capture->relaxed)
-                return spoil(capture, CaptureImplicit, "work in the default stream during a capture");
-        return work();
+        Capture* capture = disturbed_capture();
+        return capture ? spoil(capture, CaptureImplicit, "work in the default stream during a capture") : work();
     }
     if (!streams.has(stream)) return refuse(InvalidHandle, "not a live stream");
     Capture* capture = stream->capture;
@@ -160,13 +171,13 @@ EMU_EXPORT Result cuEventElapsedTime(float* milliseconds, Event* start, Event* e
 
 EMU_EXPORT Result cuStreamBeginCapture_v2(Stream* stream, int mode) {
     Locked locked(driver_lock);
-    const int relaxed = 2;
     if (is_default(stream)) return refuse(CaptureUnsupported, "the default stream cannot be captured");
     if (!streams.has(stream)) return refuse(InvalidHandle, "not a live stream");
     if (stream->capture) return refuse(IllegalState, "the stream is being captured");
+    if (mode < 0 || mode > 2) return InvalidValue;
     stream->capture = new Capture;
     stream->capture->origin = stream;
-    stream->capture->relaxed = mode == relaxed;
+    stream->capture->mode = CaptureMode(mode);
     captures.insert(stream->capture);
     return Success;
 }
