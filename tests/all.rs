@@ -2,6 +2,8 @@
 
 mod ckpt;
 mod data;
+#[cfg(feature = "emulator")]
+mod emulator;
 mod find;
 mod flags;
 mod layers;

@@ -1,0 +1,138 @@
+// conv2d_bwd: gradients of the input and of the weight of a convolution, float32, any shape.
+//
+//   conv2d_dgrad   dx[n, h, w, c] (=|+=) scale * sum over taps and o of dy[n, ho, wo, o] * weight[o, row_words]
+//   conv2d_wgrad   partials[chunk, o, k, k, c] = sum over the pixels of `images` images of dy * x
+//   wgrad_reduce   dw[o, row_words], columns first .. first + width (=|+=) scale * sum over chunks, in order, of partials
+//
+// A shortcut's inputs are 1x1 convolutions of stride 1 whose weight rows have row_words = srow and begin at column
+// `first` (0 for s1, c1 for s2). Columns of a switched-off skip: wgrad_reduce with chunks = 0 (sets zeros, adds nothing).
+//
+// Arguments  conv2d_dgrad(dx, dy, weight, n, h, w, c, ho, wo, o, kernel, stride, pad, row_words, first, scale, add)
+//            conv2d_wgrad(partials, dy, x, n, h, w, c, ho, wo, o, kernel, stride, pad, images)
+//            wgrad_reduce(dw, partials, o, width, row_words, first, chunks, scale, add): width = k k c
+// Launch     conv2d_dgrad: grid (ceil(n h w / 64), ceil(c / 64)). conv2d_wgrad: grid (ceil(o / 64) * ceil(c / 64),
+//            k k, chunks) with chunks = ceil(n / images). wgrad_reduce: grid ceil(o width / 256). 256 threads, 8.5 KB.
+//            `images` must be a function of the image size alone: sums then don't depend on how a batch is split,
+//            as long as the pieces are multiples of it.
+// Cost       2 n ho wo o k k c FLOP each, on the float32 pipes; partials are written and read once.
+// Exactness  fixed order throughout, no atomics.
+#include "prelude/prelude.cuh"
+
+// 16 output channels of dy at the pixel that reaches input pixel `line` through one tap.
+struct Reached {
+    using Along = Depthwise;
+    const float* image;
+    int ho, wo, o, kernel, stride, chunks, top, left;
+    bool aligned;
+
+    DEVICE Reached(const float* dy, int n, int h, int w, int ho, int wo, int o, int kernel, int stride, int pad)
+        : ho(ho), wo(wo), o(o), kernel(kernel), stride(stride), chunks(ceil_div(o, DEPTH)), aligned(aligned16(dy, o)) {
+        int pixel = blockIdx.x * TILE + Along::line(), row = pixel / w;
+        top = row % h + pad;
+        left = pixel % w + pad;
+        image = row < n * h ? dy + (i64)(row / h) * ho * wo * o : nullptr;
+    }
+    DEVICE int steps() const { return kernel * kernel * chunks; }
+    DEVICE float4 operator()(int step) const {
+        int tap = step / chunks, out = (step - tap * chunks) * DEPTH + Along::depth();
+        int row = top - tap / kernel, col = left - tap % kernel;
+        bool inside = image && row >= 0 && col >= 0 && row % stride == 0 && col % stride == 0;
+        row /= stride;
+        col /= stride;
+        if (!inside || row >= ho || col >= wo) return make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        return load4(image + ((i64)row * wo + col) * o + out, o - out, aligned);
+    }
+};
+
+// The weights between those output channels and 64 input channels.
+struct TapWeights {
+    using Along = Linewise;
+    const float* weight;  // from the first column and input channel
+    int o, row_words, c, lines, chunks;
+    bool aligned;
+
+    DEVICE TapWeights(const float* all, int o, int row_words, int first, int c)
+        : o(o), row_words(row_words), c(c), lines(c - blockIdx.y * TILE - Along::line()), chunks(ceil_div(o, DEPTH)) {
+        weight = all + first + blockIdx.y * TILE + Along::line();
+        aligned = aligned16(all, row_words) && first % 4 == 0 && c % 4 == 0;
+    }
+    DEVICE float4 operator()(int step) const {
+        int tap = step / chunks, out = (step - tap * chunks) * DEPTH + Along::depth();
+        if (out >= o) return make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        return load4(weight + (i64)out * row_words + tap * c, lines, aligned);
+    }
+};
+
+extern "C" __global__ void __launch_bounds__(256)
+    conv2d_dgrad(float* dx, const float* __restrict__ dy, const float* __restrict__ weight, int n, int h, int w, int c,
+                 int ho, int wo, int o, int kernel, int stride, int pad, int row_words, int first, float scale, int add) {
+    EMM_SHARED(float, tile_a, [DEPTH][PITCH]);
+    EMM_SHARED(float, tile_b, [DEPTH][PITCH]);
+    float acc[4][4] = {};
+    Reached reached(dy, n, h, w, ho, wo, o, kernel, stride, pad);
+    gemm(acc, tile_a, tile_b, reached.steps(), reached, TapWeights(weight, o, row_words, first, c));
+    for (int i = 0; i < 4; i++) {
+        int pixel = blockIdx.x * TILE + result_row() + i;
+        if (pixel >= n * h * w) return;
+        for (int j = 0; j < 4; j++) {
+            int ch = blockIdx.y * TILE + result_col() + j;
+            if (ch < c) put(dx + (i64)pixel * c + ch, scale * acc[i][j], add);
+        }
+    }
+}
+EMM_KERNEL(conv2d_dgrad)
+
+// 64 channels of x at 16 pixels of y's grid seen through one tap; with kernel 1 and stride 1 simply y's pixels.
+struct Seen {
+    using Along = Linewise;
+    const float* x;  // from the first channel
+    int h, w, c, ho, wo, stride, row_offset, col_offset, first_pixel, end_pixel, lines;
+    bool aligned;
+
+    DEVICE float4 operator()(int step) const {
+        int pixel = first_pixel + step * DEPTH + Along::depth();
+        if (pixel >= end_pixel) return make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        int line = pixel / wo, image = line / ho;
+        int row = line % ho * stride + row_offset, col = pixel % wo * stride + col_offset;
+        if (row < 0 || row >= h || col < 0 || col >= w) return make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        return load4(x + (((i64)image * h + row) * w + col) * c, lines, aligned);
+    }
+};
+
+extern "C" __global__ void __launch_bounds__(256)
+    conv2d_wgrad(float* partials, const float* __restrict__ dy, const float* __restrict__ x, int n, int h, int w, int c,
+                 int ho, int wo, int o, int kernel, int stride, int pad, int images) {
+    EMM_SHARED(float, tile_a, [DEPTH][PITCH]);
+    EMM_SHARED(float, tile_b, [DEPTH][PITCH]);
+    int blocks_c = ceil_div(c, TILE), o0 = blockIdx.x / blocks_c * TILE, c0 = blockIdx.x % blocks_c * TILE;
+    int tap = blockIdx.y, first = blockIdx.z * images, end = min(first + images, n);
+    int first_pixel = first * ho * wo, pixels = (end - first) * ho * wo;
+    const float* dy0 = dy + (i64)first_pixel * o + o0;
+    ColsOf grads{dy0, o, o - o0, pixels, aligned16(dy0, o)};
+    int ch = c0 + Linewise::line();
+    Seen seen{x + ch, h, w, c, ho, wo, stride, tap / kernel - pad, tap % kernel - pad, first_pixel, first_pixel + pixels,
+              c - ch, aligned16(x, c)};
+    float acc[4][4] = {};
+    gemm(acc, tile_a, tile_b, ceil_div(pixels, DEPTH), grads, seen);
+    int taps = kernel * kernel;
+    for (int i = 0; i < 4; i++) {
+        int out = o0 + result_row() + i;
+        if (out >= o) return;
+        for (int j = 0; j < 4; j++) {
+            int col = c0 + result_col() + j;
+            if (col < c) partials[(((i64)blockIdx.z * o + out) * taps + tap) * c + col] = acc[i][j];
+        }
+    }
+}
+EMM_KERNEL(conv2d_wgrad)
+
+extern "C" __global__ void wgrad_reduce(float* dw, const float* __restrict__ partials, int o, int width, int row_words,
+                                        int first, int chunks, float scale, int add) {
+    i64 i = flat_index(), size = (i64)o * width;
+    if (i >= size) return;
+    float* to = dw + i / width * row_words + first + i % width;
+    float sum = add ? *to : 0.0f;
+    for (int chunk = 0; chunk < chunks; chunk++) sum = fmaf(scale, partials[chunk * size + i], sum);
+    *to = sum;
+}
+EMM_KERNEL(wgrad_reduce)

@@ -1,0 +1,379 @@
+// A CUDA driver whose one device is the emulator, in three files: options, errors, device, context and memory here,
+// modules and launches in launch.cpp, streams and graphs in stream.cpp. It exports what programs reach through
+// libcuda.so; work is done when it is submitted, so every stream is always idle.
+//
+// An error is returned by the call that met it and is not sticky: the next launch is fresh.
+#include "driver.h"
+#include "memory.h"
+#include <cstdlib>
+
+namespace emu {
+
+std::recursive_mutex driver_lock;
+static bool initialized;
+static thread_local std::string last_error;
+static thread_local Result last_result;
+
+static void* const the_context = &initialized;  // any address serves
+static thread_local void* bound_context;
+
+Result refuse(Result result, const std::string& why) {
+    last_error = why;
+    last_result = result;
+    return result;
+}
+
+// ---- options ---------------------------------------------------------------------------------------------------
+
+// A thread starts with the environment's schedule; what it sets holds for its own launches, so tests that run side by
+// side do not disturb each other.
+static Schedule environment_schedule() {
+    Schedule s;
+    if (const char* order = getenv("EMM_EMULATOR_ORDER")) {
+        if (!strncmp(order, "reverse", 7)) s.order = Order::Reverse;
+        if (!strncmp(order, "random", 6)) s.order = Order::Random;
+        if (const char* seed = strchr(order, ':')) s.seed = strtoull(seed + 1, nullptr, 10);
+    }
+    if (const char* copies = getenv("EMM_EMULATOR_ASYNC")) s.early_copies = !strcmp(copies, "early");
+    return s;
+}
+static Schedule& thread_schedule() {
+    static thread_local Schedule s = environment_schedule();
+    return s;
+}
+const Schedule& wanted_schedule() { return thread_schedule(); }
+
+static void read_environment() {
+    if (const char* bytes = getenv("EMM_EMULATOR_SHARED")) device.shared_limit = unsigned(strtoul(bytes, nullptr, 10));
+    if (const char* bytes = getenv("EMM_EMULATOR_MEMORY")) device.memory = strtoull(bytes, nullptr, 10);
+}
+
+// order: 0 forward, 1 reverse, 2 random
+EMU_EXPORT int emm_emulator_set_order(int order, unsigned long long seed) {
+    if (order < 0 || order > 2) return InvalidValue;
+    thread_schedule().order = Order(order);
+    thread_schedule().seed = seed;
+    return Success;
+}
+EMU_EXPORT int emm_emulator_set_async(int early) {
+    thread_schedule().early_copies = early != 0;
+    return Success;
+}
+// Opt-in shared memory a block: 99, 163 or 227 KB stand for sm_86, sm_80 and sm_90.
+EMU_EXPORT int emm_emulator_set_shared_limit(unsigned bytes) {
+    Locked locked(driver_lock);
+    if (bytes < (48 << 10) || bytes > (227 << 10)) return InvalidValue;
+    device.shared_limit = bytes;
+    return Success;
+}
+EMU_EXPORT int emm_emulator_set_memory(size_t bytes) {
+    Locked locked(driver_lock);
+    device.memory = bytes;
+    return Success;
+}
+// Fills with 0xFF: NaN in f32 and bf16, -1 in integers.
+EMU_EXPORT int emm_emulator_poison(DevicePointer p, size_t bytes) {
+    Locked locked(driver_lock);
+    if (!in_device(address(p), bytes)) return InvalidValue;
+    memset(address(p), 0xff, bytes);
+    return Success;
+}
+EMU_EXPORT int emm_emulator_is_check_build() { return check_build; }
+// Of the calling thread; valid until its next failing call.
+EMU_EXPORT const char* emm_emulator_last_error() { return last_error.c_str(); }
+
+// ---- errors ----------------------------------------------------------------------------------------------------
+
+struct ErrorText {
+    Result result;
+    const char *name, *text;
+};
+static const ErrorText error_texts[] = {
+    {Success, "CUDA_SUCCESS", "no error"},
+    {InvalidValue, "CUDA_ERROR_INVALID_VALUE", "invalid argument"},
+    {OutOfMemory, "CUDA_ERROR_OUT_OF_MEMORY", "out of memory"},
+    {NotInitialized, "CUDA_ERROR_NOT_INITIALIZED", "initialization error"},
+    {InvalidDevice, "CUDA_ERROR_INVALID_DEVICE", "invalid device ordinal"},
+    {InvalidContext, "CUDA_ERROR_INVALID_CONTEXT", "invalid device context"},
+    {InvalidHandle, "CUDA_ERROR_INVALID_HANDLE", "invalid resource handle"},
+    {IllegalState, "CUDA_ERROR_ILLEGAL_STATE", "the operation cannot be performed in the present state"},
+    {NotFound, "CUDA_ERROR_NOT_FOUND", "named symbol not found"},
+    {IllegalAddress, "CUDA_ERROR_ILLEGAL_ADDRESS", "an illegal memory access was encountered"},
+    {LaunchFailed, "CUDA_ERROR_LAUNCH_FAILED", "unspecified launch failure"},
+    {NotSupported, "CUDA_ERROR_NOT_SUPPORTED", "operation not supported"},
+    {CaptureUnsupported, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED", "operation not permitted when stream is capturing"},
+    {CaptureInvalidated, "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED", "operation failed due to a previous error during capture"},
+    {CaptureUnmatched, "CUDA_ERROR_STREAM_CAPTURE_UNMATCHED", "capture was not ended in the same stream as it began"},
+    {CaptureIsolation, "CUDA_ERROR_STREAM_CAPTURE_ISOLATION", "dependency created on uncaptured work in another stream"},
+    {CaptureImplicit, "CUDA_ERROR_STREAM_CAPTURE_IMPLICIT", "operation would make the legacy stream depend on a capturing blocking stream"},
+    {CapturedEvent, "CUDA_ERROR_CAPTURED_EVENT", "operation not permitted on an event last recorded in a capturing stream"},
+};
+
+EMU_EXPORT Result cuGetErrorName(int result, const char** name) {
+    for (const ErrorText& e : error_texts)
+        if (e.result == result) return *name = e.name, Success;
+    *name = nullptr;
+    return InvalidValue;
+}
+EMU_EXPORT Result cuGetErrorString(int result, const char** text) {
+    static thread_local std::string copy;
+    for (const ErrorText& e : error_texts) {
+        if (e.result != result) continue;
+        copy = e.text;
+        if (result && result == last_result && !last_error.empty()) copy += ": " + last_error;
+        *text = copy.c_str();
+        return Success;
+    }
+    *text = nullptr;
+    return InvalidValue;
+}
+
+// ---- driver, device, context -----------------------------------------------------------------------------------
+
+EMU_EXPORT Result cuInit(unsigned flags) {
+    Locked locked(driver_lock);
+    if (flags) return InvalidValue;
+    if (!initialized) read_environment();
+    initialized = true;
+    return Success;
+}
+EMU_EXPORT Result cuDriverGetVersion(int* version) {
+    *version = 13000;
+    return Success;
+}
+EMU_EXPORT Result cuDeviceGetCount(int* count) {
+    *count = 1;
+    return initialized ? Success : NotInitialized;
+}
+EMU_EXPORT Result cuDeviceGet(int* handle, int ordinal) {
+    if (!initialized) return NotInitialized;
+    if (ordinal) return InvalidDevice;
+    *handle = 0;
+    return Success;
+}
+EMU_EXPORT Result cuDeviceGetName(char* name, int length, int ordinal) {
+    if (ordinal || length < 1) return InvalidDevice;
+    snprintf(name, length, "CPU emulator");
+    return Success;
+}
+EMU_EXPORT Result cuDeviceGetUuid_v2(void* uuid, int ordinal) {
+    if (ordinal) return InvalidDevice;
+    memcpy(uuid, "emm-cpu-emulator", 16);
+    return Success;
+}
+EMU_EXPORT Result cuDeviceTotalMem_v2(size_t* bytes, int ordinal) {
+    if (ordinal) return InvalidDevice;
+    *bytes = device.memory;
+    return Success;
+}
+
+EMU_EXPORT Result cuDeviceGetAttribute(int* value, int attribute, int ordinal) {
+    if (ordinal) return InvalidDevice;
+    switch (attribute) {
+        case 1: *value = 1024; break;                    // threads a block
+        case 2: case 3: *value = 1024; break;            // block dimensions
+        case 4: *value = 64; break;
+        case 5: *value = 0x7fffffff; break;              // grid dimensions
+        case 6: case 7: *value = 65535; break;
+        case 8: *value = 48 << 10; break;                // shared memory a block
+        case 10: *value = 32; break;                     // warp size
+        case 12: case 82: *value = 65536; break;         // registers a block, a multiprocessor
+        case 13: *value = 1000000; break;                // clock, kHz
+        case 14: *value = 512; break;                    // texture alignment
+        case 16: *value = multiprocessors; break;
+        case 31: case 40: case 41: *value = 1; break;    // concurrent kernels, copy engines, unified addresses
+        case 36: *value = 1000000; break;                // memory clock, kHz
+        case 37: *value = 256; break;                    // bus width, bits
+        case 38: *value = 4 << 20; break;                // second-level cache
+        case 39: *value = threads_per_multiprocessor; break;
+        case 75: *value = compute_major(); break;
+        case 76: *value = compute_minor(); break;
+        case 81: *value = shared_per_multiprocessor(); break;
+        case 97: *value = int(device.shared_limit); break;
+        case 106: *value = 16; break;                    // blocks a multiprocessor
+        case 111: *value = 1024; break;                  // shared memory the driver keeps a block
+        case 115: *value = 1; break;                     // memory pools: cuMemAllocAsync
+        default: *value = 0;
+    }
+    return Success;
+}
+
+EMU_EXPORT Result cuDevicePrimaryCtxRetain(void** context, int ordinal) {
+    if (!initialized) return NotInitialized;
+    if (ordinal) return InvalidDevice;
+    *context = the_context;
+    return Success;
+}
+EMU_EXPORT Result cuDevicePrimaryCtxRelease_v2(int ordinal) { return ordinal ? InvalidDevice : Success; }
+EMU_EXPORT Result cuDevicePrimaryCtxGetState(int ordinal, unsigned* flags, int* active) {
+    *flags = 0;
+    *active = 1;
+    return ordinal ? InvalidDevice : Success;
+}
+EMU_EXPORT Result cuCtxSetCurrent(void* context) {
+    if (context && context != the_context) return InvalidContext;
+    bound_context = context;
+    return Success;
+}
+EMU_EXPORT Result cuCtxGetCurrent(void** context) {
+    *context = bound_context;
+    return Success;
+}
+EMU_EXPORT Result cuCtxGetDevice(int* handle) {
+    *handle = 0;
+    return bound_context ? Success : InvalidContext;
+}
+EMU_EXPORT Result cuCtxSynchronize() {
+    Locked locked(driver_lock);
+    return outside_capture("cuCtxSynchronize");
+}
+EMU_EXPORT Result cuCtxSetFlags(unsigned) { return Success; }
+EMU_EXPORT Result cuCtxSetLimit(int, size_t) { return Success; }
+EMU_EXPORT Result cuCtxGetLimit(size_t* value, int) {
+    *value = 0;
+    return Success;
+}
+EMU_EXPORT Result cuCtxSetCacheConfig(int) { return Success; }
+EMU_EXPORT Result cuCtxGetStreamPriorityRange(int* least, int* greatest) {
+    *least = *greatest = 0;
+    return Success;
+}
+EMU_EXPORT Result cuProfilerStart() { return Success; }
+EMU_EXPORT Result cuProfilerStop() { return Success; }
+
+// ---- memory ----------------------------------------------------------------------------------------------------
+
+static Result allocate(DevicePointer* p, size_t bytes) {
+    if (!bytes) return refuse(InvalidValue, "an allocation of 0 bytes");
+    void* memory = device_alloc(bytes);
+    if (!memory)
+        return refuse(OutOfMemory, std::to_string(bytes) + " bytes wanted, " + std::to_string(device_in_use()) + " of " +
+                                       std::to_string(device.memory) + " in use");
+    *p = DevicePointer(memory);
+    return Success;
+}
+
+EMU_EXPORT Result cuMemAlloc_v2(DevicePointer* p, size_t bytes) {
+    Locked locked(driver_lock);
+    if (Result r = outside_capture("cuMemAlloc")) return r;
+    return allocate(p, bytes);
+}
+EMU_EXPORT Result cuMemFree_v2(DevicePointer p) {
+    Locked locked(driver_lock);
+    if (Result r = outside_capture("cuMemFree")) return r;
+    if (p && !device_free(address(p))) return refuse(InvalidValue, "freed what is not a live allocation");
+    return Success;
+}
+// Graphs own no memory here: allocating or freeing in a captured stream is refused.
+EMU_EXPORT Result cuMemAllocAsync(DevicePointer* p, size_t bytes, Stream*) {
+    Locked locked(driver_lock);
+    if (Result r = outside_capture("cuMemAllocAsync")) return r;
+    return allocate(p, bytes);
+}
+EMU_EXPORT Result cuMemFreeAsync(DevicePointer p, Stream*) {
+    Locked locked(driver_lock);
+    if (Result r = outside_capture("cuMemFreeAsync")) return r;
+    if (p && !device_free(address(p))) return refuse(InvalidValue, "freed what is not a live allocation");
+    return Success;
+}
+EMU_EXPORT Result cuMemGetInfo_v2(size_t* free_bytes, size_t* total) {
+    Locked locked(driver_lock);
+    *total = device.memory;
+    *free_bytes = device.memory - std::min(device.memory, device_in_use());
+    return Success;
+}
+EMU_EXPORT Result cuMemHostAlloc(void** p, size_t bytes, unsigned) {
+    *p = aligned_alloc(4096, (bytes + 4095) & ~size_t(4095));
+    if (!*p) return OutOfMemory;
+    memset(*p, 0xff, bytes);
+    return Success;
+}
+EMU_EXPORT Result cuMemAllocHost_v2(void** p, size_t bytes) { return cuMemHostAlloc(p, bytes, 0); }
+EMU_EXPORT Result cuMemFreeHost(void* p) {
+    free(p);
+    return Success;
+}
+EMU_EXPORT Result cuMemHostRegister_v2(void*, size_t, unsigned) { return Success; }
+EMU_EXPORT Result cuMemHostUnregister(void*) { return Success; }
+EMU_EXPORT Result cuMemAllocManaged(DevicePointer*, size_t, unsigned) { return NotSupported; }
+
+static Result check_range(const char* call, const void* p, size_t bytes) {
+    if (in_device(p, bytes)) return Success;
+    return refuse(InvalidValue, std::string(call) + " of " + std::to_string(bytes) + " bytes: " + describe_device(p));
+}
+
+struct CopyRange {
+    void* to;
+    const void* from;
+    size_t bytes;
+    bool to_device, from_device;
+    const char* call;
+
+    Result operator()() const {
+        if (to_device)
+            if (Result r = check_range(call, to, bytes)) return r;
+        if (from_device)
+            if (Result r = check_range(call, from, bytes)) return r;
+        memmove(to, from, bytes);
+        return Success;
+    }
+};
+
+static Result copy_now(const CopyRange& copy) {
+    Locked locked(driver_lock);
+    if (Result r = outside_capture(copy.call)) return r;
+    return copy();
+}
+static Result copy_in(Stream* stream, const CopyRange& copy) {
+    Locked locked(driver_lock);
+    return submit(stream, copy);
+}
+
+EMU_EXPORT Result cuMemcpyHtoD_v2(DevicePointer to, const void* from, size_t bytes) {
+    return copy_now({address(to), from, bytes, true, false, "cuMemcpyHtoD"});
+}
+EMU_EXPORT Result cuMemcpyDtoH_v2(void* to, DevicePointer from, size_t bytes) {
+    return copy_now({to, address(from), bytes, false, true, "cuMemcpyDtoH"});
+}
+EMU_EXPORT Result cuMemcpyDtoD_v2(DevicePointer to, DevicePointer from, size_t bytes) {
+    return copy_now({address(to), address(from), bytes, true, true, "cuMemcpyDtoD"});
+}
+EMU_EXPORT Result cuMemcpyHtoDAsync_v2(DevicePointer to, const void* from, size_t bytes, Stream* stream) {
+    return copy_in(stream, {address(to), from, bytes, true, false, "cuMemcpyHtoDAsync"});
+}
+EMU_EXPORT Result cuMemcpyDtoHAsync_v2(void* to, DevicePointer from, size_t bytes, Stream* stream) {
+    return copy_in(stream, {to, address(from), bytes, false, true, "cuMemcpyDtoHAsync"});
+}
+EMU_EXPORT Result cuMemcpyDtoDAsync_v2(DevicePointer to, DevicePointer from, size_t bytes, Stream* stream) {
+    return copy_in(stream, {address(to), address(from), bytes, true, true, "cuMemcpyDtoDAsync"});
+}
+
+template <class T>
+struct Fill {
+    void* to;
+    T value;
+    size_t count;
+
+    Result operator()() const {
+        if (DevicePointer(to) % sizeof(T)) return refuse(InvalidValue, "cuMemset: the address is not aligned");
+        if (Result r = check_range("cuMemset", to, count * sizeof(T))) return r;
+        std::fill_n(static_cast<T*>(to), count, value);
+        return Success;
+    }
+};
+
+#define EMU_MEMSET(bits, T)                                                                                   \
+    EMU_EXPORT Result cuMemsetD##bits##_v2(DevicePointer to, T value, size_t count) {                         \
+        Locked locked(driver_lock);                                                                           \
+        if (Result r = outside_capture("cuMemset")) return r;                                                 \
+        return Fill<T>{address(to), value, count}();                                                          \
+    }                                                                                                         \
+    EMU_EXPORT Result cuMemsetD##bits##Async(DevicePointer to, T value, size_t count, Stream* stream) {       \
+        Locked locked(driver_lock);                                                                           \
+        return submit(stream, Fill<T>{address(to), value, count});                                            \
+    }
+EMU_MEMSET(8, unsigned char)
+EMU_MEMSET(16, unsigned short)
+EMU_MEMSET(32, unsigned)
+
+}  // namespace emu

@@ -1,0 +1,83 @@
+// What the two halves of the driver share: driver.cpp (device, context, memory, modules, launches) and stream.cpp
+// (streams, events, graphs). Numbers and signatures are those of cuda.h of CUDA 13.
+#pragma once
+#include <cstddef>
+#include <functional>
+#include <mutex>
+#include <set>
+#include <string>
+
+#include "machine.h"
+
+namespace emu {
+
+// ---- the device ----
+
+const int multiprocessors = 8, threads_per_multiprocessor = 1536;
+inline int compute_major() { return device.shared_limit > (163 << 10) ? 9 : 8; }
+inline int compute_minor() { return device.shared_limit > (99 << 10) ? 0 : 6; }
+inline int shared_per_multiprocessor() { return int(device.shared_limit) + 1024; }
+
+using DevicePointer = unsigned long long;
+inline void* address(DevicePointer p) { return reinterpret_cast<void*>(p); }
+
+enum Result : int {
+    Success = 0,
+    InvalidValue = 1,
+    OutOfMemory = 2,
+    NotInitialized = 3,
+    InvalidDevice = 101,
+    InvalidContext = 201,
+    InvalidHandle = 400,
+    IllegalState = 401,
+    NotFound = 500,
+    IllegalAddress = 700,
+    LaunchFailed = 719,
+    NotSupported = 801,
+    CaptureUnsupported = 900,
+    CaptureInvalidated = 901,
+    CaptureUnmatched = 903,
+    CaptureIsolation = 905,
+    CaptureImplicit = 906,
+    CapturedEvent = 907,
+};
+
+// Every exported function holds it: launches run one at a time.
+extern std::recursive_mutex driver_lock;
+using Locked = std::lock_guard<std::recursive_mutex>;
+
+// The schedule that the calling thread asked for.
+const Schedule& wanted_schedule();
+
+// Remembers why, for the calling thread; cuGetErrorString and emm_emulator_last_error tell it.
+Result refuse(Result result, const std::string& why);
+
+// One piece of a stream's work. It owns all it needs, so a graph can run it again.
+using Work = std::function<Result()>;
+
+struct Stream;
+// Runs the work at once, or records it where the stream (null: the default stream) is being captured.
+Result submit(Stream* stream, Work work);
+// For calls that a capture (other than a relaxed one) does not allow: Success when nothing is being captured,
+// otherwise the capture is spoiled.
+Result outside_capture(const char* call);
+
+// The live objects of one kind; a handle is the object's address.
+template <class T>
+struct Handles {
+    std::set<T*> live;
+    T* add(T* object) {
+        live.insert(object);
+        return object;
+    }
+    bool has(const void* handle) const { return live.count(static_cast<T*>(const_cast<void*>(handle))) != 0; }
+    bool remove(void* handle) {
+        if (!live.erase(static_cast<T*>(handle))) return false;
+        delete static_cast<T*>(handle);
+        return true;
+    }
+};
+
+}  // namespace emu
+
+#define EMU_EXPORT extern "C" __attribute__((visibility("default")))

@@ -1,0 +1,168 @@
+// The driver's modules, functions and launches; see driver.cpp.
+#include "driver.h"
+#include "memory.h"
+
+namespace emu {
+
+static unsigned long long launches;
+EMU_EXPORT unsigned long long emm_emulator_launch_count() {
+    Locked locked(driver_lock);
+    return launches;
+}
+
+// ---- modules and functions: the image is ignored, the kernels are those linked into this library ----------------
+
+struct Module {};
+static Handles<Module> modules;
+
+EMU_EXPORT Result cuModuleLoadData(Module** module, const void* image) {
+    Locked locked(driver_lock);
+    if (!image) return InvalidValue;
+    *module = modules.add(new Module);
+    return Success;
+}
+EMU_EXPORT Result cuModuleLoadDataEx(Module** module, const void* image, unsigned, int*, void**) {
+    return cuModuleLoadData(module, image);
+}
+EMU_EXPORT Result cuModuleLoadFatBinary(Module** module, const void* image) { return cuModuleLoadData(module, image); }
+EMU_EXPORT Result cuModuleUnload(Module* module) {
+    Locked locked(driver_lock);
+    return modules.remove(module) ? Success : InvalidHandle;
+}
+EMU_EXPORT Result cuModuleGetFunction(Kernel** function, Module* module, const char* name) {
+    Locked locked(driver_lock);
+    if (!modules.has(module)) return InvalidHandle;
+    for (Kernel* kernel = Kernel::first; kernel; kernel = kernel->next)
+        if (!strcmp(kernel->name, name)) return *function = kernel, Success;
+    return refuse(NotFound, std::string("no kernel ") + name);
+}
+EMU_EXPORT Result cuModuleGetGlobal_v2(DevicePointer*, size_t*, Module*, const char*) { return NotFound; }
+
+EMU_EXPORT Result cuFuncGetAttribute(int* value, int attribute, Kernel* kernel) {
+    switch (attribute) {
+        case 0: *value = 1024; break;                                  // threads a block
+        case 1: *value = int(kernel->static_shared_bytes); break;      // 0 before the first launch
+        case 4: *value = 64; break;                                    // registers
+        case 5: case 6: *value = compute_major() * 10 + compute_minor(); break;
+        case 8: *value = int(kernel->dynamic_shared_limit); break;
+        default: *value = 0;
+    }
+    return Success;
+}
+EMU_EXPORT Result cuFuncSetAttribute(Kernel* kernel, int attribute, int value) {
+    Locked locked(driver_lock);
+    if (attribute != 8) return Success;
+    if (value < 0 || unsigned(value) + kernel->static_shared_bytes > device.shared_limit)
+        return refuse(InvalidValue, std::string(kernel->name) + ": " + std::to_string(value) +
+                                        " bytes of dynamic shared memory wanted, the limit is " +
+                                        std::to_string(device.shared_limit));
+    kernel->dynamic_shared_limit = unsigned(value);
+    return Success;
+}
+EMU_EXPORT Result cuFuncSetCacheConfig(Kernel*, int) { return Success; }
+EMU_EXPORT Result cuFuncGetParamInfo(Kernel* kernel, size_t index, size_t* offset, size_t* bytes) {
+    if (index >= kernel->param_count) return InvalidValue;
+    size_t at = 0;
+    for (size_t i = 0; i <= index; i++) {
+        const Param& param = kernel->params[i];
+        at = (at + param.align - 1) / param.align * param.align;
+        if (i < index) at += param.bytes;
+    }
+    *offset = at;
+    if (bytes) *bytes = kernel->params[index].bytes;
+    return Success;
+}
+
+// ---- launches --------------------------------------------------------------------------------------------------
+
+// A launch with its argument values.
+struct Launch {
+    Kernel* kernel;
+    Geometry geometry;
+    struct Value {
+        alignas(64) unsigned char bytes[64];
+    };
+    std::vector<std::vector<Value>> args;
+
+    Result operator()() const {
+        for (unsigned i = 0; i < kernel->param_count; i++) {
+            if (!kernel->params[i].pointer) continue;
+            void* p;
+            memcpy(&p, args[i].data(), sizeof p);
+            if (p && !in_device(p, 0))
+                return refuse(InvalidValue, std::string(kernel->name) + ": argument " + std::to_string(i) +
+                                                " is a pointer, its value is not device memory: " + describe_device(p));
+        }
+        std::vector<void*> pointers;
+        for (const std::vector<Value>& value : args) pointers.push_back(const_cast<Value*>(value.data()));
+        std::string error;
+        launches++;
+        return launch(*kernel, geometry, pointers.data(), wanted_schedule(), error) ? Success : refuse(LaunchFailed, error);
+    }
+};
+
+static Result check_geometry(const Kernel& kernel, const Geometry& g) {
+    auto no = [&](const std::string& why) { return refuse(InvalidValue, std::string(kernel.name) + ": " + why); };
+    if (!g.block.x || !g.block.y || !g.block.z || g.block.z > 64 ||
+        (unsigned long long)g.block.x * g.block.y * g.block.z > 1024)
+        return no("a block has 1 to 1024 threads");
+    if (!g.grid.x || !g.grid.y || !g.grid.z || g.grid.x > 0x7fffffff || g.grid.y > 65535 || g.grid.z > 65535)
+        return no("the grid is empty or too large");
+    if ((unsigned long long)g.grid.x * g.grid.y * g.grid.z > 0xffffffff) return no("the grid is too large to emulate");
+    if (g.dynamic_shared > kernel.dynamic_shared_limit)
+        return no(std::to_string(g.dynamic_shared) + " bytes of dynamic shared memory, " +
+                  std::to_string(kernel.dynamic_shared_limit) + " allowed; cuFuncSetAttribute raises it");
+    return Success;
+}
+
+EMU_EXPORT Result cuLaunchKernel(Kernel* kernel, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
+                                 unsigned block_y, unsigned block_z, unsigned dynamic_shared, Stream* stream,
+                                 void** args, void** extra) {
+    Locked locked(driver_lock);
+    if (extra) return refuse(NotSupported, "cuLaunchKernel: arguments packed in one buffer");
+    if (!args && kernel->param_count) return refuse(InvalidValue, std::string(kernel->name) + ": no arguments");
+    Launch work{kernel, {{grid_x, grid_y, grid_z}, {block_x, block_y, block_z}, dynamic_shared}, {}};
+    if (Result r = check_geometry(*kernel, work.geometry)) return r;
+    for (unsigned i = 0; i < kernel->param_count; i++) {
+        unsigned bytes = kernel->params[i].bytes;
+        work.args.emplace_back((bytes + sizeof(Launch::Value) - 1) / sizeof(Launch::Value));
+        memcpy(work.args.back().data(), args[i], bytes);
+    }
+    return submit(stream, std::move(work));
+}
+
+struct LaunchConfig {  // CUlaunchConfig
+    unsigned grid[3], block[3], dynamic_shared;
+    Stream* stream;
+    const void* attributes;
+    unsigned attribute_count;
+};
+EMU_EXPORT Result cuLaunchKernelEx(const LaunchConfig* c, Kernel* kernel, void** args, void** extra) {
+    return cuLaunchKernel(kernel, c->grid[0], c->grid[1], c->grid[2], c->block[0], c->block[1], c->block[2],
+                          c->dynamic_shared, c->stream, args, extra);
+}
+
+EMU_EXPORT Result cuOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, Kernel* kernel, int threads, size_t dynamic) {
+    if (threads < 1 || threads > 1024) return InvalidValue;
+    int by_threads = threads_per_multiprocessor / ((threads + 31) / 32 * 32);
+    int by_shared = shared_per_multiprocessor() / int(dynamic + kernel->static_shared_bytes + 1024);
+    *blocks = std::min(std::min(by_threads, by_shared), 16);
+    return Success;
+}
+EMU_EXPORT Result cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int* blocks, Kernel* kernel, int threads,
+                                                                       size_t dynamic, unsigned) {
+    return cuOccupancyMaxActiveBlocksPerMultiprocessor(blocks, kernel, threads, dynamic);
+}
+EMU_EXPORT Result cuOccupancyMaxPotentialBlockSize(int* grid, int* block, Kernel*, size_t (*)(int), size_t, int limit) {
+    *block = limit > 0 ? std::min(limit, 256) : 256;
+    *grid = multiprocessors * (threads_per_multiprocessor / 256);
+    return Success;
+}
+EMU_EXPORT Result cuOccupancyAvailableDynamicSMemPerBlock(size_t* bytes, Kernel* kernel, int blocks, int) {
+    if (blocks < 1) return InvalidValue;
+    size_t each = size_t(shared_per_multiprocessor()) / blocks, kept = kernel->static_shared_bytes + 1024;
+    *bytes = each > kept ? each - kept : 0;
+    return Success;
+}
+
+}  // namespace emu

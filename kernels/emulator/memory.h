@@ -1,0 +1,18 @@
+// Device memory: a reserved stretch of addresses from which allocations are cut one after another. An address is
+// never handed out twice, so a stale pointer is found out.
+#pragma once
+#include <cstddef>
+#include <string>
+
+namespace emu {
+
+const size_t device_space = size_t(64) << 30;  // addresses; what may be in use at once is device.memory
+
+unsigned char* device_base();
+void* device_alloc(size_t bytes);  // poisoned with 0xFF; null when device.memory would be exceeded
+bool device_free(void* p);         // false: not the start of a live allocation
+bool in_device(const void* p, size_t bytes);  // within one live allocation
+size_t device_in_use();
+std::string describe_device(const void* p);  // "allocation 3 of 1024 bytes, at +1028"
+
+}  // namespace emu

@@ -1,0 +1,247 @@
+// Streams, events and graphs. Since work is done when it is submitted, a stream is little more than what it is being
+// captured into, and a graph is a list of work in the order it was submitted.
+#include "driver.h"
+#include <chrono>
+#include <cstring>
+#include <memory>
+#include <thread>
+#include <vector>
+
+namespace emu {
+
+struct Graph {
+    std::vector<Work> nodes;
+};
+
+// Whose calls that a capture does not allow spoil it: everybody's, its own thread's, nobody's.
+enum class CaptureMode { Global, ThreadLocal, Relaxed };
+
+// A capture under way: the graph it fills, the stream that it began in, and those that joined by waiting for an event.
+struct Capture {
+    std::unique_ptr<Graph> graph{new Graph};
+    Stream* origin;
+    CaptureMode mode;
+    std::thread::id thread = std::this_thread::get_id();
+    bool spoiled = false;
+};
+
+struct Stream {
+    Capture* capture = nullptr;
+};
+
+struct Event {
+    bool timed;
+    bool recorded = false;
+    std::chrono::steady_clock::time_point at{};
+    Capture* capture = nullptr;  // recorded in a captured stream: marks a place in the graph, not a time
+};
+
+struct Executable {
+    std::vector<Work> nodes;
+};
+
+static Handles<Stream> streams;
+static Handles<Event> events;
+static Handles<Graph> graphs;
+static Handles<Executable> executables;
+static std::set<Capture*> captures;
+
+static bool is_default(const Stream* stream) {  // null, or the legacy and per-thread constants 1 and 2
+    return reinterpret_cast<size_t>(stream) <= 2;
+}
+
+static Result spoil(Capture* capture, Result result, const std::string& why) {
+    capture->spoiled = true;
+    return refuse(result, why);
+}
+
+// The capture that a disallowed call of this thread would spoil.
+static Capture* disturbed_capture() {
+    for (Capture* capture : captures) {
+        bool own = capture->thread == std::this_thread::get_id();
+        if (capture->mode == CaptureMode::Global || (own && capture->mode == CaptureMode::ThreadLocal)) return capture;
+    }
+    return nullptr;
+}
+
+Result outside_capture(const char* call) {
+    Capture* capture = disturbed_capture();
+    return capture ? spoil(capture, CaptureUnsupported, std::string(call) + " during a stream capture") : Success;
+}
+
+Result submit(Stream* stream, Work work) {
+    if (is_default(stream)) {
+        Capture* capture = disturbed_capture();
+        return capture ? spoil(capture, CaptureImplicit, "work in the default stream during a capture") : work();
+    }
+    if (!streams.has(stream)) return refuse(InvalidHandle, "not a live stream");
+    Capture* capture = stream->capture;
+    if (!capture) return work();
+    if (capture->spoiled) return refuse(CaptureInvalidated, "the capture was spoiled by an earlier call");
+    capture->graph->nodes.push_back(std::move(work));
+    return Success;
+}
+
+// ---- streams ---------------------------------------------------------------------------------------------------
+
+EMU_EXPORT Result cuStreamCreate(Stream** stream, unsigned) {
+    Locked locked(driver_lock);
+    *stream = streams.add(new Stream);
+    return Success;
+}
+EMU_EXPORT Result cuStreamCreateWithPriority(Stream** stream, unsigned flags, int) {
+    return cuStreamCreate(stream, flags);
+}
+EMU_EXPORT Result cuStreamDestroy_v2(Stream* stream) {
+    Locked locked(driver_lock);
+    return streams.remove(stream) ? Success : refuse(InvalidHandle, "not a live stream");
+}
+EMU_EXPORT Result cuStreamSynchronize(Stream* stream) {
+    Locked locked(driver_lock);
+    if (is_default(stream)) return outside_capture("cuStreamSynchronize");
+    if (!streams.has(stream)) return refuse(InvalidHandle, "not a live stream");
+    if (stream->capture) return spoil(stream->capture, CaptureUnsupported, "cuStreamSynchronize of a captured stream");
+    return Success;
+}
+EMU_EXPORT Result cuStreamQuery(Stream* stream) { return cuStreamSynchronize(stream); }
+
+EMU_EXPORT Result cuStreamWaitEvent(Stream* stream, Event* event, unsigned) {
+    Locked locked(driver_lock);
+    if (!events.has(event)) return refuse(InvalidHandle, "not a live event");
+    if (is_default(stream)) return event->capture ? refuse(CapturedEvent, "the default stream waits for a capture") : Success;
+    if (!streams.has(stream)) return refuse(InvalidHandle, "not a live stream");
+    if (stream->capture && stream->capture != event->capture)
+        return spoil(stream->capture, CaptureIsolation, "a captured stream waits for an event recorded outside the capture");
+    if (!stream->capture && event->capture) stream->capture = event->capture;  // the stream joins
+    return Success;
+}
+
+EMU_EXPORT Result cuLaunchHostFunc(Stream* stream, void (*function)(void*), void* data) {
+    Locked locked(driver_lock);
+    return submit(stream, [function, data] {
+        function(data);
+        return Success;
+    });
+}
+
+// ---- events ----------------------------------------------------------------------------------------------------
+
+EMU_EXPORT Result cuEventCreate(Event** event, unsigned flags) {
+    Locked locked(driver_lock);
+    const unsigned disable_timing = 2;
+    *event = events.add(new Event{!(flags & disable_timing)});
+    return Success;
+}
+EMU_EXPORT Result cuEventDestroy_v2(Event* event) {
+    Locked locked(driver_lock);
+    return events.remove(event) ? Success : refuse(InvalidHandle, "not a live event");
+}
+EMU_EXPORT Result cuEventRecord(Event* event, Stream* stream) {
+    Locked locked(driver_lock);
+    if (!events.has(event)) return refuse(InvalidHandle, "not a live event");
+    if (!is_default(stream) && !streams.has(stream)) return refuse(InvalidHandle, "not a live stream");
+    event->capture = is_default(stream) ? nullptr : stream->capture;
+    if (!event->capture) {
+        event->recorded = true;
+        event->at = std::chrono::steady_clock::now();
+    }
+    return Success;
+}
+EMU_EXPORT Result cuEventSynchronize(Event* event) {
+    Locked locked(driver_lock);
+    if (!events.has(event)) return refuse(InvalidHandle, "not a live event");
+    return event->capture ? refuse(CapturedEvent, "waits for an event of a capture") : Success;
+}
+EMU_EXPORT Result cuEventQuery(Event* event) { return cuEventSynchronize(event); }
+EMU_EXPORT Result cuEventElapsedTime_v2(float* milliseconds, Event* start, Event* end) {
+    Locked locked(driver_lock);
+    for (Event* event : {start, end}) {
+        if (!events.has(event)) return refuse(InvalidHandle, "not a live event");
+        if (event->capture) return refuse(CapturedEvent, "asks the time of an event of a capture");
+        if (!event->timed || !event->recorded) return refuse(InvalidHandle, "an event without timing, or never recorded");
+    }
+    *milliseconds = std::chrono::duration<float, std::milli>(end->at - start->at).count();
+    return Success;
+}
+EMU_EXPORT Result cuEventElapsedTime(float* milliseconds, Event* start, Event* end) {
+    return cuEventElapsedTime_v2(milliseconds, start, end);
+}
+
+// ---- capture ---------------------------------------------------------------------------------------------------
+
+EMU_EXPORT Result cuStreamBeginCapture_v2(Stream* stream, int mode) {
+    Locked locked(driver_lock);
+    if (is_default(stream)) return refuse(CaptureUnsupported, "the default stream cannot be captured");
+    if (!streams.has(stream)) return refuse(InvalidHandle, "not a live stream");
+    if (stream->capture) return refuse(IllegalState, "the stream is being captured");
+    if (mode < 0 || mode > 2) return InvalidValue;
+    stream->capture = new Capture;
+    stream->capture->origin = stream;
+    stream->capture->mode = CaptureMode(mode);
+    captures.insert(stream->capture);
+    return Success;
+}
+
+EMU_EXPORT Result cuStreamEndCapture(Stream* stream, Graph** graph) {
+    Locked locked(driver_lock);
+    *graph = nullptr;
+    if (is_default(stream) || !streams.has(stream)) return refuse(InvalidHandle, "not a live stream");
+    Capture* capture = stream->capture;
+    if (!capture) return refuse(IllegalState, "the stream is not being captured");
+    if (capture->origin != stream) return spoil(capture, CaptureUnmatched, "the capture began in another stream");
+    std::unique_ptr<Capture> ended(capture);
+    captures.erase(capture);
+    for (Stream* s : streams.live)
+        if (s->capture == capture) s->capture = nullptr;
+    for (Event* e : events.live)
+        if (e->capture == capture) e->capture = nullptr;
+    if (capture->spoiled) return CaptureInvalidated;  // the reason is the last error still
+    *graph = graphs.add(ended->graph.release());
+    return Success;
+}
+
+EMU_EXPORT Result cuStreamIsCapturing(Stream* stream, int* status) {
+    Locked locked(driver_lock);
+    if (!is_default(stream) && !streams.has(stream)) return refuse(InvalidHandle, "not a live stream");
+    const Capture* capture = is_default(stream) ? nullptr : stream->capture;
+    *status = !capture ? 0 : capture->spoiled ? 2 : 1;
+    return Success;
+}
+
+// ---- graphs ----------------------------------------------------------------------------------------------------
+
+EMU_EXPORT Result cuGraphGetNodes(Graph* graph, void** nodes, size_t* count) {
+    Locked locked(driver_lock);
+    if (!graphs.has(graph)) return refuse(InvalidHandle, "not a live graph");
+    if (nodes)
+        for (size_t i = 0; i < *count; i++) nodes[i] = i < graph->nodes.size() ? &graph->nodes[i] : nullptr;
+    if (!nodes || *count > graph->nodes.size()) *count = graph->nodes.size();
+    return Success;
+}
+EMU_EXPORT Result cuGraphDestroy(Graph* graph) {
+    Locked locked(driver_lock);
+    return graphs.remove(graph) ? Success : refuse(InvalidHandle, "not a live graph");
+}
+EMU_EXPORT Result cuGraphInstantiateWithFlags(Executable** executable, Graph* graph, unsigned long long) {
+    Locked locked(driver_lock);
+    if (!graphs.has(graph)) return refuse(InvalidHandle, "not a live graph");
+    *executable = executables.add(new Executable{graph->nodes});
+    return Success;
+}
+EMU_EXPORT Result cuGraphExecDestroy(Executable* executable) {
+    Locked locked(driver_lock);
+    return executables.remove(executable) ? Success : refuse(InvalidHandle, "not a live executable graph");
+}
+EMU_EXPORT Result cuGraphUpload(Executable* executable, Stream*) {
+    Locked locked(driver_lock);
+    return executables.has(executable) ? Success : refuse(InvalidHandle, "not a live executable graph");
+}
+EMU_EXPORT Result cuGraphLaunch(Executable* executable, Stream* stream) {
+    Locked locked(driver_lock);
+    if (!executables.has(executable)) return refuse(InvalidHandle, "not a live executable graph");
+    for (const Work& work : executable->nodes)
+        if (Result r = submit(stream, work)) return r;
+    return Success;
+}
+
+}  // namespace emu

@@ -1,0 +1,14 @@
+// What every kernel file includes, and the only thing it includes.
+#pragma once
+#include "prims.cuh"
+
+#include "types.cuh"
+
+#include "math.cuh"
+#include "reduce.cuh"
+
+#include "random.cuh"
+
+#include "gemm.cuh"
+#include "precond.cuh"
+#include "resample.cuh"

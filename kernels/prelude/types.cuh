@@ -1,0 +1,66 @@
+// Numbers and packets: fixed-width names, bf16, 16 bytes at a time, set or add.
+#pragma once
+
+using u8 = uint8_t;
+using u16 = uint16_t;
+using u32 = uint32_t;
+using u64 = unsigned long long;
+using i64 = long long;
+
+// The upper half of a float32.
+struct bf16 {
+    u16 bits;
+};
+
+DEVICE float to_float(bf16 x) { return __uint_as_float((u32)x.bits << 16); }
+
+// Rounds to nearest, ties to even; NaN stays NaN.
+DEVICE bf16 to_bf16(float x) {
+    u32 u = __float_as_uint(x);
+    if ((u & 0x7fffffffu) > 0x7f800000u) return bf16{0x7fff};
+    return bf16{(u16)((u + 0x7fffu + (u >> 16 & 1)) >> 16)};
+}
+
+// Eight bf16 in one 16-byte load or store.
+struct alignas(16) Packet {
+    bf16 x[8];
+};
+
+// Whether 16-byte accesses at p + k * stride are aligned, for every k.
+DEVICE bool aligned16(const float* p, i64 stride) { return ((u64)p & 15) == 0 && (stride & 3) == 0; }
+
+// p[0..4], zeros from p[count] on; `aligned`: p is a multiple of 16 bytes.
+DEVICE float4 load4(const float* p, int count, bool aligned) {
+    if (aligned && count >= 4) return *reinterpret_cast<const float4*>(p);
+    float4 v = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    if (count > 0) v.x = p[0];
+    if (count > 1) v.y = p[1];
+    if (count > 2) v.z = p[2];
+    if (count > 3) v.w = p[3];
+    return v;
+}
+
+// Writes, or adds to what is there; a result that is set never reads the old one.
+DEVICE void put(float* p, float v, int add) { *p = add ? *p + v : v; }
+
+DEVICE int ceil_div(int a, int b) { return (a + b - 1) / b; }
+
+// Flat index of this thread in a 1-D grid of 1-D blocks.
+DEVICE i64 flat_index() { return (i64)blockIdx.x * blockDim.x + threadIdx.x; }
+
+// What a captured training step reads from device memory instead of its arguments; 48 bytes, filled by the host once
+// per log interval for every step of it (`step_next` moves on). All in float64 on the host, rounded once.
+struct Step {
+    u64 seed, step;
+    float decay;     // weight decay
+    float rate;      // lr / (1 - beta1^count)
+    float root;      // 1 / (1 - beta2^count)
+    float ema;       // EMA rate
+    float ema_rest;  // 1 - EMA rate
+    u32 scrub;       // replace NaN by 0 and +-inf by +-1e5 in the gradient
+    u32 reserved[2];
+};
+static_assert(sizeof(Step) == 48, "the host writes this layout");
+
+// bad_step's value while every step was good.
+constexpr u32 GOOD = 0xffffffffu;

@@ -1,0 +1,174 @@
+//! The emulator that runs the CUDA kernels on the CPU: how tests load and steer it, and its own tests.
+//!
+//! `gpu()` is a cudarc context on it. A process holds one libcuda.so, so a test that wants the checker runs its
+//! body `in_check_build`: in a child process of the same binary that loads the other library.
+
+mod driver;
+mod planted;
+mod primitives;
+
+use cudarc::driver::{CudaContext, CudaFunction, CudaModule, CudaStream, LaunchConfig};
+use cudarc::nvrtc::Ptx;
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::process::Command;
+use std::sync::{Arc, OnceLock};
+
+const CHECK: &str = "EMM_EMULATOR_CHECK";
+
+/// One order of threads and one time at which asynchronous copies land.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Schedule {
+    pub order: Order,
+    pub early_copies: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    Forward,
+    Reverse,
+    Random(u64),
+}
+
+/// The schedules that every kernel is run under: a bug that one hides, another shows.
+pub const SCHEDULES: [Schedule; 6] = [
+    Schedule { order: Order::Forward, early_copies: false },
+    Schedule { order: Order::Forward, early_copies: true },
+    Schedule { order: Order::Reverse, early_copies: false },
+    Schedule { order: Order::Reverse, early_copies: true },
+    Schedule { order: Order::Random(1), early_copies: false },
+    Schedule { order: Order::Random(1), early_copies: true },
+];
+
+/// The loaded library's own functions.
+struct Library(*mut c_void);
+
+// SAFETY: a handle of dlopen may be used from every thread.
+unsafe impl Send for Library {}
+// SAFETY: as above.
+unsafe impl Sync for Library {}
+
+impl Library {
+    /// Loads the emulator as this process's libcuda.so; cudarc's own dlopen then finds it by its soname.
+    fn get() -> &'static Library {
+        static LIBRARY: OnceLock<Library> = OnceLock::new();
+        LIBRARY.get_or_init(|| {
+            let path = match std::env::var_os(CHECK) {
+                Some(_) => env!("EMM_EMULATOR_CHECK_LIB"),
+                None => env!("EMM_EMULATOR_LIB"),
+            };
+            let path = CString::new(path).unwrap();
+            // SAFETY: the path is a C string; the library's constructors only fill its list of kernels.
+            let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW) };
+            assert!(!handle.is_null(), "cannot load {path:?}");
+            Library(handle)
+        })
+    }
+
+    fn symbol(&self, name: &CStr) -> *mut c_void {
+        // SAFETY: the handle is live and the name a C string.
+        let symbol = unsafe { libc::dlsym(self.0, name.as_ptr()) };
+        assert!(!symbol.is_null(), "the emulator exports no {name:?}");
+        symbol
+    }
+}
+
+/// Sets the schedule of the calling thread's launches.
+pub fn set_schedule(schedule: Schedule) {
+    let (order, seed) = match schedule.order {
+        Order::Forward => (0, 0),
+        Order::Reverse => (1, 0),
+        Order::Random(seed) => (2, seed),
+    };
+    let library = Library::get();
+    // SAFETY: the signatures are those of kernels/emulator/driver.cpp.
+    unsafe {
+        let set_order: extern "C" fn(c_int, u64) -> c_int =
+            std::mem::transmute(library.symbol(c"emm_emulator_set_order"));
+        let set_async: extern "C" fn(c_int) -> c_int =
+            std::mem::transmute(library.symbol(c"emm_emulator_set_async"));
+        assert_eq!(set_order(order, seed), 0);
+        assert_eq!(set_async(schedule.early_copies as c_int), 0);
+    }
+}
+
+/// Runs `body` under each of `SCHEDULES`, and leaves the first one set.
+pub fn for_each_schedule(mut body: impl FnMut(Schedule)) {
+    for schedule in SCHEDULES {
+        set_schedule(schedule);
+        body(schedule);
+    }
+    set_schedule(SCHEDULES[0]);
+}
+
+/// Kernel launches of this process so far.
+pub fn launches() -> u64 {
+    // SAFETY: the signature is that of kernels/emulator/launch.cpp.
+    let count: extern "C" fn() -> u64 =
+        unsafe { std::mem::transmute(Library::get().symbol(c"emm_emulator_launch_count")) };
+    count()
+}
+
+/// Why the calling thread's last failing call failed.
+pub fn last_error() -> String {
+    // SAFETY: the signature is that of kernels/emulator/driver.cpp; the string lives until the next failure.
+    unsafe {
+        let text: extern "C" fn() -> *const c_char =
+            std::mem::transmute(Library::get().symbol(c"emm_emulator_last_error"));
+        CStr::from_ptr(text()).to_string_lossy().into_owned()
+    }
+}
+
+/// Whether this process holds the check build.
+pub fn is_check_build() -> bool {
+    // SAFETY: the signature is that of kernels/emulator/driver.cpp.
+    let is: extern "C" fn() -> c_int =
+        unsafe { std::mem::transmute(Library::get().symbol(c"emm_emulator_is_check_build")) };
+    is() != 0
+}
+
+/// Runs `body` with the check build loaded: at once where this process was started for it, otherwise in a child
+/// process that runs the test `name` (its path, `emulator::…`) alone.
+pub fn in_check_build(name: &str, body: impl FnOnce()) {
+    if std::env::var_os(CHECK).is_some() {
+        assert!(is_check_build());
+        return body();
+    }
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture"])
+        .env(CHECK, "1")
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    print!("{told}");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(told.contains("1 passed"), "no test is called {name}");
+}
+
+/// A context on the emulator with a stream and its kernels.
+pub struct Gpu {
+    pub context: Arc<CudaContext>,
+    pub stream: Arc<CudaStream>,
+    pub module: Arc<CudaModule>,
+}
+
+/// Loads the emulator and opens a context on it.
+pub fn gpu() -> Gpu {
+    Library::get();
+    let context = CudaContext::new(0).unwrap();
+    // SAFETY: everything here goes through one stream.
+    unsafe { context.disable_event_tracking() };
+    let stream = context.new_stream().unwrap();
+    let module = context.load_module(Ptx::from_binary(b"ignored".to_vec())).unwrap();
+    Gpu { context, stream, module }
+}
+
+impl Gpu {
+    pub fn kernel(&self, name: &str) -> CudaFunction {
+        self.module.load_function(name).unwrap()
+    }
+}
+
+/// A launch without dynamic shared memory.
+pub fn config(grid: u32, block: (u32, u32)) -> LaunchConfig {
+    LaunchConfig { grid_dim: (grid, 1, 1), block_dim: (block.0, block.1, 1), shared_mem_bytes: 0 }
+}

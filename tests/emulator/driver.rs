@@ -1,0 +1,292 @@
+//! The driver through unmodified cudarc: memory, launches, events, limits, capture and replay.
+
+use super::{Gpu, config, gpu, last_error};
+use cudarc::driver::sys::{
+    CUdevice_attribute as Attribute, CUevent_flags, CUfunction_attribute, CUgraphInstantiate_flags,
+    CUresult, CUstreamCaptureMode as Mode, CUstreamCaptureStatus as Status,
+};
+use cudarc::driver::{CudaContext, CudaSlice, DriverError, LaunchConfig, PushKernelArg};
+
+fn fill(gpu: &Gpu, out: &mut CudaSlice<f32>, value: f32) -> Result<(), DriverError> {
+    let (f, n) = (gpu.kernel("emu_fill"), out.len() as i32);
+    let grid = config((n as u32).div_ceil(64), (64, 1));
+    // SAFETY: the arguments are the kernel's.
+    unsafe { gpu.stream.launch_builder(&f).arg(out).arg(&value).arg(&n).launch(grid) }?;
+    Ok(())
+}
+
+/// y += a x
+fn axpy(
+    gpu: &Gpu,
+    y: &mut CudaSlice<f32>,
+    x: &CudaSlice<f32>,
+    a: &CudaSlice<f32>,
+) -> Result<(), DriverError> {
+    let (f, n) = (gpu.kernel("emu_axpy"), y.len() as i32);
+    let grid = config((n as u32).div_ceil(64), (64, 1));
+    // SAFETY: the arguments are the kernel's.
+    unsafe { gpu.stream.launch_builder(&f).arg(y).arg(x).arg(a).arg(&n).launch(grid) }?;
+    Ok(())
+}
+
+fn error(result: Result<(), DriverError>) -> CUresult {
+    result.expect_err("an error").0
+}
+
+#[test]
+fn a_device_is_described() {
+    let gpu = gpu();
+    assert_eq!(CudaContext::device_count().unwrap(), 1);
+    assert_eq!(gpu.context.name().unwrap(), "CPU emulator");
+    assert_eq!(gpu.context.compute_capability().unwrap(), (8, 6));
+    let limit = Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
+    assert_eq!(gpu.context.attribute(limit).unwrap(), 99 << 10);
+    let (free, total) = gpu.context.mem_get_info().unwrap();
+    assert!(free <= total && total == gpu.context.total_mem().unwrap());
+    assert!(gpu.context.has_async_alloc());
+}
+
+#[test]
+fn memory_is_poisoned_copied_and_set() {
+    let gpu = gpu();
+    let s = &gpu.stream;
+    // SAFETY: reading the poison is the point.
+    let fresh = unsafe { s.alloc::<f32>(100) }.unwrap();
+    assert!(s.clone_dtoh(&fresh).unwrap().iter().all(|x| x.is_nan()));
+    let data: Vec<u32> = (0..1000).collect();
+    let a = s.clone_htod(&data).unwrap();
+    let mut b = s.alloc_zeros::<u32>(1000).unwrap();
+    assert_eq!(s.clone_dtoh(&b).unwrap(), vec![0; 1000]);
+    s.memcpy_dtod(&a.slice(10..20), &mut b.slice_mut(500..510)).unwrap();
+    s.synchronize().unwrap();
+    let got = s.clone_dtoh(&b).unwrap();
+    assert_eq!(got[500..510], data[10..20]);
+    assert_eq!((got[499], got[510]), (0, 0));
+}
+
+#[test]
+fn too_much_memory_is_an_error_that_names_the_bytes() {
+    let gpu = gpu();
+    // SAFETY: never used.
+    let refused = unsafe { gpu.stream.alloc::<u8>(1 << 40) };
+    assert_eq!(refused.err().unwrap().0, CUresult::CUDA_ERROR_OUT_OF_MEMORY);
+    assert!(last_error().starts_with("1099511627776 bytes wanted"), "{}", last_error());
+}
+
+#[test]
+fn event_tracking_on_two_streams_works() {
+    super::gpu();
+    let context = CudaContext::new(0).unwrap(); // tracks events
+    let gpu = Gpu { stream: context.new_stream().unwrap(), ..super::gpu() };
+    let other = context.new_stream().unwrap();
+    let mut x = gpu.stream.alloc_zeros::<f32>(100).unwrap();
+    fill(&gpu, &mut x, 3.0).unwrap();
+    assert_eq!(other.clone_dtoh(&x).unwrap(), vec![3.0; 100]);
+    gpu.stream.join(&other).unwrap();
+    context.synchronize().unwrap();
+}
+
+#[test]
+fn events_time_the_work_between_them() {
+    let gpu = gpu();
+    let timed = Some(CUevent_flags::CU_EVENT_DEFAULT);
+    let mut x = gpu.stream.alloc_zeros::<f32>(100_000).unwrap();
+    let start = gpu.stream.record_event(timed).unwrap();
+    let clock = std::time::Instant::now();
+    fill(&gpu, &mut x, 1.0).unwrap();
+    let elapsed_ms = clock.elapsed().as_secs_f32() * 1e3;
+    let end = gpu.stream.record_event(timed).unwrap();
+    end.synchronize().unwrap();
+    let event_ms = start.elapsed_ms(&end).unwrap();
+    assert!(event_ms >= elapsed_ms * 0.999 && event_ms < elapsed_ms + 1e3);
+    let untimed = gpu.stream.record_event(None).unwrap();
+    assert_eq!(error(start.elapsed_ms(&untimed).map(|_| ())), CUresult::CUDA_ERROR_INVALID_HANDLE);
+}
+
+#[test]
+fn a_missing_kernel_is_not_found() {
+    let gpu = gpu();
+    assert_eq!(
+        gpu.module.load_function("emu_nowhere").err().unwrap().0,
+        CUresult::CUDA_ERROR_NOT_FOUND
+    );
+    assert_eq!(last_error(), "no kernel emu_nowhere");
+}
+
+#[test]
+fn arguments_in_the_wrong_order_are_refused() {
+    let gpu = gpu();
+    let mut out = gpu.stream.alloc_zeros::<f32>(64).unwrap();
+    let f = gpu.kernel("emu_fill");
+    let n = 64u64;
+    // SAFETY: the wrong order is the point; the first argument is read as a pointer and not followed.
+    let run = unsafe {
+        gpu.stream.launch_builder(&f).arg(&n).arg(&1.0f32).arg(&mut out).launch(config(1, (64, 1)))
+    };
+    assert_eq!(error(run.map(|_| ())), CUresult::CUDA_ERROR_INVALID_VALUE);
+    assert!(last_error().contains("argument 0 is a pointer"), "{}", last_error());
+}
+
+#[test]
+fn freed_memory_is_refused() {
+    let gpu = gpu();
+    let out = gpu.stream.alloc_zeros::<f32>(64).unwrap();
+    let stale = out.leak();
+    let f = gpu.kernel("emu_fill");
+    let run = || {
+        let mut launch = gpu.stream.launch_builder(&f);
+        launch.arg(&stale).arg(&1.0f32).arg(&64i32);
+        // SAFETY: the arguments are the kernel's; the pointer may be stale, which is the point.
+        unsafe { launch.launch(config(1, (64, 1))) }.map(|_| ())
+    };
+    run().unwrap();
+    // SAFETY: the pointer is that of a leaked slice of 64 floats.
+    drop(unsafe { gpu.stream.upgrade_device_ptr::<f32>(stale, 64) });
+    assert_eq!(error(run()), CUresult::CUDA_ERROR_INVALID_VALUE);
+    assert!(last_error().contains("freed allocation"), "{}", last_error());
+}
+
+#[test]
+fn dynamic_shared_memory_needs_the_opt_in_and_has_a_limit() {
+    let gpu = gpu();
+    let f = gpu.kernel("emu_dynamic_shared");
+    let mut out = gpu.stream.alloc_zeros::<u32>(256).unwrap();
+    let mut run = |bytes: u32| {
+        let grid = LaunchConfig { shared_mem_bytes: bytes, ..config(1, (256, 1)) };
+        // SAFETY: the arguments are the kernel's.
+        unsafe { gpu.stream.launch_builder(&f).arg(&mut out).arg(&(bytes as i32)).launch(grid) }
+            .map(|_| ())
+    };
+    let opt_in = |bytes: i32| {
+        let attribute = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        f.set_attribute(attribute, bytes)
+    };
+    run(47 << 10).unwrap();
+    assert_eq!(error(run(60 << 10)), CUresult::CUDA_ERROR_INVALID_VALUE);
+    opt_in(98 << 10).unwrap();
+    run(98 << 10).unwrap();
+    assert_eq!(error(opt_in(100 << 10)), CUresult::CUDA_ERROR_INVALID_VALUE);
+    assert!(last_error().contains("the limit is 101376"), "{}", last_error());
+    assert_eq!(gpu.stream.clone_dtoh(&out).unwrap(), vec![18; 256]);
+}
+
+#[test]
+fn bad_launches_and_copies_are_refused() {
+    let gpu = gpu();
+    let mut out = gpu.stream.alloc_zeros::<f32>(64).unwrap();
+    let f = gpu.kernel("emu_fill");
+    let mut run = |grid: LaunchConfig| {
+        // SAFETY: the arguments are the kernel's.
+        unsafe { gpu.stream.launch_builder(&f).arg(&mut out).arg(&1f32).arg(&64i32).launch(grid) }
+            .map(|_| ())
+    };
+    assert_eq!(error(run(config(0, (64, 1)))), CUresult::CUDA_ERROR_INVALID_VALUE);
+    assert_eq!(error(run(config(1, (64, 32)))), CUresult::CUDA_ERROR_INVALID_VALUE);
+    let pointer = out.leak();
+    // SAFETY: the emulator checks the range before it copies.
+    let copy = unsafe { cudarc::driver::result::memcpy_htod_sync(pointer, &[0f32; 65]) };
+    assert_eq!(error(copy), CUresult::CUDA_ERROR_INVALID_VALUE);
+    assert!(last_error().contains("of 256 bytes, at +0"), "{}", last_error());
+}
+
+/// Ten steps y += a x, where a doubles on the device after every step.
+#[test]
+fn a_replayed_graph_equals_launch_by_launch() {
+    let gpu = gpu();
+    let s = &gpu.stream;
+    let x = s.clone_htod(&(0..1000).map(|i| (i as f32).sin()).collect::<Vec<f32>>()).unwrap();
+    let mut staging = vec![0.0f32; 1000];
+    let mut run = |captured: bool| -> Vec<f32> {
+        let mut y = s.alloc_zeros::<f32>(1000).unwrap();
+        let mut copy = s.alloc_zeros::<f32>(1000).unwrap();
+        let mut a = s.clone_htod(&[1.0f32]).unwrap();
+        let a_again = s.clone_htod(&[0.5f32]).unwrap();
+        let mut step = || {
+            axpy(&gpu, &mut y, &x, &a).unwrap();
+            // a += 0.5 a
+            let before = a.clone();
+            if captured {
+                drop(before);
+            }
+            s.memcpy_dtod(&y, &mut copy).unwrap();
+            let f = gpu.kernel("emu_axpy");
+            let mut launch = s.launch_builder(&f);
+            launch.arg(&mut a).arg(&a_again).arg(&a_again).arg(&1i32);
+            // SAFETY: the arguments are the kernel's.
+            unsafe { launch.launch(config(1, (64, 1))) }.unwrap();
+        };
+        if captured {
+            s.begin_capture(Mode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).unwrap();
+            assert_eq!(s.capture_status().unwrap(), Status::CU_STREAM_CAPTURE_STATUS_ACTIVE);
+            step();
+            let graph = s.end_capture(CUgraphInstantiate_flags(0)).unwrap().unwrap();
+            assert_eq!(s.capture_status().unwrap(), Status::CU_STREAM_CAPTURE_STATUS_NONE);
+            graph.upload().unwrap();
+            (0..10).for_each(|_| graph.launch().unwrap());
+        } else {
+            (0..10).for_each(|_| step());
+        }
+        s.memcpy_dtoh(&copy, &mut staging).unwrap();
+        assert_eq!(staging, s.clone_dtoh(&y).unwrap());
+        staging.clone()
+    };
+    let (one_by_one, replayed) = (run(false), run(true));
+    assert_eq!(one_by_one, replayed);
+    assert!(one_by_one[1] > 2.0);
+}
+
+#[test]
+fn capturing_runs_nothing_and_keeps_the_argument_values() {
+    let gpu = gpu();
+    let s = &gpu.stream;
+    let mut x = s.alloc_zeros::<f32>(100).unwrap();
+    s.begin_capture(Mode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).unwrap();
+    for value in [1.0, 2.0] {
+        fill(&gpu, &mut x, value).unwrap();
+    }
+    let graph = s.end_capture(CUgraphInstantiate_flags(0)).unwrap().unwrap();
+    assert_eq!(s.clone_dtoh(&x).unwrap(), vec![0.0; 100]);
+    graph.launch().unwrap();
+    assert_eq!(s.clone_dtoh(&x).unwrap(), vec![2.0; 100]);
+    s.memset_zeros(&mut x).unwrap();
+    graph.launch().unwrap();
+    assert_eq!(s.clone_dtoh(&x).unwrap(), vec![2.0; 100]);
+}
+
+#[test]
+fn what_a_capture_does_not_allow_spoils_it() {
+    let gpu = gpu();
+    let s = &gpu.stream;
+    let mode = Mode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+    let outside = s.record_event(None).unwrap();
+    // SAFETY: never read.
+    let allocates = || unsafe { s.alloc::<f32>(8) }.map(|_| ());
+    let cases: [(&str, &dyn Fn() -> Result<(), DriverError>, CUresult); 4] = [
+        ("synchronize", &|| s.synchronize(), CUresult::CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED),
+        ("allocate", &allocates, CUresult::CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED),
+        ("wait", &|| s.wait(&outside), CUresult::CUDA_ERROR_STREAM_CAPTURE_ISOLATION),
+        (
+            "default stream",
+            &|| {
+                let buffer = [0u8; 4];
+                // SAFETY: refused before the address is looked at.
+                unsafe {
+                    cudarc::driver::result::memcpy_htod_async(0, &buffer, std::ptr::null_mut())
+                }
+            },
+            CUresult::CUDA_ERROR_STREAM_CAPTURE_IMPLICIT,
+        ),
+    ];
+    for (name, call, expected) in cases {
+        s.begin_capture(mode).unwrap();
+        assert_eq!(error(call()), expected, "{name}");
+        assert_eq!(
+            s.capture_status().unwrap(),
+            Status::CU_STREAM_CAPTURE_STATUS_INVALIDATED,
+            "{name}"
+        );
+        let ended = s.end_capture(CUgraphInstantiate_flags(0)).map(|_| ());
+        assert_eq!(error(ended), CUresult::CUDA_ERROR_STREAM_CAPTURE_INVALIDATED, "{name}");
+        s.synchronize().unwrap();
+    }
+}
