@@ -19,7 +19,7 @@ pub fn fresh_seed() -> u64 {
     seed
 }
 
-fn all_cases() -> Vec<(String, Golden, Case)> {
+pub fn all_cases() -> Vec<(String, Golden, Case)> {
     let mut all = Vec::new();
     for (op, bytes) in GOLDENS {
         let g = Golden::parse(bytes).unwrap();
@@ -35,7 +35,9 @@ fn all_cases() -> Vec<(String, Golden, Case)> {
 fn every_case_matches_float64() {
     let device = device(2);
     for (name, golden, case) in all_cases() {
-        let err = case.error(&device, &golden).unwrap_or_else(|e| panic!("{name}: {e:#}"));
+        let err = case
+            .error(&golden, |case, acc, start| case.run(&device, acc, start))
+            .unwrap_or_else(|e| panic!("{name}: {e:#}"));
         // The bar of every op is 1e-5. Embeddings and losses are rounded once from float64.
         assert!(err < 1e-5, "{name}: off by {err:.1e}");
     }

@@ -3,6 +3,7 @@
 
 use super::golden::{Golden, rel_err};
 use crate::device::cpu::resample::Resample;
+use crate::device::cuda::{Addresses, Cuda, StepWords};
 use crate::device::{Acc, Bound, Device, Sink, Slot, Space, StepArgs};
 use crate::ops::attention::Attention;
 use crate::ops::conv2d::{Conv2d, Shortcut};
@@ -213,99 +214,60 @@ impl Case {
     /// are added to, which start as `start`.
     pub fn run(&self, device: &Device, acc: Acc, start: f32) -> Result<Ran> {
         let Device::Cpu(cpu) = device;
-        let shapes: Vec<Shape> = self.ins.iter().map(|i| i.shape).collect();
-        let out_shapes = self.op.outputs(&shapes)?;
-        ensure!(
-            self.op
-                .param_lens(&shapes)
-                .iter()
-                .copied()
-                .eq(self.params.iter().map(|p| p.words.len())),
-            "{}: parameters of other lengths",
-            self.op.name()
-        );
-        let mut end = 0;
-        let mut place = |space: Space, len: usize| {
-            let slot = Slot { space, offset: end, len };
-            end = (end + len + 16).next_multiple_of(16);
-            slot
-        };
-        let ins: Vec<Slot> = shapes.iter().map(|&s| place(Space::Arena, words(s))).collect();
-        let outs: Vec<Slot> = out_shapes.iter().map(|&s| place(Space::Arena, words(s))).collect();
-        let d_ins: Vec<Slot> = shapes.iter().map(|&s| place(Space::Arena, words(s))).collect();
-        let d_outs: Vec<Slot> = out_shapes.iter().map(|&s| place(Space::Arena, words(s))).collect();
-        let temps = [Direction::Fwd, Direction::Bwd]
-            .map(|d| place(Space::Arena, self.op.temp_words(&shapes, d)));
-        let params: Vec<Slot> =
-            self.params.iter().map(|p| place(Space::Weights, p.words.len())).collect();
-        let io = |temp| Io {
-            shapes: shapes.clone(),
-            ins: ins.clone(),
-            params: params.clone(),
-            outs: outs.clone(),
-            temp,
-        };
-        let mut memory = vec![f32::NAN; end];
-        let mut weights = vec![f32::NAN; end];
-        let mut grads = vec![if acc == Acc::Add { start } else { f32::NAN }; end];
-        let fill = |slot: &Slot, words: &[f32], to: &mut [f32]| {
-            to[slot.offset..slot.offset + slot.len].copy_from_slice(words);
-        };
-        for (slot, o) in ins.iter().zip(&self.ins) {
-            fill(slot, &o.words, &mut memory);
-        }
-        for (slot, o) in params.iter().zip(&self.params) {
-            fill(slot, &o.words, &mut weights);
-        }
-        for (slot, d) in d_outs.iter().zip(&self.d_outs) {
-            if let Some(d) = d {
-                fill(slot, d, &mut memory);
-            }
-        }
-        if acc == Acc::Add {
-            for slot in &d_ins {
-                memory[slot.offset..slot.offset + slot.len].fill(start);
-            }
-        }
-        let grad_slots = Grads {
-            outs: d_outs.iter().zip(&self.d_outs).map(|(&s, d)| d.as_ref().map(|_| s)).collect(),
-            ins: (d_ins.iter().zip(&self.ins))
-                .map(|(&slot, o)| o.grad.as_ref().map(|_| Sink { slot, acc }))
-                .collect(),
-            params: (params.iter())
-                .map(|p| Sink { slot: Slot { space: Space::Grads, ..*p }, acc })
-                .collect(),
-        };
-        let mut launches = vec![self.op.fwd(&io(temps[0]))];
+        let mut laid = Laid::new(self, |ins, d| self.op.temp_words(ins, d), acc, start)?;
+        let io = [Direction::Fwd, Direction::Bwd].map(|d| laid.io(d));
+        let mut launches = vec![self.op.fwd(&io[0])];
         if self.has_backward() {
-            launches.push(self.op.bwd(&io(temps[1]), &grad_slots));
+            launches.push(self.op.bwd(&io[1], &laid.grad_slots));
         }
         for launch in &launches {
-            let mut scratch = vec![f32::NAN; launch.scratch_words * cpu.threads()];
             let stride = launch.scratch_words;
-            let bound =
-                Bound::new(&mut memory, &weights, &mut grads, &mut scratch, stride, self.args);
+            let mut scratch = vec![f32::NAN; stride * cpu.threads()];
+            let [arena, weights, grads] = &mut laid.words;
+            let bound = Bound::new(arena, weights, grads, &mut scratch, stride, self.args);
             cpu.run(|| (launch.run)(&bound));
         }
-        let read = |s: &Slot, from: &[f32]| from[s.offset..s.offset + s.len].to_vec();
-        Ok(Ran {
-            outs: outs.iter().map(|s| read(s, &memory)).collect(),
-            d_ins: (d_ins.iter().zip(&self.ins))
-                .map(|(s, o)| o.grad.as_ref().map(|_| read(s, &memory)))
-                .collect(),
-            d_params: params.iter().map(|s| read(s, &grads)).collect(),
-        })
+        Ok(laid.ran(self))
+    }
+
+    /// As [`Case::run`], on a CUDA device.
+    ///
+    /// # Errors
+    /// Also what the driver says.
+    pub fn run_kernels(&self, cuda: &Cuda, acc: Acc, start: f32) -> Result<Ran> {
+        let mut laid = Laid::new(self, |ins, d| self.op.kernel_temp_words(ins, d), acc, start)?;
+        let mut kernels = self.op.kernels(&laid.io(Direction::Fwd), None);
+        if self.has_backward() {
+            kernels.extend(self.op.kernels(&laid.io(Direction::Bwd), Some(&laid.grad_slots)));
+        }
+        let step =
+            StepWords { seed: self.args.seed, step: self.args.step as u64, ..StepWords::default() };
+        let mut buffers = Vec::new();
+        for words in laid.words.iter().map(Vec::as_slice).chain([bytemuck::cast_slice(&[step])]) {
+            let mut buffer = cuda.buffer(words.len())?;
+            buffer.write(words)?;
+            buffers.push(buffer);
+        }
+        let [arena, weights, grads, step] = &buffers[..] else { unreachable!("four buffers") };
+        let at = Addresses::new(arena, weights, grads, step, self.args.first_image);
+        cuda.launch(&kernels, &at)?;
+        for (words, buffer) in laid.words.iter_mut().zip(&buffers) {
+            *words = buffer.read()?;
+        }
+        Ok(laid.ran(self))
     }
 
     /// Largest relative error of outputs and gradients against the golden, gradients both set and added.
     ///
+    /// `run`: one of [`Case::run`] and [`Case::run_kernels`] on a device.
+    ///
     /// # Errors
     /// If anything is not finite, or of another length; names the tensor.
-    pub fn error(&self, device: &Device, g: &Golden) -> Result<f64> {
+    pub fn error(&self, g: &Golden, run: impl Fn(&Case, Acc, f32) -> Result<Ran>) -> Result<f64> {
         const START: f32 = 0.5;
         let mut worst: f64 = 0.0;
         for acc in [Acc::Set, Acc::Add] {
-            let ran = self.run(device, acc, START)?;
+            let ran = run(self, acc, START)?;
             let mut compare = |name: &str, got: &[f32]| -> Result<()> {
                 let context = |e: anyhow::Error| e.context(name.to_string());
                 let err = if name.ends_with("/loss") {
@@ -338,5 +300,101 @@ impl Case {
             }
         }
         Ok(worst)
+    }
+}
+
+/// A case's operands in memory, three buffers in the order of [`Space`], with everything else NaN.
+struct Laid {
+    words: [Vec<f32>; 3],
+    shapes: Vec<Shape>,
+    ins: Vec<Slot>,
+    outs: Vec<Slot>,
+    d_ins: Vec<Slot>,
+    params: Vec<Slot>,
+    temps: [Slot; 2],
+    grad_slots: Grads,
+}
+
+impl Laid {
+    fn new(
+        case: &Case,
+        temp_words: impl Fn(&[Shape], Direction) -> usize,
+        acc: Acc,
+        start: f32,
+    ) -> Result<Self> {
+        let shapes: Vec<Shape> = case.ins.iter().map(|i| i.shape).collect();
+        let out_shapes = case.op.outputs(&shapes)?;
+        let lens = case.op.param_lens(&shapes);
+        ensure!(
+            lens.iter().copied().eq(case.params.iter().map(|p| p.words.len())),
+            "{}: parameters of other lengths",
+            case.op.name()
+        );
+        let mut end = 0;
+        let mut place = |space: Space, len: usize| {
+            let slot = Slot { space, offset: end, len };
+            end = (end + len + 16).next_multiple_of(16);
+            slot
+        };
+        let mut all = |s: &[Shape]| -> Vec<Slot> {
+            s.iter().map(|&s| place(Space::Arena, words(s))).collect()
+        };
+        let (ins, outs, d_ins, d_outs) =
+            (all(&shapes), all(&out_shapes), all(&shapes), all(&out_shapes));
+        let temps =
+            [Direction::Fwd, Direction::Bwd].map(|d| place(Space::Arena, temp_words(&shapes, d)));
+        let params: Vec<Slot> =
+            case.params.iter().map(|p| place(Space::Weights, p.words.len())).collect();
+        let mut arena = vec![f32::NAN; end];
+        let mut weights = vec![f32::NAN; end];
+        let grads = vec![if acc == Acc::Add { start } else { f32::NAN }; end];
+        let range = |s: &Slot| s.offset..s.offset + s.len;
+        for (slot, o) in ins.iter().zip(&case.ins) {
+            arena[range(slot)].copy_from_slice(&o.words);
+        }
+        for (slot, o) in params.iter().zip(&case.params) {
+            weights[range(slot)].copy_from_slice(&o.words);
+        }
+        for (slot, d) in d_outs.iter().zip(&case.d_outs) {
+            if let Some(d) = d {
+                arena[range(slot)].copy_from_slice(d);
+            }
+        }
+        if acc == Acc::Add {
+            d_ins.iter().for_each(|slot| arena[range(slot)].fill(start));
+        }
+        let grad_slots = Grads {
+            outs: d_outs.iter().zip(&case.d_outs).map(|(&s, d)| d.as_ref().map(|_| s)).collect(),
+            ins: (d_ins.iter().zip(&case.ins))
+                .map(|(&slot, o)| o.grad.as_ref().map(|_| Sink { slot, acc }))
+                .collect(),
+            params: (params.iter())
+                .map(|p| Sink { slot: Slot { space: Space::Grads, ..*p }, acc })
+                .collect(),
+        };
+        let words = [arena, weights, grads];
+        Ok(Laid { words, shapes, ins, outs, d_ins, params, temps, grad_slots })
+    }
+
+    fn io(&self, direction: Direction) -> Io {
+        Io {
+            shapes: self.shapes.clone(),
+            ins: self.ins.clone(),
+            params: self.params.clone(),
+            outs: self.outs.clone(),
+            temp: self.temps[(direction == Direction::Bwd) as usize],
+        }
+    }
+
+    fn ran(&self, case: &Case) -> Ran {
+        let read =
+            |s: &Slot, buffer: usize| self.words[buffer][s.offset..s.offset + s.len].to_vec();
+        Ran {
+            outs: self.outs.iter().map(|s| read(s, 0)).collect(),
+            d_ins: (self.d_ins.iter().zip(&case.ins))
+                .map(|(s, o)| o.grad.as_ref().map(|_| read(s, 0)))
+                .collect(),
+            d_params: self.params.iter().map(|s| read(s, 2)).collect(),
+        }
     }
 }

@@ -80,3 +80,104 @@ impl Launch {
         Launch { name, scratch_words, run: Box::new(run) }
     }
 }
+
+/// One kernel of the CUDA device with its geometry, slots and scalars resolved.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Kernel {
+    pub name: &'static str,
+    /// Blocks; those of a launch of [`Kernel::THREADS`] threads.
+    pub grid: [u32; 3],
+    pub args: Vec<Arg>,
+}
+
+impl Kernel {
+    /// Threads of a block: every kernel's.
+    pub const THREADS: u32 = 256;
+
+    pub fn new(name: &'static str, grid: impl Into<Grid>, args: Vec<Arg>) -> Self {
+        Kernel { name, grid: grid.into().0, args }
+    }
+}
+
+/// Blocks along one, two or three axes.
+pub struct Grid([u32; 3]);
+
+fn blocks(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or_else(|_| panic!("a grid of {n} blocks")).max(1)
+}
+
+impl From<usize> for Grid {
+    fn from(x: usize) -> Self {
+        Grid([blocks(x), 1, 1])
+    }
+}
+
+impl From<[usize; 2]> for Grid {
+    fn from([x, y]: [usize; 2]) -> Self {
+        Grid([blocks(x), blocks(y), 1])
+    }
+}
+
+impl From<[usize; 3]> for Grid {
+    fn from(n: [usize; 3]) -> Self {
+        Grid(n.map(blocks))
+    }
+}
+
+/// An argument of a kernel.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Arg {
+    /// The address of a slot.
+    Slot(Slot),
+    /// The address of the words that vary from step to step (`Step` in `kernels/prelude/types.cuh`).
+    Step,
+    /// Index in the whole batch of the recording's first image.
+    FirstImage,
+    Null,
+    I32(i32),
+    I64(i64),
+    F32(f32),
+    F64(f64),
+}
+
+impl From<Slot> for Arg {
+    fn from(s: Slot) -> Self {
+        Arg::Slot(s)
+    }
+}
+
+impl From<Option<Slot>> for Arg {
+    fn from(s: Option<Slot>) -> Self {
+        s.map_or(Arg::Null, Arg::Slot)
+    }
+}
+
+impl From<usize> for Arg {
+    fn from(n: usize) -> Self {
+        Arg::I32(i32::try_from(n).unwrap_or_else(|_| panic!("{n} as a kernel's argument")))
+    }
+}
+
+impl From<f32> for Arg {
+    fn from(v: f32) -> Self {
+        Arg::F32(v)
+    }
+}
+
+impl From<bool> for Arg {
+    fn from(v: bool) -> Self {
+        Arg::I32(v as i32)
+    }
+}
+
+impl From<Acc> for Arg {
+    fn from(acc: Acc) -> Self {
+        (acc == Acc::Add).into()
+    }
+}
+
+/// Arguments of a kernel, each converted.
+macro_rules! args {
+    ($($arg:expr),* $(,)?) => { vec![$($crate::device::Arg::from($arg)),*] };
+}
+pub(crate) use args;

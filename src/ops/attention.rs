@@ -3,14 +3,17 @@
 //! qkv [N, H, W, 3C] with channels [q | k | v]; y [N, H, W, C]; the weights [N, 1, T, T], T = H·W, are kept for
 //! the backward. FLOP: two products forward, four backward.
 
-use super::{Grads, Io, Op, Reads, Shape};
+use super::{Direction, Grads, Io, Op, Reads, Shape};
 use crate::device::cpu::gemm::{Mat, gemm};
 use crate::device::cpu::math::{exp, vectorized};
-use crate::device::{Acc, Launch};
+use crate::device::{Acc, Arg, Kernel, Launch, Sink, Slot, args};
 use anyhow::{Result, ensure};
 
 #[derive(Debug, Clone, Copy)]
 pub struct Attention;
+
+/// A matrix per image: slot, words from row to row, words from image to image.
+type View = (Slot, usize, usize);
 
 fn sizes(ins: &[Shape]) -> (usize, usize, usize) {
     (ins[0][0], ins[0][1] * ins[0][2], ins[0][3] / 3)
@@ -90,6 +93,66 @@ impl Op for Attention {
                 gemm([t, c, t], dk, 3 * c, acc, scale, Mat::cols(ds, t), rows(qkv));
             });
         })
+    }
+
+    fn kernel_temp_words(&self, ins: &[Shape], direction: Direction) -> usize {
+        let (n, t, _) = sizes(ins);
+        match direction {
+            Direction::Fwd => 0,
+            Direction::Bwd => n * t * t,
+        }
+    }
+
+    fn kernels(&self, io: &Io, grads: Option<&Grads>) -> Vec<Kernel> {
+        let (n, t, c) = sizes(&io.shapes);
+        let (qkv, w) = (io.ins[0], io.outs[1]);
+        let column = |s: Slot, which: usize| s.part(which * c, s.len - which * c);
+        let scale = 1.0 / (c as f32).sqrt();
+        // (slot, words from row to row, from matrix to matrix)
+        let wide = |s: Slot, which: usize| (column(s, which), 3 * c, 3 * t * c);
+        let narrow = |s: Slot| (s, c, t * c);
+        let square = |s: Slot| (s, t, t * t);
+        let product =
+            |name, to: View, a: View, b: View, cols: usize, k: usize, alpha: f32, acc: Acc| {
+                let batch = |v: View| Arg::I64(v.2 as i64);
+                let arguments = args![
+                    to.0,
+                    a.0,
+                    b.0,
+                    t,
+                    cols,
+                    k,
+                    a.1,
+                    b.1,
+                    to.1,
+                    batch(a),
+                    batch(b),
+                    batch(to),
+                    alpha,
+                    acc,
+                ];
+                Kernel::new(name, [t.div_ceil(64), cols.div_ceil(64), n], arguments)
+            };
+        let rows = (n * t).div_ceil(8);
+        let Some(grads) = grads else {
+            let (q, k, v) = (wide(qkv, 0), wide(qkv, 1), wide(qkv, 2));
+            return vec![
+                product("matmul_nt", square(w), q, k, t, c, scale, Acc::Set),
+                Kernel::new("softmax_fwd", rows, args![w, n * t, t]),
+                product("matmul_nn", narrow(io.outs[0]), square(w), v, c, t, 1.0, Acc::Set),
+            ];
+        };
+        let dy = grads.outs[0].expect("attention's output has a gradient");
+        let Some(Sink { slot, acc }) = grads.ins[0] else { return vec![] };
+        let (ds, dy) = (io.temp.part(0, n * t * t), narrow(dy));
+        let (q, k, v) = (wide(qkv, 0), wide(qkv, 1), wide(qkv, 2));
+        vec![
+            product("matmul_nt", square(ds), dy, v, t, c, 1.0, Acc::Set),
+            Kernel::new("softmax_bwd", rows, args![ds, w, n * t, t]),
+            product("matmul_tn", wide(slot, 2), square(w), dy, c, t, 1.0, acc),
+            product("matmul_nn", wide(slot, 0), square(ds), k, c, t, scale, acc),
+            product("matmul_tn", wide(slot, 1), square(ds), q, c, t, scale, acc),
+        ]
     }
 }
 

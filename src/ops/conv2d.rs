@@ -6,12 +6,13 @@
 //!   and bias [O]; `off` channels are those of a skip that is switched off: zeros, neither read nor stored.
 
 use super::conv2d_bwd::{Dgrad, Wgrad};
+use super::conv2d_kernels;
 use super::conv2d_winograd::{Winograd, WinogradWgrad};
 use super::{Direction, Grads, Io, Op, Reads, Shape, words};
 use crate::device::cpu::gemm::{Mat, gemm};
 use crate::device::cpu::math;
 use crate::device::cpu::patches::{Tile, Tiles, Window, patches};
-use crate::device::{Acc, Bound, Launch, Sink, Slot};
+use crate::device::{Acc, Bound, Kernel, Launch, Sink, Slot};
 use anyhow::{Result, ensure};
 
 #[derive(Debug, Clone, Copy)]
@@ -50,7 +51,7 @@ impl Conv2d {
         }
     }
 
-    fn input(&self, which: Input) -> Option<usize> {
+    pub(super) fn input(&self, which: Input) -> Option<usize> {
         let emb = 1;
         let residual = emb + self.emb as usize;
         let s1 = residual + self.residual as usize;
@@ -67,18 +68,18 @@ impl Conv2d {
         1 + self.emb as usize + self.residual as usize + shortcut
     }
 
-    fn out_shape(&self, x: Shape) -> Shape {
+    pub(super) fn out_shape(&self, x: Shape) -> Shape {
         let out = |size: usize| (size + 2 * self.pad - self.kernel) / self.stride + 1;
         [x[0], out(x[1]), out(x[2]), self.out_channels]
     }
 
     /// Channels that the shortcut's weight takes, off ones included.
-    fn shortcut_channels(&self, ins: &[Shape]) -> usize {
+    pub(super) fn shortcut_channels(&self, ins: &[Shape]) -> usize {
         let channels = |which| self.input(which).map_or(0, |i| ins[i][3]);
         self.shortcut.map_or(0, |s| channels(Input::S1) + channels(Input::S2) + s.off)
     }
 
-    fn depth(&self, x: Shape) -> usize {
+    pub(super) fn depth(&self, x: Shape) -> usize {
         self.kernel * self.kernel * x[3]
     }
 
@@ -88,7 +89,7 @@ impl Conv2d {
 }
 
 #[derive(Clone, Copy)]
-enum Input {
+pub(super) enum Input {
     Emb,
     Residual,
     S1,
@@ -227,6 +228,20 @@ impl Op for Conv2d {
             }
             op.bwd_shortcut(b, &io, &grads, dy, y, &wgrad);
         })
+    }
+
+    fn kernel_temp_words(&self, ins: &[Shape], direction: Direction) -> usize {
+        match direction {
+            Direction::Fwd => 0,
+            Direction::Bwd => conv2d_kernels::temp_words(self, ins),
+        }
+    }
+
+    fn kernels(&self, io: &Io, grads: Option<&Grads>) -> Vec<Kernel> {
+        match grads {
+            None => conv2d_kernels::forward(self, io),
+            Some(grads) => conv2d_kernels::backward(self, io, grads),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Grads, Io, Op, Reads, Shape, image_words, words};
 use crate::device::cpu::resample::{Resample, Resampler};
-use crate::device::{Acc, Launch};
+use crate::device::{Acc, Kernel, Launch, args};
 use anyhow::{Result, ensure};
 
 #[derive(Debug, Clone, Copy)]
@@ -50,5 +50,17 @@ impl Op for Fir {
                 filter.apply(to, dx.acc, b.get(dy.part(n * yw, yw)), x[3]);
             });
         })
+    }
+
+    fn kernels(&self, io: &Io, grads: Option<&Grads>) -> Vec<Kernel> {
+        let x = io.shapes[0];
+        let [n, h, w, c] = x;
+        let Some(grads) = grads else {
+            let grid = words(out_shape(x)).div_ceil(256);
+            return vec![Kernel::new("fir_fwd", grid, args![io.outs[0], io.ins[0], n, h, w, c])];
+        };
+        let Some(dx) = grads.ins[0] else { return vec![] };
+        let arguments = args![dx.slot, grads.outs[0], n, h, w, c, dx.acc];
+        vec![Kernel::new("fir_bwd", words(x).div_ceil(256), arguments)]
     }
 }

@@ -4,9 +4,10 @@
 //! that fills zeros: a batch touches few rows; repeated rows are summed in batch order.
 
 use super::conv2d::{store, sum_images};
-use super::{Grads, Io, Op, Reads, Shape};
+use super::conv2d_kernels::{scaled_add, sum_rows, zeros};
+use super::{Direction, Grads, Io, Op, Reads, Shape};
 use crate::device::cpu::math;
-use crate::device::{Acc, Launch};
+use crate::device::{Acc, Kernel, Launch, args};
 use anyhow::{Result, ensure};
 
 #[derive(Debug, Clone, Copy)]
@@ -72,5 +73,37 @@ impl Op for LabelEmbed {
                 store(b.get_mut(de.slot), de.acc, b.get(dy));
             }
         })
+    }
+
+    fn kernel_temp_words(&self, ins: &[Shape], direction: Direction) -> usize {
+        match direction {
+            Direction::Fwd => 0,
+            Direction::Bwd => 2 * ins[0][0],
+        }
+    }
+
+    fn kernels(&self, io: &Io, grads: Option<&Grads>) -> Vec<Kernel> {
+        let [n, _, _, d] = io.shapes[0];
+        let Some(grads) = grads else {
+            let [table, bias] = [io.params[0], io.params[1]];
+            let arguments =
+                args![io.outs[0], io.ins[0], io.ins[1], table, bias, n, d, self.scale()];
+            return vec![Kernel::new("label_embed_fwd", (n * d).div_ceil(256), arguments)];
+        };
+        let dy = grads.outs[0].expect("label_embed's output has a gradient");
+        let (table, bias) = (grads.params[0], grads.params[1]);
+        let (next, head) = (io.temp.part(0, n), io.temp.part(n, n));
+        let mut list = vec![
+            zeros(table, self.label_dim, d, d, 0),
+            Kernel::new("label_rows", n.div_ceil(256), args![next, head, io.ins[1], n]),
+            Kernel::new(
+                "label_embed_bwd",
+                [d.div_ceil(256), n],
+                args![table.slot, dy, io.ins[1], next, head, n, d, self.scale()],
+            ),
+            sum_rows(bias, dy, n, d),
+        ];
+        list.extend(grads.ins[0].map(|de| scaled_add(de, dy, 1.0)));
+        list
     }
 }

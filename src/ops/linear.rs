@@ -3,10 +3,11 @@
 //! With SiLU a second output keeps the pre-activation for the backward.
 
 use super::conv2d::{store, sum_images};
+use super::conv2d_kernels::sum_rows;
 use super::{Direction, Grads, Io, Op, Reads, Shape};
 use crate::device::cpu::gemm::{Mat, gemm};
 use crate::device::cpu::math;
-use crate::device::{Acc, Launch};
+use crate::device::{Acc, Arg, Kernel, Launch, Sink, Slot, args};
 use anyhow::{Result, ensure};
 
 #[derive(Debug, Clone, Copy)]
@@ -129,5 +130,46 @@ impl Op for Linear {
                 store(b.get_mut(dx.slot), dx.acc, &b.get(dx_slot)[..n * i]);
             }
         })
+    }
+
+    fn kernel_temp_words(&self, ins: &[Shape], direction: Direction) -> usize {
+        match direction {
+            Direction::Fwd => 0,
+            Direction::Bwd => ins[0][0] * self.out_features,
+        }
+    }
+
+    fn kernels(&self, io: &Io, grads: Option<&Grads>) -> Vec<Kernel> {
+        let ([n, _, _, i], o) = (io.shapes[0], self.out_features);
+        let tiles = |a: usize, b: usize| [a.div_ceil(64), b.div_ceil(64), 1];
+        let Some(grads) = grads else {
+            let z = io.outs.get(1).copied();
+            let arguments = args![io.outs[0], z, io.ins[0], io.params[0], io.params[1], n, o, i];
+            return vec![Kernel::new("linear_fwd", tiles(n, o), arguments)];
+        };
+        let dy = grads.outs[0].expect("linear's output has a gradient");
+        let mut list = Vec::new();
+        let dz = if self.silu {
+            let dz = io.temp.part(0, n * o);
+            let count = Arg::I64((n * o) as i64);
+            let arguments = args![dz, dy, io.outs[1], count];
+            list.push(Kernel::new("linear_bwd_silu", (n * o).div_ceil(256), arguments));
+            dz
+        } else {
+            dy
+        };
+        let (dw, one) = (grads.params[0], Arg::I64(0));
+        let product =
+            |name, sink: Sink, a: Slot, b: Slot, m: usize, n: usize, k: usize, lda: usize| {
+                let arguments =
+                    args![sink.slot, a, b, m, n, k, lda, n, n, one, one, one, 1.0f32, sink.acc];
+                Kernel::new(name, tiles(m, n), arguments)
+            };
+        list.push(product("matmul_tn", dw, dz, io.ins[0], o, i, n, o));
+        list.push(sum_rows(grads.params[1], dz, n, o));
+        if let Some(dx) = grads.ins[0] {
+            list.push(product("matmul_nn", dx, dz, io.params[0], n, i, o, o));
+        }
+        list
     }
 }

@@ -3,10 +3,11 @@
 //!
 //! Inputs F, y, noise [N, H, W, C], sigma float64 [N]; output float64 [N]. Source: Karras et al. 2022, Eq. 2.
 
+use super::conv2d_kernels::image_grid;
 use super::precondition::{Precond, image};
 use super::{Grads, Io, Op, Reads, Shape, image_words};
 use crate::device::cpu::math::vectorized;
-use crate::device::{Acc, Launch};
+use crate::device::{Acc, Kernel, Launch, args};
 use anyhow::{Result, ensure};
 
 #[derive(Debug, Clone, Copy)]
@@ -62,6 +63,19 @@ impl Op for Loss {
                 error_gradient(to, f, y, noise, k, c, slope);
             }
         })
+    }
+
+    fn kernels(&self, io: &Io, grads: Option<&Grads>) -> Vec<Kernel> {
+        let (shape, precond) = (io.shapes[0], self.precond.number());
+        let (n, per) = (shape[0], image_words(shape));
+        let [f, y, noise, sigma] = [0, 1, 2, 3].map(|i| io.ins[i]);
+        let Some(grads) = grads else {
+            let arguments = args![io.outs[0], f, y, noise, sigma, per, precond];
+            return vec![Kernel::new("loss_fwd", n, arguments)];
+        };
+        let Some(df) = grads.ins[0] else { return vec![] };
+        let arguments = args![df.slot, f, y, noise, sigma, per, precond, self.batch, df.acc];
+        vec![Kernel::new("loss_bwd", image_grid(shape), arguments)]
     }
 }
 

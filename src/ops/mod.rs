@@ -6,6 +6,7 @@ pub mod adam_ema;
 pub mod attention;
 pub mod conv2d;
 mod conv2d_bwd;
+mod conv2d_kernels;
 mod conv2d_winograd;
 pub mod fir;
 pub mod label_embed;
@@ -16,7 +17,7 @@ pub mod norm;
 pub mod precondition;
 pub mod prepare_batch;
 
-use crate::device::{Launch, Sink, Slot};
+use crate::device::{Kernel, Launch, Sink, Slot};
 use anyhow::Result;
 
 /// N, H, W, C. Vectors per image are [N, 1, 1, C]; a float64 or two-word value counts as two channels.
@@ -91,8 +92,16 @@ pub trait Op: Send + Sync {
         0
     }
 
+    /// As [`Op::temp_words`], of the CUDA device.
+    fn kernel_temp_words(&self, _ins: &[Shape], _direction: Direction) -> usize {
+        0
+    }
+
     fn fwd(&self, io: &Io) -> Launch;
 
     /// Gradients of inputs and parameters from those of the outputs.
     fn bwd(&self, io: &Io, grads: &Grads) -> Launch;
+
+    /// The CUDA device's forward, or its backward where there are `grads`.
+    fn kernels(&self, io: &Io, grads: Option<&Grads>) -> Vec<Kernel>;
 }

@@ -5,7 +5,7 @@
 
 use super::precondition::Precond;
 use super::{Grads, Io, Op, Reads, Shape};
-use crate::device::Launch;
+use crate::device::{Kernel, Launch, args};
 use anyhow::{Result, ensure};
 use std::f64::consts::TAU;
 
@@ -59,5 +59,16 @@ impl Op for NoiseEmbed {
 
     fn bwd(&self, _io: &Io, _grads: &Grads) -> Launch {
         Launch::new("noise_embed_bwd", 0, |_| ())
+    }
+
+    fn kernels(&self, io: &Io, grads: Option<&Grads>) -> Vec<Kernel> {
+        if grads.is_some() {
+            return vec![];
+        }
+        let (n, half) = (io.shapes[0][0], self.channels / 2);
+        let freqs = io.ins.get(1).copied();
+        let arguments =
+            args![io.outs[0], io.ins[0], freqs, n, self.channels, self.precond.number()];
+        vec![Kernel::new("noise_embed", (n * half).div_ceil(256), arguments)]
     }
 }

@@ -6,10 +6,11 @@
 //! - gamma, beta [C1 + C2 + off]; y [N, H', W', C]; statistics [N, 1, 1, 2·groups] (mean, 1/deviation).
 
 use super::conv2d::sum_images;
+use super::conv2d_kernels::sum_rows;
 use super::{Direction, Grads, Io, Op, Reads, Shape};
 use crate::device::cpu::math::{self, sigmoid, vectorized};
 use crate::device::cpu::resample::{Resample, Resampler};
-use crate::device::{Acc, Bound, Launch, Sink, StepArgs};
+use crate::device::{Acc, Arg, Bound, Kernel, Launch, Sink, StepArgs, args};
 use crate::rng::{Stream, philox, tag};
 use anyhow::{Result, ensure};
 
@@ -162,6 +163,77 @@ impl Op for Norm {
                 sum_images(b.get_mut(sink.slot), sink.acc, per_image);
             }
         })
+    }
+
+    fn kernel_temp_words(&self, ins: &[Shape], direction: Direction) -> usize {
+        match direction {
+            Direction::Fwd => 0,
+            Direction::Bwd => 2 * ins[0][0] * (self.channels(ins) + self.groups),
+        }
+    }
+
+    fn kernels(&self, io: &Io, grads: Option<&Grads>) -> Vec<Kernel> {
+        let x = io.shapes[0];
+        let [n, h, w, c1] = x;
+        let (c, groups) = (self.channels(&io.shapes), self.groups);
+        let c2 = io.shapes.get(1).map_or(0, |s| s[3]);
+        let [ho, wo] = self.out_size(x);
+        let (x2, stats) = (io.ins.get(1).copied(), io.outs[1]);
+        let (threshold, layer) = match self.dropout {
+            Some((p, layer)) => (keep_threshold(p) as usize, layer as usize),
+            None => (0, 0),
+        };
+        let how = self.resample.map_or(0, |r| r.number());
+        let shared = args![
+            io.ins[0],
+            x2,
+            stats,
+            io.params[0],
+            io.params[1],
+            n,
+            h,
+            w,
+            c1,
+            c2,
+            c,
+            groups,
+            self.silu,
+            how,
+            Arg::Step,
+            Arg::FirstImage,
+            layer,
+            threshold,
+        ];
+        let with = |first: Vec<Arg>, last: Vec<Arg>| [first, shared.clone(), last].concat();
+        let Some(grads) = grads else {
+            let xr = io.outs.get(2).copied();
+            let grid = (n * (ho * wo * c).div_ceil(8)).div_ceil(256);
+            let of_groups = args![stats, io.ins[0], x2, h * w, c1, c2, c, groups];
+            return vec![
+                Kernel::new("norm_stats", [groups, n], of_groups),
+                Kernel::new("norm_fwd", grid, with(args![io.outs[0], xr], vec![])),
+            ];
+        };
+        let dy = grads.outs[0].expect("norm's output has a gradient");
+        let dxr = grads.outs.get(2).copied().flatten();
+        let (sums, means) = (io.temp.part(0, 2 * n * c), io.temp.part(2 * n * c, 2 * n * groups));
+        let sink = |i: usize| grads.ins.get(i).copied().flatten();
+        let (dx1, dx2) = (sink(0), sink(1));
+        let slot = |s: Option<Sink>| s.map(|s| s.slot);
+        let adds = |s: Option<Sink>| s.is_some_and(|s| s.acc == Acc::Add);
+        let of_groups = args![means, sums, io.params[0], n, c, groups, h * w];
+        let grid = (n * (h * w * c).div_ceil(8)).div_ceil(256);
+        vec![
+            Kernel::new("norm_bwd_sums", [c.div_ceil(32), n], with(args![sums, dy], vec![])),
+            Kernel::new("norm_bwd_groups", (n * groups).div_ceil(256), of_groups),
+            Kernel::new(
+                "norm_bwd",
+                grid,
+                with(args![slot(dx1), slot(dx2), dy, dxr, means], args![adds(dx1), adds(dx2)]),
+            ),
+            sum_rows(grads.params[0], sums.part(0, n * c), n, c),
+            sum_rows(grads.params[1], sums.part(n * c, n * c), n, c),
+        ]
     }
 }
 
@@ -350,9 +422,14 @@ vectorized! {
     }
 }
 
+/// What 16 random bits must lie below to keep an element.
+fn keep_threshold(p: f64) -> u32 {
+    ((1.0 - p) * 65536.0).round() as u32
+}
+
 /// y ← y · mask of image `n` of the recording.
 fn dropout(y: &mut [f32], p: f64, layer: u32, n: usize, args: StepArgs) {
-    let threshold = ((1.0 - p) * 65536.0).round() as u32;
+    let threshold = keep_threshold(p);
     let counter = [args.first_image + n as u32, args.step, tag(Stream::Dropout, layer)];
     drop_blocks(y, 0, counter, args.seed, threshold);
 }

@@ -1,9 +1,10 @@
 //! Preconditioning (Karras et al. 2022, Table 1): D = c_skip·x + c_out·F(c_in·x; c_noise), and the two ops at
 //! the network's ends. Coefficients are computed in float64 per image and rounded once.
 
+use super::conv2d_kernels::image_grid;
 use super::{Grads, Io, Op, Reads, Shape, image_words};
 use crate::device::cpu::math::vectorized;
-use crate::device::{Bound, Launch, Slot};
+use crate::device::{Bound, Kernel, Launch, Slot, args};
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +38,11 @@ fn vp_sigma(t: f64) -> f64 {
 }
 
 impl Precond {
+    /// Its number in `kernels/prelude/precond.cuh`.
+    pub fn number(self) -> usize {
+        self as usize
+    }
+
     pub fn coefficients(self, sigma: f64) -> Coefficients {
         let s2 = sigma * sigma;
         match self {
@@ -145,6 +151,16 @@ impl Op for Noisy {
     fn bwd(&self, _io: &Io, _grads: &Grads) -> Launch {
         Launch::new("noisy_bwd", 0, |_| ())
     }
+
+    fn kernels(&self, io: &Io, grads: Option<&Grads>) -> Vec<Kernel> {
+        if grads.is_some() {
+            return vec![];
+        }
+        let (shape, precond) = (io.shapes[0], self.0.number());
+        let arguments =
+            args![io.outs[0], io.ins[0], io.ins[1], io.ins[2], image_words(shape), precond];
+        vec![Kernel::new("noisy", image_grid(shape), arguments)]
+    }
 }
 
 /// scale_input: c_in·x. Inputs x [N, H, W, C], sigma float64 [N].
@@ -181,6 +197,15 @@ impl Op for ScaleInput {
     fn bwd(&self, _io: &Io, _grads: &Grads) -> Launch {
         Launch::new("scale_input_bwd", 0, |_| ())
     }
+
+    fn kernels(&self, io: &Io, grads: Option<&Grads>) -> Vec<Kernel> {
+        if grads.is_some() {
+            return vec![];
+        }
+        let (shape, precond) = (io.shapes[0], self.0.number());
+        let arguments = args![io.outs[0], io.ins[0], io.ins[1], image_words(shape), precond];
+        vec![Kernel::new("scale_input", image_grid(shape), arguments)]
+    }
 }
 
 /// denoised: D = c_skip·x + c_out·F. Inputs x, F [N, H, W, C], sigma float64 [N].
@@ -216,6 +241,16 @@ impl Op for Denoised {
 
     fn bwd(&self, _io: &Io, _grads: &Grads) -> Launch {
         unreachable!("denoised ends inference plans; training ends in loss")
+    }
+
+    fn kernels(&self, io: &Io, grads: Option<&Grads>) -> Vec<Kernel> {
+        if grads.is_some() {
+            return vec![];
+        }
+        let (shape, precond) = (io.shapes[0], self.0.number());
+        let arguments =
+            args![io.outs[0], io.ins[0], io.ins[1], io.ins[2], image_words(shape), precond];
+        vec![Kernel::new("denoised", image_grid(shape), arguments)]
     }
 }
 

@@ -23,6 +23,11 @@ const BOX: [f32; 2] = [0.5, 0.5];
 const FIR: [f32; 4] = [0.125, 0.375, 0.375, 0.125];
 
 impl Resample {
+    /// Its number in `kernels/prelude/resample.cuh`, where 0 is none.
+    pub fn number(self) -> usize {
+        self as usize + 1
+    }
+
     /// Length of an axis of `n` pixels afterwards.
     pub fn out_len(self, n: usize) -> usize {
         match self {

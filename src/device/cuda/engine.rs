@@ -1,0 +1,208 @@
+//! The CUDA device: a context, one stream, the kernels, and memory that is reserved at the start.
+
+use super::super::{Arg, Kernel, Slot, Space};
+use crate::error::{Exit, fail};
+use anyhow::{Context as _, Result};
+use cudarc::driver::{
+    CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, DriverError,
+    LaunchConfig, PushKernelArg,
+};
+use cudarc::nvrtc::Ptx;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What a step's kernels read from device memory: `Step` in `kernels/prelude/types.cuh`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct StepWords {
+    pub seed: u64,
+    pub step: u64,
+    pub decay: f32,
+    pub rate: f32,
+    pub root: f32,
+    pub ema: f32,
+    pub ema_rest: f32,
+    pub scrub: u32,
+    pub unused: [u32; 2],
+}
+
+/// A card with its kernels loaded; cheap to clone.
+#[derive(Clone)]
+pub struct Cuda(Arc<Inner>);
+
+struct Inner {
+    stream: Arc<CudaStream>,
+    modules: Vec<Arc<CudaModule>>,
+    functions: Mutex<HashMap<&'static str, CudaFunction>>,
+}
+
+/// Words on the card.
+pub struct Buffer {
+    slice: CudaSlice<u32>,
+    address: u64,
+    stream: Arc<CudaStream>,
+}
+
+fn driver(what: &str) -> impl FnOnce(DriverError) -> anyhow::Error + '_ {
+    move |e| fail(Exit::Device, format!("--device: cuda: {what}: {e}"))
+}
+
+impl Cuda {
+    /// Opens card `index` and loads `images`: cubins or fatbins that hold the kernels.
+    ///
+    /// # Errors
+    /// Device (exit 4): what the driver says.
+    pub fn open(index: usize, images: &[&[u8]]) -> Result<Self> {
+        let context = CudaContext::new(index).map_err(driver("cannot open the card"))?;
+        // SAFETY: one stream does everything, so no event has to order two.
+        unsafe { context.disable_event_tracking() };
+        let stream = context.new_stream().map_err(driver("no stream"))?;
+        let load = |image: &&[u8]| {
+            let module = context.load_module(Ptx::from_binary(image.to_vec()));
+            module.map_err(driver("the kernels do not load"))
+        };
+        let modules = images.iter().map(load).collect::<Result<Vec<_>>>()?;
+        Ok(Cuda(Arc::new(Inner { stream, modules, functions: Mutex::default() })))
+    }
+
+    fn function(&self, name: &'static str) -> Result<CudaFunction> {
+        let mut known = self.0.functions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(f) = known.get(name) {
+            return Ok(f.clone());
+        }
+        let found = self.0.modules.iter().find_map(|m| m.load_function(name).ok());
+        let f = found.with_context(|| format!("no kernel {name} in this build"))?;
+        known.insert(name, f.clone());
+        Ok(f)
+    }
+
+    /// Reserves `words` 32-bit words; what they hold is undefined.
+    ///
+    /// # Errors
+    /// Out of memory (exit 4) with the bytes asked and free.
+    pub fn buffer(&self, words: usize) -> Result<Buffer> {
+        let stream = &self.0.stream;
+        // SAFETY: never read before it is written: every slot has a writer, and tests poison it.
+        let slice = unsafe { stream.alloc::<u32>(words.max(1)) }.map_err(|e| {
+            let free = cudarc::driver::result::mem_get_info().map_or(0, |(free, _)| free);
+            let asked = words * 4;
+            fail(Exit::Device, format!("--device: cuda: {asked} bytes asked, {free} free: {e}"))
+        })?;
+        let address = slice.device_ptr(stream).0;
+        Ok(Buffer { slice, address, stream: stream.clone() })
+    }
+
+    /// Queues kernels on the stream; nothing is waited for.
+    ///
+    /// # Errors
+    /// Device (exit 4): a kernel that is missing or does not launch, by name.
+    pub fn launch(&self, kernels: &[Kernel], at: &Addresses) -> Result<()> {
+        for kernel in kernels {
+            let f = self.function(kernel.name)?;
+            let [x, y, z] = kernel.grid;
+            let config = LaunchConfig {
+                grid_dim: (x, y, z),
+                block_dim: (Kernel::THREADS, 1, 1),
+                shared_mem_bytes: 0,
+            };
+            let values: Vec<Value> = kernel.args.iter().map(|a| at.resolve(a)).collect();
+            let mut builder = self.0.stream.launch_builder(&f);
+            for value in &values {
+                match value {
+                    Value::Address(v) => builder.arg(v),
+                    Value::I32(v) => builder.arg(v),
+                    Value::I64(v) => builder.arg(v),
+                    Value::F32(v) => builder.arg(v),
+                    Value::F64(v) => builder.arg(v),
+                };
+            }
+            // SAFETY: the op that made the kernel promises its arguments' number, order and types, and that the
+            // slots are as long as its geometry reaches.
+            unsafe { builder.launch(config) }.map_err(driver(kernel.name))?;
+        }
+        Ok(())
+    }
+
+    /// Waits for everything queued.
+    ///
+    /// # Errors
+    /// Device (exit 4): what went wrong in a kernel since the last wait.
+    pub fn wait(&self) -> Result<()> {
+        self.0.stream.synchronize().map_err(driver("a kernel failed"))
+    }
+}
+
+enum Value {
+    Address(u64),
+    I32(i32),
+    I64(i64),
+    F32(f32),
+    F64(f64),
+}
+
+/// Where the buffers of a plan lie on the card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addresses {
+    arena: u64,
+    weights: u64,
+    grads: u64,
+    step: u64,
+    /// Index in the whole batch of the recording's first image.
+    first_image: u32,
+}
+
+impl Addresses {
+    pub fn new(
+        arena: &Buffer,
+        weights: &Buffer,
+        grads: &Buffer,
+        step: &Buffer,
+        first_image: u32,
+    ) -> Self {
+        let [arena, weights, grads, step] = [arena, weights, grads, step].map(|b| b.address);
+        Addresses { arena, weights, grads, step, first_image }
+    }
+
+    fn slot(&self, s: &Slot) -> u64 {
+        let base = match s.space {
+            Space::Arena => self.arena,
+            Space::Weights => self.weights,
+            Space::Grads => self.grads,
+        };
+        base + 4 * s.offset as u64
+    }
+
+    fn resolve(&self, arg: &Arg) -> Value {
+        match arg {
+            Arg::Slot(s) => Value::Address(self.slot(s)),
+            Arg::Step => Value::Address(self.step),
+            Arg::FirstImage => Value::I32(self.first_image as i32),
+            Arg::Null => Value::Address(0),
+            Arg::I32(v) => Value::I32(*v),
+            Arg::I64(v) => Value::I64(*v),
+            Arg::F32(v) => Value::F32(*v),
+            Arg::F64(v) => Value::F64(*v),
+        }
+    }
+}
+
+impl Buffer {
+    /// Copies words to the beginning of the buffer.
+    ///
+    /// # Errors
+    /// Device (exit 4).
+    pub fn write(&mut self, words: &[f32]) -> Result<()> {
+        let words: &[u32] = bytemuck::cast_slice(words);
+        let mut to = self.slice.slice_mut(..words.len());
+        self.stream.memcpy_htod(words, &mut to).map_err(driver("copy to the card"))
+    }
+
+    /// Copies all words back, after everything queued.
+    ///
+    /// # Errors
+    /// Device (exit 4): also what went wrong in a kernel before.
+    pub fn read(&self) -> Result<Vec<f32>> {
+        let words = self.stream.clone_dtoh(&self.slice).map_err(driver("copy from the card"))?;
+        Ok(bytemuck::cast_vec(words))
+    }
+}
