@@ -6,6 +6,8 @@ mod data;
 mod emulator;
 mod find;
 mod flags;
+#[cfg(feature = "emulator")]
+mod kernels;
 mod layers;
 mod memorization;
 mod model;
