@@ -1,6 +1,6 @@
 // conv2d_mma: the convolution on tensor cores, an implicit product of 128 pixels x 128 output channels a block.
 //
-//   conv2d_bf16, conv2d_tf32   y (=|+=) (conv(x) + bias + emb + residual + shortcut) * scale, as conv2d_fwd
+//   conv2d_mma_bf16, _tf32 y (=|+=) (conv(x) + bias + emb + residual + shortcut) * scale, as conv2d_fwd
 //   pack_transposed_*          wt[c, kernel^2, o] = w[o, kernel^2, c] with the taps reversed: the gradient of the input of a
 //                              stride-1 convolution is the convolution of dy with wt and padding kernel - 1 - pad
 //   pack_bf16                  copies float32 to bf16
@@ -25,11 +25,6 @@ constexpr int ROW = 128;           // bytes of a line in a k-step
 constexpr int STAGES = 3;
 constexpr int OPERAND = LINES * ROW;
 constexpr int STAGE = 2 * OPERAND;
-
-DEVICE float to_float(float x) { return x; }
-template <class T> DEVICE T from_float(float x);
-template <> DEVICE float from_float<float>(float x) { return x; }
-template <> DEVICE bf16 from_float<bf16>(float x) { return to_bf16(x); }
 
 // Where 16-byte piece `part` of a line lies in its operand.
 DEVICE int swizzled(int line, int part) { return line * ROW + ((part ^ (line & 7)) << 4); }
@@ -191,11 +186,11 @@ DEVICE void convolve(T* y, Source<T> x, Source<T> s1, Source<T> s2, const float*
                 {s2, sweight + c1, ho, wo, c2, 1, 1, 0, srow}, bias, emb, residual, s1 ? sbias : nullptr, n, ho, wo, o,  \
                 scale, add)
 
-extern "C" __global__ void __launch_bounds__(256) conv2d_bf16(CONV_ARGUMENTS(bf16)) { CONV(bf16); }
-EMM_KERNEL(conv2d_bf16)
+extern "C" __global__ void __launch_bounds__(256) conv2d_mma_bf16(CONV_ARGUMENTS(bf16)) { CONV(bf16); }
+EMM_KERNEL(conv2d_mma_bf16)
 
-extern "C" __global__ void __launch_bounds__(256) conv2d_tf32(CONV_ARGUMENTS(float)) { CONV(float); }
-EMM_KERNEL(conv2d_tf32)
+extern "C" __global__ void __launch_bounds__(256) conv2d_mma_tf32(CONV_ARGUMENTS(float)) { CONV(float); }
+EMM_KERNEL(conv2d_mma_tf32)
 
 template <class T>
 DEVICE void pack_transposed(T* wt, const float* w, int o, int taps, int c, int row_words, int first) {
