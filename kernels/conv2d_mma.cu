@@ -1,18 +1,16 @@
 // conv2d_mma: the convolution on tensor cores, an implicit product of 128 pixels x 128 output channels a block.
 //
 //   conv2d_mma_bf16, _tf32 y (=|+=) (conv(x) + bias + emb + residual + shortcut) * scale, as conv2d_fwd
-//   pack_transposed_*          wt[c, kernel^2, o] = w[o, kernel^2, c] with the taps reversed: the gradient of the input of a
-//                              stride-1 convolution is the convolution of dy with wt and padding kernel - 1 - pad
-//   pack_bf16                  copies float32 to bf16
+//
+// The gradient of the input of a stride-1 convolution is the convolution of dy with pack_transposed's weights (pack.cu)
+// and padding kernel - 1 - pad.
 //
 // Layout     T is bf16, or float whose products are rounded to tf32. x, weight, residual, s1, s2, sweight, y are T in
 //            conv2d_fwd's layouts; bias, sbias, emb float32. bias null: none. Rows must be whole 16-byte pieces:
 //            c, c1, c2, srow and kernel^2 c multiples of 8 (bf16) or 4 (tf32), pointers 16-byte aligned. Any pixels, any o.
 // Arguments  y, x, weight, bias, emb, residual, s1, s2, sweight, sbias, n, h, w, c, ho, wo, o, kernel, stride, pad, c1, c2,
-//            srow, scale, add. pack_transposed_*(wt, w, o, taps, c, row_words, first): w float32, columns from `first` on.
-//            pack_bf16(to, from, count).
+//            srow, scale, add.
 // Launch     conv: grid (ceil(n ho wo / 128), ceil(o / 128)), 256 threads, 96 KB (98,304 B) dynamic shared.
-//            pack_transposed: grid ceil(c taps o / 256); pack_bf16: grid ceil(count / 256); 256 threads.
 // Pipeline   a k-step is 128 bytes of channels (64 bf16, 32 float) of one tap; 3 stages of cp.async, zero-filled at borders;
 //            128-byte rows with their 16-byte pieces XORed by row % 8, read by ldmatrix; 8 warps of 64 x 32.
 // Cost       2 n ho wo o (k k c + c1 + c2) FLOP. Floor at 256 -> 256, 3x3, 32x32, N = 512 on an A100: 0.62 TFLOP at 312
@@ -151,29 +149,3 @@ EMM_KERNEL(conv2d_mma_bf16)
 
 extern "C" __global__ void __launch_bounds__(256) conv2d_mma_tf32(CONV_ARGUMENTS(float)) { CONV(float); }
 EMM_KERNEL(conv2d_mma_tf32)
-
-template <class T>
-DEVICE void pack_transposed(T* wt, const float* w, int o, int taps, int c, int row_words, int first) {
-    i64 i = flat_index();
-    if (i >= (i64)c * taps * o) return;
-    int out = (int)(i % o), tap = (int)(i / o % taps), ch = (int)(i / o / taps);
-    wt[i] = from_float<T>(w[(i64)out * row_words + first + (taps - 1 - tap) * c + ch]);
-}
-
-extern "C" __global__ void pack_transposed_bf16(bf16* wt, const float* __restrict__ w, int o, int taps, int c,
-                                                int row_words, int first) {
-    pack_transposed(wt, w, o, taps, c, row_words, first);
-}
-EMM_KERNEL(pack_transposed_bf16)
-
-extern "C" __global__ void pack_transposed_f32(float* wt, const float* __restrict__ w, int o, int taps, int c,
-                                               int row_words, int first) {
-    pack_transposed(wt, w, o, taps, c, row_words, first);
-}
-EMM_KERNEL(pack_transposed_f32)
-
-extern "C" __global__ void pack_bf16(bf16* to, const float* __restrict__ from, i64 count) {
-    i64 i = flat_index();
-    if (i < count) to[i] = to_bf16(from[i]);
-}
-EMM_KERNEL(pack_bf16)
