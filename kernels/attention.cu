@@ -12,11 +12,11 @@
 //            matmul_tn(dv, w, dy, t, c, t, t, c, 3c, t^2, tc, 3tc, 1, add)
 //            matmul_nn(dq, ds, k, t, c, t, t, 3c, 3c, t^2, 3tc, 3tc, 1/sqrt(c), add)
 //            matmul_tn(dk, ds, q, t, c, t, t, 3c, 3c, t^2, 3tc, 3tc, 1/sqrt(c), add)
-// bf16       with c and t multiples of 8 the products are matmul_mma.cu's (same arguments, _mma_): scores and ds come in float32,
-//            softmax_fwd_bf16(w, scores) and softmax_bwd_bf16(ds16, ds, w) give bf16, which the other products take.
-//            Else matmul_*_bf16 with float32 w and ds.
-// Arguments  softmax_fwd(w, rows, t); softmax_bwd(ds, w, rows, t); softmax_fwd_bf16(w, scores, rows, t), scores are used up;
-//            softmax_bwd_bf16(ds16, ds, w, rows, t).
+// bf16       with c and t multiples of 8 the products are matmul_mma.cu's (same arguments, _mma_): scores and ds come
+//            in float32, softmax_fwd_bf16(w, scores) and softmax_bwd_bf16(ds16, ds, w) give bf16, which the other
+//            products take. Else matmul_*_bf16 with float32 w and ds.
+// Arguments  softmax_fwd(w, rows, t); softmax_bwd(ds, w, rows, t); softmax_fwd_bf16(w, scores, rows, t), scores are
+//            used up; softmax_bwd_bf16(ds16, ds, w, rows, t).
 // Launch     grid ceil(rows / 8), 256 threads, a warp a row.
 // Cost       forward 4 t^2 c FLOP an image, backward 8; the weights go through memory 3 times: 0.9% of a step's FLOP.
 // Exactness  fixed order: 32 interleaved sums a row, then a butterfly.
@@ -65,8 +65,8 @@ extern "C" __global__ void softmax_bwd(float* ds, const float* __restrict__ w, i
 }
 EMM_KERNEL(softmax_bwd)
 
-extern "C" __global__ void softmax_bwd_bf16(bf16* ds16, const float* __restrict__ ds, const bf16* __restrict__ w, int rows,
-                                            int t) {
+extern "C" __global__ void softmax_bwd_bf16(bf16* ds16, const float* __restrict__ ds, const bf16* __restrict__ w,
+                                            int rows, int t) {
     softmax_gradient(ds16, ds, w, rows, t);
 }
 EMM_KERNEL(softmax_bwd_bf16)

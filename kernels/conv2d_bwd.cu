@@ -2,17 +2,19 @@
 //
 //   conv2d_dgrad   dx[n, h, w, c] (=|+=) scale * sum over taps and o of dy[n, ho, wo, o] * weight[o, row_words]
 //   conv2d_wgrad   partials[chunk, o, k, k, c] = sum over the pixels of `images` images of dy * x
-//   wgrad_reduce   dw[o, row_words], columns first .. first + width (=|+=) scale * sum over chunks, in order, of partials
+//   wgrad_reduce   dw[o, row_words], columns first .. first + width (=|+=) scale * sum over chunks, in order, of
+//                  partials
 //
 // A shortcut's inputs are 1x1 convolutions of stride 1 whose weight rows have row_words = srow and begin at column
-// `first` (0 for s1, c1 for s2). Columns of a switched-off skip: wgrad_reduce with chunks = 0 (sets zeros, adds nothing).
+// `first` (0 for s1, c1 for s2). Columns of a switched-off skip: wgrad_reduce with chunks = 0 (sets zeros, adds
+// nothing).
 //
 // The _bf16 kernels take dy, x and dx in bf16; weights, partials and arithmetic stay float32.
 //
 // Arguments  conv2d_dgrad(dx, dy, weight, n, h, w, c, ho, wo, o, kernel, stride, pad, row_words, first, scale, add)
 //            conv2d_wgrad(partials, dy, x, n, h, w, c, ho, wo, o, kernel, stride, pad, images)
-//            wgrad_reduce(dw, partials, o, width, partial_words, row_words, first, chunks, scale, add): width = k k c columns of
-//            partial_words, the length of a row of partials (k k c, or more where rows were padded)
+//            wgrad_reduce(dw, partials, o, width, partial_words, row_words, first, chunks, scale, add): width = k k c
+//            columns of partial_words, the length of a row of partials (k k c, or more where rows were padded)
 // Launch     conv2d_dgrad: grid (ceil(n h w / 64), ceil(c / 64)). conv2d_wgrad: grid (ceil(o / 64) * ceil(c / 64),
 //            k k, chunks) with chunks = ceil(n / images). wgrad_reduce: grid ceil(o width / 256). 256 threads, 8.5 KB.
 //            `images` must be a function of the image size alone: sums then don't depend on how a batch is split,

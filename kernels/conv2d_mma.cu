@@ -6,13 +6,13 @@
 // and padding kernel - 1 - pad.
 //
 // Layout     T is bf16, or float whose products are rounded to tf32. x, weight, residual, s1, s2, sweight, y are T in
-//            conv2d_fwd's layouts; bias, sbias, emb float32. bias null: none. Rows must be whole 16-byte pieces:
-//            c, c1, c2, srow and kernel^2 c multiples of 8 (bf16) or 4 (tf32), pointers 16-byte aligned. Any pixels, any o.
-// Arguments  y, x, weight, bias, emb, residual, s1, s2, sweight, sbias, n, h, w, c, ho, wo, o, kernel, stride, pad, c1, c2,
-//            srow, scale, add.
+//            conv2d_fwd's layouts; bias, sbias, emb float32. bias null: none. Rows must be whole 16-byte pieces: c, c1,
+//            c2, srow and kernel^2 c multiples of 8 (bf16) or 4 (tf32), pointers 16-byte aligned. Any pixels, any o.
+// Arguments  y, x, weight, bias, emb, residual, s1, s2, sweight, sbias, n, h, w, c, ho, wo, o, kernel, stride, pad, c1,
+//            c2, srow, scale, add.
 // Launch     conv: grid (ceil(n ho wo / 128), ceil(o / 128)), 256 threads, 96 KB (98,304 B) dynamic shared.
-// Pipeline   a k-step is 128 bytes of channels (64 bf16, 32 float) of one tap; 3 stages of cp.async, zero-filled at borders;
-//            128-byte rows with their 16-byte pieces XORed by row % 8, read by ldmatrix; 8 warps of 64 x 32.
+// Pipeline   a k-step is 128 bytes of channels (64 bf16, 32 float) of one tap; 3 stages of cp.async, zero-filled at
+//            borders; 128-byte rows with their 16-byte pieces XORed by row % 8, read by ldmatrix; 8 warps of 64 x 32.
 // Cost       2 n ho wo o (k k c + c1 + c2) FLOP. Floor at 256 -> 256, 3x3, 32x32, N = 512 on an A100: 0.62 TFLOP at 312
 //            TFLOP/s = 2.0 ms bf16.
 // Exactness  float32 sums in tap order; bf16 inputs exact, tf32 inputs rounded to nearest (11 bits).
@@ -139,10 +139,10 @@ DEVICE void convolve(T* y, Source<T> x, Source<T> s1, Source<T> s2, const float*
         const float *__restrict__ emb, const T *__restrict__ residual, const T *__restrict__ s1,                       \
         const T *__restrict__ s2, const T *__restrict__ sweight, const float *__restrict__ sbias, int n, int h, int w, \
         int c, int ho, int wo, int o, int kernel, int stride, int pad, int c1, int c2, int srow, float scale, int add
-#define CONV(T)                                                                                               \
-    convolve<T>(y, {x, weight, h, w, c, kernel, stride, pad, kernel * kernel * c}, {s1, sweight, ho, wo, c1, 1, 1, 0, srow}, \
-                {s2, sweight + c1, ho, wo, c2, 1, 1, 0, srow}, bias, emb, residual, s1 ? sbias : nullptr, n, ho, wo, o,  \
-                scale, add)
+#define CONV(T)                                                                                                       \
+    convolve<T>(y, {x, weight, h, w, c, kernel, stride, pad, kernel * kernel * c},                                    \
+                {s1, sweight, ho, wo, c1, 1, 1, 0, srow}, {s2, sweight + c1, ho, wo, c2, 1, 1, 0, srow}, bias, emb,   \
+                residual, s1 ? sbias : nullptr, n, ho, wo, o, scale, add)
 
 extern "C" __global__ void __launch_bounds__(256) conv2d_mma_bf16(CONV_ARGUMENTS(bf16)) { CONV(bf16); }
 EMM_KERNEL(conv2d_mma_bf16)

@@ -1,23 +1,24 @@
-// conv2d_wgrad_mma: the gradient of a convolution's weight on tensor cores: for one tap, 128 output x 128 input channels a
-// block, summed over the pixels of `images` images.
+// conv2d_wgrad_mma: the gradient of a convolution's weight on tensor cores: for one tap, 128 output x 128 input
+// channels a block, summed over the pixels of `images` images.
 //
 //   wgrad_mma_bf16, _tf32 partials[chunk, o, k, k, c] (float32) = sum over the chunk's pixels of dy * x; then
 //                            wgrad_reduce (conv2d_bwd.cu), in fixed order.
 //
-// Layout     dy[n, ho, wo, o] and x[n, h, w, c] in T: bf16, or float rounded to tf32. o and c multiples of 8 (bf16) or 4
-//            (tf32), pointers 16-byte aligned; any pixels.
+// Layout     dy[n, ho, wo, o] and x[n, h, w, c] in T: bf16, or float rounded to tf32. o and c multiples of 8 (bf16) or
+//            4 (tf32), pointers 16-byte aligned; any pixels.
 // Arguments  partials, dy, x, n, h, w, c, ho, wo, o, kernel, stride, pad, images: conv2d_wgrad's.
-// Launch     grid (ceil(o / 128) * ceil(c / 128), kernel^2, ceil(n / images)), 256 threads, 96 KB (98,304 B) dynamic shared.
-// Pipeline   a k-step is 64 (bf16) or 32 (tf32) pixels; 3 stages of cp.async, zero-filled at borders and past the chunk.
-//            Operands lie [pixel][channel] as in memory: bf16 is transposed by ldmatrix, tf32 read word by word; the
-//            16-byte pieces of a row are XORed so that neither meets a bank twice. 8 warps of 64 x 32.
-// Cost       2 n ho wo o k k c FLOP; partials 4 o k k c chunks bytes written and read once. dy and x are read once per tap
-//            and opposite block, mostly from the second-level cache.
+// Launch     grid (ceil(o / 128) * ceil(c / 128), kernel^2, ceil(n / images)), 256 threads, 96 KB (98,304 B) dynamic
+//            shared.
+// Pipeline   a k-step is 64 (bf16) or 32 (tf32) pixels; 3 stages of cp.async, zero-filled at borders and past the
+//            chunk. Operands lie [pixel][channel] as in memory: bf16 is transposed by ldmatrix, tf32 read word by word;
+//            the 16-byte pieces of a row are XORed so that neither meets a bank twice. 8 warps of 64 x 32.
+// Cost       2 n ho wo o k k c FLOP; partials 4 o k k c chunks bytes written and read once. dy and x are read once per
+//            tap and opposite block, mostly from the second-level cache.
 // Exactness  float32 sums in pixel order within a chunk; no atomics.
 #include "prelude/prelude.cuh"
 
 template <class T>
-struct Loader {
+struct ChunkLoader {
     const T *dy, *x;
     int h, w, c, ho, wo, o, stride, row_offset, col_offset, first_pixel, end_pixel, out, channel;
 
@@ -79,14 +80,14 @@ DEVICE void step_product(float (&acc)[4][4][4], const unsigned char* stage, floa
 }
 
 template <class T>
-DEVICE void weight_gradient(float* partials, const T* dy, const T* x, int n, int h, int w, int c, int ho, int wo, int o,
+DEVICE void chunk_gradient(float* partials, const T* dy, const T* x, int n, int h, int w, int c, int ho, int wo, int o,
                             int kernel, int stride, int pad, int images) {
     EMM_DYNAMIC_SHARED(unsigned char, stages);
     int blocks_c = ceil_div(c, LINES), tap = blockIdx.y;
     int o0 = blockIdx.x / blocks_c * LINES, c0 = blockIdx.x % blocks_c * LINES;
     int first = blockIdx.z * images, pixels = (min(first + images, n) - first) * ho * wo;
     int mine = Sidewise<T>::first_line(), taps = kernel * kernel;
-    Loader<T> loader{dy, x, h, w, c, ho, wo, o, stride, tap / kernel - pad, tap % kernel - pad, first * ho * wo,
+    ChunkLoader<T> loader{dy, x, h, w, c, ho, wo, o, stride, tap / kernel - pad, tap % kernel - pad, first * ho * wo,
                      first * ho * wo + pixels, o0 + mine, c0 + mine};
     float acc[4][4][4] = {};
     pipeline(
@@ -112,13 +113,13 @@ DEVICE void weight_gradient(float* partials, const T* dy, const T* x, int n, int
 extern "C" __global__ void __launch_bounds__(256, 1)
     wgrad_mma_bf16(float* partials, const bf16* __restrict__ dy, const bf16* __restrict__ x, int n, int h, int w, int c,
                int ho, int wo, int o, int kernel, int stride, int pad, int images) {
-    weight_gradient(partials, dy, x, n, h, w, c, ho, wo, o, kernel, stride, pad, images);
+    chunk_gradient(partials, dy, x, n, h, w, c, ho, wo, o, kernel, stride, pad, images);
 }
 EMM_KERNEL(wgrad_mma_bf16)
 
 extern "C" __global__ void __launch_bounds__(256, 1)
-    wgrad_mma_tf32(float* partials, const float* __restrict__ dy, const float* __restrict__ x, int n, int h, int w, int c,
-               int ho, int wo, int o, int kernel, int stride, int pad, int images) {
-    weight_gradient(partials, dy, x, n, h, w, c, ho, wo, o, kernel, stride, pad, images);
+    wgrad_mma_tf32(float* partials, const float* __restrict__ dy, const float* __restrict__ x, int n, int h, int w,
+                   int c, int ho, int wo, int o, int kernel, int stride, int pad, int images) {
+    chunk_gradient(partials, dy, x, n, h, w, c, ho, wo, o, kernel, stride, pad, images);
 }
 EMM_KERNEL(wgrad_mma_tf32)

@@ -15,8 +15,8 @@
 #include "prelude/prelude.cuh"
 
 extern "C" __global__ void __launch_bounds__(256)
-    linear_fwd(float* y, float* z, const float* __restrict__ x, const float* __restrict__ w, const float* __restrict__ b,
-               int n, int o, int i) {
+    linear_fwd(float* y, float* z, const float* __restrict__ x, const float* __restrict__ w,
+               const float* __restrict__ b, int n, int o, int i) {
     EMM_SHARED(float, tile_a, [DEPTH][PITCH]);
     EMM_SHARED(float, tile_b, [DEPTH][PITCH]);
     int n0 = blockIdx.x * TILE, o0 = blockIdx.y * TILE;

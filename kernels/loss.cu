@@ -6,8 +6,8 @@
 //   loss_sum   total += sum over n, in order, of loss[n]
 // The _bf16 kernels have f and df in bf16.
 //
-// Arguments  loss_fwd(loss, f, y, noise, sigma, words, precond); loss_bwd(df, f, y, noise, sigma, words, precond, batch,
-//            add); loss_sum(total, loss, n). loss, sigma and total are float64; words = h w c.
+// Arguments  loss_fwd(loss, f, y, noise, sigma, words, precond); loss_bwd(df, f, y, noise, sigma, words, precond,
+//            batch, add); loss_sum(total, loss, n). loss, sigma and total are float64; words = h w c.
 // Launch     loss_fwd: grid n, 256 threads, 64 B shared. loss_bwd: grid (ceil(words / 1024), n), 256 threads.
 //            loss_sum: one block of 32 threads.
 // Cost       forward 12 B an element, backward 16 B: memory-bound; the float64 work is 6 operations an element.

@@ -4,7 +4,8 @@
 //   matmul_nn   C[m, n] = sum over k of A[m, k] * B[k, n]
 //   matmul_tn   C[m, n] = sum over k of A[k, m] * B[k, n]
 //
-// The _bf16 kernels take and give what attention has in bf16: nt A, B bf16 and C float; nn and tn A float, B and C bf16.
+// The _bf16 kernels take and give what attention has in bf16: nt A, B bf16 and C float; nn and tn A float, B and C
+// bf16.
 //
 // Arguments  c, a, b pointers; m, n, k; lda, ldb, ldc: words from row to row; batch_a, batch_b, batch_c: words from
 //            matrix to matrix; alpha; add.

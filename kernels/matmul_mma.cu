@@ -5,8 +5,8 @@
 //   matmul_mma_tn   C[m, n] (=|+=) alpha * sum over k of A[k, m] * B[k, n]     C bf16
 //
 // Arguments  matmul.cu's: c, a, b, m, n, k, lda, ldb, ldc, batch_a, batch_b, batch_c, alpha, add.
-// Layout     what is contiguous (k for rows of depth, m or n else), leading dimensions and batch strides multiples of 8;
-//            a and b 16-byte aligned. Otherwise any m, n, k.
+// Layout     what is contiguous (k for rows of depth, m or n else), leading dimensions and batch strides multiples of
+//            8; a and b 16-byte aligned. Otherwise any m, n, k.
 // Launch     grid (ceil(m / 128), ceil(n / 128), batch), 256 threads, 96 KB (98,304 B) dynamic shared.
 // Cost       2 m n k FLOP; at t = c = 256 a product is 33 MFLOP and reads 256 KB: bound by the second-level cache.
 // Exactness  float32 sums in the order of k, 16 at a time.

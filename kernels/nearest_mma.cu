@@ -1,9 +1,10 @@
-// nearest_mma: nearest.cu's search on integer tensor cores: 128 queries against a split of the references, 128 at a time,
-// the two best kept in registers; no distance is ever stored.
+// nearest_mma: nearest.cu's search on integer tensor cores: 128 queries against a split of the references, 128 at a
+// time, the two best kept in registers; no distance is ever stored.
 //
 //   nearest_mma   as nearest_search: best[splits, s, 2] of (squared distance, index); then nearest_merge
 //
-// Arguments  nearest_search's: squared, index, queries, references, query_norms, reference_norms, s, count, words, per_split.
+// Arguments  nearest_search's: squared, index, queries, references, query_norms, reference_norms, s, count, words,
+//            per_split.
 // Layout     words a multiple of 16 and at most 32,768 (sums fit 31 bits); pointers 16-byte aligned. Any s and count.
 // Launch     grid (ceil(s / 128), splits), 256 threads, 96 KB (98,304 B) dynamic shared.
 // Cost       2 s count words integer operations: 10,000 x 50,000 x 3,072 is 3.1 T, 5 ms at 624 TOP/s (A100).
@@ -29,15 +30,15 @@ DEVICE void load_images(unsigned char* operand, const u8* images, int lines, int
     for (int i = 0; i < 4; i++) {
         int line = Deepwise::line(i);
         bool inside = line < lines && at < words;
-        cp_async16(operand + Deepwise::offset(line, Deepwise::part()), inside ? images + (i64)line * words + at : images,
-                   inside ? 16 : 0);
+        const u8* from = inside ? images + (i64)line * words + at : images;
+        cp_async16(operand + Deepwise::offset(line, Deepwise::part()), from, inside ? 16 : 0);
     }
 }
 
 extern "C" __global__ void __launch_bounds__(256, 1)
     nearest_mma(u64* squared, u32* index, const u8* __restrict__ queries, const u8* __restrict__ references,
-                const u64* __restrict__ query_norms, const u64* __restrict__ reference_norms, int s, int count, int words,
-                int per_split) {
+                const u64* __restrict__ query_norms, const u64* __restrict__ reference_norms, int s, int count,
+                int words, int per_split) {
     EMM_DYNAMIC_SHARED(unsigned char, stages);
     int q0 = blockIdx.x * LINES, end = min((int)(blockIdx.y + 1) * per_split, count);
     Pair best[8];

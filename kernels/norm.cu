@@ -3,7 +3,8 @@
 //
 //   norm_stats        stats[n, 2 groups] = mean and 1 / sqrt(variance + 1e-6) of each group
 //   norm_fwd          y[n, ho, wo, c] = R(dropout(f(xhat * gamma + beta))); xr[n, ho, wo, c] = R(x) if given
-//   norm_bwd_sums     sums[2, n, c]: Sum g * xhat and Sum g over pixels, g = f' * mask * R^T(dy): dgamma and dbeta of an image
+//   norm_bwd_sums     sums[2, n, c]: Sum g * xhat and Sum g over pixels, g = f' * mask * R^T(dy): dgamma and dbeta of
+//                     an image
 //   norm_bwd_groups   means[n, groups, 2]: of gamma * g and gamma * g * xhat over a group
 //   norm_bwd          dx1, dx2 (=|+=) rstd * (gamma * g - mean1 - xhat * mean2) + R^T(dxr)
 //   then dgamma = sum_rows(sums[0], n, c), dbeta = sum_rows(sums[1], n, c).
@@ -12,12 +13,12 @@
 //
 // Inputs     x1[n, h, w, c1], x2[n, h, w, c2] or null; channels c1 + c2 .. c are zeros of a skip switched off.
 //            `how`: prelude/resample.cuh's number; R is the identity for 0, and x1 alone may be resampled.
-// Arguments  NORM = x1, x2, stats, gamma, beta, n, h, w, c1, c2, c, groups, silu, how, step, first_image, layer, threshold
-//            `step`: the Step on the device (its seed and step key the dropout; never read without dropout);
+// Arguments  NORM = x1, x2, stats, gamma, beta, n, h, w, c1, c2, c, groups, silu, how, step, first_image, layer,
+//            threshold. `step`: the Step on the device (its seed and step key the dropout; never read without dropout);
 //            `threshold` = round((1 - p) 65536), what 16 random bits must lie below to keep an element; 0: no dropout.
-//            norm_stats(stats, x1, x2, pixels, c1, c2, c, groups); norm_fwd(y, xr, NORM); norm_bwd_sums(sums, dy, NORM);
-//            norm_bwd_groups(means, sums, gamma, n, c, groups, pixels); norm_bwd(dx1, dx2, dy, dxr, means, NORM, add1, add2);
-//            dx1, dx2, dxr null: not wanted or not there.
+//            norm_stats(stats, x1, x2, pixels, c1, c2, c, groups); norm_fwd(y, xr, NORM); norm_bwd_sums(sums, dy,
+//            NORM); norm_bwd_groups(means, sums, gamma, n, c, groups, pixels); norm_bwd(dx1, dx2, dy, dxr, means, NORM,
+//            add1, add2); dx1, dx2, dxr null: not wanted or not there.
 // Launch     norm_stats: grid (groups, n). norm_fwd: grid ceil(n ceil(ho wo c / 8) / 256), 8 elements a thread.
 //            norm_bwd_sums: grid (ceil(c / 32), n). norm_bwd_groups: grid ceil(n groups / 256).
 //            norm_bwd: grid ceil(n ceil(h w c / 8) / 256). 256 threads everywhere; at most 2 KB shared.
@@ -69,9 +70,8 @@ struct Norm {
     DEVICE float g(const T* dy, int image, int pixel, int ch, float x, float factor) const {
         int ho = out_length(how, h), wo = out_length(how, w);
         const T* d = dy + (i64)image * ho * wo * c + ch;
-        float v = how == SAME ? to_float(d[(i64)pixel * c]) : resampled(how, true, pixel / w, pixel % w, ho, wo, [&](int r, int q) {
-            return to_float(d[((i64)r * wo + q) * c]);
-        });
+        auto at = [&](int r, int q) { return to_float(d[((i64)r * wo + q) * c]); };
+        float v = how == SAME ? at(0, pixel) : resampled(how, true, pixel / w, pixel % w, ho, wo, at);
         v *= factor;
         return silu ? v * silu_slope(u(image, ch, x)) : v;
     }

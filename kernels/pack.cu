@@ -2,22 +2,23 @@
 //
 //   pack_bf16           to[i] = from[i]
 //   pack_rows_*         to[rows, padded] = from[rows, width], zeros beyond
-//   pack_transposed_*   to[c, padded] = w[o, taps, c] as [c, taps, o] with the taps reversed, zeros beyond taps o: what the
-//                       gradient of a stride-1 convolution's input convolves dy with
+//   pack_transposed_*   to[c, padded] = w[o, taps, c] as [c, taps, o] with the taps reversed, zeros beyond taps o: what
+//                       the gradient of a stride-1 convolution's input convolves dy with
 //   im2col_*            cols[n, ho, wo, width] = the patches of x[n, h, w, c], k k c columns, zeros beyond
 //
 // A convolution of few channels becomes a 1x1 one through im2col (c = 3: 27 columns, width 32):
 //   first, 3 -> o       y = conv2d_mma(im2col(x), pack_rows(w)); dw = wgrad_mma of (dy, im2col(x)), wgrad_reduce with
 //                       width 27, partial_words 32
-//   last, c -> 3        with d = im2col(dy), pad = kernel - 1 - pad: dx = conv2d_mma(d, pack_transposed(w)); dw = wgrad_mma of
-//                       (d, x) as [width, c] partials, then wgrad_reduce_reversed
-//   wgrad_reduce_reversed   dw[o, taps, c] (=|+=) scale * sum over chunks, in order, of partials[chunk, width, c], whose row
-//                           (taps - 1 - tap) o + out is dw's (out, tap)
+//   last, c -> 3        with d = im2col(dy), pad = kernel - 1 - pad: dx = conv2d_mma(d, pack_transposed(w));
+//                       dw = wgrad_mma of (d, x) as [width, c] partials, then wgrad_reduce_reversed
 //
-// Arguments  pack_bf16(to, from, count); pack_rows_*(to, from, rows, width, padded); pack_transposed_*(to, w, o, taps, c,
-//            row_words, first, padded): columns first .. first + taps c of w's rows of row_words; im2col_*(cols, x, n, h, w, c,
-//            ho, wo, kernel, stride, pad, width); wgrad_reduce_reversed(dw, partials, o, taps, c, width, chunks, scale, add).
-//            * is bf16 or f32: the type of `to`, cols and x.
+//   wgrad_reduce_reversed   dw[o, taps, c] (=|+=) scale * sum over chunks, in order, of partials[chunk, width, c],
+//                           whose row (taps - 1 - tap) o + out is dw's (out, tap)
+//
+// Arguments  pack_bf16(to, from, count); pack_rows_*(to, from, rows, width, padded); pack_transposed_*(to, w, o, taps,
+//            c, row_words, first, padded): columns first .. first + taps c of w's rows of row_words; im2col_*(cols, x,
+//            n, h, w, c, ho, wo, kernel, stride, pad, width); wgrad_reduce_reversed(dw, partials, o, taps, c, width,
+//            chunks, scale, add). * is bf16 or f32: the type of `to`, cols and x.
 // Launch     grid ceil(elements of the result / 256), 256 threads.
 // Cost       memory-bound: 6 B a weight, once a step; im2col at 512 x 32 x 32 and width 32: 34 MB in bf16.
 // Exactness  copies; bf16 rounds to nearest even.
@@ -51,7 +52,8 @@ DEVICE void patches(T* cols, const T* x, int n, int h, int w, int c, int ho, int
     i64 i = flat_index(), pixel = i / width;
     if (pixel >= (i64)n * ho * wo) return;
     int column = (int)(i % width), tap = column / c, ch = column % c;
-    int row = (int)(pixel / wo % ho) * stride - pad + tap / kernel, col = (int)(pixel % wo) * stride - pad + tap % kernel;
+    int row = (int)(pixel / wo % ho) * stride - pad + tap / kernel;
+    int col = (int)(pixel % wo) * stride - pad + tap % kernel;
     bool inside = tap < kernel * kernel && row >= 0 && row < h && col >= 0 && col < w;
     cols[i] = inside ? x[((pixel / wo / ho * h + row) * w + col) * c + ch] : from_float<T>(0.0f);
 }

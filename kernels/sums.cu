@@ -1,14 +1,15 @@
 // sums: the small additions that gradients of several ops share.
 //
 //   sum_rows     dst[c] (=|+=) sum over rows, in order, of src[rows, c]      gradients of biases, gamma, beta
-//   sum_pixels   sums[n, c] = scale * sum over pixels of x[n, pixels, c], and, if `emb` is given, emb[n, c] (=|+=) the same
+//   sum_pixels   sums[n, c] = scale * sum over pixels of x[n, pixels, c], and, if `emb` is given, emb[n, c] (=|+=) the
+//                same
 //   scaled_add   dst[i] (=|+=) scale * src[i]                                 gradient of a residual
 //
 // The _bf16 kernels take x, src and dst in bf16; sums and emb stay float.
 //
-// Launch     sum_rows: grid ceil(columns / 256), 256 threads, a column a thread.
-//            sum_pixels: grid (ceil(channels / 32), images), 256 threads: 32 channels x 8 strides of pixels; 1 KB shared.
-//            scaled_add: grid ceil(n / 1024), 256 threads, 4 elements a thread.
+// Launch     sum_rows: grid ceil(columns / 256), 256 threads, a column a thread. sum_pixels: grid (ceil(channels / 32),
+//            images), 256 threads: 32 channels x 8 strides of pixels; 1 KB shared. scaled_add: grid ceil(n / 1024), 256
+//            threads, 4 elements a thread.
 // Cost       reads everything once, writes once: 4 B an element read; memory-bound.
 // Exactness  fixed order: rows one after another; pixels in 8 interleaved sums, added in order.
 #include "prelude/prelude.cuh"

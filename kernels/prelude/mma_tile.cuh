@@ -1,5 +1,5 @@
-// Tiles of tensor-core products: a k-step of an operand is 16 KB of shared memory, 128 lines (rows of A, columns of B) in
-// one of two layouts, and a ring of 3 such steps of A and B is 96 KB. A block of 8 warps computes 128 x 128, a warp
+// Tiles of tensor-core products: a k-step of an operand is 16 KB of shared memory, 128 lines (rows of A, columns of B)
+// in one of two layouts, and a ring of 3 such steps of A and B is 96 KB. A block of 8 warps computes 128 x 128, a warp
 // 64 x 32.
 //
 //   Deepwise   [line][128 bytes of depth], as an operand whose depth is contiguous in memory; any T
