@@ -1,5 +1,5 @@
-// adam_ema: one pass over the flat buffers: g += decay w; Adam (Kingma & Ba 2015), bias-corrected, eps outside the root;
-// EMA <- beta EMA + (1 - beta) w. Its scalars lie on the device, so that a captured step never changes.
+// adam_ema: one pass over the flat buffers: g += decay w; Adam (Kingma & Ba 2015), bias-corrected, eps outside the
+// root; EMA <- beta EMA + (1 - beta) w. Its scalars lie on the device, so that a captured step never changes.
 //
 //   step_next     *step = table[*cursor]; *cursor += 1                     first node of a step
 //   check_finite  if any gradient or loss is NaN or infinite and *bad_step is GOOD: *bad_step = (u32)step->step

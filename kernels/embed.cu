@@ -3,14 +3,16 @@
 //   noise_embed       e[n, channels] = [sin a, cos a] of a = 1e-4^(i / (half - 1)) c_noise(sigma[n]), or, with `freqs`,
 //                     a = 2 pi freqs[i] c_noise; half = channels / 2; angles in float64, rounded once
 //   label_embed_fwd   y[n, d] = e[n, d] + table[label[n], d] * sqrt(label_dim) + bias[d]
-//   label_embed_bwd   dtable[l, d] (=|+=) sqrt(label_dim) * sum of dy[n, d] over the images n of label l, in batch order
-//   label_rows        lists each label's images first: next[n] = the next image of n's label or -1, head[n] = is the first
+//   label_embed_bwd   dtable[l, d] (=|+=) sqrt(label_dim) * sum of dy[n, d] over the images n of label l, in batch
+//                     order
+//   label_rows        lists each label's images first: next[n] = the next image of n's label or -1, head[n] = is the
+//                     first
 //
-// The bias's gradient is sum_rows(dbias, dy, n, d); e's is dy (scaled_add). Where dtable is set, fill it with zeros first
-// (a memset node): a batch touches few rows.
-// Arguments  noise_embed(e, sigma, freqs or null, n, channels, precond); label_embed_fwd(y, e, labels, table, bias, n, d,
-//            scale); label_rows(next, head, labels, n); label_embed_bwd(dtable, dy, labels, next, head, n, d, scale);
-//            scale = sqrt(label_dim) rounded once.
+// The bias's gradient is sum_rows(dbias, dy, n, d); e's is dy (scaled_add). Where dtable is set, fill it with zeros
+// first (a memset node): a batch touches few rows.
+// Arguments  noise_embed(e, sigma, freqs or null, n, channels, precond); label_embed_fwd(y, e, labels, table, bias, n,
+//            d, scale); label_rows(next, head, labels, n); label_embed_bwd(dtable, dy, labels, next, head, n, d,
+//            scale); scale = sqrt(label_dim) rounded once.
 // Launch     noise_embed: grid ceil(n half / 256). label_embed_fwd: grid ceil(n d / 256). label_rows: grid
 //            ceil(n / 256). label_embed_bwd: grid (ceil(d / 256), n). 256 threads.
 // Cost       bytes of the batch's rows; label_rows compares n^2 / 2 labels, 0.1 M at n = 512.
@@ -32,8 +34,8 @@ extern "C" __global__ void noise_embed(float* e, const double* __restrict__ sigm
 EMM_KERNEL(noise_embed)
 
 extern "C" __global__ void label_embed_fwd(float* y, const float* __restrict__ e, const u32* __restrict__ labels,
-                                           const float* __restrict__ table, const float* __restrict__ bias, int n, int d,
-                                           float scale) {
+                                           const float* __restrict__ table, const float* __restrict__ bias, int n,
+                                           int d, float scale) {
     i64 i = flat_index();
     if (i >= (i64)n * d) return;
     int image = (int)(i / d), k = (int)(i % d);

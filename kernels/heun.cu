@@ -5,13 +5,13 @@
 //   heun_input      input = (float32) x, sigma[n] = t: the next evaluation's operands
 //   heun_euler      x_hat = x; slope = (x - d) / t; x += (t_next - t) slope
 //   heun_correct    x = x_hat + (t_next - t) (slope + (x - d) / t_next) / 2
-//   heun_finish     images = (float32) x, pixels = floor(clip(127.5 images + 128, 0, 255)), bad_image = the lowest index of
-//                   an image that is not finite (unchanged if all are)
+//   heun_finish     images = (float32) x, pixels = floor(clip(127.5 images + 128, 0, 255)), bad_image = the lowest
+//                   index of an image that is not finite (unchanged if all are)
 //
-// Arguments  heun_start(x, seeds, words, t); heun_noise(x, seeds, words, scale, step); heun_input(input, sigma, x, count, n,
-//            t); heun_euler(x, x_hat, slope, d, count, t, t_next); heun_correct(x, x_hat, slope, d, count, t, t_next);
-//            heun_finish(images, pixels, bad_image, x, words, count). x, x_hat, slope, sigma, t, scale float64; d, input
-//            float32; seeds u64[n]; count = n words.
+// Arguments  heun_start(x, seeds, words, t); heun_noise(x, seeds, words, scale, step); heun_input(input, sigma, x,
+//            count, n, t); heun_euler(x, x_hat, slope, d, count, t, t_next); heun_correct(x, x_hat, slope, d, count, t,
+//            t_next); heun_finish(images, pixels, bad_image, x, words, count). x, x_hat, slope, sigma, t, scale
+//            float64; d, input float32; seeds u64[n]; count = n words.
 // Launch     heun_start, heun_noise: grid (ceil(ceil(words / 8) / 256), n), 8 elements a thread. The others: grid
 //            ceil(count / 256), count >= n. 256 threads.
 // Cost       36 B an element for euler, 36 for correct: memory-bound; nothing beside an evaluation.

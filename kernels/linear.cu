@@ -15,14 +15,14 @@
 #include "prelude/prelude.cuh"
 
 extern "C" __global__ void __launch_bounds__(256)
-    linear_fwd(float* y, float* z, const float* __restrict__ x, const float* __restrict__ w, const float* __restrict__ b,
-               int n, int o, int i) {
+    linear_fwd(float* y, float* z, const float* __restrict__ x, const float* __restrict__ w,
+               const float* __restrict__ b, int n, int o, int i) {
     EMM_SHARED(float, tile_a, [DEPTH][PITCH]);
     EMM_SHARED(float, tile_b, [DEPTH][PITCH]);
     int n0 = blockIdx.x * TILE, o0 = blockIdx.y * TILE;
     x += (i64)n0 * i;
     w += (i64)o0 * i;
-    RowsOf load_x{x, i, n - n0, i, aligned16(x, i)}, load_w{w, i, o - o0, i, aligned16(w, i)};
+    RowsOf<float> load_x{x, i, n - n0, i, aligned4(x, i)}, load_w{w, i, o - o0, i, aligned4(w, i)};
     float acc[4][4] = {};
     gemm(acc, tile_a, tile_b, ceil_div(i, DEPTH), load_x, load_w);
     for (int r = 0; r < 4; r++) {

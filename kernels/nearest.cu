@@ -1,15 +1,16 @@
-// nearest: the two nearest reference images of each query, by exact integer squared L2 distances of bytes. Ties go to the
-// lowest index. The path for any image size; distances are |q|^2 + |r|^2 - 2 q.r in integers.
+// nearest: the two nearest reference images of each query, by exact integer squared L2 distances of bytes. Ties go to
+// the lowest index. The path for any image size; distances are |q|^2 + |r|^2 - 2 q.r in integers.
 //
 //   nearest_norms    norms[count] = sum of squares of each image's bytes
 //   nearest_search   best[splits, s, 2] of (squared distance, index) in each split of the references
 //   nearest_merge    squared[s, 2], index[s, 2]: the two best over all splits
 //
-// Arguments  nearest_norms(norms, pixels, words, count); nearest_search(squared, index, queries, references, query_norms,
-//            reference_norms, s, count, words, per_split); nearest_merge(out_squared, out_index, squared, index, s, splits).
-//            Squared distances and norms u64, indices u32; a missing second best is all ones in both.
-// Launch     nearest_norms: grid ceil(count / 8), a warp an image. nearest_search: grid (ceil(s / 64), splits), per_split
-//            = references of a split; 8.5 KB shared. nearest_merge: grid ceil(s / 256). 256 threads.
+// Arguments  nearest_norms(norms, pixels, words, count); nearest_search(squared, index, queries, references,
+//            query_norms, reference_norms, s, count, words, per_split); nearest_merge(out_squared, out_index, squared,
+//            index, s, splits). Squared distances and norms u64, indices u32; a missing second best is all ones in
+//            both.
+// Launch     nearest_norms: grid ceil(count / 8), a warp an image. nearest_search: grid (ceil(s / 64), splits),
+//            per_split = references of a split; 8.5 KB shared. nearest_merge: grid ceil(s / 256). 256 threads.
 // Cost       s count words multiply-adds of bytes, four an instruction (dp4a); references are read ceil(s / 64) times.
 // Exactness  integers: equal to the CPU. Images of any size: 32-bit sums are widened every 65,536 bytes.
 #include "prelude/prelude.cuh"

@@ -1,18 +1,19 @@
 // optimal: the theoretical optimum D*(x; sigma) = sum over n of softmax_n(-|x - y_n|^2 / 2 sigma^2) y_n over training
-// images y_n of bytes (Gu et al. 2023, Eq. 2), in float64: at sigma = 0.002 an exponent magnifies an error 125,000 times.
+// images y_n of bytes (Gu et al. 2023, Eq. 2), in float64: at sigma = 0.002 an exponent magnifies an error 125,000
+// times.
 //
 //   optimal_norms       norms[count] = |y_n|^2
-//   optimal_exponents   weights[q, count] = (2 x.y_n - |y_n|^2) / 2 sigma^2 up to what all n share; -inf outside the query's
-//                       range of images (its class)
+//   optimal_exponents   weights[q, count] = (2 x.y_n - |y_n|^2) / 2 sigma^2 up to what all n share; -inf outside the
+//                       query's range of images (its class)
 //   optimal_weights     weights = exp(weights - highest), exactly 0 below e^-40; totals[q]
 //   optimal_images      out[q, words] = sum of weights[q, n] y_n / totals[q]
 //
 // Arguments  optimal_norms(norms, pixels, words, count); optimal_exponents(weights, x, pixels, norms, sigma, ranges, q,
 //            count, words): ranges int[q, 2], first and end; optimal_weights(weights, totals, count);
 //            optimal_images(out, weights, totals, pixels, q, count, words). x and out float32, the rest float64.
-// Launch     optimal_norms: grid ceil(count / 8), a warp an image. optimal_exponents: grid (ceil(q / 32), ceil(count / 32)),
-//            8.3 KB shared. optimal_weights: grid q, 64 B. optimal_images: grid (ceil(words / 64), ceil(q / 16)), 4 KB.
-//            256 threads.
+// Launch     optimal_norms: grid ceil(count / 8), a warp an image. optimal_exponents: grid (ceil(q / 32), ceil(count /
+//            32)), 8.3 KB shared. optimal_weights: grid q, 64 B. optimal_images: grid (ceil(words / 64), ceil(q / 16)),
+//            4 KB. 256 threads.
 // Cost       2 q count words float64 FLOP twice; the second product skips references that no query of a tile weighs.
 // Exactness  fixed order; agrees with float64 to float32's last bits.
 #include "prelude/prelude.cuh"
@@ -33,8 +34,8 @@ EMM_KERNEL(optimal_norms)
 
 extern "C" __global__ void __launch_bounds__(256)
     optimal_exponents(double* weights, const float* __restrict__ x, const u8* __restrict__ pixels,
-                      const double* __restrict__ norms, const double* __restrict__ sigma, const int* __restrict__ ranges,
-                      int q, int count, int words) {
+                      const double* __restrict__ norms, const double* __restrict__ sigma,
+                      const int* __restrict__ ranges, int q, int count, int words) {
     EMM_SHARED(double, xs, [16][33]);
     EMM_SHARED(double, us, [16][33]);
     int q0 = blockIdx.x * 32, n0 = blockIdx.y * 32;

@@ -1,15 +1,16 @@
-// prepare_batch: which images a step sees, their pixels in [-1, 1], noise levels and noise: all functions of (seed, step,
-// index in the whole batch), from a data set of bytes that stays on the device.
+// prepare_batch: which images a step sees, their pixels in [-1, 1], noise levels and noise: all functions of (seed,
+// step, index in the whole batch), from a data set of bytes that stays on the device.
 //
-//   prepare_rows     index[n], sigma[n] (float64), out_labels[n] of the images first_image .. first_image + n of the batch
+//   prepare_rows     index[n], sigma[n] (float64), out_labels[n] of the images first_image .. first_image + n of the
+//                    batch
 //   prepare_images   y[n, words] = pixels[index[n]] / 127.5 - 1 and noise[n, words], standard normals
 //
-// Arguments  prepare_rows(index, sigma, out_labels, labels, step, n, images, batch, first_image, shuffle, precond): labels
-//            null for none; batch = images of the whole batch; shuffle 0 keeps epoch 0's order for ever.
-//            prepare_images(y, noise, index, pixels, step, words, first_image): words = h w c of one image.
-//            `step`: the Step on the device.
-// Launch     prepare_rows: grid ceil(n / 256). prepare_images: grid (ceil(ceil(words / 8) / 256), n), 8 elements a thread.
-//            256 threads.
+// Arguments  prepare_rows(index, sigma, out_labels, labels, step, n, images, batch, first_image, shuffle, precond):
+//            labels null for none; batch = images of the whole batch; shuffle 0 keeps epoch 0's order for ever.
+//            prepare_images(y, noise, index, pixels, step, words, first_image): words = h w c of one image. `step`: the
+//            Step on the device.
+// Launch     prepare_rows: grid ceil(n / 256). prepare_images: grid (ceil(ceil(words / 8) / 256), n), 8 elements a
+//            thread. 256 threads.
 // Cost       9 B an element and two Philox blocks with four Box-Muller pairs per 8: 14 MB at 512 x 32 x 32 x 3.
 // Exactness  index, labels, y and noise are the CPU's bits; sigma agrees to an ulp of float64 (expm1, pow, exp).
 #include "prelude/prelude.cuh"

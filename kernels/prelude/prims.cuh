@@ -1,6 +1,6 @@
-// The instructions that C++ has no words for: sm_80's tensor cores, matrix loads from shared memory, asynchronous copies.
-// The only file with inline PTX; each primitive has a host body, which the emulator runs (emulator/prims_host.h says
-// which lane holds which element of a fragment).
+// The instructions that C++ has no words for: sm_80's tensor cores, matrix loads from shared memory, asynchronous
+// copies. The only file with inline PTX; each primitive has a host body, which the emulator runs (emulator/prims_host.h
+// says which lane holds which element of a fragment).
 //
 // Also what a kernel file is written with on both sides: EMM_SHARED, EMM_DYNAMIC_SHARED, EMM_KERNEL, DEVICE.
 #pragma once
