@@ -8,6 +8,7 @@
 #include "machine.h"
 #include "memory.h"
 #include <dlfcn.h>
+#include <map>
 #include <set>
 #include <sys/mman.h>
 
@@ -38,7 +39,7 @@ struct SharedCell {
     uint32_t write_epoch, read_epoch;
     Place write_place, read_place;
     uint32_t write_sync, read_sync;  // the warp's __syncwarp count
-    uint16_t writer, reader;
+    uint16_t writer, reader, other_reader;  // the reader before the last, where it was another thread
     bool atomic, in_flight;
     bool many_readers;  // of one warp since its last __syncwarp
     bool many_warps;    // of several warps since the barrier
@@ -88,7 +89,7 @@ void check_in_flight(const void* shared, size_t bytes, bool in_flight) {
 
 extern "C" __attribute__((visibility("hidden"))) char __ehdr_start[];
 
-static std::string text(Place place) {
+static std::string line_of(Place place) {
     if (place & site_bit) return text(sites[place & ~site_bit]);
     Dl_info info;
     if (!dladdr(__ehdr_start, &info)) return "?";
@@ -103,10 +104,16 @@ static std::string text(Place place) {
     at = at.substr(0, at.find_first_of(" \n"));
     return at.substr(at.rfind('/') + 1);
 }
+static const std::string& text(Place place) {
+    static std::map<Place, std::string> known;
+    auto found = known.find(place);
+    return found != known.end() ? found->second : known[place] = line_of(place);
+}
 
 static const size_t most_reports = 6;
 static std::vector<std::string> reports;
-static std::set<std::pair<const char*, uint64_t>> seen;
+static std::set<std::string> reported;                   // kinds and lines, told once
+static std::set<std::pair<const char*, uint64_t>> seen;  // kinds and places, before their lines are looked up
 static uint64_t hits;
 
 static std::string location(const unsigned char* p) {
@@ -122,16 +129,24 @@ static std::string location(const unsigned char* p) {
     return "shared memory";
 }
 
-static void report(const char* what, const unsigned char* p, Place place) {
+static bool add_report(const char* what, const unsigned char* p, const std::string& at, const std::string& against) {
+    if (!reported.insert(what + (" " + at + " " + against)).second) return false;
+    reports.push_back(std::string(what) + " in " + location(p) + ": " + text(running()) + " at " + at);
+    return true;
+}
+static bool is_new(const char* what, uint64_t places) {
     hits++;
-    if (reports.size() >= most_reports || !seen.insert({what, uint64_t(place) << 32}).second) return;
-    reports.push_back(std::string(what) + " in " + location(p) + ": " + text(running()) + " at " + text(place));
+    return reports.size() < most_reports && seen.insert({what, places}).second;
+}
+static void report(const char* what, const unsigned char* p, Place place) {
+    if (is_new(what, place)) add_report(what, p, text(place), "");
 }
 static void report(const char* what, const unsigned char* p, Place place, unsigned other, Place other_place) {
-    hits++;
-    if (reports.size() >= most_reports || !seen.insert({what, uint64_t(place) << 32 | other_place}).second) return;
-    reports.push_back(std::string(what) + " in " + location(p) + ": " + text(running()) + " at " + text(place) +
-                      ", against linear thread " + std::to_string(other) + " at " + text(other_place));
+    if (is_new(what, uint64_t(place) << 32 | other_place)) {
+        const std::string& against = text(other_place);
+        if (add_report(what, p, text(place), against))
+            reports.back() += ", against linear thread " + std::to_string(other) + " at " + against;
+    }
 }
 
 bool checker_report(std::string& error) {
@@ -141,6 +156,7 @@ bool checker_report(std::string& error) {
     for (const std::string& r : reports) error += "\n    " + r;
     hits = 0;
     reports.clear();
+    reported.clear();
     seen.clear();
     return false;
 }
@@ -172,6 +188,7 @@ static void shared_access(const Access& access, SharedCell& c) {
     if (read && c.in_flight && c.write_epoch >= block.first_epoch)
         report("read of a cp.async in flight", access.p, access.place, c.writer, c.write_place);
     if (!write) {
+        if (c.reader != access.thread) c.other_reader = c.reader;
         if (c.read_epoch != epoch) {
             c.many_readers = c.many_warps = false;
         } else if (c.reader / 32 != access.thread / 32) {
@@ -190,7 +207,8 @@ static void shared_access(const Access& access, SharedCell& c) {
     if (c.read_epoch == epoch && !access.atomic) {
         bool others = c.many_readers || c.reader != access.thread;
         if (c.many_warps || (others && !warp_ordered(access, c.reader, c.read_sync)))
-            report("race, write after read,", access.p, access.place, c.reader, c.read_place);
+            report("race, write after read,", access.p, access.place,
+                   c.reader != access.thread ? c.reader : c.other_reader, c.read_place);
     }
     if (c.write_epoch < block.first_epoch) c.in_flight = false;
     c.write_epoch = epoch;

@@ -242,7 +242,7 @@ void sync_warp(unsigned mask, Site site) {
 }
 
 void shuffle(unsigned mask, const void* in, void* out, int bytes, int source, Site site) {
-    if (source >= 0 && source < 32 && !(mask >> source & 1))
+    if (mask >> current->lane & 1 && source >= 0 && source < 32 && !(mask >> source & 1))
         fail("__shfl_sync: source lane " + std::to_string(source) + " is not in mask " + hex(mask) + ", " +
              text(running()) + " at " + text(site));
     meet(mask, "__shfl_sync", site, {in, nullptr, out, source}, [&](Request* lanes) {
