@@ -7,6 +7,8 @@
 // A shortcut's inputs are 1x1 convolutions of stride 1 whose weight rows have row_words = srow and begin at column
 // `first` (0 for s1, c1 for s2). Columns of a switched-off skip: wgrad_reduce with chunks = 0 (sets zeros, adds nothing).
 //
+// The _bf16 kernels take dy, x and dx in bf16; weights, partials and arithmetic stay float32.
+//
 // Arguments  conv2d_dgrad(dx, dy, weight, n, h, w, c, ho, wo, o, kernel, stride, pad, row_words, first, scale, add)
 //            conv2d_wgrad(partials, dy, x, n, h, w, c, ho, wo, o, kernel, stride, pad, images)
 //            wgrad_reduce(dw, partials, o, width, row_words, first, chunks, scale, add): width = k k c
@@ -19,14 +21,15 @@
 #include "prelude/prelude.cuh"
 
 // 16 output channels of dy at the pixel that reaches input pixel `line` through one tap.
+template <class T>
 struct Reached {
     using Along = Depthwise;
-    const float* image;
+    const T* image;
     int ho, wo, o, kernel, stride, chunks, top, left;
     bool aligned;
 
-    DEVICE Reached(const float* dy, int n, int h, int w, int ho, int wo, int o, int kernel, int stride, int pad)
-        : ho(ho), wo(wo), o(o), kernel(kernel), stride(stride), chunks(ceil_div(o, DEPTH)), aligned(aligned16(dy, o)) {
+    DEVICE Reached(const T* dy, int n, int h, int w, int ho, int wo, int o, int kernel, int stride, int pad)
+        : ho(ho), wo(wo), o(o), kernel(kernel), stride(stride), chunks(ceil_div(o, DEPTH)), aligned(aligned4(dy, o)) {
         int pixel = blockIdx.x * TILE + Along::line(), row = pixel / w;
         top = row % h + pad;
         left = pixel % w + pad;
@@ -54,7 +57,7 @@ struct TapWeights {
     DEVICE TapWeights(const float* all, int o, int row_words, int first, int c)
         : o(o), row_words(row_words), c(c), lines(c - blockIdx.y * TILE - Along::line()), chunks(ceil_div(o, DEPTH)) {
         weight = all + first + blockIdx.y * TILE + Along::line();
-        aligned = aligned16(all, row_words) && first % 4 == 0 && c % 4 == 0;
+        aligned = aligned4(all, row_words) && first % 4 == 0 && c % 4 == 0;
     }
     DEVICE float4 operator()(int step) const {
         int tap = step / chunks, out = (step - tap * chunks) * DEPTH + Along::depth();
@@ -63,13 +66,16 @@ struct TapWeights {
     }
 };
 
-extern "C" __global__ void __launch_bounds__(256)
-    conv2d_dgrad(float* dx, const float* __restrict__ dy, const float* __restrict__ weight, int n, int h, int w, int c,
-                 int ho, int wo, int o, int kernel, int stride, int pad, int row_words, int first, float scale, int add) {
+#define DGRAD_ARGUMENTS(T)                                                                                         \
+    T *dx, const T *__restrict__ dy, const float *__restrict__ weight, int n, int h, int w, int c, int ho, int wo, \
+        int o, int kernel, int stride, int pad, int row_words, int first, float scale, int add
+
+template <class T>
+DEVICE void input_gradient(DGRAD_ARGUMENTS(T)) {
     EMM_SHARED(float, tile_a, [DEPTH][PITCH]);
     EMM_SHARED(float, tile_b, [DEPTH][PITCH]);
     float acc[4][4] = {};
-    Reached reached(dy, n, h, w, ho, wo, o, kernel, stride, pad);
+    Reached<T> reached(dy, n, h, w, ho, wo, o, kernel, stride, pad);
     gemm(acc, tile_a, tile_b, reached.steps(), reached, TapWeights(weight, o, row_words, first, c));
     for (int i = 0; i < 4; i++) {
         int pixel = blockIdx.x * TILE + result_row() + i;
@@ -80,12 +86,21 @@ extern "C" __global__ void __launch_bounds__(256)
         }
     }
 }
-EMM_KERNEL(conv2d_dgrad)
+
+#define CONV2D_DGRAD(name, T)                                                                                       \
+    extern "C" __global__ void __launch_bounds__(256) name(DGRAD_ARGUMENTS(T)) {                                    \
+        input_gradient<T>(dx, dy, weight, n, h, w, c, ho, wo, o, kernel, stride, pad, row_words, first, scale, add); \
+    }                                                                                                               \
+    EMM_KERNEL(name)
+
+CONV2D_DGRAD(conv2d_dgrad, float)
+CONV2D_DGRAD(conv2d_dgrad_bf16, bf16)
 
 // 64 channels of x at 16 pixels of y's grid seen through one tap; with kernel 1 and stride 1 simply y's pixels.
+template <class T>
 struct Seen {
     using Along = Linewise;
-    const float* x;  // from the first channel
+    const T* x;  // from the first channel
     int h, w, c, ho, wo, stride, row_offset, col_offset, first_pixel, end_pixel, lines;
     bool aligned;
 
@@ -99,19 +114,22 @@ struct Seen {
     }
 };
 
-extern "C" __global__ void __launch_bounds__(256)
-    conv2d_wgrad(float* partials, const float* __restrict__ dy, const float* __restrict__ x, int n, int h, int w, int c,
-                 int ho, int wo, int o, int kernel, int stride, int pad, int images) {
+#define WGRAD_ARGUMENTS(T)                                                                                          \
+    float *partials, const T *__restrict__ dy, const T *__restrict__ x, int n, int h, int w, int c, int ho, int wo, \
+        int o, int kernel, int stride, int pad, int images
+
+template <class T>
+DEVICE void weight_gradient(WGRAD_ARGUMENTS(T)) {
     EMM_SHARED(float, tile_a, [DEPTH][PITCH]);
     EMM_SHARED(float, tile_b, [DEPTH][PITCH]);
     int blocks_c = ceil_div(c, TILE), o0 = blockIdx.x / blocks_c * TILE, c0 = blockIdx.x % blocks_c * TILE;
     int tap = blockIdx.y, first = blockIdx.z * images, end = min(first + images, n);
     int first_pixel = first * ho * wo, pixels = (end - first) * ho * wo;
-    const float* dy0 = dy + (i64)first_pixel * o + o0;
-    ColsOf grads{dy0, o, o - o0, pixels, aligned16(dy0, o)};
+    const T* dy0 = dy + (i64)first_pixel * o + o0;
+    ColsOf<T> grads{dy0, o, o - o0, pixels, aligned4(dy0, o)};
     int ch = c0 + Linewise::line();
-    Seen seen{x + ch, h, w, c, ho, wo, stride, tap / kernel - pad, tap % kernel - pad, first_pixel, first_pixel + pixels,
-              c - ch, aligned16(x, c)};
+    Seen<T> seen{x + ch, h, w, c, ho, wo, stride, tap / kernel - pad, tap % kernel - pad, first_pixel,
+                 first_pixel + pixels, c - ch, aligned4(x, c)};
     float acc[4][4] = {};
     gemm(acc, tile_a, tile_b, ceil_div(pixels, DEPTH), grads, seen);
     int taps = kernel * kernel;
@@ -124,7 +142,15 @@ extern "C" __global__ void __launch_bounds__(256)
         }
     }
 }
-EMM_KERNEL(conv2d_wgrad)
+
+#define CONV2D_WGRAD(name, T)                                                                                      \
+    extern "C" __global__ void __launch_bounds__(256) name(WGRAD_ARGUMENTS(T)) {                                   \
+        weight_gradient<T>(partials, dy, x, n, h, w, c, ho, wo, o, kernel, stride, pad, images);                   \
+    }                                                                                                              \
+    EMM_KERNEL(name)
+
+CONV2D_WGRAD(conv2d_wgrad, float)
+CONV2D_WGRAD(conv2d_wgrad_bf16, bf16)
 
 extern "C" __global__ void wgrad_reduce(float* dw, const float* __restrict__ partials, int o, int width, int row_words,
                                         int first, int chunks, float scale, int add) {

@@ -3,6 +3,7 @@
 //   y[n, ho, wo, o] from x[n, h, w, c], weight[o, k, k, c], bias[o]; emb[n, o], residual[n, ho, wo, o] or null;
 //   shortcut: a 1x1 convolution of s1[n, ho, wo, c1] and s2[n, ho, wo, c2] with sweight[o, srow], whose columns from
 //   c1 + c2 on meet a skip that is switched off, and sbias[o]. s1 null: no shortcut; s2 null: c2 = 0.
+//   conv2d_fwd_bf16: y, x, residual, s1, s2 in bf16, the arithmetic and everything else float32.
 //
 // Arguments  y, x, weight, bias, emb, residual, s1, s2, sweight, sbias, n, h, w, c, ho, wo, o, kernel, stride, pad,
 //            c1, c2, srow, scale.
@@ -13,14 +14,15 @@
 #include "prelude/prelude.cuh"
 
 // 16 channels of the pixel that one tap sees: the rows of the patch matrix, never stored.
+template <class T>
 struct Patches {
     using Along = Depthwise;
-    const float* image;  // of this thread's pixel; null beyond the last
+    const T* image;  // of this thread's pixel; null beyond the last
     int h, w, c, kernel, chunks, top, left;
     bool aligned;
 
-    DEVICE Patches(const float* x, int n, int h, int w, int c, int ho, int wo, int kernel, int stride, int pad)
-        : h(h), w(w), c(c), kernel(kernel), chunks(ceil_div(c, DEPTH)), aligned(aligned16(x, c)) {
+    DEVICE Patches(const T* x, int n, int h, int w, int c, int ho, int wo, int kernel, int stride, int pad)
+        : h(h), w(w), c(c), kernel(kernel), chunks(ceil_div(c, DEPTH)), aligned(aligned4(x, c)) {
         int pixel = blockIdx.x * TILE + Along::line(), row = pixel / wo;
         top = row % ho * stride - pad;
         left = pixel % wo * stride - pad;
@@ -45,7 +47,7 @@ struct Weights {
 
     DEVICE Weights(const float* weight, int o, int row_words, int first, int c)
         : c(c), chunks(ceil_div(c, DEPTH)),
-          aligned(aligned16(weight, row_words) && first % 4 == 0 && c % 4 == 0) {
+          aligned(aligned4(weight, row_words) && first % 4 == 0 && c % 4 == 0) {
         int out = blockIdx.y * TILE + Along::line();
         row = out < o ? weight + (i64)out * row_words + first : nullptr;
     }
@@ -56,25 +58,27 @@ struct Weights {
     }
 };
 
-extern "C" __global__ void __launch_bounds__(256)
-    conv2d_fwd(float* y, const float* __restrict__ x, const float* __restrict__ weight, const float* __restrict__ bias,
-               const float* __restrict__ emb, const float* __restrict__ residual, const float* __restrict__ s1,
-               const float* __restrict__ s2, const float* __restrict__ sweight, const float* __restrict__ sbias, int n,
-               int h, int w, int c, int ho, int wo, int o, int kernel, int stride, int pad, int c1, int c2, int srow,
-               float scale) {
+#define ARGUMENTS(T)                                                                                                \
+    T *y, const T *__restrict__ x, const float *__restrict__ weight, const float *__restrict__ bias,                \
+        const float *__restrict__ emb, const T *__restrict__ residual, const T *__restrict__ s1,                    \
+        const T *__restrict__ s2, const float *__restrict__ sweight, const float *__restrict__ sbias, int n, int h, \
+        int w, int c, int ho, int wo, int o, int kernel, int stride, int pad, int c1, int c2, int srow, float scale
+
+template <class T>
+DEVICE void convolve(ARGUMENTS(T)) {
     EMM_SHARED(float, tile_a, [DEPTH][PITCH]);
     EMM_SHARED(float, tile_b, [DEPTH][PITCH]);
     float acc[4][4] = {};
     {
-        Patches patches(x, n, h, w, c, ho, wo, kernel, stride, pad);
+        Patches<T> patches(x, n, h, w, c, ho, wo, kernel, stride, pad);
         gemm(acc, tile_a, tile_b, patches.steps(), patches, Weights(weight, o, kernel * kernel * c, 0, c));
     }
     if (s1) {
-        Patches pixels(s1, n, ho, wo, c1, ho, wo, 1, 1, 0);
+        Patches<T> pixels(s1, n, ho, wo, c1, ho, wo, 1, 1, 0);
         gemm(acc, tile_a, tile_b, pixels.steps(), pixels, Weights(sweight, o, srow, 0, c1));
     }
     if (s2) {
-        Patches pixels(s2, n, ho, wo, c2, ho, wo, 1, 1, 0);
+        Patches<T> pixels(s2, n, ho, wo, c2, ho, wo, 1, 1, 0);
         gemm(acc, tile_a, tile_b, pixels.steps(), pixels, Weights(sweight, o, srow, c1, c2));
     }
     for (int i = 0; i < 4; i++) {
@@ -87,9 +91,18 @@ extern "C" __global__ void __launch_bounds__(256)
             float v = acc[i][j] + bias[out];
             if (s1) v += sbias[out];
             if (emb) v += emb[(i64)(pixel / (ho * wo)) * o + out];
-            if (residual) v += residual[at];
-            y[at] = v * scale;
+            if (residual) v += to_float(residual[at]);
+            y[at] = from_float<T>(v * scale);
         }
     }
 }
-EMM_KERNEL(conv2d_fwd)
+
+#define CONV2D_FWD(name, T)                                                                                         \
+    extern "C" __global__ void __launch_bounds__(256) name(ARGUMENTS(T)) {                                          \
+        convolve<T>(y, x, weight, bias, emb, residual, s1, s2, sweight, sbias, n, h, w, c, ho, wo, o, kernel,       \
+                    stride, pad, c1, c2, srow, scale);                                                              \
+    }                                                                                                               \
+    EMM_KERNEL(name)
+
+CONV2D_FWD(conv2d_fwd, float)
+CONV2D_FWD(conv2d_fwd_bf16, bf16)

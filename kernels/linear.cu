@@ -22,7 +22,7 @@ extern "C" __global__ void __launch_bounds__(256)
     int n0 = blockIdx.x * TILE, o0 = blockIdx.y * TILE;
     x += (i64)n0 * i;
     w += (i64)o0 * i;
-    RowsOf load_x{x, i, n - n0, i, aligned16(x, i)}, load_w{w, i, o - o0, i, aligned16(w, i)};
+    RowsOf<float> load_x{x, i, n - n0, i, aligned4(x, i)}, load_w{w, i, o - o0, i, aligned4(w, i)};
     float acc[4][4] = {};
     gemm(acc, tile_a, tile_b, ceil_div(i, DEPTH), load_x, load_w);
     for (int r = 0; r < 4; r++) {

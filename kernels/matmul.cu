@@ -4,16 +4,22 @@
 //   matmul_nn   C[m, n] = sum over k of A[m, k] * B[k, n]
 //   matmul_tn   C[m, n] = sum over k of A[k, m] * B[k, n]
 //
+// The _bf16 kernels take and give what attention has in bf16: nt A, B bf16 and C float; nn and tn A float, B and C bf16.
+//
 // Arguments  c, a, b pointers; m, n, k; lda, ldb, ldc: words from row to row; batch_a, batch_b, batch_c: words from
 //            matrix to matrix; alpha; add.
-// Layout     rows contiguous; any m, n, k > 0; 16-byte loads where pointers and strides allow.
+// Layout     rows contiguous; any m, n, k > 0; four elements a load where pointers and strides allow.
 // Launch     grid (ceil(m / 64), ceil(n / 64), batch), 256 threads; 8.5 KB shared.
 // Cost       2 m n k FLOP a matrix; reads A ceil(n / 64) times and B ceil(m / 64) times.
 // Exactness  one fma sum a result in the order of k.
 #include "prelude/prelude.cuh"
 
-// Writes a thread's results.
-DEVICE void write_tile(float* c, const float (&acc)[4][4], int m, int n, int ldc, float alpha, int add) {
+template <class A, class B, class T>
+DEVICE void product(T* c, const A& a, const B& b, int m, int n, int k, int ldc, float alpha, int add) {
+    EMM_SHARED(float, tile_a, [DEPTH][PITCH]);
+    EMM_SHARED(float, tile_b, [DEPTH][PITCH]);
+    float acc[4][4] = {};
+    gemm(acc, tile_a, tile_b, ceil_div(k, DEPTH), a, b);
     for (int i = 0; i < 4; i++) {
         int row = blockIdx.x * TILE + result_row() + i;
         if (row >= m) return;
@@ -24,45 +30,30 @@ DEVICE void write_tile(float* c, const float (&acc)[4][4], int m, int n, int ldc
     }
 }
 
-template <class A, class B>
-DEVICE void product(float* c, A a, B b, int m, int n, int k, int ldc, float alpha, int add) {
-    EMM_SHARED(float, tile_a, [DEPTH][PITCH]);
-    EMM_SHARED(float, tile_b, [DEPTH][PITCH]);
-    float acc[4][4] = {};
-    gemm(acc, tile_a, tile_b, ceil_div(k, DEPTH), a, b);
-    write_tile(c, acc, m, n, ldc, alpha, add);
+// Each kernel loads rows or columns of its operands: RowsOf where the depth is contiguous, ColsOf where the line is.
+template <class T>
+DEVICE RowsOf<T> rows_of(const T* p, int first, int lines, int k, int ld, i64 batch) {
+    p += blockIdx.z * batch + (i64)first * ld;
+    return {p, ld, lines - first, k, aligned4(p, ld)};
+}
+template <class T>
+DEVICE ColsOf<T> cols_of(const T* p, int first, int lines, int k, int ld, i64 batch) {
+    p += blockIdx.z * batch + first;
+    return {p, ld, lines - first, k, aligned4(p, ld)};
 }
 
-extern "C" __global__ void __launch_bounds__(256)
-    matmul_nt(float* c, const float* __restrict__ a, const float* __restrict__ b, int m, int n, int k, int lda, int ldb,
-              int ldc, i64 batch_a, i64 batch_b, i64 batch_c, float alpha, int add) {
-    int m0 = blockIdx.x * TILE, n0 = blockIdx.y * TILE;
-    a += blockIdx.z * batch_a + (i64)m0 * lda;
-    b += blockIdx.z * batch_b + (i64)n0 * ldb;
-    RowsOf load_a{a, lda, m - m0, k, aligned16(a, lda)}, load_b{b, ldb, n - n0, k, aligned16(b, ldb)};
-    product(c + blockIdx.z * batch_c, load_a, load_b, m, n, k, ldc, alpha, add);
-}
-EMM_KERNEL(matmul_nt)
+#define MATMUL(name, TA, load_a, TB, load_b, TC)                                                                   \
+    extern "C" __global__ void __launch_bounds__(256)                                                              \
+        name(TC* c, const TA* __restrict__ a, const TB* __restrict__ b, int m, int n, int k, int lda, int ldb,     \
+             int ldc, i64 batch_a, i64 batch_b, i64 batch_c, float alpha, int add) {                               \
+        product(c + blockIdx.z * batch_c, load_a(a, blockIdx.x * TILE, m, k, lda, batch_a),                        \
+                load_b(b, blockIdx.y * TILE, n, k, ldb, batch_b), m, n, k, ldc, alpha, add);                       \
+    }                                                                                                              \
+    EMM_KERNEL(name)
 
-extern "C" __global__ void __launch_bounds__(256)
-    matmul_nn(float* c, const float* __restrict__ a, const float* __restrict__ b, int m, int n, int k, int lda, int ldb,
-              int ldc, i64 batch_a, i64 batch_b, i64 batch_c, float alpha, int add) {
-    int m0 = blockIdx.x * TILE, n0 = blockIdx.y * TILE;
-    a += blockIdx.z * batch_a + (i64)m0 * lda;
-    b += blockIdx.z * batch_b + n0;
-    RowsOf load_a{a, lda, m - m0, k, aligned16(a, lda)};
-    ColsOf load_b{b, ldb, n - n0, k, aligned16(b, ldb)};
-    product(c + blockIdx.z * batch_c, load_a, load_b, m, n, k, ldc, alpha, add);
-}
-EMM_KERNEL(matmul_nn)
-
-extern "C" __global__ void __launch_bounds__(256)
-    matmul_tn(float* c, const float* __restrict__ a, const float* __restrict__ b, int m, int n, int k, int lda, int ldb,
-              int ldc, i64 batch_a, i64 batch_b, i64 batch_c, float alpha, int add) {
-    int m0 = blockIdx.x * TILE, n0 = blockIdx.y * TILE;
-    a += blockIdx.z * batch_a + m0;
-    b += blockIdx.z * batch_b + n0;
-    ColsOf load_a{a, lda, m - m0, k, aligned16(a, lda)}, load_b{b, ldb, n - n0, k, aligned16(b, ldb)};
-    product(c + blockIdx.z * batch_c, load_a, load_b, m, n, k, ldc, alpha, add);
-}
-EMM_KERNEL(matmul_tn)
+MATMUL(matmul_nt, float, rows_of, float, rows_of, float)
+MATMUL(matmul_nn, float, rows_of, float, cols_of, float)
+MATMUL(matmul_tn, float, cols_of, float, cols_of, float)
+MATMUL(matmul_nt_bf16, bf16, rows_of, bf16, rows_of, float)
+MATMUL(matmul_nn_bf16, float, rows_of, bf16, cols_of, bf16)
+MATMUL(matmul_tn_bf16, float, cols_of, bf16, cols_of, bf16)

@@ -4,6 +4,8 @@
 //   sum_pixels   sums[n, c] = scale * sum over pixels of x[n, pixels, c], and, if `emb` is given, emb[n, c] (=|+=) the same
 //   scaled_add   dst[i] (=|+=) scale * src[i]                                 gradient of a residual
 //
+// The _bf16 kernels take x, src and dst in bf16; sums and emb stay float.
+//
 // Launch     sum_rows: grid ceil(columns / 256), 256 threads, a column a thread.
 //            sum_pixels: grid (ceil(channels / 32), images), 256 threads: 32 channels x 8 strides of pixels; 1 KB shared.
 //            scaled_add: grid ceil(n / 1024), 256 threads, 4 elements a thread.
@@ -20,13 +22,13 @@ extern "C" __global__ void sum_rows(float* dst, const float* __restrict__ src, i
 }
 EMM_KERNEL(sum_rows)
 
-extern "C" __global__ void sum_pixels(float* sums, float* emb, const float* __restrict__ x, int pixels, int channels,
-                                      float scale, int add) {
+template <class T>
+DEVICE void pixel_sums(float* sums, float* emb, const T* x, int pixels, int channels, float scale, int add) {
     EMM_SHARED(float, partial, [8][32]);
     int lane = threadIdx.x % 32, stride = threadIdx.x / 32, n = blockIdx.y, c = blockIdx.x * 32 + lane;
     float sum = 0.0f;
     if (c < channels)
-        for (int p = stride; p < pixels; p += 8) sum += x[((i64)n * pixels + p) * channels + c];
+        for (int p = stride; p < pixels; p += 8) sum += to_float(x[((i64)n * pixels + p) * channels + c]);
     partial[stride][lane] = sum;
     __syncthreads();
     if (stride > 0 || c >= channels) return;
@@ -35,18 +37,33 @@ extern "C" __global__ void sum_pixels(float* sums, float* emb, const float* __re
     sums[(i64)n * channels + c] = sum;
     if (emb) put(emb + (i64)n * channels + c, sum, add);
 }
-EMM_KERNEL(sum_pixels)
 
-extern "C" __global__ void scaled_add(float* dst, const float* __restrict__ src, i64 n, float scale, int add) {
+#define SUM_PIXELS(name, T)                                                                                         \
+    extern "C" __global__ void name(float* sums, float* emb, const T* __restrict__ x, int pixels, int channels,     \
+                                    float scale, int add) {                                                         \
+        pixel_sums(sums, emb, x, pixels, channels, scale, add);                                                     \
+    }                                                                                                               \
+    EMM_KERNEL(name)
+
+SUM_PIXELS(sum_pixels, float)
+SUM_PIXELS(sum_pixels_bf16, bf16)
+
+template <class T>
+DEVICE void add_scaled(T* dst, const T* src, i64 n, float scale, int add) {
     i64 i = flat_index() * 4;
     if (i >= n) return;
-    if (i + 4 <= n && aligned16(dst, 0) && aligned16(src, 0)) {
-        float4 v = *reinterpret_cast<const float4*>(src + i);
-        float4 old = add ? *reinterpret_cast<const float4*>(dst + i) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-        *reinterpret_cast<float4*>(dst + i) = make_float4(fmaf(scale, v.x, old.x), fmaf(scale, v.y, old.y),
-                                                          fmaf(scale, v.z, old.z), fmaf(scale, v.w, old.w));
-        return;
-    }
-    for (i64 end = i + 4 < n ? i + 4 : n; i < end; i++) put(dst + i, scale * src[i], add);
+    float4 v = load4(src + i, (int)min(n - i, (i64)4), aligned4(src, 0));
+    const float vs[4] = {v.x, v.y, v.z, v.w};
+#pragma unroll
+    for (int j = 0; j < 4; j++)
+        if (i + j < n) put(dst + i + j, scale * vs[j], add);
 }
-EMM_KERNEL(scaled_add)
+
+#define SCALED_ADD(name, T)                                                                                         \
+    extern "C" __global__ void name(T* dst, const T* __restrict__ src, i64 n, float scale, int add) {               \
+        add_scaled(dst, src, n, scale, add);                                                                        \
+    }                                                                                                               \
+    EMM_KERNEL(name)
+
+SCALED_ADD(scaled_add, float)
+SCALED_ADD(scaled_add_bf16, bf16)

@@ -65,9 +65,10 @@ DEVICE void gemm(float (&acc)[4][4], float (&a)[DEPTH][PITCH], float (&b)[DEPTH]
 }
 
 // A matrix in memory as an operand whose lines lie `stride` apart and whose depth is contiguous.
+template <class T>
 struct RowsOf {
     using Along = Depthwise;
-    const float* p;  // line 0 of the tile
+    const T* p;  // line 0 of the tile
     i64 stride;
     int lines, depth;  // that exist from p on
     bool aligned;
@@ -79,9 +80,10 @@ struct RowsOf {
 };
 
 // A matrix in memory as an operand whose lines are contiguous and whose depths lie `stride` apart.
+template <class T>
 struct ColsOf {
     using Along = Linewise;
-    const float* p;
+    const T* p;
     i64 stride;
     int lines, depth;
     bool aligned;

@@ -21,27 +21,49 @@ DEVICE bf16 to_bf16(float x) {
     return bf16{(u16)((u + 0x7fffu + (u >> 16 & 1)) >> 16)};
 }
 
-// Eight bf16 in one 16-byte load or store.
-struct alignas(16) Packet {
-    bf16 x[8];
-};
+// Images and activations are stored as T: float, or bf16 with float arithmetic.
+DEVICE float to_float(float x) { return x; }
+template <class T>
+DEVICE T from_float(float x);
+template <>
+DEVICE float from_float<float>(float x) {
+    return x;
+}
+template <>
+DEVICE bf16 from_float<bf16>(float x) {
+    return to_bf16(x);
+}
 
-// Whether 16-byte accesses at p + k * stride are aligned, for every k.
-DEVICE bool aligned16(const float* p, i64 stride) { return ((u64)p & 15) == 0 && (stride & 3) == 0; }
+// Whether four elements at p + k * stride can be loaded at once, for every k.
+template <class T>
+DEVICE bool aligned4(const T* p, i64 stride) {
+    return ((u64)p & (4 * sizeof(T) - 1)) == 0 && (stride & 3) == 0;
+}
 
-// p[0..4], zeros from p[count] on; `aligned`: p is a multiple of 16 bytes.
-DEVICE float4 load4(const float* p, int count, bool aligned) {
-    if (aligned && count >= 4) return *reinterpret_cast<const float4*>(p);
+DEVICE float4 load_four(const float* p) { return *reinterpret_cast<const float4*>(p); }
+DEVICE float4 load_four(const bf16* p) {
+    uint2 v = *reinterpret_cast<const uint2*>(p);
+    return make_float4(__uint_as_float(v.x << 16), __uint_as_float(v.x & 0xffff0000u), __uint_as_float(v.y << 16),
+                       __uint_as_float(v.y & 0xffff0000u));
+}
+
+// p[0..4], zeros from p[count] on; `aligned`: all four may be loaded at once.
+template <class T>
+DEVICE float4 load4(const T* p, int count, bool aligned) {
+    if (aligned && count >= 4) return load_four(p);
     float4 v = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    if (count > 0) v.x = p[0];
-    if (count > 1) v.y = p[1];
-    if (count > 2) v.z = p[2];
-    if (count > 3) v.w = p[3];
+    if (count > 0) v.x = to_float(p[0]);
+    if (count > 1) v.y = to_float(p[1]);
+    if (count > 2) v.z = to_float(p[2]);
+    if (count > 3) v.w = to_float(p[3]);
     return v;
 }
 
 // Writes, or adds to what is there; a result that is set never reads the old one.
-DEVICE void put(float* p, float v, int add) { *p = add ? *p + v : v; }
+template <class T>
+DEVICE void put(T* p, float v, int add) {
+    *p = from_float<T>(add ? to_float(*p) + v : v);
+}
 
 DEVICE int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
