@@ -56,14 +56,9 @@ static Cell* reserve(size_t bytes) {
     if (p == MAP_FAILED) abort();
     return static_cast<Cell*>(p);
 }
-static Cell* shared_cells() {
-    static Cell* cells = reserve(shared_arena_bytes);
-    return cells;
-}
-static Cell* device_cells() {
-    static Cell* cells = reserve(device_space);
-    return cells;
-}
+// The two stretches of memory that are watched, and their cells.
+static unsigned char *const arena = shared_arena(), *const memory = device_base();
+static Cell *const shared_cells = reserve(shared_arena_bytes), *const device_cells = reserve(device_space);
 
 // Calls `visit(cell, mask, address)` for every word that the bytes from `offset` on touch.
 template <class F>
@@ -76,15 +71,15 @@ static inline void for_each_word(Cell* cells, const unsigned char* base, size_t 
 }
 
 void check_memory(const void* p, size_t bytes, bool live) {
-    size_t start = static_cast<const unsigned char*>(p) - device_base();
-    for_each_word(device_cells(), device_base(), start, bytes, [&](Cell& c, uint8_t mask, const unsigned char*) {
+    size_t start = static_cast<const unsigned char*>(p) - memory;
+    for_each_word(device_cells, memory, start, bytes, [&](Cell& c, uint8_t mask, const unsigned char*) {
         c.live = live ? c.live | mask : c.live & ~mask;
     });
 }
 
 void check_in_flight(const void* shared, size_t bytes, bool in_flight) {
-    size_t start = static_cast<const unsigned char*>(shared) - shared_arena();
-    for_each_word(shared_cells(), shared_arena(), start, bytes, [&](Cell& c, uint8_t mask, const unsigned char*) {
+    size_t start = static_cast<const unsigned char*>(shared) - arena;
+    for_each_word(shared_cells, arena, start, bytes, [&](Cell& c, uint8_t mask, const unsigned char*) {
         c.in_flight = in_flight ? c.in_flight | mask : c.in_flight & ~mask;
     });
 }
@@ -121,7 +116,7 @@ static std::set<std::pair<const char*, uint64_t>> seen;  // kinds and places, be
 static uint64_t hits;
 
 static std::string location(const unsigned char* p) {
-    size_t offset = p - shared_arena();
+    size_t offset = p - arena;
     if (offset >= shared_arena_bytes) return "device memory (" + describe_device(p) + ")";
     for (size_t i = 0; i < block.shared.size(); i++) {
         const SharedRange& range = block.shared[i];
@@ -261,15 +256,15 @@ static inline void check_word(const Access& a, Cell& c, uint8_t bytes, const uns
 static void check(const void* at, size_t bytes, bool write, bool atomic, Place place) {
     if (!current) return;
     auto p = static_cast<const unsigned char*>(at);
-    size_t in_arena = p - shared_arena(), in_memory = p - device_base();
+    size_t in_arena = p - arena, in_memory = p - memory;
     Access a{write, atomic, in_arena < shared_arena_bytes, uint16_t(current->linear),
              warps[current->warp].sync_epoch, place};
     if (a.shared) {
         if (!in_shared(p, bytes)) return report(write ? "write outside a shared array" : "read outside a shared array", p, place);
-        for_each_word(shared_cells(), shared_arena(), in_arena, bytes,
+        for_each_word(shared_cells, arena, in_arena, bytes,
                       [&](Cell& c, uint8_t mask, const unsigned char* q) { check_word(a, c, mask, q); });
     } else if (in_memory < device_space) {
-        for_each_word(device_cells(), device_base(), in_memory, bytes, [&](Cell& c, uint8_t mask, const unsigned char* q) {
+        for_each_word(device_cells, memory, in_memory, bytes, [&](Cell& c, uint8_t mask, const unsigned char* q) {
             if ((c.live & mask) == mask) check_word(a, c, mask, q);
             else report(write ? "write outside an allocation" : "read outside an allocation", q, place);
         });
