@@ -1,1 +1,509 @@
-//! find
+//! The EMM search, the quickstart, the gap to the optimum, the doctor.
+
+use super::support::{Ended, emm, emm_in};
+use emm::data::Dataset;
+use emm::device::{Cpu, Device};
+use emm::model::Precond;
+use emm::run::{RunOptions, SaveEvery};
+use emm::sampler::{Denoise, Optimal, noise_levels};
+use emm::study::gap::{Level, gap};
+use emm::study::quickstart::{Plan, quickstart};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::{TempDir, tempdir};
+
+/// Settings whose runs take a moment.
+const TINY: &str = "--channels 4 --mult 1 --blocks 1 --attn none --batch 4 --epochs 2 --looks 2 \
+                    --score-images 8 --rescore-images 0";
+
+/// A folder with `d.zip`: the first 40 digits, without labels.
+fn folder() -> TempDir {
+    let dir = tempdir().unwrap();
+    digits(40).save(&dir.path().join("d.zip"), false).unwrap();
+    dir
+}
+
+fn digits(count: usize) -> Dataset {
+    let all = Dataset::digits();
+    Dataset { pixels: all.pixels[..count * 64].to_vec(), labels: None, ..all }
+}
+
+fn find(dir: &Path, flags: &str) -> Ended {
+    let args = format!("find --data d.zip --quiet {TINY} {flags}");
+    emm_in(dir, args.split_whitespace())
+}
+
+fn keys(v: &Value) -> Vec<&str> {
+    v.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+/// The run directory of a size.
+fn run_dir(dir: &Path, found: &Value, size: u64) -> PathBuf {
+    let sizes = found["sizes"].as_array().unwrap();
+    let one = sizes.iter().find(|s| s["size"] == size).unwrap();
+    dir.join(one["runs"][0]["run"].as_str().unwrap())
+}
+
+#[test]
+fn a_list_of_sizes_is_measured_once() {
+    let dir = folder();
+    let dir = dir.path();
+    let found = find(dir, "--sizes 4,8 --json --out out").json();
+    assert_eq!(keys(&found)[..4], ["epsilon", "emm", "bracket", "sizes"]);
+    assert_eq!(
+        (&found["epsilon"], &found["emm"], &found["bracket"]),
+        (&json!(0.1), &Value::Null, &Value::Null)
+    );
+    assert_eq!(found["outside"], "below");
+    for (one, size) in found["sizes"].as_array().unwrap().iter().zip([4, 8]) {
+        let fixed = ["size", "ratio", "interval", "looks", "best_epoch", "curve"];
+        assert_eq!(keys(one)[..6], fixed);
+        assert_eq!((&one["size"], &one["looks"]), (&json!(size), &json!(2)));
+        let epochs: Vec<f64> =
+            one["curve"].as_array().unwrap().iter().map(|p| p[0].as_f64().unwrap()).collect();
+        assert_eq!(epochs, [1.0, 2.0]);
+    }
+    for file in ["table.md", "sizes.svg", "sizes.png", "epochs.png", "sheet-4.png", "sheet-8.png"] {
+        assert!(dir.join("out").join(file).metadata().unwrap().len() > 50, "{file}");
+    }
+    let stored: Value =
+        serde_json::from_slice(&std::fs::read(dir.join("out/results.json")).unwrap()).unwrap();
+    assert_eq!(stored, found);
+
+    // The second time nothing is trained: no statistics are added, not even a line for a new start.
+    let stats = |size| std::fs::read(run_dir(dir, &found, size).join("stats.jsonl")).unwrap();
+    let before = [stats(4), stats(8)];
+    assert_eq!(find(dir, "--sizes 4,8 --json").json(), found);
+    assert_eq!([stats(4), stats(8)], before);
+    find(dir, "--sizes 4,8 --out out").refused(2, "out/results.json: ", "--force");
+    find(dir, "--sizes 4,8 --out out --force").ok();
+
+    // `emm train` on the same subset means the same run.
+    emm_in(dir, "data subset d.zip --size 8 --out s8.zip".split(' ')).ok();
+    let train = format!("train --data s8.zip --quiet --json {TINY}");
+    let trained = emm_in(dir, train.split_whitespace()).json();
+    assert_eq!(dir.join(trained["run"].as_str().unwrap()), run_dir(dir, &found, 8));
+
+    let said = find(dir, "--sizes 4,8").ok();
+    assert!(
+        said.contains("images  ") && said.contains("below 90%, so it lies below 4 images"),
+        "{said}"
+    );
+}
+
+#[test]
+fn the_search_follows_what_runs_say_and_reports_violations() {
+    let dir = folder();
+    let dir = dir.path();
+    let found = find(dir, "--sizes 4,8,16,32 --json").json();
+    // Finished runs are believed: with these as if all memorized, the EMM lies between 8 and 16.
+    for size in [4, 8] {
+        let path = run_dir(dir, &found, size).join("scores.csv");
+        let rows = std::fs::read_to_string(&path).unwrap();
+        let all = rows.lines().enumerate().map(|(i, row)| {
+            let cell: Vec<&str> = row.split(',').collect();
+            match i {
+                0 => row.to_string(),
+                _ => format!("{},{},8,8,1,0.6,1,{}", cell[0], cell[1], cell[7]),
+            }
+        });
+        std::fs::write(&path, all.collect::<Vec<_>>().join("\n") + "\n").unwrap();
+    }
+    let found = find(dir, "--lo 4 --hi 32 --json").json();
+    let sizes: Vec<u64> =
+        found["sizes"].as_array().unwrap().iter().map(|s| s["size"].as_u64().unwrap()).collect();
+    // 4, 8, 16 by doubling; then 10, a quarter of the way; 10/8 is narrow enough.
+    assert_eq!(sizes, [4, 8, 10, 16]);
+    assert_eq!(found["bracket"], json!([8, 10]));
+    let ten = found["sizes"][2]["ratio"].as_f64().unwrap();
+    let emm = 8.0 + (1.0 - 0.9) / (1.0 - ten) * 2.0;
+    assert!((found["emm"].as_f64().unwrap() - emm).abs() < 1e-9, "{found}");
+    let said = find(dir, "--lo 4 --hi 32").ok();
+    assert!(said.contains("EMM(ε = 0.1) ≈ 8 images"), "{said}");
+    let found = find(dir, "--lo 4 --hi 8 --json").json();
+    assert_eq!((&found["emm"], &found["outside"]), (&Value::Null, &json!("above")));
+
+    let rows = run_dir(dir, &find(dir, "--sizes 4,8 --json").json(), 4).join("scores.csv");
+    let text = std::fs::read_to_string(&rows).unwrap().replace(",8,8,1,", ",8,4,0.5,");
+    std::fs::write(&rows, text).unwrap();
+    let found = find(dir, "--sizes 4,8,16 --json").json();
+    assert_eq!(found["violations"], json!([[4, 8]]));
+    let said = find(dir, "--sizes 4,8,16").ok();
+    assert!(said.contains("rises from 50.00% at 4 to 100.00% at 8 images"), "{said}");
+}
+
+#[test]
+fn repeats_are_runs_with_consecutive_seeds() {
+    let dir = folder();
+    let dir = dir.path();
+    let found = find(dir, "--sizes 4,8 --repeats 2 --seed 7 --json").json();
+    for one in found["sizes"].as_array().unwrap() {
+        let runs = one["runs"].as_array().unwrap();
+        let seeds: Vec<_> = runs.iter().map(|r| r["seed"].as_u64().unwrap()).collect();
+        assert_eq!(seeds, [7, 8]);
+        let ratios: Vec<_> = runs.iter().map(|r| r["ratio"].as_f64().unwrap()).collect();
+        assert_eq!(one["ratio"].as_f64().unwrap(), (ratios[0] + ratios[1]) / 2.0);
+        assert_eq!(one["spread"], json!([ratios[0].min(ratios[1]), ratios[0].max(ratios[1])]));
+        assert_ne!(runs[0]["run"], runs[1]["run"]);
+    }
+    assert!(find(dir, "--sizes 4,8 --repeats 2 --seed 7").ok().contains("lowest"));
+}
+
+#[test]
+fn a_killed_search_goes_on_to_the_same_answer() {
+    let dir = folder();
+    let dir = dir.path();
+    // Long enough to be caught in the middle.
+    let flags = "--sizes 4,8 --epochs 3000 --save-every 500 --json --quiet";
+    let args = |runs: &str| {
+        let line = format!("find --data d.zip {TINY} {flags} --runs {runs}");
+        line.replace("--epochs 2 ", "").split_whitespace().map(String::from).collect::<Vec<_>>()
+    };
+    let without_paths = |mut found: Value| {
+        for one in found["sizes"].as_array_mut().unwrap() {
+            one.as_object_mut().unwrap().remove("runs");
+        }
+        found
+    };
+    for (signal, code) in [(libc::SIGKILL, 128 + 9), (libc::SIGINT, 75)] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_emm"))
+            .args(args("a"))
+            .current_dir(dir)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let begun = Instant::now();
+        let saved = || {
+            let runs = std::fs::read_dir(dir.join("a")).into_iter().flatten().flatten();
+            runs.map(|r| r.path().join("state/state.safetensors"))
+                .filter_map(|state| state.metadata().ok()?.modified().ok())
+                .max()
+        };
+        let before = saved();
+        while saved() == before && begun.elapsed() < Duration::from_secs(60) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // SAFETY: the child is ours and has not been waited for.
+        unsafe { libc::kill(child.id() as libc::pid_t, signal) };
+        let status = child.wait().unwrap();
+        use std::os::unix::process::ExitStatusExt as _;
+        let ended = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+        assert_eq!(ended, code, "the search had ended before the signal, or ended otherwise");
+    }
+    let resumed = emm_in(dir, args("a")).json();
+    let straight = emm_in(dir, args("b")).json();
+    assert_eq!(without_paths(resumed), without_paths(straight));
+}
+
+#[test]
+fn what_cannot_be_searched_is_refused() {
+    let dir = folder();
+    let dir = dir.path();
+    for (flags, code, start, holds) in [
+        ("--sizes 8,4", 2, "--sizes: ", "4 after 8"),
+        ("--sizes 4,4", 2, "--sizes: ", "4 after 4"),
+        ("--sizes 1,4", 2, "--sizes: ", "need 2"),
+        ("--sizes 4,4k", 3, "d.zip: ", "has 40 images, --sizes wants 4000"),
+        ("--sizes 4 --epsilon 0", 2, "--epsilon: ", "outside (0, 1)"),
+        ("--sizes 4 --epsilon 1", 2, "--epsilon: ", "outside (0, 1)"),
+        ("--sizes 4 --epsilon -0.1", 2, "--epsilon: ", "outside (0, 1)"),
+        ("--sizes 4 --epsilon nan", 2, "--epsilon: ", "outside (0, 1)"),
+        ("--sizes 4 --repeats 0", 2, "--repeats: ", "at least 1"),
+        ("--sizes 4 --repeats 2 --seed 18446744073709551615", 2, "--seed: ", "--repeats"),
+        ("--lo 8 --hi 8", 2, "--lo: 8 is not below --hi 8", ""),
+        ("--lo 8 --hi 41", 3, "d.zip: ", "has 40 images"),
+        ("--hi 40", 2, "--lo: 500 is not below --hi 40", ""),
+    ] {
+        find(dir, flags).refused(code, start, holds);
+    }
+    let no_looks = format!("find --data d.zip {TINY} --sizes 4").replace("--looks 2", "--looks 0");
+    emm_in(dir, no_looks.split_whitespace()).refused(2, "--looks: 0", "scoring");
+    assert_eq!(find(dir, "--sizes 4,x").code, 2);
+    assert_eq!(find(dir, "--sizes 4 --lo 2").code, 2);
+
+    let labels = (0..40).map(|i| u32::from(i >= 30)).collect();
+    let uneven = Dataset { labels: Some(labels), ..digits(40) };
+    uneven.save(&dir.join("d.zip"), true).unwrap();
+    find(dir, "--sizes 4,30").refused(3, "d.zip: class 1 has 10 images, wants 15", "");
+    assert!(!dir.join("runs").exists(), "something was trained first");
+}
+
+#[test]
+fn subsets_are_balanced_by_class() {
+    let dir = folder();
+    let dir = dir.path();
+    let labels = (0..40).map(|i| i % 2).collect();
+    let set = Dataset { labels: Some(labels), ..digits(40) };
+    set.save(&dir.join("d.zip"), true).unwrap();
+    let found = find(dir, "--sizes 4 --json").json();
+    let config = std::fs::read_to_string(run_dir(dir, &found, 4).join("config.toml")).unwrap();
+    // Two of class 0, then two of class 1; the network does not see the labels.
+    let pixels = [0, 2, 1, 3].iter().flat_map(|&i| set.image(i)).copied().collect();
+    let balanced = Dataset { pixels, labels: None, ..set };
+    assert!(config.contains(&balanced.sha256_pixels()), "{config}");
+    assert!(config.contains("sha256_labels = \"none\""), "{config}");
+    let conditional = find(dir, "--sizes 4 --cond true --json").json();
+    let config =
+        std::fs::read_to_string(run_dir(dir, &conditional, 4).join("config.toml")).unwrap();
+    assert!(config.contains("label_dim = 2"), "{config}");
+}
+
+fn cpu() -> Device {
+    Device::Cpu(Cpu::new(1).unwrap())
+}
+
+#[test]
+fn a_small_quickstart_leaves_its_results_and_reuses_its_runs() {
+    let dir = tempdir().unwrap();
+    let folder = dir.path().join("q");
+    let plan = Plan { sizes: vec![10, 20], epochs: 2.0, looks: 2, score_images: 10, seed: 5 };
+    let options = RunOptions {
+        keep_all_snapshots: false,
+        save_every: SaveEvery::DEFAULT,
+        stop_after_steps: None,
+        quiet: true,
+    };
+    let go = |devices: &[Device]| quickstart(&plan, devices, &folder, &options).unwrap().unwrap();
+    let (found, files) = go(&[cpu(), cpu()]);
+    assert_eq!(
+        found.sizes.iter().map(|m| (m.size, m.looks)).collect::<Vec<_>>(),
+        [(10, 2), (20, 2)]
+    );
+    let names: Vec<_> = files.iter().map(|f| f.file_name().unwrap().to_str().unwrap()).collect();
+    let expected = [
+        "table.md",
+        "sizes.png",
+        "sizes.svg",
+        "epochs.png",
+        "epochs.svg",
+        "sheet-10.png",
+        "sheet-20.png",
+        "results.json",
+    ];
+    assert_eq!(names, expected);
+    let bytes = || files.iter().map(|f| std::fs::read(f).unwrap()).collect::<Vec<_>>();
+    let first = bytes();
+    let runs = || std::fs::read_dir(folder.join("runs")).unwrap().count();
+    assert_eq!(runs(), 2);
+    let (again, _) = go(&[cpu()]);
+    assert_eq!((again, runs()), (found, 2));
+    assert_eq!(bytes(), first);
+
+    // Stopped after some steps and continued: the same answer.
+    let other = dir.path().join("other");
+    let part = RunOptions { stop_after_steps: Some(2), ..options.clone() };
+    assert!(quickstart(&plan, &[cpu()], &other, &part).unwrap().is_none());
+    let (resumed, _) = quickstart(&plan, &[cpu()], &other, &options).unwrap().unwrap();
+    let (curve, straight) = (|f: &emm::study::Found| f.sizes[0].curve.clone(), &go(&[cpu()]).0);
+    assert_eq!(curve(&resumed), curve(straight));
+}
+
+#[test]
+fn the_quickstart_does_not_mix_with_other_things() {
+    let dir = tempdir().unwrap();
+    std::fs::write(dir.path().join("mine.txt"), "x").unwrap();
+    let out = dir.path().to_str().unwrap();
+    emm(["quickstart", "--out", out]).refused(2, "--out: ", "--force");
+}
+
+/// D(x; σ) = x / (1 + σ²), some denoiser that is not the optimum.
+struct Shrink;
+
+impl Denoise for Shrink {
+    fn image_len(&self) -> usize {
+        64
+    }
+    fn max_batch(&self) -> usize {
+        50
+    }
+    fn sigma_range(&self) -> (f64, f64) {
+        (0.0, f64::INFINITY)
+    }
+    fn denoise(
+        &mut self,
+        x: &[f32],
+        sigma: &[f64],
+        _labels: &[u32],
+        out: &mut [f32],
+    ) -> anyhow::Result<()> {
+        for ((x, out), s) in x.chunks(64).zip(out.chunks_mut(64)).zip(sigma) {
+            x.iter().zip(out).for_each(|(x, out)| *out = x / (1.0 + s * s) as f32);
+        }
+        Ok(())
+    }
+}
+
+/// How far loss = optimum's loss + gap is off, over five standard errors of the cross term, at its worst.
+fn off(levels: &[Level], draws: f64) -> f64 {
+    let one = |l: &Level| {
+        let bound = 5.0 * 2.0 * (l.gap * l.optimum / draws).sqrt() + 1e-5 * l.loss;
+        (l.loss - l.optimum - l.gap).abs() / bound
+    };
+    levels.iter().map(one).fold(0.0, f64::max)
+}
+
+#[test]
+fn the_gap_is_zero_at_the_optimum_and_adds_up_elsewhere() {
+    let data = digits(20);
+    let sigmas = noise_levels(8, 7.0, 0.002, 80.0);
+    let weight = |s: f64| Precond::Edm.weight(s);
+    let optimum = || Optimal::new(&data, &cpu());
+    let run = |denoiser: &mut dyn Denoise, optimum: &mut dyn Denoise, draws| {
+        gap(denoiser, optimum, &data, &weight, &sigmas, draws, 1).unwrap()
+    };
+    for level in run(&mut optimum(), &mut optimum(), 40) {
+        assert_eq!(level.gap, 0.0, "{level:?}");
+        assert_eq!(level.loss, level.optimum, "{level:?}");
+    }
+    let levels = run(&mut Shrink, &mut optimum(), 20_000);
+    assert_eq!(levels.iter().map(|l| l.sigma).collect::<Vec<_>>(), sigmas);
+    assert!(off(&levels, 20_000.0) < 1.0, "{levels:?}");
+    // At the highest noise the optimum is the mean image and nothing is recovered: λ times the images' variance.
+    let mean = |p: usize| (0..20).map(|i| data.image(i)[p] as f64).sum::<f64>() / 20.0;
+    let variance: f64 = (0..64)
+        .map(|p| {
+            (0..20).map(|i| ((data.image(i)[p] as f64 - mean(p)) / 127.5).powi(2)).sum::<f64>()
+                / 20.0
+        })
+        .sum();
+    let highest = levels[0].optimum / levels[0].weight;
+    assert!((highest / variance - 1.0).abs() < 0.05, "{highest} for {variance}");
+    // The sum does not hold against the optimum of other images.
+    let others = Dataset { pixels: digits(40).pixels[20 * 64..].to_vec(), ..digits(40) };
+    let wrong = run(&mut Shrink, &mut Optimal::new(&others, &cpu()), 2000);
+    assert!(off(&wrong, 2000.0) > 3.0, "{wrong:?}");
+}
+
+#[test]
+fn gap_through_the_program() {
+    let dir = folder();
+    let dir = dir.path();
+    let train = format!("train --data d.zip --run r --quiet {TINY}");
+    emm_in(dir, train.split_whitespace()).ok();
+    let go = |flags: &str| emm_in(dir, format!("gap {flags}").split_whitespace());
+    let of_run = go("--run r --data d.zip --levels 5 --draws 70 --json --out g.csv").json();
+    assert_eq!((&of_run["draws"], of_run["levels"].as_array().unwrap().len()), (&json!(70), 5));
+    let level = &of_run["levels"][0];
+    assert_eq!(keys(level), ["sigma", "weight", "gap", "optimum_loss", "loss"]);
+    assert_eq!(level["sigma"].as_f64().unwrap().round(), 80.0);
+    assert!(level["gap"].as_f64().unwrap() > 0.0);
+    let csv = std::fs::read_to_string(dir.join("g.csv")).unwrap();
+    assert_eq!(csv.lines().count(), 6);
+    // Threads change nothing.
+    assert_eq!(go("--run r --data d.zip --levels 5 --draws 70 --json --threads 1").json(), of_run);
+    let snapshot = std::fs::read_dir(dir.join("r/snapshots")).unwrap().flatten().next().unwrap();
+    let model = snapshot.path().display().to_string();
+    assert_eq!(go(&format!("--model {model} --data d.zip --levels 2")).ok().lines().count(), 3);
+
+    go("--run r --data d.zip --draws 0").refused(2, "--draws: 0", "");
+    go("--run r --data d.zip --levels 0").refused(2, "--levels: 0", "");
+    go("--run r --data d.zip --out g.csv").refused(2, "g.csv: ", "--force");
+    go("--run nowhere --data d.zip").refused(3, "--run: nowhere", "");
+    assert_eq!(go("--data d.zip").code, 2);
+    emm_in(dir, "data subset d.zip --size 4 --resolution 4 --out small.zip".split(' ')).ok();
+    go("--run r --data small.zip").refused(3, "small.zip: 4x4 pixels", "8x8");
+}
+
+#[test]
+fn the_doctor_names_what_is_there_and_what_is_missing() {
+    let found = emm(["doctor", "--json"]).json();
+    assert_eq!(found["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(
+        (&found["devices"][0]["device"], &found["devices"][0]["usable"]),
+        (&json!("cpu"), &json!(true))
+    );
+    assert!(found["cpu"]["threads"].as_u64().unwrap() >= 1);
+    assert_eq!(found["kernels_for"], json!([]));
+    let missing = found["missing"].as_array().unwrap();
+    assert!(missing.iter().any(|m| m["what"] == "CUDA kernels"), "{found}");
+    let text = emm(["doctor"]).ok();
+    for word in ["device    cpu", "kernels   none", "missing   CUDA kernels"] {
+        assert!(text.contains(word), "no {word:?} in {text}");
+    }
+}
+
+/// A `libcuda.so.1` of so much C, on the loader's path of `emm ARGS`.
+fn with_driver(c: &str, args: &[&str]) -> Ended {
+    use std::os::unix::process::ExitStatusExt as _;
+    let dir = tempdir().unwrap();
+    let (source, library) = (dir.path().join("stub.c"), dir.path().join("libcuda.so.1"));
+    std::fs::write(&source, c).unwrap();
+    let built = Command::new("cc")
+        .args(["-shared", "-fPIC", "-w", "-o"])
+        .arg(&library)
+        .arg(&source)
+        .status();
+    assert!(built.expect("a C compiler, as Rust's linker is one").success());
+    let out = Command::new(env!("CARGO_BIN_EXE_emm"))
+        .args(args)
+        .env("LD_LIBRARY_PATH", dir.path())
+        .output()
+        .unwrap();
+    Ended {
+        code: out.status.code().unwrap_or_else(|| 128 + out.status.signal().unwrap_or(0)),
+        stdout: String::from_utf8(out.stdout).unwrap(),
+        stderr: String::from_utf8(out.stderr).unwrap(),
+    }
+}
+
+/// A driver of this version whose cuInit returns `init`, with one card.
+fn driver(init: i32, version: i32) -> String {
+    let needed = [
+        "cuDevicePrimaryCtxRetain",
+        "cuModuleLoadData",
+        "cuLaunchKernel",
+        "cuStreamBeginCapture_v2",
+        "cuEventElapsedTime_v2",
+    ];
+    let others: String = needed.iter().map(|f| format!("int {f}() {{ return 999; }}\n")).collect();
+    format!(
+        "#include <string.h>\n{others}
+         int cuInit(unsigned f) {{ return {init}; }}
+         int cuDriverGetVersion(int *v) {{ *v = {version}; return 0; }}
+         int cuDeviceGetCount(int *n) {{ *n = 1; return 0; }}
+         int cuDeviceGet(int *d, int k) {{ *d = k; return 0; }}
+         int cuDeviceGetName(char *s, int n, int d) {{ strncpy(s, \"Pretend Card\", n); return 0; }}
+         int cuDeviceTotalMem_v2(unsigned long *b, int d) {{ *b = 80UL << 30; return 0; }}
+         int cuDeviceGetAttribute(int *v, int a, int d) {{ *v = a == 75 ? 9 : 0; return 0; }}\n"
+    )
+}
+
+#[test]
+fn drivers_of_every_kind_are_probed_without_a_panic() {
+    let cuda = ["gap", "--model", "m", "--data", "d", "--device", "cuda"];
+    for (c, why) in [
+        (String::new(), "lacks"),
+        (driver(100, 13000), "sees no card"),
+        (driver(803, 13000), "cuInit failed with error 803"),
+        (driver(0, 12040), "supports CUDA 12.4, and 13.0 is needed"),
+        (driver(0, 13000), "Pretend Card is there, but this build holds no CUDA kernels"),
+    ] {
+        with_driver(&c, &cuda).refused(4, "--device: cuda: ", why);
+        // auto says why it takes the CPU, once, and goes on to the next complaint.
+        let auto = with_driver(&c, &cuda[..5]);
+        assert_eq!((auto.code, auto.stdout.as_str()), (3, ""), "{auto:?}");
+        let lines: Vec<_> = auto.stderr.lines().collect();
+        assert_eq!(lines.len(), 2, "{auto:?}");
+        assert!(
+            lines[0].starts_with("emm: --device: auto takes the CPU: ") && lines[0].contains(why),
+            "{auto:?}"
+        );
+        let doctor = with_driver(&c, &["doctor"]).ok();
+        assert!(doctor.contains("driver    "), "{doctor}");
+    }
+    let found = with_driver(&driver(0, 13000), &["doctor", "--json"]).json();
+    let card = &found["devices"][1];
+    assert_eq!((&card["device"], &card["name"]), (&json!("cuda:0"), &json!("Pretend Card")));
+    assert_eq!((&card["capability"], &card["memory_bytes"]), (&json!("9.0"), &json!(80u64 << 30)));
+    assert_eq!((&card["usable"], &found["cuda_driver"]), (&json!(false), &json!("13.0")));
+    with_driver(&driver(0, 13000), &["gap", "--model", "m", "--data", "d", "--device", "cuda:3"])
+        .refused(4, "--device: cuda:3: there is no card 3", "sees 1");
+    emm(["gap", "--model", "m", "--data", "d", "--device", "cuda:x"]).refused(
+        2,
+        "--device: ",
+        "cuda:K",
+    );
+}

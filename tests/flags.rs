@@ -101,11 +101,11 @@ fn wrong_flags_are_usage_errors_that_begin_with_the_flag() {
         "--save-every x",
         "--looks -3",
         "--unknown",
-        "--duration 1",
     ] {
         let flag = extra.split(' ').next().unwrap();
         train_tiny(&run, extra).refused(2, &format!("{flag}: "), "");
     }
+    train_tiny(&run, "--duration 1").refused(2, "--epochs: ", "--duration");
     assert!(!run.exists(), "a refused command leaves nothing");
     let unlabelled = f.folder.path().join("unlabelled.zip");
     let mut set = Dataset::open(&f.data).unwrap();

@@ -114,22 +114,21 @@ fn devices(driver: &Result<Driver, Trouble>, cpu: &str) -> Vec<Value> {
 }
 
 /// What is not there, and how to get it.
-fn missing(driver: &Result<Driver, Trouble>, no_downloads: bool) -> Vec<(String, &'static str)> {
+fn missing(driver: &Result<Driver, Trouble>, no_downloads: bool) -> Vec<(&'static str, String)> {
     let mut all = Vec::new();
     if let Err(trouble) = driver {
-        all.push((
-            trouble.to_string(),
-            "needed for --device cuda only; install NVIDIA's driver 580 or newer",
-        ));
+        let how = format!("{trouble}; only --device cuda needs it: NVIDIA's driver 580 or newer");
+        all.push(("CUDA driver", how));
     }
     if KERNELS_FOR.is_empty() {
-        all.push(("CUDA kernels".into(), "this version has none; everything works on the CPU"));
+        all.push(("CUDA kernels", "this version has none; everything works on the CPU".into()));
     }
     if no_downloads {
         all.push((
-            "CIFAR-10 in this folder".into(),
+            "CIFAR-10 in this folder",
             "download cifar-10-python.tar.gz, then `emm data import cifar-10-python.tar.gz --out cifar10.zip`; \
-             see data/README.md",
+             see data/README.md"
+                .into(),
         ));
     }
     all

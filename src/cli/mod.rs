@@ -143,10 +143,7 @@ pub fn main() -> i32 {
             let _ = e.print();
             return e.exit_code();
         }
-        Err(e) if e.use_stderr() => {
-            eprintln!("emm: {}", one_line(&e));
-            return e.exit_code();
-        }
+        Err(e) if e.use_stderr() => return tell(&usage(one_line(&e))),
         Err(e) => {
             let _ = e.print();
             return e.exit_code();

@@ -3,7 +3,6 @@
 use super::numbers::amount;
 use super::train_flags::{ImageFlags, TrainFlags};
 use super::{Common, say};
-use crate::data::Dataset;
 use crate::device::Device;
 use crate::error::usage;
 use crate::model::flops::flops;

@@ -117,7 +117,16 @@ fn draw_sizes<DB: DrawingBackend>(
     let name = format!("1 − ε = {}%", trimmed(100.0 * (1.0 - epsilon)));
     pen.text(&name, 12.0, MUTED, HPos::Right, (frame.right - 6.0, level - 11.0))?;
 
-    let path = points.iter().map(|p| (frame.x(p.size as f64), frame.y(p.ratio)));
+    // Straight in the number of images, as the EMM is interpolated: bent on a log axis.
+    let frame_at = &frame;
+    let path = points.windows(2).flat_map(|w| {
+        let (a, b) = (w[0], w[1]);
+        (0..=16).map(move |i| {
+            let t = i as f64 / 16.0;
+            let size = a.size as f64 + t * (b.size - a.size) as f64;
+            (frame_at.x(size), frame_at.y(a.ratio + t * (b.ratio - a.ratio)))
+        })
+    });
     pen.line(path.collect(), 2.0, LINE)?;
     for p in &points {
         let (x, y) = (frame.x(p.size as f64), frame.y(p.ratio));

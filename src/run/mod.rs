@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod config;
 pub mod dir;
+pub mod memory;
 pub mod progress;
 pub mod schedule;
 pub mod score;

@@ -1,5 +1,6 @@
 //! `stats.jsonl`: one line per interval under EDM's keys. Holds clock times, so no two runs' are alike.
 
+use super::memory;
 use anyhow::{Context as _, Result};
 use serde_json::{Map, Value, json};
 use std::fs::{self, OpenOptions};
@@ -86,7 +87,7 @@ impl Stats {
         if self.images > 0 {
             self.add("Timing/sec_per_kimg", self.training_s / self.images as f64 * 1e3);
         }
-        if let Some(bytes) = peak_memory() {
+        if let Some(bytes) = memory::peak() {
             self.add("Resources/cpu_mem_gb", bytes as f64 / (1u64 << 30) as f64);
         }
         let mut line: Map<String, Value> =
@@ -125,11 +126,4 @@ fn drop_after(path: &Path, step: u64) -> Result<()> {
 
 fn timestamp() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
-}
-
-/// The process's largest resident memory so far, in bytes.
-fn peak_memory() -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|l| l.starts_with("VmHWM:"))?;
-    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
 }

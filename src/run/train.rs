@@ -12,7 +12,7 @@ use super::score::{
 use super::signal::{install, stop_asked};
 use super::state::run_note;
 use super::stats::Stats;
-use super::{Order, RunConfig, schedule, state};
+use super::{Order, RunConfig, memory, schedule, state};
 use crate::data::Dataset;
 use crate::device::Device;
 use crate::error::{Exit, exit_code, usage};
@@ -105,6 +105,11 @@ pub fn train_part(
 ) -> Result<Outcome> {
     let started = Instant::now();
     install();
+    if data.len() < 2 && !config.look_steps().is_empty() {
+        return Err(usage(
+            "--data: holds 1 image; nearest and second nearest need 2 (or --looks 0)",
+        ));
+    }
     let run_dir = RunDir::new(dir);
     let lock = run_dir.lock()?;
     let mut asked = config.clone();
@@ -113,17 +118,13 @@ pub fn train_part(
         asked.train.micro_batch = stored.unwrap_or_else(|| auto_micro_batch(config));
     }
     let config = run_dir.settle(&asked)?;
-    if data.len() < 2 && !config.look_steps().is_empty() {
-        return Err(usage(
-            "--data: holds 1 image; nearest and second nearest need 2 (or --looks 0)",
-        ));
-    }
     if let Some(outcome) = finished(&run_dir, &config, started)? {
         if let Some(part) = part {
             part.skip(work(&config));
         }
         return Ok(outcome);
     }
+    memory::check(device, &config)?;
     Run::start(device, config, data, run_dir, lock, options, part, started)?.go()
 }
 

@@ -25,7 +25,7 @@ impl Default for Plan {
     fn default() -> Self {
         Plan {
             sizes: vec![10, 20, 40, 80],
-            epochs: 1500.0,
+            epochs: 1000.0,
             looks: 4,
             score_images: 500,
             seed: 1024,
@@ -51,11 +51,12 @@ impl Plan {
         let train = TrainConfig {
             seed: self.seed,
             epochs: self.epochs,
-            batch: 4,
+            batch: 10,
             micro_batch: 0,
             lr: 2e-3,
             weight_decay: 0.0,
-            ema_rate: None,
+            // The usual half-life of 10 epochs would be most of the smallest run's thousand steps.
+            ema_rate: Some(0.99),
             precision: Precision::Fp32,
             order: Order::Shuffle,
             scrub_gradients: false,
