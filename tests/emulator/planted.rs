@@ -302,9 +302,9 @@ fn the_checker_catches_planted_bugs_in_one_run() {
             println!("{:14} {bug:2} {name}: {got:?}", kernel.name);
             match got {
                 Outcome::Right => panic!("{}: {name}: not caught", kernel.name),
-                Outcome::Wrong => assert_eq!(word, "", "{}: {name}", kernel.name),
+                Outcome::Wrong => assert!(word.is_empty(), "{}: {name}", kernel.name),
                 Outcome::Error(message) => {
-                    assert!(word != "" && message.contains(word), "{name}: {message}");
+                    assert!(!word.is_empty() && message.contains(word), "{name}: {message}");
                     assert!(message.starts_with(kernel.name), "{message}");
                 }
             }
