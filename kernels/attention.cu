@@ -12,37 +12,61 @@
 //            matmul_tn(dv, w, dy, t, c, t, t, c, 3c, t^2, tc, 3tc, 1, add)
 //            matmul_nn(dq, ds, k, t, c, t, t, 3c, 3c, t^2, 3tc, 3tc, 1/sqrt(c), add)
 //            matmul_tn(dk, ds, q, t, c, t, t, 3c, 3c, t^2, 3tc, 3tc, 1/sqrt(c), add)
-// Arguments  softmax_fwd(w, rows, t); softmax_bwd(ds, w, rows, t).
+// bf16       with c and t multiples of 8 the products are matmul_mma.cu's (same arguments, _mma_): scores and ds come in float32,
+//            softmax_fwd_bf16(w, scores) and softmax_bwd_bf16(ds16, ds, w) give bf16, which the other products take.
+//            Else matmul_*_bf16 with float32 w and ds.
+// Arguments  softmax_fwd(w, rows, t); softmax_bwd(ds, w, rows, t); softmax_fwd_bf16(w, scores, rows, t), scores are used up;
+//            softmax_bwd_bf16(ds16, ds, w, rows, t).
 // Launch     grid ceil(rows / 8), 256 threads, a warp a row.
 // Cost       forward 4 t^2 c FLOP an image, backward 8; the weights go through memory 3 times: 0.9% of a step's FLOP.
 // Exactness  fixed order: 32 interleaved sums a row, then a butterfly.
 #include "prelude/prelude.cuh"
 
-extern "C" __global__ void softmax_fwd(float* w, int rows, int t) {
+// w = softmax(s); s, which may be w, keeps the exponentials.
+template <class T>
+DEVICE void softmax(T* w, float* s, int rows, int t) {
     int row = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
     if (row >= rows) return;
     w += (i64)row * t;
+    s += (i64)row * t;
     float highest = -INFINITY, sum = 0.0f;
-    for (int i = lane; i < t; i += 32) highest = fmaxf(highest, w[i]);
+    for (int i = lane; i < t; i += 32) highest = fmaxf(highest, s[i]);
     highest = warp_reduce(highest, Max());
     for (int i = lane; i < t; i += 32) {
-        float e = exp_f32(w[i] - highest);
-        w[i] = e;
+        float e = exp_f32(s[i] - highest);
+        s[i] = e;
         sum += e;
     }
     float inverse = 1.0f / warp_reduce(sum, Sum());
-    for (int i = lane; i < t; i += 32) w[i] *= inverse;
+    for (int i = lane; i < t; i += 32) w[i] = from_float<T>(s[i] * inverse);
 }
+
+extern "C" __global__ void softmax_fwd(float* w, int rows, int t) { softmax(w, w, rows, t); }
 EMM_KERNEL(softmax_fwd)
 
-extern "C" __global__ void softmax_bwd(float* ds, const float* __restrict__ w, int rows, int t) {
+extern "C" __global__ void softmax_fwd_bf16(bf16* w, float* scores, int rows, int t) { softmax(w, scores, rows, t); }
+EMM_KERNEL(softmax_fwd_bf16)
+
+template <class T>
+DEVICE void softmax_gradient(T* to, const float* ds, const T* w, int rows, int t) {
     int row = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
     if (row >= rows) return;
+    to += (i64)row * t;
     ds += (i64)row * t;
     w += (i64)row * t;
     float dot = 0.0f;
-    for (int i = lane; i < t; i += 32) dot = fmaf(ds[i], w[i], dot);
+    for (int i = lane; i < t; i += 32) dot = fmaf(ds[i], to_float(w[i]), dot);
     dot = warp_reduce(dot, Sum());
-    for (int i = lane; i < t; i += 32) ds[i] = (ds[i] - dot) * w[i];
+    for (int i = lane; i < t; i += 32) to[i] = from_float<T>((ds[i] - dot) * to_float(w[i]));
+}
+
+extern "C" __global__ void softmax_bwd(float* ds, const float* __restrict__ w, int rows, int t) {
+    softmax_gradient(ds, ds, w, rows, t);
 }
 EMM_KERNEL(softmax_bwd)
+
+extern "C" __global__ void softmax_bwd_bf16(bf16* ds16, const float* __restrict__ ds, const bf16* __restrict__ w, int rows,
+                                            int t) {
+    softmax_gradient(ds16, ds, w, rows, t);
+}
+EMM_KERNEL(softmax_bwd_bf16)

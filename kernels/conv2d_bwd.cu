@@ -11,7 +11,8 @@
 //
 // Arguments  conv2d_dgrad(dx, dy, weight, n, h, w, c, ho, wo, o, kernel, stride, pad, row_words, first, scale, add)
 //            conv2d_wgrad(partials, dy, x, n, h, w, c, ho, wo, o, kernel, stride, pad, images)
-//            wgrad_reduce(dw, partials, o, width, row_words, first, chunks, scale, add): width = k k c
+//            wgrad_reduce(dw, partials, o, width, partial_words, row_words, first, chunks, scale, add): width = k k c columns of
+//            partial_words, the length of a row of partials (k k c, or more where rows were padded)
 // Launch     conv2d_dgrad: grid (ceil(n h w / 64), ceil(c / 64)). conv2d_wgrad: grid (ceil(o / 64) * ceil(c / 64),
 //            k k, chunks) with chunks = ceil(n / images). wgrad_reduce: grid ceil(o width / 256). 256 threads, 8.5 KB.
 //            `images` must be a function of the image size alone: sums then don't depend on how a batch is split,
@@ -152,13 +153,15 @@ DEVICE void weight_gradient(WGRAD_ARGUMENTS(T)) {
 CONV2D_WGRAD(conv2d_wgrad, float)
 CONV2D_WGRAD(conv2d_wgrad_bf16, bf16)
 
-extern "C" __global__ void wgrad_reduce(float* dw, const float* __restrict__ partials, int o, int width, int row_words,
-                                        int first, int chunks, float scale, int add) {
-    i64 i = flat_index(), size = (i64)o * width;
-    if (i >= size) return;
-    float* to = dw + i / width * row_words + first + i % width;
+extern "C" __global__ void wgrad_reduce(float* dw, const float* __restrict__ partials, int o, int width,
+                                        int partial_words, int row_words, int first, int chunks, float scale, int add) {
+    i64 i = flat_index();
+    if (i >= (i64)o * width) return;
+    i64 row = i / width, column = i % width, size = (i64)o * partial_words;
+    float* to = dw + row * row_words + first + column;
     float sum = add ? *to : 0.0f;
-    for (int chunk = 0; chunk < chunks; chunk++) sum = fmaf(scale, partials[chunk * size + i], sum);
+    for (int chunk = 0; chunk < chunks; chunk++)
+        sum = fmaf(scale, partials[chunk * size + row * partial_words + column], sum);
     *to = sum;
 }
 EMM_KERNEL(wgrad_reduce)

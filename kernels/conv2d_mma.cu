@@ -1,18 +1,16 @@
 // conv2d_mma: the convolution on tensor cores, an implicit product of 128 pixels x 128 output channels a block.
 //
 //   conv2d_mma_bf16, _tf32 y (=|+=) (conv(x) + bias + emb + residual + shortcut) * scale, as conv2d_fwd
-//   pack_transposed_*          wt[c, kernel^2, o] = w[o, kernel^2, c] with the taps reversed: the gradient of the input of a
-//                              stride-1 convolution is the convolution of dy with wt and padding kernel - 1 - pad
-//   pack_bf16                  copies float32 to bf16
+//
+// The gradient of the input of a stride-1 convolution is the convolution of dy with pack_transposed's weights (pack.cu)
+// and padding kernel - 1 - pad.
 //
 // Layout     T is bf16, or float whose products are rounded to tf32. x, weight, residual, s1, s2, sweight, y are T in
 //            conv2d_fwd's layouts; bias, sbias, emb float32. bias null: none. Rows must be whole 16-byte pieces:
 //            c, c1, c2, srow and kernel^2 c multiples of 8 (bf16) or 4 (tf32), pointers 16-byte aligned. Any pixels, any o.
 // Arguments  y, x, weight, bias, emb, residual, s1, s2, sweight, sbias, n, h, w, c, ho, wo, o, kernel, stride, pad, c1, c2,
-//            srow, scale, add. pack_transposed_*(wt, w, o, taps, c, row_words, first): w float32, columns from `first` on.
-//            pack_bf16(to, from, count).
+//            srow, scale, add.
 // Launch     conv: grid (ceil(n ho wo / 128), ceil(o / 128)), 256 threads, 96 KB (98,304 B) dynamic shared.
-//            pack_transposed: grid ceil(c taps o / 256); pack_bf16: grid ceil(count / 256); 256 threads.
 // Pipeline   a k-step is 128 bytes of channels (64 bf16, 32 float) of one tap; 3 stages of cp.async, zero-filled at borders;
 //            128-byte rows with their 16-byte pieces XORed by row % 8, read by ldmatrix; 8 warps of 64 x 32.
 // Cost       2 n ho wo o (k k c + c1 + c2) FLOP. Floor at 256 -> 256, 3x3, 32x32, N = 512 on an A100: 0.62 TFLOP at 312
@@ -20,21 +18,12 @@
 // Exactness  float32 sums in tap order; bf16 inputs exact, tf32 inputs rounded to nearest (11 bits).
 #include "prelude/prelude.cuh"
 
-constexpr int LINES = 128;         // of each operand in a tile
-constexpr int ROW = 128;           // bytes of a line in a k-step
-constexpr int STAGES = 3;
-constexpr int OPERAND = LINES * ROW;
-constexpr int STAGE = 2 * OPERAND;
-
-// Where 16-byte piece `part` of a line lies in its operand.
-DEVICE int swizzled(int line, int part) { return line * ROW + ((part ^ (line & 7)) << 4); }
-
 // An input image batch and the weights it meets.
 template <class T>
 struct Source {
     const T *x, *weight;
     int h, w, c, kernel, stride, pad, row_words;
-    DEVICE int steps() const { return x ? kernel * kernel * ceil_div(c * (int)sizeof(T), ROW) : 0; }
+    DEVICE int steps() const { return x ? kernel * kernel * ceil_div(c * (int)sizeof(T), 128) : 0; }
 };
 
 // Brings one k-step after another: of all taps and channels of the first source, then the second, then the third.
@@ -50,15 +39,13 @@ struct Loader {
           outs(o - blockIdx.y * LINES) {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            int pixel = blockIdx.x * LINES + line(i), r = pixel / wo;
+            int pixel = blockIdx.x * LINES + Deepwise::line(i), r = pixel / wo;
             image[i] = pixel < n * ho * wo ? r / ho : -1;
             row[i] = r % ho;
             col[i] = pixel % wo;
         }
     }
-    static DEVICE int part() { return threadIdx.x % 8; }
-    static DEVICE int line(int i) { return threadIdx.x / 8 + 32 * i; }
-    static DEVICE int first_channel() { return part() * 16 / (int)sizeof(T); }
+    static DEVICE int first_channel() { return Deepwise::part() * 16 / (int)sizeof(T); }
 
     DEVICE void load(unsigned char* stage) const {
         bool exists = channel < now.c;
@@ -68,18 +55,19 @@ struct Loader {
             int r = row[i] * now.stride - now.pad + tap_row, c = col[i] * now.stride - now.pad + tap_col;
             bool inside = exists && image[i] >= 0 && r >= 0 && r < now.h && c >= 0 && c < now.w;
             const T* from = inside ? now.x + (((i64)image[i] * now.h + r) * now.w + c) * now.c + channel : now.x;
-            cp_async16(stage + swizzled(line(i), part()), from, inside ? 16 : 0);
+            cp_async16(stage + Deepwise::offset(Deepwise::line(i), Deepwise::part()), from, inside ? 16 : 0);
         }
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            bool inside = exists && line(i) < outs;
-            i64 out = blockIdx.y * LINES + line(i);
+            int line = Deepwise::line(i);
+            bool inside = exists && line < outs;
+            i64 out = blockIdx.y * LINES + line;
             const T* from = inside ? now.weight + out * now.row_words + tap * now.c + channel : now.weight;
-            cp_async16(stage + OPERAND + swizzled(line(i), part()), from, inside ? 16 : 0);
+            cp_async16(stage + OPERAND + Deepwise::offset(line, Deepwise::part()), from, inside ? 16 : 0);
         }
     }
     DEVICE void advance() {
-        channel += ROW / (int)sizeof(T);
+        channel += 128 / (int)sizeof(T);
         if (channel - first_channel() < now.c) return;
         channel = first_channel();
         if (++tap_col < now.kernel) return;
@@ -104,65 +92,35 @@ DEVICE void multiply(float (&acc)[4][4][4], uint32_t (&a)[4][4], uint32_t (&b)[4
     mma_tf32(acc, a, b);
 }
 
-// acc += the products of one k-step, for this warp's 64 pixels and 32 output channels.
-template <class T>
-DEVICE void step_product(float (&acc)[4][4][4], const unsigned char* stage, int pixel0, int out0) {
-    int lane = threadIdx.x % 32;
-#pragma unroll
-    for (int k = 0; k < 4; k++) {
-        uint32_t a[4][4], b[4][2];
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            ldmatrix_x4(a[i], stage + swizzled(pixel0 + 16 * i + lane % 16, 2 * k + lane / 16));
-#pragma unroll
-        for (int j = 0; j < 4; j += 2) {
-            uint32_t r[4];
-            int line = out0 + 8 * j + lane / 16 * 8 + lane % 8;
-            ldmatrix_x4(r, stage + OPERAND + swizzled(line, 2 * k + lane / 8 % 2));
-            b[j][0] = r[0];
-            b[j][1] = r[1];
-            b[j + 1][0] = r[2];
-            b[j + 1][1] = r[3];
-        }
-        multiply(acc, a, b, T());
-    }
-}
-
 template <class T>
 DEVICE void convolve(T* y, Source<T> x, Source<T> s1, Source<T> s2, const float* bias, const float* emb,
                      const T* residual, const float* sbias, int n, int ho, int wo, int o, float scale, int add) {
     EMM_DYNAMIC_SHARED(unsigned char, stages);
     int steps = x.steps() + s1.steps() + s2.steps();
     Loader<T> loader(x, s1, s2, n, ho, wo, o);
-    for (int s = 0; s < STAGES - 1; s++) {
-        if (s < steps) {
-            loader.load(stages + s * STAGE);
-            loader.advance();
-        }
-        cp_async_commit();
-    }
-    int warp = threadIdx.x / 32, pixel0 = warp / 4 * 64, out0 = warp % 4 * 32;
     float acc[4][4][4] = {};
-    for (int step = 0; step < steps; step++) {
-        cp_async_wait<STAGES - 2>();
-        __syncthreads();  // everyone's pieces have landed, and everyone has read the stage that is refilled now
-        if (step + STAGES - 1 < steps) {
-            loader.load(stages + (step + STAGES - 1) % STAGES * STAGE);
-            loader.advance();
+    auto load = [&](unsigned char* stage, int) {
+        loader.load(stage);
+        loader.advance();
+    };
+    pipeline(stages, steps, load, [&](const unsigned char* stage) {
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+            uint32_t a[4][4], b[4][2];
+            deep_a(a, stage, warp_row(), k);
+            deep_b(b, stage + OPERAND, warp_col(), k);
+            multiply(acc, a, b, T());
         }
-        cp_async_commit();
-        step_product<T>(acc, stages + step % STAGES * STAGE, pixel0, out0);
-    }
+    });
 
-    int lane = threadIdx.x % 32;
 #pragma unroll
     for (int i = 0; i < 8; i++) {
-        int pixel = blockIdx.x * LINES + pixel0 + 16 * (i / 2) + 8 * (i % 2) + lane / 4;
+        int pixel = blockIdx.x * LINES + warp_row() + fragment_row(i);
         if (pixel >= n * ho * wo) continue;
         const float* emb_row = emb ? emb + (i64)(pixel / (ho * wo)) * o : nullptr;
 #pragma unroll
         for (int j = 0; j < 8; j++) {
-            int out = blockIdx.y * LINES + out0 + 8 * (j / 2) + 2 * (lane % 4) + j % 2;
+            int out = blockIdx.y * LINES + warp_col() + fragment_col(j);
             if (out >= o) continue;
             i64 at = (i64)pixel * o + out;
             float v = acc[i / 2][j / 2][2 * (i % 2) + j % 2];
@@ -191,29 +149,3 @@ EMM_KERNEL(conv2d_mma_bf16)
 
 extern "C" __global__ void __launch_bounds__(256) conv2d_mma_tf32(CONV_ARGUMENTS(float)) { CONV(float); }
 EMM_KERNEL(conv2d_mma_tf32)
-
-template <class T>
-DEVICE void pack_transposed(T* wt, const float* w, int o, int taps, int c, int row_words, int first) {
-    i64 i = flat_index();
-    if (i >= (i64)c * taps * o) return;
-    int out = (int)(i % o), tap = (int)(i / o % taps), ch = (int)(i / o / taps);
-    wt[i] = from_float<T>(w[(i64)out * row_words + first + (taps - 1 - tap) * c + ch]);
-}
-
-extern "C" __global__ void pack_transposed_bf16(bf16* wt, const float* __restrict__ w, int o, int taps, int c,
-                                                int row_words, int first) {
-    pack_transposed(wt, w, o, taps, c, row_words, first);
-}
-EMM_KERNEL(pack_transposed_bf16)
-
-extern "C" __global__ void pack_transposed_f32(float* wt, const float* __restrict__ w, int o, int taps, int c,
-                                               int row_words, int first) {
-    pack_transposed(wt, w, o, taps, c, row_words, first);
-}
-EMM_KERNEL(pack_transposed_f32)
-
-extern "C" __global__ void pack_bf16(bf16* to, const float* __restrict__ from, i64 count) {
-    i64 i = flat_index();
-    if (i < count) to[i] = to_bf16(from[i]);
-}
-EMM_KERNEL(pack_bf16)

@@ -16,84 +16,54 @@
 // Exactness  float32 sums in pixel order within a chunk; no atomics.
 #include "prelude/prelude.cuh"
 
-constexpr int CHANNELS = 128;  // of each operand in a tile
-constexpr int STAGES = 3;
-constexpr int OPERAND = 16384;
-constexpr int STAGE = 2 * OPERAND;
-
-template <class T>
-struct Shape {
-    static constexpr int row = CHANNELS * sizeof(T);     // bytes of a pixel's channels
-    static constexpr int pixels = OPERAND / row;         // of a k-step
-    static constexpr int parts = row / 16;               // 16-byte pieces of a row
-    static constexpr int per_part = 16 / (int)sizeof(T);  // channels of a piece
-    // bf16: 8 rows of one piece are read at once; tf32: 4 rows of two neighbouring pieces.
-    static DEVICE int swizzled(int pixel, int part) {
-        return pixel * row + ((part ^ (pixel * (int)sizeof(T) / 2 & 7)) << 4);
-    }
-};
-
 template <class T>
 struct Loader {
     const T *dy, *x;
     int h, w, c, ho, wo, o, stride, row_offset, col_offset, first_pixel, end_pixel, out, channel;
 
     DEVICE void load(unsigned char* stage, int step) const {
-        using S = Shape<T>;
-        int part = threadIdx.x % S::parts;
+        using S = Sidewise<T>;
+        int part = S::part();
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            int k = threadIdx.x / S::parts + 256 / S::parts * i, pixel = first_pixel + step * S::pixels + k;
+            int k = S::depth(i), pixel = first_pixel + step * S::depths + k;
             bool exists = pixel < end_pixel;
             bool inside = exists && out < o;
-            cp_async16(stage + S::swizzled(k, part), inside ? dy + (i64)pixel * o + out : dy, inside ? 16 : 0);
+            cp_async16(stage + S::offset(k, part), inside ? dy + (i64)pixel * o + out : dy, inside ? 16 : 0);
             int line = pixel / wo, image = line / ho;
             int row = line % ho * stride + row_offset, col = pixel % wo * stride + col_offset;
             inside = exists && channel < c && row >= 0 && row < h && col >= 0 && col < w;
             const T* from = inside ? x + (((i64)image * h + row) * w + col) * c + channel : x;
-            cp_async16(stage + OPERAND + S::swizzled(k, part), from, inside ? 16 : 0);
+            cp_async16(stage + OPERAND + S::offset(k, part), from, inside ? 16 : 0);
         }
     }
 };
 
 // acc += the products of one k-step, for this warp's 64 output and 32 input channels.
-DEVICE void step_product(float (&acc)[4][4][4], const unsigned char* stage, int out0, int channel0, bf16) {
-    using S = Shape<bf16>;
-    int lane = threadIdx.x % 32, matrix = lane / 8, r = lane % 8;
+DEVICE void step_product(float (&acc)[4][4][4], const unsigned char* stage, bf16) {
 #pragma unroll
-    for (int k = 0; k < S::pixels; k += 16) {
+    for (int k = 0; k < 4; k++) {
         uint32_t a[4][4], b[4][2];
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            ldmatrix_x4_trans(a[i], stage + S::swizzled(k + matrix / 2 * 8 + r, (out0 + 16 * i) / 8 + matrix % 2));
-#pragma unroll
-        for (int j = 0; j < 4; j += 2) {
-            uint32_t m[4];
-            ldmatrix_x4_trans(
-                m, stage + OPERAND + S::swizzled(k + matrix % 2 * 8 + r, (channel0 + 8 * j) / 8 + matrix / 2));
-            b[j][0] = m[0];
-            b[j][1] = m[1];
-            b[j + 1][0] = m[2];
-            b[j + 1][1] = m[3];
-        }
+        side_a(a, stage, warp_row(), k);
+        side_b(b, stage + OPERAND, warp_col(), k);
         mma_bf16(acc, a, b);
     }
 }
 
 // One element, rounded to tf32.
 DEVICE uint32_t element(const unsigned char* operand, int pixel, int channel) {
-    const unsigned char* p = operand + Shape<float>::swizzled(pixel, channel / 4) + channel % 4 * 4;
+    const unsigned char* p = operand + Sidewise<float>::offset(pixel, channel / 4) + channel % 4 * 4;
     return *reinterpret_cast<const uint32_t*>(p) + 0x1000;
 }
 
-DEVICE void step_product(float (&acc)[4][4][4], const unsigned char* stage, int out0, int channel0, float) {
+DEVICE void step_product(float (&acc)[4][4][4], const unsigned char* stage, float) {
     int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
 #pragma unroll
-    for (int k = 0; k < Shape<float>::pixels; k += 8) {
+    for (int k = 0; k < Sidewise<float>::depths; k += 8) {
         uint32_t a[4][4], b[4][2];
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            int out = out0 + 16 * i + g;
+            int out = warp_row() + 16 * i + g;
             a[i][0] = element(stage, k + t, out);
             a[i][1] = element(stage, k + t, out + 8);
             a[i][2] = element(stage, k + t + 4, out);
@@ -101,8 +71,8 @@ DEVICE void step_product(float (&acc)[4][4][4], const unsigned char* stage, int 
         }
 #pragma unroll
         for (int j = 0; j < 4; j++) {
-            b[j][0] = element(stage + OPERAND, k + t, channel0 + 8 * j + g);
-            b[j][1] = element(stage + OPERAND, k + t + 4, channel0 + 8 * j + g);
+            b[j][0] = element(stage + OPERAND, k + t, warp_col() + 8 * j + g);
+            b[j][1] = element(stage + OPERAND, k + t + 4, warp_col() + 8 * j + g);
         }
         mma_tf32(acc, a, b);
     }
@@ -112,37 +82,26 @@ template <class T>
 DEVICE void weight_gradient(float* partials, const T* dy, const T* x, int n, int h, int w, int c, int ho, int wo, int o,
                             int kernel, int stride, int pad, int images) {
     EMM_DYNAMIC_SHARED(unsigned char, stages);
-    int blocks_c = ceil_div(c, CHANNELS), tap = blockIdx.y;
-    int o0 = blockIdx.x / blocks_c * CHANNELS, c0 = blockIdx.x % blocks_c * CHANNELS;
+    int blocks_c = ceil_div(c, LINES), tap = blockIdx.y;
+    int o0 = blockIdx.x / blocks_c * LINES, c0 = blockIdx.x % blocks_c * LINES;
     int first = blockIdx.z * images, pixels = (min(first + images, n) - first) * ho * wo;
-    int mine = threadIdx.x % Shape<T>::parts * Shape<T>::per_part;
+    int mine = Sidewise<T>::first_line(), taps = kernel * kernel;
     Loader<T> loader{dy, x, h, w, c, ho, wo, o, stride, tap / kernel - pad, tap % kernel - pad, first * ho * wo,
                      first * ho * wo + pixels, o0 + mine, c0 + mine};
-    int steps = ceil_div(pixels, Shape<T>::pixels);
-    for (int s = 0; s < STAGES - 1; s++) {
-        if (s < steps) loader.load(stages + s * STAGE, s);
-        cp_async_commit();
-    }
-    int warp = threadIdx.x / 32, out0 = warp / 4 * 64, channel0 = warp % 4 * 32;
     float acc[4][4][4] = {};
-    for (int step = 0; step < steps; step++) {
-        cp_async_wait<STAGES - 2>();
-        __syncthreads();  // everyone's pieces have landed, and everyone has read the stage that is refilled now
-        int next = step + STAGES - 1;
-        if (next < steps) loader.load(stages + next % STAGES * STAGE, next);
-        cp_async_commit();
-        step_product(acc, stages + step % STAGES * STAGE, out0, channel0, T());
-    }
+    pipeline(
+        stages, ceil_div(pixels, Sidewise<T>::depths),
+        [&](unsigned char* stage, int step) { loader.load(stage, step); },
+        [&](const unsigned char* stage) { step_product(acc, stage, T()); });
 
-    int lane = threadIdx.x % 32, taps = kernel * kernel;
 #pragma unroll
     for (int i = 0; i < 8; i++) {
-        int out = o0 + out0 + 16 * (i / 2) + 8 * (i % 2) + lane / 4;
+        int out = o0 + warp_row() + fragment_row(i);
         if (out >= o) continue;
         float* to = partials + (((i64)blockIdx.z * o + out) * taps + tap) * c;
 #pragma unroll
         for (int j = 0; j < 4; j++) {
-            int channel = c0 + channel0 + 8 * j + 2 * (lane % 4);  // c is even
+            int channel = c0 + warp_col() + fragment_col(2 * j);  // c is even
             if (channel >= c) continue;
             *reinterpret_cast<float2*>(to + channel) =
                 make_float2(acc[i / 2][j][2 * (i % 2)], acc[i / 2][j][2 * (i % 2) + 1]);

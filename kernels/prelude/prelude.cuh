@@ -10,5 +10,6 @@
 #include "random.cuh"
 
 #include "gemm.cuh"
+#include "mma_tile.cuh"
 #include "precond.cuh"
 #include "resample.cuh"

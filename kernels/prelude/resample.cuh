@@ -62,19 +62,23 @@ DEVICE Span uses_of(int how, int i, int length) {
     }
 }
 
-// Sum over the rows and columns that output (row, col) takes, or over the uses of input (row, col) if `transposed`;
-// value(r, c) gives what stands there. `h`, `w`: size of what is read.
+// Calls f(row, column, weight) for what output (row, col) takes, or for the uses of input (row, col) if `transposed`.
+// `h`, `w`: size of what is read.
 template <class F>
-DEVICE float resampled(int how, bool transposed, int row, int col, int h, int w, F value) {
+DEVICE void taps(int how, bool transposed, int row, int col, int h, int w, F f) {
     Span rows = transposed ? uses_of(how, row, h) : sources_of(how, row, h);
     Span cols = transposed ? uses_of(how, col, w) : sources_of(how, col, w);
-    float sum = 0.0f;
     for (int r = rows.first; r < rows.end; r++) {
         float wr = transposed ? resample_weight(how, r, row) : resample_weight(how, row, r);
-        for (int c = cols.first; c < cols.end; c++) {
-            float wc = transposed ? resample_weight(how, c, col) : resample_weight(how, col, c);
-            sum = fmaf(wr * wc, value(r, c), sum);
-        }
+        for (int c = cols.first; c < cols.end; c++)
+            f(r, c, wr * (transposed ? resample_weight(how, c, col) : resample_weight(how, col, c)));
     }
+}
+
+// The sum over those taps of weight * value(row, column).
+template <class F>
+DEVICE float resampled(int how, bool transposed, int row, int col, int h, int w, F value) {
+    float sum = 0.0f;
+    taps(how, transposed, row, col, h, w, [&](int r, int c, float weight) { sum = fmaf(weight, value(r, c), sum); });
     return sum;
 }

@@ -59,6 +59,36 @@ DEVICE float4 load4(const T* p, int count, bool aligned) {
     return v;
 }
 
+// 16 bytes of T as floats.
+template <class T>
+struct Packet {
+    static constexpr int count = 16 / (int)sizeof(T);
+    float v[count];
+};
+DEVICE Packet<float> load_packet(const float* p) {
+    float4 v = *reinterpret_cast<const float4*>(p);
+    return {{v.x, v.y, v.z, v.w}};
+}
+DEVICE Packet<bf16> load_packet(const bf16* p) {
+    uint4 v = *reinterpret_cast<const uint4*>(p);
+    const u32 pairs[4] = {v.x, v.y, v.z, v.w};
+    Packet<bf16> out;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        out.v[2 * i] = __uint_as_float(pairs[i] << 16);
+        out.v[2 * i + 1] = __uint_as_float(pairs[i] & 0xffff0000u);
+    }
+    return out;
+}
+DEVICE void store_packet(float* p, const Packet<float>& x) {
+    *reinterpret_cast<float4*>(p) = make_float4(x.v[0], x.v[1], x.v[2], x.v[3]);
+}
+DEVICE u32 bf16_pair(float lo, float hi) { return (u32)to_bf16(hi).bits << 16 | to_bf16(lo).bits; }
+DEVICE void store_packet(bf16* p, const Packet<bf16>& x) {
+    *reinterpret_cast<uint4*>(p) = make_uint4(bf16_pair(x.v[0], x.v[1]), bf16_pair(x.v[2], x.v[3]),
+                                              bf16_pair(x.v[4], x.v[5]), bf16_pair(x.v[6], x.v[7]));
+}
+
 // Writes, or adds to what is there; a result that is set never reads the old one.
 template <class T>
 DEVICE void put(T* p, float v, int add) {

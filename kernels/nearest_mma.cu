@@ -1,0 +1,106 @@
+// nearest_mma: nearest.cu's search on integer tensor cores: 128 queries against a split of the references, 128 at a time,
+// the two best kept in registers; no distance is ever stored.
+//
+//   nearest_mma   as nearest_search: best[splits, s, 2] of (squared distance, index); then nearest_merge
+//
+// Arguments  nearest_search's: squared, index, queries, references, query_norms, reference_norms, s, count, words, per_split.
+// Layout     words a multiple of 16 and at most 32,768 (sums fit 31 bits); pointers 16-byte aligned. Any s and count.
+// Launch     grid (ceil(s / 128), splits), 256 threads, 96 KB (98,304 B) dynamic shared.
+// Cost       2 s count words integer operations: 10,000 x 50,000 x 3,072 is 3.1 T, 5 ms at 624 TOP/s (A100).
+// Exactness  integers, equal to the CPU; ties go to the lowest index.
+#include "prelude/prelude.cuh"
+
+// Squared distance in the high half, index in the low: the order of keys is the order of neighbours.
+struct Pair {
+    u64 first, second;
+    DEVICE void take(u64 key) {
+        if (key < first) {
+            second = first;
+            first = key;
+        } else if (key < second) {
+            second = key;
+        }
+    }
+};
+
+DEVICE void load_images(unsigned char* operand, const u8* images, int lines, int words, int step) {
+    int at = step * 128 + Deepwise::part() * 16;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        int line = Deepwise::line(i);
+        bool inside = line < lines && at < words;
+        cp_async16(operand + Deepwise::offset(line, Deepwise::part()), inside ? images + (i64)line * words + at : images,
+                   inside ? 16 : 0);
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(256, 1)
+    nearest_mma(u64* squared, u32* index, const u8* __restrict__ queries, const u8* __restrict__ references,
+                const u64* __restrict__ query_norms, const u64* __restrict__ reference_norms, int s, int count, int words,
+                int per_split) {
+    EMM_DYNAMIC_SHARED(unsigned char, stages);
+    int q0 = blockIdx.x * LINES, end = min((int)(blockIdx.y + 1) * per_split, count);
+    Pair best[8];
+    u32 norms[8];
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        int query = q0 + warp_row() + fragment_row(i);
+        best[i] = {~0ull, ~0ull};
+        norms[i] = query < s ? (u32)query_norms[query] : 0;
+    }
+    for (int r0 = blockIdx.y * per_split; r0 < end; r0 += LINES) {
+        int acc[4][4][4] = {};
+        auto load = [&](unsigned char* stage, int step) {
+            load_images(stage, queries + (i64)q0 * words, s - q0, words, step);
+            load_images(stage + OPERAND, references + (i64)r0 * words, end - r0, words, step);
+        };
+        pipeline(stages, ceil_div(words, 128), load, [&](const unsigned char* stage) {
+#pragma unroll
+            for (int k = 0; k < 4; k++) {
+                uint32_t a[4][4], b[4][2];
+                deep_a(a, stage, warp_row(), k);
+                deep_b(b, stage + OPERAND, warp_col(), k);
+                mma_u8(acc, a, b);
+            }
+        });
+        __syncthreads();  // the next references go into the same stages
+#pragma unroll
+        for (int j = 0; j < 8; j++) {
+            int reference = r0 + warp_col() + fragment_col(j);
+            if (reference >= end) continue;
+            u32 norm = (u32)reference_norms[reference];
+#pragma unroll
+            for (int i = 0; i < 8; i++) {
+                u32 d = norms[i] + norm - 2 * (u32)acc[i / 2][j / 2][2 * (i % 2) + j % 2];
+                best[i].take((u64)d << 32 | (u32)reference);
+            }
+        }
+    }
+
+    // A query's references lie with the 4 lanes of a quad and the 4 warps of a row of warps.
+    u64* keys = reinterpret_cast<u64*>(stages);  // [128 queries][4 warps][2]
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        for (int lanes = 1; lanes < 4; lanes *= 2) {
+            u64 first = __shfl_xor_sync(0xffffffffu, best[i].first, lanes);
+            u64 second = __shfl_xor_sync(0xffffffffu, best[i].second, lanes);
+            best[i].take(first);
+            best[i].take(second);
+        }
+        if (threadIdx.x % 4 > 0) continue;
+        u64* to = keys + ((warp_row() + fragment_row(i)) * 4 + warp_col() / 32) * 2;
+        to[0] = best[i].first;
+        to[1] = best[i].second;
+    }
+    __syncthreads();
+    int query = q0 + threadIdx.x;
+    if (threadIdx.x >= LINES || query >= s) return;
+    Pair pair{~0ull, ~0ull};
+    for (int k = 0; k < 8; k++) pair.take(keys[threadIdx.x * 8 + k]);
+    i64 at = ((i64)blockIdx.y * s + query) * 2;
+    squared[at] = pair.first == ~0ull ? ~0ull : pair.first >> 32;
+    squared[at + 1] = pair.second == ~0ull ? ~0ull : pair.second >> 32;
+    index[at] = (u32)pair.first;
+    index[at + 1] = (u32)pair.second;
+}
+EMM_KERNEL(nearest_mma)
