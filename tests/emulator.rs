@@ -1,7 +1,8 @@
 //! The emulator that runs the CUDA kernels on the CPU: how tests load and steer it, and its own tests.
 //!
-//! `gpu()` is a cudarc context on it. A process holds one libcuda.so, so a test that wants the checker runs its
-//! body `in_check_build`: in a child process of the same binary that loads the other library.
+//! `gpu()` is a cudarc context on it. A process holds one libcuda.so, so a test that wants another than the plain one
+//! runs its body in a child process of the same binary: `in_check_build` for the checker, `passes_patched` for a kernel
+//! with a bug put into it.
 
 mod driver;
 mod planted;
@@ -10,10 +11,12 @@ mod primitives;
 use cudarc::driver::{CudaContext, CudaFunction, CudaModule, CudaStream, LaunchConfig};
 use cudarc::nvrtc::Ptx;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Output};
 use std::sync::{Arc, OnceLock};
 
-const CHECK: &str = "EMM_EMULATOR_CHECK";
+/// Names the libcuda.so of a child process.
+const LIBRARY: &str = "EMM_EMULATOR_LIBRARY";
 
 /// One order of threads and one time at which asynchronous copies land.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,13 +53,10 @@ unsafe impl Sync for Library {}
 impl Library {
     /// Loads the emulator as this process's libcuda.so; cudarc's own dlopen then finds it by its soname.
     fn get() -> &'static Library {
-        static LIBRARY: OnceLock<Library> = OnceLock::new();
-        LIBRARY.get_or_init(|| {
-            let path = match std::env::var_os(CHECK) {
-                Some(_) => env!("EMM_EMULATOR_CHECK_LIB"),
-                None => env!("EMM_EMULATOR_LIB"),
-            };
-            let path = CString::new(path).unwrap();
+        static LOADED: OnceLock<Library> = OnceLock::new();
+        LOADED.get_or_init(|| {
+            let plain = || concat!(env!("EMM_EMULATOR_DIR"), "/libcuda.so").to_string();
+            let path = CString::new(std::env::var(LIBRARY).unwrap_or_else(|_| plain())).unwrap();
             // SAFETY: the path is a C string; the library's constructors only fill its list of kernels.
             let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW) };
             assert!(!handle.is_null(), "cannot load {path:?}");
@@ -126,22 +126,59 @@ pub fn is_check_build() -> bool {
     is() != 0
 }
 
-/// Runs `body` with the check build loaded: at once where this process was started for it, otherwise in a child
-/// process that runs the test `name` (its path, `emulator::…`) alone.
-pub fn in_check_build(name: &str, body: impl FnOnce()) {
-    if std::env::var_os(CHECK).is_some() {
-        assert!(is_check_build());
-        return body();
-    }
+/// Runs the test `name` (its path, `emulator::…`) in a child process that loads `library`.
+fn run_child(name: &str, library: &Path) -> Output {
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", name, "--nocapture"])
-        .env(CHECK, "1")
+        .env(LIBRARY, library)
         .output()
         .unwrap();
     let told = String::from_utf8_lossy(&output.stdout);
-    print!("{told}");
+    assert!(told.contains("running 1 test"), "no test is called {name}");
+    output
+}
+
+/// Runs `body` with the check build loaded: at once in the child process, where this is called again, which runs
+/// the test `name` (the caller's path, `emulator::…`).
+pub fn in_check_build(name: &str, body: impl FnOnce()) {
+    if is_check_build() {
+        return body();
+    }
+    let output = run_child(name, &Path::new(env!("EMM_EMULATOR_CHECK_DIR")).join("libcuda.so"));
+    print!("{}", String::from_utf8_lossy(&output.stdout));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(told.contains("1 passed"), "no test is called {name}");
+}
+
+/// Whether the test `name` still passes when `find`, which stands once in the kernel file `file`, reads `replace`.
+/// The change is made in a copy, compiled like the original and linked into a library for a child process.
+pub fn passes_patched(name: &str, file: &str, find: &str, replace: &str) -> bool {
+    let source = std::fs::read_to_string(file).unwrap();
+    assert_eq!(source.matches(find).count(), 1, "{find:?} in {file}");
+    let scratch = tempfile::tempdir().unwrap();
+    let changed = scratch.path().join(Path::new(file).file_name().unwrap());
+    std::fs::write(&changed, source.replace(find, replace)).unwrap();
+    let (object, library) = (scratch.path().join("changed.o"), scratch.path().join("libcuda.so"));
+
+    let built = Path::new(env!("EMM_EMULATOR_DIR"));
+    let compile = std::fs::read_to_string(built.join("compile")).unwrap();
+    let mut words = compile.lines();
+    let compiler = words.next().unwrap();
+    let status =
+        Command::new(compiler).args(words).arg("-c").arg(&changed).arg("-o").arg(&object).status();
+    assert!(status.unwrap().success(), "{file} does not compile with {replace:?}");
+
+    let objects = std::fs::read_to_string(built.join("objects")).unwrap();
+    let pairs = objects.lines().map(|line| line.split_once('\t').unwrap());
+    let others: Vec<&str> = pairs.clone().filter(|(s, _)| *s != file).map(|(_, o)| o).collect();
+    assert_eq!(others.len() + 1, pairs.count(), "{file} is not a kernel file");
+    let status = Command::new(compiler)
+        .args(["-shared", "-Wl,-soname,libcuda.so", "-Wl,-Bsymbolic", "-o"])
+        .args([&library, &object])
+        .args(others)
+        .args(["-ldl", "-pthread"])
+        .status();
+    assert!(status.unwrap().success(), "linking failed");
+    run_child(name, &library).status.success()
 }
 
 /// A context on the emulator with a stream and its kernels.

@@ -8,6 +8,7 @@
 #include "machine.h"
 #include "memory.h"
 #include <dlfcn.h>
+#include <map>
 #include <set>
 #include <sys/mman.h>
 
@@ -31,64 +32,63 @@ static Place place_of(Site site) {
     return last_place = site_bit | Place(i);
 }
 
-// ---- what is remembered of each place in memory ----------------------------------------------------------------
+// ---- what is remembered of each four bytes of memory -----------------------------------------------------------
 
-// The last writer and the readers of one byte of shared memory.
-struct SharedCell {
+// The last writer and the readers. The masks say which of the four bytes they touched: where threads own parts of a
+// word only the last part is remembered, so that there are no false reports.
+struct Cell {
     uint32_t write_epoch, read_epoch;
+    uint32_t first_read_epoch;  // since the bytes were last read by a thread that read others
     Place write_place, read_place;
-    uint32_t write_sync, read_sync;  // the warp's __syncwarp count
-    uint16_t writer, reader;
-    bool atomic, in_flight;
-    bool many_readers;  // of one warp since its last __syncwarp
-    bool many_warps;    // of several warps since the barrier
+    uint32_t write_sync, read_sync;         // the warp's __syncwarp count
+    uint16_t writer, reader, other_reader;  // the last reader, and the last that was another thread
+    uint8_t live;                           // bytes of a live allocation
+    uint8_t written, read;
+    uint8_t initialized, in_flight;  // of shared memory: written in this block, awaited from a cp.async
+    bool atomic, released;           // the last write was an atomic, of a block that had fenced its writes
+    bool many_readers;               // of one warp since its last __syncwarp
+    bool many_warps;                 // read since the barrier
 };
 
-// The same for four bytes of device memory; masks say which of the four.
-struct GlobalCell {
-    uint32_t write_epoch, read_epoch;
-    uint32_t first_read_epoch;  // of this launch
-    Place write_place, read_place;
-    uint32_t write_sync, read_sync;
-    uint16_t writer, reader;
-    uint8_t live, written, read;
-    bool atomic, released;
-    bool many_readers;  // of this block since its last barrier
-};
-
-template <class T>
-static T* reserve(size_t count) {
-    void* p = mmap(nullptr, count * sizeof(T), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+static Cell* reserve(size_t bytes) {
+    size_t size = bytes / 4 * sizeof(Cell);
+    void* p = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) abort();
-    return static_cast<T*>(p);
+    return static_cast<Cell*>(p);
 }
-static SharedCell* shared_cells() {
-    static SharedCell* cells = reserve<SharedCell>(shared_arena_bytes);
-    return cells;
-}
-static GlobalCell* global_cells() {
-    static GlobalCell* cells = reserve<GlobalCell>(device_space / 4);
-    return cells;
-}
+// The two stretches of memory that are watched, and their cells.
+static unsigned char *const arena = shared_arena(), *const memory = device_base();
+static Cell *const shared_cells = reserve(shared_arena_bytes), *const device_cells = reserve(device_space);
 
-void check_memory(const void* p, size_t bytes, bool live) {
-    size_t start = static_cast<const unsigned char*>(p) - device_base();
-    for (size_t i = 0; i < bytes; i += 4) {
-        size_t left = bytes - i;
-        global_cells()[(start + i) / 4].live = !live ? 0 : left >= 4 ? 15 : uint8_t((1 << left) - 1);
+// Calls `visit(cell, mask, address)` for every word that the bytes from `offset` on touch.
+template <class F>
+static inline void for_each_word(Cell* cells, const unsigned char* base, size_t offset, size_t bytes, F visit) {
+    size_t end = offset + bytes;
+    for (size_t word = offset & ~size_t(3); word < end; word += 4) {
+        size_t low = word < offset ? offset - word : 0, high = end - word < 4 ? end - word : 4;
+        visit(cells[word / 4], uint8_t((1 << high) - (1 << low)), base + word + low);
     }
 }
 
+void check_memory(const void* p, size_t bytes, bool live) {
+    size_t start = static_cast<const unsigned char*>(p) - memory;
+    for_each_word(device_cells, memory, start, bytes, [&](Cell& c, uint8_t mask, const unsigned char*) {
+        c.live = live ? c.live | mask : c.live & ~mask;
+    });
+}
+
 void check_in_flight(const void* shared, size_t bytes, bool in_flight) {
-    SharedCell* cell = shared_cells() + (static_cast<const unsigned char*>(shared) - shared_arena());
-    for (size_t i = 0; i < bytes; i++) cell[i].in_flight = in_flight;
+    size_t start = static_cast<const unsigned char*>(shared) - arena;
+    for_each_word(shared_cells, arena, start, bytes, [&](Cell& c, uint8_t mask, const unsigned char*) {
+        c.in_flight = in_flight ? c.in_flight | mask : c.in_flight & ~mask;
+    });
 }
 
 // ---- reports ---------------------------------------------------------------------------------------------------
 
 extern "C" __attribute__((visibility("hidden"))) char __ehdr_start[];
 
-static std::string text(Place place) {
+static std::string line_of(Place place) {
     if (place & site_bit) return text(sites[place & ~site_bit]);
     Dl_info info;
     if (!dladdr(__ehdr_start, &info)) return "?";
@@ -103,14 +103,20 @@ static std::string text(Place place) {
     at = at.substr(0, at.find_first_of(" \n"));
     return at.substr(at.rfind('/') + 1);
 }
+static const std::string& text(Place place) {
+    static std::map<Place, std::string> known;
+    auto found = known.find(place);
+    return found != known.end() ? found->second : known[place] = line_of(place);
+}
 
 static const size_t most_reports = 6;
 static std::vector<std::string> reports;
-static std::set<std::pair<const char*, uint64_t>> seen;
+static std::set<std::string> reported;                   // kinds and lines, told once
+static std::set<std::pair<const char*, uint64_t>> seen;  // kinds and places, before their lines are looked up
 static uint64_t hits;
 
 static std::string location(const unsigned char* p) {
-    size_t offset = p - shared_arena();
+    size_t offset = p - arena;
     if (offset >= shared_arena_bytes) return "device memory (" + describe_device(p) + ")";
     for (size_t i = 0; i < block.shared.size(); i++) {
         const SharedRange& range = block.shared[i];
@@ -122,16 +128,24 @@ static std::string location(const unsigned char* p) {
     return "shared memory";
 }
 
-static void report(const char* what, const unsigned char* p, Place place) {
+static bool add_report(const char* what, const unsigned char* p, const std::string& at, const std::string& against) {
+    if (!reported.insert(what + (" " + at + " " + against)).second) return false;
+    reports.push_back(std::string(what) + " in " + location(p) + ": " + text(running()) + " at " + at);
+    return true;
+}
+static bool is_new(const char* what, uint64_t places) {
     hits++;
-    if (reports.size() >= most_reports || !seen.insert({what, uint64_t(place) << 32}).second) return;
-    reports.push_back(std::string(what) + " in " + location(p) + ": " + text(running()) + " at " + text(place));
+    return reports.size() < most_reports && seen.insert({what, places}).second;
+}
+static void report(const char* what, const unsigned char* p, Place place) {
+    if (is_new(what, place)) add_report(what, p, text(place), "");
 }
 static void report(const char* what, const unsigned char* p, Place place, unsigned other, Place other_place) {
-    hits++;
-    if (reports.size() >= most_reports || !seen.insert({what, uint64_t(place) << 32 | other_place}).second) return;
-    reports.push_back(std::string(what) + " in " + location(p) + ": " + text(running()) + " at " + text(place) +
-                      ", against linear thread " + std::to_string(other) + " at " + text(other_place));
+    if (is_new(what, uint64_t(place) << 32 | other_place)) {
+        const std::string& against = text(other_place);
+        if (add_report(what, p, text(place), against))
+            reports.back() += ", against linear thread " + std::to_string(other) + " at " + against;
+    }
 }
 
 bool checker_report(std::string& error) {
@@ -141,6 +155,7 @@ bool checker_report(std::string& error) {
     for (const std::string& r : reports) error += "\n    " + r;
     hits = 0;
     reports.clear();
+    reported.clear();
     seen.clear();
     return false;
 }
@@ -148,144 +163,112 @@ bool checker_report(std::string& error) {
 // ---- the rules -------------------------------------------------------------------------------------------------
 
 struct Access {
-    const unsigned char* p;
     bool write, atomic;  // an atomic one reads and writes
-    Place place;
+    bool shared;         // else device memory
     uint16_t thread;
     uint32_t warp_sync;
+    Place place;
 };
 
-// Whether a __syncwarp lies between this access and one by `thread` when its warp had passed `sync` of them.
-static bool warp_ordered(const Access& access, unsigned thread, uint32_t sync) {
-    return thread / 32 == access.thread / 32u && sync != access.warp_sync;
-}
-
-static void shared_access(const Access& access, SharedCell& c) {
-    unsigned epoch = block.epoch;
-    bool write = access.write, read = !access.write || access.atomic;
-    bool conflict = c.write_epoch == epoch && c.writer != access.thread && !(access.atomic && c.atomic) &&
-                    !warp_ordered(access, c.writer, c.write_sync);
-    if (conflict)
-        report(write ? "race, write after write," : "race, read after write,", access.p, access.place, c.writer,
-               c.write_place);
-    if (read && c.write_epoch < block.first_epoch) report("read of what nobody wrote", access.p, access.place);
-    if (read && c.in_flight && c.write_epoch >= block.first_epoch)
-        report("read of a cp.async in flight", access.p, access.place, c.writer, c.write_place);
-    if (!write) {
-        if (c.read_epoch != epoch) {
-            c.many_readers = c.many_warps = false;
-        } else if (c.reader / 32 != access.thread / 32) {
-            c.many_warps = true;
-        } else if (c.read_sync != access.warp_sync) {
-            c.many_readers = false;
-        } else if (c.reader != access.thread) {
-            c.many_readers = true;
-        }
-        c.read_epoch = epoch;
-        c.reader = access.thread;
-        c.read_sync = access.warp_sync;
-        c.read_place = access.place;
-        return;
-    }
-    if (c.read_epoch == epoch && !access.atomic) {
-        bool others = c.many_readers || c.reader != access.thread;
-        if (c.many_warps || (others && !warp_ordered(access, c.reader, c.read_sync)))
-            report("race, write after read,", access.p, access.place, c.reader, c.read_place);
-    }
-    if (c.write_epoch < block.first_epoch) c.in_flight = false;
-    c.write_epoch = epoch;
-    c.writer = access.thread;
-    c.write_sync = access.warp_sync;
-    c.write_place = access.place;
-    c.atomic = access.atomic;
-}
-
-// The running block has fenced its writes; has met a word that a fenced block changed; may read what such blocks wrote.
-static unsigned fence_block, met_block, acquired_block;  // first epochs of the block for which it holds
+// The first epochs of the blocks that have fenced their writes, met a word that a fenced block changed, and may
+// therefore read what earlier blocks wrote.
+static unsigned fence_block, met_block, acquired_block;
 
 void thread_fence() {
     fence_block = block.first_epoch;
     if (met_block == block.first_epoch) acquired_block = block.first_epoch;
 }
 
-static void global_access(const Access& access, GlobalCell& c, uint8_t bytes) {
-    unsigned epoch = block.epoch;
-    if ((c.live & bytes) != bytes) {
-        report(access.write ? "write outside an allocation" : "read outside an allocation", access.p, access.place);
-        return;
+// Whether a __syncwarp lies between this access and one by `thread` when its warp had passed `sync` of them.
+static inline bool warp_ordered(const Access& a, unsigned thread, uint32_t sync) {
+    return thread / 32 == a.thread / 32u && sync != a.warp_sync;
+}
+
+// Whether nothing orders this access after one by `thread` in `epoch`.
+static inline bool unordered(const Access& a, uint32_t epoch, unsigned thread, uint32_t sync) {
+    if (epoch < (a.shared ? block.first_epoch : block.launch_epoch)) return false;
+    if (epoch < block.first_epoch) return acquired_block != block.first_epoch;
+    return epoch == block.epoch && thread != a.thread && !warp_ordered(a, thread, sync);
+}
+
+static void on_read(const Access& a, Cell& c, uint8_t bytes) {
+    bool same_epoch = c.read_epoch == block.epoch && c.read & bytes;
+    if (c.reader != a.thread) c.other_reader = c.reader;
+    if (!same_epoch) {
+        c.many_readers = c.many_warps = false;
+    } else if (c.reader / 32 != a.thread / 32) {
+        c.many_warps |= (c.read & bytes) == bytes;
+    } else if (c.read_sync != a.warp_sync) {
+        c.many_readers = false;
+    } else if (c.reader != a.thread) {
+        c.many_readers |= (c.read & bytes) == bytes;
     }
-    auto conflicts = [&](uint32_t other_epoch, unsigned thread, uint32_t sync) {
-        if (other_epoch < block.launch_epoch) return false;
-        if (other_epoch < block.first_epoch) return acquired_block != block.first_epoch;
-        return other_epoch == epoch && thread != access.thread && !warp_ordered(access, thread, sync);
-    };
-    bool written = c.write_epoch >= block.launch_epoch && c.written & bytes;
-    bool both_atomic = access.atomic && c.atomic;
-    if (written && !both_atomic && conflicts(c.write_epoch, c.writer, c.write_sync)) {
-        bool blocks = c.write_epoch < block.first_epoch;
-        report(access.write ? (blocks ? "race between blocks, write after write," : "race, write after write,")
-                            : (blocks ? "race between blocks, read after write," : "race, read after write,"),
-               access.p, access.place, c.writer, c.write_place);
+    if (c.read_epoch < block.launch_epoch || !(c.read & bytes)) c.first_read_epoch = block.epoch;
+    c.read = bytes;
+    c.read_epoch = block.epoch;
+    c.reader = a.thread;
+    c.read_sync = a.warp_sync;
+    c.read_place = a.place;
+}
+
+static void on_write(const Access& a, Cell& c, uint8_t bytes, const unsigned char* p) {
+    if (!a.atomic && c.read & bytes) {
+        bool others = c.read_epoch == block.epoch &&
+                      (c.many_warps || (c.many_readers && !warp_ordered(a, c.reader, c.read_sync)));
+        bool blocks = !a.shared && c.first_read_epoch < block.first_epoch &&
+                      unordered(a, c.first_read_epoch, c.reader, c.read_sync);
+        if (blocks || others || unordered(a, c.read_epoch, c.reader, c.read_sync))
+            report(blocks ? "race between blocks, write after read," : "race, write after read,", p, a.place,
+                   c.reader != a.thread ? c.reader : c.other_reader, c.read_place);
     }
-    if (!access.write) {
-        // Readers of other bytes of the word are forgotten: threads may each own a part of it.
-        if (c.read_epoch < block.launch_epoch || !(c.read & bytes)) {
-            c.first_read_epoch = epoch;
-            c.many_readers = false;
-        } else if (c.read_epoch != epoch || (c.reader / 32 == access.thread / 32 && c.read_sync != access.warp_sync)) {
-            c.many_readers = false;
-        } else if (c.reader != access.thread && (c.read & bytes) == bytes) {
-            c.many_readers = true;
-        }
-        c.read = bytes;
-        c.read_epoch = epoch;
-        c.reader = access.thread;
-        c.read_sync = access.warp_sync;
-        c.read_place = access.place;
-        return;
-    }
-    if (!access.atomic && c.read_epoch >= block.launch_epoch && c.read & bytes) {
-        bool blocks = conflicts(c.first_read_epoch, access.thread, access.warp_sync) &&
-                      c.first_read_epoch < block.first_epoch;
-        bool others = c.many_readers && c.read_epoch == epoch && !warp_ordered(access, c.reader, c.read_sync);
-        if (blocks || others || conflicts(c.read_epoch, c.reader, c.read_sync))
-            report(blocks ? "race between blocks, write after read," : "race, write after read,", access.p,
-                   access.place, c.reader, c.read_place);
-    }
-    if (access.atomic) {
-        if (written && c.atomic && c.released && c.write_epoch < block.first_epoch) met_block = block.first_epoch;
+    bool earlier_block = c.write_epoch < block.first_epoch;
+    if (a.atomic) {
+        bool in_launch = c.write_epoch >= block.launch_epoch && c.written & bytes;
+        if (in_launch && earlier_block && c.atomic && c.released) met_block = block.first_epoch;
         c.released = fence_block == block.first_epoch;
     }
-    bool same_writer = written && c.write_epoch == epoch && c.writer == access.thread;
-    c.written = same_writer ? c.written | bytes : bytes;
-    c.write_epoch = epoch;
-    c.writer = access.thread;
-    c.write_sync = access.warp_sync;
-    c.write_place = access.place;
-    c.atomic = access.atomic;
+    if (earlier_block) c.initialized = c.in_flight = 0;
+    c.initialized |= bytes;
+    c.written = c.write_epoch == block.epoch && c.writer == a.thread ? c.written | bytes : bytes;
+    c.write_epoch = block.epoch;
+    c.writer = a.thread;
+    c.write_sync = a.warp_sync;
+    c.write_place = a.place;
+    c.atomic = a.atomic;
+}
+
+static inline void check_word(const Access& a, Cell& c, uint8_t bytes, const unsigned char* p) {
+    bool earlier_block = c.write_epoch < block.first_epoch;
+    if (c.written & bytes && !(a.atomic && c.atomic) && unordered(a, c.write_epoch, c.writer, c.write_sync)) {
+        static const char* const kinds[] = {"race, read after write,", "race, write after write,",
+                                            "race between blocks, read after write,",
+                                            "race between blocks, write after write,"};
+        report(kinds[earlier_block * 2 + a.write], p, a.place, c.writer, c.write_place);
+    }
+    if (a.shared && (!a.write || a.atomic)) {
+        if (earlier_block || (c.initialized & bytes) != bytes) report("read of what nobody wrote", p, a.place);
+        else if (c.in_flight & bytes) report("read of a cp.async in flight", p, a.place, c.writer, c.write_place);
+    }
+    if (a.write) on_write(a, c, bytes, p);
+    else on_read(a, c, bytes);
 }
 
 static void check(const void* at, size_t bytes, bool write, bool atomic, Place place) {
     if (!current) return;
     auto p = static_cast<const unsigned char*>(at);
-    Access access{p, write, atomic, place, uint16_t(current->linear), warps[current->warp].sync_epoch};
-    size_t offset = p - shared_arena();
-    if (offset < shared_arena_bytes) {
-        if (!in_shared(p, bytes)) {
-            report(write ? "write outside a shared array" : "read outside a shared array", p, place);
-            return;
-        }
-        for (size_t i = 0; i < bytes; i++, access.p++) shared_access(access, shared_cells()[offset + i]);
-        return;
-    }
-    offset = p - device_base();
-    if (offset >= device_space) return;  // the fiber's stack, a constant, the runtime's own
-    for (size_t word = offset & ~size_t(3); word < offset + bytes; word += 4) {
-        size_t low = word < offset ? offset - word : 0, high = std::min<size_t>(4, offset + bytes - word);
-        uint8_t mask = uint8_t(((1 << high) - 1) & ~((1 << low) - 1));
-        access.p = device_base() + word + low;
-        global_access(access, global_cells()[word / 4], mask);
-    }
+    size_t in_arena = p - arena, in_memory = p - memory;
+    Access a{write, atomic, in_arena < shared_arena_bytes, uint16_t(current->linear),
+             warps[current->warp].sync_epoch, place};
+    if (a.shared) {
+        if (!in_shared(p, bytes)) return report(write ? "write outside a shared array" : "read outside a shared array", p, place);
+        for_each_word(shared_cells, arena, in_arena, bytes,
+                      [&](Cell& c, uint8_t mask, const unsigned char* q) { check_word(a, c, mask, q); });
+    } else if (in_memory < device_space) {
+        for_each_word(device_cells, memory, in_memory, bytes, [&](Cell& c, uint8_t mask, const unsigned char* q) {
+            if ((c.live & mask) == mask) check_word(a, c, mask, q);
+            else report(write ? "write outside an allocation" : "read outside an allocation", q, place);
+        });
+    }  // else the fiber's stack, a constant, the runtime's own
 }
 
 void note_access(const void* p, size_t bytes, bool write, bool atomic, Site site) {

@@ -242,7 +242,7 @@ void sync_warp(unsigned mask, Site site) {
 }
 
 void shuffle(unsigned mask, const void* in, void* out, int bytes, int source, Site site) {
-    if (source >= 0 && source < 32 && !(mask >> source & 1))
+    if (mask >> current->lane & 1 && source >= 0 && source < 32 && !(mask >> source & 1))
         fail("__shfl_sync: source lane " + std::to_string(source) + " is not in mask " + hex(mask) + ", " +
              text(running()) + " at " + text(site));
     meet(mask, "__shfl_sync", site, {in, nullptr, out, source}, [&](Request* lanes) {
@@ -288,19 +288,33 @@ long long cycles() { return __rdtsc(); }
 
 // ---- shared memory: one arena, poisoned as it is handed out -----------------------------------------------------
 
-static unsigned char* arena;
+static void* map(size_t bytes) {
+    void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) abort();
+    return p;
+}
+
+unsigned char* shared_arena() {
+    static unsigned char* bytes = static_cast<unsigned char*>(map(shared_arena_bytes));
+    return bytes;
+}
+static unsigned char* const arena = shared_arena();
 // Unused bytes between two shared arrays, so that running out of one is not running into the next.
 static const unsigned shared_gap = 128;
 
-unsigned char* shared_arena() { return arena; }
 unsigned char* dynamic_shared() { return arena; }
 uint32_t shared_address(const void* p) { return uint32_t(static_cast<const unsigned char*>(p) - arena); }
 
 bool in_shared(const void* p, size_t bytes) {
     size_t offset = static_cast<const unsigned char*>(p) - arena;
     if (offset >= shared_arena_bytes) return false;
-    for (const SharedRange& range : block.shared)
-        if (offset >= range.offset && offset + bytes <= range.offset + range.bytes) return true;
+    static size_t last;  // accesses come in runs
+    auto holds = [&](const SharedRange& range) {
+        return offset >= range.offset && offset + bytes <= range.offset + range.bytes;
+    };
+    if (last < block.shared.size() && holds(block.shared[last])) return true;
+    for (last = 0; last < block.shared.size(); last++)
+        if (holds(block.shared[last])) return true;
     return false;
 }
 
@@ -329,17 +343,10 @@ void* static_shared(SharedSlot* slot, size_t bytes, size_t align) {
 static const size_t stack_bytes = 64 << 10, page_bytes = 4096;
 static unsigned char* stacks;
 
-static void* map(size_t bytes) {
-    void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED) abort();
-    return p;
-}
-
 static void prepare() {
     if (stacks) return;
     stacks = static_cast<unsigned char*>(map(stack_bytes * 1024));
     for (int i = 0; i < 1024; i++) mprotect(stacks + stack_bytes * i, page_bytes, PROT_NONE);
-    arena = static_cast<unsigned char*>(map(shared_arena_bytes));
     for (Warp& warp : warps) warp.whole.mask = ~0u;
 }
 

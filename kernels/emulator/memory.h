@@ -6,7 +6,7 @@
 
 namespace emu {
 
-const size_t device_space = size_t(64) << 30;  // addresses; what may be in use at once is device.memory
+const size_t device_space = size_t(256) << 30;  // addresses; what may be in use at once is device.memory
 
 unsigned char* device_base();
 void* device_alloc(size_t bytes);  // poisoned with 0xFF; null when device.memory would be exceeded

@@ -82,6 +82,16 @@ Result submit(Stream* stream, Work work) {
     return Success;
 }
 
+// Lets go of the capture's streams and events.
+static std::unique_ptr<Capture> end(Capture* capture) {
+    captures.erase(capture);
+    for (Stream* s : streams.live)
+        if (s->capture == capture) s->capture = nullptr;
+    for (Event* e : events.live)
+        if (e->capture == capture) e->capture = nullptr;
+    return std::unique_ptr<Capture>(capture);
+}
+
 // ---- streams ---------------------------------------------------------------------------------------------------
 
 EMU_EXPORT Result cuStreamCreate(Stream** stream, unsigned) {
@@ -94,6 +104,7 @@ EMU_EXPORT Result cuStreamCreateWithPriority(Stream** stream, unsigned flags, in
 }
 EMU_EXPORT Result cuStreamDestroy_v2(Stream* stream) {
     Locked locked(driver_lock);
+    if (streams.has(stream) && stream->capture && stream->capture->origin == stream) end(stream->capture);
     return streams.remove(stream) ? Success : refuse(InvalidHandle, "not a live stream");
 }
 EMU_EXPORT Result cuStreamSynchronize(Stream* stream) {
@@ -189,13 +200,8 @@ EMU_EXPORT Result cuStreamEndCapture(Stream* stream, Graph** graph) {
     Capture* capture = stream->capture;
     if (!capture) return refuse(IllegalState, "the stream is not being captured");
     if (capture->origin != stream) return spoil(capture, CaptureUnmatched, "the capture began in another stream");
-    std::unique_ptr<Capture> ended(capture);
-    captures.erase(capture);
-    for (Stream* s : streams.live)
-        if (s->capture == capture) s->capture = nullptr;
-    for (Event* e : events.live)
-        if (e->capture == capture) e->capture = nullptr;
-    if (capture->spoiled) return CaptureInvalidated;  // the reason is the last error still
+    std::unique_ptr<Capture> ended = end(capture);
+    if (ended->spoiled) return CaptureInvalidated;  // the reason is the last error still
     *graph = graphs.add(ended->graph.release());
     return Success;
 }

@@ -1,6 +1,7 @@
 //! The driver through unmodified cudarc: memory, launches, events, limits, capture and replay.
 
-use super::{Gpu, config, gpu, last_error};
+use super::{Gpu, config, gpu, last_error, launches};
+use cudarc::driver::result::{memcpy_htod_async, memcpy_htod_sync};
 use cudarc::driver::sys::{
     CUdevice_attribute as Attribute, CUevent_flags, CUfunction_attribute, CUgraphInstantiate_flags,
     CUresult, CUstreamCaptureMode as Mode, CUstreamCaptureStatus as Status,
@@ -184,12 +185,12 @@ fn bad_launches_and_copies_are_refused() {
     assert_eq!(error(run(config(1, (64, 32)))), CUresult::CUDA_ERROR_INVALID_VALUE);
     let pointer = out.leak();
     // SAFETY: the emulator checks the range before it copies.
-    let copy = unsafe { cudarc::driver::result::memcpy_htod_sync(pointer, &[0f32; 65]) };
+    let copy = unsafe { memcpy_htod_sync(pointer, &[0f32; 65]) };
     assert_eq!(error(copy), CUresult::CUDA_ERROR_INVALID_VALUE);
     assert!(last_error().contains("of 256 bytes, at +0"), "{}", last_error());
 }
 
-/// Ten steps y += a x, where a doubles on the device after every step.
+/// Ten steps of y += a x, where every step also raises a on the device.
 #[test]
 fn a_replayed_graph_equals_launch_by_launch() {
     let gpu = gpu();
@@ -200,18 +201,13 @@ fn a_replayed_graph_equals_launch_by_launch() {
         let mut y = s.alloc_zeros::<f32>(1000).unwrap();
         let mut copy = s.alloc_zeros::<f32>(1000).unwrap();
         let mut a = s.clone_htod(&[1.0f32]).unwrap();
-        let a_again = s.clone_htod(&[0.5f32]).unwrap();
+        let half = s.clone_htod(&[0.5f32]).unwrap();
         let mut step = || {
             axpy(&gpu, &mut y, &x, &a).unwrap();
-            // a += 0.5 a
-            let before = a.clone();
-            if captured {
-                drop(before);
-            }
             s.memcpy_dtod(&y, &mut copy).unwrap();
             let f = gpu.kernel("emu_axpy");
             let mut launch = s.launch_builder(&f);
-            launch.arg(&mut a).arg(&a_again).arg(&a_again).arg(&1i32);
+            launch.arg(&mut a).arg(&half).arg(&half).arg(&1i32);
             // SAFETY: the arguments are the kernel's.
             unsafe { launch.launch(config(1, (64, 1))) }.unwrap();
         };
@@ -230,8 +226,10 @@ fn a_replayed_graph_equals_launch_by_launch() {
         assert_eq!(staging, s.clone_dtoh(&y).unwrap());
         staging.clone()
     };
+    let before = launches();
     let (one_by_one, replayed) = (run(false), run(true));
     assert_eq!(one_by_one, replayed);
+    assert!(launches() - before >= 40);
     assert!(one_by_one[1] > 2.0);
 }
 
@@ -259,27 +257,23 @@ fn what_a_capture_does_not_allow_spoils_it() {
     let s = &gpu.stream;
     let mode = Mode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
     let outside = s.record_event(None).unwrap();
-    // SAFETY: never read.
-    let allocates = || unsafe { s.alloc::<f32>(8) }.map(|_| ());
-    let cases: [(&str, &dyn Fn() -> Result<(), DriverError>, CUresult); 4] = [
-        ("synchronize", &|| s.synchronize(), CUresult::CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED),
-        ("allocate", &allocates, CUresult::CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED),
-        ("wait", &|| s.wait(&outside), CUresult::CUDA_ERROR_STREAM_CAPTURE_ISOLATION),
-        (
-            "default stream",
-            &|| {
-                let buffer = [0u8; 4];
-                // SAFETY: refused before the address is looked at.
-                unsafe {
-                    cudarc::driver::result::memcpy_htod_async(0, &buffer, std::ptr::null_mut())
-                }
-            },
-            CUresult::CUDA_ERROR_STREAM_CAPTURE_IMPLICIT,
-        ),
+    let calls = [
+        ("synchronize", CUresult::CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED),
+        ("allocate", CUresult::CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED),
+        ("wait", CUresult::CUDA_ERROR_STREAM_CAPTURE_ISOLATION),
+        ("use the default stream", CUresult::CUDA_ERROR_STREAM_CAPTURE_IMPLICIT),
     ];
-    for (name, call, expected) in cases {
+    for (name, expected) in calls {
         s.begin_capture(mode).unwrap();
-        assert_eq!(error(call()), expected, "{name}");
+        let called = match name {
+            "synchronize" => s.synchronize(),
+            // SAFETY: never read.
+            "allocate" => unsafe { s.alloc::<f32>(8) }.map(|_| ()),
+            "wait" => s.wait(&outside),
+            // SAFETY: refused before the address is looked at.
+            _ => unsafe { memcpy_htod_async(0, &[0u8; 4], std::ptr::null_mut()) },
+        };
+        assert_eq!(error(called), expected, "{name}");
         assert_eq!(
             s.capture_status().unwrap(),
             Status::CU_STREAM_CAPTURE_STATUS_INVALIDATED,
@@ -289,4 +283,16 @@ fn what_a_capture_does_not_allow_spoils_it() {
         assert_eq!(error(ended), CUresult::CUDA_ERROR_STREAM_CAPTURE_INVALIDATED, "{name}");
         s.synchronize().unwrap();
     }
+}
+
+/// A program that knows nothing of the emulator runs on it where LD_LIBRARY_PATH names its folder.
+#[test]
+fn the_command_line_finds_the_emulator() {
+    let doctor = std::process::Command::new(env!("CARGO_BIN_EXE_emm"))
+        .arg("doctor")
+        .env("LD_LIBRARY_PATH", env!("EMM_EMULATOR_DIR"))
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&doctor.stdout);
+    assert!(told.contains("CPU emulator"), "{told}");
 }

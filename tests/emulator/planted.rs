@@ -1,7 +1,9 @@
 //! Bugs planted in small kernels: each is caught by at least one schedule (by a wrong result or an error) or by the
 //! checker, and the right kernels pass all of them.
 
-use super::{Gpu, SCHEDULES, Schedule, config, gpu, in_check_build, last_error, set_schedule};
+use super::{
+    Gpu, SCHEDULES, Schedule, config, gpu, in_check_build, last_error, passes_patched, set_schedule,
+};
 use cudarc::driver::{DriverError, LaunchConfig, PushKernelArg};
 
 /// What became of a run.
@@ -207,10 +209,10 @@ static ROWS: Kernel = Kernel {
     name: "emu_rows",
     run: |gpu, bug| {
         let rows: Vec<u16> = (0..256).collect();
-        // Register m of lane l holds elements 2 (l % 4) and the next of row 8 m + l / 4.
+        // Register m of lane l holds elements 2 (l % 4) and the next of matrix m's row l / 4, which is row 8 (m + 1) + l / 4.
         let want: Vec<u32> = (0..128u32)
             .map(|i| {
-                let first = (i / 32 * 8 + i % 32 / 4) * 8 + i % 4 * 2;
+                let first = ((i / 32 + 1) % 4 * 8 + i % 32 / 4) * 8 + i % 4 * 2;
                 first | (first + 1) << 16
             })
             .collect();
@@ -253,7 +255,7 @@ fn outcome(gpu: &Gpu, kernel: &Kernel, bug: i32, schedule: Schedule) -> Outcome 
 }
 
 /// Bugs that no wrong result or runtime error gives away: only the checker sees them.
-const CHECKER_ONLY: [i32; 3] = [5, 30, 31];
+const CHECKER_ONLY: [i32; 4] = [5, 30, 31, 60];
 
 #[test]
 fn right_kernels_pass_every_schedule() {
@@ -300,9 +302,9 @@ fn the_checker_catches_planted_bugs_in_one_run() {
             println!("{:14} {bug:2} {name}: {got:?}", kernel.name);
             match got {
                 Outcome::Right => panic!("{}: {name}: not caught", kernel.name),
-                Outcome::Wrong => assert_eq!(word, "", "{}: {name}", kernel.name),
+                Outcome::Wrong => assert!(word.is_empty(), "{}: {name}", kernel.name),
                 Outcome::Error(message) => {
-                    assert!(word != "" && message.contains(word), "{name}: {message}");
+                    assert!(!word.is_empty() && message.contains(word), "{name}: {message}");
                     assert!(message.starts_with(kernel.name), "{message}");
                 }
             }
@@ -337,4 +339,14 @@ fn the_checker_names_both_places_of_a_race() {
             }
         }
     });
+}
+
+#[test]
+fn a_bug_put_into_a_kernel_file_turns_its_test_red() {
+    let passes = |find, replace| {
+        let test = "emulator::planted::right_kernels_pass_every_schedule";
+        passes_patched(test, "kernels/emulator/tests/planted.cu", find, replace)
+    };
+    assert!(passes("sum += left[y][i] * right[i][x]", "sum += right[i][x] * left[y][i]"));
+    assert!(!passes("sum += left[y][i] * right[i][x]", "sum = left[y][i] * right[i][x]"));
 }

@@ -141,7 +141,8 @@ extern "C" __global__ void emu_rows(unsigned* out, const u16* in, int bug) {
     for (int i = 0; i < 8; i++) rows[lane][i] = in[lane * 8 + i];
     if (bug != 60) __syncwarp();
     u32 r[4];
-    ldmatrix_x4(r, bug == 61 ? &rows[lane][lane == 3] : bug == 62 ? &rows[lane + (lane == 31)][0] : &rows[lane][0]);
+    int row = bug == 62 && lane == 31 ? 32 : (lane + 8) % 32;
+    ldmatrix_x4(r, &rows[row][bug == 61 && lane == 3]);
     for (int i = 0; i < 4; i++) out[i * 32 + lane] = r[i];
 }
 EMM_KERNEL(emu_rows)
