@@ -107,7 +107,7 @@ mod nvcc {
     }
 
     fn fatal(message: &str) -> ! {
-        for line in message.lines() {
+        for line in message.lines().filter(|line| !line.trim().is_empty()) {
             println!("cargo::error={line}");
         }
         std::process::exit(1)
