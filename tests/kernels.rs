@@ -1,6 +1,6 @@
 //! The CUDA kernels, run on the CPU by the emulator through cudarc: every op's cases against float64.
 
-use crate::emulator::{for_each_schedule, gpu, in_check_build, launches};
+use crate::emulator::{gpu, in_check_build, for_each_schedule, launches};
 use crate::ops::all_cases;
 use emm::check::cases::Case;
 use emm::device::cuda::Cuda;
