@@ -1,9 +1,15 @@
 //! The CUDA kernels, run on the CPU by the emulator through cudarc: every op's cases against float64.
 
-use crate::emulator::{gpu, in_check_build, for_each_schedule, launches};
+use crate::emulator::{for_each_schedule, gpu, in_check_build, launches};
+use crate::model::{random_data, small};
 use crate::ops::all_cases;
 use emm::check::cases::Case;
+use emm::check::golden::rel_err;
 use emm::device::cuda::Cuda;
+use emm::device::{Cpu, Device};
+use emm::model::trainer::TrainerOptions;
+use emm::model::{Arch, Denoiser, Embedding, ModelConfig, Params, Precond, StepScalars, Trainer};
+use emm::rng::fill_normals;
 
 fn cuda() -> Cuda {
     // Loads the emulator as this process's driver; it ignores the image.
@@ -37,4 +43,104 @@ fn the_checker_has_nothing_to_say_of_the_kernels() {
         let runs = run_all(&cuda(), "checked");
         println!("{runs} cases in the check build");
     });
+}
+
+fn card() -> Device {
+    Device::Cuda { cuda: cuda(), host: Cpu::new(2).unwrap() }
+}
+
+/// A small DDPM++ and a small NCSN++, with labels, a mask and dropout.
+fn networks() -> [ModelConfig; 2] {
+    let ncsnpp = ModelConfig { skip_connections: vec![1, 0, 1, 1], ..small(1) };
+    let vp = ModelConfig { arch: Arch::DdpmPP, precond: Precond::Vp, ..ncsnpp.clone() };
+    [ModelConfig { embedding: Embedding::Positional, ..vp }, ncsnpp]
+}
+
+fn options(micro_batch: usize) -> TrainerOptions {
+    TrainerOptions { seed: 3, batch: 16, micro_batch, shuffle: true, scrub_gradients: false }
+}
+
+fn train(t: &mut Trainer, steps: std::ops::Range<u64>) -> Vec<f64> {
+    let scalars = |step| StepScalars { step, lr: 1e-3, ema_beta: 0.9, weight_decay: 1e-4 };
+    steps.map(|step| t.step(scalars(step), &|| false).unwrap().unwrap()).collect()
+}
+
+fn flats(t: &Trainer) -> [Vec<f32>; 4] {
+    [&t.weights, &t.adam_m, &t.adam_v, &t.ema]
+        .map(|b| b.read(0, t.flat_len()).unwrap().into_owned())
+}
+
+#[test]
+fn ten_training_losses_are_those_of_the_cpu() {
+    let data = random_data(20, 5);
+    for config in networks() {
+        let on_cpu = Device::Cpu(Cpu::new(2).unwrap());
+        let mut cpu = Trainer::new(&on_cpu, &config, options(16), &data).unwrap();
+        let mut gpu = Trainer::new(&card(), &config, options(16), &data).unwrap();
+        let (want, got) = (train(&mut cpu, 0..10), train(&mut gpu, 0..10));
+        for (step, (got, want)) in got.iter().zip(&want).enumerate() {
+            let err = ((got - want) / want).abs();
+            // NaN must not pass.
+            assert!(err < 1e-4, "{:?} step {step}: {got}, {want} on the CPU", config.arch);
+        }
+        let err = rel_err(&flats(&gpu)[3], &flats(&cpu)[3]).unwrap();
+        assert!(err < 1e-3, "{:?}: EMA off by {err:.1e}", config.arch);
+    }
+}
+
+#[test]
+fn micro_batches_and_resumption_give_the_same_bits_on_a_card() {
+    let data = random_data(20, 6);
+    let [_, config] = networks();
+    let device = card();
+    let mut whole = Trainer::new(&device, &config, options(16), &data).unwrap();
+    let losses = train(&mut whole, 0..4);
+    let mut cut = Trainer::new(&device, &config, options(8), &data).unwrap();
+    assert_eq!(train(&mut cut, 0..4), losses);
+    assert!(flats(&cut) == flats(&whole));
+    let mut first = Trainer::new(&device, &config, options(16), &data).unwrap();
+    train(&mut first, 0..2);
+    let mut second = Trainer::new(&device, &config, options(16), &data).unwrap();
+    let state = flats(&first);
+    let buffers = [&mut second.weights, &mut second.adam_m, &mut second.adam_v, &mut second.ema];
+    for (buffer, values) in buffers.into_iter().zip(&state) {
+        buffer.write(0, values).unwrap();
+    }
+    assert_eq!(train(&mut second, 2..4), losses[2..]);
+    assert!(flats(&second) == flats(&whole));
+}
+
+#[test]
+fn a_card_denoises_as_the_cpu_does() {
+    let [config, _] = networks();
+    let params = Params::new(&config);
+    let mut weights = vec![0.0; params.flat_len];
+    fill_normals(&mut weights, 0, 0, 0, 9);
+    let mut x = vec![0.0; 5 * config.image_len()];
+    fill_normals(&mut x, 1, 0, 0, 9);
+    let (sigma, labels) = ([0.02, 0.3, 1.0, 9.0, 70.0], [0, 1, 2, 3, 4]);
+    let [want, got] = [Device::Cpu(Cpu::new(2).unwrap()), card()].map(|device| {
+        let mut net = Denoiser::new(&device, &config, weights.clone(), vec![], 7).unwrap();
+        net.denoise(&x, &sigma, &labels).unwrap().into_owned()
+    });
+    let err = rel_err(&got, &want).unwrap();
+    assert!(err < 1e-5, "off by {err:.1e}");
+}
+
+#[test]
+fn a_planted_nan_stops_the_card_at_its_step() {
+    let data = random_data(20, 7);
+    let [config, _] = networks();
+    let mut t = Trainer::new(&card(), &config, options(16), &data).unwrap();
+    train(&mut t, 0..2);
+    // Infinite, so that gradients are NaN and the loss with them.
+    let spec = Params::new(&config).specs[4].clone();
+    t.weights.write(spec.offset, &[f32::INFINITY]).unwrap();
+    let before = flats(&t);
+    let scalars = StepScalars { step: 2, lr: 1e-3, ema_beta: 0.9, weight_decay: 0.0 };
+    let e = t.step(scalars, &|| false).unwrap_err();
+    assert_eq!(emm::error::exit_code(&e), 5);
+    assert!(e.to_string().starts_with("step 2: "), "{e}");
+    let bits = |f: &[Vec<f32>; 4]| f.concat().iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+    assert!(bits(&flats(&t)) == bits(&before));
 }

@@ -4,11 +4,11 @@
 use crate::ops::fresh_seed;
 use emm::check::golden::{Golden, rel_err};
 use emm::data::Dataset;
-use emm::device::{Cpu, Device, StepArgs};
+use emm::device::{Buffer, Cpu, Device, StepArgs};
 use emm::model::trainer::{Recording, TrainerOptions};
 use emm::model::{Denoiser, ModelConfig, Params, StepScalars, Trainer};
 use emm::ops::adam_ema::{Update, adam_ema};
-use emm::tape::{Memory, Mode};
+use emm::tape::Mode;
 
 const MODELS: [(&str, &[u8]); 3] = [
     ("ddpmpp_edm_gray", include_bytes!("goldens/models/ddpmpp_edm_gray.safetensors")),
@@ -58,25 +58,30 @@ fn whole_networks_match_float64() {
             (0..y.len()).map(|i| (y[i] as f64 + sigma[i / len] * noise[i] as f64) as f32).collect();
         let mut net = Denoiser::new(&device, &config, w.clone(), freqs.clone(), batch).unwrap();
         let d = net.denoise(&x, &sigma, &labels).unwrap();
-        let err = rel_err(d, &g.f32("D").1).unwrap();
+        let err = rel_err(&d, &g.f32("D").1).unwrap();
         assert!(err < 1e-5, "{name}: D off by {err:.1e}");
 
-        let r = Recording::new(&config, batch, batch, Mode::Training).unwrap();
-        let mut memory = Memory::new(r.plan.memory_words(&device)).unwrap();
-        memory.poison();
+        let r = Recording::new(&device, &config, batch, batch, Mode::Training).unwrap();
+        let mut memory = Buffer::new(&device, r.plan.memory_words(&device)).unwrap();
+        memory.cpu_mut().fill(f32::NAN);
         fill(&r, &mut memory, &y, &noise, &sigma, &labels, &freqs);
-        let mut grads = vec![f32::NAN; params.flat_len];
-        r.plan.run(&device, &mut memory, &w, &mut grads, StepArgs::default());
-        let err =
-            rel_err(&[r.losses(&memory).iter().sum::<f64>() / batch as f64], &g.f64("loss").1)
-                .unwrap();
+        let mut grads = Buffer::of(&device, &vec![f32::NAN; params.flat_len]).unwrap();
+        let on_device = Buffer::of(&device, &w).unwrap();
+        let args = StepArgs::default();
+        r.plan.run(&device, &mut memory, &on_device, Some(&mut grads), None, args).unwrap();
+        let grads = grads.cpu();
+        let err = rel_err(
+            &[r.losses(&memory).unwrap().iter().sum::<f64>() / batch as f64],
+            &g.f64("loss").1,
+        )
+        .unwrap();
         assert!(err < 1e-5, "{name}: loss off by {err:.1e}");
         let norm = |v: &[f32]| v.iter().map(|&v| (v as f64).powi(2)).sum::<f64>().sqrt();
         let want: Vec<Vec<f32>> =
             params.specs.iter().map(|s| g.f32(&format!("g/{}", s.name)).1).collect();
         let all = norm(&want.concat());
         for (spec, want) in params.specs.iter().zip(&want) {
-            let got = params.to_torch(spec, &grads);
+            let got = params.to_torch(spec, grads);
             assert!(got.iter().all(|v| v.is_finite()), "{name}: {}", spec.name);
             let gap: Vec<f32> = got.iter().zip(want).map(|(a, b)| a - b).collect();
             let err = norm(&gap) / norm(want).max(1e-6 * all);
@@ -87,21 +92,21 @@ fn whole_networks_match_float64() {
 
 fn fill(
     r: &Recording,
-    memory: &mut Memory,
+    memory: &mut Buffer,
     y: &[f32],
     noise: &[f32],
     sigma: &[f64],
     labels: &[u32],
     freqs: &[f32],
 ) {
-    memory.get_mut(r.plan.slot(r.y)).copy_from_slice(y);
-    memory.get_mut(r.plan.slot(r.noise)).copy_from_slice(noise);
-    memory.get_mut(r.plan.slot(r.sigma)).copy_from_slice(bytemuck::cast_slice(sigma));
+    memory.put(r.plan.slot(r.y), y).unwrap();
+    memory.put(r.plan.slot(r.noise), noise).unwrap();
+    memory.put(r.plan.slot(r.sigma), bytemuck::cast_slice(sigma)).unwrap();
     if let Some(v) = r.labels {
-        memory.get_mut(r.plan.slot(v)).copy_from_slice(bytemuck::cast_slice(labels));
+        memory.put(r.plan.slot(v), bytemuck::cast_slice(labels)).unwrap();
     }
     if !freqs.is_empty() {
-        r.set_freqs(memory, freqs);
+        r.set_freqs(memory, freqs).unwrap();
     }
 }
 
@@ -114,20 +119,22 @@ fn ten_training_losses_match_float64() {
     let (steps, batch, per) = (shape[0], shape[1], y.len() / shape[0]);
     let (noise, sigma) = (g.f32("noise").1, g.f64("sigma").1);
     let device = Device::Cpu(cpu());
-    let r = Recording::new(&config, batch, batch, Mode::Training).unwrap();
-    let mut memory = Memory::new(r.plan.memory_words(&device)).unwrap();
-    let mut grads = vec![0.0; w.len()];
+    let r = Recording::new(&device, &config, batch, batch, Mode::Training).unwrap();
+    let mut memory = Buffer::new(&device, r.plan.memory_words(&device)).unwrap();
+    let mut grads = Buffer::new(&device, w.len()).unwrap();
     let (mut m, mut v, mut ema) = (vec![0.0; w.len()], vec![0.0; w.len()], w.clone());
     let mut losses = Vec::new();
     for s in 0..steps {
         let at = s * per..(s + 1) * per;
         let levels = &sigma[s * batch..(s + 1) * batch];
         fill(&r, &mut memory, &y[at.clone()], &noise[at], levels, &[], &freqs);
-        r.plan.run(&device, &mut memory, &w, &mut grads, StepArgs::default());
-        losses.push(r.losses(&memory).iter().sum::<f64>() / batch as f64);
+        let on_device = Buffer::of(&device, &w).unwrap();
+        let args = StepArgs::default();
+        r.plan.run(&device, &mut memory, &on_device, Some(&mut grads), None, args).unwrap();
+        losses.push(r.losses(&memory).unwrap().iter().sum::<f64>() / batch as f64);
         let count = s as u64 + 1;
         let update = Update { lr: 1e-3, weight_decay: 0.0, ema_beta: 0.9, count, scrub: false };
-        adam_ema(&cpu(), update, &mut w, &grads, &mut m, &mut v, &mut ema);
+        adam_ema(&cpu(), update, &mut w, grads.cpu(), &mut m, &mut v, &mut ema);
     }
     let want = g.f64("loss").1;
     for (s, (got, want)) in losses.iter().zip(&want).enumerate() {
@@ -163,7 +170,7 @@ fn adam_and_ema_match_float64() {
     }
 }
 
-fn random_data(images: usize, seed: u64) -> Dataset {
+pub fn random_data(images: usize, seed: u64) -> Dataset {
     let words = |i: u32| emm::rng::philox([i, 0, 0, 0], seed)[0];
     Dataset {
         resolution: 8,
@@ -173,7 +180,7 @@ fn random_data(images: usize, seed: u64) -> Dataset {
     }
 }
 
-fn small(blocks: usize) -> ModelConfig {
+pub fn small(blocks: usize) -> ModelConfig {
     let arch = emm::model::Arch::NcsnPP;
     ModelConfig {
         label_dim: 5,
@@ -208,7 +215,7 @@ fn train(
             t.step(s, &|| false).unwrap().unwrap()
         })
         .collect();
-    (t.weights.iter().chain(&t.ema).copied().collect(), losses)
+    ([t.weights.cpu(), t.ema.cpu()].concat(), losses)
 }
 
 #[test]
@@ -255,7 +262,7 @@ fn check_batches(config: &ModelConfig, seed: u64) {
             let part = net
                 .denoise(&x[at.clone()], &sigma[first..first + n], &labels[first..first + n])
                 .unwrap();
-            assert!(part == &all[at], "images {first}.. in batches of {batch}");
+            assert!(*part == all[at], "images {first}.. in batches of {batch}");
         }
     }
 }
@@ -266,7 +273,7 @@ fn planned_flop_are_those_of_the_recorded_ops() {
     for blocks in [1, 2] {
         let mut config = small(blocks);
         config.skip_connections[1] = 0;
-        let r = Recording::new(&config, 3, 3, Mode::Training).unwrap();
+        let r = Recording::new(&Device::Cpu(cpu()), &config, 3, 3, Mode::Training).unwrap();
         assert_eq!(r.plan.flop(), 3 * emm::model::flops::flops(&config).forward);
     }
 }

@@ -3,12 +3,12 @@
 
 use emm::check::cases::{Case, GOLDENS, Operand};
 use emm::check::golden::{Golden, rel_err};
-use emm::device::{Acc, Cpu, Device, StepArgs};
+use emm::device::{Acc, Cpu, StepArgs};
 use emm::ops::conv2d::Conv2d;
 use emm::rng::fill_normals;
 
-fn device(threads: usize) -> Device {
-    Device::Cpu(Cpu::new(threads).unwrap())
+fn device(threads: usize) -> Cpu {
+    Cpu::new(threads).unwrap()
 }
 
 /// A seed that differs from run to run and is printed, so that a failure can be repeated.

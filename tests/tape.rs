@@ -1,10 +1,10 @@
 //! The tape decides lifetimes and who sets or adds: gradients of values used twice, and memory that is reused.
 
-use emm::device::{Cpu, Device, StepArgs};
+use emm::device::{Buffer, Cpu, Device, StepArgs};
 use emm::ops::linear::Linear;
 use emm::ops::loss::Loss;
 use emm::ops::precondition::Precond;
-use emm::tape::{Memory, Mode, Param, Plan, Tape};
+use emm::tape::{Mode, Param, Plan, Tape};
 
 fn device() -> Device {
     Device::Cpu(Cpu::new(1).unwrap())
@@ -31,21 +31,24 @@ fn a_value_used_many_times_gets_every_gradient() {
         .unwrap();
     let loss = Loss { precond: Precond::Ve, batch: 2 };
     let loss = tape.push1(loss, &[c, noise, noise, sigma], &[]).unwrap();
-    let plan = Plan::new(&tape, Mode::Training, &[loss]);
     let device = device();
-    let mut memory = Memory::new(plan.memory_words(&device)).unwrap();
+    let plan = Plan::new(&tape, &device, Mode::Training, &[loss]);
+    let mut memory = Buffer::new(&device, plan.memory_words(&device)).unwrap();
     let w: Vec<f32> = (0..96).map(|i| ((i * 37 % 19) as f32 - 9.0) / 12.0).collect();
     let x0: Vec<f32> = (0..8).map(|i| ((i * 29 % 11) as f32 - 5.0) / 4.0).collect();
     let mut run = |x0: &[f32], w: &[f32]| {
-        memory.poison();
-        memory.get_mut(plan.slot(x)).copy_from_slice(x0);
-        memory.get_mut(plan.slot(noise)).fill(0.3);
-        let s: &mut [f64] = bytemuck::cast_slice_mut(memory.get_mut(plan.slot(sigma)));
-        s.fill(0.7);
-        let mut grads = vec![f32::NAN; 96];
-        plan.run(&device, &mut memory, w, &mut grads, StepArgs::default());
-        let losses: &[f64] = bytemuck::cast_slice(memory.get(plan.slot(loss)));
-        let dx = memory.get(plan.grad_slot(x).expect("x is a leaf")).to_vec();
+        memory.cpu_mut().fill(f32::NAN);
+        memory.put(plan.slot(x), x0).unwrap();
+        memory.put(plan.slot(noise), &[0.3; 8]).unwrap();
+        memory.put(plan.slot(sigma), bytemuck::cast_slice(&[0.7_f64; 2])).unwrap();
+        let w = Buffer::of(&device, w).unwrap();
+        let mut grads = Buffer::of(&device, &[f32::NAN; 96]).unwrap();
+        let args = StepArgs::default();
+        plan.run(&device, &mut memory, &w, Some(&mut grads), None, args).unwrap();
+        let losses = memory.get(plan.slot(loss)).unwrap();
+        let losses: &[f64] = bytemuck::cast_slice(&losses);
+        let dx = memory.get(plan.grad_slot(x).expect("x is a leaf")).unwrap().to_vec();
+        let grads = grads.cpu()[..96].to_vec();
         (losses.iter().sum::<f64>() / 2.0, dx, grads)
     };
     let (_, dx, grads) = run(&x0, &w);
@@ -97,7 +100,7 @@ fn memory_is_reused_and_inference_needs_less() {
     let (y, sigma) = (tape.input([4, 1, 1, 512]), tape.input([4, 1, 1, 2]));
     let loss = Loss { precond: Precond::Edm, batch: 4 };
     tape.push1(loss, &[x, y, y, sigma], &[]).unwrap();
-    let words = |mode| Plan::new(&tape, mode, &[x]).memory_words(&device());
+    let words = |mode| Plan::new(&tape, &device(), mode, &[x]).memory_words(&device());
     // Twenty layers of two 2048-word outputs; forward alone holds three or four of them at a time.
     assert!(words(Mode::Inference) < 8 * 2048 + 16 * 1024, "{}", words(Mode::Inference));
     assert!(words(Mode::Training) > 2 * words(Mode::Inference));

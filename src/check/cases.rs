@@ -4,7 +4,7 @@
 use super::golden::{Golden, rel_err};
 use crate::device::cpu::resample::Resample;
 use crate::device::cuda::{Addresses, Cuda, StepWords};
-use crate::device::{Acc, Bound, Device, Sink, Slot, Space, StepArgs};
+use crate::device::{Acc, Bound, Cpu, Sink, Slot, Space, StepArgs};
 use crate::ops::attention::Attention;
 use crate::ops::conv2d::{Conv2d, Shortcut};
 use crate::ops::fir::Fir;
@@ -212,8 +212,7 @@ impl Case {
 
     /// Runs forward and, if the case has gradients, backward. Memory starts as NaN but for gradients that
     /// are added to, which start as `start`.
-    pub fn run(&self, device: &Device, acc: Acc, start: f32) -> Result<Ran> {
-        let Device::Cpu(cpu) = device;
+    pub fn run(&self, cpu: &Cpu, acc: Acc, start: f32) -> Result<Ran> {
         let mut laid = Laid::new(self, |ins, d| self.op.temp_words(ins, d), acc, start)?;
         let io = [Direction::Fwd, Direction::Bwd].map(|d| laid.io(d));
         let mut launches = vec![self.op.fwd(&io[0])];
@@ -245,14 +244,13 @@ impl Case {
         let mut buffers = Vec::new();
         for words in laid.words.iter().map(Vec::as_slice).chain([bytemuck::cast_slice(&[step])]) {
             let mut buffer = cuda.buffer(words.len())?;
-            buffer.write(words)?;
+            buffer.write(0, words)?;
             buffers.push(buffer);
         }
-        let [arena, weights, grads, step] = &buffers[..] else { unreachable!("four buffers") };
-        let at = Addresses::new(arena, weights, grads, step, self.args.first_image);
-        cuda.launch(&kernels, &at)?;
+        let addresses = std::array::from_fn(|i| buffers[i].address());
+        cuda.launch(&kernels, &Addresses::new(addresses, self.args.first_image))?;
         for (words, buffer) in laid.words.iter_mut().zip(&buffers) {
-            *words = buffer.read()?;
+            *words = buffer.read(0, words.len())?;
         }
         Ok(laid.ran(self))
     }

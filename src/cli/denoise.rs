@@ -67,7 +67,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     for (i, x) in x.chunks(batch * len).enumerate() {
         let these = i * batch..i * batch + x.len() / len;
         let labels = if labels.is_empty() { &[] } else { &labels[these.clone()] };
-        out.extend_from_slice(denoiser.denoise(x, &sigmas[these], labels)?);
+        out.extend_from_slice(&denoiser.denoise(x, &sigmas[these], labels)?);
     }
     write_images(&args.out, args.force, &out, config.resolution, config.image_channels)?;
     match common.json {

@@ -53,7 +53,7 @@ pub struct Args {
 }
 
 pub fn run(args: Args, common: &Common) -> Result<()> {
-    let Device::Cpu(cpu) = common.device()?;
+    let device = common.device()?;
     if let Some(out) = args.out.as_deref().filter(|out| out.exists()) {
         check_output(&out.join("results.json"), args.force)?;
     }
@@ -61,9 +61,9 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     let name = args.data.display().to_string();
     let config = args.flags.resolve(common, &mut set.clone())?;
     let step = flops(&config.model).train * config.train.batch as u64;
-    let devices = match step < SMALL_STEP_FLOP {
-        true => one_per_thread(&cpu)?,
-        false => vec![Device::Cpu(cpu)],
+    let devices = match &device {
+        Device::Cpu(cpu) if step < SMALL_STEP_FLOP => one_per_thread(cpu)?,
+        _ => vec![device],
     };
     let sizes = match args.sizes {
         Some(sizes) => Sizes::List(sizes),

@@ -28,7 +28,7 @@ pub struct Args {
 
 pub fn run(args: Args, common: &Common) -> Result<()> {
     let started = Instant::now();
-    let Device::Cpu(cpu) = common.device()?;
+    let device = common.device()?;
     if !args.force && !ours_or_empty(&args.out) {
         return Err(usage(format!(
             "--out: {} holds other things than a quickstart's; give --force to add to it",
@@ -36,7 +36,10 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         )));
     }
     let plan = Plan { seed: common.seed, ..Plan::default() };
-    let devices = one_per_thread(&cpu)?;
+    let devices = match &device {
+        Device::Cpu(cpu) => one_per_thread(cpu)?,
+        Device::Cuda { .. } => vec![device],
+    };
     let options = RunOptions {
         keep_all_snapshots: false,
         save_every: SaveEvery::Seconds(10.0),

@@ -168,7 +168,7 @@ impl<'a> Scoring<'a> {
     /// Takes samples from a folder, zip or npz.
     fn take_files(&mut self, path: &Path, reference: &Path) -> Result<()> {
         let samples = open_any(&[path.to_path_buf()])?;
-        let Device::Cpu(cpu) = self.device;
+        let cpu = self.device.host();
         let samples = cpu.run(|| samples.collect(&samples.all(), &Transform::default()))?;
         self.check_shape(path, samples.resolution, samples.channels, reference)?;
         self.push(&samples.pixels);

@@ -2,13 +2,30 @@
 
 pub mod cpu;
 pub mod cuda;
+mod memory;
 
 pub use cpu::{Bound, Cpu};
+pub use memory::Buffer;
 
 /// A device that ops lower themselves to.
 #[derive(Clone)]
 pub enum Device {
     Cpu(Cpu),
+    /// A card, and the host's threads for what has no kernel.
+    Cuda {
+        cuda: cuda::Cuda,
+        host: Cpu,
+    },
+}
+
+impl Device {
+    /// The host's threads.
+    pub fn host(&self) -> &Cpu {
+        match self {
+            Device::Cpu(cpu) => cpu,
+            Device::Cuda { host, .. } => host,
+        }
+    }
 }
 
 /// Which buffer a slot lies in.
@@ -129,6 +146,8 @@ impl From<[usize; 3]> for Grid {
 pub enum Arg {
     /// The address of a slot.
     Slot(Slot),
+    /// An address on the card.
+    Address(u64),
     /// The address of the words that vary from step to step (`Step` in `kernels/prelude/types.cuh`).
     Step,
     /// Index in the whole batch of the recording's first image.
@@ -143,6 +162,12 @@ pub enum Arg {
 impl From<Slot> for Arg {
     fn from(s: Slot) -> Self {
         Arg::Slot(s)
+    }
+}
+
+impl From<&Buffer> for Arg {
+    fn from(b: &Buffer) -> Self {
+        Arg::Address(b.address())
     }
 }
 

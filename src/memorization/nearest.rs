@@ -67,7 +67,7 @@ impl References {
     pub fn nearest(&self, queries: &[u8], device: &Device) -> Vec<Nearest> {
         assert!(queries.len().is_multiple_of(self.image_len), "nearest: ragged queries");
         let mut found = vec![Nearest::NONE; queries.len() / self.image_len];
-        let Device::Cpu(cpu) = device;
+        let cpu = device.host();
         cpu.run(|| {
             found
                 .par_chunks_mut(QUERIES)

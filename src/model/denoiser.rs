@@ -2,21 +2,22 @@
 
 use super::unet::{self, Inputs};
 use super::{ModelConfig, Params};
-use crate::device::{Device, Slot, StepArgs};
+use crate::device::{Buffer, Device, Slot, StepArgs};
 use crate::error::usage;
 use crate::ops::precondition::{Denoised, ScaleInput};
-use crate::tape::{Memory, Mode, Plan, Tape};
+use crate::tape::{Mode, Plan, Tape};
 use anyhow::{Result, ensure};
+use std::borrow::Cow;
 
 /// A network ready to denoise. Weights are a flat buffer in master order; each image's result depends on
 /// that image alone, whatever the batch.
 pub struct Denoiser {
     device: Device,
     config: ModelConfig,
-    weights: Vec<f32>,
+    weights: Buffer,
     batch: usize,
     plan: Plan,
-    memory: Memory,
+    memory: Buffer,
     x: Slot,
     sigma: Slot,
     labels: Option<Slot>,
@@ -50,15 +51,18 @@ impl Denoiser {
         let inputs = Inputs { x: scaled, sigma, labels, freqs: freq_value };
         let f = unet::record(&mut tape, config, &params, inputs, false)?;
         let out = tape.push1(Denoised(config.precond), &[x, f, sigma], &[])?;
-        let plan = Plan::new(&tape, Mode::Inference, &[out]);
-        let mut memory = Memory::new(plan.memory_words(device))?;
+        let plan = Plan::new(&tape, device, Mode::Inference, &[out]);
+        let on_device = Buffer::of(device, &weights)?;
+        // Before the arena is reserved: both at once would be the peak.
+        drop(weights);
+        let mut memory = Buffer::new(device, plan.memory_words(device))?;
         if let Some(v) = freq_value {
-            memory.get_mut(plan.slot(v)).copy_from_slice(&freqs);
+            memory.put(plan.slot(v), &freqs)?;
         }
         Ok(Denoiser {
             device: device.clone(),
             config: config.clone(),
-            weights,
+            weights: on_device,
             batch,
             x: plan.slot(x),
             sigma: plan.slot(sigma),
@@ -78,19 +82,14 @@ impl Denoiser {
         self.batch
     }
 
-    /// Exchanges the weights (same network), e.g. for a later EMA.
-    pub fn set_weights(&mut self, weights: &[f32]) {
-        self.weights.copy_from_slice(weights);
-    }
-
     /// D(x; sigma) of up to `batch` images.
     ///
     /// - `x`: [B, H, W, C] f32. `sigma`: [B]. `labels`: [B], empty for an unconditional network.
-    /// - Returns [B, H, W, C], borrowed until the next call.
+    /// - Returns [B, H, W, C].
     ///
     /// # Errors
     /// Usage errors for labels that are missing, superfluous or not below label_dim.
-    pub fn denoise(&mut self, x: &[f32], sigma: &[f64], labels: &[u32]) -> Result<&[f32]> {
+    pub fn denoise(&mut self, x: &[f32], sigma: &[f64], labels: &[u32]) -> Result<Cow<'_, [f32]>> {
         let (len, b) = (self.config.image_len(), sigma.len());
         ensure!(
             b > 0 && b <= self.batch && x.len() == b * len,
@@ -98,19 +97,22 @@ impl Denoiser {
             x.len()
         );
         self.check_labels(labels, b)?;
-        self.memory.get_mut(self.x)[..x.len()].copy_from_slice(x);
-        self.memory.get_mut(self.x)[x.len()..].fill(0.0);
-        let levels: &mut [f64] = bytemuck::cast_slice_mut(self.memory.get_mut(self.sigma));
+        // The rest of the batch is computed too; it must be something.
+        let fill = |given: &[f32], words: usize, rest: f32| {
+            let mut all = vec![rest; words];
+            all[..given.len()].copy_from_slice(given);
+            all
+        };
+        self.memory.put(self.x, &fill(x, self.x.len, 0.0))?;
+        let mut levels = vec![1.0; self.batch];
         levels[..b].copy_from_slice(sigma);
-        levels[b..].fill(1.0);
+        self.memory.put(self.sigma, bytemuck::cast_slice(&levels))?;
         if let Some(slot) = self.labels {
-            let to: &mut [u32] = bytemuck::cast_slice_mut(self.memory.get_mut(slot));
-            to[..b].copy_from_slice(labels);
-            to[b..].fill(0);
+            self.memory.put(slot, &fill(bytemuck::cast_slice(labels), slot.len, 0.0))?;
         }
-        let args = StepArgs::default();
-        self.plan.run(&self.device, &mut self.memory, &self.weights, &mut [], args);
-        Ok(&self.memory.get(self.out)[..b * len])
+        let (memory, args) = (&mut self.memory, StepArgs::default());
+        self.plan.run(&self.device, memory, &self.weights, None, None, args)?;
+        self.memory.read(self.out.offset, b * len)
     }
 
     fn check_labels(&self, labels: &[u32], batch: usize) -> Result<()> {
@@ -132,6 +134,6 @@ impl Denoiser {
 
     /// Bytes reserved for activations and scratch.
     pub fn arena_bytes(&self) -> usize {
-        self.memory.bytes()
+        self.plan.memory_words(&self.device) * 4
     }
 }

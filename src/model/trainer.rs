@@ -4,14 +4,14 @@ use super::params::fourier_freqs;
 use super::unet::{self, Inputs};
 use super::{ModelConfig, Params};
 use crate::data::Dataset;
-use crate::device::cpu::{self, Buffer};
-use crate::device::{Device, StepArgs};
+use crate::device::cuda::{Addresses, StepWords};
+use crate::device::{Buffer, Device, StepArgs};
 use crate::error::{Exit, fail};
 use crate::ops::adam_ema::{self, Update};
 use crate::ops::loss::Loss;
 use crate::ops::precondition::Noisy;
-use crate::ops::prepare_batch::{Batch, Position, Source, prepare_batch};
-use crate::tape::{Memory, Mode, Plan, Tape, Value};
+use crate::ops::prepare_batch::{self, Batch, OnCard, Position, Source};
+use crate::tape::{Mode, Plan, Tape, Value};
 use anyhow::Result;
 use std::time::Instant;
 
@@ -56,7 +56,13 @@ pub struct Recording {
 impl Recording {
     /// Records the loss of `images` images, a part of a batch of `batch`; `mode` says whether parameter
     /// gradients are set or added.
-    pub fn new(config: &ModelConfig, images: usize, batch: usize, mode: Mode) -> Result<Self> {
+    pub fn new(
+        device: &Device,
+        config: &ModelConfig,
+        images: usize,
+        batch: usize,
+        mode: Mode,
+    ) -> Result<Self> {
         let mut tape = Tape::new();
         let shape = [images, config.resolution, config.resolution, config.image_channels];
         let (y, noise) = (tape.input(shape), tape.input(shape));
@@ -70,30 +76,31 @@ impl Recording {
         let f = unet::record(&mut tape, config, &Params::new(config), inputs, true)?;
         let loss = Loss { precond: config.precond, batch };
         let loss = tape.push1(loss, &[f, y, noise, sigma], &[])?;
-        let plan = Plan::new(&tape, mode, &[loss]);
+        let plan = Plan::new(&tape, device, mode, &[loss]);
         Ok(Recording { plan, images, y, noise, sigma, labels, freqs, loss })
     }
 
-    /// Frequencies of a Fourier embedding; once, before the first run in `memory`.
-    pub fn set_freqs(&self, memory: &mut Memory, freqs: &[f32]) {
-        if let Some(v) = self.freqs {
-            memory.get_mut(self.plan.slot(v)).copy_from_slice(freqs);
+    /// Frequencies of a Fourier embedding, before a run in `memory`.
+    pub fn set_freqs(&self, memory: &mut Buffer, freqs: &[f32]) -> Result<()> {
+        match self.freqs {
+            Some(v) => memory.put(self.plan.slot(v), freqs),
+            None => Ok(()),
         }
     }
 
     /// The images' losses, in order, after a run in `memory`.
-    pub fn losses<'m>(&self, memory: &'m Memory) -> &'m [f64] {
-        bytemuck::cast_slice(memory.get(self.plan.slot(self.loss)))
+    pub fn losses(&self, memory: &Buffer) -> Result<Vec<f64>> {
+        Ok(bytemuck::pod_collect_to_vec(&memory.get(self.plan.slot(self.loss))?))
     }
 }
 
 /// A network in training: weights, Adam's moments, EMA, plans, and the images.
 pub struct Trainer<'d> {
     /// Live weights, master order.
-    pub weights: Vec<f32>,
-    pub adam_m: Vec<f32>,
-    pub adam_v: Vec<f32>,
-    pub ema: Vec<f32>,
+    pub weights: Buffer,
+    pub adam_m: Buffer,
+    pub adam_v: Buffer,
+    pub ema: Buffer,
     pub freqs: Vec<f32>,
     device: Device,
     config: ModelConfig,
@@ -101,11 +108,43 @@ pub struct Trainer<'d> {
     data: &'d Dataset,
     grads: Buffer,
     /// Reserved from the start; given back only while the trainer rests.
-    memory: Option<Memory>,
+    memory: Option<Buffer>,
     memory_words: usize,
+    /// Values of weights, gradient, moments and EMA each.
+    flat_len: usize,
     /// (first image, recording) in the order of the batch.
     schedule: Vec<(usize, usize)>,
     recordings: Vec<Recording>,
+    /// What stays on a card.
+    card: Option<Card>,
+}
+
+/// Beside weights and arena: the set, and the words of a step.
+struct Card {
+    pixels: Buffer,
+    labels: Option<Buffer>,
+    index: Buffer,
+    step: Buffer,
+    bad_step: Buffer,
+}
+
+/// `bad_step` while every step was good.
+const GOOD: u32 = u32::MAX;
+
+impl Card {
+    fn new(device: &Device, data: &Dataset, batch: usize) -> Result<Self> {
+        let mut pixels = data.pixels.clone();
+        pixels.resize(pixels.len().next_multiple_of(4), 0);
+        let words: Vec<f32> = bytemuck::pod_collect_to_vec(&pixels);
+        let labels = data.labels.as_ref().map(|l| Buffer::of(device, bytemuck::cast_slice(l)));
+        Ok(Card {
+            pixels: Buffer::of(device, &words)?,
+            labels: labels.transpose()?,
+            index: Buffer::new(device, batch)?,
+            step: Buffer::new(device, std::mem::size_of::<StepWords>() / 4)?,
+            bad_step: Buffer::of(device, &[f32::from_bits(GOOD)])?,
+        })
+    }
 }
 
 /// How a batch is cut into micro-batches.
@@ -147,23 +186,30 @@ impl<'d> Trainer<'d> {
         let params = Params::new(config);
         let cut = Cut::new(options.batch, options.micro_batch);
         let recordings = (cut.recordings.into_iter())
-            .map(|(images, mode)| Recording::new(config, images, options.batch, mode))
+            .map(|(images, mode)| Recording::new(device, config, images, options.batch, mode))
             .collect::<Result<Vec<_>>>()?;
         let words = recordings.iter().map(|r| r.plan.memory_words(device)).max().unwrap_or(0);
         let weights = params.init(options.seed);
+        let zeros = || Buffer::of(device, &vec![0.0; weights.len()]);
         Ok(Trainer {
-            adam_m: vec![0.0; weights.len()],
-            adam_v: vec![0.0; weights.len()],
-            ema: weights.clone(),
-            weights,
+            adam_m: zeros()?,
+            adam_v: zeros()?,
+            ema: Buffer::of(device, &weights)?,
+            // Zeros: what pads tensors to cache lines is never written, but looked at and updated.
+            grads: zeros()?,
+            card: match device {
+                Device::Cpu(_) => None,
+                Device::Cuda { .. } => Some(Card::new(device, data, options.batch)?),
+            },
+            weights: Buffer::of(device, &weights)?,
             freqs: fourier_freqs(config, options.seed),
             device: device.clone(),
             config: config.clone(),
             options,
             data,
-            grads: cpu::buffer(params.flat_len)?,
-            memory: Some(Memory::new(words)?),
+            memory: Some(Buffer::new(device, words)?),
             memory_words: words,
+            flat_len: params.flat_len,
             schedule: cut.schedule,
             recordings,
         })
@@ -172,7 +218,7 @@ impl<'d> Trainer<'d> {
     /// Bytes of arena and scratch that training `config` in micro-batches of `micro_batch` reserves on
     /// `device`; nothing is reserved.
     pub fn plan_bytes(device: &Device, config: &ModelConfig, micro_batch: usize) -> Result<usize> {
-        let recording = Recording::new(config, micro_batch, micro_batch, Mode::Training)?;
+        let recording = Recording::new(device, config, micro_batch, micro_batch, Mode::Training)?;
         Ok(recording.plan.memory_words(device) * 4)
     }
 
@@ -183,23 +229,6 @@ impl<'d> Trainer<'d> {
     /// A diverged error (exit 5) that names the step, if the loss or a gradient is not finite; the state is
     /// then that of the step before.
     pub fn step(&mut self, s: StepScalars, stop: &dyn Fn() -> bool) -> Result<Option<f64>> {
-        let Some(loss) = self.gradient(s.step, stop)? else { return Ok(None) };
-        let Device::Cpu(cpu) = &self.device;
-        let grads = self.grads.as_slice();
-        let diverged = |what: &str| {
-            fail(
-                Exit::Diverged,
-                format!("step {}: the {what} is not finite; kept the state before it", s.step),
-            )
-        };
-        if !self.options.scrub_gradients {
-            if !loss.is_finite() {
-                return Err(diverged(&format!("loss ({loss})")));
-            }
-            if !adam_ema::all_finite(cpu, grads) {
-                return Err(diverged("gradient"));
-            }
-        }
         let update = Update {
             lr: s.lr,
             weight_decay: s.weight_decay,
@@ -207,51 +236,75 @@ impl<'d> Trainer<'d> {
             count: s.step + 1,
             scrub: self.options.scrub_gradients,
         };
-        let grads = &grads[..self.weights.len()];
-        let (w, m, v) = (&mut self.weights, &mut self.adam_m, &mut self.adam_v);
-        adam_ema::adam_ema(cpu, update, w, grads, m, v, &mut self.ema);
-        Ok(Some(loss))
+        let Some(loss) = self.gradient(s.step, update, stop)? else { return Ok(None) };
+        let diverged = |what: &str| {
+            let message =
+                format!("step {}: the {what} is not finite; kept the state before it", s.step);
+            fail(Exit::Diverged, message)
+        };
+        if !update.scrub && !loss.is_finite() {
+            return Err(diverged(&format!("loss ({loss})")));
+        }
+        match self.update(update)? {
+            true => Ok(Some(loss)),
+            false => Err(diverged("gradient")),
+        }
+    }
+
+    /// Weights, moments and EMA after the gradient; false, and nothing changed, if it is not finite.
+    fn update(&mut self, update: Update) -> Result<bool> {
+        match (&self.device, &mut self.card) {
+            (Device::Cuda { cuda, .. }, Some(card)) => {
+                let buffers = [&self.weights, &self.grads, &self.adam_m, &self.adam_v, &self.ema];
+                let count = self.flat_len;
+                let check = !update.scrub;
+                let kernels = adam_ema::kernels(buffers, count, &card.bad_step, check);
+                cuda.launch(&kernels, &Addresses::new([0, 0, 0, card.step.address()], 0))?;
+                Ok(card.bad_step.read(0, 1)?[0].to_bits() == GOOD)
+            }
+            (device, _) => {
+                let (cpu, grads) = (device.host(), self.grads.cpu());
+                if !update.scrub && !adam_ema::all_finite(cpu, grads) {
+                    return Ok(false);
+                }
+                let (w, m, v) =
+                    (self.weights.cpu_mut(), self.adam_m.cpu_mut(), self.adam_v.cpu_mut());
+                adam_ema::adam_ema(cpu, update, w, grads, m, v, self.ema.cpu_mut());
+                Ok(true)
+            }
+        }
     }
 
     /// Gradients of step `step` into the flat gradient; returns the loss, `None` if stopped.
-    ///
-    /// # Errors
-    /// Out of memory (exit 4), after a rest.
-    pub fn gradient(&mut self, step: u64, stop: &dyn Fn() -> bool) -> Result<Option<f64>> {
-        let Device::Cpu(cpu) = &self.device;
+    fn gradient(
+        &mut self,
+        step: u64,
+        update: Update,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Option<f64>> {
         let (o, precond) = (&self.options, self.config.precond);
         let memory = match &mut self.memory {
             Some(memory) => memory,
-            none => none.insert(Memory::new(self.memory_words)?),
+            none => none.insert(Buffer::new(&self.device, self.memory_words)?),
         };
+        if let Some(card) = &mut self.card {
+            card.step.write(0, bytemuck::cast_slice(&[step_words(o.seed, step, update)]))?;
+        }
         let mut loss = 0.0;
         for &(first_image, index) in &self.schedule {
             if stop() {
                 return Ok(None);
             }
             let r = &self.recordings[index];
-            let at =
-                Position { seed: o.seed, step, batch: o.batch, first_image, shuffle: o.shuffle };
-            let labels = self.data.labels.as_deref().unwrap_or(&[]);
-            let source =
-                Source { pixels: &self.data.pixels, image_len: self.data.image_len(), labels };
-            let slot = |v: Value| r.plan.slot(v);
-            let labels = r.labels.map_or(slot(r.sigma).part(0, 0), slot);
-            let places = [slot(r.y), slot(r.noise), slot(r.sigma), labels];
-            let [y, noise, sigma, labels] = memory.get_disjoint_mut(places);
-            let batch = Batch {
-                y,
-                noise,
-                sigma: bytemuck::cast_slice_mut(sigma),
-                labels: bytemuck::cast_slice_mut(labels),
-            };
-            prepare_batch(cpu, precond, source, at, batch);
-            r.set_freqs(memory, &self.freqs);
-            let args =
-                StepArgs { seed: o.seed, step: step as u32, first_image: first_image as u32 };
-            r.plan.run(&self.device, memory, &self.weights, self.grads.as_mut_slice(), args);
+            let (seed, batch, shuffle) = (o.seed, o.batch, o.shuffle);
+            let at = Position { seed, step, batch, first_image, shuffle };
+            prepare(&self.device, precond, r, memory, self.data, self.card.as_ref(), at)?;
+            r.set_freqs(memory, &self.freqs)?;
+            let args = StepArgs { seed, step: step as u32, first_image: first_image as u32 };
+            let (device, words) = (&self.device, self.card.as_ref().map(|c| &c.step));
+            r.plan.run(device, memory, &self.weights, Some(&mut self.grads), words, args)?;
             // One image after another, so that micro-batches round as the whole batch does.
-            loss = r.losses(memory).iter().fold(loss, |sum, l| sum + l);
+            loss = r.losses(memory)?.iter().fold(loss, |sum, l| sum + l);
         }
         Ok(Some(loss / self.options.batch as f64))
     }
@@ -262,7 +315,7 @@ impl<'d> Trainer<'d> {
         let plan = &self.recordings[0].plan;
         let Some(memory) = &mut self.memory else { return times };
         for _ in 0..repeats {
-            let (device, grads) = (&self.device, self.grads.as_mut_slice());
+            let (device, grads) = (&self.device, Some(&mut self.grads));
             let args = StepArgs::default();
             plan.run_each(device, memory, &self.weights, grads, args, |i, launch, b| {
                 let start = Instant::now();
@@ -276,22 +329,79 @@ impl<'d> Trainer<'d> {
         times
     }
 
-    /// Gives the arena back until the next step, so that a look can use the memory.
+    /// Gives the CPU's arena back until the next step, so that a look can use the memory. A card's stays.
     pub fn rest(&mut self) {
-        self.memory = None;
-    }
-
-    /// The flat gradient of the last step, master order.
-    pub fn gradients(&self) -> &[f32] {
-        &self.grads.as_slice()[..self.weights.len()]
+        if let Device::Cpu(_) = self.device {
+            self.memory = None;
+        }
     }
 
     pub fn config(&self) -> &ModelConfig {
         &self.config
     }
 
+    /// Values of weights, moments and EMA each.
+    pub fn flat_len(&self) -> usize {
+        self.flat_len
+    }
+
     /// Bytes reserved for activations, gradients of activations and scratch.
     pub fn arena_bytes(&self) -> usize {
         self.memory_words * 4
+    }
+}
+
+/// Fills a recording's batch: on the CPU in its arena, on a card by kernels.
+fn prepare(
+    device: &Device,
+    precond: super::Precond,
+    r: &Recording,
+    memory: &mut Buffer,
+    data: &Dataset,
+    card: Option<&Card>,
+    at: Position,
+) -> Result<()> {
+    let slot = |v: Value| r.plan.slot(v);
+    if let (Device::Cuda { cuda, .. }, Some(card)) = (device, card) {
+        let on = OnCard {
+            y: slot(r.y),
+            noise: slot(r.noise),
+            sigma: slot(r.sigma),
+            labels: r.labels.map(slot),
+            pixels: &card.pixels,
+            set_labels: card.labels.as_ref(),
+            index: &card.index,
+            images: data.len(),
+            image_len: data.image_len(),
+        };
+        let kernels = prepare_batch::kernels(precond, on, at, r.images);
+        let addresses = [memory.address(), 0, 0, card.step.address()];
+        return cuda.launch(&kernels, &Addresses::new(addresses, at.first_image as u32));
+    }
+    let labels = data.labels.as_deref().unwrap_or(&[]);
+    let source = Source { pixels: &data.pixels, image_len: data.image_len(), labels };
+    let labels = r.labels.map_or(slot(r.sigma).part(0, 0), slot);
+    let places = [slot(r.y), slot(r.noise), slot(r.sigma), labels];
+    let ranges = places.map(|s| s.offset..s.offset + s.len);
+    let disjoint = memory.cpu_mut().get_disjoint_mut(ranges);
+    let [y, noise, sigma, labels] = disjoint.expect("a plan's inputs are disjoint");
+    let (sigma, labels) = (bytemuck::cast_slice_mut(sigma), bytemuck::cast_slice_mut(labels));
+    let batch = Batch { y, noise, sigma, labels };
+    prepare_batch::prepare_batch(device.host(), precond, source, at, batch);
+    Ok(())
+}
+
+fn step_words(seed: u64, step: u64, update: Update) -> StepWords {
+    let s = update.scalars();
+    StepWords {
+        seed,
+        step,
+        decay: s.decay,
+        rate: s.step,
+        root: s.root,
+        ema: s.ema,
+        ema_rest: s.ema_rest,
+        scrub: s.scrub as u32,
+        unused: [0; 2],
     }
 }

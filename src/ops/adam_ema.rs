@@ -1,8 +1,8 @@
 //! adam_ema: one pass over the flat buffers: g += decay·w; Adam (Kingma & Ba 2015) with bias correction and eps
 //! outside the root; EMA ← beta·EMA + (1 − beta)·w.
 
-use crate::device::Cpu;
 use crate::device::cpu::math::vectorized;
+use crate::device::{Arg, Buffer, Cpu, Kernel, args};
 use rayon::prelude::*;
 
 /// Scalars of one update, computed in float64 and rounded once.
@@ -21,14 +21,31 @@ pub const BETA1: f64 = 0.9;
 pub const BETA2: f64 = 0.999;
 pub const EPS: f64 = 1e-8;
 
-#[derive(Clone, Copy)]
-struct Scalars {
-    decay: f32,
-    step: f32,
-    root: f32,
-    ema: f32,
-    ema_rest: f32,
-    scrub: bool,
+/// An update's scalars as the loops take them.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scalars {
+    pub decay: f32,
+    /// lr / (1 − beta1^count).
+    pub step: f32,
+    /// 1 / (1 − beta2^count).
+    pub root: f32,
+    pub ema: f32,
+    pub ema_rest: f32,
+    pub scrub: bool,
+}
+
+impl Update {
+    pub fn scalars(&self) -> Scalars {
+        let correction = |beta: f64| -(beta.ln() * self.count as f64).exp_m1();
+        Scalars {
+            decay: self.weight_decay as f32,
+            step: (self.lr / correction(BETA1)) as f32,
+            root: (1.0 / correction(BETA2)) as f32,
+            ema: self.ema_beta as f32,
+            ema_rest: (1.0 - self.ema_beta) as f32,
+            scrub: self.scrub,
+        }
+    }
 }
 
 const CHUNK: usize = 16 * 1024;
@@ -43,15 +60,7 @@ pub fn adam_ema(
     v: &mut [f32],
     ema: &mut [f32],
 ) {
-    let correction = |beta: f64| -(beta.ln() * u.count as f64).exp_m1();
-    let s = Scalars {
-        decay: u.weight_decay as f32,
-        step: (u.lr / correction(BETA1)) as f32,
-        root: (1.0 / correction(BETA2)) as f32,
-        ema: u.ema_beta as f32,
-        ema_rest: (1.0 - u.ema_beta) as f32,
-        scrub: u.scrub,
-    };
+    let s = u.scalars();
     cpu.run(|| {
         (w.par_chunks_mut(CHUNK).zip(g.par_chunks(CHUNK)))
             .zip(m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK)))
@@ -93,4 +102,20 @@ vectorized! {
             *ema = s.ema.mul_add(*ema, s.ema_rest * *w);
         }
     }
+}
+
+/// The CUDA device's update; nothing happens from the first step on whose gradient is not finite, which `bad_step`
+/// then holds. `check`: look for one first.
+pub fn kernels(
+    [w, g, m, v, ema]: [&Buffer; 5],
+    count: usize,
+    bad_step: &Buffer,
+    check: bool,
+) -> Vec<Kernel> {
+    let n = Arg::I64(count as i64);
+    let update = args![w, g, m, v, ema, n, Arg::Step, bad_step];
+    let update = Kernel::new("adam_ema", count.div_ceil(1024), update);
+    let look = args![bad_step, g, n, Arg::Null, 0usize, Arg::Step];
+    let look = Kernel::new("check_finite", count.div_ceil(1024).min(1024), look);
+    if check { vec![look, update] } else { vec![update] }
 }

@@ -7,7 +7,7 @@ use super::conv2d_kernels::sum_rows;
 use super::{Direction, Grads, Io, Op, Reads, Shape};
 use crate::device::cpu::gemm::{Mat, gemm};
 use crate::device::cpu::math;
-use crate::device::{Acc, Arg, Kernel, Launch, Sink, Slot, args};
+use crate::device::{Acc, Arg, Kernel, Launch, Slot, args};
 use anyhow::{Result, ensure};
 
 #[derive(Debug, Clone, Copy)]
@@ -135,7 +135,11 @@ impl Op for Linear {
     fn kernel_temp_words(&self, ins: &[Shape], direction: Direction) -> usize {
         match direction {
             Direction::Fwd => 0,
-            Direction::Bwd => ins[0][0] * self.out_features,
+            Direction::Bwd => {
+                let [n, _, _, i] = ins[0];
+                (n * self.out_features).next_multiple_of(16)
+                    + n.div_ceil(ROWS) * self.out_features * i
+            }
         }
     }
 
@@ -158,17 +162,35 @@ impl Op for Linear {
         } else {
             dy
         };
-        let (dw, one) = (grads.params[0], Arg::I64(0));
+        // A partial product per ROWS images, added in order: micro-batches round as the whole batch does.
+        let at = (n * o).next_multiple_of(16);
+        let partials = io.temp.part(at, io.temp.len - at);
         let product =
-            |name, sink: Sink, a: Slot, b: Slot, m: usize, n: usize, k: usize, lda: usize| {
-                let arguments =
-                    args![sink.slot, a, b, m, n, k, lda, n, n, one, one, one, 1.0f32, sink.acc];
-                Kernel::new(name, tiles(m, n), arguments)
+            |name, to: Slot, acc: Acc, a: Slot, b: Slot, [m, cols, k]: [usize; 3], lda, batch| {
+                let [batch_a, batch_b, batch_c] = [k * o, k * i, o * i].map(|n| Arg::I64(n as i64));
+                let arguments = args![
+                    to, a, b, m, cols, k, lda, cols, cols, batch_a, batch_b, batch_c, 1.0f32, acc,
+                ];
+                Kernel::new(name, [m.div_ceil(64), cols.div_ceil(64), batch], arguments)
             };
-        list.push(product("matmul_tn", dw, dz, io.ins[0], o, i, n, o));
+        let (full, rest) = (n / ROWS, n % ROWS);
+        for (first, images, batch) in [(0, ROWS, full), (full * ROWS, rest, 1)] {
+            if images > 0 && batch > 0 {
+                let (a, x) = (
+                    dz.part(first * o, (n - first) * o),
+                    io.ins[0].part(first * i, (n - first) * i),
+                );
+                let to = partials.part(first / ROWS * o * i, batch * o * i);
+                list.push(product("matmul_tn", to, Acc::Set, a, x, [o, i, images], o, batch));
+            }
+        }
+        let dw = grads.params[0];
+        let reduce = args![dw.slot, partials, o, i, i, 0usize, n.div_ceil(ROWS), 1.0f32, dw.acc];
+        list.push(Kernel::new("wgrad_reduce", (o * i).div_ceil(256), reduce));
         list.push(sum_rows(grads.params[1], dz, n, o));
         if let Some(dx) = grads.ins[0] {
-            list.push(product("matmul_nn", dx, dz, io.params[0], n, i, o, o));
+            let sizes = [n, i, o];
+            list.push(product("matmul_nn", dx.slot, dx.acc, dz, io.params[0], sizes, o, 1));
         }
         list
     }

@@ -2,7 +2,7 @@
 //! (seed, step, index in the whole batch). Outside the tape.
 
 use super::precondition::Precond;
-use crate::device::Cpu;
+use crate::device::{Arg, Buffer, Cpu, Kernel, Slot, args};
 use crate::rng::{Stream, fill_normals, normals8, permute, philox, tag, unit};
 use rayon::prelude::*;
 
@@ -85,4 +85,46 @@ pub fn to_unit(to: &mut [f32], from: &[u8]) {
     for (t, &p) in to.iter_mut().zip(from) {
         *t = p as f32 / 127.5 - 1.0;
     }
+}
+
+/// Where a batch lies on the CUDA device: its slots in the arena, and what stays on the card.
+#[derive(Clone, Copy)]
+pub struct OnCard<'a> {
+    pub y: Slot,
+    pub noise: Slot,
+    pub sigma: Slot,
+    pub labels: Option<Slot>,
+    /// The set: bytes of all images, and their labels.
+    pub pixels: &'a Buffer,
+    pub set_labels: Option<&'a Buffer>,
+    /// A word per image of the batch, for the kernels' own use.
+    pub index: &'a Buffer,
+    pub images: usize,
+    pub image_len: usize,
+}
+
+/// As [`prepare_batch`], of `count` images on the CUDA device; the step is in the card's step words.
+pub fn kernels(precond: Precond, on: OnCard, at: Position, count: usize) -> Vec<Kernel> {
+    let set_labels = on.set_labels.filter(|_| on.labels.is_some());
+    let set_labels = set_labels.map_or(Arg::Null, Arg::from);
+    let rows = args![
+        on.index,
+        on.sigma,
+        on.labels,
+        set_labels,
+        Arg::Step,
+        count,
+        on.images,
+        at.batch,
+        at.first_image,
+        at.shuffle,
+        precond.number(),
+    ];
+    let images =
+        args![on.y, on.noise, on.index, on.pixels, Arg::Step, on.image_len, at.first_image];
+    let blocks = on.image_len.div_ceil(8).div_ceil(256);
+    vec![
+        Kernel::new("prepare_rows", count.div_ceil(256), rows),
+        Kernel::new("prepare_images", [blocks, count], images),
+    ]
 }

@@ -52,7 +52,7 @@ impl Denoise for Network<'_> {
         if (self.stop)() {
             return Err(fail(Exit::Suspended, "stopped by a signal"));
         }
-        out.copy_from_slice(self.denoiser.denoise(x, sigma, labels)?);
+        out.copy_from_slice(&self.denoiser.denoise(x, sigma, labels)?);
         Ok(())
     }
 }

@@ -18,7 +18,10 @@ const PREFIXES: [&str; 4] = ["weights.", "adam_m.", "adam_v.", "ema."];
 /// # Errors
 /// Diverged (exit 5), and the file left as it was, if a weight is not finite; input/output (1).
 pub fn save(path: &Path, config: &RunConfig, step: u64, trainer: &Trainer) -> Result<()> {
-    let flats: [&[f32]; 4] = [&trainer.weights, &trainer.adam_m, &trainer.adam_v, &trainer.ema];
+    let t = trainer;
+    let flats = [&t.weights, &t.adam_m, &t.adam_v, &t.ema].map(|b| b.read(0, t.flat_len()));
+    let [w, m, v, ema] = flats;
+    let flats: [&[f32]; 4] = [&w?, &m?, &v?, &ema?];
     if flats.iter().any(|flat| flat.iter().any(|v| !v.is_finite())) {
         return Err(fail(Exit::Diverged, format!("step {step}: a weight is not finite")));
     }
@@ -52,10 +55,10 @@ pub fn load(path: &Path, config: &RunConfig, trainer: &mut Trainer) -> Result<Op
     let step = step_of(path, &file)?;
     refuse_unexpected(path, &file, &config.model, &PREFIXES)?;
     // One buffer at a time, so that loading costs no memory to speak of.
-    trainer.weights = read_flat(&file, &config.model, PREFIXES[0])?;
-    trainer.adam_m = read_flat(&file, &config.model, PREFIXES[1])?;
-    trainer.adam_v = read_flat(&file, &config.model, PREFIXES[2])?;
-    trainer.ema = read_flat(&file, &config.model, PREFIXES[3])?;
+    trainer.weights.write(0, &read_flat(&file, &config.model, PREFIXES[0])?)?;
+    trainer.adam_m.write(0, &read_flat(&file, &config.model, PREFIXES[1])?)?;
+    trainer.adam_v.write(0, &read_flat(&file, &config.model, PREFIXES[2])?)?;
+    trainer.ema.write(0, &read_flat(&file, &config.model, PREFIXES[3])?)?;
     trainer.freqs = read_freqs(&file, &config.model)?;
     Ok(Some(step))
 }

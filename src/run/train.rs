@@ -332,7 +332,7 @@ impl<'a> Run<'a> {
 
     /// Scores the EMA and records it; false if a signal stopped it.
     fn look(&mut self) -> Result<bool> {
-        let model = self.snapshot();
+        let model = self.snapshot()?;
         let images = self.config.train.score_images;
         let Some(look) = self.score(model, self.step, 0, images)? else { return Ok(false) };
         self.write_snapshot()?;
@@ -428,17 +428,17 @@ impl<'a> Run<'a> {
         let _ = std::fs::remove_file(self.dir.partial_look_path());
     }
 
-    fn snapshot(&self) -> SavedModel {
-        SavedModel {
+    fn snapshot(&self) -> Result<SavedModel> {
+        Ok(SavedModel {
             config: self.config.model.clone(),
-            weights: self.trainer.ema.clone(),
+            weights: self.trainer.ema.read(0, self.trainer.flat_len())?.into_owned(),
             freqs: self.trainer.freqs.clone(),
             run: Some(run_note(&self.config, self.step)),
-        }
+        })
     }
 
     fn write_snapshot(&self) -> Result<()> {
-        self.snapshot().save(&self.dir.snapshot_path(&self.config, self.step), true)
+        self.snapshot()?.save(&self.dir.snapshot_path(&self.config, self.step), true)
     }
 
     /// Removes snapshots that need not be kept.

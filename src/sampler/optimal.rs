@@ -138,7 +138,7 @@ impl Denoise for Optimal {
             };
             tiles.extend(group.chunks_mut(TILE).map(|tile| (images.clone(), tile)));
         }
-        let Device::Cpu(cpu) = &self.device;
+        let cpu = self.device.host();
         let this = &*self;
         cpu.run(|| {
             tiles.into_par_iter().for_each(|(images, tile)| this.denoise_tile(images, tile));

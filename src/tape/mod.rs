@@ -2,7 +2,7 @@
 
 mod plan;
 
-pub use plan::{Memory, Mode, Plan};
+pub use plan::{Mode, Plan};
 
 use crate::ops::{Op, Shape};
 use anyhow::{Result, ensure};

@@ -1,9 +1,9 @@
 //! From a tape to a flat list of launches over one arena: lifetimes, offsets, and who sets or adds gradients.
 
 use super::{Param, Tape, Value};
-use crate::device::cpu::{self, Bound, Buffer};
-use crate::device::{Acc, Device, Launch, Sink, Slot, Space, StepArgs};
-use crate::ops::{Direction, Grads, Io, words};
+use crate::device::cuda::Addresses;
+use crate::device::{Acc, Bound, Buffer, Device, Kernel, Launch, Sink, Slot, Space, StepArgs};
+use crate::ops::{Direction, Grads, Io, Op, Shape, words};
 use anyhow::Result;
 use std::collections::HashMap;
 
@@ -19,12 +19,18 @@ pub enum Mode {
     Accumulating,
 }
 
+/// What a plan runs, in order.
+enum Program {
+    /// Functions, and the private words each thread needs.
+    Cpu(Vec<Launch>, usize),
+    Cuda(Vec<Kernel>),
+}
+
 /// A flat list of launches and the layout of the arena they run in.
 pub struct Plan {
-    launches: Vec<Launch>,
+    program: Program,
     /// Words of the arena, per-thread scratch not counted.
     arena_words: usize,
-    scratch_words: usize,
     slots: HashMap<Value, Slot>,
     grad_slots: HashMap<Value, Slot>,
     flop: u64,
@@ -41,7 +47,11 @@ struct Piece {
 impl Plan {
     /// Plans `tape`; `outputs` stay readable after a run, as do inputs and, in training, the gradients of
     /// leaves.
-    pub fn new(tape: &Tape, mode: Mode, outputs: &[Value]) -> Self {
+    pub fn new(tape: &Tape, device: &Device, mode: Mode, outputs: &[Value]) -> Self {
+        let temp_words = |op: &dyn Op, shapes: &[Shape], direction| match device {
+            Device::Cpu(_) => op.temp_words(shapes, direction),
+            Device::Cuda { .. } => op.kernel_temp_words(shapes, direction),
+        };
         let training = mode != Mode::Inference;
         let n = tape.nodes.len();
         let steps = if training { 2 * n } else { n };
@@ -108,9 +118,12 @@ impl Plan {
         let temps: Vec<[usize; 2]> = (tape.nodes.iter().enumerate())
             .map(|(k, node)| {
                 let shapes: Vec<_> = node.ins.iter().map(|&v| tape.shape(v)).collect();
-                let fwd = piece(node.op.temp_words(&shapes, Direction::Fwd), k, k);
+                let fwd = piece(temp_words(&*node.op, &shapes, Direction::Fwd), k, k);
                 let at = bwd_or(training, || bwd(k));
-                let words = if training { node.op.temp_words(&shapes, Direction::Bwd) } else { 0 };
+                let words = match training {
+                    true => temp_words(&*node.op, &shapes, Direction::Bwd),
+                    false => 0,
+                };
                 [fwd, piece(words, at.min(steps), at.min(steps))]
             })
             .collect();
@@ -120,7 +133,10 @@ impl Plan {
             |p: usize| Slot { space: Space::Arena, offset: pieces[p].offset, len: pieces[p].words };
         let slot = |v: &Value| arena(value_piece[v]);
 
-        let mut launches = Vec::with_capacity(steps);
+        let mut program = match device {
+            Device::Cpu(_) => Program::Cpu(Vec::with_capacity(steps), 0),
+            Device::Cuda { .. } => Program::Cuda(Vec::with_capacity(steps)),
+        };
         let mut flop = 0;
         let io = |k: usize, direction: Direction| {
             let node = &tape.nodes[k];
@@ -135,7 +151,7 @@ impl Plan {
         for (k, node) in tape.nodes.iter().enumerate() {
             let io = io(k, Direction::Fwd);
             flop += node.op.flop(&io.shapes);
-            launches.push(node.op.fwd(&io));
+            program.push(&*node.op, &io, None);
         }
         if training {
             let acc = if mode == Mode::Accumulating { Acc::Add } else { Acc::Set };
@@ -155,13 +171,11 @@ impl Plan {
                         .map(|p| Sink { slot: in_space(p, Space::Grads), acc })
                         .collect(),
                 };
-                launches.push(node.op.bwd(&io(k, Direction::Bwd), &grads));
+                program.push(&*node.op, &io(k, Direction::Bwd), Some(&grads));
             }
         }
-        let scratch_words = launches.iter().map(|l| l.scratch_words).max().unwrap_or(0);
         Plan {
-            scratch_words: scratch_words.next_multiple_of(16),
-            launches,
+            program,
             arena_words,
             slots: value_piece.keys().map(|v| (*v, slot(v))).collect(),
             grad_slots: grad_piece.iter().map(|(v, &p)| (*v, arena(p))).collect(),
@@ -183,44 +197,84 @@ impl Plan {
         self.grad_slots.get(&v).copied()
     }
 
-    /// Words that a run needs on `device`: arena and scratch of all threads.
+    /// Words that a run needs on `device`, which it was planned for: arena and scratch of all threads.
     pub fn memory_words(&self, device: &Device) -> usize {
-        let Device::Cpu(cpu) = device;
-        self.arena_words.next_multiple_of(16) + self.scratch_words * cpu.threads()
+        let arena = self.arena_words.next_multiple_of(16);
+        match &self.program {
+            Program::Cpu(_, scratch) => arena + scratch * device.host().threads(),
+            Program::Cuda(_) => arena,
+        }
     }
 
-    /// Runs all launches. `memory` has at least [`Plan::memory_words`].
+    /// Runs all launches.
+    ///
+    /// - `memory`: at least [`Plan::memory_words`]. `grads`: the flat gradient, of training plans.
+    /// - `step`: a card's `Step` words, which plans with dropout read.
+    ///
+    /// # Errors
+    /// Device (exit 4): a kernel that does not launch. What goes wrong in one shows at the next read.
     pub fn run(
         &self,
         device: &Device,
-        memory: &mut Memory,
-        weights: &[f32],
-        grads: &mut [f32],
+        memory: &mut Buffer,
+        weights: &Buffer,
+        grads: Option<&mut Buffer>,
+        step: Option<&Buffer>,
         args: StepArgs,
-    ) {
-        self.run_each(device, memory, weights, grads, args, |_, launch, bound| (launch.run)(bound));
+    ) -> Result<()> {
+        match (&self.program, device) {
+            (Program::Cpu(..), Device::Cpu(_)) => {
+                self.run_each(device, memory, weights, grads, args, |_, launch, bound| {
+                    (launch.run)(bound);
+                });
+                Ok(())
+            }
+            (Program::Cuda(kernels), Device::Cuda { cuda, .. }) => {
+                let grads = grads.map_or(0, |g| g.address());
+                let step = step.map_or(0, Buffer::address);
+                let addresses = [memory.address(), weights.address(), grads, step];
+                cuda.launch(kernels, &Addresses::new(addresses, args.first_image))
+            }
+            _ => unreachable!("a plan runs on the device it was made for"),
+        }
     }
 
-    /// As [`Plan::run`], handing each launch to `each` with its index (to time them).
+    /// As [`Plan::run`] on the CPU device, handing each launch to `each` with its index (to time them).
     pub fn run_each(
         &self,
         device: &Device,
-        memory: &mut Memory,
-        weights: &[f32],
-        grads: &mut [f32],
+        memory: &mut Buffer,
+        weights: &Buffer,
+        grads: Option<&mut Buffer>,
         args: StepArgs,
         mut each: impl FnMut(usize, &Launch, &Bound) + Send,
     ) {
-        let Device::Cpu(cpu) = device;
+        let Program::Cpu(launches, stride) = &self.program else { return };
+        let cpu = device.host();
         let split = self.arena_words.next_multiple_of(16);
-        let (arena, scratch) = memory.0.as_mut_slice().split_at_mut(split);
-        assert!(scratch.len() >= self.scratch_words * cpu.threads(), "memory of another plan");
-        let bound = Bound::new(arena, weights, grads, scratch, self.scratch_words, args);
+        let (arena, scratch) = memory.cpu_mut().split_at_mut(split);
+        assert!(scratch.len() >= stride * cpu.threads(), "memory of another plan");
+        let grads = grads.map_or(&mut [][..], Buffer::cpu_mut);
+        let bound = Bound::new(arena, weights.cpu(), grads, scratch, *stride, args);
         cpu.run(|| {
-            for (i, launch) in self.launches.iter().enumerate() {
+            for (i, launch) in launches.iter().enumerate() {
                 each(i, launch, &bound);
             }
         });
+    }
+}
+
+impl Program {
+    /// Adds an op's forward, or its backward where there are `grads`.
+    fn push(&mut self, op: &dyn Op, io: &Io, grads: Option<&Grads>) {
+        match self {
+            Program::Cpu(launches, scratch) => {
+                let launch = grads.map_or_else(|| op.fwd(io), |grads| op.bwd(io, grads));
+                *scratch = launch.scratch_words.next_multiple_of(16).max(*scratch);
+                launches.push(launch);
+            }
+            Program::Cuda(kernels) => kernels.extend(op.kernels(io, grads)),
+        }
     }
 }
 
@@ -258,39 +312,4 @@ fn place(pieces: &mut [Piece]) -> usize {
         placed.push(i);
     }
     end
-}
-
-/// The arena and scratch that plans run in, reserved once.
-pub struct Memory(Buffer);
-
-impl Memory {
-    /// # Errors
-    /// Out of memory (exit 4).
-    pub fn new(words: usize) -> Result<Self> {
-        Ok(Memory(cpu::buffer(words)?))
-    }
-
-    pub fn bytes(&self) -> usize {
-        self.0.as_slice().len() * 4
-    }
-
-    /// The words of an arena slot.
-    pub fn get(&self, s: Slot) -> &[f32] {
-        &self.0.as_slice()[s.offset..s.offset + s.len]
-    }
-
-    pub fn get_mut(&mut self, s: Slot) -> &mut [f32] {
-        &mut self.0.as_mut_slice()[s.offset..s.offset + s.len]
-    }
-
-    /// Several arena slots at once, which must not overlap.
-    pub fn get_disjoint_mut<const N: usize>(&mut self, slots: [Slot; N]) -> [&mut [f32]; N] {
-        let ranges = slots.map(|s| s.offset..s.offset + s.len);
-        self.0.as_mut_slice().get_disjoint_mut(ranges).expect("inputs of a plan are disjoint")
-    }
-
-    /// Fills everything with NaN, so that a test sees what is never written.
-    pub fn poison(&mut self) {
-        self.0.as_mut_slice().fill(f32::NAN);
-    }
 }

@@ -152,14 +152,8 @@ pub struct Addresses {
 }
 
 impl Addresses {
-    pub fn new(
-        arena: &Buffer,
-        weights: &Buffer,
-        grads: &Buffer,
-        step: &Buffer,
-        first_image: u32,
-    ) -> Self {
-        let [arena, weights, grads, step] = [arena, weights, grads, step].map(|b| b.address);
+    /// Of the buffers (0 for one that no kernel reads) and the index in the whole batch of the first image.
+    pub fn new([arena, weights, grads, step]: [u64; 4], first_image: u32) -> Self {
         Addresses { arena, weights, grads, step, first_image }
     }
 
@@ -175,6 +169,7 @@ impl Addresses {
     fn resolve(&self, arg: &Arg) -> Value {
         match arg {
             Arg::Slot(s) => Value::Address(self.slot(s)),
+            Arg::Address(a) => Value::Address(*a),
             Arg::Step => Value::Address(self.step),
             Arg::FirstImage => Value::I32(self.first_image as i32),
             Arg::Null => Value::Address(0),
@@ -187,22 +182,27 @@ impl Addresses {
 }
 
 impl Buffer {
-    /// Copies words to the beginning of the buffer.
+    pub fn address(&self) -> u64 {
+        self.address
+    }
+
+    /// Copies words to word `at` and on.
     ///
     /// # Errors
     /// Device (exit 4).
-    pub fn write(&mut self, words: &[f32]) -> Result<()> {
+    pub fn write(&mut self, at: usize, words: &[f32]) -> Result<()> {
         let words: &[u32] = bytemuck::cast_slice(words);
-        let mut to = self.slice.slice_mut(..words.len());
+        let mut to = self.slice.slice_mut(at..at + words.len());
         self.stream.memcpy_htod(words, &mut to).map_err(driver("copy to the card"))
     }
 
-    /// Copies all words back, after everything queued.
+    /// Copies `len` words from word `at` on back, after everything queued.
     ///
     /// # Errors
     /// Device (exit 4): also what went wrong in a kernel before.
-    pub fn read(&self) -> Result<Vec<f32>> {
-        let words = self.stream.clone_dtoh(&self.slice).map_err(driver("copy from the card"))?;
+    pub fn read(&self, at: usize, len: usize) -> Result<Vec<f32>> {
+        let from = self.slice.slice(at..at + len);
+        let words = self.stream.clone_dtoh(&from).map_err(driver("copy from the card"))?;
         Ok(bytemuck::cast_vec(words))
     }
 }
