@@ -3,8 +3,8 @@
 use super::{Choice, Common, cuda_card, say};
 use crate::check::cases::{Case, GOLDENS};
 use crate::check::golden::Golden;
-use crate::device::Device;
 use crate::device::cuda::{Cuda, IMAGES};
+use crate::device::{Cpu, Device};
 use crate::error::{Exit, exit_code};
 use anyhow::{Result, bail};
 use clap::builder::PossibleValuesParser;
@@ -27,36 +27,28 @@ pub struct Args {
     op: Option<String>,
 }
 
-enum Target {
-    Cpu(Device),
-    Cuda(Cuda),
+/// The device and its name.
+fn open(common: &Common) -> Result<(Device, String)> {
+    let cuda = |k: usize, name: String| {
+        let (cuda, host) = (Cuda::open(k, IMAGES)?, Cpu::new(common.threads)?);
+        Ok((Device::Cuda { cuda, host }, format!("cuda:{k}, {name}")))
+    };
+    match common.choice()? {
+        Choice::Cpu => {}
+        Choice::Cuda(k) => return cuda(k, cuda_card(k).map_err(|why| common.no_device(&why))?),
+        Choice::Auto => match cuda_card(0) {
+            Ok(name) => return cuda(0, name),
+            Err(why) => common.tell_auto_takes_the_cpu(|| why),
+        },
+    }
+    Ok((common.cpu()?, "cpu".into()))
 }
 
-impl Target {
-    /// The device and its name.
-    fn open(common: &Common) -> Result<(Target, String)> {
-        let cuda = |k: usize, name: String| {
-            Ok((Target::Cuda(Cuda::open(k, IMAGES)?), format!("cuda:{k}, {name}")))
-        };
-        match common.choice()? {
-            Choice::Cpu => {}
-            Choice::Cuda(k) => {
-                return cuda(k, cuda_card(k).map_err(|why| common.no_device(&why))?);
-            }
-            Choice::Auto => match cuda_card(0) {
-                Ok(name) => return cuda(0, name),
-                Err(why) => common.tell_auto_takes_the_cpu(|| why),
-            },
-        }
-        Ok((Target::Cpu(common.cpu()?), "cpu".into()))
-    }
-
-    fn error(&self, case: &Case, golden: &Golden) -> Result<f64> {
-        case.error(golden, |case, acc, start| match self {
-            Target::Cpu(device) => case.run(device, acc, start),
-            Target::Cuda(cuda) => case.run_kernels(cuda, acc, start),
-        })
-    }
+fn error(device: &Device, case: &Case, golden: &Golden) -> Result<f64> {
+    case.error(golden, |case, acc, start| match device {
+        Device::Cpu(cpu) => case.run(cpu, acc, start),
+        Device::Cuda { cuda, .. } => case.run_kernels(cuda, acc, start),
+    })
 }
 
 /// How an op's cases went.
@@ -70,15 +62,15 @@ struct Outcome {
 }
 
 pub fn run(args: Args, common: &Common) -> Result<()> {
-    let (target, device) = Target::open(common)?;
+    let (device, name) = open(common)?;
     if !common.json {
-        say!("device {device}; bar {BAR:e}");
+        say!("device {name}; bar {BAR:e}");
         say!("{:<14}{:>6}{:>14}", "op", "cases", "worst error");
     }
     let mut outcomes = Vec::new();
     let wanted = |op: &str| args.op.as_deref().is_none_or(|name| name == op);
     for (op, bytes) in GOLDENS.into_iter().filter(|(op, _)| wanted(op)) {
-        let o = check(&target, op, bytes)?;
+        let o = check(&device, op, bytes)?;
         if !common.json {
             let verdict = match &o.failed {
                 None => "ok".into(),
@@ -99,7 +91,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
                 })
             })
             .collect();
-        say!("{}", json!({"device": device, "bar": BAR, "ok": failed.is_empty(), "ops": ops}));
+        say!("{}", json!({"device": name, "bar": BAR, "ok": failed.is_empty(), "ops": ops}));
     }
     if !failed.is_empty() {
         bail!("check: {} of {} ops failed: {}", failed.len(), outcomes.len(), failed.join(", "));
@@ -111,12 +103,12 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
 ///
 /// # Errors
 /// Only what ends the whole check: a golden that cannot be read, a device that failed.
-fn check(target: &Target, op: &'static str, bytes: &[u8]) -> Result<Outcome> {
+fn check(device: &Device, op: &'static str, bytes: &[u8]) -> Result<Outcome> {
     let golden = Golden::parse(bytes)?;
     let mut outcome = Outcome { op, cases: 0, worst: 0.0, failed: None };
     for (name, attributes) in golden.cases() {
         let case = Case::from_golden(op, &golden, &name, &attributes);
-        let why = match target.error(&case, &golden) {
+        let why = match error(device, &case, &golden) {
             Ok(err) => {
                 outcome.worst = outcome.worst.max(err);
                 // Not `err > BAR`: NaN must fail.
