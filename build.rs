@@ -1,9 +1,224 @@
-//! Builds the kernels where a feature asks for it.
+//! Builds the kernels: by nvcc into what a card runs, or, where a feature asks for it, into the emulator.
+//! `$OUT_DIR/kernels.rs` says what came of it, for `src/device/cuda/mod.rs`.
+
+use std::path::{Path, PathBuf};
+use std::{env, fs};
 
 fn main() {
-    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=kernels");
     #[cfg(feature = "emulator")]
-    emulator::build();
+    let (images, archs) = (emulator::build(), vec!["emulator".to_string()]);
+    #[cfg(not(feature = "emulator"))]
+    let (images, archs) = nvcc::build();
+
+    let images: String =
+        images.iter().map(|image| format!("    include_bytes!({image:?}),\n")).collect();
+    let text = format!(
+        "pub const IMAGES: &[&[u8]] = &[\n{images}];\npub const KERNELS_FOR: &[&str] = &{archs:?};\n"
+    );
+    fs::write(out_dir().join("kernels.rs"), text).expect("OUT_DIR is writable");
+}
+
+fn out_dir() -> PathBuf {
+    env::var_os("OUT_DIR").expect("cargo sets OUT_DIR").into()
+}
+
+/// The files of folder `dir` with extension `extension`, sorted.
+fn files(dir: &str, extension: &str) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok().map(|e| e.path()))
+        .filter(|path| path.extension().is_some_and(|e| e == extension))
+        .collect();
+    files.sort();
+    files
+}
+
+/// `kernels/*.cu` compiled by nvcc, one fatbin a file.
+#[cfg(not(feature = "emulator"))]
+mod nvcc {
+    use super::{Path, PathBuf, env, files, fs, out_dir};
+    use std::process::Command;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::thread;
+    use std::time::SystemTime;
+
+    /// Variables that decide. PATH is not among them: it differs from one shell or editor to the next, and each
+    /// change would build the crate again.
+    const VARIABLES: [&str; 6] =
+        ["EMM_CUDA_ARCHS", "NVCC", "CUDA_HOME", "CUDA_PATH", "CUDA_ROOT", "VIRTUAL_ENV"];
+    /// What `EMM_CUDA_ARCHS=all` stands for: machine code for these cards, PTX for later ones.
+    const ALL: &str = "80,86,89,90a,100,120,+80";
+    /// Where no card says which: runs on all of them, on all but sm_8x after the driver compiled it.
+    const DEFAULT: &str = "80,+80";
+    const FLAGS: [&str; 4] = ["-fatbin", "-std=c++17", "-O3", "-Ikernels"];
+    const WHEELS: &str = include_str!("kernels/nvcc.txt");
+
+    /// The fatbins, and what they are for, as nvcc names it: sm_80 is machine code, compute_80 is PTX.
+    pub fn build() -> (Vec<PathBuf>, Vec<String>) {
+        for variable in VARIABLES {
+            println!("cargo::rerun-if-env-changed={variable}");
+        }
+        let wanted = env::var("EMM_CUDA_ARCHS").ok();
+        if wanted.as_deref() == Some("none") {
+            return Default::default();
+        }
+        let cards = if wanted.is_none() { cards() } else { None };
+        let Some(nvcc) = find() else {
+            // Whoever has no card has nothing to miss.
+            if wanted.is_some() || cards.is_some() {
+                let wheels: Vec<&str> = WHEELS.lines().collect();
+                println!(
+                    "cargo::warning=no nvcc found, so this build has no CUDA kernels; get it by \
+                     `pip install {}`, then `touch build.rs` and build again",
+                    wheels.join(" ")
+                );
+            }
+            return Default::default();
+        };
+        let list = match wanted.as_deref() {
+            Some("all") => ALL.to_string(),
+            Some(list) => list.to_string(),
+            None => cards.filter(|c| !c.is_empty()).unwrap_or_else(|| DEFAULT.into()),
+        };
+        let archs: Vec<String> = list.split(',').map(arch).collect();
+        // One folder a list, so that a file's age says all about it.
+        let folder = out_dir().join(format!("cuda-{}", archs.join("-")));
+        fs::create_dir_all(&folder).expect("OUT_DIR is writable");
+        (compile(&nvcc, &archs, &folder), archs)
+    }
+
+    /// `80`, `90a` or `+80` as nvcc names it.
+    fn arch(item: &str) -> String {
+        let (kind, number) = match item.trim().strip_prefix('+') {
+            Some(number) => ("compute", number),
+            None => ("sm", item.trim()),
+        };
+        let digits = number.trim_end_matches(['a', 'f']);
+        if number.len() - digits.len() > 1 || !matches!(digits.parse::<u32>(), Ok(80..1000)) {
+            fatal(&format!(
+                "EMM_CUDA_ARCHS: {item:?} is no architecture; give all, none or a list such as 80,90a,+80 \
+                 (+ is PTX), 80 or newer"
+            ));
+        }
+        format!("{kind}_{number}")
+    }
+
+    fn fatal(message: &str) -> ! {
+        for line in message.lines().filter(|line| !line.trim().is_empty()) {
+            println!("cargo::error={line}");
+        }
+        std::process::exit(1)
+    }
+
+    /// Architectures of the cards here, as a list; empty if the driver does not say, None without a driver.
+    fn cards() -> Option<String> {
+        let query = ["--query-gpu=compute_cap", "--format=csv,noheader"];
+        let said = match Command::new("nvidia-smi").args(query).output() {
+            Ok(said) if said.status.success() => said,
+            _ => return Path::new("/proc/driver/nvidia/version").exists().then(String::new),
+        };
+        let mut archs: Vec<String> = String::from_utf8_lossy(&said.stdout)
+            .lines()
+            .map(|capability| capability.trim().replace('.', ""))
+            .filter(|arch| arch.parse::<u32>().is_ok_and(|n| n >= 80))
+            .map(|arch| if arch == "90" { "90a".into() } else { arch })
+            .collect();
+        archs.sort();
+        archs.dedup();
+        Some(archs.join(","))
+    }
+
+    fn find() -> Option<PathBuf> {
+        let named = env::var_os("NVCC").filter(|path| !path.is_empty()).map(PathBuf::from);
+        if let Some(path) = named {
+            if !path.is_file() {
+                fatal(&format!("NVCC: {}: no such file", path.display()));
+            }
+            return Some(path);
+        }
+        let homes = ["CUDA_HOME", "CUDA_PATH", "CUDA_ROOT"].into_iter().filter_map(env::var_os);
+        let path = env::var_os("PATH").unwrap_or_default();
+        homes
+            .map(|home| PathBuf::from(home).join("bin"))
+            .chain(env::split_paths(&path))
+            .chain(["/usr/local/cuda/bin", "/opt/cuda/bin"].map(PathBuf::from))
+            .map(|folder| folder.join("nvcc"))
+            .find(|path| path.is_file())
+            .or_else(of_python)
+    }
+
+    /// The nvcc of the wheels that [`WHEELS`] names.
+    fn of_python() -> Option<PathBuf> {
+        const SCAN: &str = "import os, sys
+for folder in sys.path:
+    nvcc = os.path.join(folder, 'nvidia', 'cu13', 'bin', 'nvcc')
+    if os.path.isfile(nvcc):
+        print(nvcc)
+        break";
+        let said = Command::new("python3").args(["-c", SCAN]).output().ok()?;
+        let path = PathBuf::from(String::from_utf8(said.stdout).ok()?.trim());
+        path.is_file().then_some(path)
+    }
+
+    /// Compiles what is not newer than all it is made of, as many files at a time as cargo allows.
+    fn compile(nvcc: &Path, archs: &[String], folder: &Path) -> Vec<PathBuf> {
+        let sources = files("kernels", "cu");
+        let mut shared = files("kernels/prelude", "cuh");
+        shared.extend([nvcc.to_path_buf(), "build.rs".into()]);
+        let shared = shared.iter().map(|path| changed(path)).max().flatten();
+        let image = |source: &PathBuf| {
+            folder.join(source.with_extension("fatbin").file_name().expect("a file"))
+        };
+        let stale: Vec<&PathBuf> = (sources.iter())
+            .filter(|source| changed(&image(source)) <= changed(source).max(shared))
+            .collect();
+        let jobs = env::var("NUM_JOBS").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
+        let next = AtomicUsize::new(0);
+        let worker = || {
+            let mut failed = Vec::new();
+            while let Some(source) = stale.get(next.fetch_add(1, Ordering::Relaxed)) {
+                failed.extend(compile_one(nvcc, archs, source, &image(source)).err());
+            }
+            failed
+        };
+        let failed: Vec<String> = thread::scope(|scope| {
+            let workers: Vec<_> = (0..stale.len().min(jobs)).map(|_| scope.spawn(worker)).collect();
+            workers.into_iter().flat_map(|w| w.join().expect("no panic")).collect()
+        });
+        if !failed.is_empty() {
+            fatal(&failed.join("\n"));
+        }
+        sources.iter().map(image).collect()
+    }
+
+    fn changed(path: &Path) -> Option<SystemTime> {
+        fs::metadata(path).and_then(|m| m.modified()).ok()
+    }
+
+    fn compile_one(
+        nvcc: &Path,
+        archs: &[String],
+        source: &Path,
+        image: &Path,
+    ) -> Result<(), String> {
+        let unfinished = image.with_extension("unfinished");
+        let mut command = Command::new(nvcc);
+        command.args(FLAGS).arg(source).arg("-o").arg(&unfinished);
+        for code in archs {
+            let virtual_arch = code.replace("sm_", "compute_");
+            command.arg(format!("-gencode=arch={virtual_arch},code={code}"));
+        }
+        let failed = |what: String| format!("{}: {}: {what}", source.display(), nvcc.display());
+        let said = command.output().map_err(|e| failed(e.to_string()))?;
+        if !said.status.success() {
+            let stderr = String::from_utf8_lossy(&said.stderr);
+            return Err(failed(format!("{}\n{}", said.status, stderr.trim())));
+        }
+        fs::rename(&unfinished, image).map_err(|e| failed(e.to_string()))
+    }
 }
 
 /// `kernels/*.cu` compiled as C++ and linked with `kernels/emulator` into a libcuda.so that runs them on the CPU:
@@ -13,9 +228,8 @@ fn main() {
 /// from: source, tab, object.
 #[cfg(feature = "emulator")]
 mod emulator {
-    use std::path::{Path, PathBuf};
+    use super::{Path, PathBuf, env, files, fs, out_dir};
     use std::process::Command;
-    use std::{env, fs};
 
     const RUNTIME: [&str; 6] = ["machine", "prims", "memory", "driver", "launch", "stream"];
 
@@ -23,15 +237,15 @@ mod emulator {
     const CHECKED: [&str; 3] =
         ["-g1", "-fsanitize=thread", "--param=tsan-instrument-func-entry-exit=0"];
 
-    pub fn build() {
+    /// What to load as an image: the emulator knows its kernels by name and looks at no image.
+    pub fn build() -> Vec<PathBuf> {
         assert_eq!(
             env::var("CARGO_CFG_TARGET_ARCH").as_deref(),
             Ok("x86_64"),
             "feature emulator: the fiber switch is written for x86-64"
         );
-        println!("cargo:rerun-if-changed=kernels");
-        let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-        let kernels = [kernels_in("kernels"), kernels_in("kernels/emulator/tests")].concat();
+        let out = out_dir();
+        let kernels = [files("kernels", "cu"), files("kernels/emulator/tests", "cu")].concat();
         let runtime = compile(&mut compiler(), &RUNTIME.map(source), &out.join("runtime"));
         for (name, env_name, checker, flags) in [
             ("emulator", "EMM_EMULATOR_DIR", "no_checker", &[][..]),
@@ -50,20 +264,13 @@ mod emulator {
             describe(&of_kernels, &objects, &dir);
             println!("cargo:rustc-env={env_name}={}", dir.display());
         }
+        let image = out.join("emulator.image");
+        fs::write(&image, "emulator").expect("OUT_DIR is writable");
+        vec![image]
     }
 
     fn source(name: &str) -> PathBuf {
         PathBuf::from(format!("kernels/emulator/{name}.cpp"))
-    }
-
-    fn kernels_in(dir: &str) -> Vec<PathBuf> {
-        let mut files: Vec<PathBuf> = fs::read_dir(dir)
-            .unwrap_or_else(|e| panic!("{dir}: {e}"))
-            .map(|entry| entry.expect("a readable folder").path())
-            .filter(|path| path.extension().is_some_and(|e| e == "cu"))
-            .collect();
-        files.sort();
-        files
     }
 
     fn compiler() -> cc::Build {

@@ -3,7 +3,7 @@
 use super::{Common, say};
 use crate::data::Dataset;
 use crate::device::Cpu;
-use crate::device::cuda::{Driver, KERNELS_FOR, Trouble, probe, probe::dotted};
+use crate::device::cuda::{Driver, KERNELS_FOR, Trouble, probe, probe::dotted, runs_on};
 use anyhow::Result;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -35,7 +35,7 @@ pub fn run(_args: Args, common: &Common) -> Result<()> {
                 "devices": devices(&driver, &cpu),
                 "cuda_driver": driver.as_ref().ok().map(|d| dotted(d.version)),
                 "cuda_trouble": driver.as_ref().err().map(Trouble::to_string),
-                "kernels_for": KERNELS_FOR.iter().map(|c| format!("{}.{}", c.0, c.1)).collect::<Vec<_>>(),
+                "kernels_for": KERNELS_FOR,
                 "cpu": {"name": cpu, "threads": threads, "features": features},
                 "memory_bytes": total,
                 "available_bytes": available,
@@ -56,7 +56,7 @@ pub fn run(_args: Args, common: &Common) -> Result<()> {
             for (k, card) in d.cards.iter().enumerate() {
                 let (major, minor) = card.capability;
                 let memory = gib(Some(card.memory_bytes));
-                let able = if usable(card.capability) { "" } else { "; no kernels in this build" };
+                let able = if runs_on(card.capability) { "" } else { "; no kernels in this build" };
                 say!("device    cuda:{k}: {}, {major}.{minor}, {memory}{able}", card.name);
             }
             say!("driver    CUDA {}", dotted(d.version));
@@ -65,10 +65,7 @@ pub fn run(_args: Args, common: &Common) -> Result<()> {
     }
     match KERNELS_FOR {
         [] => say!("kernels   none: this build computes on the CPU only"),
-        cards => {
-            let all: Vec<_> = cards.iter().map(|c| format!("{}.{}", c.0, c.1)).collect();
-            say!("kernels   for compute capability {}", all.join(", "));
-        }
+        archs => say!("kernels   for {}; they serve `emm check` so far", archs.join(", ")),
     }
     let (has, lacks): (Vec<_>, Vec<_>) = features().into_iter().partition(|f| f.1);
     let names = |list: Vec<(&'static str, bool)>| match list.is_empty() {
@@ -95,10 +92,6 @@ const DOWNLOADS: [&str; 4] = [
     "train-images-idx3-ubyte",
 ];
 
-fn usable(capability: (u32, u32)) -> bool {
-    KERNELS_FOR.contains(&capability)
-}
-
 fn devices(driver: &Result<Driver, Trouble>, cpu: &str) -> Vec<Value> {
     let mut all = vec![json!({"device": "cpu", "name": cpu, "usable": true})];
     for (k, card) in driver.iter().flat_map(|d| d.cards.iter().enumerate()) {
@@ -107,7 +100,7 @@ fn devices(driver: &Result<Driver, Trouble>, cpu: &str) -> Vec<Value> {
             "name": card.name,
             "capability": format!("{}.{}", card.capability.0, card.capability.1),
             "memory_bytes": card.memory_bytes,
-            "usable": usable(card.capability),
+            "usable": runs_on(card.capability),
         }));
     }
     all
@@ -121,7 +114,12 @@ fn missing(driver: &Result<Driver, Trouble>, no_downloads: bool) -> Vec<(&'stati
         all.push(("CUDA driver", how));
     }
     if KERNELS_FOR.is_empty() {
-        all.push(("CUDA kernels", "this version has none; everything works on the CPU".into()));
+        let wheels: Vec<&str> = include_str!("../../kernels/nvcc.txt").lines().collect();
+        let how = format!(
+            "built without nvcc; everything works on the CPU. `pip install {}`, then build again",
+            wheels.join(" ")
+        );
+        all.push(("CUDA kernels", how));
     }
     if no_downloads {
         all.push((

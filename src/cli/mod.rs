@@ -1,6 +1,6 @@
 //! The command line: flags are read here and nowhere else; each subcommand checks, makes one call, prints.
 
-use crate::device::cuda::{Trouble, probe};
+use crate::device::cuda::{KERNELS_FOR, Trouble, probe, runs_on};
 use crate::device::{Cpu, Device};
 use crate::error::{Exit, exit_code, fail, usage};
 use anyhow::Result;
@@ -8,6 +8,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod check;
 mod ckpt;
 mod data;
 mod denoise;
@@ -71,45 +72,82 @@ pub struct Common {
 }
 
 impl Common {
-    /// Opens the device named by `--device`.
+    /// Opens the device named by `--device` for training and sampling: the CPU, so far.
     ///
     /// # Errors
-    /// Usage for an unknown name; device (exit 4) for a CUDA device that is not there.
+    /// Usage for an unknown name; device (exit 4) for a CUDA device.
     pub fn device(&self) -> Result<Device> {
-        let card = match self.device.as_str() {
-            "cpu" => return self.cpu(),
-            "auto" => {
-                if let Some(why) = unusable_cuda(0).filter(|_| !self.quiet) {
-                    eprintln!("emm: --device: auto takes the CPU: {why}");
-                }
-                return self.cpu();
+        let why = |k| match cuda_card(k) {
+            Ok(name) => {
+                format!("{name} is there, but this version's CUDA kernels serve `emm check` only")
             }
-            "cuda" => Some(0),
-            d => d.strip_prefix("cuda:").and_then(|k| k.parse().ok()),
+            Err(why) => why,
         };
-        let name = &self.device;
-        let Some(card) = card else {
-            return Err(usage(format!("--device: {name:?} is none of auto, cpu, cuda, cuda:K")));
-        };
-        let why = unusable_cuda(card).unwrap_or_else(|| Trouble::Absent.to_string());
-        Err(fail(Exit::Device, format!("--device: {name}: {why}; `--device cpu` works everywhere")))
+        match self.choice()? {
+            Choice::Cpu => {}
+            Choice::Auto => self.tell_auto_takes_the_cpu(|| why(0)),
+            Choice::Cuda(k) => return Err(self.no_device(&why(k))),
+        }
+        self.cpu()
+    }
+
+    fn choice(&self) -> Result<Choice> {
+        let name = self.device.as_str();
+        Ok(match name {
+            "auto" => Choice::Auto,
+            "cpu" => Choice::Cpu,
+            "cuda" => Choice::Cuda(0),
+            _ => match name.strip_prefix("cuda:").and_then(|k| k.parse().ok()) {
+                Some(k) => Choice::Cuda(k),
+                None => {
+                    let message = format!("--device: {name:?} is none of auto, cpu, cuda, cuda:K");
+                    return Err(usage(message));
+                }
+            },
+        })
     }
 
     fn cpu(&self) -> Result<Device> {
         Cpu::new(self.threads).map(Device::Cpu)
     }
+
+    fn no_device(&self, why: &str) -> anyhow::Error {
+        let name = &self.device;
+        fail(Exit::Device, format!("--device: {name}: {why}; `--device cpu` works everywhere"))
+    }
+
+    /// Says why, unless there is no driver at all: then nobody expects a card.
+    fn tell_auto_takes_the_cpu(&self, why: impl FnOnce() -> String) {
+        if !self.quiet && probe() != Err(Trouble::Absent) {
+            eprintln!("emm: --device: auto takes the CPU: {}", why());
+        }
+    }
 }
 
-/// Why card `k` cannot be used; nothing where there is no driver at all.
-fn unusable_cuda(k: usize) -> Option<String> {
-    match probe() {
-        Err(Trouble::Absent) => None,
-        Err(trouble) => Some(trouble.to_string()),
-        Ok(driver) => Some(match driver.cards.get(k) {
-            Some(card) => format!("{} is there, but this build holds no CUDA kernels", card.name),
-            None => format!("there is no card {k}, the driver sees {}", driver.cards.len()),
-        }),
+/// What `--device` names.
+enum Choice {
+    Auto,
+    Cpu,
+    Cuda(usize),
+}
+
+/// The name of card `k` if this build's kernels run on it, else why they do not.
+fn cuda_card(k: usize) -> Result<String, String> {
+    let driver = probe().map_err(|trouble| trouble.to_string())?;
+    let Some(card) = driver.cards.get(k) else {
+        return Err(format!("there is no card {k}, the driver sees {}", driver.cards.len()));
+    };
+    let (name, (major, minor)) = (&card.name, card.capability);
+    if KERNELS_FOR.is_empty() {
+        return Err(format!("{name} is there, but this build holds no CUDA kernels"));
     }
+    if !runs_on(card.capability) {
+        let archs = KERNELS_FOR.join(", ");
+        return Err(format!(
+            "{name} is there with compute capability {major}.{minor}, but this build's kernels are for {archs}"
+        ));
+    }
+    Ok(name.clone())
 }
 
 #[derive(Subcommand, Debug)]
@@ -128,6 +166,7 @@ enum Command {
     Find(find::Args),
     #[command(subcommand)]
     Ckpt(ckpt::Command),
+    Check(check::Args),
     #[command(subcommand)]
     Bench(bench::Command),
 }
@@ -163,6 +202,7 @@ pub fn main() -> i32 {
         Command::Gap(a) => gap::run(a, c),
         Command::Find(a) => find::run(a, c),
         Command::Ckpt(a) => ckpt::run(a, c),
+        Command::Check(a) => check::run(a, c),
         Command::Bench(a) => bench::run(a, c),
     };
     match result {
