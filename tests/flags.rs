@@ -143,3 +143,25 @@ fn plan_counts_what_is_published_and_writes_nothing() {
     assert_eq!(plan("--preset paper-edm-50k --epochs 1k")["epochs"], 1_000.0);
     assert!(fs::read_dir(folder.path()).unwrap().next().is_none());
 }
+
+#[test]
+fn every_flag_says_itself_what_is_wrong_with_its_value() {
+    for (args, start, holds) in [
+        ("sample --model m --out x.npy --seeds -1", "--seeds: ", "-1"),
+        ("sample --model m --out x.npy --class -1", "--class: ", "-1"),
+        ("sample --model m --out x.npy --batch -1", "--batch: ", "-1"),
+        ("score --samples s.npz --reference r.zip --threshold -1", "--threshold: ", "-1"),
+        ("gap --model m --data d.zip --levels -1", "--levels: ", "-1"),
+        ("data import d.zip --out o.zip --size -3", "--size: ", "-3"),
+        ("doctor --seed -1", "--seed: ", "-1"),
+        ("doctor --threads -1", "--threads: ", "0 to 1024"),
+        ("doctor --threads 100000", "--threads: ", "0 to 1024"),
+        ("sample --out x.npy", "--run: ", "--model"),
+        ("score --reference r.zip", "--run: ", "--samples"),
+        ("data subset d.zip --size 4", "--out: ", "not given"),
+        ("denoise --model m --images x.npy --out d.npy", "--sigmas: ", "not given"),
+    ] {
+        emm(words(args)).refused(2, start, holds);
+    }
+    emm(words("data import --out o.zip")).refused(2, "SRC", "not given");
+}

@@ -33,7 +33,7 @@ pub struct Args {
     #[arg(long, value_name = "N", value_parser = count)]
     hi: Option<usize>,
     /// A size counts as memorized from the ratio 1 − E on
-    #[arg(long, value_name = "E", default_value_t = 0.1, allow_negative_numbers = true)]
+    #[arg(long, value_name = "E", default_value_t = 0.1)]
     epsilon: f64,
     /// Runs of each size, with seeds S, S + 1, …: the ratio is their mean
     #[arg(long, value_name = "R", value_parser = count, default_value = "1")]

@@ -5,7 +5,7 @@ use crate::device::{Cpu, Device};
 use crate::error::{Exit, exit_code, fail, usage};
 use anyhow::Result;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 mod bench;
 mod ckpt;
@@ -57,7 +57,7 @@ pub struct Common {
     )]
     pub device: String,
     /// Worker threads; 0 takes one per core. Results do not depend on it
-    #[arg(long, global = true, value_name = "N", default_value_t = 0, help_heading = "Common")]
+    #[arg(long, global = true, value_name = "N", default_value = "0", value_parser = threads, help_heading = "Common")]
     pub threads: usize,
     /// Seed of everything random
     #[arg(long, global = true, value_name = "S", default_value_t = 1024, help_heading = "Common")]
@@ -100,6 +100,9 @@ impl Common {
     }
 }
 
+/// Each thread has its own stack and scratch.
+const MAX_THREADS: usize = 1024;
+
 /// Why card `k` cannot be used; nothing where there is no driver at all.
 fn unusable_cuda(k: usize) -> Option<String> {
     match probe() {
@@ -137,7 +140,8 @@ pub fn main() -> i32 {
     if let Err(e) = foreign::refuse(&std::env::args_os().collect::<Vec<_>>()) {
         return tell(&e);
     }
-    let cli = match Cli::try_parse() {
+    let parsed = with_negative_numbers(Cli::command()).try_get_matches();
+    let cli = match parsed.and_then(|m| Cli::from_arg_matches(&m)) {
         Ok(cli) => cli,
         Err(e) if e.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             let _ = e.print();
@@ -171,6 +175,23 @@ pub fn main() -> i32 {
     }
 }
 
+/// Lets every flag take -1 as its value, so that the flag itself can say what is wrong with it.
+fn with_negative_numbers(command: clap::Command) -> clap::Command {
+    let takes_values = |arg: &clap::Arg| arg.get_action().takes_values();
+    command
+        .mut_args(|arg| {
+            let yes = takes_values(&arg);
+            arg.allow_negative_numbers(yes)
+        })
+        .mut_subcommands(with_negative_numbers)
+}
+
+/// A number of threads: more than a machine has only cost memory.
+fn threads(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|n| *n <= MAX_THREADS);
+    number.ok_or_else(|| format!("expected 0 to {MAX_THREADS}, found {text:?}"))
+}
+
 /// Prints the one line of an error, whatever bytes a file's name or contents put into it; the exit code.
 fn tell(e: &anyhow::Error) -> i32 {
     use std::io::Write as _;
@@ -181,11 +202,20 @@ fn tell(e: &anyhow::Error) -> i32 {
 
 /// A parser's error as ours are: one line that begins with the flag.
 fn one_line(e: &clap::Error) -> String {
+    if let (ErrorKind::MissingRequiredArgument, Some(ContextValue::Strings(missing))) =
+        (e.kind(), e.get(ContextKind::InvalidArg))
+    {
+        let all = missing.join(", ");
+        let first = all.trim_start_matches('<').split([' ', '>']).next().unwrap_or(&all);
+        return format!("{first}: not given, needed: {all}");
+    }
     let text = e.to_string();
     let said: Vec<&str> = text
         .lines()
         .map(str::trim)
-        .take_while(|l| !l.starts_with("Usage:") && !l.starts_with("For more information"))
+        .take_while(|l| {
+            !["Usage:", "tip: to pass", "For more"].iter().any(|end| l.starts_with(end))
+        })
         .filter(|l| !l.is_empty())
         .collect();
     let said = said.join(" ");

@@ -9,6 +9,7 @@ use crate::model::flops::flops;
 use crate::model::trainer::TrainerOptions;
 use crate::model::{Params, Trainer};
 use crate::run::progress::{IMAGE_COST, duration};
+use crate::run::train::micro_batch;
 use crate::run::{RunConfig, bench};
 use anyhow::Result;
 use serde_json::json;
@@ -21,7 +22,7 @@ pub struct Args {
     #[command(flatten)]
     images: ImageFlags,
     /// Training images per second, in place of a short measurement on this machine
-    #[arg(long, value_name = "IMG/S", value_parser = amount, allow_negative_numbers = true)]
+    #[arg(long, value_name = "IMG/S", value_parser = amount)]
     rate: Option<f64>,
     #[command(flatten)]
     flags: TrainFlags,
@@ -31,10 +32,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     let device = common.device()?;
     let config = args.flags.resolve_images(common, &args.images)?;
     let t = &config.train;
-    let micro_batch = match t.micro_batch {
-        0 => crate::run::train::auto_micro_batch(&config),
-        n => n,
-    };
+    let micro_batch = micro_batch(&config);
     let parameters = Params::new(&config.model);
     let cost = flops(&config.model);
     let arena_bytes = Trainer::plan_bytes(&device, &config.model, micro_batch)?;

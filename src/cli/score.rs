@@ -39,7 +39,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR|F.zip|F.npz")]
     samples: Option<PathBuf>,
     /// Samples drawn from the run: seeds 0 to N − 1
-    #[arg(long, value_name = "N", default_value_t = 10_000, conflicts_with_all = ["samples", "seeds"], allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", default_value_t = 10_000, conflicts_with_all = ["samples", "seeds"])]
     images: u64,
     /// Seeds of the samples drawn from the run: 0-63, or 1,2,5-7
     #[arg(long, value_name = "SEEDS", conflicts_with = "samples")]
@@ -127,16 +127,16 @@ fn sample_run(run: &Path, args: &Args, common: &Common, scoring: &mut Scoring) -
         return Err(usage("--batch: 0 images, at least 1 is needed"));
     }
     let run = RunDir::new(run);
-    if run.config()?.data.sha256_pixels != scoring.training.sha256_pixels() && !common.quiet {
-        let name = args.reference.display();
-        let _ =
-            writeln!(std::io::stderr(), "note: the run was trained on other images than {name}");
-    }
     let snapshot = run.best_snapshot()?;
     let model = SavedModel::open(&snapshot)?;
     let c = &model.config;
     let labels = labels_of(&seeds, c.label_dim);
     scoring.check_shape(&snapshot, c.resolution, c.image_channels, &args.reference)?;
+    if run.config()?.data.sha256_pixels != scoring.training.sha256_pixels() && !common.quiet {
+        let name = args.reference.display();
+        let _ =
+            writeln!(std::io::stderr(), "note: the run was trained on other images than {name}");
+    }
     let mut network = Network::new(scoring.device, model, args.batch.min(seeds.len()), &|| false)?;
     let mut counter = Counter::new("scoring", seeds.len(), common.quiet);
     let (start, options) = (Start::Seeds(&seeds), HeunOptions::default());

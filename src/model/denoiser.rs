@@ -78,11 +78,6 @@ impl Denoiser {
         self.batch
     }
 
-    /// Exchanges the weights (same network), e.g. for a later EMA.
-    pub fn set_weights(&mut self, weights: &[f32]) {
-        self.weights.copy_from_slice(weights);
-    }
-
     /// D(x; sigma) of up to `batch` images.
     ///
     /// - `x`: [B, H, W, C] f32. `sigma`: [B]. `labels`: [B], empty for an unconditional network.

@@ -31,8 +31,13 @@ pub fn check(device: &Device, config: &RunConfig) -> Result<()> {
     }
 }
 
+/// Bytes of memory in the machine.
+pub fn total() -> Option<usize> {
+    field("/proc/meminfo", "MemTotal:")
+}
+
 /// Bytes that the system could give without swapping.
-fn available() -> Option<usize> {
+pub fn available() -> Option<usize> {
     field("/proc/meminfo", "MemAvailable:")
 }
 
