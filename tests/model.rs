@@ -186,11 +186,22 @@ fn small(blocks: usize) -> ModelConfig {
     }
 }
 
-fn train(data: &Dataset, threads: usize, micro_batch: usize, steps: u64) -> (Vec<f32>, Vec<f64>) {
+/// Wide enough for Winograd's way at both resolutions.
+fn wide() -> ModelConfig {
+    ModelConfig { model_channels: 64, channel_mult: vec![1, 4], ..small(1) }
+}
+
+fn train(
+    data: &Dataset,
+    config: &ModelConfig,
+    threads: usize,
+    micro_batch: usize,
+    steps: u64,
+) -> (Vec<f32>, Vec<f64>) {
     let device = Device::Cpu(Cpu::new(threads).unwrap());
     let options =
         TrainerOptions { seed: 7, batch: 24, micro_batch, shuffle: true, scrub_gradients: false };
-    let mut t = Trainer::new(&device, &small(1), options, data).unwrap();
+    let mut t = Trainer::new(&device, config, options, data).unwrap();
     let losses = (0..steps)
         .map(|step| {
             let s = StepScalars { step, lr: 1e-3, ema_beta: 0.9, weight_decay: 1e-4 };
@@ -203,20 +214,29 @@ fn train(data: &Dataset, threads: usize, micro_batch: usize, steps: u64) -> (Vec
 #[test]
 fn training_bits_depend_neither_on_threads_nor_micro_batches() {
     let data = random_data(20, fresh_seed());
-    let (w, losses) = train(&data, 1, 24, 3);
-    assert!(w.iter().all(|v| v.is_finite()));
-    for (threads, micro) in [(3, 24), (2, 16), (1, 8)] {
-        let (w2, l2) = train(&data, threads, micro, 3);
-        assert!(w == w2, "weights differ with {threads} threads, micro-batch {micro}");
-        assert_eq!(losses, l2);
+    // The wide one takes Winograd's way.
+    for config in [small(1), wide()] {
+        let (w, losses) = train(&data, &config, 1, 24, 3);
+        assert!(w.iter().all(|v| v.is_finite()));
+        for (threads, micro) in [(3, 24), (2, 16), (1, 8)] {
+            let (w2, l2) = train(&data, &config, threads, micro, 3);
+            assert!(w == w2, "weights differ with {threads} threads, micro-batch {micro}");
+            assert_eq!(losses, l2);
+        }
     }
 }
 
 #[test]
 fn a_denoised_image_does_not_depend_on_its_batch() {
-    let (config, seed) = (small(2), fresh_seed());
-    let params = Params::new(&config);
-    let freqs = emm::model::params::fourier_freqs(&config, seed);
+    let seed = fresh_seed();
+    for config in [small(2), wide()] {
+        check_batches(&config, seed);
+    }
+}
+
+fn check_batches(config: &ModelConfig, seed: u64) {
+    let params = Params::new(config);
+    let freqs = emm::model::params::fourier_freqs(config, seed);
     let mut w = vec![0.0; params.flat_len];
     emm::rng::fill_normals(&mut w, 0, 0, 0, seed);
     let mut x = vec![0.0; 11 * 192];
@@ -224,11 +244,11 @@ fn a_denoised_image_does_not_depend_on_its_batch() {
     let sigma: Vec<f64> = (0..11).map(|i| 0.02 * 2f64.powi(i)).collect();
     let labels: Vec<u32> = (0..11).map(|i| i % 5).collect();
     let device = Device::Cpu(cpu());
-    let mut whole = Denoiser::new(&device, &config, w.clone(), freqs.clone(), 11).unwrap();
+    let mut whole = Denoiser::new(&device, config, w.clone(), freqs.clone(), 11).unwrap();
     let all = whole.denoise(&x, &sigma, &labels).unwrap().to_vec();
     assert!(all.iter().all(|v| v.is_finite()));
     for batch in [1, 4, 7] {
-        let mut net = Denoiser::new(&device, &config, w.clone(), freqs.clone(), batch).unwrap();
+        let mut net = Denoiser::new(&device, config, w.clone(), freqs.clone(), batch).unwrap();
         for first in (0..11).step_by(batch) {
             let n = batch.min(11 - first);
             let at = first * 192..(first + n) * 192;

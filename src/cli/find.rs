@@ -4,8 +4,10 @@ use super::numbers::count;
 use super::train_flags::{RunFlags, TrainFlags};
 use super::{Common, say};
 use crate::data::Dataset;
+use crate::device::{Cpu, Device};
 use crate::error::{Exit, fail};
 use crate::files::check_output;
+use crate::model::flops::flops;
 use crate::study::{Found, Search, Sizes, find, pictures};
 use anyhow::Result;
 use std::path::PathBuf;
@@ -51,13 +53,18 @@ pub struct Args {
 }
 
 pub fn run(args: Args, common: &Common) -> Result<()> {
-    let device = common.device()?;
+    let Device::Cpu(cpu) = common.device()?;
     if let Some(out) = args.out.as_deref().filter(|out| out.exists()) {
         check_output(&out.join("results.json"), args.force)?;
     }
     let set = Dataset::open(&args.data)?;
     let name = args.data.display().to_string();
     let config = args.flags.resolve(common, &mut set.clone())?;
+    let step = flops(&config.model).train * config.train.batch as u64;
+    let devices = match step < SMALL_STEP_FLOP {
+        true => one_per_thread(&cpu)?,
+        false => vec![Device::Cpu(cpu)],
+    };
     let sizes = match args.sizes {
         Some(sizes) => Sizes::List(sizes),
         None => Sizes::Between { lo: args.lo, hi: args.hi.unwrap_or(set.len()) },
@@ -70,7 +77,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         epsilon: args.epsilon,
         repeats: args.repeats,
         runs: &args.run.runs,
-        devices: std::slice::from_ref(&device),
+        devices: &devices,
         options: &args.run.options(common),
     };
     let Some(found) = find(&search)? else {
@@ -85,7 +92,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     let files = match &args.out {
         Some(out) => {
             let stem = args.data.file_stem().map_or(name.clone(), |s| s.to_string_lossy().into());
-            pictures::write(&found, &set, &name, &stem, &device, out)?
+            pictures::write(&found, &set, &name, &stem, &devices[0], out)?
         }
         None => Vec::new(),
     };
@@ -94,6 +101,14 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         false => tell(&found, &files),
     }
     Ok(())
+}
+
+/// A step this small is over before a second thread has woken up: each run has one, and several run at once.
+const SMALL_STEP_FLOP: u64 = 1_000_000_000;
+
+/// A device of one thread for each of these threads.
+pub fn one_per_thread(cpu: &Cpu) -> Result<Vec<Device>> {
+    (0..cpu.threads()).map(|_| Cpu::new(1).map(Device::Cpu)).collect()
 }
 
 /// Prints table, answer, doubts, and where the files are.

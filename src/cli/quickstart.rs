@@ -1,8 +1,8 @@
 //! `emm quickstart`: from clone to answer on bundled images.
 
-use super::find::tell;
+use super::find::{one_per_thread, tell};
 use super::{Common, say};
-use crate::device::{Cpu, Device};
+use crate::device::Device;
 use crate::error::{Exit, fail, usage};
 use crate::run::progress::duration;
 use crate::run::{RunOptions, SaveEvery};
@@ -36,18 +36,14 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         )));
     }
     let plan = Plan { seed: common.seed, ..Plan::default() };
-    // So small a network keeps one core busy, hardly two: a run on each.
-    let at_once = cpu.threads().min(plan.sizes.len());
-    let threads = |i: usize| cpu.threads() / at_once + usize::from(i < cpu.threads() % at_once);
-    let devices: Result<Vec<Device>> =
-        (0..at_once).map(|i| Cpu::new(threads(i)).map(Device::Cpu)).collect();
+    let devices = one_per_thread(&cpu)?;
     let options = RunOptions {
         keep_all_snapshots: false,
         save_every: SaveEvery::Seconds(10.0),
         stop_after_steps: None,
         quiet: common.quiet,
     };
-    let Some((found, files)) = quickstart(&plan, &devices?, &args.out, &options)? else {
+    let Some((found, files)) = quickstart(&plan, &devices, &args.out, &options)? else {
         return Err(fail(
             Exit::Suspended,
             format!("--out: {}: stopped, saved; the same command continues", args.out.display()),

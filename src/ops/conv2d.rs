@@ -6,6 +6,7 @@
 //!   and bias [O]; `off` channels are those of a skip that is switched off: zeros, neither read nor stored.
 
 use super::conv2d_bwd::{Dgrad, Wgrad};
+use super::conv2d_winograd::{Winograd, WinogradWgrad};
 use super::{Direction, Grads, Io, Op, Reads, Shape, words};
 use crate::device::cpu::gemm::{Mat, gemm};
 use crate::device::cpu::math;
@@ -143,10 +144,12 @@ impl Op for Conv2d {
 
     fn temp_words(&self, ins: &[Shape], direction: Direction) -> usize {
         let o = self.out_channels;
-        let weight = o * self.depth(ins[0]);
         match direction {
-            Direction::Fwd => weight + o * self.shortcut_channels(ins),
-            Direction::Bwd => weight.next_multiple_of(16) + ins[0][0] * o,
+            Direction::Fwd => self.weight_words(ins[0]) + o * self.shortcut_channels(ins),
+            Direction::Bwd => {
+                let wgrad = self.winograd_wgrad(ins[0]).map_or(0, |w| w.temp_words());
+                self.flipped_words(ins[0]) + wgrad + ins[0][0] * o
+            }
         }
     }
 
@@ -159,19 +162,28 @@ impl Op for Conv2d {
     fn fwd(&self, io: &Io) -> Launch {
         let (op, io) = (*self, io.clone());
         let (x, y) = (io.shapes[0], self.out_shape(io.shapes[0]));
-        let depth = self.depth(x);
+        let (o, depth, side) = (y[3], self.depth(x), op.shortcut_channels(&io.shapes));
+        let (w, winograd) = (io.temp.part(0, self.weight_words(x)), self.winograd(x));
+        let sw = io.temp.part(w.len, side * o);
         let tiles = Tiles::new([y[0], y[1], y[2]], depth);
-        let pixels = tiles.pixels();
-        let side = op.shortcut.map_or(0, |_| op.shortcut_channels(&io.shapes));
-        let scratch = pixels * (depth + side.max(1) + y[3]);
+        let pixels = winograd.map_or(tiles.pixels(), |w| w.tiles.pixels());
+        let product = winograd.map_or(pixels * (depth + o), |w| w.scratch_words());
+        let scratch = product.max(pixels * (side + o) + o);
         Launch::new("conv2d_fwd", scratch, move |b| {
-            let o = y[3];
-            let (w, sw) = (io.temp.part(0, depth * o), io.temp.part(depth * o, side * o));
-            transpose_weight(b, w, io.params[0], o, depth);
             if side > 0 {
                 transpose_weight(b, sw, io.params[2], o, side);
             }
-            b.each(tiles.count(), words(y) * depth, |t| op.fwd_tile(b, &io, tiles.get(t), x, y));
+            if let Some(winograd) = winograd {
+                winograd.prepare(b, w, io.params[0]);
+                let to = Sink { slot: io.outs[0], acc: Acc::Set };
+                let finish = |tile| op.finish_tile(b, &io, sw, tile, y);
+                return winograd.run(b, io.ins[0], w, to, 1.0, finish);
+            }
+            transpose_weight(b, w, io.params[0], o, depth);
+            b.each(tiles.count(), words(y) * depth, |t| {
+                op.direct_tile(b, &io, w, tiles.get(t), x, y);
+                op.finish_tile(b, &io, sw, tiles.get(t), y);
+            });
         })
     }
 
@@ -179,27 +191,69 @@ impl Op for Conv2d {
         let (op, io, grads) = (*self, io.clone(), grads.clone());
         let (x, y) = (io.shapes[0], self.out_shape(io.shapes[0]));
         let dy = grads.outs[0].expect("conv2d has one output");
-        let o = y[3];
-        let dgrad = Dgrad::new(&op, x, y);
-        let wgrad = Wgrad::new([y[0], y[1], y[2]], x[3], o);
-        let side = |which| op.input(which).map_or(0, |i| io.shapes[i][3]);
+        let (dgrad, wgrad) = (Dgrad::new(&op, x, y), Wgrad::new([y[0], y[1], y[2]], x[3], y[3]));
+        let (reversed, winograd) = (self.winograd(x).map(|w| w.reversed()), self.winograd_wgrad(x));
+        let side = |which| {
+            let c = op.input(which).map_or(0, |i| io.shapes[i][3]);
+            Tiles::new([y[0], y[1], y[2]], y[3].max(c)).pixels() * (y[3] + c)
+        };
         let scratch = (dgrad.scratch_words())
             .max(wgrad.scratch_words())
-            .max(dgrad.tiles.pixels() * (o + side(Input::S1).max(side(Input::S2)) + x[3]));
+            .max(reversed.map_or(0, |w| w.scratch_words()))
+            .max(side(Input::S1))
+            .max(side(Input::S2));
+        let flipped = io.temp.part(0, self.flipped_words(x));
+        let planes = io.temp.part(flipped.len, winograd.map_or(0, |w| w.temp_words()));
+        let sums = io.temp.part(flipped.len + planes.len, y[0] * y[3]);
         Launch::new("conv2d_bwd", scratch, move |b| {
-            let depth = op.depth(x);
-            let flipped = io.temp.part(0, o * depth);
-            let sums = io.temp.part((o * depth).next_multiple_of(16), y[0] * o);
             op.bwd_bias(b, &grads, dy, y, sums);
             if let Some(sink) = sink_of(&op, &grads, Input::Residual) {
                 pass(b, sink, dy, op.scale);
             }
-            if let Some(dx) = grads.ins[0] {
-                dgrad.run(b, &op, dx, dy, io.params[0], flipped);
+            match (grads.ins[0], reversed) {
+                (Some(dx), Some(winograd)) => {
+                    winograd.prepare_flipped(b, flipped, io.params[0]);
+                    winograd.run(b, dy, flipped, dx, op.scale, |_| ());
+                }
+                (Some(dx), None) => dgrad.run(b, &op, dx, dy, io.params[0], flipped),
+                (None, _) => {}
             }
-            wgrad.run(b, op.scale, grads.params[0], dy, io.ins[0], x, op.window(), depth);
+            let dw = grads.params[0];
+            match winograd {
+                Some(winograd) => winograd.run(b, op.scale, dw, dy, io.ins[0], planes),
+                None => {
+                    wgrad.run(b, op.scale, dw, dy, io.ins[0], x, op.window(), op.depth(x));
+                }
+            }
             op.bwd_shortcut(b, &io, &grads, dy, y, &wgrad);
         })
+    }
+}
+
+impl Conv2d {
+    fn is_plain(&self) -> bool {
+        (self.kernel, self.stride, self.pad) == (3, 1, 1)
+    }
+
+    /// The fast way of the forward and of the input's gradient, where the shape suits it.
+    fn winograd(&self, x: Shape) -> Option<Winograd> {
+        Winograd::new(x, self.out_channels).filter(|_| self.is_plain())
+    }
+
+    fn winograd_wgrad(&self, x: Shape) -> Option<WinogradWgrad> {
+        WinogradWgrad::new(x, self.out_channels).filter(|_| self.is_plain())
+    }
+
+    /// Words of the weights as the forward reads them.
+    fn weight_words(&self, x: Shape) -> usize {
+        let direct = self.out_channels * self.depth(x);
+        self.winograd(x).map_or(direct, |w| w.weight_words())
+    }
+
+    /// Words of the weights as the input's gradient reads them.
+    fn flipped_words(&self, x: Shape) -> usize {
+        let direct = (self.out_channels * self.depth(x)).next_multiple_of(16);
+        self.winograd(x).map_or(direct, |w| w.reversed().weight_words())
     }
 }
 
@@ -272,38 +326,43 @@ pub(super) fn tile_product(
 }
 
 impl Conv2d {
-    fn fwd_tile(&self, b: &Bound, io: &Io, tile: Tile, x: Shape, y: Shape) {
-        let (o, depth) = (y[3], self.depth(x));
-        let side = self.shortcut_channels(&io.shapes);
+    /// The tile's patches times the transposed weight `w`.
+    fn direct_tile(&self, b: &Bound, io: &Io, w: Slot, tile: Tile, x: Shape, y: Shape) {
+        let (o, depth, image) = (y[3], self.depth(x), [x[1], x[2], x[3]]);
         let pixels = tile.images * tile.rows * y[2];
-        let (cols, rest) = b.scratch().split_at_mut(pixels * depth);
-        let (side_pad, pad) = rest.split_at_mut(pixels * side.max(1));
-        let image = [x[1], x[2], x[3]];
+        let (cols, pad) = b.scratch().split_at_mut(pixels * depth);
+        let per = pixels / tile.images * depth;
         if self.kernel == 1 && self.stride == 1 {
             let part = b.get(tile_part(io.ins[0], tile, image));
             cols[..part.len()].copy_from_slice(part);
         } else {
-            let per = pixels / tile.images * depth;
+            let image_words = words(x) / x[0];
             for i in 0..tile.present {
-                let src =
-                    b.get(io.ins[0].part((tile.image + i) * words(x) / x[0], words(x) / x[0]));
+                let src = b.get(io.ins[0].part((tile.image + i) * image_words, image_words));
                 let rows = (tile.row, tile.rows);
                 patches(&mut cols[i * per..][..per], src, image, self.window(), rows, y[2]);
             }
         }
-        cols[pixels / tile.images * tile.present * depth..].fill(0.0);
+        cols[tile.present * per..].fill(0.0);
         let out = b.get_mut(tile_part(io.outs[0], tile, [y[1], y[2], o]));
-        let w = b.get(io.temp.part(0, depth * o));
-        let (a, m) = (Mat::rows(cols, depth), Mat::rows(w, o));
-        // The result is set before it is read: the copy into the padding is of no consequence.
+        let (a, m) = (Mat::rows(cols, depth), Mat::rows(b.get(w), o));
+        // Set before it is read: only copied where the tile is not full.
         out.fill(0.0);
         tile_product(out, pad, pixels * o, |c| gemm([pixels, o, depth], c, o, Acc::Set, 1.0, a, m));
+    }
+
+    /// What is added to the convolution: the shortcut with its transposed weight `sw`, then the epilogue.
+    fn finish_tile(&self, b: &Bound, io: &Io, sw: Slot, tile: Tile, y: Shape) {
+        let o = y[3];
+        let pixels = tile.images * tile.rows * y[2];
+        let out = b.get_mut(tile_part(io.outs[0], tile, [y[1], y[2], o]));
         let mut first = 0;
         for i in [Input::S1, Input::S2].into_iter().filter_map(|s| self.input(s)) {
             let c = io.shapes[i][3];
+            let (side_pad, pad) = b.scratch().split_at_mut(pixels * c);
             let part = b.get(tile_part(io.ins[i], tile, [y[1], y[2], c]));
             let a = Mat::rows(tile_rows(part, side_pad, pixels * c), c);
-            let m = Mat::rows(b.get(io.temp.part((depth + first) * o, c * o)), o);
+            let m = Mat::rows(b.get(sw.part(first * o, c * o)), o);
             tile_product(out, pad, pixels * o, |y| gemm([pixels, o, c], y, o, Acc::Add, 1.0, a, m));
             first += c;
         }

@@ -110,15 +110,15 @@ pub fn find(search: &Search) -> Result<Option<Found>> {
     Ok(Some(Found { emm: emm_of(&pairs, search.epsilon), sizes: measured }))
 }
 
-/// A size near `size` of equally many images a class, if it serves the search as well: one above all known
-/// sizes that are below `size`, and not `size`'s upper neighbour.
+/// A size near `size` of equally many images a class, if there is one between the known sizes around `size`;
+/// else `size`. The search's first sizes are its ends and stay.
 fn balanced(size: u64, classes: u64, known: &[(u64, f64)]) -> u64 {
-    if classes < 2 || known.is_empty() {
-        return size;
-    }
+    let below = known.iter().map(|k| k.0).filter(|&k| k < size).max();
+    let above = known.iter().map(|k| k.0).filter(|&k| k > size).min();
+    let (Some(below), Some(above), 2..) = (below, above, classes) else { return size };
     let down = size / classes * classes;
-    let below = known.iter().map(|k| k.0).filter(|&k| k < size).max().unwrap_or(0);
-    if down > below { down } else { size }
+    let near = [down, down + classes];
+    near.into_iter().find(|n| (below + 1..above).contains(n)).unwrap_or(size)
 }
 
 /// One run to be done.
@@ -374,5 +374,21 @@ impl Measured {
             "spread": self.spread(),
             "runs": self.runs.iter().map(run).collect::<Vec<_>>(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_between_known_ones_are_balanced() {
+        let known = [(40, 1.0), (80, 0.5)];
+        assert_eq!(balanced(57, 10, &known), 50);
+        assert_eq!(balanced(48, 10, &known), 50, "40 is known");
+        assert_eq!(balanced(57, 0, &known), 57);
+        assert_eq!(balanced(160, 100, &known), 160, "doubling is not touched");
+        assert_eq!(balanced(44, 10, &[(40, 1.0), (50, 0.5)]), 44, "nothing balanced is new");
+        assert_eq!(balanced(20, 10, &[]), 20);
     }
 }

@@ -51,7 +51,7 @@ pub fn gap(
             for draw in first..first + count {
                 let word =
                     philox([0, draw as u32, step as u32, tag(Stream::Diagnostic, 0)], seed)[0];
-                let image = (word as u64 * data.len() as u64 >> 32) as usize;
+                let image = ((word as u64 * data.len() as u64) >> 32) as usize;
                 labels.extend(data.labels.as_ref().map(|l| l[image]));
                 fill_normals(
                     &mut noise,

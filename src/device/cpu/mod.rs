@@ -5,6 +5,7 @@ pub mod gemm;
 pub mod math;
 pub mod patches;
 pub mod resample;
+pub mod winograd;
 
 use super::{Slot, Space, StepArgs};
 use crate::error::{Exit, fail};

@@ -31,6 +31,19 @@ impl Tiles {
         Tiles { n, h, w, images, rows }
     }
 
+    /// Tiles of whole 4×4 squares, about 32 of them, fewer where images are so small that a batch would not fill
+    /// the last tile.
+    pub fn of_squares([n, h, w]: [usize; 3]) -> Self {
+        let (per_row, per_image) = (w / 4, h * w / 16);
+        let images = match per_image {
+            1 => 8,
+            2..32 => (32 / per_image).min(4),
+            _ => 1,
+        };
+        let rows = if images > 1 { h } else { (32_usize.div_ceil(per_row) * 4).min(h) };
+        Tiles { n, h, w, images, rows }
+    }
+
     fn per_image(&self) -> usize {
         self.h.div_ceil(self.rows)
     }
