@@ -8,9 +8,9 @@ use crate::error::{data, usage};
 use crate::files::{check_output, write_atomic};
 use crate::memorization::{Nearest, References, Score, Threshold};
 use crate::model::SavedModel;
-use crate::report::{Triplet, sheet};
+use crate::report::sheet;
 use crate::run::RunDir;
-use crate::run::score::{Network, labels_of};
+use crate::run::score::{Network, labels_of, triplets};
 use crate::sampler::{HeunOptions, Start, quantise, sample_each};
 use anyhow::Result;
 use std::io::Write as _;
@@ -209,16 +209,7 @@ impl<'a> Scoring<'a> {
 
     /// The first samples beside their nearest, as a PNG.
     fn sheet(&self, threshold: Threshold) -> Result<Vec<u8>> {
-        let shown = self.shown.chunks_exact(self.training.image_len()).zip(&self.found);
-        let triplets: Vec<Triplet> = shown
-            .map(|(sample, n)| Triplet {
-                sample,
-                nearest: self.training.image(n.index[0] as usize),
-                second: self.training.image(n.index[1] as usize),
-                distance_ratio: (n.squared[0] as f64 / n.squared[1] as f64).sqrt(),
-                memorized: threshold.memorized(n),
-            })
-            .collect();
+        let triplets = triplets(&self.shown, self.training, &self.found, threshold);
         let score = self.score(threshold);
         let first = match triplets.len() < self.found.len() {
             true => format!("; the first {}", triplets.len()),
