@@ -5,11 +5,12 @@ use super::train_flags::{RunFlags, TrainFlags};
 use super::{Common, say};
 use crate::data::Dataset;
 use crate::device::{Cpu, Device};
-use crate::error::{Exit, fail};
+use crate::error::{Exit, OrExit as _, fail};
 use crate::files::check_output;
 use crate::model::flops::flops;
 use crate::study::{Found, Search, Sizes, find, pictures};
 use anyhow::Result;
+use std::fs;
 use std::path::PathBuf;
 
 /// Find the effective model memorization (EMM): the largest training set most of which is memorized
@@ -54,7 +55,9 @@ pub struct Args {
 
 pub fn run(args: Args, common: &Common) -> Result<()> {
     let Device::Cpu(cpu) = common.device()?;
-    if let Some(out) = args.out.as_deref().filter(|out| out.exists()) {
+    if let Some(out) = &args.out {
+        fs::create_dir_all(out)
+            .or_exit(Exit::Other, || format!("--out: {}: cannot create", out.display()))?;
         check_output(&out.join("results.json"), args.force)?;
     }
     let set = Dataset::open(&args.data)?;

@@ -6,6 +6,8 @@ use crate::error::{Exit, exit_code, fail, usage};
 use anyhow::Result;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use std::io::Write as _;
+use std::sync::OnceLock;
 
 mod bench;
 mod ckpt;
@@ -27,12 +29,20 @@ pub(crate) mod train_flags;
 
 /// Prints a line of results; a closed stdout stops it quietly.
 macro_rules! say {
-    ($($arg:tt)*) => {{
-        use std::io::Write as _;
-        let _ = writeln!(std::io::stdout(), $($arg)*);
-    }};
+    ($($arg:tt)*) => { $crate::cli::print_line(format_args!($($arg)*)) };
 }
 pub(crate) use say;
+
+/// Why a line of results was lost, if one was and not because nobody reads on.
+static LOST: OnceLock<String> = OnceLock::new();
+
+fn print_line(line: std::fmt::Arguments) {
+    if let Err(e) = writeln!(std::io::stdout(), "{line}")
+        && e.kind() != std::io::ErrorKind::BrokenPipe
+    {
+        LOST.get_or_init(|| e.to_string());
+    }
+}
 
 /// Measures how much diffusion models memorize, as fast as the hardware allows
 #[derive(Parser, Debug)]
@@ -169,7 +179,11 @@ pub fn main() -> i32 {
         Command::Ckpt(a) => ckpt::run(a, c),
         Command::Bench(a) => bench::run(a, c),
     };
-    match result {
+    let lost = || match LOST.get() {
+        Some(why) => Err(fail(Exit::Other, format!("stdout: cannot write: {why}"))),
+        None => Ok(()),
+    };
+    match result.and_then(|()| lost()) {
         Ok(()) => 0,
         Err(e) => tell(&e),
     }
@@ -194,7 +208,6 @@ fn threads(text: &str) -> Result<usize, String> {
 
 /// Prints the one line of an error, whatever bytes a file's name or contents put into it; the exit code.
 fn tell(e: &anyhow::Error) -> i32 {
-    use std::io::Write as _;
     let line: String = format!("{e:#}").replace(char::is_control, " ");
     let _ = writeln!(std::io::stderr(), "emm: {line}");
     exit_code(e)

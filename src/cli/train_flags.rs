@@ -179,7 +179,7 @@ impl TrainFlags {
             },
         };
         if shape.images == 0 {
-            return Err(usage("--data: holds no images"));
+            return Err(usage("--size: 0 images, at least 1 is needed"));
         }
         if config.steps() > 1 << 31 {
             return Err(usage(format!("--epochs: {} steps are more than 2^31", config.steps())));
@@ -299,6 +299,12 @@ impl TrainFlags {
         if score_images == 0 {
             return Err(usage("--score-images: 0; to train without scoring give --looks 0"));
         }
+        let rescore_images = self.rescore_images.unwrap_or(base.rescore_images);
+        for (flag, n) in [("--score-images", score_images), ("--rescore-images", rescore_images)] {
+            if n > 100_000_000 {
+                return Err(usage(format!("{flag}: {n} are over a hundred million")));
+            }
+        }
         Ok(TrainConfig {
             seed: common.seed,
             epochs,
@@ -312,7 +318,7 @@ impl TrainFlags {
             scrub_gradients: self.scrub_gradients,
             looks,
             score_images,
-            rescore_images: self.rescore_images.unwrap_or(base.rescore_images),
+            rescore_images,
             numerics: NUMERICS,
         })
     }

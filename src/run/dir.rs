@@ -78,8 +78,7 @@ impl RunDir {
     /// # Errors
     /// Other (exit 1): cannot be created, or another process works in it.
     pub fn lock(&self) -> Result<Lock> {
-        for folder in ["", "state", "snapshots", "report"] {
-            let path = self.root.join(folder);
+        for path in ["state", "snapshots", "report"].map(|folder| self.root.join(folder)) {
             fs::create_dir_all(&path)
                 .or_exit(Exit::Other, || format!("--run: {}: cannot create", path.display()))?;
         }

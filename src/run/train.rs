@@ -120,7 +120,7 @@ pub fn train_part(
         }
         return Ok(outcome);
     }
-    memory::check(device, &config)?;
+    memory::check(device, &config.model, config.train.micro_batch)?;
     Run::start(device, config, data, run_dir, lock, options, part, started)?.go()
 }
 
