@@ -256,3 +256,24 @@ impl Batch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_are_clipped_to_the_denoiser_and_never_rise() {
+        let ve = (0.02, 100.0);
+        let levels = |sigma_min, sigma_max| {
+            HeunOptions { sigma_min, sigma_max, ..HeunOptions::default() }.levels(ve)
+        };
+        let usual = levels(None, None).unwrap();
+        assert!((usual[0] - 80.0).abs() < 1e-12 && (usual[17] - 0.02).abs() < 1e-12, "{usual:?}");
+        assert!(usual.is_sorted_by(|a, b| a > b), "{usual:?}");
+        for (low, high) in [(None, Some(0.01)), (Some(0.001), Some(0.02)), (Some(90.0), None)] {
+            let e = levels(low, high).unwrap_err();
+            assert!(e.to_string().starts_with("--sigma-min, --sigma-max: "), "{e}");
+            assert_eq!(crate::error::exit_code(&e), 2);
+        }
+    }
+}
