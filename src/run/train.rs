@@ -107,6 +107,10 @@ pub fn train_part(
         ));
     }
     let run_dir = RunDir::new(dir);
+    if run_dir.stored_config()?.is_none() {
+        // Before anything is written: the smaller network asked for next is no changed setting.
+        memory::check(device, &config.model, micro_batch(config))?;
+    }
     let lock = run_dir.lock()?;
     let mut asked = config.clone();
     if asked.train.micro_batch == 0 {
