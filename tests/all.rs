@@ -13,7 +13,6 @@ mod layers;
 mod memorization;
 mod model;
 mod ops;
-mod peers;
 mod report;
 mod run;
 mod sampler;

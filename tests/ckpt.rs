@@ -41,6 +41,15 @@ fn a_broken_model_file_is_a_data_error_that_names_the_tensor() {
         "model.map_layerX.bias is unexpected",
     );
     info(&swap("\"shape\":[32,8]", "\"shape\":[8,32]")).refused(3, &start, "is [8, 32]");
+    // Sizes in the metadata are held against the file before memory is asked for them.
+    let labelled = |classes: u64| {
+        let (from, to) = (r#"\"label_dim\":0"#, format!(r#"\"label_dim\":{classes}"#));
+        assert!(text.contains(from), "{text}");
+        let text = text.replacen(from, &to, 1);
+        [&(text.len() as u64).to_le_bytes(), text.as_bytes(), &bytes[header..]].concat()
+    };
+    info(&labelled(1 << 24)).refused(3, &start, "model.map_label.weight is missing");
+    info(&labelled(1 << 40)).refused(3, &start, "classes, at most");
     info(&swap("emm.model", "emm.modem")).refused(3, &start, "no emm.model");
 }
 
@@ -93,6 +102,8 @@ fn convert_takes_other_floats_and_bare_names() {
     let config = SavedModel::open(&out).unwrap().config;
     assert_eq!(config.skip_connections, [1, 0, 1, 1]);
     assert_eq!(config.precond, emm::model::Precond::Edm);
+    convert(&["--force", "--skips", "1,1"]).refused(2, "--skips: 2", "4 values");
+    convert(&["--force", "--dropout", "2"]).refused(2, "--dropout: 2", "");
     convert(&[]).refused(2, &out.display().to_string(), "--force");
     fs::write(&source, serialize(HashMap::<&str, TensorView>::new(), None).unwrap()).unwrap();
     convert(&["--force"]).refused(3, &source.display().to_string(), "not an EDM U-Net");

@@ -263,7 +263,7 @@ fn a_small_quickstart_leaves_its_results_and_reuses_its_runs() {
     let plan = Plan { sizes: vec![10, 20], epochs: 2.0, looks: 2, score_images: 10, seed: 5 };
     let options = RunOptions {
         keep_all_snapshots: false,
-        save_every: SaveEvery::DEFAULT,
+        save_every: SaveEvery::Seconds(30.0),
         stop_after_steps: None,
         quiet: true,
     };

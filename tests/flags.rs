@@ -83,6 +83,8 @@ fn wrong_flags_are_usage_errors_that_begin_with_the_flag() {
         ("--precision tf32", "--precision: tf32"),
         ("--precision x", "--precision: "),
         ("--score-images 0", "--score-images: 0"),
+        ("--score-images 1e15", "--score-images: 1"),
+        ("--rescore-images 1e15", "--rescore-images: 1"),
     ] {
         train_tiny(&run, extra).refused(2, start, "");
     }
@@ -141,5 +143,57 @@ fn plan_counts_what_is_published_and_writes_nothing() {
     }
     assert_eq!(plan("--preset paper-edm-50k --size 50k")["epochs"], 12_000.0);
     assert_eq!(plan("--preset paper-edm-50k --epochs 1k")["epochs"], 1_000.0);
+    let launches = plan("--resolution 8 --channels 8 --mult 1,1 --blocks 1 --launches");
+    // Ten blocks of two convolutions, shortcuts within the second; three of them with attention, its two 1×1
+    // convolutions around it; a convolution at either end.
+    for (name, count) in [("conv2d", 10 * 2 + 3 * 2 + 2), ("attention", 3), ("loss", 1)] {
+        for direction in ["fwd", "bwd"] {
+            let name = format!("{name}_{direction}");
+            assert_eq!(launches["launches"][&name], count, "{name}: {launches}");
+        }
+    }
+    assert_eq!(plan("")["launches"], serde_json::Value::Null);
     assert!(fs::read_dir(folder.path()).unwrap().next().is_none());
+}
+
+#[test]
+fn a_network_beyond_the_memory_is_planned_but_not_measured() {
+    let huge = "--channels 4096 --mult 64,64,64";
+    let plan = emm(words(&format!("plan --json --rate 1 {huge}"))).json();
+    assert!(plan["parameter_bytes"].as_u64().unwrap() > 1 << 40, "{plan}");
+    for command in ["plan", "bench step"] {
+        emm(words(&format!("{command} {huge}"))).refused(4, "--device: ", "bytes");
+    }
+}
+
+#[test]
+fn results_that_cannot_be_written_are_an_error() {
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_emm"));
+    let out = command.args(["doctor", "--json"]).stdout(full).output().unwrap();
+    assert_eq!(out.status.code(), Some(1));
+    let said = String::from_utf8(out.stderr).unwrap();
+    assert!(said.starts_with("emm: stdout: cannot write: "), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+}
+
+#[test]
+fn every_flag_says_itself_what_is_wrong_with_its_value() {
+    for (args, start, holds) in [
+        ("sample --model m --out x.npy --class -1", "--class: ", "-1"),
+        ("sample --model m --out x.npy --batch -1", "--batch: ", "-1"),
+        ("score --samples s.npz --reference r.zip --threshold -1", "--threshold: ", "-1"),
+        ("gap --model m --data d.zip --levels -1", "--levels: ", "-1"),
+        ("data import d.zip --out o.zip --size -3", "--size: ", "-3"),
+        ("doctor --seed -1", "--seed: ", "-1"),
+        ("doctor --threads -1", "--threads: ", "0 to 1024"),
+        ("doctor --threads 100000", "--threads: ", "0 to 1024"),
+        ("sample --out x.npy", "--run: ", "--model"),
+        ("score --reference r.zip", "--run: ", "--samples"),
+        ("data subset d.zip --size 4", "--out: ", "not given"),
+        ("denoise --model m --images x.npy --out d.npy", "--sigmas: ", "not given"),
+    ] {
+        emm(words(args)).refused(2, start, holds);
+    }
+    emm(words("data import --out o.zip")).refused(2, "SRC", "not given");
 }

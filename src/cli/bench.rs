@@ -8,10 +8,11 @@ use crate::model::Params;
 use crate::model::flops::flops;
 use crate::model::trainer::TrainerOptions;
 use crate::run::bench::{median, step};
-use crate::run::train::auto_micro_batch;
+use crate::run::train::micro_batch;
 use anyhow::Result;
 use serde_json::json;
 
+/// Time the parts of a training on this machine
 #[derive(clap::Subcommand, Debug)]
 pub enum Command {
     Step(Step),
@@ -40,14 +41,10 @@ pub fn run(command: Command, common: &Common) -> Result<()> {
     }
     let device = common.device()?;
     let run = a.flags.resolve_images(common, &a.images)?;
-    let micro_batch = match run.train.micro_batch {
-        0 => auto_micro_batch(&run),
-        n => n,
-    };
     let options = TrainerOptions {
         seed: common.seed,
         batch: run.train.batch,
-        micro_batch,
+        micro_batch: micro_batch(&run),
         shuffle: true,
         scrub_gradients: false,
     };

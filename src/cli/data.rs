@@ -1,5 +1,6 @@
 //! `emm data`: makes data sets of downloaded files, subsets of data sets, and tells what a set holds.
 
+use super::numbers::count;
 use super::{Common, say};
 use crate::data::subset::{self, Blend, Labels, Subset};
 use crate::data::{Dataset, Transform, open_any};
@@ -238,16 +239,6 @@ fn tell(set: &Dataset, path: &Path, common: &Common) -> Result<()> {
     say!("  duplicates  {duplicates}");
     say!("  sha256      {}", set.sha256_pixels());
     Ok(())
-}
-
-/// A number of images: `1000` or `1k`.
-fn count(text: &str) -> Result<usize, String> {
-    let (digits, factor) = match text.strip_suffix(['k', 'K']) {
-        Some(digits) => (digits, 1000),
-        None => (text, 1),
-    };
-    let number = digits.parse::<usize>().ok().and_then(|n| n.checked_mul(factor));
-    number.ok_or_else(|| format!("{text:?} is no number of images such as 1000 or 1k"))
 }
 
 fn check_side(flag: &str, side: Option<usize>) -> Result<()> {

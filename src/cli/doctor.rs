@@ -4,6 +4,7 @@ use super::{Common, say};
 use crate::data::Dataset;
 use crate::device::Cpu;
 use crate::device::cuda::{Driver, KERNELS_FOR, Trouble, probe, probe::dotted, runs_on};
+use crate::run::memory;
 use anyhow::Result;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -18,7 +19,7 @@ pub fn run(_args: Args, common: &Common) -> Result<()> {
     let driver = probe();
     let threads = Cpu::new(common.threads)?.threads();
     let cpu = model_name().unwrap_or_else(|| std::env::consts::ARCH.into());
-    let (total, available) = (memory("MemTotal:"), memory("MemAvailable:"));
+    let (total, available) = (memory::total(), memory::available());
     let downloads: Vec<_> = DOWNLOADS.iter().filter(|d| Path::new(d).exists()).collect();
     let missing = missing(&driver, downloads.is_empty());
     let digits = Dataset::digits().len();
@@ -45,7 +46,7 @@ pub fn run(_args: Args, common: &Common) -> Result<()> {
         );
         return Ok(());
     }
-    let gib = |bytes: Option<u64>| match bytes {
+    let gib = |bytes: Option<usize>| match bytes {
         Some(b) => format!("{:.1} GiB", b as f64 / (1u64 << 30) as f64),
         None => "unknown".into(),
     };
@@ -55,7 +56,7 @@ pub fn run(_args: Args, common: &Common) -> Result<()> {
         Ok(d) => {
             for (k, card) in d.cards.iter().enumerate() {
                 let (major, minor) = card.capability;
-                let memory = gib(Some(card.memory_bytes));
+                let memory = gib(Some(card.memory_bytes as usize));
                 let able = if runs_on(card.capability) { "" } else { "; no kernels in this build" };
                 say!("device    cuda:{k}: {}, {major}.{minor}, {memory}{able}", card.name);
             }
@@ -156,11 +157,4 @@ fn model_name() -> Option<String> {
     let info = std::fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = info.lines().find(|l| l.starts_with("model name"))?;
     Some(line.split_once(':')?.1.trim().to_string())
-}
-
-/// A line of the system's memory report, in bytes.
-fn memory(key: &str) -> Option<u64> {
-    let info = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = info.lines().find(|l| l.starts_with(key))?;
-    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
 }

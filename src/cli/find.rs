@@ -5,11 +5,12 @@ use super::train_flags::{RunFlags, TrainFlags};
 use super::{Common, say};
 use crate::data::Dataset;
 use crate::device::{Cpu, Device};
-use crate::error::{Exit, fail};
+use crate::error::{Exit, OrExit as _, fail};
 use crate::files::check_output;
 use crate::model::flops::flops;
 use crate::study::{Found, Search, Sizes, find, pictures};
 use anyhow::Result;
+use std::fs;
 use std::path::PathBuf;
 
 /// Find the effective model memorization (EMM): the largest training set most of which is memorized
@@ -35,7 +36,7 @@ pub struct Args {
     #[arg(long, value_name = "N", value_parser = count)]
     hi: Option<usize>,
     /// A size counts as memorized from the ratio 1 − E on
-    #[arg(long, value_name = "E", default_value_t = 0.1, allow_negative_numbers = true)]
+    #[arg(long, value_name = "E", default_value_t = 0.1)]
     epsilon: f64,
     /// Runs of each size, with seeds S, S + 1, …: the ratio is their mean
     #[arg(long, value_name = "R", value_parser = count, default_value = "1")]
@@ -54,7 +55,9 @@ pub struct Args {
 
 pub fn run(args: Args, common: &Common) -> Result<()> {
     let device = common.device()?;
-    if let Some(out) = args.out.as_deref().filter(|out| out.exists()) {
+    if let Some(out) = &args.out {
+        fs::create_dir_all(out)
+            .or_exit(Exit::Other, || format!("--out: {}: cannot create", out.display()))?;
         check_output(&out.join("results.json"), args.force)?;
     }
     let set = Dataset::open(&args.data)?;

@@ -5,7 +5,9 @@ use crate::device::{Cpu, Device};
 use crate::error::{Exit, exit_code, fail, usage};
 use anyhow::Result;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use std::io::Write as _;
+use std::sync::OnceLock;
 
 mod bench;
 mod check;
@@ -28,12 +30,20 @@ pub(crate) mod train_flags;
 
 /// Prints a line of results; a closed stdout stops it quietly.
 macro_rules! say {
-    ($($arg:tt)*) => {{
-        use std::io::Write as _;
-        let _ = writeln!(std::io::stdout(), $($arg)*);
-    }};
+    ($($arg:tt)*) => { $crate::cli::print_line(format_args!($($arg)*)) };
 }
 pub(crate) use say;
+
+/// Why a line of results was lost, if one was and not because nobody reads on.
+static LOST: OnceLock<String> = OnceLock::new();
+
+fn print_line(line: std::fmt::Arguments) {
+    if let Err(e) = writeln!(std::io::stdout(), "{line}")
+        && e.kind() != std::io::ErrorKind::BrokenPipe
+    {
+        LOST.get_or_init(|| e.to_string());
+    }
+}
 
 /// Measures how much diffusion models memorize, as fast as the hardware allows
 #[derive(Parser, Debug)]
@@ -58,7 +68,7 @@ pub struct Common {
     )]
     pub device: String,
     /// Worker threads; 0 takes one per core. Results do not depend on it
-    #[arg(long, global = true, value_name = "N", default_value_t = 0, help_heading = "Common")]
+    #[arg(long, global = true, value_name = "N", default_value = "0", value_parser = threads, help_heading = "Common")]
     pub threads: usize,
     /// Seed of everything random
     #[arg(long, global = true, value_name = "S", default_value_t = 1024, help_heading = "Common")]
@@ -124,6 +134,9 @@ impl Common {
     }
 }
 
+/// Each thread has its own stack and scratch.
+const MAX_THREADS: usize = 1024;
+
 /// What `--device` names.
 enum Choice {
     Auto,
@@ -176,7 +189,8 @@ pub fn main() -> i32 {
     if let Err(e) = foreign::refuse(&std::env::args_os().collect::<Vec<_>>()) {
         return tell(&e);
     }
-    let cli = match Cli::try_parse() {
+    let parsed = with_negative_numbers(Cli::command()).try_get_matches();
+    let cli = match parsed.and_then(|m| Cli::from_arg_matches(&m)) {
         Ok(cli) => cli,
         Err(e) if e.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             let _ = e.print();
@@ -205,15 +219,35 @@ pub fn main() -> i32 {
         Command::Check(a) => check::run(a, c),
         Command::Bench(a) => bench::run(a, c),
     };
-    match result {
+    let lost = || match LOST.get() {
+        Some(why) => Err(fail(Exit::Other, format!("stdout: cannot write: {why}"))),
+        None => Ok(()),
+    };
+    match result.and_then(|()| lost()) {
         Ok(()) => 0,
         Err(e) => tell(&e),
     }
 }
 
+/// Lets every flag take -1 as its value, so that the flag itself can say what is wrong with it.
+fn with_negative_numbers(command: clap::Command) -> clap::Command {
+    let takes_values = |arg: &clap::Arg| arg.get_action().takes_values();
+    command
+        .mut_args(|arg| {
+            let yes = takes_values(&arg);
+            arg.allow_negative_numbers(yes)
+        })
+        .mut_subcommands(with_negative_numbers)
+}
+
+/// A number of threads: more than a machine has only cost memory.
+fn threads(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|n| *n <= MAX_THREADS);
+    number.ok_or_else(|| format!("expected 0 to {MAX_THREADS}, found {text:?}"))
+}
+
 /// Prints the one line of an error, whatever bytes a file's name or contents put into it; the exit code.
 fn tell(e: &anyhow::Error) -> i32 {
-    use std::io::Write as _;
     let line: String = format!("{e:#}").replace(char::is_control, " ");
     let _ = writeln!(std::io::stderr(), "emm: {line}");
     exit_code(e)
@@ -221,11 +255,20 @@ fn tell(e: &anyhow::Error) -> i32 {
 
 /// A parser's error as ours are: one line that begins with the flag.
 fn one_line(e: &clap::Error) -> String {
+    if let (ErrorKind::MissingRequiredArgument, Some(ContextValue::Strings(missing))) =
+        (e.kind(), e.get(ContextKind::InvalidArg))
+    {
+        let all = missing.join(", ");
+        let first = all.trim_start_matches('<').split([' ', '>']).next().unwrap_or(&all);
+        return format!("{first}: not given, needed: {all}");
+    }
     let text = e.to_string();
     let said: Vec<&str> = text
         .lines()
         .map(str::trim)
-        .take_while(|l| !l.starts_with("Usage:") && !l.starts_with("For more information"))
+        .take_while(|l| {
+            !["Usage:", "tip: to pass", "For more"].iter().any(|end| l.starts_with(end))
+        })
         .filter(|l| !l.is_empty())
         .collect();
     let said = said.join(" ");

@@ -5,13 +5,16 @@ use super::train_flags::{ImageFlags, TrainFlags};
 use super::{Common, say};
 use crate::device::Device;
 use crate::error::usage;
+use crate::model::Params;
 use crate::model::flops::flops;
-use crate::model::trainer::TrainerOptions;
-use crate::model::{Params, Trainer};
+use crate::model::trainer::{Recording, TrainerOptions};
 use crate::run::progress::{IMAGE_COST, duration};
+use crate::run::train::micro_batch;
 use crate::run::{RunConfig, bench};
+use crate::tape::Mode;
 use anyhow::Result;
 use serde_json::json;
+use std::collections::BTreeMap;
 
 /// Show what a training would cost: parameters, FLOP, memory, steps, hours; writes nothing
 #[derive(clap::Args, Debug)]
@@ -21,8 +24,11 @@ pub struct Args {
     #[command(flatten)]
     images: ImageFlags,
     /// Training images per second, in place of a short measurement on this machine
-    #[arg(long, value_name = "IMG/S", value_parser = amount, allow_negative_numbers = true)]
+    #[arg(long, value_name = "IMG/S", value_parser = amount)]
     rate: Option<f64>,
+    /// Also list the launches of a micro-batch by op, forward and backward
+    #[arg(long)]
+    launches: bool,
     #[command(flatten)]
     flags: TrainFlags,
 }
@@ -31,13 +37,15 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     let device = common.device()?;
     let config = args.flags.resolve_images(common, &args.images)?;
     let t = &config.train;
-    let micro_batch = match t.micro_batch {
-        0 => crate::run::train::auto_micro_batch(&config),
-        n => n,
-    };
+    let micro_batch = micro_batch(&config);
     let parameters = Params::new(&config.model);
     let cost = flops(&config.model);
-    let arena_bytes = Trainer::plan_bytes(&device, &config.model, micro_batch)?;
+    let recording = Recording::new(&config.model, micro_batch, t.batch, Mode::Training)?;
+    let arena_bytes = 4 * recording.plan.memory_words(&device);
+    let mut launches = BTreeMap::<&str, usize>::new();
+    for name in recording.plan.launch_names().filter(|_| args.launches) {
+        *launches.entry(name).or_default() += 1;
+    }
     // Weights, gradient, two moments and EMA.
     let parameter_bytes = 5 * 4 * parameters.flat_len;
     let images_seen = config.steps() * t.batch as u64;
@@ -51,25 +59,26 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     let train_s = images_seen as f64 / rate;
     let score_s = generated as f64 * IMAGE_COST / rate;
     if common.json {
-        say!(
-            "{}",
-            json!({
-                "parameters": parameters.count(),
-                "forward_flop_per_image": cost.forward,
-                "train_flop_per_image": cost.train,
-                "arena_bytes": arena_bytes,
-                "parameter_bytes": parameter_bytes,
-                "micro_batch": micro_batch,
-                "steps": config.steps(),
-                "images": config.data.images,
-                "epochs": t.epochs,
-                "images_seen": images_seen,
-                "images_generated": generated,
-                "images_per_s": rate,
-                "train_hours": train_s / 3600.0,
-                "score_hours": score_s / 3600.0,
-            })
-        );
+        let mut object = json!({
+            "parameters": parameters.count(),
+            "forward_flop_per_image": cost.forward,
+            "train_flop_per_image": cost.train,
+            "arena_bytes": arena_bytes,
+            "parameter_bytes": parameter_bytes,
+            "micro_batch": micro_batch,
+            "steps": config.steps(),
+            "images": config.data.images,
+            "epochs": t.epochs,
+            "images_seen": images_seen,
+            "images_generated": generated,
+            "images_per_s": rate,
+            "train_hours": train_s / 3600.0,
+            "score_hours": score_s / 3600.0,
+        });
+        if args.launches {
+            object["launches"] = json!(launches);
+        }
+        say!("{object}");
         return Ok(());
     }
     let gib = |bytes: usize| bytes as f64 / (1u64 << 30) as f64;
@@ -85,6 +94,9 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     say!("rate             {rate:.1} training img/s ({whose})");
     say!("training time    {}", duration(train_s));
     say!("scoring time     {}", duration(score_s));
+    for (name, count) in launches {
+        say!("{name:16} {count} launches a micro-batch");
+    }
     Ok(())
 }
 

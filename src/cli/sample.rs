@@ -38,7 +38,7 @@ pub struct Args {
     #[arg(long, value_name = "IMAGES", default_value_t = 64)]
     batch: usize,
     /// Folder or .zip of PNGs named by seed, .npz, .png (a grid), or .npy (float32 [S,C,H,W])
-    #[arg(long, value_name = "DIR|F.zip|F.npz|F.png|F.npy")]
+    #[arg(long, alias = "outdir", value_name = "DIR|F.zip|F.npz|F.png|F.npy")]
     out: PathBuf,
     /// Replace --out if it exists
     #[arg(long)]

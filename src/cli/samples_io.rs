@@ -92,46 +92,28 @@ impl Beginnings {
 #[derive(clap::Args, Debug)]
 pub struct HeunArgs {
     /// Noise levels above zero
-    #[arg(long, value_name = "N", default_value_t = 18, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", default_value_t = 18)]
     steps: usize,
     /// Curvature of the noise levels' schedule
-    #[arg(long, value_name = "R", default_value_t = 7.0, allow_negative_numbers = true)]
+    #[arg(long, value_name = "R", default_value_t = 7.0)]
     rho: f64,
     /// Lowest noise level [default: 0.002, clipped to the denoiser's range]
-    #[arg(long, value_name = "SIGMA", alias = "sigma_min", allow_negative_numbers = true)]
+    #[arg(long, value_name = "SIGMA", alias = "sigma_min")]
     sigma_min: Option<f64>,
     /// Highest noise level [default: 80, clipped to the denoiser's range]
-    #[arg(long, value_name = "SIGMA", alias = "sigma_max", allow_negative_numbers = true)]
+    #[arg(long, value_name = "SIGMA", alias = "sigma_max")]
     sigma_max: Option<f64>,
     /// Noise added back while sampling; 0 samples deterministically
-    #[arg(
-        long,
-        value_name = "S",
-        default_value_t = 0.0,
-        alias = "S_churn",
-        allow_negative_numbers = true
-    )]
+    #[arg(long, value_name = "S", default_value_t = 0.0, alias = "S_churn")]
     s_churn: f64,
     /// Lowest noise level at which noise is added
-    #[arg(
-        long,
-        value_name = "SIGMA",
-        default_value_t = 0.0,
-        alias = "S_min",
-        allow_negative_numbers = true
-    )]
+    #[arg(long, value_name = "SIGMA", default_value_t = 0.0, alias = "S_min")]
     s_min: f64,
     /// Highest noise level at which noise is added
-    #[arg(long, value_name = "SIGMA", default_value_t = f64::INFINITY, alias = "S_max", allow_negative_numbers = true)]
+    #[arg(long, value_name = "SIGMA", default_value_t = f64::INFINITY, alias = "S_max")]
     s_max: f64,
     /// Standard deviation of the noise added
-    #[arg(
-        long,
-        value_name = "S",
-        default_value_t = 1.0,
-        alias = "S_noise",
-        allow_negative_numbers = true
-    )]
+    #[arg(long, value_name = "S", default_value_t = 1.0, alias = "S_noise")]
     s_noise: f64,
 }
 

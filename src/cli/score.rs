@@ -8,9 +8,9 @@ use crate::error::{data, usage};
 use crate::files::{check_output, write_atomic};
 use crate::memorization::{Nearest, References, Score, Threshold};
 use crate::model::SavedModel;
-use crate::report::{Triplet, sheet};
+use crate::report::sheet;
 use crate::run::RunDir;
-use crate::run::score::{Network, labels_of};
+use crate::run::score::{Network, labels_of, triplets};
 use crate::sampler::{HeunOptions, Start, quantise, sample_each};
 use anyhow::Result;
 use std::io::Write as _;
@@ -39,7 +39,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR|F.zip|F.npz")]
     samples: Option<PathBuf>,
     /// Samples drawn from the run: seeds 0 to N − 1
-    #[arg(long, value_name = "N", default_value_t = 10_000, conflicts_with_all = ["samples", "seeds"], allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", default_value_t = 10_000, conflicts_with_all = ["samples", "seeds"])]
     images: u64,
     /// Seeds of the samples drawn from the run: 0-63, or 1,2,5-7
     #[arg(long, value_name = "SEEDS", conflicts_with = "samples")]
@@ -127,16 +127,16 @@ fn sample_run(run: &Path, args: &Args, common: &Common, scoring: &mut Scoring) -
         return Err(usage("--batch: 0 images, at least 1 is needed"));
     }
     let run = RunDir::new(run);
-    if run.config()?.data.sha256_pixels != scoring.training.sha256_pixels() && !common.quiet {
-        let name = args.reference.display();
-        let _ =
-            writeln!(std::io::stderr(), "note: the run was trained on other images than {name}");
-    }
     let snapshot = run.best_snapshot()?;
     let model = SavedModel::open(&snapshot)?;
     let c = &model.config;
     let labels = labels_of(&seeds, c.label_dim);
     scoring.check_shape(&snapshot, c.resolution, c.image_channels, &args.reference)?;
+    if run.config()?.data.sha256_pixels != scoring.training.sha256_pixels() && !common.quiet {
+        let name = args.reference.display();
+        let _ =
+            writeln!(std::io::stderr(), "note: the run was trained on other images than {name}");
+    }
     let mut network = Network::new(scoring.device, model, args.batch.min(seeds.len()), &|| false)?;
     let mut counter = Counter::new("scoring", seeds.len(), common.quiet);
     let (start, options) = (Start::Seeds(&seeds), HeunOptions::default());
@@ -209,16 +209,7 @@ impl<'a> Scoring<'a> {
 
     /// The first samples beside their nearest, as a PNG.
     fn sheet(&self, threshold: Threshold) -> Result<Vec<u8>> {
-        let shown = self.shown.chunks_exact(self.training.image_len()).zip(&self.found);
-        let triplets: Vec<Triplet> = shown
-            .map(|(sample, n)| Triplet {
-                sample,
-                nearest: self.training.image(n.index[0] as usize),
-                second: self.training.image(n.index[1] as usize),
-                distance_ratio: (n.squared[0] as f64 / n.squared[1] as f64).sqrt(),
-                memorized: threshold.memorized(n),
-            })
-            .collect();
+        let triplets = triplets(&self.shown, self.training, &self.found, threshold);
         let score = self.score(threshold);
         let first = match triplets.len() < self.found.len() {
             true => format!("; the first {}", triplets.len()),

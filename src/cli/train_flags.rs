@@ -44,16 +44,16 @@ pub struct ImageFlags {
     #[arg(long, value_name = "S.zip")]
     pub data: Option<PathBuf>,
     /// Pixels along a side
-    #[arg(long, value_name = "R", value_parser = count, allow_negative_numbers = true, default_value = "32", conflicts_with = "data")]
+    #[arg(long, value_name = "R", value_parser = count, default_value = "32", conflicts_with = "data")]
     pub resolution: usize,
     /// 1 or 3
-    #[arg(long, value_name = "C", value_parser = count, allow_negative_numbers = true, default_value = "3", conflicts_with = "data")]
+    #[arg(long, value_name = "C", value_parser = count, default_value = "3", conflicts_with = "data")]
     pub image_channels: usize,
     /// Number of classes; 0 is unconditional
-    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true, default_value = "0", conflicts_with = "data")]
+    #[arg(long, value_name = "N", value_parser = count, default_value = "0", conflicts_with = "data")]
     pub label_dim: usize,
     /// Images in the set
-    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true, default_value = "1k", conflicts_with = "data")]
+    #[arg(long, value_name = "N", value_parser = count, default_value = "1k", conflicts_with = "data")]
     pub size: usize,
 }
 
@@ -73,13 +73,13 @@ pub struct TrainFlags {
     #[arg(long, value_name = "BOOL", value_parser = switch, num_args = 0..=1, default_missing_value = "true")]
     pub cond: Option<bool>,
     /// Width of the network [default: 128]
-    #[arg(long, alias = "num-channels", value_name = "C", value_parser = count, allow_negative_numbers = true)]
+    #[arg(long, alias = "num-channels", value_name = "C", value_parser = count)]
     pub channels: Option<usize>,
     /// Width of each level over --channels, finest first
     #[arg(long, value_name = "M,M,...", value_delimiter = ',', default_value = "2,2,2")]
     pub mult: Vec<usize>,
     /// Residual blocks per level [default: 2]
-    #[arg(long, alias = "num-blocks", value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    #[arg(long, alias = "num-blocks", value_name = "N", value_parser = count)]
     pub blocks: Option<usize>,
     /// Resolutions with attention: auto is half the images' resolution
     #[arg(long, value_name = "auto|none|R,R,...", default_value = "auto")]
@@ -91,29 +91,29 @@ pub struct TrainFlags {
     #[arg(long, alias = "skip-connections", value_name = "1,0,...", value_delimiter = ',')]
     pub skips: Option<Vec<u8>>,
     /// Dropout probability
-    #[arg(long, value_name = "P", default_value_t = 0.13, allow_negative_numbers = true)]
+    #[arg(long, value_name = "P", default_value_t = 0.13)]
     pub dropout: f64,
 
     /// Length of training [default: 40k]
-    #[arg(long, value_name = "EPOCHS", value_parser = amount, allow_negative_numbers = true)]
+    #[arg(long, value_name = "EPOCHS", value_parser = amount)]
     pub epochs: Option<f64>,
     /// Length in millions of images at 50,000 images: 20 epochs each
-    #[arg(long, value_name = "MIMG", value_parser = amount, allow_negative_numbers = true, conflicts_with = "epochs")]
+    #[arg(long, value_name = "MIMG", value_parser = amount, conflicts_with = "epochs")]
     pub duration: Option<f64>,
     /// Images per optimizer step
-    #[arg(long, value_name = "IMAGES", value_parser = count, allow_negative_numbers = true, default_value = "512")]
+    #[arg(long, value_name = "IMAGES", value_parser = count, default_value = "512")]
     pub batch: usize,
     /// Images computed at a time, rounded up to a multiple of 8: less memory, the same numbers
     #[arg(long, value_name = "auto|IMAGES", default_value = "auto")]
     pub micro_batch: String,
     /// Learning rate after its ramp of 200 epochs [default: 2e-4]
-    #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
+    #[arg(long, value_name = "RATE")]
     pub lr: Option<f64>,
     /// L2 weight decay, added to the gradient
-    #[arg(long, value_name = "W", default_value_t = 0.0, allow_negative_numbers = true)]
+    #[arg(long, value_name = "W", default_value_t = 0.0)]
     pub weight_decay: f64,
     /// EMA rate per step, in place of the half-life rule [default: half-life of 10 epochs]
-    #[arg(long, value_name = "R", allow_negative_numbers = true)]
+    #[arg(long, value_name = "R")]
     pub ema_rate: Option<f64>,
     /// auto is fp32 on the CPU
     #[arg(long, value_name = "auto|bf16|tf32|fp32", default_value = "auto")]
@@ -126,13 +126,13 @@ pub struct TrainFlags {
     pub scrub_gradients: bool,
 
     /// Evenly spaced scorings during training [default: 20]
-    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = count)]
     pub looks: Option<usize>,
     /// Generated images per look [default: 1000]
-    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = count)]
     pub score_images: Option<usize>,
     /// Fresh images that score the best look again; 0 for never [default: 10000]
-    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = count)]
     pub rescore_images: Option<usize>,
 }
 
@@ -179,7 +179,7 @@ impl TrainFlags {
             },
         };
         if shape.images == 0 {
-            return Err(usage("--data: holds no images"));
+            return Err(usage("--size: 0 images, at least 1 is needed"));
         }
         if config.steps() > 1 << 31 {
             return Err(usage(format!("--epochs: {} steps are more than 2^31", config.steps())));
@@ -228,16 +228,7 @@ impl TrainFlags {
             skip_connections: Vec::new(),
             dropout: self.dropout,
         };
-        // Sizes beyond any network, before anything is counted with them.
-        if model.num_blocks > 1024 {
-            return Err(usage(format!("--blocks: {} is over 1024", model.num_blocks)));
-        }
-        if model.levels() > 16 || model.channel_mult.iter().any(|&m| m > 64) {
-            return Err(usage(format!(
-                "--mult: {:?} must be at most 16 factors of at most 64",
-                model.channel_mult
-            )));
-        }
+        model.check_sizes()?;
         model.skip_connections = self.skips.clone().unwrap_or_else(|| vec![1; model.num_skips()]);
         model.check()?;
         Ok(model)
@@ -308,6 +299,12 @@ impl TrainFlags {
         if score_images == 0 {
             return Err(usage("--score-images: 0; to train without scoring give --looks 0"));
         }
+        let rescore_images = self.rescore_images.unwrap_or(base.rescore_images);
+        for (flag, n) in [("--score-images", score_images), ("--rescore-images", rescore_images)] {
+            if n > 100_000_000 {
+                return Err(usage(format!("{flag}: {n} are over a hundred million")));
+            }
+        }
         Ok(TrainConfig {
             seed: common.seed,
             epochs,
@@ -321,7 +318,7 @@ impl TrainFlags {
             scrub_gradients: self.scrub_gradients,
             looks,
             score_images,
-            rescore_images: self.rescore_images.unwrap_or(base.rescore_images),
+            rescore_images,
             numerics: NUMERICS,
         })
     }

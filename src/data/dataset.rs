@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 use std::path::Path;
 
 /// Class indices are below this; far more than images, since a table row belongs to each class.
-const MAX_CLASSES: u32 = 1 << 24;
+pub const MAX_CLASSES: u32 = 1 << 24;
 
 /// Square 8-bit images of one size, in the order of their names, with a label each or none.
 #[derive(Debug, Clone, PartialEq)]

@@ -147,7 +147,7 @@ impl Subset {
                 class.push(i);
             }
         }
-        let mut order = Vec::with_capacity(n);
+        let mut order = Vec::with_capacity(n.min(set.len()));
         for (class, members) in members.iter().enumerate() {
             let last = class + 1 == classes;
             let want = if last { n - order.len() } else { n / classes };

@@ -99,11 +99,27 @@ pub fn write_flats(
 }
 
 /// Reads all parameters under `prefix` into a flat buffer in master order.
+///
+/// # Errors
+/// Data errors (exit 3) that name the file and the tensor: missing, of another shape, not finite.
 pub fn read_flat(file: &TensorFile, config: &ModelConfig, prefix: &str) -> Result<Vec<f32>> {
+    read_named(file, config, |name| format!("{prefix}{name}"))
+}
+
+/// [`read_flat`] of parameters whose names in the file `stored` makes of EDM's.
+pub fn read_named(
+    file: &TensorFile,
+    config: &ModelConfig,
+    stored: impl Fn(&str) -> String,
+) -> Result<Vec<f32>> {
     let params = Params::new(config);
+    // All shapes before the first allocation, which is then no larger than the file.
+    for spec in &params.specs {
+        file.check_shape(&stored(&spec.name), &spec.shape)?;
+    }
     let mut flat = vec![0.0; params.flat_len];
     for spec in &params.specs {
-        let values = file.read(&format!("{prefix}{}", spec.name), &spec.shape)?;
+        let values = file.read(&stored(&spec.name), &spec.shape)?;
         params.from_torch(spec, &values, &mut flat);
     }
     Ok(flat)

@@ -1,9 +1,13 @@
 //! What determines a network: the content of the `emm.model` key of a model file.
 
+use crate::data::dataset::MAX_CLASSES;
 use crate::error::usage;
 pub use crate::ops::precondition::Precond;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
+
+/// Pixels along a side that a network takes at most.
+const MAX_RESOLUTION: usize = 4096;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -84,34 +88,52 @@ impl ModelConfig {
         self.model_channels * if self.arch == Arch::NcsnPP { 2 } else { 1 }
     }
 
-    /// Whether every part of the network can be built.
+    /// Whether the sizes are those of a network at all, before anything is counted with them.
     ///
     /// # Errors
-    /// Usage errors that begin with the flag at fault; a width whose norms do not divide names the layer.
-    pub fn check(&self) -> Result<()> {
+    /// Usage errors that begin with the flag at fault.
+    pub fn check_sizes(&self) -> Result<()> {
         let r = self.resolution;
         let levels = self.levels();
-        if levels == 0 || self.channel_mult.contains(&0) {
+        if !(1..=16).contains(&levels) || self.channel_mult.iter().any(|m| !(1..=64).contains(m)) {
             return Err(usage(format!(
-                "--mult: {:?} must hold one factor ≥ 1 per level",
+                "--mult: {:?}, expected 1 to 16 factors of 1 to 64, one per level",
                 self.channel_mult
             )));
         }
-        if !r.is_power_of_two() || levels > 16 || r < 1 << (levels - 1) {
+        if !r.is_power_of_two() || !(1 << (levels - 1)..=MAX_RESOLUTION).contains(&r) {
             return Err(usage(format!(
-                "--resolution: {r} must be a power of two, at least {} for {levels} levels",
-                1usize << (levels.min(17) - 1)
+                "--resolution: {r} pixels along the images' sides, expected a power of two from {} (for \
+                 {levels} levels) to {MAX_RESOLUTION}; `emm data subset --resolution` resamples a set",
+                1 << (levels - 1)
             )));
         }
         if ![1, 3].contains(&self.image_channels) {
             return Err(usage(format!("--image-channels: {} must be 1 or 3", self.image_channels)));
         }
-        if self.num_blocks == 0 {
-            return Err(usage("--blocks: 0 blocks per level, at least 1 is needed"));
+        if !(1..=1024).contains(&self.num_blocks) {
+            return Err(usage(format!(
+                "--blocks: {} per level, expected 1..1024",
+                self.num_blocks
+            )));
         }
-        if self.model_channels < 4 || self.model_channels > 4096 {
+        if !(4..=4096).contains(&self.model_channels) {
             return Err(usage(format!("--channels: {} is outside 4..4096", self.model_channels)));
         }
+        if self.label_dim > MAX_CLASSES as usize {
+            let n = self.label_dim;
+            return Err(usage(format!("--label-dim: {n} classes, at most {MAX_CLASSES}")));
+        }
+        Ok(())
+    }
+
+    /// Whether every part of the network can be built.
+    ///
+    /// # Errors
+    /// Usage errors that begin with the flag at fault; a width whose norms do not divide names the layer.
+    pub fn check(&self) -> Result<()> {
+        self.check_sizes()?;
+        let (r, levels) = (self.resolution, self.levels());
         if !(0.0..1.0).contains(&self.dropout) {
             return Err(usage(format!("--dropout: {} is outside [0, 1)", self.dropout)));
         }

@@ -1,8 +1,7 @@
 //! The configuration of a network in a file of another program, from its tensors' names and shapes.
 
-use super::checkpoint::{SavedModel, read_freqs, refuse_unexpected};
+use super::checkpoint::{SavedModel, read_freqs, read_named, refuse_unexpected};
 use super::config::{Arch, Embedding, ModelConfig, Precond};
-use super::params::Params;
 use super::tensor_file::TensorFile;
 use crate::error::{OrExit as _, data};
 use anyhow::Result;
@@ -21,23 +20,25 @@ pub struct Unsaid {
 /// Reads a network under EDM's names, with or without the leading `model.`.
 ///
 /// # Errors
-/// Data errors (exit 3) that name the file and what is missing, unexpected, misshapen or not finite.
+/// Data errors (exit 3) that name the file and what is missing, unexpected, misshapen or not finite; usage if
+/// what is given in `unsaid` does not fit.
 pub fn convert(path: &Path, unsaid: &Unsaid) -> Result<SavedModel> {
     let file = TensorFile::open(path)?;
     let prefixed = file.names().iter().any(|n| n.starts_with("model."));
     let names = Names { file: &file, prefix: if prefixed { "model." } else { "" } };
-    let config = infer(path, &names, unsaid)?;
+    let mut config = infer(path, &names)?;
     config.check().or_data(|| format!("{}: its network", path.display()))?;
-    let params = Params::new(&config);
-    let mut weights = vec![0.0; params.flat_len];
+    config.precond = unsaid.precond.unwrap_or(config.precond);
+    config.dropout = unsaid.dropout;
+    if let Some(skips) = &unsaid.skip_connections {
+        config.skip_connections.clone_from(skips);
+    }
+    config.check()?;
     if prefixed {
         refuse_unexpected(path, &file, &config, &[""])?;
     }
-    for spec in &params.specs {
-        let bare = spec.name.trim_start_matches("model.");
-        let values = file.read(&format!("{}{bare}", names.prefix), &spec.shape)?;
-        params.from_torch(spec, &values, &mut weights);
-    }
+    let stored = |name: &str| format!("{}{}", names.prefix, name.trim_start_matches("model."));
+    let weights = read_named(&file, &config, stored)?;
     let freqs = match (config.embedding, prefixed) {
         (Embedding::Fourier, false) => {
             file.read("map_noise.freqs", &[config.noise_channels() / 2])?
@@ -61,7 +62,8 @@ impl Names<'_> {
     }
 }
 
-fn infer(path: &Path, names: &Names, unsaid: &Unsaid) -> Result<ModelConfig> {
+/// The network with every skip on, no dropout, and its family's usual preconditioning.
+fn infer(path: &Path, names: &Names) -> Result<ModelConfig> {
     let missing =
         |what: &str| data(format!("{}: no {what}: not an EDM U-Net's file", path.display()));
     let resolution = (0..16)
@@ -94,11 +96,11 @@ fn infer(path: &Path, names: &Names, unsaid: &Unsaid) -> Result<ModelConfig> {
         true => Arch::NcsnPP,
         false => Arch::DdpmPP,
     };
-    let by_arch = if arch == Arch::NcsnPP { Precond::Ve } else { Precond::Vp };
+    let precond = if arch == Arch::NcsnPP { Precond::Ve } else { Precond::Vp };
     let fourier = names.has("map_noise.freqs");
     let mut config = ModelConfig {
         arch,
-        precond: unsaid.precond.unwrap_or(by_arch),
+        precond,
         resolution,
         image_channels,
         label_dim: names.shape("map_label.weight").and_then(|s| s.get(1).copied()).unwrap_or(0),
@@ -111,9 +113,8 @@ fn infer(path: &Path, names: &Names, unsaid: &Unsaid) -> Result<ModelConfig> {
             .collect(),
         embedding: if fourier { Embedding::Fourier } else { Embedding::Positional },
         skip_connections: Vec::new(),
-        dropout: unsaid.dropout,
+        dropout: 0.0,
     };
-    config.skip_connections =
-        unsaid.skip_connections.clone().unwrap_or_else(|| vec![1; config.num_skips()]);
+    config.skip_connections = vec![1; config.num_skips()];
     Ok(config)
 }

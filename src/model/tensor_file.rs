@@ -65,6 +65,21 @@ impl TensorFile {
         self.metadata.info(name).map(|i| i.shape.as_slice())
     }
 
+    /// Refuses a tensor that is missing or of another shape.
+    ///
+    /// # Errors
+    /// Data errors that name the file and the tensor.
+    pub fn check_shape(&self, name: &str, shape: &[usize]) -> Result<()> {
+        let path = self.path.display();
+        match self.shape(name) {
+            None => Err(data(format!("{path}: tensor {name} is missing"))),
+            Some(have) if have != shape => {
+                Err(data(format!("{path}: tensor {name} is {have:?}, {shape:?} is wanted")))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
     /// A tensor of F32, F16, BF16 or F64 as f32, without a look at its values.
     ///
     /// # Errors
@@ -93,15 +108,13 @@ impl TensorFile {
 
     /// [`TensorFile::values`] of a tensor that must have this shape and be finite throughout.
     pub fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        let path = self.path.display();
-        if let Some(have) = self.shape(name)
-            && have != shape
-        {
-            return Err(data(format!("{path}: tensor {name} is {have:?}, {shape:?} is wanted")));
-        }
+        self.check_shape(name, shape)?;
         let values = self.values(name)?;
         match values.iter().position(|v| !v.is_finite()) {
-            Some(i) => Err(data(format!("{path}: tensor {name} holds {} at {i}", values[i]))),
+            Some(i) => {
+                let path = self.path.display();
+                Err(data(format!("{path}: tensor {name} holds {} at {i}", values[i])))
+            }
             None => Ok(values),
         }
     }

@@ -165,7 +165,7 @@ fn of_input(
     list.push(Kernel::new(
         "wgrad_reduce",
         (o * width).div_ceil(256),
-        args![dw.slot, partials, o, width, row_words, first, chunks, op.scale, dw.acc],
+        args![dw.slot, partials, o, width, width, row_words, first, chunks, op.scale, dw.acc],
     ));
     list
 }
@@ -191,7 +191,7 @@ pub(super) fn zeros(
     first: usize,
 ) -> Kernel {
     let none: Option<Slot> = None;
-    let arguments = args![dst.slot, none, rows, width, row_words, first, 0usize, 1.0f32, dst.acc];
+    let arguments = args![dst.slot, none, rows, width, width, row_words, first, 0usize, 1.0f32, dst.acc];
     Kernel::new("wgrad_reduce", (rows * width).div_ceil(256), arguments)
 }
 

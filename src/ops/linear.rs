@@ -185,7 +185,7 @@ impl Op for Linear {
             }
         }
         let dw = grads.params[0];
-        let reduce = args![dw.slot, partials, o, i, i, 0usize, n.div_ceil(ROWS), 1.0f32, dw.acc];
+        let reduce = args![dw.slot, partials, o, i, i, i, 0usize, n.div_ceil(ROWS), 1.0f32, dw.acc];
         list.push(Kernel::new("wgrad_reduce", (o * i).div_ceil(256), reduce));
         list.push(sum_rows(grads.params[1], dz, n, o));
         if let Some(dx) = grads.ins[0] {

@@ -1,5 +1,6 @@
 //! Timing of one training step: whole, and op by op.
 
+use super::memory;
 use crate::data::Dataset;
 use crate::device::Device;
 use crate::model::trainer::TrainerOptions;
@@ -26,8 +27,9 @@ pub fn median(times: &[f64]) -> f64 {
     (sorted[low] + sorted[high]) / 2.0
 }
 
-/// A set of random pixels for a network, as large as a batch.
-fn pixels(config: &ModelConfig, images: usize) -> Dataset {
+/// A set of random pixels for a network; batches larger than the set repeat its images, as in training.
+fn pixels(config: &ModelConfig) -> Dataset {
+    let images = 256;
     let word = |i: usize| philox([i as u32, 0, 0, 0], 0)[0];
     Dataset {
         resolution: config.resolution,
@@ -39,6 +41,9 @@ fn pixels(config: &ModelConfig, images: usize) -> Dataset {
 }
 
 /// Times `repeats` training steps after two that warm up.
+///
+/// # Errors
+/// Device (exit 4) if the free memory cannot hold the network.
 pub fn step(
     device: &Device,
     config: &ModelConfig,
@@ -46,7 +51,8 @@ pub fn step(
     repeats: usize,
     profile: bool,
 ) -> Result<StepTimes> {
-    let data = pixels(config, options.batch);
+    memory::check(device, config, options.micro_batch)?;
+    let data = pixels(config);
     let mut trainer = Trainer::new(device, config, options, &data)?;
     let scalars = |step| StepScalars { step, lr: 1e-4, ema_beta: 0.999, weight_decay: 0.0 };
     let mut step_s = Vec::new();

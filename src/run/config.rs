@@ -143,7 +143,7 @@ fn flag_of(table: &str, key: &str) -> String {
         ("model", "skip_connections") => "--skips".into(),
         ("model", "label_dim") => "--cond (classes)".into(),
         ("model", "resolution" | "image_channels") | ("data", _) => format!("--data ({key})"),
-        ("train", "numerics") => "numerics of this version".into(),
+        ("train", "numerics") => "--run (numerics of this version)".into(),
         _ => format!("--{}", key.replace('_', "-")),
     }
 }

@@ -6,7 +6,7 @@ use crate::files::write_atomic;
 use anyhow::Result;
 use serde::Serialize;
 use std::fs::{self, File, TryLockError};
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 /// `config.toml`'s table that is not compared.
@@ -78,8 +78,7 @@ impl RunDir {
     /// # Errors
     /// Other (exit 1): cannot be created, or another process works in it.
     pub fn lock(&self) -> Result<Lock> {
-        for folder in ["", "state", "snapshots", "report"] {
-            let path = self.root.join(folder);
+        for path in ["state", "snapshots", "report"].map(|folder| self.root.join(folder)) {
             fs::create_dir_all(&path)
                 .or_exit(Exit::Other, || format!("--run: {}: cannot create", path.display()))?;
         }
@@ -124,7 +123,9 @@ impl RunDir {
         let what = || format!("{}: not a run's configuration", path.display());
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                return Ok(None);
+            }
             Err(e) => return Err(e).or_exit(Exit::Other, what),
         };
         let broken = |e: toml::de::Error| data(format!("{}: {}", what(), e.message()));
@@ -232,7 +233,7 @@ fn write_csv(path: &Path, looks: &[Look]) -> Result<()> {
 fn read_csv(path: &Path) -> Result<Vec<Look>> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) => {
             return Err(e).or_exit(Exit::Other, || format!("{}: cannot read", path.display()));
         }

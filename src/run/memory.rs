@@ -1,23 +1,23 @@
 //! The machine's memory, as the system tells it.
 
-use super::RunConfig;
 use crate::device::Device;
 use crate::error::{Exit, fail};
-use crate::model::{Params, Trainer};
+use crate::model::{ModelConfig, Params, Trainer};
 use anyhow::Result;
 use std::fs;
 
-/// Refuses a network that the machine's free memory cannot hold, before the system ends the process for it.
+/// Refuses to train a network, in micro-batches of so many images, that the machine's free memory cannot hold,
+/// before the system ends the process for it.
 ///
 /// # Errors
 /// Device (exit 4) with the bytes wanted and free.
-pub fn check(device: &Device, config: &RunConfig) -> Result<()> {
+pub fn check(device: &Device, config: &ModelConfig, micro_batch: usize) -> Result<()> {
     // Weights, gradient, two moments and EMA.
-    let buffers = 5 * 4 * Params::new(&config.model).flat_len;
+    let buffers = 5 * 4 * Params::new(config).flat_len;
     let mut wanted = buffers;
     let free = available().unwrap_or(usize::MAX);
     if buffers <= free {
-        wanted += Trainer::plan_bytes(device, &config.model, config.train.micro_batch)?;
+        wanted += Trainer::plan_bytes(device, config, micro_batch)?;
     }
     match wanted <= free {
         true => Ok(()),
@@ -31,8 +31,13 @@ pub fn check(device: &Device, config: &RunConfig) -> Result<()> {
     }
 }
 
+/// Bytes of memory in the machine.
+pub fn total() -> Option<usize> {
+    field("/proc/meminfo", "MemTotal:")
+}
+
 /// Bytes that the system could give without swapping.
-fn available() -> Option<usize> {
+pub fn available() -> Option<usize> {
     field("/proc/meminfo", "MemAvailable:")
 }
 

@@ -1,11 +1,13 @@
 //! Looks: images drawn from the EMA, and how many of them copy a training image.
 
 use super::{Look, RunConfig};
+use crate::data::Dataset;
 use crate::device::Device;
 use crate::error::{Exit, fail};
 use crate::files::write_atomic;
 use crate::memorization::{Nearest, References, Score, Threshold};
 use crate::model::{Denoiser, SavedModel};
+use crate::report::Triplet;
 use crate::rng::uniform_label;
 use crate::sampler::{Denoise, HeunOptions, Start, quantise, sample_each};
 use anyhow::Result;
@@ -107,6 +109,23 @@ pub fn look_of(config: &RunConfig, step: u64, found: &[Nearest]) -> Look {
         high: s.interval[1],
         mean_d1: s.mean_d1,
     }
+}
+
+/// Samples [S, H, W, C] beside the two training images that each is nearest to, as many as both lists have.
+pub fn triplets<'a>(
+    samples: &'a [u8],
+    training: &'a Dataset,
+    found: &'a [Nearest],
+    threshold: Threshold,
+) -> Vec<Triplet<'a>> {
+    let triplet = |(sample, n): (&'a [u8], &'a Nearest)| Triplet {
+        sample,
+        nearest: training.image(n.index[0] as usize),
+        second: training.image(n.index[1] as usize),
+        distance_ratio: (n.squared[0] as f64 / n.squared[1] as f64).sqrt(),
+        memorized: threshold.memorized(n),
+    };
+    samples.chunks_exact(training.image_len()).zip(found).map(triplet).collect()
 }
 
 /// What of a look is done, for the next start.

@@ -52,10 +52,6 @@ pub enum SaveEvery {
     Seconds(f64),
 }
 
-impl SaveEvery {
-    pub const DEFAULT: SaveEvery = SaveEvery::Seconds(30.0);
-}
-
 /// How a call of [`train`] ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
@@ -111,11 +107,15 @@ pub fn train_part(
         ));
     }
     let run_dir = RunDir::new(dir);
+    if run_dir.stored_config()?.is_none() {
+        // Before anything is written: the smaller network asked for next is no changed setting.
+        memory::check(device, &config.model, micro_batch(config))?;
+    }
     let lock = run_dir.lock()?;
     let mut asked = config.clone();
     if asked.train.micro_batch == 0 {
         let stored = run_dir.stored_config()?.map(|c| c.train.micro_batch);
-        asked.train.micro_batch = stored.unwrap_or_else(|| auto_micro_batch(config));
+        asked.train.micro_batch = stored.unwrap_or_else(|| micro_batch(config));
     }
     let config = run_dir.settle(&asked)?;
     if let Some(outcome) = finished(&run_dir, &config, started)? {
@@ -124,7 +124,7 @@ pub fn train_part(
         }
         return Ok(outcome);
     }
-    memory::check(device, &config)?;
+    memory::check(device, &config.model, config.train.micro_batch)?;
     Run::start(device, config, data, run_dir, lock, options, part, started)?.go()
 }
 
@@ -136,9 +136,13 @@ pub fn work(config: &RunConfig) -> f64 {
     config.steps() as f64 * t.batch as f64 + generated as f64 * IMAGE_COST
 }
 
-/// Images that a step's sums are cut into chunks of; a few chunks keep every core busy.
-pub fn auto_micro_batch(config: &RunConfig) -> usize {
-    config.train.batch.min(32)
+/// Images computed at a time: as configured, or where that is 0 (auto) a few of the chunks that sums are cut
+/// into, which keep every core busy.
+pub fn micro_batch(config: &RunConfig) -> usize {
+    match config.train.micro_batch {
+        0 => config.train.batch.min(32),
+        n => n,
+    }
 }
 
 /// The outcome of a run that needs no more work.

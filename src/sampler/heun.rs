@@ -1,7 +1,7 @@
 //! EDM's Heun sampler (Karras et al. 2022, Algorithm 2), state in float64 on every device.
 
 use super::Denoise;
-use crate::error::{Exit, fail};
+use crate::error::{Exit, fail, usage};
 use crate::rng::{Stream, fill_normals, tag};
 use anyhow::Result;
 
@@ -37,6 +37,24 @@ impl Default for HeunOptions {
             s_max: f64::INFINITY,
             s_noise: 1.0,
         }
+    }
+}
+
+impl HeunOptions {
+    /// The noise levels above zero, highest first, for a denoiser that accepts those of `range`.
+    ///
+    /// # Errors
+    /// Usage (exit 2) if nothing is left between the lowest and the highest.
+    fn levels(&self, range: (f64, f64)) -> Result<Vec<f64>> {
+        let low = self.sigma_min.unwrap_or(0.002).max(range.0);
+        let high = self.sigma_max.unwrap_or(80.0).min(range.1);
+        if low >= high {
+            return Err(usage(format!(
+                "--sigma-min, --sigma-max: {low} is not below {high}, clipped to the denoiser's {} to {}",
+                range.0, range.1
+            )));
+        }
+        Ok(noise_levels(self.steps, self.rho, low, high))
     }
 }
 
@@ -113,7 +131,8 @@ pub fn sample(
 /// Returns whether all were visited. Image k depends on `start`'s k and its label alone.
 ///
 /// # Errors
-/// Those of `visit` and of the denoiser; diverged (exit 5) when an image is not finite.
+/// Those of `visit` and of the denoiser; usage (exit 2) when no noise levels are left; diverged (exit 5) when an
+/// image is not finite.
 pub fn sample_each(
     denoiser: &mut dyn Denoise,
     start: Start,
@@ -124,13 +143,7 @@ pub fn sample_each(
     let len = denoiser.image_len();
     let total = start.len(len);
     assert!(labels.is_empty() || labels.len() == total, "one label per image, or none");
-    let (lo, hi) = denoiser.sigma_range();
-    let mut levels = noise_levels(
-        options.steps,
-        options.rho,
-        options.sigma_min.unwrap_or(0.002).max(lo),
-        options.sigma_max.unwrap_or(80.0).min(hi),
-    );
+    let mut levels = options.levels(denoiser.sigma_range())?;
     levels.push(0.0);
 
     let mut first = 0;
@@ -240,6 +253,27 @@ impl Batch {
             for (x, &z) in x.iter_mut().zip(&noise) {
                 *x += scale * z as f64;
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_are_clipped_to_the_denoiser_and_never_rise() {
+        let ve = (0.02, 100.0);
+        let levels = |sigma_min, sigma_max| {
+            HeunOptions { sigma_min, sigma_max, ..HeunOptions::default() }.levels(ve)
+        };
+        let usual = levels(None, None).unwrap();
+        assert!((usual[0] - 80.0).abs() < 1e-12 && (usual[17] - 0.02).abs() < 1e-12, "{usual:?}");
+        assert!(usual.is_sorted_by(|a, b| a > b), "{usual:?}");
+        for (low, high) in [(None, Some(0.01)), (Some(0.001), Some(0.02)), (Some(90.0), None)] {
+            let e = levels(low, high).unwrap_err();
+            assert!(e.to_string().starts_with("--sigma-min, --sigma-max: "), "{e}");
+            assert_eq!(crate::error::exit_code(&e), 2);
         }
     }
 }

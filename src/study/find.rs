@@ -14,6 +14,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Which training-set sizes are measured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -210,9 +211,10 @@ impl Search<'_> {
         // The largest first: what is left for the end is short.
         let queue = Mutex::new(jobs.iter().enumerate());
         let next = || queue.lock().map(|mut q| q.next_back()).unwrap_or(None);
+        let failed = AtomicBool::new(false);
         let work_on = |device: &Device| -> Result<Vec<(usize, PathBuf, Outcome)>> {
             let mut done = Vec::new();
-            while let Some((i, job)) = next() {
+            while let Some((i, job)) = next().filter(|_| !failed.load(Ordering::Relaxed)) {
                 let (config, images) = self.prepare(job)?;
                 let dir = self.runs.join(config.id());
                 let name = match self.repeats {
@@ -220,7 +222,9 @@ impl Search<'_> {
                     _ => format!("N = {}, seed {}", job.size, job.seed),
                 };
                 let part = Some(progress.part(name));
-                let outcome = train_part(device, &config, &images, &dir, self.options, part)?;
+                let outcome = train_part(device, &config, &images, &dir, self.options, part)
+                    // Runs that have begun go to their end; no other begins.
+                    .inspect_err(|_| failed.store(true, Ordering::Relaxed))?;
                 if !outcome.finished {
                     break;
                 }

@@ -5,10 +5,10 @@ use crate::data::Dataset;
 use crate::data::subset::{Labels, Subset};
 use crate::device::Device;
 use crate::files::write_atomic;
-use crate::memorization::{Nearest, References, Threshold};
+use crate::memorization::{References, Threshold};
 use crate::model::SavedModel;
-use crate::report::{Cell, Plot, SizePoint, Table, Triplet, sheet};
-use crate::run::score::labels_of;
+use crate::report::{Cell, Plot, SizePoint, Table, sheet};
+use crate::run::score::{labels_of, triplets};
 use crate::run::{Network, RunDir};
 use crate::sampler::{HeunOptions, Start, quantise, sample};
 use anyhow::Result;
@@ -118,16 +118,7 @@ fn copies(m: &Measured, set: &Dataset, name: &str, device: &Device) -> Result<Ve
     let samples = sample(&mut network, Start::Seeds(&seeds), &labels, &options, &mut |_, _| true)?;
     let pixels: Vec<u8> = samples.unwrap_or_default().into_iter().map(quantise).collect();
     let nearest = References::new(&images.pixels, images.image_len()).nearest(&pixels, device);
-    let threshold = Threshold::default();
-    let triplet = |(sample, n): (_, &Nearest)| Triplet {
-        sample,
-        nearest: images.image(n.index[0] as usize),
-        second: images.image(n.index[1] as usize),
-        distance_ratio: (n.squared[0] as f64 / n.squared[1] as f64).sqrt(),
-        memorized: threshold.memorized(n),
-    };
-    let triplets: Vec<Triplet> =
-        pixels.chunks_exact(images.image_len()).zip(&nearest).map(triplet).collect();
+    let triplets = triplets(&pixels, &images, &nearest, Threshold::default());
     let copied = triplets.iter().filter(|t| t.memorized).count();
     let title = format!(
         "{} training images: {copied} of the first {SHEET_SAMPLES} samples are copies",

@@ -188,6 +188,11 @@ impl Plan {
         self.flop
     }
 
+    /// Names of the launches in order: op and direction.
+    pub fn launch_names(&self) -> impl Iterator<Item = &'static str> {
+        self.launches.iter().map(|l| l.name)
+    }
+
     pub fn slot(&self, v: Value) -> Slot {
         self.slots[&v]
     }

@@ -448,6 +448,8 @@ fn flags_that_do_not_fit_the_set() {
     import(&["--pad", "0"]).refused(2, "--pad: ", "found 0");
     import(&["--resolution", "5000"]).refused(2, "--resolution: ", "found 5000");
     import(&["--size", "0"]).refused(2, "--size: ", "found 0");
+    let subset = ["data", "subset", text(&d), "--out", text(&out), "--size", "99999999999999"];
+    emm(subset).refused(3, text(&d), "class 0 has 1 images, wants 49999999999999");
     Dataset { labels: None, ..labelled(&[0; 3]) }.save(&d, true).unwrap();
     import(&["--size", "1", "--spread"]).refused(2, "--spread: ", "neither classes nor folders");
     import(&[text(bench.0.path())]).refused(2, text(bench.0.path()), "cannot be mixed");
