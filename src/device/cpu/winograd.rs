@@ -225,8 +225,9 @@ vectorized! {
                 let plane = |i: usize| (i * 6 + j) * stride + at * block + b0;
                 *column = output_1d([0, 1, 2, 3, 4, 5].map(|i| load(&planes[plane(i)..])));
             }
+            let [a, b, c, d, e, f] = columns;
             for i in 0..4 {
-                let row = output_1d([0, 1, 2, 3, 4, 5].map(|j| columns[j][i]));
+                let row = output_1d([a[i], b[i], c[i], d[i], e[i], f[i]]);
                 for (j, lane) in row.iter().enumerate() {
                     let from = ((tile[0] * TILE + i) * w + tile[1] * TILE + j) * o + first + b0;
                     let to = &mut y[from..][..LANES];
