@@ -34,7 +34,11 @@ fn a_wrong_op_names_the_nearest_and_a_missing_card_ends_with_4() {
 fn kernels_are_checked_as_a_card_would() {
     use std::process::Command;
     let dir = tempfile::tempdir().unwrap();
-    std::os::unix::fs::symlink(env!("EMM_EMULATOR_LIB"), dir.path().join("libcuda.so.1")).unwrap();
+    std::os::unix::fs::symlink(
+        concat!(env!("EMM_EMULATOR_DIR"), "/libcuda.so"),
+        dir.path().join("libcuda.so.1"),
+    )
+    .unwrap();
     for device in ["cuda", "auto"] {
         let out = Command::new(env!("CARGO_BIN_EXE_emm"))
             .args(["check", "--json", "--device", device])

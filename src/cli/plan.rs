@@ -40,7 +40,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     let micro_batch = micro_batch(&config);
     let parameters = Params::new(&config.model);
     let cost = flops(&config.model);
-    let recording = Recording::new(&config.model, micro_batch, t.batch, Mode::Training)?;
+    let recording = Recording::new(&device, &config.model, micro_batch, t.batch, Mode::Training)?;
     let arena_bytes = 4 * recording.plan.memory_words(&device);
     let mut launches = BTreeMap::<&str, usize>::new();
     for name in recording.plan.launch_names().filter(|_| args.launches) {

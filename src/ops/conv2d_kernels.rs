@@ -191,7 +191,8 @@ pub(super) fn zeros(
     first: usize,
 ) -> Kernel {
     let none: Option<Slot> = None;
-    let arguments = args![dst.slot, none, rows, width, width, row_words, first, 0usize, 1.0f32, dst.acc];
+    let arguments =
+        args![dst.slot, none, rows, width, width, row_words, first, 0usize, 1.0f32, dst.acc];
     Kernel::new("wgrad_reduce", (rows * width).div_ceil(256), arguments)
 }
 

@@ -190,7 +190,11 @@ impl Plan {
 
     /// Names of the launches in order: op and direction.
     pub fn launch_names(&self) -> impl Iterator<Item = &'static str> {
-        self.launches.iter().map(|l| l.name)
+        let names: Vec<&'static str> = match &self.program {
+            Program::Cpu(launches, _) => launches.iter().map(|l| l.name).collect(),
+            Program::Cuda(kernels) => kernels.iter().map(|k| k.name).collect(),
+        };
+        names.into_iter()
     }
 
     pub fn slot(&self, v: Value) -> Slot {
