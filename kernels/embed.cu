@@ -11,7 +11,7 @@
 // The bias's gradient is sum_rows(dbias, dy, n, d); e's is dy (scaled_add). Where dtable is set, fill it with zeros
 // first (a memset node): a batch touches few rows.
 // Arguments  noise_embed(e, sigma, freqs or null, n, channels, precond); label_embed_fwd(y, e, labels, table, bias, n,
-//            d, scale); label_rows(next, head, labels, n); label_embed_bwd(dtable, dy, labels, next, head, n, d,
+//            d, scale); label_rows(next, head, labels, n); label_embed_bwd(dtable, dy, labels, next, head, d,
 //            scale); scale = sqrt(label_dim) rounded once.
 // Launch     noise_embed: grid ceil(n half / 256). label_embed_fwd: grid ceil(n d / 256). label_rows: grid
 //            ceil(n / 256). label_embed_bwd: grid (ceil(d / 256), n). 256 threads.
@@ -56,7 +56,7 @@ extern "C" __global__ void label_rows(int* next, int* head, const u32* __restric
 EMM_KERNEL(label_rows)
 
 extern "C" __global__ void label_embed_bwd(float* dtable, const float* __restrict__ dy, const u32* __restrict__ labels,
-                                           const int* __restrict__ next, const int* __restrict__ head, int n, int d,
+                                           const int* __restrict__ next, const int* __restrict__ head, int d,
                                            float scale) {
     int k = (int)flat_index(), first = blockIdx.y;
     if (k >= d || !head[first]) return;

@@ -99,7 +99,7 @@ impl Op for LabelEmbed {
             Kernel::new(
                 "label_embed_bwd",
                 [d.div_ceil(256), n],
-                args![table.slot, dy, io.ins[1], next, head, n, d, self.scale()],
+                args![table.slot, dy, io.ins[1], next, head, d, self.scale()],
             ),
             sum_rows(bias, dy, n, d),
         ];
