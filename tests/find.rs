@@ -265,6 +265,7 @@ fn a_small_quickstart_leaves_its_results_and_reuses_its_runs() {
         keep_all_snapshots: false,
         save_every: SaveEvery::Seconds(30.0),
         stop_after_steps: None,
+        data_name: "bundled digits".into(),
         quiet: true,
     };
     let go = |devices: &[Device]| quickstart(&plan, devices, &folder, &options).unwrap().unwrap();

@@ -81,7 +81,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         repeats: args.repeats,
         runs: &args.run.runs,
         devices: &devices,
-        options: &args.run.options(common),
+        options: &args.run.options(common, &args.data),
     };
     let Some(found) = find(&search)? else {
         return Err(fail(

@@ -45,6 +45,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         save_every: SaveEvery::Seconds(10.0),
         stop_after_steps: None,
         quiet: common.quiet,
+        data_name: "bundled digits".into(),
     };
     let Some((found, files)) = quickstart(&plan, &devices, &args.out, &options)? else {
         return Err(fail(

@@ -37,7 +37,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     let mut data = Dataset::open(&args.data)?;
     let config = args.flags.resolve(common, &mut data)?;
     let dir = args.run.clone().unwrap_or_else(|| args.options.runs.join(config.id()));
-    let mut options = args.options.options(common);
+    let mut options = args.options.options(common, &args.data);
     options.stop_after_steps = args.stop_after_steps;
     let outcome = train(&device, &config, &data, &dir, &options)?;
     if common.json {

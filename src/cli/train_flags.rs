@@ -359,12 +359,13 @@ pub struct RunFlags {
 }
 
 impl RunFlags {
-    pub fn options(&self, common: &Common) -> RunOptions {
+    pub fn options(&self, common: &Common, data: &std::path::Path) -> RunOptions {
         RunOptions {
             keep_all_snapshots: self.keep == Keep::All,
             save_every: self.save_every,
             stop_after_steps: None,
             quiet: common.quiet,
+            data_name: data.display().to_string(),
         }
     }
 }

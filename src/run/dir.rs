@@ -19,6 +19,7 @@ struct NoteTable {
 struct Note {
     emm: &'static str,
     directory: String,
+    data: String,
 }
 
 const CSV_HEADER: &str = "step,epoch,images,memorized,ratio,low,high,mean_d1";
@@ -143,10 +144,11 @@ impl RunDir {
     }
 
     /// Stores the configuration of a new run, or compares `asked` with the one stored; returns the run's.
+    /// `data`: where its set was read from, for the note.
     ///
     /// # Errors
     /// Usage (exit 2) with every difference.
-    pub fn settle(&self, asked: &RunConfig) -> Result<RunConfig> {
+    pub fn settle(&self, asked: &RunConfig, data: &str) -> Result<RunConfig> {
         if let Some(stored) = self.stored_config()? {
             let differences = stored.differences(asked);
             return match differences.is_empty() {
@@ -159,7 +161,7 @@ impl RunDir {
             };
         }
         let directory = self.root.display().to_string();
-        let note = Note { emm: env!("CARGO_PKG_VERSION"), directory };
+        let note = Note { emm: env!("CARGO_PKG_VERSION"), directory, data: data.into() };
         let text = toml::to_string(asked)? + "\n" + &toml::to_string(&NoteTable { note })?;
         write_atomic(&self.config_path(), true, |out| Ok(out.write_all(text.as_bytes())?))?;
         Ok(asked.clone())

@@ -44,6 +44,8 @@ pub struct RunOptions {
     pub save_every: SaveEvery,
     pub stop_after_steps: Option<u64>,
     pub quiet: bool,
+    /// Where the set was read from: a path, noted in `config.toml`.
+    pub data_name: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -117,7 +119,7 @@ pub fn train_part(
         let stored = run_dir.stored_config()?.map(|c| c.train.micro_batch);
         asked.train.micro_batch = stored.unwrap_or_else(|| micro_batch(config));
     }
-    let config = run_dir.settle(&asked)?;
+    let config = run_dir.settle(&asked, &options.data_name)?;
     if let Some(outcome) = finished(&run_dir, &config, started)? {
         if let Some(part) = part {
             part.skip(work(&config));
