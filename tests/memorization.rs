@@ -345,3 +345,16 @@ fn score_of_a_run_is_that_of_its_samples() {
     assert!(ended.stderr.contains("trained on other images"), "{ended:?}");
     ended.ok();
 }
+
+#[test]
+fn the_search_is_timed_with_fixed_keys() {
+    let small = ["bench", "nearest", "--queries", "3", "--references", "5", "--pixels", "48"];
+    let found = run(small.into_iter().chain(["--repeats", "2", "--json"])).json();
+    assert!(found["median_s"].as_f64().is_some_and(|s| s >= 0.0), "{found}");
+    assert!(found["prepare_s"].as_f64().is_some_and(|s| s >= 0.0), "{found}");
+    assert!(found["peak_rss_bytes"].as_u64().is_some_and(|b| b > 0), "{found}");
+    assert_eq!((&found["queries"], &found["references"]), (&3.into(), &5.into()));
+    assert_eq!(found["device"], "cpu");
+    run(["bench", "nearest", "--references", "1"]).refused(2, "--queries, ", "at least 2");
+    run(["bench", "nearest", "--references", "900000000"]).refused(4, "--references: ", "memory");
+}
