@@ -16,7 +16,7 @@ use serde_json::json;
 /// Time the parts of a training on this machine
 #[derive(clap::Subcommand, Debug)]
 pub enum Command {
-    Step(Step),
+    Step(Box<Step>),
     Nearest(Nearest),
 }
 
@@ -56,7 +56,7 @@ pub struct Step {
 
 pub fn run(command: Command, common: &Common) -> Result<()> {
     match command {
-        Command::Step(a) => run_step(a, common),
+        Command::Step(a) => run_step(*a, common),
         Command::Nearest(a) => run_nearest(a, common),
     }
 }
