@@ -8,6 +8,7 @@
 use super::conv2d_bwd::{Dgrad, Wgrad};
 use super::conv2d_kernels;
 use super::conv2d_winograd::{Winograd, WinogradWgrad};
+use super::sums::{store, sum_images};
 use super::{Direction, Grads, Io, Op, Reads, Shape, words};
 use crate::device::cpu::gemm::{Mat, gemm};
 use crate::device::cpu::math;
@@ -480,23 +481,5 @@ math::vectorized! {
                 *y = (*y + b + r) * scale;
             }
         }
-    }
-}
-
-/// dst (=|+=) src.
-pub(super) fn store(dst: &mut [f32], acc: Acc, src: &[f32]) {
-    match acc {
-        Acc::Set => dst.copy_from_slice(src),
-        Acc::Add => math::add(dst, src),
-    }
-}
-
-/// dst (=|+=) the rows of `per_image` [N, dst.len()], one after another.
-pub(super) fn sum_images(dst: &mut [f32], acc: Acc, per_image: &[f32]) {
-    if acc == Acc::Set {
-        dst.fill(0.0);
-    }
-    for row in per_image.chunks_exact(dst.len()) {
-        math::add(dst, row);
     }
 }

@@ -1,7 +1,8 @@
 //! The convolution on the CUDA device: `kernels/conv2d_fwd.cu`, `conv2d_bwd.cu`, `sums.cu`.
 
 use super::conv2d::{Conv2d, Input};
-use super::{Grads, Io, Shape, words};
+use super::sums::{scaled_add, sum_rows, zeros};
+use super::{Grads, Io, Shape};
 use crate::device::{Kernel, Sink, Slot, args};
 
 /// Side of the tiles that products are cut into.
@@ -168,35 +169,4 @@ fn of_input(
         args![dw.slot, partials, o, width, width, row_words, first, chunks, op.scale, dw.acc],
     ));
     list
-}
-
-/// dst [columns] (=|+=) the sum over rows of src [rows, columns], in order.
-pub(super) fn sum_rows(dst: Sink, src: Slot, rows: usize, columns: usize) -> Kernel {
-    let grid = columns.div_ceil(256);
-    Kernel::new("sum_rows", grid, args![dst.slot, src, rows, columns, dst.acc])
-}
-
-/// dst (=|+=) scale · src.
-pub(super) fn scaled_add(dst: Sink, src: Slot, scale: f32) -> Kernel {
-    let n = crate::device::Arg::I64(src.len as i64);
-    Kernel::new("scaled_add", src.len.div_ceil(1024), args![dst.slot, src, n, scale, dst.acc])
-}
-
-/// dst [rows, row_words], columns `first .. first + width` = 0 where it is set; nothing where it is added to.
-pub(super) fn zeros(
-    dst: Sink,
-    rows: usize,
-    width: usize,
-    row_words: usize,
-    first: usize,
-) -> Kernel {
-    let none: Option<Slot> = None;
-    let arguments =
-        args![dst.slot, none, rows, width, width, row_words, first, 0usize, 1.0f32, dst.acc];
-    Kernel::new("wgrad_reduce", (rows * width).div_ceil(256), arguments)
-}
-
-/// Words of all images of a shape, as the kernels over whole tensors take them.
-pub(super) fn image_grid(shape: Shape) -> [usize; 2] {
-    [(words(shape) / shape[0]).div_ceil(1024), shape[0]]
 }

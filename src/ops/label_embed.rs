@@ -3,8 +3,7 @@
 //! e, y [N, 1, 1, D]; labels integers [N, 1, 1, 1]; table [L, D], bias [D]. The table's gradient is the one place
 //! that fills zeros: a batch touches few rows; repeated rows are summed in batch order.
 
-use super::conv2d::{store, sum_images};
-use super::conv2d_kernels::{scaled_add, sum_rows, zeros};
+use super::sums::{scaled_add, store, sum_images, sum_rows, zeros};
 use super::{Direction, Grads, Io, Op, Reads, Shape};
 use crate::device::cpu::math;
 use crate::device::{Acc, Kernel, Launch, args};

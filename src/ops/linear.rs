@@ -2,8 +2,7 @@
 //!
 //! With SiLU a second output keeps the pre-activation for the backward.
 
-use super::conv2d::{store, sum_images};
-use super::conv2d_kernels::sum_rows;
+use super::sums::{store, sum_images, sum_rows};
 use super::{Direction, Grads, Io, Op, Reads, Shape};
 use crate::device::cpu::gemm::{Mat, gemm};
 use crate::device::cpu::math;

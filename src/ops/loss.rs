@@ -3,8 +3,8 @@
 //!
 //! Inputs F, y, noise [N, H, W, C], sigma float64 [N]; output float64 [N]. Source: Karras et al. 2022, Eq. 2.
 
-use super::conv2d_kernels::image_grid;
 use super::precondition::{Precond, image};
+use super::sums::image_grid;
 use super::{Grads, Io, Op, Reads, Shape, image_words};
 use crate::device::cpu::math::vectorized;
 use crate::device::{Acc, Kernel, Launch, args};

@@ -16,6 +16,7 @@ pub mod noise_embed;
 pub mod norm;
 pub mod precondition;
 pub mod prepare_batch;
+mod sums;
 
 use crate::device::{Kernel, Launch, Sink, Slot};
 use anyhow::Result;

@@ -5,8 +5,7 @@
 //!   the statistics and leave as f(β), but are neither stored nor differentiated.
 //! - gamma, beta [C1 + C2 + off]; y [N, H', W', C]; statistics [N, 1, 1, 2·groups] (mean, 1/deviation).
 
-use super::conv2d::sum_images;
-use super::conv2d_kernels::sum_rows;
+use super::sums::{sum_images, sum_rows};
 use super::{Direction, Grads, Io, Op, Reads, Shape};
 use crate::device::cpu::math::{self, sigmoid, vectorized};
 use crate::device::cpu::resample::{Resample, Resampler};

@@ -1,10 +1,10 @@
 //! Preconditioning (Karras et al. 2022, Table 1): D = c_skip·x + c_out·F(c_in·x; c_noise), and the two ops at
 //! the network's ends. Coefficients are computed in float64 per image and rounded once.
 
-use super::conv2d_kernels::image_grid;
+use super::sums::image_grid;
 use super::{Grads, Io, Op, Reads, Shape, image_words};
 use crate::device::cpu::math::vectorized;
-use crate::device::{Bound, Kernel, Launch, Slot, args};
+use crate::device::{Arg, Bound, Kernel, Launch, Slot, args};
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
@@ -117,6 +117,41 @@ fn check(name: &str, ins: &[Shape], images: usize) -> Result<()> {
     Ok(())
 }
 
+/// Of each image a·u + b·v, where u and v are the inputs `operands` and [a, b] a function of its noise level,
+/// the last input; computed in float64 and rounded once.
+fn per_image(
+    name: &'static str,
+    io: &Io,
+    operands: [usize; 2],
+    factors: impl Fn(f64) -> [f64; 2] + Send + Sync + 'static,
+) -> Launch {
+    let (io, words) = (io.clone(), image_words(io.shapes[0]));
+    Launch::new(name, 0, move |b| {
+        let sigmas = io.ins[io.ins.len() - 1];
+        for (n, &sigma) in b.get_f64(sigmas).iter().enumerate() {
+            let [u, v] = operands.map(|i| image(b, io.ins[i], n, words));
+            let [a, c] = factors(sigma).map(|f| f as f32);
+            scaled_sum(b.get_mut(io.outs[0].part(n * words, words)), a, u, c, v);
+        }
+    })
+}
+
+/// Its kernel of that name; what ends or begins the network passes no gradient on.
+fn per_image_kernel(
+    name: &'static str,
+    precond: Precond,
+    io: &Io,
+    grads: Option<&Grads>,
+) -> Vec<Kernel> {
+    if grads.is_some() {
+        return vec![];
+    }
+    let mut arguments = args![io.outs[0]];
+    arguments.extend(io.ins.iter().map(|&s| Arg::from(s)));
+    arguments.extend(args![image_words(io.shapes[0]), precond.number()]);
+    vec![Kernel::new(name, image_grid(io.shapes[0]), arguments)]
+}
+
 /// noisy: (x, c_in·x) of x = y + sigma·noise. Inputs y, noise [N, H, W, C], sigma float64 [N].
 #[derive(Debug, Clone, Copy)]
 pub struct Noisy(pub Precond);
@@ -136,15 +171,10 @@ impl Op for Noisy {
     }
 
     fn fwd(&self, io: &Io) -> Launch {
-        let (precond, io) = (self.0, io.clone());
-        Launch::new("noisy_fwd", 0, move |b| {
-            let words = image_words(io.shapes[0]);
-            for (n, &sigma) in b.get_f64(io.ins[2]).iter().enumerate() {
-                let (y, noise) = (image(b, io.ins[0], n, words), image(b, io.ins[1], n, words));
-                let c_in = precond.coefficients(sigma).input;
-                let out = b.get_mut(io.outs[0].part(n * words, words));
-                scaled_sum(out, c_in as f32, y, (c_in * sigma) as f32, noise);
-            }
+        let precond = self.0;
+        per_image("noisy_fwd", io, [0, 1], move |sigma| {
+            let c_in = precond.coefficients(sigma).input;
+            [c_in, c_in * sigma]
         })
     }
 
@@ -153,13 +183,7 @@ impl Op for Noisy {
     }
 
     fn kernels(&self, io: &Io, grads: Option<&Grads>) -> Vec<Kernel> {
-        if grads.is_some() {
-            return vec![];
-        }
-        let (shape, precond) = (io.shapes[0], self.0.number());
-        let arguments =
-            args![io.outs[0], io.ins[0], io.ins[1], io.ins[2], image_words(shape), precond];
-        vec![Kernel::new("noisy", image_grid(shape), arguments)]
+        per_image_kernel("noisy", self.0, io, grads)
     }
 }
 
@@ -182,15 +206,9 @@ impl Op for ScaleInput {
     }
 
     fn fwd(&self, io: &Io) -> Launch {
-        let (precond, io) = (self.0, io.clone());
-        Launch::new("scale_input_fwd", 0, move |b| {
-            let words = image_words(io.shapes[0]);
-            for (n, &sigma) in b.get_f64(io.ins[1]).iter().enumerate() {
-                let x = image(b, io.ins[0], n, words);
-                let out = b.get_mut(io.outs[0].part(n * words, words));
-                let c_in = precond.coefficients(sigma).input as f32;
-                scaled_sum(out, c_in, x, 0.0, x);
-            }
+        let precond = self.0;
+        per_image("scale_input_fwd", io, [0, 0], move |sigma| {
+            [precond.coefficients(sigma).input, 0.0]
         })
     }
 
@@ -199,12 +217,7 @@ impl Op for ScaleInput {
     }
 
     fn kernels(&self, io: &Io, grads: Option<&Grads>) -> Vec<Kernel> {
-        if grads.is_some() {
-            return vec![];
-        }
-        let (shape, precond) = (io.shapes[0], self.0.number());
-        let arguments = args![io.outs[0], io.ins[0], io.ins[1], image_words(shape), precond];
-        vec![Kernel::new("scale_input", image_grid(shape), arguments)]
+        per_image_kernel("scale_input", self.0, io, grads)
     }
 }
 
@@ -227,15 +240,10 @@ impl Op for Denoised {
     }
 
     fn fwd(&self, io: &Io) -> Launch {
-        let (precond, io) = (self.0, io.clone());
-        Launch::new("denoised_fwd", 0, move |b| {
-            let words = image_words(io.shapes[0]);
-            for (n, &sigma) in b.get_f64(io.ins[2]).iter().enumerate() {
-                let (x, f) = (image(b, io.ins[0], n, words), image(b, io.ins[1], n, words));
-                let c = precond.coefficients(sigma);
-                let out = b.get_mut(io.outs[0].part(n * words, words));
-                scaled_sum(out, c.skip as f32, x, c.out as f32, f);
-            }
+        let precond = self.0;
+        per_image("denoised_fwd", io, [0, 1], move |sigma| {
+            let c = precond.coefficients(sigma);
+            [c.skip, c.out]
         })
     }
 
@@ -244,13 +252,7 @@ impl Op for Denoised {
     }
 
     fn kernels(&self, io: &Io, grads: Option<&Grads>) -> Vec<Kernel> {
-        if grads.is_some() {
-            return vec![];
-        }
-        let (shape, precond) = (io.shapes[0], self.0.number());
-        let arguments =
-            args![io.outs[0], io.ins[0], io.ins[1], io.ins[2], image_words(shape), precond];
-        vec![Kernel::new("denoised", image_grid(shape), arguments)]
+        per_image_kernel("denoised", self.0, io, grads)
     }
 }
 
