@@ -7,6 +7,8 @@ mod memory;
 pub use cpu::{Bound, Cpu};
 pub use memory::Buffer;
 
+use serde::{Deserialize, Serialize};
+
 /// A device that ops lower themselves to.
 #[derive(Clone)]
 pub enum Device {
@@ -39,19 +41,70 @@ pub enum Space {
     Grads,
 }
 
-/// A tensor's place: `len` 32-bit words from word `offset` of a buffer. A float64 takes two words.
+/// What a plan computes in. Parameters, their gradients, embeddings, statistics and the loss are float32 in each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+#[value(rename_all = "lower")]
+pub enum Precision {
+    /// Activations stored in bfloat16, products of bfloat16, sums in float32.
+    Bf16,
+    /// All float32, but the factors of convolutions' products rounded to tf32 (11 bits).
+    Tf32,
+    Fp32,
+}
+
+impl Precision {
+    /// How activations are stored.
+    pub fn storage(self) -> Dtype {
+        match self {
+            Precision::Bf16 => Dtype::Bf16,
+            Precision::Tf32 | Precision::Fp32 => Dtype::F32,
+        }
+    }
+}
+
+/// How a tensor's elements are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Dtype {
+    /// One word an element; integers and float64 (two) are counted as such words too.
+    F32,
+    /// Two elements a word.
+    Bf16,
+}
+
+impl Dtype {
+    /// 32-bit words of `len` elements.
+    pub fn words(self, len: usize) -> usize {
+        match self {
+            Dtype::F32 => len,
+            Dtype::Bf16 => len.div_ceil(2),
+        }
+    }
+}
+
+/// A tensor's place: `len` elements from 32-bit word `offset` of a buffer. A float64 counts as two elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slot {
     pub space: Space,
     pub offset: usize,
     pub len: usize,
+    pub dtype: Dtype,
 }
 
 impl Slot {
-    /// Words `start..start + len` of this slot.
+    /// Elements `start..start + len` of this slot. A part of a bf16 slot begins at a whole word.
     pub fn part(self, start: usize, len: usize) -> Slot {
         debug_assert!(start + len <= self.len, "part {start}+{len} of a slot of {}", self.len);
-        Slot { space: self.space, offset: self.offset + start, len }
+        debug_assert!(
+            self.dtype == Dtype::F32 || start.is_multiple_of(2),
+            "half a word of {self:?}"
+        );
+        Slot { offset: self.offset + self.dtype.words(start), len, ..self }
+    }
+
+    /// 32-bit words that it covers.
+    pub fn words(self) -> usize {
+        self.dtype.words(self.len)
     }
 }
 

@@ -2,7 +2,9 @@
 
 use super::{Param, Tape, Value};
 use crate::device::cuda::Addresses;
-use crate::device::{Acc, Bound, Buffer, Device, Kernel, Launch, Sink, Slot, Space, StepArgs};
+use crate::device::{
+    Acc, Bound, Buffer, Device, Dtype, Kernel, Launch, Precision, Sink, Slot, Space, StepArgs,
+};
 use crate::ops::{Direction, Grads, Io, Op, Shape, words};
 use anyhow::Result;
 use std::collections::HashMap;
@@ -38,6 +40,8 @@ pub struct Plan {
 
 /// A piece of arena that lives from step `first` to step `last`, both included.
 struct Piece {
+    len: usize,
+    dtype: Dtype,
     words: usize,
     first: usize,
     last: usize,
@@ -46,8 +50,20 @@ struct Piece {
 
 impl Plan {
     /// Plans `tape`; `outputs` stay readable after a run, as do inputs and, in training, the gradients of
-    /// leaves.
-    pub fn new(tape: &Tape, device: &Device, mode: Mode, outputs: &[Value]) -> Self {
+    /// leaves. Inputs are float32, other values as their ops store them.
+    ///
+    /// # Panics
+    /// The CPU device computes [`Precision::Fp32`] only: callers have refused another.
+    pub fn new(
+        tape: &Tape,
+        device: &Device,
+        precision: Precision,
+        mode: Mode,
+        outputs: &[Value],
+    ) -> Self {
+        if let (Device::Cpu(_), Precision::Bf16 | Precision::Tf32) = (device, precision) {
+            panic!("the CPU device computes float32, {precision:?} asked");
+        }
         let temp_words = |op: &dyn Op, shapes: &[Shape], direction| match device {
             Device::Cpu(_) => op.temp_words(shapes, direction),
             Device::Cuda { .. } => op.kernel_temp_words(shapes, direction),
@@ -56,16 +72,23 @@ impl Plan {
         let n = tape.nodes.len();
         let steps = if training { 2 * n } else { n };
         let mut pieces: Vec<Piece> = Vec::new();
-        let mut piece = |words: usize, first: usize, last: usize| {
-            pieces.push(Piece { words: words.max(1), first, last, offset: 0 });
+        let mut piece = |len: usize, dtype: Dtype, first: usize, last: usize| {
+            let len = len.max(1);
+            pieces.push(Piece { len, dtype, words: dtype.words(len), first, last, offset: 0 });
             pieces.len() - 1
         };
+        let mut dtypes = vec![Dtype::F32; tape.shapes.len()];
+        for node in &tape.nodes {
+            for (v, dtype) in node.outs.iter().zip(node.op.dtypes(precision, node.outs.len())) {
+                dtypes[v.0] = dtype;
+            }
+        }
 
         // Forward step of node k is k, its backward step is 2n − 1 − k.
         let bwd = |k: usize| 2 * n - 1 - k;
         let mut value_piece = HashMap::new();
         for &v in &tape.inputs {
-            value_piece.insert(v, piece(words(tape.shape(v)), 0, steps));
+            value_piece.insert(v, piece(words(tape.shape(v)), Dtype::F32, 0, steps));
         }
         let mut last_use: HashMap<Value, usize> = outputs.iter().map(|&v| (v, steps)).collect();
         for (k, node) in tape.nodes.iter().enumerate() {
@@ -85,7 +108,7 @@ impl Plan {
         }
         for (k, node) in tape.nodes.iter().enumerate() {
             for &v in &node.outs {
-                value_piece.insert(v, piece(words(tape.shape(v)), k, last_use[&v]));
+                value_piece.insert(v, piece(words(tape.shape(v)), dtypes[v.0], k, last_use[&v]));
             }
         }
 
@@ -107,7 +130,8 @@ impl Plan {
                         (true, Some(_)) => Some(Acc::Add),
                         (true, None) => {
                             let last = producer_step.get(&v).copied().unwrap_or(steps);
-                            grad_piece.insert(v, piece(words(tape.shape(v)), bwd(k), last));
+                            let len = words(tape.shape(v));
+                            grad_piece.insert(v, piece(len, dtypes[v.0], bwd(k), last));
                             Some(Acc::Set)
                         }
                     };
@@ -118,19 +142,22 @@ impl Plan {
         let temps: Vec<[usize; 2]> = (tape.nodes.iter().enumerate())
             .map(|(k, node)| {
                 let shapes: Vec<_> = node.ins.iter().map(|&v| tape.shape(v)).collect();
-                let fwd = piece(temp_words(&*node.op, &shapes, Direction::Fwd), k, k);
+                let temp = temp_words(&*node.op, &shapes, Direction::Fwd);
+                let fwd = piece(temp, Dtype::F32, k, k);
                 let at = bwd_or(training, || bwd(k));
                 let words = match training {
                     true => temp_words(&*node.op, &shapes, Direction::Bwd),
                     false => 0,
                 };
-                [fwd, piece(words, at.min(steps), at.min(steps))]
+                [fwd, piece(words, Dtype::F32, at.min(steps), at.min(steps))]
             })
             .collect();
 
         let arena_words = place(&mut pieces);
-        let arena =
-            |p: usize| Slot { space: Space::Arena, offset: pieces[p].offset, len: pieces[p].words };
+        let arena = |p: usize| {
+            let Piece { len, dtype, offset, .. } = pieces[p];
+            Slot { space: Space::Arena, offset, len, dtype }
+        };
         let slot = |v: &Value| arena(value_piece[v]);
 
         let mut program = match device {
@@ -146,6 +173,7 @@ impl Plan {
                 params: node.params.iter().map(|p| in_space(p, Space::Weights)).collect(),
                 outs: node.outs.iter().map(&slot).collect(),
                 temp: arena(temps[k][(direction == Direction::Bwd) as usize]),
+                precision,
             }
         };
         for (k, node) in tape.nodes.iter().enumerate() {
@@ -292,7 +320,7 @@ fn bwd_or(training: bool, step: impl Fn() -> usize) -> usize {
 }
 
 fn in_space(p: &Param, space: Space) -> Slot {
-    Slot { space, offset: p.offset, len: p.len }
+    Slot { space, offset: p.offset, len: p.len, dtype: Dtype::F32 }
 }
 
 /// Gives each piece the lowest offset free during its whole life, the largest first; returns the arena's words.
