@@ -155,17 +155,29 @@ impl Launch {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Kernel {
     pub name: &'static str,
-    /// Blocks; those of a launch of [`Kernel::THREADS`] threads.
+    /// Blocks.
     pub grid: [u32; 3],
+    /// Threads of a block.
+    pub threads: u32,
+    /// Dynamic shared memory of a block.
+    pub shared_bytes: u32,
     pub args: Vec<Arg>,
 }
 
 impl Kernel {
-    /// Threads of a block: every kernel's.
-    pub const THREADS: u32 = 256;
-
+    /// Blocks of 256 threads without dynamic shared memory, as most kernels take.
     pub fn new(name: &'static str, grid: impl Into<Grid>, args: Vec<Arg>) -> Self {
-        Kernel { name, grid: grid.into().0, args }
+        Kernel { name, grid: grid.into().0, threads: 256, shared_bytes: 0, args }
+    }
+
+    /// With blocks of so many threads.
+    pub fn threads(self, threads: u32) -> Self {
+        Kernel { threads, ..self }
+    }
+
+    /// With so many bytes of dynamic shared memory a block.
+    pub fn shared(self, shared_bytes: u32) -> Self {
+        Kernel { shared_bytes, ..self }
     }
 }
 
