@@ -4,7 +4,7 @@
 use crate::ops::fresh_seed;
 use emm::check::golden::{Golden, rel_err};
 use emm::data::Dataset;
-use emm::device::{Buffer, Cpu, Device, Precision, StepArgs};
+use emm::device::{Buffer, Cpu, Device, Precision, StepArgs, Target};
 use emm::model::trainer::{Recording, TrainerOptions};
 use emm::model::{Denoiser, ModelConfig, Params, StepScalars, Trainer};
 use emm::ops::adam_ema::{Update, adam_ema};
@@ -288,6 +288,15 @@ fn planned_flop_are_those_of_the_recorded_ops() {
         config.skip_connections[1] = 0;
         let r = Recording::new(&Device::Cpu(cpu()), &config, Precision::Fp32, 3, 3, Mode::Training)
             .unwrap();
-        assert_eq!(r.plan.flop(), 3 * emm::model::flops::flops(&config).forward);
+        let want = emm::model::flops::flops(&config);
+        assert_eq!(r.plan.flop(), 3 * want.forward);
+        let of_parts: u64 = r.plan.parts().iter().map(|p| p.flop).sum();
+        assert_eq!(of_parts, 3 * want.train);
+        // Planned for a card, which need not be there.
+        let r =
+            Recording::new(Target::Cuda, &config, Precision::Fp32, 3, 3, Mode::Training).unwrap();
+        let of_kernels: u64 = r.plan.kernels().iter().map(|k| k.flop).sum();
+        assert_eq!(of_kernels, 3 * want.train);
+        assert!(r.plan.kernels().iter().all(|k| k.bytes() > 0));
     }
 }

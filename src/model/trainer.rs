@@ -5,7 +5,7 @@ use super::unet::{self, Inputs};
 use super::{ModelConfig, Params};
 use crate::data::Dataset;
 use crate::device::cuda::{Addresses, StepWords};
-use crate::device::{Buffer, Device, Precision, StepArgs};
+use crate::device::{Buffer, Device, Precision, StepArgs, Target};
 use crate::error::{Exit, fail};
 use crate::ops::adam_ema::{self, Update};
 use crate::ops::loss::Loss;
@@ -58,7 +58,7 @@ impl Recording {
     /// Records the loss of `images` images, a part of a batch of `batch`; `mode` says whether parameter
     /// gradients are set or added.
     pub fn new(
-        device: &Device,
+        target: impl Into<Target>,
         config: &ModelConfig,
         precision: Precision,
         images: usize,
@@ -78,7 +78,7 @@ impl Recording {
         let f = unet::record(&mut tape, config, &Params::new(config), inputs, true)?;
         let loss = Loss { precond: config.precond, batch };
         let loss = tape.push1(loss, &[f, y, noise, sigma], &[])?;
-        let plan = Plan::new(&tape, device, precision, mode, &[loss]);
+        let plan = Plan::new(&tape, target, precision, mode, &[loss]);
         Ok(Recording { plan, images, y, noise, sigma, labels, freqs, loss })
     }
 

@@ -119,6 +119,8 @@ impl Op for Attention {
         let product =
             |name, to: View, a: View, b: View, cols: usize, k: usize, alpha: f32, acc: Acc| {
                 let batch = |v: View| Arg::I64(v.2 as i64);
+                let whole = 4 * n * (t * cols + t * k + k * cols);
+                let again = if acc == Acc::Add { 4 * n * t * cols } else { 0 };
                 let arguments = args![
                     to.0,
                     a.0,
@@ -136,6 +138,9 @@ impl Op for Attention {
                     acc,
                 ];
                 Kernel::new(name, [t.div_ceil(64), cols.div_ceil(64), n], arguments)
+                    .flop(2 * n * t * cols * k)
+                    // Of the views' slots every third channel is touched.
+                    .moves(whole + again)
             };
         let rows = (n * t).div_ceil(8);
         let Some(grads) = grads else {

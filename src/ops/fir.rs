@@ -64,7 +64,7 @@ impl Op for Fir {
             return vec![Kernel::new("fir_fwd", grid, args![io.outs[0], io.ins[0], n, h, w, c])];
         };
         let Some(dx) = grads.ins[0] else { return vec![] };
-        let arguments = args![dx.slot, grads.outs[0], n, h, w, c, dx.acc];
+        let arguments = args![dx, grads.outs[0], n, h, w, c, dx.acc];
         vec![Kernel::new("fir_bwd", words(x).div_ceil(256), arguments)]
     }
 }
