@@ -200,6 +200,7 @@ impl Addresses {
     fn resolve(&self, arg: &Arg) -> Value {
         match arg {
             Arg::Slot(s) => Value::Address(self.slot(s)),
+            Arg::Sink(s) => Value::Address(self.slot(&s.slot)),
             Arg::Address(a) => Value::Address(*a),
             Arg::Step => Value::Address(self.step),
             Arg::FirstImage => Value::I32(self.first_image as i32),
