@@ -2,6 +2,8 @@
 
 mod check;
 mod ckpt;
+#[cfg(feature = "emulator")]
+mod cuda;
 mod data;
 #[cfg(feature = "emulator")]
 mod emulator;

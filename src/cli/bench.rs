@@ -82,7 +82,7 @@ fn run_nearest(a: Nearest, common: &Common) -> Result<()> {
                 "peak_rss_bytes": peak,
                 "queries": a.queries,
                 "references": a.references,
-                "device": "cpu",
+                "device": device.name(),
             })
         );
         return Ok(());
@@ -128,7 +128,7 @@ fn run_step(a: Step, common: &Common) -> Result<()> {
                 "flop_per_s": flop / s,
                 "step_s": {"min": min, "median": s, "max": max},
                 "arena_bytes": times.arena_bytes,
-                "device": "cpu",
+                "device": device.name(),
             })
         );
         return Ok(());

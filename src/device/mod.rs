@@ -28,6 +28,14 @@ impl Device {
             Device::Cuda { host, .. } => host,
         }
     }
+
+    /// `cpu`, or the card: `cuda:0, NVIDIA H100`.
+    pub fn name(&self) -> &str {
+        match self {
+            Device::Cpu(_) => "cpu",
+            Device::Cuda { cuda, .. } => cuda.name(),
+        }
+    }
 }
 
 /// What a plan is made for. Planning needs no card.
