@@ -7,6 +7,8 @@ mod memory;
 pub use cpu::{Bound, Cpu};
 pub use memory::Buffer;
 
+use serde::{Deserialize, Serialize};
+
 /// A device that ops lower themselves to.
 #[derive(Clone)]
 pub enum Device {
@@ -19,11 +21,30 @@ pub enum Device {
 }
 
 impl Device {
+    /// Waits for everything queued.
+    ///
+    /// # Errors
+    /// Device (exit 4): what went wrong in a kernel since the last wait.
+    pub fn wait(&self) -> anyhow::Result<()> {
+        match self {
+            Device::Cpu(_) => Ok(()),
+            Device::Cuda { cuda, .. } => cuda.wait(),
+        }
+    }
+
     /// The host's threads.
     pub fn host(&self) -> &Cpu {
         match self {
             Device::Cpu(cpu) => cpu,
             Device::Cuda { host, .. } => host,
+        }
+    }
+
+    /// `cpu`, or the card: `cuda:0, NVIDIA H100`.
+    pub fn name(&self) -> &str {
+        match self {
+            Device::Cpu(_) => "cpu",
+            Device::Cuda { cuda, .. } => cuda.name(),
         }
     }
 }
@@ -55,23 +76,74 @@ pub enum Space {
     Grads,
 }
 
-/// A tensor's place: `len` 32-bit words from word `offset` of a buffer. A float64 takes two words.
+/// What a plan computes in. Parameters, their gradients, embeddings, statistics and the loss are float32 in each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+#[value(rename_all = "lower")]
+pub enum Precision {
+    /// Activations stored in bfloat16, products of bfloat16, sums in float32.
+    Bf16,
+    /// All float32, but the factors of convolutions' products rounded to tf32 (11 bits).
+    Tf32,
+    Fp32,
+}
+
+impl Precision {
+    /// How activations are stored.
+    pub fn storage(self) -> Dtype {
+        match self {
+            Precision::Bf16 => Dtype::Bf16,
+            Precision::Tf32 | Precision::Fp32 => Dtype::F32,
+        }
+    }
+}
+
+/// How a tensor's elements are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Dtype {
+    /// One word an element; integers and float64 (two) are counted as such words too.
+    F32,
+    /// Two elements a word.
+    Bf16,
+}
+
+impl Dtype {
+    /// 32-bit words of `len` elements.
+    pub fn words(self, len: usize) -> usize {
+        match self {
+            Dtype::F32 => len,
+            Dtype::Bf16 => len.div_ceil(2),
+        }
+    }
+}
+
+/// A tensor's place: `len` elements from 32-bit word `offset` of a buffer. A float64 counts as two elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slot {
     pub space: Space,
     pub offset: usize,
     pub len: usize,
+    pub dtype: Dtype,
 }
 
 impl Slot {
-    /// Words `start..start + len` of this slot.
+    /// Elements `start..start + len` of this slot. A part of a bf16 slot begins at a whole word.
     pub fn part(self, start: usize, len: usize) -> Slot {
         debug_assert!(start + len <= self.len, "part {start}+{len} of a slot of {}", self.len);
-        Slot { space: self.space, offset: self.offset + start, len }
+        debug_assert!(
+            self.dtype == Dtype::F32 || start.is_multiple_of(2),
+            "half a word of {self:?}"
+        );
+        Slot { offset: self.offset + self.dtype.words(start), len, ..self }
+    }
+
+    /// 32-bit words that it covers.
+    pub fn words(self) -> usize {
+        self.dtype.words(self.len)
     }
 
     pub fn bytes(self) -> usize {
-        4 * self.len
+        4 * self.words()
     }
 }
 
@@ -99,6 +171,15 @@ pub struct StepArgs {
     pub first_image: u32,
 }
 
+/// What a launch costs at least.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Cost {
+    /// 2 × multiply-adds of matrix work, as the direct algorithm needs them.
+    pub flop: u64,
+    /// Bytes to and from memory: all that it reads and writes once, a gradient that is added to twice.
+    pub bytes: u64,
+}
+
 /// One entry of a plan: a function of the CPU device with its slots and scalars resolved.
 pub struct Launch {
     /// Op and direction, for profiles: `conv2d_fwd`.
@@ -122,21 +203,40 @@ impl Launch {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Kernel {
     pub name: &'static str,
-    /// Blocks; those of a launch of [`Kernel::THREADS`] threads.
+    /// Blocks.
     pub grid: [u32; 3],
+    /// Threads of a block.
+    pub threads: u32,
+    /// Dynamic shared memory of a block.
+    pub shared_bytes: u32,
     pub args: Vec<Arg>,
-    /// 2 × multiply-adds of matrix work, as the direct algorithm needs them.
-    pub flop: u64,
-    /// Bytes to and from memory, where the arguments do not tell them.
+    flop: u64,
+    /// Where the arguments do not tell them.
     bytes: Option<u64>,
 }
 
 impl Kernel {
-    /// Threads of a block: every kernel's.
-    pub const THREADS: u32 = 256;
-
+    /// Blocks of 256 threads without dynamic shared memory, as most kernels take.
     pub fn new(name: &'static str, grid: impl Into<Grid>, args: Vec<Arg>) -> Self {
-        Kernel { name, grid: grid.into().0, args, flop: 0, bytes: None }
+        Kernel {
+            name,
+            grid: grid.into().0,
+            threads: 256,
+            shared_bytes: 0,
+            args,
+            flop: 0,
+            bytes: None,
+        }
+    }
+
+    /// With blocks of so many threads.
+    pub fn threads(self, threads: u32) -> Self {
+        Kernel { threads, ..self }
+    }
+
+    /// With so many bytes of dynamic shared memory a block.
+    pub fn shared(self, shared_bytes: u32) -> Self {
+        Kernel { shared_bytes, ..self }
     }
 
     /// With so much matrix work.
@@ -149,9 +249,8 @@ impl Kernel {
         Kernel { bytes: Some(bytes as u64), ..self }
     }
 
-    /// Bytes that must cross memory at least: every word of its slots once, those of a gradient that is added to
-    /// twice.
-    pub fn bytes(&self) -> u64 {
+    /// Of the whole grid.
+    pub fn cost(&self) -> Cost {
         let slots = || self.args.iter().filter_map(Arg::slot);
         let added: usize = (self.args.iter())
             .filter_map(|arg| match arg {
@@ -159,7 +258,8 @@ impl Kernel {
                 _ => None,
             })
             .sum();
-        self.bytes.unwrap_or_else(|| (bytes_of(slots()) + added) as u64)
+        let bytes = self.bytes.unwrap_or_else(|| (bytes_of(slots()) + added) as u64);
+        Cost { flop: self.flop, bytes }
     }
 }
 
@@ -170,15 +270,14 @@ pub fn bytes_of(slots: impl Iterator<Item = Slot>) -> usize {
     let mut sum = 0;
     let mut last: Option<Slot> = None;
     for s in slots {
-        let end = s.offset + s.len;
-        let covered = last.filter(|l| l.space == s.space).map_or(0, |l| l.offset + l.len);
+        let end = s.offset + s.words();
+        let covered = last.filter(|l| l.space == s.space).map_or(0, |l| l.offset + l.words());
         if end > covered {
-            let start = s.offset.max(covered);
-            sum += s.part(start - s.offset, end - start).bytes();
+            sum += end - s.offset.max(covered);
             last = Some(s);
         }
     }
-    sum
+    4 * sum
 }
 
 /// Blocks along one, two or three axes.
@@ -302,7 +401,7 @@ mod tests {
 
     #[test]
     fn traffic_counts_each_word_once_and_an_added_gradient_twice() {
-        let slot = |space, offset, len| Slot { space, offset, len };
+        let slot = |space, offset, len| Slot { space, offset, len, dtype: Dtype::F32 };
         let (whole, part) = (slot(Space::Arena, 32, 64), slot(Space::Arena, 48, 16));
         let beyond = slot(Space::Arena, 80, 32);
         assert_eq!(bytes_of([part, whole, part].into_iter()), 4 * 64);
@@ -310,10 +409,10 @@ mod tests {
         assert_eq!(bytes_of([whole, slot(Space::Grads, 32, 64)].into_iter()), 4 * 128);
         let kernel = |acc| {
             let sink = Sink { slot: slot(Space::Grads, 0, 10), acc };
-            Kernel::new("k", 1, args![sink, whole, whole, acc])
+            Kernel::new("k", 1, args![sink, whole, whole, acc]).flop(9)
         };
-        assert_eq!(kernel(Acc::Set).bytes(), 4 * (10 + 64));
-        assert_eq!(kernel(Acc::Add).bytes(), 4 * (20 + 64));
-        assert_eq!(kernel(Acc::Add).moves(7).bytes(), 7);
+        assert_eq!(kernel(Acc::Set).cost(), Cost { flop: 9, bytes: 4 * (10 + 64) });
+        assert_eq!(kernel(Acc::Add).cost().bytes, 4 * (20 + 64));
+        assert_eq!(kernel(Acc::Add).moves(7).cost().bytes, 7);
     }
 }

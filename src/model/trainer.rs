@@ -4,8 +4,8 @@ use super::params::fourier_freqs;
 use super::unet::{self, Inputs};
 use super::{ModelConfig, Params};
 use crate::data::Dataset;
-use crate::device::cuda::{Addresses, StepWords};
-use crate::device::{Buffer, Device, StepArgs, Target};
+use crate::device::cuda::{Addresses, Clock, StepWords};
+use crate::device::{Buffer, Device, Precision, StepArgs, Target};
 use crate::error::{Exit, fail};
 use crate::ops::adam_ema::{self, Update};
 use crate::ops::loss::Loss;
@@ -39,6 +39,7 @@ pub struct TrainerOptions {
     pub shuffle: bool,
     /// Replace NaN by 0 and ±inf by ±1e5 in gradients instead of stopping (the reference's habit).
     pub scrub_gradients: bool,
+    pub precision: Precision,
 }
 
 /// Forward and backward of so many images, planned.
@@ -59,6 +60,7 @@ impl Recording {
     pub fn new(
         target: impl Into<Target>,
         config: &ModelConfig,
+        precision: Precision,
         images: usize,
         batch: usize,
         mode: Mode,
@@ -76,7 +78,7 @@ impl Recording {
         let f = unet::record(&mut tape, config, &Params::new(config), inputs, true)?;
         let loss = Loss { precond: config.precond, batch };
         let loss = tape.push1(loss, &[f, y, noise, sigma], &[])?;
-        let plan = Plan::new(&tape, target, mode, &[loss]);
+        let plan = Plan::new(&tape, target, precision, mode, &[loss]);
         Ok(Recording { plan, images, y, noise, sigma, labels, freqs, loss })
     }
 
@@ -186,7 +188,9 @@ impl<'d> Trainer<'d> {
         let params = Params::new(config);
         let cut = Cut::new(options.batch, options.micro_batch);
         let recordings = (cut.recordings.into_iter())
-            .map(|(images, mode)| Recording::new(device, config, images, options.batch, mode))
+            .map(|(images, mode)| {
+                Recording::new(device, config, options.precision, images, options.batch, mode)
+            })
             .collect::<Result<Vec<_>>>()?;
         let words = recordings.iter().map(|r| r.plan.memory_words(device)).max().unwrap_or(0);
         let weights = params.init(options.seed);
@@ -217,8 +221,14 @@ impl<'d> Trainer<'d> {
 
     /// Bytes of arena and scratch that training `config` in micro-batches of `micro_batch` reserves on
     /// `device`; nothing is reserved.
-    pub fn plan_bytes(device: &Device, config: &ModelConfig, micro_batch: usize) -> Result<usize> {
-        let recording = Recording::new(device, config, micro_batch, micro_batch, Mode::Training)?;
+    pub fn plan_bytes(
+        device: &Device,
+        config: &ModelConfig,
+        precision: Precision,
+        micro_batch: usize,
+    ) -> Result<usize> {
+        let n = micro_batch;
+        let recording = Recording::new(device, config, precision, n, n, Mode::Training)?;
         Ok(recording.plan.memory_words(device) * 4)
     }
 
@@ -309,24 +319,41 @@ impl<'d> Trainer<'d> {
         Ok(Some(loss / self.options.batch as f64))
     }
 
-    /// Seconds of each launch of the first recording, `repeats` times over.
-    pub fn profile(&mut self, repeats: usize) -> Vec<(&'static str, Vec<f64>)> {
-        let mut times: Vec<(&'static str, Vec<f64>)> = Vec::new();
+    /// Forward and backward of a step's first micro-batch.
+    pub fn plan(&self) -> &Plan {
+        &self.recordings[0].plan
+    }
+
+    /// Seconds of each launch of [`Trainer::plan`], `repeats` times over, after a step; on a card each finds nothing
+    /// in the second-level cache.
+    ///
+    /// # Errors
+    /// Device (exit 4): what the driver says.
+    pub fn profile(&mut self, repeats: usize) -> Result<Vec<Vec<f64>>> {
         let plan = &self.recordings[0].plan;
-        let Some(memory) = &mut self.memory else { return times };
+        let mut times = vec![Vec::new(); plan.launch_names().count()];
+        let Some(memory) = &mut self.memory else { return Ok(times) };
+        if let (Device::Cuda { cuda, .. }, Some(card)) = (&self.device, &self.card) {
+            let buffers = [&*memory, &self.weights, &self.grads, &card.step];
+            let addresses = Addresses::new(buffers.map(Buffer::address), 0);
+            let mut clock = Clock::new(cuda)?;
+            for _ in 0..repeats {
+                for (kernel, times) in plan.kernels().iter().zip(&mut times) {
+                    times.push(clock.cold(kernel, &addresses)?);
+                }
+            }
+            return Ok(times);
+        }
         for _ in 0..repeats {
             let (device, grads) = (&self.device, Some(&mut self.grads));
             let args = StepArgs::default();
             plan.run_each(device, memory, &self.weights, grads, args, |i, launch, b| {
                 let start = Instant::now();
                 (launch.run)(b);
-                if i == times.len() {
-                    times.push((launch.name, Vec::new()));
-                }
-                times[i].1.push(start.elapsed().as_secs_f64());
+                times[i].push(start.elapsed().as_secs_f64());
             });
         }
-        times
+        Ok(times)
     }
 
     /// Gives the CPU's arena back until the next step, so that a look can use the memory. A card's stays.

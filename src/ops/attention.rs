@@ -6,7 +6,7 @@
 use super::{Direction, Grads, Io, Op, Reads, Shape};
 use crate::device::cpu::gemm::{Mat, gemm};
 use crate::device::cpu::math::{exp, vectorized};
-use crate::device::{Acc, Arg, Kernel, Launch, Sink, Slot, args};
+use crate::device::{Acc, Arg, Dtype, Kernel, Launch, Precision, Sink, Slot, args};
 use anyhow::{Result, ensure};
 
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +31,10 @@ impl Op for Attention {
         );
         let (n, t, c) = sizes(ins);
         Ok(vec![[n, ins[0][1], ins[0][2], c], [n, 1, t, t]])
+    }
+
+    fn dtypes(&self, precision: Precision, outs: usize) -> Vec<Dtype> {
+        vec![precision.storage(); outs]
     }
 
     fn reads(&self, _ins: &[Shape]) -> Reads {

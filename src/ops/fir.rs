@@ -2,7 +2,7 @@
 
 use super::{Grads, Io, Op, Reads, Shape, image_words, words};
 use crate::device::cpu::resample::{Resample, Resampler};
-use crate::device::{Acc, Kernel, Launch, args};
+use crate::device::{Acc, Dtype, Kernel, Launch, Precision, args};
 use anyhow::{Result, ensure};
 
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +20,10 @@ impl Op for Fir {
     fn outputs(&self, ins: &[Shape]) -> Result<Vec<Shape>> {
         ensure!(ins.len() == 1, "fir: one input wanted, {ins:?} given");
         Ok(vec![out_shape(ins[0])])
+    }
+
+    fn dtypes(&self, precision: Precision, outs: usize) -> Vec<Dtype> {
+        vec![precision.storage(); outs]
     }
 
     fn reads(&self, _ins: &[Shape]) -> Reads {

@@ -9,7 +9,7 @@ use super::sums::{sum_images, sum_rows};
 use super::{Direction, Grads, Io, Op, Reads, Shape};
 use crate::device::cpu::math::{self, sigmoid, vectorized};
 use crate::device::cpu::resample::{Resample, Resampler};
-use crate::device::{Acc, Arg, Bound, Kernel, Launch, Sink, StepArgs, args};
+use crate::device::{Acc, Arg, Bound, Dtype, Kernel, Launch, Precision, Sink, StepArgs, args};
 use crate::rng::{Stream, philox, tag};
 use anyhow::{Result, ensure};
 
@@ -62,6 +62,13 @@ impl Op for Norm {
             outs.push([n, ho, wo, c]);
         }
         Ok(outs)
+    }
+
+    fn dtypes(&self, precision: Precision, outs: usize) -> Vec<Dtype> {
+        let mut dtypes = vec![precision.storage(); outs];
+        // Statistics.
+        dtypes[1] = Dtype::F32;
+        dtypes
     }
 
     fn param_lens(&self, ins: &[Shape]) -> Vec<usize> {

@@ -1,23 +1,31 @@
 //! The machine's memory, as the system tells it.
 
-use crate::device::Device;
+use crate::device::{Device, Precision};
 use crate::error::{Exit, fail};
 use crate::model::{ModelConfig, Params, Trainer};
 use anyhow::Result;
 use std::fs;
 
-/// Refuses to train a network, in micro-batches of so many images, that the machine's free memory cannot hold,
+/// Refuses to train a network, in micro-batches of so many images, that the device's free memory cannot hold,
 /// before the system ends the process for it.
 ///
 /// # Errors
 /// Device (exit 4) with the bytes wanted and free.
-pub fn check(device: &Device, config: &ModelConfig, micro_batch: usize) -> Result<()> {
+pub fn check(
+    device: &Device,
+    config: &ModelConfig,
+    precision: Precision,
+    micro_batch: usize,
+) -> Result<()> {
     // Weights, gradient, two moments and EMA.
     let buffers = 5 * 4 * Params::new(config).flat_len;
     let mut wanted = buffers;
-    let free = available().unwrap_or(usize::MAX);
+    let free = match device {
+        Device::Cpu(_) => available().unwrap_or(usize::MAX),
+        Device::Cuda { cuda, .. } => cuda.free_bytes()?,
+    };
     if buffers <= free {
-        wanted += Trainer::plan_bytes(device, config, micro_batch)?;
+        wanted += Trainer::plan_bytes(device, config, precision, micro_batch)?;
     }
     match wanted <= free {
         true => Ok(()),

@@ -1,8 +1,10 @@
 //! One run: its resolved configuration, its directory, the training loop with scoring, resume.
 
 pub mod bench;
+pub mod ceilings;
 pub mod config;
 pub mod dir;
+pub mod kernel_times;
 pub mod memory;
 pub mod progress;
 pub mod schedule;
@@ -12,7 +14,8 @@ pub mod state;
 pub mod stats;
 pub mod train;
 
-pub use config::{DataId, Order, Precision, RunConfig, TrainConfig};
+pub use crate::device::Precision;
+pub use config::{DataId, Order, RunConfig, TrainConfig};
 pub use dir::RunDir;
 pub use score::Network;
 pub use train::{Look, Outcome, RunOptions, SaveEvery, train};

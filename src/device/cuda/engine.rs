@@ -3,12 +3,14 @@
 use super::super::{Arg, Kernel, Slot, Space};
 use crate::error::{Exit, fail};
 use anyhow::{Context as _, Result};
+use cudarc::driver::sys::CUfunction_attribute as Attribute;
 use cudarc::driver::{
     CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, DriverError,
     LaunchConfig, PushKernelArg,
 };
 use cudarc::nvrtc::Ptx;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What a step's kernels read from device memory: `Step` in `kernels/prelude/types.cuh`.
@@ -31,10 +33,15 @@ pub struct StepWords {
 pub struct Cuda(Arc<Inner>);
 
 struct Inner {
+    name: String,
     stream: Arc<CudaStream>,
     modules: Vec<Arc<CudaModule>>,
-    functions: Mutex<HashMap<&'static str, CudaFunction>>,
+    /// By name, with the dynamic shared memory that each may have.
+    functions: Mutex<HashMap<&'static str, (CudaFunction, u32)>>,
 }
+
+/// Dynamic shared memory that a kernel may have without being asked for.
+const SHARED_UNASKED: u32 = 48 << 10;
 
 /// Words on the card.
 pub struct Buffer {
@@ -43,7 +50,7 @@ pub struct Buffer {
     stream: Arc<CudaStream>,
 }
 
-fn driver(what: &str) -> impl FnOnce(DriverError) -> anyhow::Error + '_ {
+pub(super) fn driver(what: &str) -> impl FnOnce(DriverError) -> anyhow::Error + '_ {
     move |e| fail(Exit::Device, format!("--device: cuda: {what}: {e}"))
 }
 
@@ -54,6 +61,7 @@ impl Cuda {
     /// Device (exit 4): what the driver says.
     pub fn open(index: usize, images: &[&[u8]]) -> Result<Self> {
         let context = CudaContext::new(index).map_err(driver("cannot open the card"))?;
+        let name = context.name().map_err(driver("no name"))?;
         // SAFETY: one stream does everything, so no event has to order two.
         unsafe { context.disable_event_tracking() };
         let stream = context.new_stream().map_err(driver("no stream"))?;
@@ -62,18 +70,41 @@ impl Cuda {
             module.map_err(driver("the kernels do not load"))
         };
         let modules = images.iter().map(load).collect::<Result<Vec<_>>>()?;
-        Ok(Cuda(Arc::new(Inner { stream, modules, functions: Mutex::default() })))
+        let name = format!("cuda:{index}, {name}");
+        Ok(Cuda(Arc::new(Inner { name, stream, modules, functions: Mutex::default() })))
     }
 
-    fn function(&self, name: &'static str) -> Result<CudaFunction> {
+    /// `cuda:0, NVIDIA H100`.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Bytes that are free on the card.
+    ///
+    /// # Errors
+    /// Device (exit 4): what the driver says.
+    pub fn free_bytes(&self) -> Result<usize> {
+        let told = self.0.stream.context().mem_get_info();
+        told.map(|(free, _)| free).map_err(driver("no memory information"))
+    }
+
+    /// A kernel by name, allowed so much dynamic shared memory.
+    fn function(&self, name: &'static str, shared_bytes: u32) -> Result<CudaFunction> {
         let mut known = self.0.functions.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(f) = known.get(name) {
-            return Ok(f.clone());
+        let (f, allowed) = match known.entry(name) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                let found = self.0.modules.iter().find_map(|m| m.load_function(name).ok());
+                let f = found.with_context(|| format!("no kernel {name} in this build"))?;
+                entry.insert((f, SHARED_UNASKED))
+            }
+        };
+        if shared_bytes > *allowed {
+            let bytes = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            f.set_attribute(bytes, shared_bytes as i32).map_err(driver(name))?;
+            *allowed = shared_bytes;
         }
-        let found = self.0.modules.iter().find_map(|m| m.load_function(name).ok());
-        let f = found.with_context(|| format!("no kernel {name} in this build"))?;
-        known.insert(name, f.clone());
-        Ok(f)
+        Ok(f.clone())
     }
 
     /// Reserves `words` 32-bit words; what they hold is undefined.
@@ -84,7 +115,7 @@ impl Cuda {
         let stream = &self.0.stream;
         // SAFETY: never read before it is written: every slot has a writer, and tests poison it.
         let slice = unsafe { stream.alloc::<u32>(words.max(1)) }.map_err(|e| {
-            let free = cudarc::driver::result::mem_get_info().map_or(0, |(free, _)| free);
+            let free = self.free_bytes().unwrap_or(0);
             let asked = words * 4;
             fail(Exit::Device, format!("--device: cuda: {asked} bytes asked, {free} free: {e}"))
         })?;
@@ -98,12 +129,12 @@ impl Cuda {
     /// Device (exit 4): a kernel that is missing or does not launch, by name.
     pub fn launch(&self, kernels: &[Kernel], at: &Addresses) -> Result<()> {
         for kernel in kernels {
-            let f = self.function(kernel.name)?;
+            let f = self.function(kernel.name, kernel.shared_bytes)?;
             let [x, y, z] = kernel.grid;
             let config = LaunchConfig {
                 grid_dim: (x, y, z),
-                block_dim: (Kernel::THREADS, 1, 1),
-                shared_mem_bytes: 0,
+                block_dim: (kernel.threads, 1, 1),
+                shared_mem_bytes: kernel.shared_bytes,
             };
             let values: Vec<Value> = kernel.args.iter().map(|a| at.resolve(a)).collect();
             let mut builder = self.0.stream.launch_builder(&f);
@@ -121,6 +152,11 @@ impl Cuda {
             unsafe { builder.launch(config) }.map_err(driver(kernel.name))?;
         }
         Ok(())
+    }
+
+    /// The one stream.
+    pub(super) fn stream(&self) -> &Arc<CudaStream> {
+        &self.0.stream
     }
 
     /// Waits for everything queued.
@@ -197,6 +233,14 @@ impl Buffer {
         self.stream.memcpy_htod(words, &mut to).map_err(driver("copy to the card"))
     }
 
+    /// Zeros everywhere.
+    ///
+    /// # Errors
+    /// Device (exit 4).
+    pub fn clear(&mut self) -> Result<()> {
+        self.stream.memset_zeros(&mut self.slice).map_err(driver("clearing memory"))
+    }
+
     /// Copies `len` words from word `at` on back, after everything queued.
     ///
     /// # Errors
@@ -204,6 +248,7 @@ impl Buffer {
     pub fn read(&self, at: usize, len: usize) -> Result<Vec<f32>> {
         let from = self.slice.slice(at..at + len);
         let words = self.stream.clone_dtoh(&from).map_err(driver("copy from the card"))?;
+        self.stream.synchronize().map_err(driver("a kernel failed"))?;
         Ok(bytemuck::cast_vec(words))
     }
 }
