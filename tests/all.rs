@@ -17,6 +17,7 @@ mod ops;
 mod report;
 mod run;
 mod sampler;
+mod study;
 #[allow(dead_code)]
 mod support;
 mod tape;
