@@ -3,6 +3,8 @@
 mod bench;
 mod check;
 mod ckpt;
+#[cfg(feature = "emulator")]
+mod cuda;
 mod data;
 #[cfg(feature = "emulator")]
 mod emulator;
