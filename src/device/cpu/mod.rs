@@ -34,6 +34,11 @@ impl Cpu {
     pub fn run<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
         self.pool.install(f)
     }
+
+    /// Runs `f` on each item, at most one a thread at a time.
+    pub fn each_mut<T: Send>(&self, items: &mut [T], f: impl Fn(&mut T) + Send + Sync) {
+        self.run(|| items.par_iter_mut().with_max_len(1).for_each(f));
+    }
 }
 
 /// A zeroed buffer of `words` f32, 64-byte aligned.

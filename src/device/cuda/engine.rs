@@ -50,7 +50,7 @@ pub struct Buffer {
     stream: Arc<CudaStream>,
 }
 
-fn driver(what: &str) -> impl FnOnce(DriverError) -> anyhow::Error + '_ {
+pub(super) fn driver(what: &str) -> impl FnOnce(DriverError) -> anyhow::Error + '_ {
     move |e| fail(Exit::Device, format!("--device: cuda: {what}: {e}"))
 }
 
@@ -154,6 +154,11 @@ impl Cuda {
         Ok(())
     }
 
+    /// The one stream.
+    pub(super) fn stream(&self) -> &Arc<CudaStream> {
+        &self.0.stream
+    }
+
     /// Waits for everything queued.
     ///
     /// # Errors
@@ -226,6 +231,14 @@ impl Buffer {
         let words: &[u32] = bytemuck::cast_slice(words);
         let mut to = self.slice.slice_mut(at..at + words.len());
         self.stream.memcpy_htod(words, &mut to).map_err(driver("copy to the card"))
+    }
+
+    /// Zeros everywhere.
+    ///
+    /// # Errors
+    /// Device (exit 4).
+    pub fn clear(&mut self) -> Result<()> {
+        self.stream.memset_zeros(&mut self.slice).map_err(driver("clearing memory"))
     }
 
     /// Copies `len` words from word `at` on back, after everything queued.
