@@ -7,7 +7,7 @@ use crate::device::Device;
 use crate::files::write_atomic;
 use crate::memorization::{References, Threshold};
 use crate::model::SavedModel;
-use crate::report::{Cell, Plot, SizePoint, Table, sheet};
+use crate::report::{Cell, Chart, Panel, Point, Series, Style, Table, sheet};
 use crate::run::score::{labels_of, triplets};
 use crate::run::{Network, RunDir};
 use crate::sampler::{HeunOptions, Start, quantise, sample};
@@ -68,9 +68,9 @@ pub fn write(
         Ok(())
     };
     put("table.md", table(found).markdown().as_bytes())?;
-    for (stem, plot) in [("sizes", sizes(found, title)), ("epochs", epochs(found, title))] {
-        put(&format!("{stem}.png"), &plot.png()?)?;
-        put(&format!("{stem}.svg"), plot.svg()?.as_bytes())?;
+    for (stem, chart) in [("sizes", sizes(found, title)), ("epochs", epochs(found, title))] {
+        put(&format!("{stem}.png"), &chart.png()?)?;
+        put(&format!("{stem}.svg"), chart.svg().as_bytes())?;
     }
     for m in &found.sizes {
         put(&format!("sheet-{}.png", m.size), &copies(m, set, name, device)?)?;
@@ -79,23 +79,25 @@ pub fn write(
     Ok(written)
 }
 
-fn sizes(found: &Found, title: &str) -> Plot {
+/// The ratio against training-set size, with the EMM where there is one.
+pub fn sizes(found: &Found, title: &str) -> Chart {
     let point =
-        |m: &Measured| SizePoint { size: m.size as u64, ratio: m.ratio, interval: m.interval };
-    Plot::Sizes {
-        title: format!("{title}: memorization against training-set size"),
+        |m: &Measured| Point { interval: Some(m.interval), ..Point::new(m.size as f64, m.ratio) };
+    let series = Series {
+        name: String::new(),
+        style: Style::Line,
         points: found.sizes.iter().map(point).collect(),
-        epsilon: found.emm.epsilon,
         emm: found.emm.found.as_ref().ok().map(|f| f.0),
-    }
+    };
+    let panel = Panel::sizes("", found.emm.epsilon, vec![series]);
+    Chart::of(&format!("{title}: memorization against training-set size"), panel)
 }
 
-fn epochs(found: &Found, title: &str) -> Plot {
+/// The ratio over training, a line a size.
+pub fn epochs(found: &Found, title: &str) -> Chart {
     let line = |m: &Measured| (format!("N = {}", m.size), m.curve.clone());
-    Plot::Epochs {
-        title: format!("{title}: memorization over training"),
-        lines: found.sizes.iter().map(line).collect(),
-    }
+    let panel = Panel::epochs("", found.sizes.iter().map(line).collect());
+    Chart::of(&format!("{title}: memorization over training"), panel)
 }
 
 /// The first samples of a size's first run, at its best look, beside what they are nearest to.
