@@ -5,6 +5,7 @@
 
 mod names;
 
+pub mod cost;
 pub mod find;
 pub mod gap;
 pub mod outcome;
@@ -14,10 +15,14 @@ pub mod presets;
 pub mod quickstart;
 pub mod scale;
 pub mod settings;
+pub mod share;
 pub mod spec;
+pub mod sweep;
+pub mod tables;
 
 pub use find::{Found, Measured, Search, Sizes, find};
 pub use outcome::{RunState, Seen};
 pub use plan::{Plan, Set, Setup};
 pub use scale::Scale;
 pub use spec::Study;
+pub use sweep::Sweep;
