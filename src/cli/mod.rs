@@ -22,6 +22,7 @@ mod numbers;
 mod optimal;
 mod plan;
 mod quickstart;
+mod report;
 mod sample;
 mod samples_io;
 mod score;
@@ -177,6 +178,7 @@ enum Command {
     Optimal(optimal::Args),
     Gap(gap::Args),
     Find(find::Args),
+    Report(report::Args),
     #[command(subcommand)]
     Ckpt(ckpt::Command),
     Check(check::Args),
@@ -215,6 +217,7 @@ pub fn main() -> i32 {
         Command::Optimal(a) => optimal::run(a, c),
         Command::Gap(a) => gap::run(a, c),
         Command::Find(a) => find::run(a, c),
+        Command::Report(a) => report::run(a, c),
         Command::Ckpt(a) => ckpt::run(a, c),
         Command::Check(a) => check::run(a, c),
         Command::Bench(a) => bench::run(a, c),

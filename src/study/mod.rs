@@ -6,12 +6,14 @@
 mod names;
 
 pub mod find;
+pub mod folder;
 pub mod gap;
 pub mod outcome;
 pub mod pictures;
 pub mod plan;
 pub mod presets;
 pub mod quickstart;
+pub mod report;
 pub mod scale;
 pub mod settings;
 pub mod spec;
