@@ -5,6 +5,7 @@
 
 mod names;
 
+pub mod figures;
 pub mod find;
 pub mod folder;
 pub mod gap;
@@ -16,6 +17,7 @@ pub mod quickstart;
 pub mod report;
 pub mod scale;
 pub mod settings;
+pub mod sheets;
 pub mod spec;
 
 pub use find::{Found, Measured, Search, Sizes, find};

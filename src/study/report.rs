@@ -206,11 +206,12 @@ impl Found {
             .flat_map(|(name, table)| [Part::Text(name), Part::Table(table)]);
         let pictures =
             self.pictures.into_iter().map(|(name, png)| Part::Picture { name, png }).collect();
+        let runs_shown = run_parts(runs, !self.answer.is_empty());
         let all: [(&str, Vec<Part>); 7] = [
             ("Answer", self.answer),
             ("Tables", tables.collect()),
             ("Figures", self.charts.into_iter().map(Part::Chart).collect()),
-            ("Runs", run_parts(runs)),
+            ("Runs", runs_shown),
             ("Sheets", pictures),
             ("Settings and costs", setting_parts(runs)),
             ("Not shown", self.broken.into_iter().map(Part::Text).collect()),
@@ -267,7 +268,7 @@ fn answer_parts(results: &Results) -> Vec<Part> {
 }
 
 /// The runs' table and curves.
-fn run_parts(runs: &[RunSeen]) -> Vec<Part> {
+fn run_parts(runs: &[RunSeen], answered: bool) -> Vec<Part> {
     if runs.is_empty() {
         return Vec::new();
     }
@@ -283,18 +284,22 @@ fn run_parts(runs: &[RunSeen]) -> Vec<Part> {
         };
         row.extend([share(&|l| l.ratio), share(&|l| l.low), share(&|l| l.high)]);
         row.push(run.best_epoch().map_or(Cell::Empty, |e| Cell::Number(e, 0)));
-        row.push(Cell::Text(match &run.done {
-            Some(_) => run.looks.len().to_string(),
-            None => format!("{} of {}", run.looks.len(), run.config.look_steps().len()),
-        }));
+        let looks = run.looks.len();
+        row.push(match &run.done {
+            Some(_) => Cell::Integer(looks as i64),
+            None => Cell::Text(format!("{looks} of {}", run.config.look_steps().len())),
+        });
         row.push(run.hours.map_or(Cell::Empty, |h| Cell::Number(h, if h < 1.0 { 4 } else { 1 })));
         row.push(Cell::Text(run.name.clone()));
         table.row(row);
     }
-    let mut parts = vec![Part::Table(table)];
-    parts.extend(by_size(runs).map(Part::Chart));
-    parts.extend(over_training(runs, &differing).map(Part::Chart));
-    parts
+    let charts = by_size(runs).into_iter().chain(over_training(runs, &differing));
+    let charts: Vec<Part> = charts.map(Part::Chart).collect();
+    match answered {
+        // The answer's charts show them.
+        true => vec![Part::Table(table), Part::Folded("Charts of the runs".into(), charts)],
+        false => std::iter::once(Part::Table(table)).chain(charts).collect(),
+    }
 }
 
 /// Ratio against size: a line for each setting that several sizes were measured of.
@@ -320,7 +325,9 @@ fn by_size(runs: &[RunSeen]) -> Option<Chart> {
     };
     let series: Vec<Series> = groups.iter().map(series).collect();
     let panels = series.chunks(MOST_LINES).map(|c| Panel::sizes("", EPSILON, c.to_vec()));
-    chart("Against training-set size", panels.collect(), "; several seeds are averaged")
+    let averaged = groups.iter().any(|(_, group)| sizes_of(group).len() < group.len());
+    let more = if averaged { "; the mean of several seeds" } else { "" };
+    chart("Against training-set size", panels.collect(), more)
 }
 
 /// Ascending.
