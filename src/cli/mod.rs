@@ -22,6 +22,7 @@ mod numbers;
 mod optimal;
 mod plan;
 mod quickstart;
+mod report;
 mod sample;
 mod samples_io;
 mod score;
@@ -189,6 +190,7 @@ enum Command {
     Table(table::Args),
     #[command(subcommand)]
     Sweep(sweep::Command),
+    Report(report::Args),
     #[command(subcommand)]
     Ckpt(ckpt::Command),
     Check(check::Args),
@@ -229,6 +231,7 @@ pub fn main() -> i32 {
         Command::Find(a) => find::run(a, c),
         Command::Table(a) => table::run(a, c),
         Command::Sweep(a) => sweep::run(a, c),
+        Command::Report(a) => report::run(a, c),
         Command::Ckpt(a) => ckpt::run(a, c),
         Command::Check(a) => check::run(a, c),
         Command::Bench(a) => bench::run(a, c),
