@@ -97,36 +97,62 @@ pub(super) fn point_dgrad(
     });
 }
 
-/// Groups of images whose sums are kept apart at a time.
-pub(super) const WAVE: usize = 16;
+/// Sums over groups of images that are kept apart and added in order.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Groups {
+    pub count: usize,
+    /// Words of a group's sum.
+    pub words: usize,
+}
 
-/// dst (=|+=) the sums of groups of images, in order: `sum(to, group)` writes one.
-///
-/// - `work`: of a group. `temp`: a sum of `words` for each of a wave of groups.
-pub(super) fn sum_groups(
-    b: &Bound,
-    groups: usize,
-    work: usize,
-    dst: Sink,
-    temp: Slot,
-    words: usize,
-    sum: impl Fn(&mut [f32], usize) + Sync,
-) {
-    const CHUNK: usize = 4096;
-    let mut acc = dst.acc;
-    for first in (0..groups).step_by(WAVE) {
-        let wave = WAVE.min(groups - first);
-        b.each(wave, wave * work, |i| sum(b.get_mut(temp.part(i * words, words)), first + i));
-        b.each(words.div_ceil(CHUNK), wave * words, |job| {
-            let at = job * CHUNK;
-            let len = CHUNK.min(words - at);
-            let to = b.get_mut(dst.slot.part(at, len));
-            for i in 0..wave {
-                let acc = if i == 0 { acc } else { Acc::Add };
-                store(to, acc, b.get(temp.part(i * words + at, len)));
+impl Groups {
+    /// Sums kept at a time; where it is one, none is kept apart.
+    fn wave(&self) -> usize {
+        const WORDS: usize = 1024 * 1024;
+        (WORDS / self.words).clamp(1, 16).min(self.count)
+    }
+
+    pub(super) fn temp_words(&self) -> usize {
+        if self.wave() == 1 { 0 } else { self.wave() * self.words }
+    }
+
+    /// dst (=|+=) the groups' sums, in order: `sum(to, group, job)` writes or adds what one of a group's jobs is for.
+    ///
+    /// - `work`: of a group.
+    pub(super) fn sum(
+        &self,
+        b: &Bound,
+        jobs: usize,
+        work: usize,
+        dst: Sink,
+        temp: Slot,
+        sum: impl Fn(Sink, usize, usize) + Sync,
+    ) {
+        const CHUNK: usize = 4096;
+        let mut acc = dst.acc;
+        for first in (0..self.count).step_by(self.wave()) {
+            let wave = self.wave().min(self.count - first);
+            b.each(wave * jobs, wave * work, |i| {
+                let (group, job) = (i / jobs, i % jobs);
+                let to = match self.wave() {
+                    1 => Sink { slot: dst.slot, acc },
+                    _ => Sink { slot: temp.part(group * self.words, self.words), acc: Acc::Set },
+                };
+                sum(to, first + group, job);
+            });
+            if self.wave() > 1 {
+                b.each(self.words.div_ceil(CHUNK), wave * self.words, |job| {
+                    let at = job * CHUNK;
+                    let len = CHUNK.min(self.words - at);
+                    let to = b.get_mut(dst.slot.part(at, len));
+                    for i in 0..wave {
+                        let acc = if i == 0 { acc } else { Acc::Add };
+                        store(to, acc, b.get(temp.part(i * self.words + at, len)));
+                    }
+                });
             }
-        });
-        acc = Acc::Add;
+            acc = Acc::Add;
+        }
     }
 }
 
@@ -172,6 +198,12 @@ impl Wgrad {
         self.y[0].div_ceil(Self::IMAGES)
     }
 
+    /// Groups whose sums are kept at a time.
+    fn wave(&self) -> usize {
+        const WORDS: usize = 1024 * 1024;
+        (WORDS / (self.y[3] * self.depth())).clamp(1, 16).min(self.groups())
+    }
+
     /// Rows of an image whose patches are made at a time.
     fn rows(&self) -> usize {
         (Self::PATCHES / (self.y[2] * self.depth())).clamp(1, self.y[1])
@@ -182,7 +214,7 @@ impl Wgrad {
     }
 
     pub(super) fn temp_words(&self) -> usize {
-        WAVE.min(self.groups()) * self.y[3] * self.depth()
+        self.wave() * self.y[3] * self.depth()
     }
 
     pub(super) fn scratch_words(&self) -> usize {
@@ -195,8 +227,8 @@ impl Wgrad {
         let blocks = o.div_ceil(Self::BLOCK);
         let sum = o * depth;
         let mut acc = dw.acc;
-        for first in (0..self.groups()).step_by(WAVE) {
-            let wave = WAVE.min(self.groups() - first);
+        for first in (0..self.groups()).step_by(self.wave()) {
+            let wave = self.wave().min(self.groups() - first);
             let work = wave * Self::IMAGES * words(self.y) / n * depth;
             b.each(wave * blocks, work, |job| {
                 let (i, o0) = (job / blocks, job % blocks * Self::BLOCK);

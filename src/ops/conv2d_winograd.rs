@@ -2,7 +2,7 @@
 
 use super::Shape;
 use super::conv2d::tile_part;
-use super::conv2d_bwd::{WAVE, sum_groups};
+use super::conv2d_bwd::Groups;
 use crate::device::cpu::gemm::{Mat, gemm};
 use crate::device::cpu::patches::{Tile, Tiles};
 use crate::device::cpu::winograd::{self, PANEL, PLANES, Place, Planes, Product, Square, TILE};
@@ -87,7 +87,7 @@ impl Winograd {
         for at in 0..squares {
             let (i, row, column) = place(at);
             let square = Square { h, w, channels: c, row: tile.row / TILE + row, column };
-            winograd::input(&mut planes, at, image(i), square);
+            winograd::input(&mut planes, at, image(i), square, [0, c]);
         }
         let out = b.get_mut(tile_part(dst.slot, tile, [h, w, o]));
         let words = tile.rows * w * o;
@@ -111,9 +111,8 @@ impl Winograd {
     }
 }
 
-/// The weight gradient. Sums over images are rounded in groups of 8; a group's sum is transformed back to the nine
-/// taps. Small groups are one job each; of large ones, first the transforms are spread over the threads, then the
-/// products.
+/// The weight gradient. Sums over images are rounded in groups of 8; a job is a block of input and of output channels
+/// of one group, and transforms both for itself: that costs less than handing them from thread to thread.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct WinogradWgrad {
     n: usize,
@@ -126,12 +125,10 @@ pub(super) struct WinogradWgrad {
 impl WinogradWgrad {
     /// The unit in which sums over images are rounded.
     const IMAGES: usize = 8;
-    /// Squares that one product of a large group sums over.
-    const SQUARES: usize = 128;
-    /// Output channels per product.
+    /// Squares that one product sums over.
+    const SQUARES: usize = 32;
+    /// Input and output channels of a job.
     const BLOCK: usize = 64;
-    /// Words of a small group's job: what the second-level cache holds.
-    const SMALL: usize = 224 * 1024;
 
     /// `None` where the shape does not suit it.
     pub(super) fn new(x: Shape, o: usize) -> Option<Self> {
@@ -143,86 +140,89 @@ impl WinogradWgrad {
         self.h.div_ceil(TILE) * self.w.div_ceil(TILE)
     }
 
-    fn groups(&self) -> usize {
-        self.n.div_ceil(Self::IMAGES)
+    fn groups(&self) -> Groups {
+        Groups { count: self.n.div_ceil(Self::IMAGES), words: 9 * self.c * self.o }
     }
 
-    /// Images of a chunk of a large group.
-    fn images(&self) -> usize {
-        (Self::SQUARES / self.per_image()).clamp(1, Self::IMAGES)
+    /// Squares of a chunk of a group.
+    fn squares(&self) -> usize {
+        Self::SQUARES.min(Self::IMAGES * self.per_image())
     }
 
-    /// Words between planes of V, Z and dU: of a small group's job, which takes a panel of output channels at a
-    /// time, or of a large group's chunk.
-    fn strides(&self, small: bool) -> [usize; 3] {
-        let images = if small { Self::IMAGES } else { self.images() };
-        let o = if small { PANEL.min(self.o) } else { self.o };
-        let squares = images * self.per_image();
-        [plane_stride(squares, self.c), plane_stride(squares, o), plane_stride(o, self.c)]
-    }
-
-    fn planes_words(&self, small: bool) -> usize {
-        PLANES * self.strides(small).iter().sum::<usize>()
-    }
-
-    fn is_small(&self) -> bool {
-        self.planes_words(true) <= Self::SMALL
+    /// Words between planes of a chunk's V, of a panel of its Z, and of the group's dU.
+    fn strides(&self) -> [usize; 3] {
+        let (squares, c, o) = (self.squares(), Self::BLOCK.min(self.c), Self::BLOCK.min(self.o));
+        [plane_stride(squares, c), plane_stride(squares, PANEL.min(o)), plane_stride(o, c)]
     }
 
     pub(super) fn temp_words(&self) -> usize {
-        match self.is_small() {
-            true => WAVE.min(self.groups()) * 9 * self.c * self.o,
-            false => self.planes_words(false),
-        }
+        self.groups().temp_words()
     }
 
     pub(super) fn scratch_words(&self) -> usize {
-        if self.is_small() { self.planes_words(true) } else { 0 }
+        PLANES * self.strides().iter().sum::<usize>()
     }
 
     /// dw [o, 3, 3, c] (=|+=) factor · Σ over images and pixels.
     pub(super) fn run(&self, b: &Bound, factor: f32, dw: Sink, dy: Slot, x: Slot, temp: Slot) {
-        if !self.is_small() {
-            return self.run_large(b, factor, dw, dy, x, temp);
-        }
+        let blocks = [self.c, self.o].map(|n| n.div_ceil(Self::BLOCK));
         let work = PLANES * Self::IMAGES * self.per_image() * self.c * self.o;
-        let (groups, words) = (self.groups(), 9 * self.c * self.o);
-        sum_groups(b, groups, work, dw, temp, words, |to, group| {
-            self.run_group(b, factor, to, dy, x, group);
+        self.groups().sum(b, blocks[0] * blocks[1], work, dw, temp, |to, group, job| {
+            let [c0, o0] = [job % blocks[0], job / blocks[0]].map(|i| i * Self::BLOCK);
+            self.sum_block(b, factor, to, [dy, x], group, [c0, o0]);
         });
     }
 
-    /// A small group's sum [o, 3, 3, c], of images in the cache.
-    fn run_group(&self, b: &Bound, factor: f32, to: &mut [f32], dy: Slot, x: Slot, group: usize) {
-        let (c, o, per_image) = (self.c, self.o, self.per_image());
-        let [vs, zs, us] = self.strides(true);
+    /// One group's sum of the blocks of channels that begin at `c0` and `o0`.
+    fn sum_block(
+        &self,
+        b: &Bound,
+        factor: f32,
+        to: Sink,
+        [dy, x]: [Slot; 2],
+        group: usize,
+        [c0, o0]: [usize; 2],
+    ) {
+        let (c, o) = (Self::BLOCK.min(self.c - c0), Self::BLOCK.min(self.o - o0));
+        let [vs, zs, us] = self.strides();
         let first = group * Self::IMAGES;
-        let squares = Self::IMAGES.min(self.n - first) * per_image;
+        let all = Self::IMAGES.min(self.n - first) * self.per_image();
         let (v, rest) = b.scratch().split_at_mut(PLANES * vs);
         let (z, u) = rest.split_at_mut(PLANES * zs);
-        let place = Place::Panels { rows: squares, columns: c };
-        let mut planes = Planes { words: v, stride: vs, place };
-        for at in 0..squares {
-            let (image, square) = self.square(b, x, c, first, at);
-            winograd::input(&mut planes, at, image, square);
-        }
-        for (o0, to) in (0..o).step_by(PANEL).zip(to.chunks_mut(PANEL * 9 * c)) {
-            let block = PANEL.min(o - o0);
-            let place = Place::Rows { columns: block };
-            let mut planes = Planes { words: z, stride: zs, place };
+        for start in (0..all).step_by(self.squares()) {
+            let squares = self.squares().min(all - start);
+            let place = Place::Panels { rows: squares, columns: c };
+            let mut planes = Planes { words: v, stride: vs, place };
             for at in 0..squares {
-                let (image, square) = self.square(b, dy, o, first, at);
-                winograd::gradient(&mut planes, at, image, square, [o0, o0 + block]);
+                let (image, square) = self.square(b, x, self.c, first, start + at);
+                winograd::input(&mut planes, at, image, square, [c0, c0 + c]);
             }
-            for p in 0..PLANES {
-                let z = Mat::cols(&z[p * zs..][..squares * block], block);
-                let (v, u) = (&v[p * vs..][..squares * c], &mut u[p * us..][..block * c]);
-                self.product(u, Acc::Set, z, block, v, squares);
+            for p0 in (0..o).step_by(PANEL) {
+                let width = PANEL.min(o - p0);
+                let place = Place::Rows { columns: width };
+                let mut planes = Planes { words: z, stride: zs, place };
+                let channels = [o0 + p0, o0 + p0 + width];
+                for at in 0..squares {
+                    let (image, square) = self.square(b, dy, self.o, first, start + at);
+                    winograd::gradient(&mut planes, at, image, square, channels);
+                }
+                let acc = if start == 0 { Acc::Set } else { Acc::Add };
+                for p in 0..PLANES {
+                    let z = Mat::cols(&z[p * zs..][..squares * width], width);
+                    let (v, u) = (&v[p * vs..][..squares * c], &mut u[p * us + p0 * c..]);
+                    for q0 in (0..c).step_by(PANEL) {
+                        let columns = PANEL.min(c - q0);
+                        let v = Mat::rows(&v[q0 * squares..][..squares * columns], columns);
+                        gemm([width, columns, squares], &mut u[q0..], c, acc, 1.0, z, v);
+                    }
+                }
             }
-            let product = Product { words: u, stride: us, block: c };
-            for (k, to) in to.chunks_exact_mut(9 * c).enumerate() {
-                winograd::weight_gradient(to, false, factor, product, k);
-            }
+        }
+        let product = Product { words: u, stride: us, block: c };
+        for k in 0..o {
+            let row = to.slot.part((o0 + k) * 9 * self.c + c0, 8 * self.c + c);
+            let (row, adds) = (b.get_mut(row), to.acc == Acc::Add);
+            winograd::weight_gradient(row, self.c, adds, factor, product, k);
         }
     }
 
@@ -240,75 +240,5 @@ impl WinogradWgrad {
         let words = h * w * channels;
         let image = b.get(s.part((first + i) * words, words));
         (image, Square { h, w, channels, row: at / across, column: at % across })
-    }
-
-    /// u [m, c] (=|+=) z · v: z [m, squares], v panels of [squares, c].
-    fn product(&self, u: &mut [f32], acc: Acc, z: Mat, m: usize, v: &[f32], squares: usize) {
-        let c = self.c;
-        for c0 in (0..c).step_by(PANEL) {
-            let width = PANEL.min(c - c0);
-            let v = Mat::rows(&v[c0 * squares..][..squares * width], width);
-            gemm([m, width, squares], &mut u[c0..], c, acc, 1.0, z, v);
-        }
-    }
-
-    fn run_large(&self, b: &Bound, factor: f32, dw: Sink, dy: Slot, x: Slot, temp: Slot) {
-        let (c, o, per_image) = (self.c, self.o, self.per_image());
-        let strides @ [vs, zs, us] = self.strides(false);
-        let v = temp.part(0, PLANES * vs);
-        let z = temp.part(PLANES * vs, PLANES * zs);
-        let u = temp.part(PLANES * (vs + zs), PLANES * us);
-        let mut sink = dw;
-        for group in (0..self.n).step_by(Self::IMAGES) {
-            let end = (group + Self::IMAGES).min(self.n);
-            for first in (group..end).step_by(self.images()) {
-                let images = self.images().min(end - first);
-                let squares = images * per_image;
-                self.transform(b, [v, z], strides, [x, dy], first, squares);
-                let acc = if first == group { Acc::Set } else { Acc::Add };
-                let blocks = o.div_ceil(Self::BLOCK);
-                b.each(PLANES * blocks, PLANES * squares * c * o, |job| {
-                    let (p, o0) = (job / blocks, job % blocks * Self::BLOCK);
-                    let m = Self::BLOCK.min(o - o0);
-                    let z = b.get(z.part(p * zs + o0, (squares - 1) * o + m));
-                    let v = b.get(v.part(p * vs, squares * c));
-                    let to = b.get_mut(u.part(p * us + o0 * c, m * c));
-                    self.product(to, acc, Mat::cols(z, o), m, v, squares);
-                });
-            }
-            b.each(o, PLANES * o * c, |k| {
-                let to = b.get_mut(sink.slot.part(k * 9 * c, 9 * c));
-                let product = Product { words: b.get(u), stride: us, block: c };
-                winograd::weight_gradient(to, sink.acc == Acc::Add, factor, product, k);
-            });
-            sink.acc = Acc::Add;
-        }
-    }
-
-    /// Both transforms of `squares` squares of the images from `first` on.
-    fn transform(
-        &self,
-        b: &Bound,
-        [v, z]: [Slot; 2],
-        [vs, zs, _]: [usize; 3],
-        [x, dy]: [Slot; 2],
-        first: usize,
-        squares: usize,
-    ) {
-        const JOB: usize = 8;
-        let (c, o) = (self.c, self.o);
-        b.each(squares.div_ceil(JOB), 64 * squares * (c + o), |job| {
-            let (rows, columns) = (squares, c);
-            let place = Place::Panels { rows, columns };
-            let mut v = Planes { words: b.get_mut(v), stride: vs, place };
-            let place = Place::Rows { columns: o };
-            let mut z = Planes { words: b.get_mut(z), stride: zs, place };
-            for at in job * JOB..squares.min((job + 1) * JOB) {
-                let (image, square) = self.square(b, x, c, first, at);
-                winograd::input(&mut v, at, image, square);
-                let (image, square) = self.square(b, dy, o, first, at);
-                winograd::gradient(&mut z, at, image, square, [0, o]);
-            }
-        });
     }
 }

@@ -205,12 +205,14 @@ impl Planes<'_> {
     }
 }
 
-/// V: the 6×6 patch (zero outside the image) around a tile, all channels, into row `at` of the planes.
-pub fn input(planes: &mut Planes, at: usize, image: &[f32], square: Square) {
-    assert!(image.len() >= square.words());
-    planes.check(at, square.channels);
+/// V: the 6×6 patch (zero outside the image) around a tile into row `at` of the planes, channels `first` to `end`
+/// as columns 0 and on.
+pub fn input(planes: &mut Planes, at: usize, image: &[f32], square: Square, channels: [usize; 2]) {
+    let [first, end] = channels;
+    assert!(image.len() >= square.words() && end <= square.channels);
+    planes.check(at, end - first);
     // SAFETY: image and planes are as long as the checks above say.
-    unsafe { input_lanes(planes, at, image, square) }
+    unsafe { input_lanes(planes, at, image, square, channels) }
 }
 
 /// Z: the 4×4 gradients of a tile (zero outside the image) into row `at` of the planes, channels `first` to `end`
@@ -279,20 +281,34 @@ pub fn flipped_weights(planes: &mut [f32], stride: usize, w: &[f32], k: usize, [
     unsafe { flipped_lanes(planes, w, k, c) }
 }
 
-/// dw (=|+=) factor · Gᵀ·dU·G of one output channel: dw [9, c], row `at` of planes [.., c].
-pub fn weight_gradient(dw: &mut [f32], add_to: bool, factor: f32, planes: Product, at: usize) {
-    assert_eq!(dw.len(), 9 * planes.block);
+/// dw (=|+=) factor · Gᵀ·dU·G of one output channel: nine taps of `block` words, `tap_stride` apart, from row `at`
+/// of the planes.
+pub fn weight_gradient(
+    dw: &mut [f32],
+    tap_stride: usize,
+    add_to: bool,
+    factor: f32,
+    planes: Product,
+    at: usize,
+) {
+    assert_eq!(dw.len(), 8 * tap_stride + planes.block);
     planes.check(at);
     // SAFETY: dw and planes are as long as the checks above say.
-    unsafe { taps_lanes(dw, add_to, factor, planes, at) }
+    unsafe { taps_lanes(dw, tap_stride, add_to, factor, planes, at) }
 }
 
 lanes! {
-    unsafe fn input_lanes<V>(planes: &mut Planes, at: usize, image: &[f32], square: Square) {
+    unsafe fn input_lanes<V>(
+        planes: &mut Planes,
+        at: usize,
+        image: &[f32],
+        square: Square,
+        channels: [usize; 2],
+    ) {
         // SAFETY: pixels lie in the image, places in the planes, the caller's promise.
         unsafe {
             let zero = V::splat(0.0);
-            for c0 in (0..square.channels).step_by(LANES) {
+            for c0 in (channels[0]..channels[1]).step_by(LANES) {
                 let mut columns = [[zero; 6]; 6];
                 for j in 0..6 {
                     let mut d = [zero; 6];
@@ -303,7 +319,7 @@ lanes! {
                     }
                     columns[j] = input_1d(d);
                 }
-                let to = planes.words.as_mut_ptr().add(planes.place.at(at, c0));
+                let to = planes.words.as_mut_ptr().add(planes.place.at(at, c0 - channels[0]));
                 for i in 0..6 {
                     let row = input_1d(across(&columns, i));
                     for j in 0..6 {
@@ -413,7 +429,14 @@ lanes! {
         }
     }
 
-    unsafe fn taps_lanes<V>(dw: &mut [f32], add_to: bool, factor: f32, planes: Product, at: usize) {
+    unsafe fn taps_lanes<V>(
+        dw: &mut [f32],
+        tap_stride: usize,
+        add_to: bool,
+        factor: f32,
+        planes: Product,
+        at: usize,
+    ) {
         // SAFETY: taps lie in dw, places in the planes, the caller's promise.
         unsafe {
             let (zero, factor, c) = (V::splat(0.0), V::splat(factor), planes.block);
@@ -426,12 +449,10 @@ lanes! {
                 for i in 0..3 {
                     let row = taps_1d(across(&columns, i));
                     for j in 0..3 {
-                        let to = dw.as_mut_ptr().add((i * 3 + j) * c + c0);
-                        let v = match add_to {
-                            true => factor.mul_add(row[j], V::load(to)),
-                            false => factor.mul(row[j]),
-                        };
-                        v.store(to);
+                        let to = dw.as_mut_ptr().add((i * 3 + j) * tap_stride + c0);
+                        let v = factor.mul(row[j]);
+                        // Rounded before it is added, as where sums are kept apart.
+                        (if add_to { v.add(V::load(to)) } else { v }).store(to);
                     }
                 }
             }
