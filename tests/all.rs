@@ -15,6 +15,7 @@ mod kernels;
 mod layers;
 mod memorization;
 mod model;
+mod nearest;
 mod ops;
 mod report;
 mod run;
