@@ -16,6 +16,7 @@ mod kernels;
 mod layers;
 mod memorization;
 mod model;
+mod nearest;
 mod ops;
 mod report;
 mod run;

@@ -10,6 +10,7 @@ use std::io::Write as _;
 use std::sync::OnceLock;
 
 mod bench;
+mod bench_nearest;
 mod check;
 mod ckpt;
 mod data;

@@ -1,10 +1,12 @@
 //! The embedded default: fp32 on a pool of threads. Jobs are cut by shape alone and reduce in a fixed
 //! order, so results depend neither on the number of threads nor on the batch an image travels in.
 
+pub mod dots;
 pub mod gemm;
 pub mod math;
 pub mod patches;
 pub mod resample;
+pub mod sketch;
 pub mod team;
 pub mod winograd;
 
