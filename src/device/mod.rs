@@ -172,7 +172,7 @@ pub struct StepArgs {
 }
 
 /// What a launch costs at least.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
 pub struct Cost {
     /// 2 × multiply-adds of matrix work, as the direct algorithm needs them.
     pub flop: u64,
