@@ -19,4 +19,5 @@ mod sampler;
 mod study;
 #[allow(dead_code)]
 mod support;
+mod sweep;
 mod tape;
