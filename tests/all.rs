@@ -1,7 +1,10 @@
 //! The one integration-test binary.
 
+mod bench;
 mod check;
 mod ckpt;
+#[cfg(feature = "emulator")]
+mod cuda;
 mod data;
 #[cfg(feature = "emulator")]
 mod emulator;
@@ -12,6 +15,7 @@ mod kernels;
 mod layers;
 mod memorization;
 mod model;
+mod nearest;
 mod ops;
 mod report;
 mod run;

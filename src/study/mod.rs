@@ -6,16 +6,20 @@
 mod names;
 
 pub mod cost;
+pub mod figures;
 pub mod find;
+pub mod folder;
 pub mod gap;
 pub mod outcome;
 pub mod pictures;
 pub mod plan;
 pub mod presets;
 pub mod quickstart;
+pub mod report;
 pub mod scale;
 pub mod settings;
 pub mod share;
+pub mod sheets;
 pub mod spec;
 pub mod sweep;
 pub mod tables;
