@@ -23,4 +23,5 @@ mod sampler;
 mod study;
 #[allow(dead_code)]
 mod support;
+mod sweep;
 mod tape;
