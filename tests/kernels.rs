@@ -6,7 +6,7 @@ use crate::ops::all_cases;
 use emm::check::cases::Case;
 use emm::check::golden::rel_err;
 use emm::device::cuda::Cuda;
-use emm::device::{Cpu, Device};
+use emm::device::{Cpu, Device, Precision};
 use emm::model::trainer::TrainerOptions;
 use emm::model::{Arch, Denoiser, Embedding, ModelConfig, Params, Precond, StepScalars, Trainer};
 use emm::rng::fill_normals;
@@ -57,7 +57,14 @@ fn networks() -> [ModelConfig; 2] {
 }
 
 fn options(micro_batch: usize) -> TrainerOptions {
-    TrainerOptions { seed: 3, batch: 16, micro_batch, shuffle: true, scrub_gradients: false }
+    TrainerOptions {
+        seed: 3,
+        batch: 16,
+        micro_batch,
+        shuffle: true,
+        scrub_gradients: false,
+        precision: Precision::Fp32,
+    }
 }
 
 fn train(t: &mut Trainer, steps: std::ops::Range<u64>) -> Vec<f64> {
@@ -120,7 +127,8 @@ fn a_card_denoises_as_the_cpu_does() {
     fill_normals(&mut x, 1, 0, 0, 9);
     let (sigma, labels) = ([0.02, 0.3, 1.0, 9.0, 70.0], [0, 1, 2, 3, 4]);
     let [want, got] = [Device::Cpu(Cpu::new(2).unwrap()), card()].map(|device| {
-        let mut net = Denoiser::new(&device, &config, weights.clone(), vec![], 7).unwrap();
+        let mut net =
+            Denoiser::new(&device, &config, Precision::Fp32, weights.clone(), vec![], 7).unwrap();
         net.denoise(&x, &sigma, &labels).unwrap().into_owned()
     });
     let err = rel_err(&got, &want).unwrap();

@@ -4,7 +4,7 @@
 use crate::ops::fresh_seed;
 use emm::check::golden::{Golden, rel_err};
 use emm::data::Dataset;
-use emm::device::{Buffer, Cpu, Device, StepArgs};
+use emm::device::{Buffer, Cpu, Device, Precision, StepArgs, Target};
 use emm::model::trainer::{Recording, TrainerOptions};
 use emm::model::{Denoiser, ModelConfig, Params, StepScalars, Trainer};
 use emm::ops::adam_ema::{Update, adam_ema};
@@ -56,12 +56,15 @@ fn whole_networks_match_float64() {
         let len = config.image_len();
         let x: Vec<f32> =
             (0..y.len()).map(|i| (y[i] as f64 + sigma[i / len] * noise[i] as f64) as f32).collect();
-        let mut net = Denoiser::new(&device, &config, w.clone(), freqs.clone(), batch).unwrap();
+        let mut net =
+            Denoiser::new(&device, &config, Precision::Fp32, w.clone(), freqs.clone(), batch)
+                .unwrap();
         let d = net.denoise(&x, &sigma, &labels).unwrap();
         let err = rel_err(&d, &g.f32("D").1).unwrap();
         assert!(err < 1e-5, "{name}: D off by {err:.1e}");
 
-        let r = Recording::new(&device, &config, batch, batch, Mode::Training).unwrap();
+        let r = Recording::new(&device, &config, Precision::Fp32, batch, batch, Mode::Training)
+            .unwrap();
         let mut memory = Buffer::new(&device, r.plan.memory_words(&device)).unwrap();
         memory.cpu_mut().fill(f32::NAN);
         fill(&r, &mut memory, &y, &noise, &sigma, &labels, &freqs);
@@ -119,7 +122,8 @@ fn ten_training_losses_match_float64() {
     let (steps, batch, per) = (shape[0], shape[1], y.len() / shape[0]);
     let (noise, sigma) = (g.f32("noise").1, g.f64("sigma").1);
     let device = Device::Cpu(cpu());
-    let r = Recording::new(&device, &config, batch, batch, Mode::Training).unwrap();
+    let r =
+        Recording::new(&device, &config, Precision::Fp32, batch, batch, Mode::Training).unwrap();
     let mut memory = Buffer::new(&device, r.plan.memory_words(&device)).unwrap();
     let mut grads = Buffer::new(&device, w.len()).unwrap();
     let (mut m, mut v, mut ema) = (vec![0.0; w.len()], vec![0.0; w.len()], w.clone());
@@ -206,8 +210,14 @@ fn train(
     steps: u64,
 ) -> (Vec<f32>, Vec<f64>) {
     let device = Device::Cpu(Cpu::new(threads).unwrap());
-    let options =
-        TrainerOptions { seed: 7, batch: 24, micro_batch, shuffle: true, scrub_gradients: false };
+    let options = TrainerOptions {
+        seed: 7,
+        batch: 24,
+        micro_batch,
+        shuffle: true,
+        scrub_gradients: false,
+        precision: Precision::Fp32,
+    };
     let mut t = Trainer::new(&device, config, options, data).unwrap();
     let losses = (0..steps)
         .map(|step| {
@@ -251,11 +261,14 @@ fn check_batches(config: &ModelConfig, seed: u64) {
     let sigma: Vec<f64> = (0..11).map(|i| 0.02 * 2f64.powi(i)).collect();
     let labels: Vec<u32> = (0..11).map(|i| i % 5).collect();
     let device = Device::Cpu(cpu());
-    let mut whole = Denoiser::new(&device, config, w.clone(), freqs.clone(), 11).unwrap();
+    let mut whole =
+        Denoiser::new(&device, config, Precision::Fp32, w.clone(), freqs.clone(), 11).unwrap();
     let all = whole.denoise(&x, &sigma, &labels).unwrap().to_vec();
     assert!(all.iter().all(|v| v.is_finite()));
     for batch in [1, 4, 7] {
-        let mut net = Denoiser::new(&device, config, w.clone(), freqs.clone(), batch).unwrap();
+        let mut net =
+            Denoiser::new(&device, config, Precision::Fp32, w.clone(), freqs.clone(), batch)
+                .unwrap();
         for first in (0..11).step_by(batch) {
             let n = batch.min(11 - first);
             let at = first * 192..(first + n) * 192;
@@ -273,7 +286,17 @@ fn planned_flop_are_those_of_the_recorded_ops() {
     for blocks in [1, 2] {
         let mut config = small(blocks);
         config.skip_connections[1] = 0;
-        let r = Recording::new(&Device::Cpu(cpu()), &config, 3, 3, Mode::Training).unwrap();
-        assert_eq!(r.plan.flop(), 3 * emm::model::flops::flops(&config).forward);
+        let r = Recording::new(&Device::Cpu(cpu()), &config, Precision::Fp32, 3, 3, Mode::Training)
+            .unwrap();
+        let want = emm::model::flops::flops(&config);
+        assert_eq!(r.plan.flop(), 3 * want.forward);
+        let of_parts: u64 = r.plan.parts().iter().map(|p| p.flop).sum();
+        assert_eq!(of_parts, 3 * want.train);
+        // Planned for a card, which need not be there.
+        let r =
+            Recording::new(Target::Cuda, &config, Precision::Fp32, 3, 3, Mode::Training).unwrap();
+        let of_kernels: u64 = r.plan.kernels().iter().map(|k| k.flop).sum();
+        assert_eq!(of_kernels, 3 * want.train);
+        assert!(r.plan.kernels().iter().all(|k| k.bytes() > 0));
     }
 }

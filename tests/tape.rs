@@ -1,6 +1,6 @@
 //! The tape decides lifetimes and who sets or adds: gradients of values used twice, and memory that is reused.
 
-use emm::device::{Buffer, Cpu, Device, StepArgs};
+use emm::device::{Buffer, Cpu, Device, Precision, StepArgs};
 use emm::ops::linear::Linear;
 use emm::ops::loss::Loss;
 use emm::ops::precondition::Precond;
@@ -32,7 +32,7 @@ fn a_value_used_many_times_gets_every_gradient() {
     let loss = Loss { precond: Precond::Ve, batch: 2 };
     let loss = tape.push1(loss, &[c, noise, noise, sigma], &[]).unwrap();
     let device = device();
-    let plan = Plan::new(&tape, &device, Mode::Training, &[loss]);
+    let plan = Plan::new(&tape, &device, Precision::Fp32, Mode::Training, &[loss]);
     let mut memory = Buffer::new(&device, plan.memory_words(&device)).unwrap();
     let w: Vec<f32> = (0..96).map(|i| ((i * 37 % 19) as f32 - 9.0) / 12.0).collect();
     let x0: Vec<f32> = (0..8).map(|i| ((i * 29 % 11) as f32 - 5.0) / 4.0).collect();
@@ -100,7 +100,8 @@ fn memory_is_reused_and_inference_needs_less() {
     let (y, sigma) = (tape.input([4, 1, 1, 512]), tape.input([4, 1, 1, 2]));
     let loss = Loss { precond: Precond::Edm, batch: 4 };
     tape.push1(loss, &[x, y, y, sigma], &[]).unwrap();
-    let words = |mode| Plan::new(&tape, &device(), mode, &[x]).memory_words(&device());
+    let words =
+        |mode| Plan::new(&tape, &device(), Precision::Fp32, mode, &[x]).memory_words(&device());
     // Twenty layers of two 2048-word outputs; forward alone holds three or four of them at a time.
     assert!(words(Mode::Inference) < 8 * 2048 + 16 * 1024, "{}", words(Mode::Inference));
     assert!(words(Mode::Training) > 2 * words(Mode::Inference));

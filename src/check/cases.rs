@@ -4,7 +4,7 @@
 use super::golden::{Golden, rel_err};
 use crate::device::cpu::resample::Resample;
 use crate::device::cuda::{Addresses, Cuda, StepWords};
-use crate::device::{Acc, Bound, Cpu, Sink, Slot, Space, StepArgs};
+use crate::device::{Acc, Bound, Cpu, Dtype, Precision, Sink, Slot, Space, StepArgs};
 use crate::ops::attention::Attention;
 use crate::ops::conv2d::{Conv2d, Shortcut};
 use crate::ops::fir::Fir;
@@ -107,6 +107,7 @@ impl Case {
                     emb: has("emb"),
                     residual: has("residual"),
                     shortcut,
+                    float32: false,
                 };
                 let ins = ["x", "emb", "residual", "s1", "s2"].into_iter().filter(|t| has(t));
                 let params = ["w", "b", "sw", "sb"].into_iter().filter(|t| has(t));
@@ -330,7 +331,7 @@ impl Laid {
         );
         let mut end = 0;
         let mut place = |space: Space, len: usize| {
-            let slot = Slot { space, offset: end, len };
+            let slot = Slot { space, offset: end, len, dtype: Dtype::F32 };
             end = (end + len + 16).next_multiple_of(16);
             slot
         };
@@ -381,6 +382,7 @@ impl Laid {
             params: self.params.clone(),
             outs: self.outs.clone(),
             temp: self.temps[(direction == Direction::Bwd) as usize],
+            precision: Precision::Fp32,
         }
     }
 

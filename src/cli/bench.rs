@@ -113,6 +113,7 @@ fn run_step(a: Step, common: &Common) -> Result<()> {
         micro_batch: micro_batch(&run),
         shuffle: true,
         scrub_gradients: false,
+        precision: run.train.precision,
     };
     let (config, batch) = (run.model, run.train.batch as f64);
     let times = step(&device, &config, options, a.repeats, a.profile)?;

@@ -40,7 +40,8 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     let micro_batch = micro_batch(&config);
     let parameters = Params::new(&config.model);
     let cost = flops(&config.model);
-    let recording = Recording::new(&device, &config.model, micro_batch, t.batch, Mode::Training)?;
+    let recording =
+        Recording::new(&device, &config.model, t.precision, micro_batch, t.batch, Mode::Training)?;
     let arena_bytes = 4 * recording.plan.memory_words(&device);
     let mut launches = BTreeMap::<&str, usize>::new();
     for name in recording.plan.launch_names().filter(|_| args.launches) {
@@ -104,8 +105,14 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
 fn measure(device: &Device, config: &RunConfig, micro_batch: usize) -> Result<f64> {
     let batch = micro_batch.min(8);
     let seed = config.train.seed;
-    let options =
-        TrainerOptions { seed, batch, micro_batch: batch, shuffle: true, scrub_gradients: false };
+    let options = TrainerOptions {
+        seed,
+        batch,
+        micro_batch: batch,
+        shuffle: true,
+        scrub_gradients: false,
+        precision: config.train.precision,
+    };
     let times = bench::step(device, &config.model, options, 1, false)?;
     Ok(batch as f64 / bench::median(&times.step_s))
 }

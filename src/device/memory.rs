@@ -1,6 +1,6 @@
 //! Words in a device's memory, as the host reads and writes them.
 
-use super::{Device, Slot, cpu, cuda};
+use super::{Device, Dtype, Slot, cpu, cuda};
 use anyhow::Result;
 use std::borrow::Cow;
 
@@ -55,14 +55,16 @@ impl Buffer {
         })
     }
 
-    /// As [`Buffer::write`], a whole arena slot or its beginning.
+    /// As [`Buffer::write`], a whole float32 arena slot or its beginning.
     pub fn put(&mut self, s: Slot, words: &[f32]) -> Result<()> {
+        assert!(s.dtype == Dtype::F32, "float32 values for {s:?}");
         assert!(words.len() <= s.len, "{} words for a slot of {}", words.len(), s.len);
         self.write(s.offset, words)
     }
 
-    /// As [`Buffer::read`], an arena slot.
+    /// As [`Buffer::read`], a float32 arena slot.
     pub fn get(&self, s: Slot) -> Result<Cow<'_, [f32]>> {
+        assert!(s.dtype == Dtype::F32, "float32 values of {s:?}");
         self.read(s.offset, s.len)
     }
 

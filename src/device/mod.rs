@@ -7,6 +7,8 @@ mod memory;
 pub use cpu::{Bound, Cpu};
 pub use memory::Buffer;
 
+use serde::{Deserialize, Serialize};
+
 /// A device that ops lower themselves to.
 #[derive(Clone)]
 pub enum Device {
@@ -28,6 +30,22 @@ impl Device {
     }
 }
 
+/// What a plan is made for. Planning needs no card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    Cpu,
+    Cuda,
+}
+
+impl From<&Device> for Target {
+    fn from(device: &Device) -> Self {
+        match device {
+            Device::Cpu(_) => Target::Cpu,
+            Device::Cuda { .. } => Target::Cuda,
+        }
+    }
+}
+
 /// Which buffer a slot lies in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Space {
@@ -39,19 +57,74 @@ pub enum Space {
     Grads,
 }
 
-/// A tensor's place: `len` 32-bit words from word `offset` of a buffer. A float64 takes two words.
+/// What a plan computes in. Parameters, their gradients, embeddings, statistics and the loss are float32 in each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+#[value(rename_all = "lower")]
+pub enum Precision {
+    /// Activations stored in bfloat16, products of bfloat16, sums in float32.
+    Bf16,
+    /// All float32, but the factors of convolutions' products rounded to tf32 (11 bits).
+    Tf32,
+    Fp32,
+}
+
+impl Precision {
+    /// How activations are stored.
+    pub fn storage(self) -> Dtype {
+        match self {
+            Precision::Bf16 => Dtype::Bf16,
+            Precision::Tf32 | Precision::Fp32 => Dtype::F32,
+        }
+    }
+}
+
+/// How a tensor's elements are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Dtype {
+    /// One word an element; integers and float64 (two) are counted as such words too.
+    F32,
+    /// Two elements a word.
+    Bf16,
+}
+
+impl Dtype {
+    /// 32-bit words of `len` elements.
+    pub fn words(self, len: usize) -> usize {
+        match self {
+            Dtype::F32 => len,
+            Dtype::Bf16 => len.div_ceil(2),
+        }
+    }
+}
+
+/// A tensor's place: `len` elements from 32-bit word `offset` of a buffer. A float64 counts as two elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slot {
     pub space: Space,
     pub offset: usize,
     pub len: usize,
+    pub dtype: Dtype,
 }
 
 impl Slot {
-    /// Words `start..start + len` of this slot.
+    /// Elements `start..start + len` of this slot. A part of a bf16 slot begins at a whole word.
     pub fn part(self, start: usize, len: usize) -> Slot {
         debug_assert!(start + len <= self.len, "part {start}+{len} of a slot of {}", self.len);
-        Slot { space: self.space, offset: self.offset + start, len }
+        debug_assert!(
+            self.dtype == Dtype::F32 || start.is_multiple_of(2),
+            "half a word of {self:?}"
+        );
+        Slot { offset: self.offset + self.dtype.words(start), len, ..self }
+    }
+
+    /// 32-bit words that it covers.
+    pub fn words(self) -> usize {
+        self.dtype.words(self.len)
+    }
+
+    pub fn bytes(self) -> usize {
+        4 * self.words()
     }
 }
 
@@ -102,18 +175,83 @@ impl Launch {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Kernel {
     pub name: &'static str,
-    /// Blocks; those of a launch of [`Kernel::THREADS`] threads.
+    /// Blocks.
     pub grid: [u32; 3],
+    /// Threads of a block.
+    pub threads: u32,
+    /// Dynamic shared memory of a block.
+    pub shared_bytes: u32,
     pub args: Vec<Arg>,
+    /// 2 × multiply-adds of matrix work, as the direct algorithm needs them.
+    pub flop: u64,
+    /// Bytes to and from memory, where the arguments do not tell them.
+    bytes: Option<u64>,
 }
 
 impl Kernel {
-    /// Threads of a block: every kernel's.
-    pub const THREADS: u32 = 256;
-
+    /// Blocks of 256 threads without dynamic shared memory, as most kernels take.
     pub fn new(name: &'static str, grid: impl Into<Grid>, args: Vec<Arg>) -> Self {
-        Kernel { name, grid: grid.into().0, args }
+        Kernel {
+            name,
+            grid: grid.into().0,
+            threads: 256,
+            shared_bytes: 0,
+            args,
+            flop: 0,
+            bytes: None,
+        }
     }
+
+    /// With blocks of so many threads.
+    pub fn threads(self, threads: u32) -> Self {
+        Kernel { threads, ..self }
+    }
+
+    /// With so many bytes of dynamic shared memory a block.
+    pub fn shared(self, shared_bytes: u32) -> Self {
+        Kernel { shared_bytes, ..self }
+    }
+
+    /// With so much matrix work.
+    pub fn flop(self, flop: usize) -> Self {
+        Kernel { flop: flop as u64, ..self }
+    }
+
+    /// With so much traffic: for kernels that are given addresses, or slots of which they touch a part.
+    pub fn moves(self, bytes: usize) -> Self {
+        Kernel { bytes: Some(bytes as u64), ..self }
+    }
+
+    /// Bytes that must cross memory at least: every word of its slots once, those of a gradient that is added to
+    /// twice.
+    pub fn bytes(&self) -> u64 {
+        let slots = || self.args.iter().filter_map(Arg::slot);
+        let added: usize = (self.args.iter())
+            .filter_map(|arg| match arg {
+                Arg::Sink(Sink { slot, acc: Acc::Add }) => Some(slot.bytes()),
+                _ => None,
+            })
+            .sum();
+        self.bytes.unwrap_or_else(|| (bytes_of(slots()) + added) as u64)
+    }
+}
+
+/// Bytes of the union of some slots.
+pub fn bytes_of(slots: impl Iterator<Item = Slot>) -> usize {
+    let mut slots: Vec<Slot> = slots.collect();
+    slots.sort_by_key(|s| (s.space as u8, s.offset));
+    let mut sum = 0;
+    let mut last: Option<Slot> = None;
+    for s in slots {
+        let end = s.offset + s.words();
+        let covered = last.filter(|l| l.space == s.space).map_or(0, |l| l.offset + l.words());
+        if end > covered {
+            let start = s.offset.max(covered);
+            sum += 4 * (end - start);
+            last = Some(s);
+        }
+    }
+    sum
 }
 
 /// Blocks along one, two or three axes.
@@ -146,6 +284,8 @@ impl From<[usize; 3]> for Grid {
 pub enum Arg {
     /// The address of a slot.
     Slot(Slot),
+    /// The address of a gradient that the kernel sets or adds to; it is told which by an argument of its own.
+    Sink(Sink),
     /// An address on the card.
     Address(u64),
     /// The address of the words that vary from step to step (`Step` in `kernels/prelude/types.cuh`).
@@ -157,6 +297,28 @@ pub enum Arg {
     I64(i64),
     F32(f32),
     F64(f64),
+}
+
+impl Arg {
+    /// The slot whose address this is.
+    pub fn slot(&self) -> Option<Slot> {
+        match self {
+            Arg::Slot(slot) | Arg::Sink(Sink { slot, .. }) => Some(*slot),
+            _ => None,
+        }
+    }
+}
+
+impl From<Sink> for Arg {
+    fn from(s: Sink) -> Self {
+        Arg::Sink(s)
+    }
+}
+
+impl From<Option<Sink>> for Arg {
+    fn from(s: Option<Sink>) -> Self {
+        s.map_or(Arg::Null, Arg::Sink)
+    }
 }
 
 impl From<Slot> for Arg {
@@ -206,3 +368,25 @@ macro_rules! args {
     ($($arg:expr),* $(,)?) => { vec![$($crate::device::Arg::from($arg)),*] };
 }
 pub(crate) use args;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn traffic_counts_each_word_once_and_an_added_gradient_twice() {
+        let slot = |space, offset, len| Slot { space, offset, len, dtype: Dtype::F32 };
+        let (whole, part) = (slot(Space::Arena, 32, 64), slot(Space::Arena, 48, 16));
+        let beyond = slot(Space::Arena, 80, 32);
+        assert_eq!(bytes_of([part, whole, part].into_iter()), 4 * 64);
+        assert_eq!(bytes_of([beyond, whole].into_iter()), 4 * 80);
+        assert_eq!(bytes_of([whole, slot(Space::Grads, 32, 64)].into_iter()), 4 * 128);
+        let kernel = |acc| {
+            let sink = Sink { slot: slot(Space::Grads, 0, 10), acc };
+            Kernel::new("k", 1, args![sink, whole, whole, acc])
+        };
+        assert_eq!(kernel(Acc::Set).bytes(), 4 * (10 + 64));
+        assert_eq!(kernel(Acc::Add).bytes(), 4 * (20 + 64));
+        assert_eq!(kernel(Acc::Add).moves(7).bytes(), 7);
+    }
+}

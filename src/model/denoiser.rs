@@ -2,7 +2,7 @@
 
 use super::unet::{self, Inputs};
 use super::{ModelConfig, Params};
-use crate::device::{Buffer, Device, Slot, StepArgs};
+use crate::device::{Buffer, Device, Precision, Slot, StepArgs};
 use crate::error::usage;
 use crate::ops::precondition::{Denoised, ScaleInput};
 use crate::tape::{Mode, Plan, Tape};
@@ -35,6 +35,7 @@ impl Denoiser {
     pub fn new(
         device: &Device,
         config: &ModelConfig,
+        precision: Precision,
         weights: Vec<f32>,
         freqs: Vec<f32>,
         batch: usize,
@@ -51,7 +52,7 @@ impl Denoiser {
         let inputs = Inputs { x: scaled, sigma, labels, freqs: freq_value };
         let f = unet::record(&mut tape, config, &params, inputs, false)?;
         let out = tape.push1(Denoised(config.precond), &[x, f, sigma], &[])?;
-        let plan = Plan::new(&tape, device, Mode::Inference, &[out]);
+        let plan = Plan::new(&tape, device, precision, Mode::Inference, &[out]);
         let on_device = Buffer::of(device, &weights)?;
         // Before the arena is reserved: both at once would be the peak.
         drop(weights);

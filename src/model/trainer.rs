@@ -5,7 +5,7 @@ use super::unet::{self, Inputs};
 use super::{ModelConfig, Params};
 use crate::data::Dataset;
 use crate::device::cuda::{Addresses, StepWords};
-use crate::device::{Buffer, Device, StepArgs};
+use crate::device::{Buffer, Device, Precision, StepArgs, Target};
 use crate::error::{Exit, fail};
 use crate::ops::adam_ema::{self, Update};
 use crate::ops::loss::Loss;
@@ -39,6 +39,7 @@ pub struct TrainerOptions {
     pub shuffle: bool,
     /// Replace NaN by 0 and ±inf by ±1e5 in gradients instead of stopping (the reference's habit).
     pub scrub_gradients: bool,
+    pub precision: Precision,
 }
 
 /// Forward and backward of so many images, planned.
@@ -57,8 +58,9 @@ impl Recording {
     /// Records the loss of `images` images, a part of a batch of `batch`; `mode` says whether parameter
     /// gradients are set or added.
     pub fn new(
-        device: &Device,
+        target: impl Into<Target>,
         config: &ModelConfig,
+        precision: Precision,
         images: usize,
         batch: usize,
         mode: Mode,
@@ -76,7 +78,7 @@ impl Recording {
         let f = unet::record(&mut tape, config, &Params::new(config), inputs, true)?;
         let loss = Loss { precond: config.precond, batch };
         let loss = tape.push1(loss, &[f, y, noise, sigma], &[])?;
-        let plan = Plan::new(&tape, device, mode, &[loss]);
+        let plan = Plan::new(&tape, target, precision, mode, &[loss]);
         Ok(Recording { plan, images, y, noise, sigma, labels, freqs, loss })
     }
 
@@ -186,7 +188,9 @@ impl<'d> Trainer<'d> {
         let params = Params::new(config);
         let cut = Cut::new(options.batch, options.micro_batch);
         let recordings = (cut.recordings.into_iter())
-            .map(|(images, mode)| Recording::new(device, config, images, options.batch, mode))
+            .map(|(images, mode)| {
+                Recording::new(device, config, options.precision, images, options.batch, mode)
+            })
             .collect::<Result<Vec<_>>>()?;
         let words = recordings.iter().map(|r| r.plan.memory_words(device)).max().unwrap_or(0);
         let weights = params.init(options.seed);
@@ -217,8 +221,14 @@ impl<'d> Trainer<'d> {
 
     /// Bytes of arena and scratch that training `config` in micro-batches of `micro_batch` reserves on
     /// `device`; nothing is reserved.
-    pub fn plan_bytes(device: &Device, config: &ModelConfig, micro_batch: usize) -> Result<usize> {
-        let recording = Recording::new(device, config, micro_batch, micro_batch, Mode::Training)?;
+    pub fn plan_bytes(
+        device: &Device,
+        config: &ModelConfig,
+        precision: Precision,
+        micro_batch: usize,
+    ) -> Result<usize> {
+        let n = micro_batch;
+        let recording = Recording::new(device, config, precision, n, n, Mode::Training)?;
         Ok(recording.plan.memory_words(device) * 4)
     }
 

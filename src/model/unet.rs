@@ -69,7 +69,8 @@ pub fn record(
     let c = layout.out_channels;
     let act = net.norm(&layout.aux_norm, &[x], c, Act { silu: true, ..Act::default() })?[0];
     let weights = net.pair(&layout.aux_conv);
-    net.tape.push1(Conv2d::same(3, config.image_channels), &[act], &weights)
+    let last = Conv2d { float32: true, ..Conv2d::same(3, config.image_channels) };
+    net.tape.push1(last, &[act], &weights)
 }
 
 /// What a norm does beside normalising.

@@ -6,7 +6,7 @@
 use super::{Direction, Grads, Io, Op, Reads, Shape};
 use crate::device::cpu::gemm::{Mat, gemm};
 use crate::device::cpu::math::{exp, vectorized};
-use crate::device::{Acc, Arg, Kernel, Launch, Sink, Slot, args};
+use crate::device::{Acc, Arg, Dtype, Kernel, Launch, Precision, Sink, Slot, args};
 use anyhow::{Result, ensure};
 
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +31,10 @@ impl Op for Attention {
         );
         let (n, t, c) = sizes(ins);
         Ok(vec![[n, ins[0][1], ins[0][2], c], [n, 1, t, t]])
+    }
+
+    fn dtypes(&self, precision: Precision, outs: usize) -> Vec<Dtype> {
+        vec![precision.storage(); outs]
     }
 
     fn reads(&self, _ins: &[Shape]) -> Reads {
@@ -115,6 +119,8 @@ impl Op for Attention {
         let product =
             |name, to: View, a: View, b: View, cols: usize, k: usize, alpha: f32, acc: Acc| {
                 let batch = |v: View| Arg::I64(v.2 as i64);
+                let whole = 4 * n * (t * cols + t * k + k * cols);
+                let again = if acc == Acc::Add { 4 * n * t * cols } else { 0 };
                 let arguments = args![
                     to.0,
                     a.0,
@@ -132,6 +138,9 @@ impl Op for Attention {
                     acc,
                 ];
                 Kernel::new(name, [t.div_ceil(64), cols.div_ceil(64), n], arguments)
+                    .flop(2 * n * t * cols * k)
+                    // Of the views' slots every third channel is touched.
+                    .moves(whole + again)
             };
         let rows = (n * t).div_ceil(8);
         let Some(grads) = grads else {

@@ -13,7 +13,7 @@ use super::{Direction, Grads, Io, Op, Reads, Shape, words};
 use crate::device::cpu::gemm::{Mat, gemm};
 use crate::device::cpu::math;
 use crate::device::cpu::patches::{Tile, Tiles, Window, patches};
-use crate::device::{Acc, Bound, Kernel, Launch, Sink, Slot};
+use crate::device::{Acc, Bound, Dtype, Kernel, Launch, Precision, Sink, Slot};
 use anyhow::{Result, ensure};
 
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +35,8 @@ pub struct Conv2d {
     pub emb: bool,
     pub residual: bool,
     pub shortcut: Option<Shortcut>,
+    /// y is float32 at every precision: the network's last.
+    pub float32: bool,
 }
 
 impl Conv2d {
@@ -49,6 +51,7 @@ impl Conv2d {
             emb: false,
             residual: false,
             shortcut: None,
+            float32: false,
         }
     }
 
@@ -128,6 +131,10 @@ impl Op for Conv2d {
             ensure!(ins[i][..3] == y[..3], "conv2d: shortcut {:?} for output {y:?}", ins[i]);
         }
         Ok(vec![y])
+    }
+
+    fn dtypes(&self, precision: Precision, _outs: usize) -> Vec<Dtype> {
+        vec![if self.float32 { Dtype::F32 } else { precision.storage() }]
     }
 
     fn param_lens(&self, ins: &[Shape]) -> Vec<usize> {

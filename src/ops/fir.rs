@@ -2,7 +2,7 @@
 
 use super::{Grads, Io, Op, Reads, Shape, image_words, words};
 use crate::device::cpu::resample::{Resample, Resampler};
-use crate::device::{Acc, Kernel, Launch, args};
+use crate::device::{Acc, Dtype, Kernel, Launch, Precision, args};
 use anyhow::{Result, ensure};
 
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +20,10 @@ impl Op for Fir {
     fn outputs(&self, ins: &[Shape]) -> Result<Vec<Shape>> {
         ensure!(ins.len() == 1, "fir: one input wanted, {ins:?} given");
         Ok(vec![out_shape(ins[0])])
+    }
+
+    fn dtypes(&self, precision: Precision, outs: usize) -> Vec<Dtype> {
+        vec![precision.storage(); outs]
     }
 
     fn reads(&self, _ins: &[Shape]) -> Reads {
@@ -60,7 +64,7 @@ impl Op for Fir {
             return vec![Kernel::new("fir_fwd", grid, args![io.outs[0], io.ins[0], n, h, w, c])];
         };
         let Some(dx) = grads.ins[0] else { return vec![] };
-        let arguments = args![dx.slot, grads.outs[0], n, h, w, c, dx.acc];
+        let arguments = args![dx, grads.outs[0], n, h, w, c, dx.acc];
         vec![Kernel::new("fir_bwd", words(x).div_ceil(256), arguments)]
     }
 }

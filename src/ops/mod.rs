@@ -18,7 +18,7 @@ pub mod precondition;
 pub mod prepare_batch;
 mod sums;
 
-use crate::device::{Kernel, Launch, Sink, Slot};
+use crate::device::{Dtype, Kernel, Launch, Precision, Sink, Slot};
 use anyhow::Result;
 
 /// N, H, W, C. Vectors per image are [N, 1, 1, C]; a float64 or two-word value counts as two channels.
@@ -43,6 +43,7 @@ pub struct Io {
     pub outs: Vec<Slot>,
     /// Words asked by [`Op::temp_words`] for this direction.
     pub temp: Slot,
+    pub precision: Precision,
 }
 
 /// Gradients that reach an op and where its own go; `None` where nobody asks.
@@ -82,6 +83,11 @@ pub trait Op: Send + Sync {
 
     /// What the backward launches read, so that the plan can free everything else early.
     fn reads(&self, ins: &[Shape]) -> Reads;
+
+    /// How each of its `outs` outputs, and the gradient of each, is stored.
+    fn dtypes(&self, _precision: Precision, outs: usize) -> Vec<Dtype> {
+        vec![Dtype::F32; outs]
+    }
 
     /// Words of memory that live during one direction of this op only.
     fn temp_words(&self, _ins: &[Shape], _direction: Direction) -> usize {

@@ -4,7 +4,7 @@
 use super::sums::image_grid;
 use super::{Grads, Io, Op, Reads, Shape, image_words};
 use crate::device::cpu::math::vectorized;
-use crate::device::{Arg, Bound, Kernel, Launch, Slot, args};
+use crate::device::{Arg, Bound, Dtype, Kernel, Launch, Precision, Slot, args};
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
@@ -166,6 +166,10 @@ impl Op for Noisy {
         Ok(vec![ins[0]])
     }
 
+    fn dtypes(&self, precision: Precision, outs: usize) -> Vec<Dtype> {
+        vec![precision.storage(); outs]
+    }
+
     fn reads(&self, _ins: &[Shape]) -> Reads {
         Reads::default()
     }
@@ -199,6 +203,10 @@ impl Op for ScaleInput {
     fn outputs(&self, ins: &[Shape]) -> Result<Vec<Shape>> {
         check(self.name(), ins, 1)?;
         Ok(vec![ins[0]])
+    }
+
+    fn dtypes(&self, precision: Precision, outs: usize) -> Vec<Dtype> {
+        vec![precision.storage(); outs]
     }
 
     fn reads(&self, _ins: &[Shape]) -> Reads {

@@ -25,13 +25,13 @@ pub(super) fn sum_images(dst: &mut [f32], acc: Acc, per_image: &[f32]) {
 /// dst [columns] (=|+=) the sum over rows of src [rows, columns], in order.
 pub(super) fn sum_rows(dst: Sink, src: Slot, rows: usize, columns: usize) -> Kernel {
     let grid = columns.div_ceil(256);
-    Kernel::new("sum_rows", grid, args![dst.slot, src, rows, columns, dst.acc])
+    Kernel::new("sum_rows", grid, args![dst, src, rows, columns, dst.acc])
 }
 
 /// dst (=|+=) scale · src.
 pub(super) fn scaled_add(dst: Sink, src: Slot, scale: f32) -> Kernel {
     let n = Arg::I64(src.len as i64);
-    Kernel::new("scaled_add", src.len.div_ceil(1024), args![dst.slot, src, n, scale, dst.acc])
+    Kernel::new("scaled_add", src.len.div_ceil(1024), args![dst, src, n, scale, dst.acc])
 }
 
 /// dst [rows, row_words], columns `first .. first + width` = 0 where it is set; nothing where it is added to.
@@ -43,8 +43,7 @@ pub(super) fn zeros(
     first: usize,
 ) -> Kernel {
     let none: Option<Slot> = None;
-    let arguments =
-        args![dst.slot, none, rows, width, width, row_words, first, 0usize, 1.0f32, dst.acc];
+    let arguments = args![dst, none, rows, width, width, row_words, first, 0usize, 1.0f32, dst.acc];
     Kernel::new("wgrad_reduce", (rows * width).div_ceil(256), arguments)
 }
 

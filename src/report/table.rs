@@ -122,6 +122,21 @@ impl Table {
         out
     }
 
+    /// A LaTeX tabular.
+    pub fn latex(&self) -> String {
+        let columns: String =
+            (0..self.columns.len()).map(|c| if self.is_numeric(c) { 'r' } else { 'l' }).collect();
+        let line = |cells: Vec<String>| {
+            let cells: Vec<_> = cells.iter().map(|c| latex_escaped(c)).collect();
+            format!("{} \\\\\n", cells.join(" & "))
+        };
+        let rows = self.rows.iter().map(|r| line(r.iter().map(Cell::shown).collect()));
+        let (head, rows) = (line(self.columns.clone()), rows.collect::<String>());
+        format!(
+            "\\begin{{tabular}}{{{columns}}}\n\\hline\n{head}\\hline\n{rows}\\hline\n\\end{{tabular}}\n"
+        )
+    }
+
     /// Aligned columns for a terminal.
     pub fn plain(&self) -> String {
         let shown = |row: &Vec<Cell>| row.iter().map(Cell::shown).collect();
@@ -186,6 +201,24 @@ impl Table {
         };
         cells.iter().enumerate().map(pad).collect()
     }
+}
+
+fn latex_escaped(text: &str) -> String {
+    let mut out = String::new();
+    for c in text.chars() {
+        match c {
+            '&' | '%' | '$' | '#' | '_' | '{' | '}' => out.extend(['\\', c]),
+            '\\' => out += "\\textbackslash{}",
+            '~' => out += "\\textasciitilde{}",
+            '^' => out += "\\textasciicircum{}",
+            '–' => out += "--",
+            '−' => out += "$-$",
+            '×' => out += "$\\times$",
+            '↑' => out += "$\\uparrow$",
+            c => out.push(c),
+        }
+    }
+    out
 }
 
 fn widths(columns: &Vec<String>, rows: &[Vec<String>], least: usize) -> Vec<usize> {

@@ -52,7 +52,7 @@ pub fn step(
     repeats: usize,
     profile: bool,
 ) -> Result<StepTimes> {
-    memory::check(device, config, options.micro_batch)?;
+    memory::check(device, config, options.precision, options.micro_batch)?;
     let data = pixels(config);
     let mut trainer = Trainer::new(device, config, options, &data)?;
     let scalars = |step| StepScalars { step, lr: 1e-4, ema_beta: 0.999, weight_decay: 0.0 };

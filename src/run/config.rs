@@ -1,21 +1,13 @@
 //! Everything that determines a run's numbers, as `config.toml` holds it.
 
 use crate::data::Dataset;
+use crate::device::Precision;
 use crate::model::ModelConfig;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 /// Raised whenever results may change; stored with a run and compared on resume.
 pub const NUMERICS: u32 = 1;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-#[value(rename_all = "lower")]
-pub enum Precision {
-    Bf16,
-    Tf32,
-    Fp32,
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]

@@ -1,6 +1,6 @@
 //! The machine's memory, as the system tells it.
 
-use crate::device::Device;
+use crate::device::{Device, Precision};
 use crate::error::{Exit, fail};
 use crate::model::{ModelConfig, Params, Trainer};
 use anyhow::Result;
@@ -11,13 +11,18 @@ use std::fs;
 ///
 /// # Errors
 /// Device (exit 4) with the bytes wanted and free.
-pub fn check(device: &Device, config: &ModelConfig, micro_batch: usize) -> Result<()> {
+pub fn check(
+    device: &Device,
+    config: &ModelConfig,
+    precision: Precision,
+    micro_batch: usize,
+) -> Result<()> {
     // Weights, gradient, two moments and EMA.
     let buffers = 5 * 4 * Params::new(config).flat_len;
     let mut wanted = buffers;
     let free = available().unwrap_or(usize::MAX);
     if buffers <= free {
-        wanted += Trainer::plan_bytes(device, config, micro_batch)?;
+        wanted += Trainer::plan_bytes(device, config, precision, micro_batch)?;
     }
     match wanted <= free {
         true => Ok(()),

@@ -12,7 +12,8 @@ pub mod state;
 pub mod stats;
 pub mod train;
 
-pub use config::{DataId, Order, Precision, RunConfig, TrainConfig};
+pub use crate::device::Precision;
+pub use config::{DataId, Order, RunConfig, TrainConfig};
 pub use dir::RunDir;
 pub use score::Network;
 pub use train::{Look, Outcome, RunOptions, SaveEvery, train};

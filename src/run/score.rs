@@ -2,7 +2,7 @@
 
 use super::{Look, RunConfig};
 use crate::data::Dataset;
-use crate::device::Device;
+use crate::device::{Device, Precision};
 use crate::error::{Exit, fail};
 use crate::files::write_atomic;
 use crate::memorization::{Nearest, References, Score, Threshold};
@@ -32,7 +32,7 @@ impl<'a> Network<'a> {
         stop: &'a dyn Fn() -> bool,
     ) -> Result<Self> {
         let SavedModel { config, weights, freqs, .. } = model;
-        let denoiser = Denoiser::new(device, &config, weights, freqs, batch)?;
+        let denoiser = Denoiser::new(device, &config, Precision::Fp32, weights, freqs, batch)?;
         Ok(Network { denoiser, stop })
     }
 }

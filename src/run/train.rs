@@ -111,7 +111,7 @@ pub fn train_part(
     let run_dir = RunDir::new(dir);
     if run_dir.stored_config()?.is_none() {
         // Before anything is written: the smaller network asked for next is no changed setting.
-        memory::check(device, &config.model, micro_batch(config))?;
+        memory::check(device, &config.model, config.train.precision, micro_batch(config))?;
     }
     let lock = run_dir.lock()?;
     let mut asked = config.clone();
@@ -126,7 +126,7 @@ pub fn train_part(
         }
         return Ok(outcome);
     }
-    memory::check(device, &config.model, config.train.micro_batch)?;
+    memory::check(device, &config.model, config.train.precision, config.train.micro_batch)?;
     Run::start(device, config, data, run_dir, lock, options, part, started)?.go()
 }
 
@@ -200,6 +200,7 @@ impl<'a> Run<'a> {
             micro_batch: t.micro_batch,
             shuffle: t.order == Order::Shuffle,
             scrub_gradients: t.scrub_gradients,
+            precision: t.precision,
         };
         let mut trainer = Trainer::new(device, &config.model, trainer_options, data)?;
         let saved_step = state::load(&dir.state_path(), &config, &mut trainer)?;

@@ -5,6 +5,7 @@
 
 mod names;
 
+pub mod cost;
 pub mod figures;
 pub mod find;
 pub mod folder;
@@ -17,11 +18,15 @@ pub mod quickstart;
 pub mod report;
 pub mod scale;
 pub mod settings;
+pub mod share;
 pub mod sheets;
 pub mod spec;
+pub mod sweep;
+pub mod tables;
 
 pub use find::{Found, Measured, Search, Sizes, find};
 pub use outcome::{RunState, Seen};
 pub use plan::{Plan, Set, Setup};
 pub use scale::Scale;
 pub use spec::Study;
+pub use sweep::Sweep;

@@ -2,10 +2,14 @@
 
 use super::{Param, Tape, Value};
 use crate::device::cuda::Addresses;
-use crate::device::{Acc, Bound, Buffer, Device, Kernel, Launch, Sink, Slot, Space, StepArgs};
+use crate::device::{
+    Acc, Bound, Buffer, Device, Dtype, Kernel, Launch, Precision, Sink, Slot, Space, StepArgs,
+    Target, bytes_of,
+};
 use crate::ops::{Direction, Grads, Io, Op, Shape, words};
 use anyhow::Result;
 use std::collections::HashMap;
+use std::ops::Range;
 
 /// What a plan computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,10 +38,30 @@ pub struct Plan {
     slots: HashMap<Value, Slot>,
     grad_slots: HashMap<Value, Slot>,
     flop: u64,
+    parts: Vec<Part>,
+}
+
+/// One direction of a recorded op, and what of the program it is.
+#[derive(Debug, Clone)]
+pub struct Part {
+    pub op: &'static str,
+    pub backward: bool,
+    /// Shapes of its inputs and of its first output.
+    pub ins: Vec<Shape>,
+    pub out: Shape,
+    /// Its first parameter, which names the layer.
+    pub param: Option<Param>,
+    /// 2 × multiply-adds, as the direct algorithm needs them.
+    pub flop: u64,
+    /// Bytes of all that it reads and writes, once.
+    pub bytes: u64,
+    pub launches: Range<usize>,
 }
 
 /// A piece of arena that lives from step `first` to step `last`, both included.
 struct Piece {
+    len: usize,
+    dtype: Dtype,
     words: usize,
     first: usize,
     last: usize,
@@ -46,26 +70,46 @@ struct Piece {
 
 impl Plan {
     /// Plans `tape`; `outputs` stay readable after a run, as do inputs and, in training, the gradients of
-    /// leaves.
-    pub fn new(tape: &Tape, device: &Device, mode: Mode, outputs: &[Value]) -> Self {
-        let temp_words = |op: &dyn Op, shapes: &[Shape], direction| match device {
-            Device::Cpu(_) => op.temp_words(shapes, direction),
-            Device::Cuda { .. } => op.kernel_temp_words(shapes, direction),
+    /// leaves. Inputs are float32, other values as their ops store them.
+    ///
+    /// # Panics
+    /// The CPU device computes [`Precision::Fp32`] only: callers have refused another.
+    pub fn new(
+        tape: &Tape,
+        target: impl Into<Target>,
+        precision: Precision,
+        mode: Mode,
+        outputs: &[Value],
+    ) -> Self {
+        let target = target.into();
+        if let (Target::Cpu, Precision::Bf16 | Precision::Tf32) = (target, precision) {
+            panic!("the CPU device computes float32, {precision:?} asked");
+        }
+        let temp_words = |op: &dyn Op, shapes: &[Shape], direction| match target {
+            Target::Cpu => op.temp_words(shapes, direction),
+            Target::Cuda => op.kernel_temp_words(shapes, direction),
         };
         let training = mode != Mode::Inference;
         let n = tape.nodes.len();
         let steps = if training { 2 * n } else { n };
         let mut pieces: Vec<Piece> = Vec::new();
-        let mut piece = |words: usize, first: usize, last: usize| {
-            pieces.push(Piece { words: words.max(1), first, last, offset: 0 });
+        let mut piece = |len: usize, dtype: Dtype, first: usize, last: usize| {
+            let len = len.max(1);
+            pieces.push(Piece { len, dtype, words: dtype.words(len), first, last, offset: 0 });
             pieces.len() - 1
         };
+        let mut dtypes = vec![Dtype::F32; tape.shapes.len()];
+        for node in &tape.nodes {
+            for (v, dtype) in node.outs.iter().zip(node.op.dtypes(precision, node.outs.len())) {
+                dtypes[v.0] = dtype;
+            }
+        }
 
         // Forward step of node k is k, its backward step is 2n − 1 − k.
         let bwd = |k: usize| 2 * n - 1 - k;
         let mut value_piece = HashMap::new();
         for &v in &tape.inputs {
-            value_piece.insert(v, piece(words(tape.shape(v)), 0, steps));
+            value_piece.insert(v, piece(words(tape.shape(v)), Dtype::F32, 0, steps));
         }
         let mut last_use: HashMap<Value, usize> = outputs.iter().map(|&v| (v, steps)).collect();
         for (k, node) in tape.nodes.iter().enumerate() {
@@ -85,7 +129,7 @@ impl Plan {
         }
         for (k, node) in tape.nodes.iter().enumerate() {
             for &v in &node.outs {
-                value_piece.insert(v, piece(words(tape.shape(v)), k, last_use[&v]));
+                value_piece.insert(v, piece(words(tape.shape(v)), dtypes[v.0], k, last_use[&v]));
             }
         }
 
@@ -107,7 +151,8 @@ impl Plan {
                         (true, Some(_)) => Some(Acc::Add),
                         (true, None) => {
                             let last = producer_step.get(&v).copied().unwrap_or(steps);
-                            grad_piece.insert(v, piece(words(tape.shape(v)), bwd(k), last));
+                            let len = words(tape.shape(v));
+                            grad_piece.insert(v, piece(len, dtypes[v.0], bwd(k), last));
                             Some(Acc::Set)
                         }
                     };
@@ -118,26 +163,29 @@ impl Plan {
         let temps: Vec<[usize; 2]> = (tape.nodes.iter().enumerate())
             .map(|(k, node)| {
                 let shapes: Vec<_> = node.ins.iter().map(|&v| tape.shape(v)).collect();
-                let fwd = piece(temp_words(&*node.op, &shapes, Direction::Fwd), k, k);
+                let temp = temp_words(&*node.op, &shapes, Direction::Fwd);
+                let fwd = piece(temp, Dtype::F32, k, k);
                 let at = bwd_or(training, || bwd(k));
                 let words = match training {
                     true => temp_words(&*node.op, &shapes, Direction::Bwd),
                     false => 0,
                 };
-                [fwd, piece(words, at.min(steps), at.min(steps))]
+                [fwd, piece(words, Dtype::F32, at.min(steps), at.min(steps))]
             })
             .collect();
 
         let arena_words = place(&mut pieces);
-        let arena =
-            |p: usize| Slot { space: Space::Arena, offset: pieces[p].offset, len: pieces[p].words };
+        let arena = |p: usize| {
+            let Piece { len, dtype, offset, .. } = pieces[p];
+            Slot { space: Space::Arena, offset, len, dtype }
+        };
         let slot = |v: &Value| arena(value_piece[v]);
 
-        let mut program = match device {
-            Device::Cpu(_) => Program::Cpu(Vec::with_capacity(steps), 0),
-            Device::Cuda { .. } => Program::Cuda(Vec::with_capacity(steps)),
+        let mut program = match target {
+            Target::Cpu => Program::Cpu(Vec::with_capacity(steps), 0),
+            Target::Cuda => Program::Cuda(Vec::with_capacity(steps)),
         };
-        let mut flop = 0;
+        let (mut flop, mut parts) = (0, Vec::with_capacity(steps));
         let io = |k: usize, direction: Direction| {
             let node = &tape.nodes[k];
             Io {
@@ -146,12 +194,15 @@ impl Plan {
                 params: node.params.iter().map(|p| in_space(p, Space::Weights)).collect(),
                 outs: node.outs.iter().map(&slot).collect(),
                 temp: arena(temps[k][(direction == Direction::Bwd) as usize]),
+                precision,
             }
         };
         for (k, node) in tape.nodes.iter().enumerate() {
             let io = io(k, Direction::Fwd);
             flop += node.op.flop(&io.shapes);
+            let first = program.len();
             program.push(&*node.op, &io, None);
+            parts.push(part(tape, k, &io, None, first..program.len()));
         }
         if training {
             let acc = if mode == Mode::Accumulating { Acc::Add } else { Acc::Set };
@@ -171,7 +222,9 @@ impl Plan {
                         .map(|p| Sink { slot: in_space(p, Space::Grads), acc })
                         .collect(),
                 };
-                program.push(&*node.op, &io(k, Direction::Bwd), Some(&grads));
+                let (io, first) = (io(k, Direction::Bwd), program.len());
+                program.push(&*node.op, &io, Some(&grads));
+                parts.push(part(tape, k, &io, Some(&grads), first..program.len()));
             }
         }
         Plan {
@@ -180,6 +233,7 @@ impl Plan {
             slots: value_piece.keys().map(|v| (*v, slot(v))).collect(),
             grad_slots: grad_piece.iter().map(|(v, &p)| (*v, arena(p))).collect(),
             flop,
+            parts,
         }
     }
 
@@ -195,6 +249,19 @@ impl Plan {
             Program::Cuda(kernels) => kernels.iter().map(|k| k.name).collect(),
         };
         names.into_iter()
+    }
+
+    /// The recorded ops in the order they run.
+    pub fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
+    /// The kernels in order; none on the CPU device.
+    pub fn kernels(&self) -> &[Kernel] {
+        match &self.program {
+            Program::Cpu(..) => &[],
+            Program::Cuda(kernels) => kernels,
+        }
     }
 
     pub fn slot(&self, v: Value) -> Slot {
@@ -274,6 +341,13 @@ impl Plan {
 }
 
 impl Program {
+    fn len(&self) -> usize {
+        match self {
+            Program::Cpu(launches, _) => launches.len(),
+            Program::Cuda(kernels) => kernels.len(),
+        }
+    }
+
     /// Adds an op's forward, or its backward where there are `grads`.
     fn push(&mut self, op: &dyn Op, io: &Io, grads: Option<&Grads>) {
         match self {
@@ -287,12 +361,48 @@ impl Program {
     }
 }
 
+/// What node `k` of `tape` costs forward, or backward where there are `grads`.
+fn part(tape: &Tape, k: usize, io: &Io, grads: Option<&Grads>, launches: Range<usize>) -> Part {
+    let node = &tape.nodes[k];
+    let (op, shapes) = (&*node.op, &io.shapes);
+    let forward = op.flop(shapes);
+    let (flop, bytes) = match grads {
+        None => {
+            let all = io.ins.iter().chain(&io.params).chain(&io.outs);
+            (forward, bytes_of(all.copied()))
+        }
+        Some(grads) => {
+            let reads = op.reads(shapes);
+            let read = reads.ins.iter().map(|&i| io.ins[i]);
+            let read = read.chain(reads.outs.iter().map(|&o| io.outs[o]));
+            let read = read.chain(io.params.iter().copied());
+            let read = read.chain(grads.outs.iter().flatten().copied());
+            let sinks = || grads.ins.iter().flatten().chain(&grads.params);
+            let added = sinks().filter(|s| s.acc == Acc::Add).map(|s| s.slot.bytes());
+            // Every product is differentiated for both factors; the image needs no gradient.
+            let factors = 1 + grads.ins.first().is_some_and(Option::is_some) as u64;
+            let all = read.chain(sinks().map(|s| s.slot));
+            (factors * forward, bytes_of(all) + added.sum::<usize>())
+        }
+    };
+    Part {
+        op: op.name(),
+        backward: grads.is_some(),
+        ins: shapes.clone(),
+        out: tape.shape(node.outs[0]),
+        param: node.params.first().copied(),
+        flop,
+        bytes: bytes as u64,
+        launches,
+    }
+}
+
 fn bwd_or(training: bool, step: impl Fn() -> usize) -> usize {
     if training { step() } else { 0 }
 }
 
 fn in_space(p: &Param, space: Space) -> Slot {
-    Slot { space, offset: p.offset, len: p.len }
+    Slot { space, offset: p.offset, len: p.len, dtype: Dtype::F32 }
 }
 
 /// Gives each piece the lowest offset free during its whole life, the largest first; returns the arena's words.

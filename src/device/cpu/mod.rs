@@ -7,7 +7,7 @@ pub mod patches;
 pub mod resample;
 pub mod winograd;
 
-use super::{Slot, Space, StepArgs};
+use super::{Dtype, Slot, Space, StepArgs};
 use crate::error::{Exit, fail};
 use anyhow::Result;
 use rayon::prelude::*;
@@ -113,12 +113,14 @@ impl Bound {
             Space::Weights => (self.weights.cast_mut(), self.lens[1]),
             Space::Grads => (self.grads, self.lens[2]),
         };
-        assert!(s.offset + s.len <= len, "slot {s:?} ends past its buffer of {len}");
+        assert!(s.offset + s.words() <= len, "slot {s:?} ends past its buffer of {len}");
         // SAFETY: in bounds by the check above.
         unsafe { base.add(s.offset) }
     }
 
+    /// The words of a float32 slot.
     pub fn get(&self, s: Slot) -> &[f32] {
+        assert!(s.dtype == Dtype::F32, "float32 values of {s:?}");
         // SAFETY: in bounds; no one writes a slot that a launch reads (the plan's promise).
         unsafe { std::slice::from_raw_parts(self.pointer(s), s.len) }
     }
@@ -136,6 +138,7 @@ impl Bound {
     #[allow(clippy::mut_from_ref)]
     pub fn get_mut(&self, s: Slot) -> &mut [f32] {
         assert!(s.space != Space::Weights, "launches do not write weights");
+        assert!(s.dtype == Dtype::F32, "float32 values for {s:?}");
         // SAFETY: in bounds; one writer per part (the op's promise).
         unsafe { std::slice::from_raw_parts_mut(self.pointer(s), s.len) }
     }

@@ -3,12 +3,14 @@
 use super::super::{Arg, Kernel, Slot, Space};
 use crate::error::{Exit, fail};
 use anyhow::{Context as _, Result};
+use cudarc::driver::sys::CUfunction_attribute as Attribute;
 use cudarc::driver::{
     CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, DriverError,
     LaunchConfig, PushKernelArg,
 };
 use cudarc::nvrtc::Ptx;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What a step's kernels read from device memory: `Step` in `kernels/prelude/types.cuh`.
@@ -33,8 +35,12 @@ pub struct Cuda(Arc<Inner>);
 struct Inner {
     stream: Arc<CudaStream>,
     modules: Vec<Arc<CudaModule>>,
-    functions: Mutex<HashMap<&'static str, CudaFunction>>,
+    /// By name, with the dynamic shared memory that each may have.
+    functions: Mutex<HashMap<&'static str, (CudaFunction, u32)>>,
 }
+
+/// Dynamic shared memory that a kernel may have without being asked for.
+const SHARED_UNASKED: u32 = 48 << 10;
 
 /// Words on the card.
 pub struct Buffer {
@@ -65,15 +71,23 @@ impl Cuda {
         Ok(Cuda(Arc::new(Inner { stream, modules, functions: Mutex::default() })))
     }
 
-    fn function(&self, name: &'static str) -> Result<CudaFunction> {
+    /// A kernel by name, allowed so much dynamic shared memory.
+    fn function(&self, name: &'static str, shared_bytes: u32) -> Result<CudaFunction> {
         let mut known = self.0.functions.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(f) = known.get(name) {
-            return Ok(f.clone());
+        let (f, allowed) = match known.entry(name) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                let found = self.0.modules.iter().find_map(|m| m.load_function(name).ok());
+                let f = found.with_context(|| format!("no kernel {name} in this build"))?;
+                entry.insert((f, SHARED_UNASKED))
+            }
+        };
+        if shared_bytes > *allowed {
+            let bytes = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            f.set_attribute(bytes, shared_bytes as i32).map_err(driver(name))?;
+            *allowed = shared_bytes;
         }
-        let found = self.0.modules.iter().find_map(|m| m.load_function(name).ok());
-        let f = found.with_context(|| format!("no kernel {name} in this build"))?;
-        known.insert(name, f.clone());
-        Ok(f)
+        Ok(f.clone())
     }
 
     /// Reserves `words` 32-bit words; what they hold is undefined.
@@ -98,12 +112,12 @@ impl Cuda {
     /// Device (exit 4): a kernel that is missing or does not launch, by name.
     pub fn launch(&self, kernels: &[Kernel], at: &Addresses) -> Result<()> {
         for kernel in kernels {
-            let f = self.function(kernel.name)?;
+            let f = self.function(kernel.name, kernel.shared_bytes)?;
             let [x, y, z] = kernel.grid;
             let config = LaunchConfig {
                 grid_dim: (x, y, z),
-                block_dim: (Kernel::THREADS, 1, 1),
-                shared_mem_bytes: 0,
+                block_dim: (kernel.threads, 1, 1),
+                shared_mem_bytes: kernel.shared_bytes,
             };
             let values: Vec<Value> = kernel.args.iter().map(|a| at.resolve(a)).collect();
             let mut builder = self.0.stream.launch_builder(&f);
@@ -169,6 +183,7 @@ impl Addresses {
     fn resolve(&self, arg: &Arg) -> Value {
         match arg {
             Arg::Slot(s) => Value::Address(self.slot(s)),
+            Arg::Sink(s) => Value::Address(self.slot(&s.slot)),
             Arg::Address(a) => Value::Address(*a),
             Arg::Step => Value::Address(self.step),
             Arg::FirstImage => Value::I32(self.first_image as i32),
