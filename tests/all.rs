@@ -5,6 +5,7 @@ mod ckpt;
 mod data;
 #[cfg(feature = "emulator")]
 mod emulator;
+mod figures;
 mod find;
 mod flags;
 #[cfg(feature = "emulator")]
@@ -13,6 +14,7 @@ mod layers;
 mod memorization;
 mod model;
 mod ops;
+mod pages;
 mod report;
 mod run;
 mod sampler;
