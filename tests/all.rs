@@ -8,6 +8,7 @@ mod cuda;
 mod data;
 #[cfg(feature = "emulator")]
 mod emulator;
+mod figures;
 mod find;
 mod flags;
 #[cfg(feature = "emulator")]
@@ -17,6 +18,7 @@ mod memorization;
 mod model;
 mod nearest;
 mod ops;
+mod pages;
 mod report;
 mod run;
 mod sampler;
