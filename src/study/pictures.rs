@@ -3,9 +3,9 @@
 use super::{Found, Measured};
 use crate::data::Dataset;
 use crate::data::subset::{Labels, Subset};
-use crate::device::Device;
+use crate::device::{Device, Pixels};
 use crate::files::write_atomic;
-use crate::memorization::{References, Threshold};
+use crate::memorization::{Search, Threshold};
 use crate::model::SavedModel;
 use crate::report::{Cell, Plot, SizePoint, Table, sheet};
 use crate::run::score::{labels_of, triplets};
@@ -117,7 +117,8 @@ fn copies(m: &Measured, set: &Dataset, name: &str, device: &Device) -> Result<Ve
     let options = HeunOptions::default();
     let samples = sample(&mut network, Start::Seeds(&seeds), &labels, &options, &mut |_, _| true)?;
     let pixels: Vec<u8> = samples.unwrap_or_default().into_iter().map(quantise).collect();
-    let nearest = References::new(&images.pixels, images.image_len()).nearest(&pixels, device);
+    let mut search = Search::new(device, &images.pixels, images.image_len())?;
+    let nearest = search.nearest(&Pixels::Host(pixels.as_slice().into()))?;
     let triplets = triplets(&pixels, &images, &nearest, Threshold::default());
     let copied = triplets.iter().filter(|t| t.memorized).count();
     let title = format!(

@@ -3,7 +3,9 @@
 use super::super::{Arg, Kernel, Slot, Space};
 use crate::error::{Exit, fail};
 use anyhow::{Context as _, Result};
-use cudarc::driver::sys::CUfunction_attribute as Attribute;
+use cudarc::driver::sys::{
+    CUdevice_attribute as DeviceAttribute, CUfunction_attribute as Attribute,
+};
 use cudarc::driver::{
     CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, DriverError,
     LaunchConfig, PushKernelArg,
@@ -88,6 +90,16 @@ impl Cuda {
         told.map(|(free, _)| free).map_err(driver("no memory information"))
     }
 
+    /// Multiprocessors of the card.
+    ///
+    /// # Errors
+    /// Device (exit 4): what the driver says.
+    pub fn multiprocessors(&self) -> Result<usize> {
+        let count = DeviceAttribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
+        let told = self.0.stream.context().attribute(count);
+        told.map(|n| n as usize).map_err(driver("no number of multiprocessors"))
+    }
+
     /// A kernel by name, allowed so much dynamic shared memory.
     fn function(&self, name: &'static str, shared_bytes: u32) -> Result<CudaFunction> {
         let mut known = self.0.functions.lock().unwrap_or_else(PoisonError::into_inner);
@@ -121,6 +133,24 @@ impl Cuda {
         })?;
         let address = slice.device_ptr(stream).0;
         Ok(Buffer { slice, address, stream: stream.clone() })
+    }
+
+    /// A buffer that holds `bytes`, and zeros up to a whole word.
+    ///
+    /// # Errors
+    /// As [`Cuda::buffer`], and what the driver says (exit 4).
+    pub fn buffer_of(&self, bytes: &[u8]) -> Result<Buffer> {
+        let mut buffer = self.buffer(bytes.len().div_ceil(4))?;
+        buffer.write_bytes(bytes)?;
+        Ok(buffer)
+    }
+
+    /// As [`Cuda::launch`], kernels that are given addresses only.
+    ///
+    /// # Errors
+    /// As [`Cuda::launch`].
+    pub fn run(&self, kernels: &[Kernel]) -> Result<()> {
+        self.launch(kernels, &Addresses::new([0; 4], 0))
     }
 
     /// Queues kernels on the stream; nothing is waited for.
@@ -226,6 +256,30 @@ impl Buffer {
         let words: &[u32] = bytemuck::cast_slice(words);
         let mut to = self.slice.slice_mut(at..at + words.len());
         self.stream.memcpy_htod(words, &mut to).map_err(driver("copy to the card"))
+    }
+
+    /// Copies bytes to the beginning; a word that they fill in part gets zeros for the rest.
+    ///
+    /// # Errors
+    /// Device (exit 4).
+    pub fn write_bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        let (whole, rest) = bytes.as_chunks::<4>();
+        let mut words: Vec<f32> = bytemuck::pod_collect_to_vec(whole);
+        if !rest.is_empty() {
+            let mut last = [0; 4];
+            last[..rest.len()].copy_from_slice(rest);
+            words.push(f32::from_ne_bytes(last));
+        }
+        self.write(0, &words)
+    }
+
+    /// The first `len` bytes, after everything queued.
+    ///
+    /// # Errors
+    /// As [`Buffer::read`].
+    pub fn read_bytes(&self, len: usize) -> Result<Vec<u8>> {
+        let words = self.read(0, len.div_ceil(4))?;
+        Ok(bytemuck::cast_slice(&words)[..len].to_vec())
     }
 
     /// Copies `len` words from word `at` on back, after everything queued.
