@@ -10,6 +10,7 @@ use std::io::Write as _;
 use std::sync::OnceLock;
 
 mod bench;
+mod bench_nearest;
 mod check;
 mod ckpt;
 mod data;
@@ -22,9 +23,13 @@ mod numbers;
 mod optimal;
 mod plan;
 mod quickstart;
+mod report;
 mod sample;
 mod samples_io;
 mod score;
+mod study_flags;
+mod sweep;
+mod table;
 mod train;
 pub(crate) mod train_flags;
 
@@ -183,6 +188,10 @@ enum Command {
     Optimal(optimal::Args),
     Gap(gap::Args),
     Find(find::Args),
+    Table(table::Args),
+    #[command(subcommand)]
+    Sweep(sweep::Command),
+    Report(report::Args),
     #[command(subcommand)]
     Ckpt(ckpt::Command),
     Check(check::Args),
@@ -221,6 +230,9 @@ pub fn main() -> i32 {
         Command::Optimal(a) => optimal::run(a, c),
         Command::Gap(a) => gap::run(a, c),
         Command::Find(a) => find::run(a, c),
+        Command::Table(a) => table::run(a, c),
+        Command::Sweep(a) => sweep::run(a, c),
+        Command::Report(a) => report::run(a, c),
         Command::Ckpt(a) => ckpt::run(a, c),
         Command::Check(a) => check::run(a, c),
         Command::Bench(a) => bench::run(a, c),

@@ -21,6 +21,17 @@ pub enum Device {
 }
 
 impl Device {
+    /// Waits for everything queued.
+    ///
+    /// # Errors
+    /// Device (exit 4): what went wrong in a kernel since the last wait.
+    pub fn wait(&self) -> anyhow::Result<()> {
+        match self {
+            Device::Cpu(_) => Ok(()),
+            Device::Cuda { cuda, .. } => cuda.wait(),
+        }
+    }
+
     /// The host's threads.
     pub fn host(&self) -> &Cpu {
         match self {
@@ -160,6 +171,15 @@ pub struct StepArgs {
     pub first_image: u32,
 }
 
+/// What a launch costs at least.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Cost {
+    /// 2 × multiply-adds of matrix work, as the direct algorithm needs them.
+    pub flop: u64,
+    /// Bytes to and from memory: all that it reads and writes once, a gradient that is added to twice.
+    pub bytes: u64,
+}
+
 /// One entry of a plan: a function of the CPU device with its slots and scalars resolved.
 pub struct Launch {
     /// Op and direction, for profiles: `conv2d_fwd`.
@@ -190,9 +210,8 @@ pub struct Kernel {
     /// Dynamic shared memory of a block.
     pub shared_bytes: u32,
     pub args: Vec<Arg>,
-    /// 2 × multiply-adds of matrix work, as the direct algorithm needs them.
-    pub flop: u64,
-    /// Bytes to and from memory, where the arguments do not tell them.
+    flop: u64,
+    /// Where the arguments do not tell them.
     bytes: Option<u64>,
 }
 
@@ -230,9 +249,8 @@ impl Kernel {
         Kernel { bytes: Some(bytes as u64), ..self }
     }
 
-    /// Bytes that must cross memory at least: every word of its slots once, those of a gradient that is added to
-    /// twice.
-    pub fn bytes(&self) -> u64 {
+    /// Of the whole grid.
+    pub fn cost(&self) -> Cost {
         let slots = || self.args.iter().filter_map(Arg::slot);
         let added: usize = (self.args.iter())
             .filter_map(|arg| match arg {
@@ -240,7 +258,8 @@ impl Kernel {
                 _ => None,
             })
             .sum();
-        self.bytes.unwrap_or_else(|| (bytes_of(slots()) + added) as u64)
+        let bytes = self.bytes.unwrap_or_else(|| (bytes_of(slots()) + added) as u64);
+        Cost { flop: self.flop, bytes }
     }
 }
 
@@ -254,12 +273,11 @@ pub fn bytes_of(slots: impl Iterator<Item = Slot>) -> usize {
         let end = s.offset + s.words();
         let covered = last.filter(|l| l.space == s.space).map_or(0, |l| l.offset + l.words());
         if end > covered {
-            let start = s.offset.max(covered);
-            sum += 4 * (end - start);
+            sum += end - s.offset.max(covered);
             last = Some(s);
         }
     }
-    sum
+    4 * sum
 }
 
 /// Blocks along one, two or three axes.
@@ -397,10 +415,10 @@ mod tests {
         assert_eq!(bytes_of([whole, slot(Space::Grads, 32, 64)].into_iter()), 4 * 128);
         let kernel = |acc| {
             let sink = Sink { slot: slot(Space::Grads, 0, 10), acc };
-            Kernel::new("k", 1, args![sink, whole, whole, acc])
+            Kernel::new("k", 1, args![sink, whole, whole, acc]).flop(9)
         };
-        assert_eq!(kernel(Acc::Set).bytes(), 4 * (10 + 64));
-        assert_eq!(kernel(Acc::Add).bytes(), 4 * (20 + 64));
-        assert_eq!(kernel(Acc::Add).moves(7).bytes(), 7);
+        assert_eq!(kernel(Acc::Set).cost(), Cost { flop: 9, bytes: 4 * (10 + 64) });
+        assert_eq!(kernel(Acc::Add).cost().bytes, 4 * (20 + 64));
+        assert_eq!(kernel(Acc::Add).moves(7).cost().bytes, 7);
     }
 }

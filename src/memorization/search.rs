@@ -7,17 +7,17 @@ use crate::device::{Arg, Device, Kernel, Pixels, args};
 use anyhow::Result;
 
 /// Training images on a device, ready to be searched.
-pub enum Search {
-    Cpu(References, Device),
+pub enum Search<'a> {
+    Cpu(References<'a>, Device),
     Card(Box<Card>),
 }
 
-impl Search {
+impl<'a> Search<'a> {
     /// `pixels`: [N, H, W, C], `image_len` = H·W·C bytes each, N ≥ 2.
     ///
     /// # Errors
     /// Device (exit 4): a card out of memory.
-    pub fn new(device: &Device, pixels: &[u8], image_len: usize) -> Result<Self> {
+    pub fn new(device: &Device, pixels: &'a [u8], image_len: usize) -> Result<Self> {
         Ok(match device {
             Device::Cpu(_) => Search::Cpu(References::new(pixels, image_len), device.clone()),
             Device::Cuda { cuda, .. } => {

@@ -3,9 +3,7 @@
 use super::super::{Arg, Kernel, Slot, Space};
 use crate::error::{Exit, fail};
 use anyhow::{Context as _, Result};
-use cudarc::driver::sys::{
-    CUdevice_attribute as DeviceAttribute, CUfunction_attribute as Attribute,
-};
+use cudarc::driver::sys::CUfunction_attribute as Attribute;
 use cudarc::driver::{
     CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, DriverError,
     LaunchConfig, PushKernelArg,
@@ -52,7 +50,7 @@ pub struct Buffer {
     stream: Arc<CudaStream>,
 }
 
-fn driver(what: &str) -> impl FnOnce(DriverError) -> anyhow::Error + '_ {
+pub(super) fn driver(what: &str) -> impl FnOnce(DriverError) -> anyhow::Error + '_ {
     move |e| fail(Exit::Device, format!("--device: cuda: {what}: {e}"))
 }
 
@@ -88,16 +86,6 @@ impl Cuda {
     pub fn free_bytes(&self) -> Result<usize> {
         let told = self.0.stream.context().mem_get_info();
         told.map(|(free, _)| free).map_err(driver("no memory information"))
-    }
-
-    /// Multiprocessors of the card.
-    ///
-    /// # Errors
-    /// Device (exit 4): what the driver says.
-    pub fn multiprocessors(&self) -> Result<usize> {
-        let count = DeviceAttribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
-        let told = self.0.stream.context().attribute(count);
-        told.map(|n| n as usize).map_err(driver("no number of multiprocessors"))
     }
 
     /// A kernel by name, allowed so much dynamic shared memory.
@@ -182,6 +170,11 @@ impl Cuda {
             unsafe { builder.launch(config) }.map_err(driver(kernel.name))?;
         }
         Ok(())
+    }
+
+    /// The one stream.
+    pub(super) fn stream(&self) -> &Arc<CudaStream> {
+        &self.0.stream
     }
 
     /// Waits for everything queued.
@@ -280,6 +273,14 @@ impl Buffer {
     pub fn read_bytes(&self, len: usize) -> Result<Vec<u8>> {
         let words = self.read(0, len.div_ceil(4))?;
         Ok(bytemuck::cast_slice(&words)[..len].to_vec())
+    }
+
+    /// Zeros everywhere.
+    ///
+    /// # Errors
+    /// Device (exit 4).
+    pub fn clear(&mut self) -> Result<()> {
+        self.stream.memset_zeros(&mut self.slice).map_err(driver("clearing memory"))
     }
 
     /// Copies `len` words from word `at` on back, after everything queued.
