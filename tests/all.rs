@@ -14,6 +14,7 @@ mod memorization;
 mod model;
 mod nearest;
 mod ops;
+mod optimal;
 mod report;
 mod run;
 mod sampler;
