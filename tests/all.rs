@@ -18,6 +18,7 @@ mod memorization;
 mod model;
 mod nearest;
 mod ops;
+mod optimal;
 mod pages;
 mod report;
 mod run;
