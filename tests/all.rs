@@ -3,6 +3,7 @@
 mod bench;
 mod check;
 mod ckpt;
+mod cpu;
 #[cfg(feature = "emulator")]
 mod cuda;
 mod data;
