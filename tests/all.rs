@@ -9,6 +9,7 @@ mod cuda;
 mod data;
 #[cfg(feature = "emulator")]
 mod emulator;
+mod figures;
 mod find;
 mod flags;
 #[cfg(feature = "emulator")]
@@ -18,10 +19,13 @@ mod memorization;
 mod model;
 mod nearest;
 mod ops;
+mod optimal;
+mod pages;
 mod report;
 mod run;
 mod sampler;
 mod study;
 #[allow(dead_code)]
 mod support;
+mod sweep;
 mod tape;

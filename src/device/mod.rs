@@ -5,7 +5,7 @@ pub mod cuda;
 mod memory;
 
 pub use cpu::{Bound, Cpu};
-pub use memory::Buffer;
+pub use memory::{Buffer, Pixels};
 
 use serde::{Deserialize, Serialize};
 
@@ -184,7 +184,7 @@ pub struct StepArgs {
 }
 
 /// What a launch costs at least.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
 pub struct Cost {
     /// 2 × multiply-adds of matrix work, as the direct algorithm needs them.
     pub flop: u64,
@@ -367,6 +367,12 @@ impl From<Slot> for Arg {
 
 impl From<&Buffer> for Arg {
     fn from(b: &Buffer) -> Self {
+        Arg::Address(b.address())
+    }
+}
+
+impl From<&cuda::Buffer> for Arg {
+    fn from(b: &cuda::Buffer) -> Self {
         Arg::Address(b.address())
     }
 }

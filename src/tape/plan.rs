@@ -271,6 +271,11 @@ impl Plan {
         self.grad_slots.get(&v).copied()
     }
 
+    /// Bytes of activations, their gradients and temporaries; per-thread scratch not counted.
+    pub fn arena_bytes(&self) -> usize {
+        4 * self.arena_words.next_multiple_of(16)
+    }
+
     /// Words that a run needs on `device`, which it was planned for: arena and scratch of all threads.
     pub fn memory_words(&self, device: &Device) -> usize {
         let arena = self.arena_words.next_multiple_of(16);
