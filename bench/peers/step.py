@@ -1,4 +1,4 @@
-"""The PyTorch peer of `emm bench step`: the same network's training step in float32.
+"""The PyTorch peer of `emm bench step`: the same network's training step, in float32 or by bf16 autocast.
 
     python bench/peers/step.py --channels 32 --mult 2,2,2 --blocks 2 --resolution 8 --batch 32
 
@@ -33,6 +33,7 @@ def settings():
     p.add_argument("--blocks", type=int, default=2)
     p.add_argument("--dropout", type=float, default=0.13)
     p.add_argument("--batch", type=int, default=8)
+    p.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="bf16: by autocast")
     p.add_argument("--layout", choices=["nchw", "channels_last", "best"], default="best")
     p.add_argument("--compile", action="store_true", help="torch.compile the loss")
     p.add_argument("--threads", type=int, help="default: PyTorch's choice")
@@ -80,10 +81,14 @@ def trainer(cfg, a, layout):
     y = (torch.rand(shape, device=a.device) * 2 - 1).contiguous(memory_format=memory)
     objective = torch.compile(network.loss) if a.compile else network.loss
 
+    autocast = torch.autocast(a.device, torch.bfloat16, enabled=a.precision == "bf16")
+
     def step():
         sigma = draw_sigma(cfg["precond"], a.batch, a.device).float()
         adam.zero_grad()
-        objective(cfg, p, y, torch.randn_like(y), sigma, None, cfg["dropout"]).backward()
+        with autocast:
+            loss = objective(cfg, p, y, torch.randn_like(y), sigma, None, cfg["dropout"])
+        loss.backward()
         adam.step()
         with torch.no_grad():
             torch._foreach_lerp_(ema, trained, 1e-3)
@@ -125,6 +130,7 @@ def main():
                 "threads": torch.get_num_threads(),
                 "layout": layout,
                 "compiled": a.compile,
+                "precision": a.precision,
                 "torch": torch.__version__,
                 "device": a.device,
                 "settings": {**cfg, "batch": a.batch, "repeats": a.repeats},
