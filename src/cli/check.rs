@@ -4,7 +4,7 @@ use super::{Choice, Common, cuda_card, say};
 use crate::check::cases::{Case, GOLDENS};
 use crate::check::golden::Golden;
 use crate::device::cuda::{Cuda, IMAGES};
-use crate::device::{Cpu, Device};
+use crate::device::{Cpu, Device, Precision};
 use crate::error::{Exit, exit_code};
 use anyhow::{Result, bail};
 use clap::builder::PossibleValuesParser;
@@ -45,9 +45,9 @@ fn open(common: &Common) -> Result<(Device, String)> {
 }
 
 fn error(device: &Device, case: &Case, golden: &Golden) -> Result<f64> {
-    case.error(golden, |case, acc, start| match device {
+    case.error(golden, Precision::Fp32, |case, acc, start| match device {
         Device::Cpu(cpu) => case.run(cpu, acc, start),
-        Device::Cuda { cuda, .. } => case.run_kernels(cuda, acc, start),
+        Device::Cuda { cuda, .. } => case.run_kernels(cuda, Precision::Fp32, acc, start),
     })
 }
 

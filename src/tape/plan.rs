@@ -66,7 +66,7 @@ impl Plan {
         }
         let temp_words = |op: &dyn Op, shapes: &[Shape], direction| match device {
             Device::Cpu(_) => op.temp_words(shapes, direction),
-            Device::Cuda { .. } => op.kernel_temp_words(shapes, direction),
+            Device::Cuda { .. } => op.kernel_temp_words(shapes, precision, direction),
         };
         let training = mode != Mode::Inference;
         let n = tape.nodes.len();
