@@ -10,7 +10,7 @@ use super::conv2d_kernels;
 use super::conv2d_winograd::{Winograd, WinogradWgrad};
 use super::sums::{store, sum_images};
 use super::{Direction, Grads, Io, Op, Reads, Shape, words};
-use crate::device::cpu::gemm::{Mat, gemm};
+use crate::device::cpu::gemm::{Mat, gemm, transpose};
 use crate::device::cpu::math;
 use crate::device::cpu::patches::{Tile, Tiles, Window, patches};
 use crate::device::cpu::winograd::PANEL;
@@ -90,6 +90,31 @@ impl Conv2d {
 
     pub(super) fn window(&self) -> Window {
         Window { kernel: self.kernel, stride: self.stride, pad: self.pad as isize }
+    }
+}
+
+/// The pixels of an image of at most 2×2, in pairs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pairs {
+    h: usize,
+    w: usize,
+}
+
+impl Pairs {
+    pub(super) fn pixels(self) -> usize {
+        self.h * self.w
+    }
+
+    /// The tap through which output pixel `p` sees input pixel `q`.
+    pub(super) fn tap(self, p: usize, q: usize) -> usize {
+        let [y, x] = [q / self.w + 1 - p / self.w, q % self.w + 1 - p % self.w];
+        3 * y + x
+    }
+
+    /// All (output pixel, input pixel).
+    pub(super) fn all(self) -> impl Iterator<Item = (usize, usize)> {
+        let n = self.pixels();
+        (0..n * n).map(move |i| (i / n, i % n))
     }
 }
 
@@ -271,6 +296,7 @@ impl Op for Conv2d {
                 (Some(dx), None) if op.is_point() => {
                     PointDgrad::new(x, y[3]).run(b, &io, dx, dy, 0, 0, op.scale);
                 }
+                (Some(dx), None) if op.pairs(x).is_some() => dgrad.run_pairs(b, &op, &io, dx, dy),
                 (Some(dx), None) => dgrad.run(b, &op, &io, dx, dy),
                 (None, _) => {}
             }
@@ -313,13 +339,20 @@ impl Conv2d {
         (self.kernel, self.stride, self.pad) == (1, 1, 0)
     }
 
+    /// 3×3 of images so small that every pixel sees every other: a product for each pair of them.
+    pub(super) fn pairs(&self, x: Shape) -> Option<Pairs> {
+        (self.is_plain() && x[1] <= 2 && x[2] <= 2).then_some(Pairs { h: x[1], w: x[2] })
+    }
+
     /// The fast way of the forward and of the input's gradient, where the shape suits it.
     fn winograd(&self, x: Shape) -> Option<Winograd> {
-        Winograd::new(x, self.out_channels).filter(|_| self.is_plain())
+        let suits = self.is_plain() && self.pairs(x).is_none();
+        Winograd::new(x, self.out_channels).filter(|_| suits)
     }
 
     fn winograd_wgrad(&self, x: Shape) -> Option<WinogradWgrad> {
-        WinogradWgrad::new(x, self.out_channels).filter(|_| self.is_plain())
+        let suits = self.is_plain() && self.pairs(x).is_none();
+        WinogradWgrad::new(x, self.out_channels).filter(|_| suits)
     }
 }
 
@@ -331,12 +364,7 @@ fn sink_of(op: &Conv2d, grads: &Grads, which: Input) -> Option<Sink> {
 fn transpose_weight(to: &mut [f32], from: &[f32], o: usize, k: usize) {
     for o0 in (0..o).step_by(PANEL) {
         let width = PANEL.min(o - o0);
-        let panel = &mut to[o0 * k..][..width * k];
-        for (r, row) in from[o0 * k..].chunks_exact(k).take(width).enumerate() {
-            for (to, &v) in panel[r..].iter_mut().step_by(width).zip(row) {
-                *to = v;
-            }
-        }
+        transpose(&mut to[o0 * k..][..width * k], &from[o0 * k..][..width * k], width, k);
     }
 }
 
@@ -381,8 +409,23 @@ impl Conv2d {
         x: Shape,
         y: Shape,
     ) {
-        let (o, depth, image) = (y[3], self.depth(x), [x[1], x[2], x[3]]);
+        let (o, c, depth, image) = (y[3], x[3], self.depth(x), [x[1], x[2], x[3]]);
         let pixels = out.len() / o;
+        if let Some(pairs) = self.pairs(x) {
+            let (at, len) = tile.span(image);
+            let (n, src) = (pairs.pixels(), b.read(io.ins[0], at, len, wide));
+            for (p, q) in pairs.all() {
+                let acc = if q == 0 { Acc::Set } else { Acc::Add };
+                let a = Mat::rows(&src[q * c..], n * c);
+                for o0 in (0..o).step_by(PANEL) {
+                    let width = PANEL.min(o - o0);
+                    let w = &w[o0 * depth + pairs.tap(p, q) * c * width..][..c * width];
+                    let (to, w) = (&mut out[p * o + o0..], Mat::rows(w, width));
+                    gemm([tile.present, width, c], to, n * o, acc, 1.0, a, w);
+                }
+            }
+            return;
+        }
         let a = if self.is_point() {
             let (at, len) = tile.span(image);
             b.read(io.ins[0], at, len, wide)
