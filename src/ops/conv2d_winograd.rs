@@ -5,7 +5,7 @@ use super::conv2d_bwd::Groups;
 use crate::device::cpu::gemm::{Mat, gemm};
 use crate::device::cpu::patches::{Tile, Tiles};
 use crate::device::cpu::winograd::{
-    self, PANEL, PLANES, Pixels, Place, Planes, Product, Square, TILE,
+    self, Finish, PANEL, PLANES, Pixels, Place, Planes, Product, Square, TILE,
 };
 use crate::device::cpu::winograd::{plane_stride, suits};
 use crate::device::{Acc, Bound, Dtype, Sink, Slot};
@@ -44,7 +44,7 @@ impl Winograd {
 
     pub(super) fn scratch_words(&self) -> usize {
         let rows = self.tiles.squares();
-        PLANES * (plane_stride(rows, self.c) + plane_stride(rows, PANEL))
+        PLANES * (plane_stride(rows, self.c) + plane_stride(rows, self.o))
     }
 
     /// Transforms weights [o, 3, 3, c].
@@ -61,24 +61,23 @@ impl Winograd {
         }
     }
 
-    /// `out`, the pixels of a tile, (=|+=) factor · conv(src).
+    /// The convolution's values v of a tile's pixels: `to` (=|+=) factor · (v + bias + residual).
     ///
-    /// - `u`: prepared weights. `work`: [`Winograd::scratch_words`].
+    /// - `u`: prepared weights. `work`: [`Winograd::scratch_words`]. `bias`: of each of the tile's images.
     pub(super) fn run_tile(
         &self,
         b: &Bound,
         work: &mut [f32],
         src: Slot,
         u: &[f32],
-        out: &mut [f32],
-        acc: Acc,
-        factor: f32,
         tile: Tile,
+        to: &mut [f32],
+        finish: Finish,
     ) {
         let (h, w, c, o) = (self.h, self.w, self.c, self.o);
         let (down, across) = (tile.rows.div_ceil(TILE), w.div_ceil(TILE));
         let squares = tile.present * down * across;
-        let (vs, ms) = (plane_stride(squares, c), plane_stride(squares, PANEL));
+        let (vs, ms) = (plane_stride(squares, c), plane_stride(squares, o));
         let (v, m) = work.split_at_mut(PLANES * vs);
         let image = |i: usize| pixels(b, src, (tile.image + i) * h * w * c, h * w * c);
         let place = |square: usize| {
@@ -92,22 +91,25 @@ impl Winograd {
             winograd::input(&mut planes, at, image(i), square, [0, c]);
         }
         let words = tile.rows * w * o;
-        for first in (0..o).step_by(PANEL) {
-            let block = PANEL.min(o - first);
-            for p in 0..PLANES {
-                let a = Mat::rows(&v[p * vs..][..squares * c], c);
+        for p in 0..PLANES {
+            let a = Mat::rows(&v[p * vs..][..squares * c], c);
+            for first in (0..o).step_by(PANEL) {
+                let block = PANEL.min(o - first);
                 let u = &u[p * self.weight_stride() + first * c..][..c * block];
-                let product = &mut m[p * ms..][..squares * block];
-                let u = Mat::rows(u, block);
-                gemm([squares, block, c], product, block, Acc::Set, 1.0, a, u);
+                let (product, u) = (&mut m[p * ms + first..], Mat::rows(u, block));
+                gemm([squares, block, c], product, o, Acc::Set, 1.0, a, u);
             }
-            let product = Product { words: m, stride: ms, block };
-            for at in 0..squares {
-                let (i, row, column) = place(at);
-                let square = Square { h: tile.rows, w, channels: o, row, column };
-                let image = &mut out[i * words..][..words];
-                winograd::output(image, acc == Acc::Add, factor, product, at, square, first);
-            }
+        }
+        let product = Product { words: m, stride: ms, block: o };
+        for at in 0..squares {
+            let (i, row, column) = place(at);
+            let square = Square { h: tile.rows, w, channels: o, row, column };
+            let finish = Finish {
+                bias: finish.bias.map(|b| &b[i * o..][..o]),
+                residual: finish.residual.map(|r| &r[i * words..][..words]),
+                ..finish
+            };
+            winograd::output(&mut to[i * words..][..words], product, at, square, finish);
         }
     }
 }
