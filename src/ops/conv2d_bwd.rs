@@ -234,8 +234,6 @@ pub(super) struct Wgrad {
 impl Wgrad {
     /// The unit in which sums over images are rounded.
     const IMAGES: usize = 8;
-    /// Output channels per job.
-    const BLOCK: usize = 32;
     /// Words of patches at a time.
     const PATCHES: usize = 64 * 1024;
 
@@ -274,6 +272,11 @@ impl Wgrad {
         (Self::PATCHES / (self.y[2] * self.depth())).clamp(1, self.y[1])
     }
 
+    /// Output channels per job: many, so that x is read seldom, but so few that there are two jobs.
+    fn block(&self) -> usize {
+        if self.y[3] > 64 { 64 } else { 32 }
+    }
+
     fn is_point(&self) -> bool {
         (self.window.kernel, self.window.stride, self.window.pad) == (1, 1, 0)
     }
@@ -301,15 +304,15 @@ impl Wgrad {
     /// dw (=|+=) scale · Σ over images and pixels.
     pub(super) fn run(&self, b: &Bound, scale: f32, dw: Sink, dy: Slot, x: Slot, temp: Slot) {
         let ([n, _, _, o], depth) = (self.y, self.depth());
-        let blocks = o.div_ceil(Self::BLOCK);
+        let blocks = o.div_ceil(self.block());
         let sum = o * depth;
         let mut acc = dw.acc;
         for first in (0..self.groups()).step_by(self.wave()) {
             let wave = self.wave().min(self.groups() - first);
             let work = wave * Self::IMAGES * words(self.y) / n * depth;
             b.each(wave * blocks, work, |job| {
-                let (i, o0) = (job / blocks, job % blocks * Self::BLOCK);
-                let m = Self::BLOCK.min(o - o0);
+                let (i, o0) = (job / blocks, job % blocks * self.block());
+                let m = self.block().min(o - o0);
                 let to = b.get_mut(temp.part(i * sum + o0 * depth, m * depth));
                 self.sum_group(b, scale, to, [dy, x], first + i, [o0, m]);
             });

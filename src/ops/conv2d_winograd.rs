@@ -136,10 +136,12 @@ pub(super) struct WinogradWgrad {
 impl WinogradWgrad {
     /// The unit in which sums over images are rounded.
     const IMAGES: usize = 8;
-    /// Squares that one product sums over.
-    const SQUARES: usize = 32;
-    /// Input and output channels of a job.
-    const BLOCK: usize = 64;
+    /// Squares that one product sums over. Measured, as the next two.
+    const SQUARES: usize = 64;
+    /// Input channels of a job.
+    const C_BLOCK: usize = 64;
+    /// Its output channels.
+    const O_BLOCK: usize = 128;
 
     /// `None` where the shape does not suit it.
     pub(super) fn new(x: Shape, o: usize) -> Option<Self> {
@@ -162,7 +164,8 @@ impl WinogradWgrad {
 
     /// Words between planes of a chunk's V, of a panel of its Z, and of the group's dU.
     fn strides(&self) -> [usize; 3] {
-        let (squares, c, o) = (self.squares(), Self::BLOCK.min(self.c), Self::BLOCK.min(self.o));
+        let (squares, c, o) =
+            (self.squares(), Self::C_BLOCK.min(self.c), Self::O_BLOCK.min(self.o));
         [plane_stride(squares, c), plane_stride(squares, PANEL.min(o)), plane_stride(o, c)]
     }
 
@@ -176,10 +179,10 @@ impl WinogradWgrad {
 
     /// dw [o, 3, 3, c] (=|+=) factor · Σ over images and pixels.
     pub(super) fn run(&self, b: &Bound, factor: f32, dw: Sink, dy: Slot, x: Slot, temp: Slot) {
-        let blocks = [self.c, self.o].map(|n| n.div_ceil(Self::BLOCK));
+        let blocks = [self.c.div_ceil(Self::C_BLOCK), self.o.div_ceil(Self::O_BLOCK)];
         let work = PLANES * Self::IMAGES * self.per_image() * self.c * self.o;
         self.groups().sum(b, blocks[0] * blocks[1], work, dw, temp, |to, group, job| {
-            let [c0, o0] = [job % blocks[0], job / blocks[0]].map(|i| i * Self::BLOCK);
+            let [c0, o0] = [job % blocks[0] * Self::C_BLOCK, job / blocks[0] * Self::O_BLOCK];
             self.sum_block(b, factor, to, [dy, x], group, [c0, o0]);
         });
     }
@@ -194,7 +197,7 @@ impl WinogradWgrad {
         group: usize,
         [c0, o0]: [usize; 2],
     ) {
-        let (c, o) = (Self::BLOCK.min(self.c - c0), Self::BLOCK.min(self.o - o0));
+        let (c, o) = (Self::C_BLOCK.min(self.c - c0), Self::O_BLOCK.min(self.o - o0));
         let [vs, zs, us] = self.strides();
         let first = group * Self::IMAGES;
         let all = Self::IMAGES.min(self.n - first) * self.per_image();
