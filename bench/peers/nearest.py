@@ -19,7 +19,7 @@ import numpy as np
 QUERY_BLOCK = 500  # 500 × 50,000 distances are 100 MB
 
 
-def faiss_search(references, queries):
+def faiss_search(references, queries, _device):
     import faiss
 
     index = faiss.IndexFlatL2(references.shape[1])
@@ -27,11 +27,18 @@ def faiss_search(references, queries):
     return lambda: index.search(queries, 2)
 
 
-def torch_search(references, queries):
+def torch_search(references, queries, device):
     import torch
 
-    r, q = torch.from_numpy(references), torch.from_numpy(queries)
-    return lambda: [torch.cdist(block, r).topk(2, largest=False) for block in q.split(QUERY_BLOCK)]
+    r, q = torch.from_numpy(references).to(device), torch.from_numpy(queries).to(device)
+
+    def search():
+        found = [torch.cdist(block, r).topk(2, largest=False) for block in q.split(QUERY_BLOCK)]
+        if device != "cpu":
+            torch.cuda.synchronize()
+        return found
+
+    return search
 
 
 def main():
@@ -41,13 +48,14 @@ def main():
     p.add_argument("--pixels", type=int, default=3072, help="values of one image")
     p.add_argument("--repeats", type=int, default=5, help="searches timed")
     p.add_argument("--with", dest="library", choices=["faiss", "torch"])
+    p.add_argument("--device", default="cpu", help="torch alone")
     a = p.parse_args()
     library = a.library or ("faiss" if importlib.util.find_spec("faiss") else "torch")
     rng = np.random.default_rng(1024)
     references, queries = (rng.integers(0, 256, (n, a.pixels), np.uint8).astype(np.float32) for n in (a.references, a.queries))
     importlib.import_module(library)
     start = time.perf_counter()
-    search = {"faiss": faiss_search, "torch": torch_search}[library](references, queries)
+    search = {"faiss": faiss_search, "torch": torch_search}[library](references, queries, a.device)
     prepare_s, times = time.perf_counter() - start, []
     search()
     for _ in range(a.repeats):

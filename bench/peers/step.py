@@ -1,4 +1,4 @@
-"""The PyTorch peer of `emm bench step`: the same network's training step in float32.
+"""The PyTorch peer of `emm bench step`: the same network's training step, in float32 or under bf16 autocast.
 
     python bench/peers/step.py --channels 32 --mult 2,2,2 --blocks 2 --resolution 8 --batch 32
 
@@ -35,6 +35,7 @@ def settings():
     p.add_argument("--batch", type=int, default=8)
     p.add_argument("--layout", choices=["nchw", "channels_last", "best"], default="best")
     p.add_argument("--compile", action="store_true", help="torch.compile the loss")
+    p.add_argument("--precision", choices=["fp32", "tf32", "bf16"], default="fp32", help="bf16: autocast")
     p.add_argument("--threads", type=int, help="default: PyTorch's choice")
     p.add_argument("--repeats", type=int, default=10, help="measured steps")
     p.add_argument("--device", default="cpu")
@@ -83,7 +84,9 @@ def trainer(cfg, a, layout):
     def step():
         sigma = draw_sigma(cfg["precond"], a.batch, a.device).float()
         adam.zero_grad()
-        objective(cfg, p, y, torch.randn_like(y), sigma, None, cfg["dropout"]).backward()
+        with torch.autocast(y.device.type, torch.bfloat16, enabled=a.precision == "bf16"):
+            loss = objective(cfg, p, y, torch.randn_like(y), sigma, None, cfg["dropout"])
+        loss.backward()
         adam.step()
         with torch.no_grad():
             torch._foreach_lerp_(ema, trained, 1e-3)
@@ -112,6 +115,8 @@ def main():
     a = settings()
     if a.threads:
         torch.set_num_threads(a.threads)
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = a.precision == "tf32"
     cfg = config(a)
     layouts = ["nchw", "channels_last"] if a.layout == "best" else [a.layout]
     _, layout, step = min((warmed(cfg, a, layout) for layout in layouts), key=lambda w: w[0])
@@ -125,6 +130,7 @@ def main():
                 "threads": torch.get_num_threads(),
                 "layout": layout,
                 "compiled": a.compile,
+                "precision": a.precision,
                 "torch": torch.__version__,
                 "device": a.device,
                 "settings": {**cfg, "batch": a.batch, "repeats": a.repeats},
