@@ -156,7 +156,7 @@ fn files_that_are_no_study_are_refused_in_one_line() {
         (paper("percent = [1]"), "paper: percent: expected numbers nested as 2"),
         (paper("percent = [1, \"x\"]"), "paper: percent: "),
         (
-            good.to_string() + "[[table]]\nid = \"1\"\nrows = \"sise\"\ncolumns = \"size\"\n",
+            good.to_string() + "[[table]]\nid = \"1\"\ncolumns = \"sise\"\n",
             "unknown axis \"sise\"; did you mean \"size\"?",
         ),
         (

@@ -234,8 +234,8 @@ impl Case {
             let stride = launch.scratch_words;
             let mut scratch = vec![f32::NAN; stride * cpu.threads()];
             let [arena, weights, grads] = &mut laid.words;
-            let bound = Bound::new(arena, weights, grads, &mut scratch, stride, self.args);
-            cpu.run(|| (launch.run)(&bound));
+            let bound = Bound::new(cpu, arena, weights, grads, &mut scratch, stride, self.args);
+            (launch.run)(&bound);
         }
         Ok(laid.ran(self))
     }
@@ -296,15 +296,13 @@ impl Case {
                 let (cpu, stride) = (device.host(), launch.scratch_words);
                 let mut scratch = vec![0.0; stride * cpu.threads()];
                 let [arena, weights, grads] = &mut laid.words;
-                let bound = Bound::new(arena, weights, grads, &mut scratch, stride, self.args);
+                let bound = Bound::new(cpu, arena, weights, grads, &mut scratch, stride, self.args);
                 let mut seconds = Vec::new();
-                cpu.run(|| {
-                    for _ in 0..=repeats {
-                        let start = Instant::now();
-                        (launch.run)(&bound);
-                        seconds.push(start.elapsed().as_secs_f64());
-                    }
-                });
+                for _ in 0..=repeats {
+                    let start = Instant::now();
+                    (launch.run)(&bound);
+                    seconds.push(start.elapsed().as_secs_f64());
+                }
                 seconds.remove(0); // it warmed up
                 timed.push(Timed { name: launch.name, cost, seconds });
             }

@@ -3,15 +3,14 @@
 use super::numbers::count;
 use super::samples_io::HeunArgs;
 use super::train_flags::{ImageFlags, TrainFlags};
-use super::{Common, say};
-use crate::error::{Exit, fail, usage};
+use super::{Common, bench_nearest, say};
+use crate::error::usage;
 use crate::model::flops::flops;
 use crate::model::trainer::TrainerOptions;
 use crate::model::{ModelConfig, Params};
-use crate::run::bench::{launches, median, nearest, sample, step};
+use crate::run::bench::{launches, median, sample, step};
 use crate::run::ceilings::Ceilings;
 use crate::run::kernel_times::{self, Row};
-use crate::run::memory;
 use crate::run::train::micro_batch;
 use anyhow::Result;
 use serde_json::json;
@@ -22,25 +21,7 @@ pub enum Command {
     Kernels(Box<Kernels>),
     Step(Box<Step>),
     Sample(Box<Sample>),
-    Nearest(Nearest),
-}
-
-/// Time the search of the two nearest reference images of each query, over random pixels
-#[derive(clap::Args, Debug)]
-#[command(after_help = "Example:\n  emm bench nearest --queries 2000 --references 50000")]
-pub struct Nearest {
-    /// Images looked up
-    #[arg(long, value_name = "N", value_parser = count, default_value = "2000")]
-    queries: usize,
-    /// Images searched, at least 2
-    #[arg(long, value_name = "N", value_parser = count, default_value = "50k")]
-    references: usize,
-    /// Bytes of an image
-    #[arg(long, value_name = "BYTES", value_parser = count, default_value = "3072")]
-    pixels: usize,
-    /// Searches timed, after one that warms up
-    #[arg(long, value_name = "N", value_parser = count, default_value = "5")]
-    repeats: usize,
+    Nearest(bench_nearest::Args),
 }
 
 /// Time training steps: batch preparation, forward, backward, Adam and EMA
@@ -99,48 +80,8 @@ pub fn run(command: Command, common: &Common) -> Result<()> {
         Command::Kernels(a) => run_kernels(*a, common),
         Command::Step(a) => run_step(*a, common),
         Command::Sample(a) => run_sample(*a, common),
-        Command::Nearest(a) => run_nearest(a, common),
+        Command::Nearest(a) => bench_nearest::run(a, common),
     }
-}
-
-fn run_nearest(a: Nearest, common: &Common) -> Result<()> {
-    let bytes = a.queries.max(a.references).checked_mul(a.pixels);
-    if a.queries == 0 || a.pixels == 0 || a.repeats == 0 || a.references < 2 {
-        return Err(usage("--queries, --pixels, --repeats: at least 1, --references: at least 2"));
-    }
-    if bytes.is_none_or(|b| b > memory::available().unwrap_or(usize::MAX) / 4) {
-        return Err(fail(Exit::Device, "--references: so many images don't fit into memory"));
-    }
-    let device = common.device()?;
-    let times = nearest(&device, common.seed, a.queries, a.references, a.pixels, a.repeats);
-    let s = median(&times.search_s);
-    let peak = memory::peak();
-    if common.json {
-        say!(
-            "{}",
-            json!({
-                "median_s": s,
-                "prepare_s": times.prepare_s,
-                "peak_rss_bytes": peak,
-                "queries": a.queries,
-                "references": a.references,
-                "device": device.name(),
-            })
-        );
-        return Ok(());
-    }
-    let pairs = a.queries as f64 * a.references as f64 * a.pixels as f64;
-    say!(
-        "{} queries, {} references of {} bytes: {:.3} s, {:.1} G multiply-adds/s; prepared in {:.3} s; peak {:.0} MB",
-        a.queries,
-        a.references,
-        a.pixels,
-        s,
-        pairs / s / 1e9,
-        times.prepare_s,
-        peak.unwrap_or(0) as f64 / 1e6
-    );
-    Ok(())
 }
 
 fn run_step(a: Step, common: &Common) -> Result<()> {

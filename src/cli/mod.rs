@@ -10,11 +10,13 @@ use std::io::Write as _;
 use std::sync::OnceLock;
 
 mod bench;
+mod bench_nearest;
 mod check;
 mod ckpt;
 mod data;
 mod denoise;
 mod doctor;
+mod figure;
 mod find;
 mod foreign;
 mod gap;
@@ -22,9 +24,13 @@ mod numbers;
 mod optimal;
 mod plan;
 mod quickstart;
+mod report;
 mod sample;
 mod samples_io;
 mod score;
+mod study_flags;
+mod sweep;
+mod table;
 mod train;
 pub(crate) mod train_flags;
 
@@ -184,6 +190,11 @@ enum Command {
     Gap(gap::Args),
     Find(find::Args),
     #[command(subcommand)]
+    Sweep(sweep::Command),
+    Table(table::Args),
+    Figure(figure::Args),
+    Report(report::Args),
+    #[command(subcommand)]
     Ckpt(ckpt::Command),
     Check(check::Args),
     #[command(subcommand)]
@@ -221,6 +232,10 @@ pub fn main() -> i32 {
         Command::Optimal(a) => optimal::run(a, c),
         Command::Gap(a) => gap::run(a, c),
         Command::Find(a) => find::run(a, c),
+        Command::Sweep(a) => sweep::run(a, c),
+        Command::Table(a) => table::run(a, c),
+        Command::Figure(a) => figure::run(a, c),
+        Command::Report(a) => report::run(a, c),
         Command::Ckpt(a) => ckpt::run(a, c),
         Command::Check(a) => check::run(a, c),
         Command::Bench(a) => bench::run(a, c),

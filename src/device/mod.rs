@@ -5,7 +5,7 @@ pub mod cuda;
 mod memory;
 
 pub use cpu::{Bound, Cpu};
-pub use memory::Buffer;
+pub use memory::{Buffer, Pixels};
 
 use serde::{Deserialize, Serialize};
 
@@ -355,6 +355,12 @@ impl From<Slot> for Arg {
 
 impl From<&Buffer> for Arg {
     fn from(b: &Buffer) -> Self {
+        Arg::Address(b.address())
+    }
+}
+
+impl From<&cuda::Buffer> for Arg {
+    fn from(b: &cuda::Buffer) -> Self {
         Arg::Address(b.address())
     }
 }

@@ -9,6 +9,8 @@ use plotters::style::text_anchor::HPos;
 /// A panel alone in its chart, and one of several.
 const WIDE: (f64, f64) = (720.0, 326.0);
 const NARROW: (f64, f64) = (500.0, 268.0);
+/// A panel on a page: words stay legible where it fills a phone.
+const PAGE: (f64, f64) = (400.0, 240.0);
 /// Space between panels, and around the chart.
 const GAP: f64 = 28.0;
 const MARGIN: f64 = 20.0;
@@ -72,7 +74,7 @@ pub fn scene(chart: &Chart) -> Scene {
 
 /// One panel without the chart's title and footer.
 pub fn panel_scene(panel: &Panel) -> Scene {
-    let (width, plot) = NARROW;
+    let (width, plot) = PAGE;
     let head = head_height(panel, width);
     let frame = Frame::new(panel, 4.0, 6.0, width, head, plot);
     let shapes = panel_shapes(panel, &frame, 6.0, 0);

@@ -4,11 +4,13 @@ mod canvas;
 pub mod chart;
 pub mod grid;
 mod layout;
+pub mod page;
 mod scene;
 pub mod sheet;
 pub mod table;
 
 pub use chart::{Chart, Panel, Point, Scale, Series, Style};
 pub use grid::grid;
-pub use sheet::{Triplet, sheet};
+pub use page::{Page, Part, Section};
+pub use sheet::{Sheet, Triplet, sheet, sheets};
 pub use table::{Cell, Table};

@@ -5,7 +5,6 @@ use super::score::labels_of;
 use super::{Network, memory};
 use crate::data::Dataset;
 use crate::device::Device;
-use crate::memorization::References;
 use crate::model::params::fourier_freqs;
 use crate::model::trainer::TrainerOptions;
 use crate::model::{ModelConfig, Params, SavedModel, StepScalars, Trainer};
@@ -132,44 +131,4 @@ pub fn sample(
     };
     run(batch.min(images))?;
     (0..repeats).map(|_| run(images)).collect()
-}
-
-/// Times of repeated searches.
-#[derive(Debug, Clone, PartialEq)]
-pub struct NearestTimes {
-    /// Seconds of preparing the references.
-    pub prepare_s: f64,
-    /// Seconds of each search of all queries, references already prepared.
-    pub search_s: Vec<f64>,
-}
-
-/// Times `repeats` searches of the two nearest of `references` random images of `pixels` bytes, after one that
-/// warms up.
-pub fn nearest(
-    device: &Device,
-    seed: u64,
-    queries: usize,
-    references: usize,
-    pixels: usize,
-    repeats: usize,
-) -> NearestTimes {
-    let bytes = |images: usize, which: u32| -> Vec<u8> {
-        let words = (images * pixels).div_ceil(16) as u32;
-        let bytes = (0..words).flat_map(|i| philox([i, which, 0, 0], seed));
-        bytes.flat_map(u32::to_le_bytes).take(images * pixels).collect()
-    };
-    let (queries, all) = (bytes(queries, 0), bytes(references, 1));
-    let start = Instant::now();
-    let references = References::new(&all, pixels);
-    let prepare_s = start.elapsed().as_secs_f64();
-    drop(all);
-    let mut search_s = Vec::new();
-    for repeat in 0..=repeats {
-        let start = Instant::now();
-        std::hint::black_box(references.nearest(&queries, device));
-        if repeat > 0 {
-            search_s.push(start.elapsed().as_secs_f64());
-        }
-    }
-    NearestTimes { prepare_s, search_s }
 }

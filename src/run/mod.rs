@@ -1,6 +1,7 @@
 //! One run: its resolved configuration, its directory, the training loop with scoring, resume.
 
 pub mod bench;
+pub mod bench_nearest;
 pub mod card;
 pub mod ceilings;
 pub mod config;

@@ -5,19 +5,28 @@
 
 mod names;
 
+pub mod cost;
+pub mod figures;
 pub mod find;
+pub mod folder;
 pub mod gap;
 pub mod outcome;
 pub mod pictures;
 pub mod plan;
 pub mod presets;
 pub mod quickstart;
+pub mod report;
 pub mod scale;
 pub mod settings;
+pub mod share;
+pub mod sheets;
 pub mod spec;
+pub mod sweep;
+pub mod tables;
 
 pub use find::{Found, Measured, Search, Sizes, find};
 pub use outcome::{RunState, Seen};
 pub use plan::{Plan, Set, Setup};
 pub use scale::Scale;
 pub use spec::Study;
+pub use sweep::Sweep;

@@ -1,23 +1,16 @@
 //! What a search leaves for people: table, plots and sheets.
 
+use super::sheets::Drawn;
 use super::{Found, Measured};
 use crate::data::Dataset;
 use crate::data::subset::{Labels, Subset};
 use crate::device::Device;
 use crate::files::write_atomic;
-use crate::memorization::{References, Threshold};
-use crate::model::SavedModel;
-use crate::report::{Cell, Chart, Panel, Point, Series, Style, Table, sheet};
-use crate::run::score::{labels_of, triplets};
-use crate::run::{Network, RunDir};
-use crate::sampler::{HeunOptions, Start, quantise, sample};
+use crate::report::{Cell, Chart, Panel, Point, Series, Style, Table, sheets};
 use anyhow::Result;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-
-/// Samples on a sheet: those of the first seeds, not chosen.
-const SHEET_SAMPLES: u64 = 16;
 
 /// One row a size.
 pub fn table(found: &Found) -> Table {
@@ -102,7 +95,6 @@ pub fn epochs(found: &Found, title: &str) -> Chart {
 
 /// The first samples of a size's first run, at its best look, beside what they are nearest to.
 fn copies(m: &Measured, set: &Dataset, name: &str, device: &Device) -> Result<Vec<u8>> {
-    let model = SavedModel::open(&RunDir::new(&m.runs[0].dir).best_snapshot()?)?;
     let subset = Subset {
         size: m.size,
         classes: None,
@@ -113,18 +105,6 @@ fn copies(m: &Measured, set: &Dataset, name: &str, device: &Device) -> Result<Ve
         seed: 0,
     };
     let images = subset.of(set, name)?;
-    let seeds: Vec<u64> = (0..SHEET_SAMPLES).collect();
-    let labels = labels_of(&seeds, model.config.label_dim);
-    let mut network = Network::new(device, model, seeds.len(), &|| false)?;
-    let options = HeunOptions::default();
-    let samples = sample(&mut network, Start::Seeds(&seeds), &labels, &options, &mut |_, _| true)?;
-    let pixels: Vec<u8> = samples.unwrap_or_default().into_iter().map(quantise).collect();
-    let nearest = References::new(&images.pixels, images.image_len()).nearest(&pixels, device);
-    let triplets = triplets(&pixels, &images, &nearest, Threshold::default());
-    let copied = triplets.iter().filter(|t| t.memorized).count();
-    let title = format!(
-        "{} training images: {copied} of the first {SHEET_SAMPLES} samples are copies",
-        m.size
-    );
-    sheet(&triplets, images.resolution, &title)
+    let by = format!("{} training images", m.size);
+    sheets(&[Drawn::by_run(&m.runs[0].dir, images, &by, device)?.sheet()])
 }

@@ -15,6 +15,7 @@
 //! A [`Seen`] without `ratio` is missing: nothing is drawn for it, and its runs say what it would cost. Every output
 //! names [`Scale::said`] and `plan.set_name`.
 
+use super::names::unknown;
 use super::outcome::Seen;
 use super::scale::Scale;
 use super::settings::{Recipe, Settings, Shape};
@@ -24,8 +25,8 @@ use crate::error::{Exit, exit_code, usage};
 use crate::memorization::{Emm, emm_of};
 use crate::run::{DataId, Precision, RunConfig};
 use anyhow::Result;
-use std::cell::RefCell;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 /// Images that subsets are taken from, and the file they were read from.
 pub struct Set {
@@ -47,7 +48,7 @@ pub struct Setup {
     /// Folder of runs.
     pub runs: PathBuf,
     /// Shapes and names of the subsets that are made already: many cells share one.
-    made: RefCell<Vec<(Recipe, Made)>>,
+    made: Mutex<Vec<(Recipe, Made)>>,
 }
 
 /// A subset's shape and content, or why there is none.
@@ -63,7 +64,7 @@ impl Setup {
             seed: 1024,
             precision: Precision::Fp32,
             runs,
-            made: RefCell::default(),
+            made: Mutex::default(),
         }
     }
 
@@ -78,14 +79,15 @@ impl Setup {
     }
 
     fn made(&self, recipe: &Recipe) -> Result<Made> {
-        if let Some((_, made)) = self.made.borrow().iter().find(|(r, _)| r == recipe) {
+        let mut all = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, made)) = all.iter().find(|(r, _)| r == recipe) {
             return Ok(made.clone());
         }
         let made = match self.images(recipe) {
             Ok(images) => Ok((Shape::of(&images), DataId::of(&images))),
             Err(e) => Err(impossible(e)?),
         };
-        self.made.borrow_mut().push((recipe.clone(), made.clone()));
+        all.push((recipe.clone(), made.clone()));
         Ok(made)
     }
 
@@ -198,6 +200,34 @@ impl Plan {
     /// Data or usage: a run's folder that holds something else.
     pub fn read(&self) -> Result<Vec<Seen>> {
         self.cells.iter().map(|cell| Seen::read(&cell.runs)).collect()
+    }
+
+    /// Keeps only the cells with one of these values, by name at this scale or the paper's, on each axis that is named.
+    ///
+    /// # Errors
+    /// Usage that begins with `--only`: an axis or value that is not there, with the nearest that is.
+    pub fn keep(&mut self, only: &[(String, String)]) -> Result<()> {
+        let mut kept: Vec<Option<Vec<usize>>> = vec![None; self.axes.len()];
+        for (name, value) in only {
+            let Some(a) = self.axes.iter().position(|axis| axis.name == *name) else {
+                let names = self.axes.iter().map(|a| a.name.as_str());
+                return Err(usage(format!("--only: {}", unknown("axis", name, names))));
+            };
+            let values = &self.axes[a].values;
+            let is = |v: &PlannedValue| v.paper_name == *value;
+            let at = values.iter().position(is).or(values.iter().position(|v| v.name == *value));
+            let Some(at) = at else {
+                let names = values.iter().map(|v| v.paper_name.as_str());
+                let what = format!("value of {name}");
+                return Err(usage(format!("--only: {}", unknown(&what, value, names))));
+            };
+            kept[a].get_or_insert_default().push(at);
+        }
+        let stays = |at: &[usize]| {
+            kept.iter().zip(at).all(|(k, v)| k.as_ref().is_none_or(|k| k.contains(v)))
+        };
+        self.cells.retain(|cell| stays(&cell.at));
+        Ok(())
     }
 
     /// A cell's name: its axes' values at this scale.

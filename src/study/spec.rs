@@ -29,8 +29,7 @@
 //!
 //! [[table]]                            # optional: which table this study is (a part of)
 //! id = "1"
-//! rows = "size"
-//! columns = "batch"
+//! columns = "batch"                    # all other axes make its rows
 //!
 //! [[figure]]                           # optional: which figure, and how its axes are laid out
 //! id = "3a"
@@ -77,6 +76,8 @@ const SHIPPED: [&str; 22] = [
 #[derive(Debug, Clone, PartialEq)]
 pub struct Study {
     pub name: String,
+    /// What a command calls it: its name if it is shipped, else the path of its file.
+    pub called: String,
     pub title: String,
     /// Where in the paper; a user's study may have none.
     pub source: String,
@@ -123,7 +124,7 @@ pub struct Paper {
 #[serde(deny_unknown_fields)]
 pub struct TableSpec {
     pub id: String,
-    pub rows: String,
+    /// The axis whose values are its columns; all others make its rows.
     pub columns: String,
 }
 
@@ -186,7 +187,7 @@ const FILE_KEYS: [&str; 9] =
     ["name", "title", "source", "note", "settings", "axis", "paper", "table", "figure"];
 const AXIS_KEYS: [&str; 4] = ["name", "title", "key", "values"];
 const PAPER_KEYS: [&str; 2] = ["percent", "emm"];
-const TABLE_KEYS: [&str; 3] = ["id", "rows", "columns"];
+const TABLE_KEYS: [&str; 2] = ["id", "columns"];
 const FIGURE_KEYS: [&str; 4] = ["id", "x", "lines", "only"];
 
 /// Far more than anyone would train.
@@ -208,7 +209,7 @@ impl Study {
         if name.ends_with(".toml") {
             let text = std::fs::read_to_string(Path::new(name))
                 .or_exit(Exit::Other, || format!("{name}: cannot read"))?;
-            return Study::parse(&text, name);
+            return Ok(Study { called: name.into(), ..Study::parse(&text, name)? });
         }
         let all = Study::shipped();
         let names: Vec<String> = all.iter().map(|s| s.name.clone()).collect();
@@ -220,6 +221,25 @@ impl Study {
                 unknown("study", name, known)
             ))
         })
+    }
+
+    /// The studies of a name: as [`Study::load`], and `table1`, `figure3a` for all that are a part of it, `all` for
+    /// all of the paper's.
+    ///
+    /// # Errors
+    /// As [`Study::load`].
+    pub fn named(name: &str) -> Result<Vec<Study>> {
+        let shipped = Study::shipped();
+        let part_of = |study: &Study| {
+            let table = |t: &TableSpec| name.strip_prefix("table") == Some(&t.id);
+            let figure = |f: &FigureSpec| name.strip_prefix("figure") == Some(&f.id);
+            study.tables.iter().any(table) || study.figures.iter().any(figure)
+        };
+        if name == "all" {
+            return Ok(shipped);
+        }
+        let parts: Vec<Study> = shipped.into_iter().filter(part_of).collect();
+        if parts.is_empty() { Ok(vec![Study::load(name)?]) } else { Ok(parts) }
     }
 
     /// Reads a study; `file` begins its errors.
@@ -256,6 +276,7 @@ impl Study {
         let axes: Result<Vec<Axis>> =
             read.axes.into_iter().map(|axis| axis.read(&read.settings, file)).collect();
         let mut study = Study {
+            called: read.name.clone(),
             name: read.name,
             title: read.title,
             source: read.source,
@@ -307,9 +328,7 @@ impl Study {
             None => Err(usage(format!("{file}: {what}: {}", unknown("axis", name, names())))),
         };
         for table in &self.tables {
-            for name in [&table.rows, &table.columns] {
-                axis(name, format!("table {}", table.id))?;
-            }
+            axis(&table.columns, format!("table {}", table.id))?;
         }
         for figure in &self.figures {
             let what = || format!("figure {}", figure.id);

@@ -333,12 +333,10 @@ impl Plan {
         let (arena, scratch) = memory.cpu_mut().split_at_mut(split);
         assert!(scratch.len() >= stride * cpu.threads(), "memory of another plan");
         let grads = grads.map_or(&mut [][..], Buffer::cpu_mut);
-        let bound = Bound::new(arena, weights.cpu(), grads, scratch, *stride, args);
-        cpu.run(|| {
-            for (i, launch) in launches.iter().enumerate() {
-                each(i, launch, &bound);
-            }
-        });
+        let bound = Bound::new(cpu, arena, weights.cpu(), grads, scratch, *stride, args);
+        for (i, launch) in launches.iter().enumerate() {
+            each(i, launch, &bound);
+        }
     }
 }
 
