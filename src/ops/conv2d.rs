@@ -250,7 +250,12 @@ impl Op for Conv2d {
         })
     }
 
-    fn kernel_temp_words(&self, ins: &[Shape], direction: Direction) -> usize {
+    fn kernel_temp_words(
+        &self,
+        ins: &[Shape],
+        _precision: Precision,
+        direction: Direction,
+    ) -> usize {
         match direction {
             Direction::Fwd => 0,
             Direction::Bwd => conv2d_kernels::temp_words(self, ins),

@@ -84,7 +84,7 @@ impl Plan {
         }
         let temp_words = |op: &dyn Op, shapes: &[Shape], direction| match target {
             Target::Cpu => op.temp_words(shapes, direction),
-            Target::Cuda => op.kernel_temp_words(shapes, direction),
+            Target::Cuda => op.kernel_temp_words(shapes, precision, direction),
         };
         let training = mode != Mode::Inference;
         let n = tape.nodes.len();
