@@ -1,4 +1,4 @@
-"""The PyTorch peer of `emm bench step`: the same network's training step, in float32 or under bf16 autocast.
+"""The PyTorch peer of `emm bench step`: the same network's training step, in float32 or by bf16 autocast.
 
     python bench/peers/step.py --channels 32 --mult 2,2,2 --blocks 2 --resolution 8 --batch 32
 
@@ -33,9 +33,9 @@ def settings():
     p.add_argument("--blocks", type=int, default=2)
     p.add_argument("--dropout", type=float, default=0.13)
     p.add_argument("--batch", type=int, default=8)
+    p.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="bf16: by autocast")
     p.add_argument("--layout", choices=["nchw", "channels_last", "best"], default="best")
     p.add_argument("--compile", action="store_true", help="torch.compile the loss")
-    p.add_argument("--precision", choices=["fp32", "tf32", "bf16"], default="fp32", help="bf16: autocast")
     p.add_argument("--threads", type=int, help="default: PyTorch's choice")
     p.add_argument("--repeats", type=int, default=10, help="measured steps")
     p.add_argument("--device", default="cpu")
@@ -81,10 +81,12 @@ def trainer(cfg, a, layout):
     y = (torch.rand(shape, device=a.device) * 2 - 1).contiguous(memory_format=memory)
     objective = torch.compile(network.loss) if a.compile else network.loss
 
+    autocast = torch.autocast(a.device, torch.bfloat16, enabled=a.precision == "bf16")
+
     def step():
         sigma = draw_sigma(cfg["precond"], a.batch, a.device).float()
         adam.zero_grad()
-        with torch.autocast(y.device.type, torch.bfloat16, enabled=a.precision == "bf16"):
+        with autocast:
             loss = objective(cfg, p, y, torch.randn_like(y), sigma, None, cfg["dropout"])
         loss.backward()
         adam.step()
@@ -116,7 +118,7 @@ def main():
     if a.threads:
         torch.set_num_threads(a.threads)
     torch.backends.cudnn.benchmark = True
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = a.precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     cfg = config(a)
     layouts = ["nchw", "channels_last"] if a.layout == "best" else [a.layout]
     _, layout, step = min((warmed(cfg, a, layout) for layout in layouts), key=lambda w: w[0])
