@@ -2,7 +2,7 @@
 
 use super::numbers::count;
 use super::train_flags::{ImageFlags, TrainFlags};
-use super::{Common, bench_nearest, say};
+use super::{Common, bench_nearest, bench_optimal, say};
 use crate::error::usage;
 use crate::model::Params;
 use crate::model::flops::flops;
@@ -17,6 +17,7 @@ use serde_json::json;
 pub enum Command {
     Step(Box<Step>),
     Nearest(bench_nearest::Args),
+    Optimal(bench_optimal::Args),
 }
 
 /// Time training steps: batch preparation, forward, backward, Adam and EMA
@@ -39,6 +40,7 @@ pub fn run(command: Command, common: &Common) -> Result<()> {
     match command {
         Command::Step(a) => run_step(*a, common),
         Command::Nearest(a) => bench_nearest::run(a, common),
+        Command::Optimal(a) => bench_optimal::run(a, common),
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod bench_nearest;
+pub mod bench_optimal;
 pub mod config;
 pub mod dir;
 pub mod memory;
