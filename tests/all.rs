@@ -1,10 +1,15 @@
 //! The one integration-test binary.
 
+mod bench;
 mod check;
 mod ckpt;
+mod cpu;
+#[cfg(feature = "emulator")]
+mod cuda;
 mod data;
 #[cfg(feature = "emulator")]
 mod emulator;
+mod figures;
 mod find;
 mod flags;
 #[cfg(feature = "emulator")]
@@ -15,9 +20,12 @@ mod model;
 mod nearest;
 mod ops;
 mod optimal;
+mod pages;
 mod report;
 mod run;
 mod sampler;
+mod study;
 #[allow(dead_code)]
 mod support;
+mod sweep;
 mod tape;

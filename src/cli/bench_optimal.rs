@@ -70,7 +70,8 @@ pub fn run(a: Args, common: &Common) -> Result<()> {
         None => Start::Seeds(&seeds),
     };
     let options = HeunOptions { steps: a.steps, ..HeunOptions::default() };
-    let times = optimal(&common.device()?, &set, start, &options, a.repeats)?;
+    let device = common.device()?;
+    let times = optimal(&device, &set, start, &options, a.repeats)?;
     let (s, peak) = (median(&times.sample_s), memory::peak());
     if common.json {
         say!(
@@ -86,7 +87,7 @@ pub fn run(a: Args, common: &Common) -> Result<()> {
                 "memorized": times.memorized,
                 "nearest": times.nearest,
                 "sample_s": times.sample_s,
-                "device": "cpu",
+                "device": device.name(),
             })
         );
         return Ok(());

@@ -2,7 +2,7 @@
 
 use super::{Shape, words};
 use crate::device::cpu::math;
-use crate::device::{Acc, Arg, Kernel, Sink, Slot, args};
+use crate::device::{Acc, Arg, Kernel, Sink, Slot, args, typed};
 
 /// dst (=|+=) src.
 pub(super) fn store(dst: &mut [f32], acc: Acc, src: &[f32]) {
@@ -25,13 +25,18 @@ pub(super) fn sum_images(dst: &mut [f32], acc: Acc, per_image: &[f32]) {
 /// dst [columns] (=|+=) the sum over rows of src [rows, columns], in order.
 pub(super) fn sum_rows(dst: Sink, src: Slot, rows: usize, columns: usize) -> Kernel {
     let grid = columns.div_ceil(256);
-    Kernel::new("sum_rows", grid, args![dst.slot, src, rows, columns, dst.acc])
+    Kernel::new("sum_rows", grid, args![dst, src, rows, columns, dst.acc])
 }
 
-/// dst (=|+=) scale · src.
+/// dst (=|+=) scale · src, stored alike.
 pub(super) fn scaled_add(dst: Sink, src: Slot, scale: f32) -> Kernel {
     let n = Arg::I64(src.len as i64);
-    Kernel::new("scaled_add", src.len.div_ceil(1024), args![dst.slot, src, n, scale, dst.acc])
+    assert_eq!(dst.slot.dtype, src.dtype, "a residual and its output are stored alike");
+    Kernel::new(
+        typed!("scaled_add", src.dtype),
+        src.len.div_ceil(1024),
+        args![dst, src, n, scale, dst.acc],
+    )
 }
 
 /// dst [rows, row_words], columns `first .. first + width` = 0 where it is set; nothing where it is added to.
@@ -43,8 +48,7 @@ pub(super) fn zeros(
     first: usize,
 ) -> Kernel {
     let none: Option<Slot> = None;
-    let arguments =
-        args![dst.slot, none, rows, width, width, row_words, first, 0usize, 1.0f32, dst.acc];
+    let arguments = args![dst, none, rows, width, width, row_words, first, 0usize, 1.0f32, dst.acc];
     Kernel::new("wgrad_reduce", (rows * width).div_ceil(256), arguments)
 }
 

@@ -3,7 +3,7 @@
 use crate::data::Dataset;
 use crate::device::Device;
 use crate::memorization::{References, Score, Threshold};
-use crate::sampler::{HeunOptions, Optimal, Start, quantise, sample};
+use crate::sampler::{HeunOptions, Start, optimum, quantise, sample};
 use anyhow::Result;
 use std::time::Instant;
 
@@ -24,7 +24,7 @@ pub struct OptimalTimes {
 /// least two images.
 ///
 /// # Errors
-/// Those of the sampler.
+/// Those of the sampler; device (exit 4): a card out of memory.
 pub fn optimal(
     device: &Device,
     data: &Dataset,
@@ -33,12 +33,12 @@ pub fn optimal(
     repeats: usize,
 ) -> Result<OptimalTimes> {
     let clock = Instant::now();
-    let mut optimal = Optimal::new(data, device);
+    let mut optimal = optimum(data, device)?;
     let prepare_s = clock.elapsed().as_secs_f64();
     let (mut sample_s, mut images) = (Vec::new(), Vec::new());
     for repeat in 0..=repeats {
         let clock = Instant::now();
-        images = sample(&mut optimal, start, &[], options, &mut |_, _| true)?.unwrap_or_default();
+        images = sample(&mut *optimal, start, &[], options, &mut |_, _| true)?.unwrap_or_default();
         if repeat > 0 {
             sample_s.push(clock.elapsed().as_secs_f64());
         }

@@ -3,8 +3,11 @@
 pub mod bench;
 pub mod bench_nearest;
 pub mod bench_optimal;
+pub mod card;
+pub mod ceilings;
 pub mod config;
 pub mod dir;
+pub mod kernel_times;
 pub mod memory;
 pub mod progress;
 pub mod schedule;
