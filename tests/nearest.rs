@@ -6,7 +6,7 @@ use emm::device::{Cpu, Device};
 use emm::memorization::{Neighbour, Pruning, References};
 use emm::rng::{Stream, philox, tag};
 
-fn cpu(threads: usize) -> Device {
+pub fn cpu(threads: usize) -> Device {
     Device::Cpu(Cpu::new(threads).unwrap())
 }
 
@@ -16,7 +16,7 @@ fn random(len: usize, seed: u64) -> Vec<u8> {
 }
 
 /// Images like natural ones: a few waves each, `noise` grey levels around them.
-fn smooth(images: usize, side: usize, channels: usize, noise: u8, seed: u64) -> Vec<u8> {
+pub fn smooth(images: usize, side: usize, channels: usize, noise: u8, seed: u64) -> Vec<u8> {
     let len = side * side * channels;
     let noises = random(images * len, seed);
     let waves = random(images * 16, seed + 1);

@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod bench_nearest;
+pub mod card;
 pub mod ceilings;
 pub mod config;
 pub mod dir;

@@ -84,7 +84,7 @@ impl Plan {
         }
         let temp_words = |op: &dyn Op, shapes: &[Shape], direction| match target {
             Target::Cpu => op.temp_words(shapes, direction),
-            Target::Cuda => op.kernel_temp_words(shapes, direction),
+            Target::Cuda => op.kernel_temp_words(shapes, precision, direction),
         };
         let training = mode != Mode::Inference;
         let n = tape.nodes.len();
@@ -270,6 +270,11 @@ impl Plan {
         self.grad_slots.get(&v).copied()
     }
 
+    /// Bytes of activations, their gradients and temporaries; per-thread scratch not counted.
+    pub fn arena_bytes(&self) -> usize {
+        4 * self.arena_words.next_multiple_of(16)
+    }
+
     /// Words that a run needs on `device`, which it was planned for: arena and scratch of all threads.
     pub fn memory_words(&self, device: &Device) -> usize {
         let arena = self.arena_words.next_multiple_of(16);
@@ -328,12 +333,10 @@ impl Plan {
         let (arena, scratch) = memory.cpu_mut().split_at_mut(split);
         assert!(scratch.len() >= stride * cpu.threads(), "memory of another plan");
         let grads = grads.map_or(&mut [][..], Buffer::cpu_mut);
-        let bound = Bound::new(arena, weights.cpu(), grads, scratch, *stride, args);
-        cpu.run(|| {
-            for (i, launch) in launches.iter().enumerate() {
-                each(i, launch, &bound);
-            }
-        });
+        let bound = Bound::new(cpu, arena, weights.cpu(), grads, scratch, *stride, args);
+        for (i, launch) in launches.iter().enumerate() {
+            each(i, launch, &bound);
+        }
     }
 }
 
