@@ -22,3 +22,4 @@ mod study;
 #[allow(dead_code)]
 mod support;
 mod tape;
+mod theirs;
