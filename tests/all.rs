@@ -1,7 +1,11 @@
 //! The one integration-test binary.
 
+mod bench;
 mod check;
 mod ckpt;
+mod cpu;
+#[cfg(feature = "emulator")]
+mod cuda;
 mod data;
 #[cfg(feature = "emulator")]
 mod emulator;
@@ -13,7 +17,9 @@ mod kernels;
 mod layers;
 mod memorization;
 mod model;
+mod nearest;
 mod ops;
+mod optimal;
 mod pages;
 mod report;
 mod run;
@@ -21,5 +27,6 @@ mod sampler;
 mod study;
 #[allow(dead_code)]
 mod support;
+mod sweep;
 mod tape;
 mod theirs;

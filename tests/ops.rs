@@ -3,7 +3,7 @@
 
 use emm::check::cases::{Case, GOLDENS, Operand};
 use emm::check::golden::{Golden, rel_err};
-use emm::device::{Acc, Cpu, StepArgs};
+use emm::device::{Acc, Cpu, Precision, StepArgs};
 use emm::ops::conv2d::Conv2d;
 use emm::rng::fill_normals;
 
@@ -36,7 +36,7 @@ fn every_case_matches_float64() {
     let device = device(2);
     for (name, golden, case) in all_cases() {
         let err = case
-            .error(&golden, |case, acc, start| case.run(&device, acc, start))
+            .error(&golden, Precision::Fp32, |case, acc, start| case.run(&device, acc, start))
             .unwrap_or_else(|e| panic!("{name}: {e:#}"));
         // The bar of every op is 1e-5. Embeddings and losses are rounded once from float64.
         assert!(err < 1e-5, "{name}: off by {err:.1e}");
@@ -161,6 +161,7 @@ fn convolution_is_right_across_tile_borders() {
             shape,
             words: normal(shape.iter().product(), tag),
             grad: Some(String::new()),
+            activation: true,
         };
         let x = operand(shape, 1);
         let (w, b) = (operand([1, 1, 1, o * 9 * shape[3]], 2), operand([1, 1, 1, o], 3));
@@ -173,6 +174,7 @@ fn convolution_is_right_across_tile_borders() {
             outs: vec![None],
             d_outs: vec![Some(dy.clone())],
             args: StepArgs::default(),
+            float32_only: false,
         };
         let ran = case.run(&device(2), Acc::Set, 0.0).unwrap();
         let as_f64 = |v: &[f32]| v.iter().map(|&v| v as f64).collect::<Vec<_>>();

@@ -389,15 +389,13 @@ fn slurm(args: &SlurmArgs, common: &Common) -> Result<()> {
 #SBATCH --output=emm-%A-%a.log
 {gpu}# {runs} runs of {words}; {said}.
 # Two minutes before the limit the run is told to save; it ends with 75, and the job queues again.
+run=
+trap '[ -n \"$run\" ] && kill -USR1 \"$run\"' USR1 TERM
 emm sweep run-one \"$SLURM_ARRAY_TASK_ID\" {words}{flags} &
 run=$!
-trap 'kill -USR1 \"$run\"' USR1 TERM
-code=0
-while :; do
-    wait \"$run\"
-    code=$?
-    kill -0 \"$run\" 2>/dev/null || break
-done
+while kill -0 \"$run\" 2>/dev/null; do wait \"$run\"; done
+wait \"$run\"
+code=$?
 if [ \"$code\" = 75 ]; then
     scontrol requeue \"${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}\"
 fi

@@ -5,7 +5,7 @@ pub mod cuda;
 mod memory;
 
 pub use cpu::{Bound, Cpu};
-pub use memory::Buffer;
+pub use memory::{Buffer, Pixels};
 
 use serde::{Deserialize, Serialize};
 
@@ -21,11 +21,30 @@ pub enum Device {
 }
 
 impl Device {
+    /// Waits for everything queued.
+    ///
+    /// # Errors
+    /// Device (exit 4): what went wrong in a kernel since the last wait.
+    pub fn wait(&self) -> anyhow::Result<()> {
+        match self {
+            Device::Cpu(_) => Ok(()),
+            Device::Cuda { cuda, .. } => cuda.wait(),
+        }
+    }
+
     /// The host's threads.
     pub fn host(&self) -> &Cpu {
         match self {
             Device::Cpu(cpu) => cpu,
             Device::Cuda { host, .. } => host,
+        }
+    }
+
+    /// `cpu`, or the card: `cuda:0, NVIDIA H100`.
+    pub fn name(&self) -> &str {
+        match self {
+            Device::Cpu(_) => "cpu",
+            Device::Cuda { cuda, .. } => cuda.name(),
         }
     }
 }
@@ -89,12 +108,17 @@ pub enum Dtype {
 }
 
 impl Dtype {
+    /// Bytes of `len` elements.
+    pub fn bytes(self, len: usize) -> usize {
+        match self {
+            Dtype::F32 => 4 * len,
+            Dtype::Bf16 => 2 * len,
+        }
+    }
+
     /// 32-bit words of `len` elements.
     pub fn words(self, len: usize) -> usize {
-        match self {
-            Dtype::F32 => len,
-            Dtype::Bf16 => len.div_ceil(2),
-        }
+        self.bytes(len).div_ceil(4)
     }
 }
 
@@ -116,6 +140,11 @@ impl Slot {
             "half a word of {self:?}"
         );
         Slot { offset: self.offset + self.dtype.words(start), len, ..self }
+    }
+
+    /// `len` elements of `dtype` from word `start` of this float32 slot on.
+    pub fn stored(self, start: usize, len: usize, dtype: Dtype) -> Slot {
+        Slot { len, dtype, ..self.part(start, dtype.words(len)) }
     }
 
     /// 32-bit words that it covers.
@@ -152,6 +181,15 @@ pub struct StepArgs {
     pub first_image: u32,
 }
 
+/// What a launch costs at least.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
+pub struct Cost {
+    /// 2 × multiply-adds of matrix work, as the direct algorithm needs them.
+    pub flop: u64,
+    /// Bytes to and from memory: all that it reads and writes once, a gradient that is added to twice.
+    pub bytes: u64,
+}
+
 /// One entry of a plan: a function of the CPU device with its slots and scalars resolved.
 pub struct Launch {
     /// Op and direction, for profiles: `conv2d_fwd`.
@@ -182,11 +220,13 @@ pub struct Kernel {
     /// Dynamic shared memory of a block.
     pub shared_bytes: u32,
     pub args: Vec<Arg>,
-    /// 2 × multiply-adds of matrix work, as the direct algorithm needs them.
-    pub flop: u64,
-    /// Bytes to and from memory, where the arguments do not tell them.
+    flop: u64,
+    /// Where the arguments do not tell them.
     bytes: Option<u64>,
 }
+
+/// Dynamic shared memory of the tensor-core kernels: a ring of three stages. All cards that they run on have it.
+pub(crate) const MMA_SHARED_BYTES: u32 = 96 << 10;
 
 impl Kernel {
     /// Blocks of 256 threads without dynamic shared memory, as most kernels take.
@@ -222,9 +262,8 @@ impl Kernel {
         Kernel { bytes: Some(bytes as u64), ..self }
     }
 
-    /// Bytes that must cross memory at least: every word of its slots once, those of a gradient that is added to
-    /// twice.
-    pub fn bytes(&self) -> u64 {
+    /// Of the whole grid.
+    pub fn cost(&self) -> Cost {
         let slots = || self.args.iter().filter_map(Arg::slot);
         let added: usize = (self.args.iter())
             .filter_map(|arg| match arg {
@@ -232,7 +271,8 @@ impl Kernel {
                 _ => None,
             })
             .sum();
-        self.bytes.unwrap_or_else(|| (bytes_of(slots()) + added) as u64)
+        let bytes = self.bytes.unwrap_or_else(|| (bytes_of(slots()) + added) as u64);
+        Cost { flop: self.flop, bytes }
     }
 }
 
@@ -246,12 +286,11 @@ pub fn bytes_of(slots: impl Iterator<Item = Slot>) -> usize {
         let end = s.offset + s.words();
         let covered = last.filter(|l| l.space == s.space).map_or(0, |l| l.offset + l.words());
         if end > covered {
-            let start = s.offset.max(covered);
-            sum += 4 * (end - start);
+            sum += end - s.offset.max(covered);
             last = Some(s);
         }
     }
-    sum
+    4 * sum
 }
 
 /// Blocks along one, two or three axes.
@@ -286,6 +325,8 @@ pub enum Arg {
     Slot(Slot),
     /// The address of a gradient that the kernel sets or adds to; it is told which by an argument of its own.
     Sink(Sink),
+    /// The address of an element of a slot.
+    Element(Slot, usize),
     /// An address on the card.
     Address(u64),
     /// The address of the words that vary from step to step (`Step` in `kernels/prelude/types.cuh`).
@@ -303,7 +344,7 @@ impl Arg {
     /// The slot whose address this is.
     pub fn slot(&self) -> Option<Slot> {
         match self {
-            Arg::Slot(slot) | Arg::Sink(Sink { slot, .. }) => Some(*slot),
+            Arg::Slot(slot) | Arg::Element(slot, _) | Arg::Sink(Sink { slot, .. }) => Some(*slot),
             _ => None,
         }
     }
@@ -329,6 +370,12 @@ impl From<Slot> for Arg {
 
 impl From<&Buffer> for Arg {
     fn from(b: &Buffer) -> Self {
+        Arg::Address(b.address())
+    }
+}
+
+impl From<&cuda::Buffer> for Arg {
+    fn from(b: &cuda::Buffer) -> Self {
         Arg::Address(b.address())
     }
 }
@@ -363,6 +410,17 @@ impl From<Acc> for Arg {
     }
 }
 
+/// The kernel of that name for elements stored so.
+macro_rules! typed {
+    ($name:literal, $dtype:expr) => {
+        match $dtype {
+            $crate::device::Dtype::F32 => $name,
+            $crate::device::Dtype::Bf16 => concat!($name, "_bf16"),
+        }
+    };
+}
+pub(crate) use typed;
+
 /// Arguments of a kernel, each converted.
 macro_rules! args {
     ($($arg:expr),* $(,)?) => { vec![$($crate::device::Arg::from($arg)),*] };
@@ -383,10 +441,10 @@ mod tests {
         assert_eq!(bytes_of([whole, slot(Space::Grads, 32, 64)].into_iter()), 4 * 128);
         let kernel = |acc| {
             let sink = Sink { slot: slot(Space::Grads, 0, 10), acc };
-            Kernel::new("k", 1, args![sink, whole, whole, acc])
+            Kernel::new("k", 1, args![sink, whole, whole, acc]).flop(9)
         };
-        assert_eq!(kernel(Acc::Set).bytes(), 4 * (10 + 64));
-        assert_eq!(kernel(Acc::Add).bytes(), 4 * (20 + 64));
-        assert_eq!(kernel(Acc::Add).moves(7).bytes(), 7);
+        assert_eq!(kernel(Acc::Set).cost(), Cost { flop: 9, bytes: 4 * (10 + 64) });
+        assert_eq!(kernel(Acc::Add).cost().bytes, 4 * (20 + 64));
+        assert_eq!(kernel(Acc::Add).moves(7).cost().bytes, 7);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Grads, Io, Op, Reads, Shape, image_words, words};
 use crate::device::cpu::resample::{Resample, Resampler};
-use crate::device::{Acc, Dtype, Kernel, Launch, Precision, args};
+use crate::device::{Acc, Dtype, Kernel, Launch, Precision, args, typed};
 use anyhow::{Result, ensure};
 
 #[derive(Debug, Clone, Copy)]
@@ -59,12 +59,17 @@ impl Op for Fir {
     fn kernels(&self, io: &Io, grads: Option<&Grads>) -> Vec<Kernel> {
         let x = io.shapes[0];
         let [n, h, w, c] = x;
+        let dtype = io.ins[0].dtype;
         let Some(grads) = grads else {
             let grid = words(out_shape(x)).div_ceil(256);
-            return vec![Kernel::new("fir_fwd", grid, args![io.outs[0], io.ins[0], n, h, w, c])];
+            return vec![Kernel::new(
+                typed!("fir_fwd", dtype),
+                grid,
+                args![io.outs[0], io.ins[0], n, h, w, c],
+            )];
         };
         let Some(dx) = grads.ins[0] else { return vec![] };
         let arguments = args![dx, grads.outs[0], n, h, w, c, dx.acc];
-        vec![Kernel::new("fir_bwd", words(x).div_ceil(256), arguments)]
+        vec![Kernel::new(typed!("fir_bwd", dtype), words(x).div_ceil(256), arguments)]
     }
 }

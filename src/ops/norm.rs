@@ -9,7 +9,9 @@ use super::sums::{sum_images, sum_rows};
 use super::{Direction, Grads, Io, Op, Reads, Shape};
 use crate::device::cpu::math::{self, sigmoid, vectorized};
 use crate::device::cpu::resample::{Resample, Resampler};
-use crate::device::{Acc, Arg, Bound, Dtype, Kernel, Launch, Precision, Sink, StepArgs, args};
+use crate::device::{
+    Acc, Arg, Bound, Dtype, Kernel, Launch, Precision, Sink, StepArgs, args, typed,
+};
 use crate::rng::{Stream, philox, tag};
 use anyhow::{Result, ensure};
 
@@ -171,7 +173,12 @@ impl Op for Norm {
         })
     }
 
-    fn kernel_temp_words(&self, ins: &[Shape], direction: Direction) -> usize {
+    fn kernel_temp_words(
+        &self,
+        ins: &[Shape],
+        _precision: Precision,
+        direction: Direction,
+    ) -> usize {
         match direction {
             Direction::Fwd => 0,
             Direction::Bwd => 2 * ins[0][0] * (self.channels(ins) + self.groups),
@@ -189,6 +196,7 @@ impl Op for Norm {
             Some((p, layer)) => (keep_threshold(p) as usize, layer as usize),
             None => (0, 0),
         };
+        let dtype = io.ins[0].dtype;
         let how = self.resample.map_or(0, |r| r.number());
         let shared = args![
             io.ins[0],
@@ -216,8 +224,8 @@ impl Op for Norm {
             let grid = (n * (ho * wo * c).div_ceil(8)).div_ceil(256);
             let of_groups = args![stats, io.ins[0], x2, h * w, c1, c2, c, groups];
             return vec![
-                Kernel::new("norm_stats", [groups, n], of_groups),
-                Kernel::new("norm_fwd", grid, with(args![io.outs[0], xr], vec![])),
+                Kernel::new(typed!("norm_stats", dtype), [groups, n], of_groups),
+                Kernel::new(typed!("norm_fwd", dtype), grid, with(args![io.outs[0], xr], vec![])),
             ];
         };
         let dy = grads.outs[0].expect("norm's output has a gradient");
@@ -229,10 +237,14 @@ impl Op for Norm {
         let of_groups = args![means, sums, io.params[0], n, c, groups, h * w];
         let grid = (n * (h * w * c).div_ceil(8)).div_ceil(256);
         vec![
-            Kernel::new("norm_bwd_sums", [c.div_ceil(32), n], with(args![sums, dy], vec![])),
+            Kernel::new(
+                typed!("norm_bwd_sums", dtype),
+                [c.div_ceil(32), n],
+                with(args![sums, dy], vec![]),
+            ),
             Kernel::new("norm_bwd_groups", (n * groups).div_ceil(256), of_groups),
             Kernel::new(
-                "norm_bwd",
+                typed!("norm_bwd", dtype),
                 grid,
                 with(args![dx1, dx2, dy, dxr, means], args![adds(dx1), adds(dx2)]),
             ),

@@ -4,7 +4,7 @@
 use super::sums::image_grid;
 use super::{Grads, Io, Op, Reads, Shape, image_words};
 use crate::device::cpu::math::vectorized;
-use crate::device::{Arg, Bound, Dtype, Kernel, Launch, Precision, Slot, args};
+use crate::device::{Arg, Bound, Dtype, Kernel, Launch, Precision, Slot, args, typed};
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
@@ -187,7 +187,7 @@ impl Op for Noisy {
     }
 
     fn kernels(&self, io: &Io, grads: Option<&Grads>) -> Vec<Kernel> {
-        per_image_kernel("noisy", self.0, io, grads)
+        per_image_kernel(typed!("noisy", io.outs[0].dtype), self.0, io, grads)
     }
 }
 
@@ -225,7 +225,7 @@ impl Op for ScaleInput {
     }
 
     fn kernels(&self, io: &Io, grads: Option<&Grads>) -> Vec<Kernel> {
-        per_image_kernel("scale_input", self.0, io, grads)
+        per_image_kernel(typed!("scale_input", io.outs[0].dtype), self.0, io, grads)
     }
 }
 

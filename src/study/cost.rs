@@ -106,7 +106,7 @@ fn measure(device: &Device, config: &RunConfig, batch: usize) -> Result<f64> {
         precision: config.train.precision,
     };
     let repeats = if Params::new(&config.model).count() < 1_000_000 { 5 } else { 1 };
-    Ok(bench::median(&bench::step(device, &config.model, options, repeats, false)?.step_s))
+    Ok(bench::median(&bench::step(device, &config.model, options, repeats)?.step_s))
 }
 
 /// Rates of these networks that runs have written down.

@@ -3,10 +3,10 @@
 use super::{Param, Tape, Value};
 use crate::device::cuda::Addresses;
 use crate::device::{
-    Acc, Bound, Buffer, Device, Dtype, Kernel, Launch, Precision, Sink, Slot, Space, StepArgs,
-    Target, bytes_of,
+    Acc, Bound, Buffer, Cost, Device, Dtype, Kernel, Launch, Precision, Sink, Slot, Space,
+    StepArgs, Target,
 };
-use crate::ops::{Direction, Grads, Io, Op, Shape, words};
+use crate::ops::{Direction, Grads, Io, Op, Shape, cost, words};
 use anyhow::Result;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -51,10 +51,7 @@ pub struct Part {
     pub out: Shape,
     /// Its first parameter, which names the layer.
     pub param: Option<Param>,
-    /// 2 × multiply-adds, as the direct algorithm needs them.
-    pub flop: u64,
-    /// Bytes of all that it reads and writes, once.
-    pub bytes: u64,
+    pub cost: Cost,
     pub launches: Range<usize>,
 }
 
@@ -87,7 +84,7 @@ impl Plan {
         }
         let temp_words = |op: &dyn Op, shapes: &[Shape], direction| match target {
             Target::Cpu => op.temp_words(shapes, direction),
-            Target::Cuda => op.kernel_temp_words(shapes, direction),
+            Target::Cuda => op.kernel_temp_words(shapes, precision, direction),
         };
         let training = mode != Mode::Inference;
         let n = tape.nodes.len();
@@ -273,6 +270,11 @@ impl Plan {
         self.grad_slots.get(&v).copied()
     }
 
+    /// Bytes of activations, their gradients and temporaries; per-thread scratch not counted.
+    pub fn arena_bytes(&self) -> usize {
+        4 * self.arena_words.next_multiple_of(16)
+    }
+
     /// Words that a run needs on `device`, which it was planned for: arena and scratch of all threads.
     pub fn memory_words(&self, device: &Device) -> usize {
         let arena = self.arena_words.next_multiple_of(16);
@@ -331,12 +333,10 @@ impl Plan {
         let (arena, scratch) = memory.cpu_mut().split_at_mut(split);
         assert!(scratch.len() >= stride * cpu.threads(), "memory of another plan");
         let grads = grads.map_or(&mut [][..], Buffer::cpu_mut);
-        let bound = Bound::new(arena, weights.cpu(), grads, scratch, *stride, args);
-        cpu.run(|| {
-            for (i, launch) in launches.iter().enumerate() {
-                each(i, launch, &bound);
-            }
-        });
+        let bound = Bound::new(cpu, arena, weights.cpu(), grads, scratch, *stride, args);
+        for (i, launch) in launches.iter().enumerate() {
+            each(i, launch, &bound);
+        }
     }
 }
 
@@ -364,35 +364,13 @@ impl Program {
 /// What node `k` of `tape` costs forward, or backward where there are `grads`.
 fn part(tape: &Tape, k: usize, io: &Io, grads: Option<&Grads>, launches: Range<usize>) -> Part {
     let node = &tape.nodes[k];
-    let (op, shapes) = (&*node.op, &io.shapes);
-    let forward = op.flop(shapes);
-    let (flop, bytes) = match grads {
-        None => {
-            let all = io.ins.iter().chain(&io.params).chain(&io.outs);
-            (forward, bytes_of(all.copied()))
-        }
-        Some(grads) => {
-            let reads = op.reads(shapes);
-            let read = reads.ins.iter().map(|&i| io.ins[i]);
-            let read = read.chain(reads.outs.iter().map(|&o| io.outs[o]));
-            let read = read.chain(io.params.iter().copied());
-            let read = read.chain(grads.outs.iter().flatten().copied());
-            let sinks = || grads.ins.iter().flatten().chain(&grads.params);
-            let added = sinks().filter(|s| s.acc == Acc::Add).map(|s| s.slot.bytes());
-            // Every product is differentiated for both factors; the image needs no gradient.
-            let factors = 1 + grads.ins.first().is_some_and(Option::is_some) as u64;
-            let all = read.chain(sinks().map(|s| s.slot));
-            (factors * forward, bytes_of(all) + added.sum::<usize>())
-        }
-    };
     Part {
-        op: op.name(),
+        op: node.op.name(),
         backward: grads.is_some(),
-        ins: shapes.clone(),
+        ins: io.shapes.clone(),
         out: tape.shape(node.outs[0]),
         param: node.params.first().copied(),
-        flop,
-        bytes: bytes as u64,
+        cost: cost(&*node.op, io, grads),
         launches,
     }
 }

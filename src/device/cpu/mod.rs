@@ -1,10 +1,13 @@
 //! The embedded default: fp32 on a pool of threads. Jobs are cut by shape alone and reduce in a fixed
 //! order, so results depend neither on the number of threads nor on the batch an image travels in.
 
+pub mod dots;
 pub mod gemm;
 pub mod math;
 pub mod patches;
 pub mod resample;
+pub mod sketch;
+pub mod team;
 pub mod winograd;
 
 use super::{Dtype, Slot, Space, StepArgs};
@@ -12,27 +15,36 @@ use crate::error::{Exit, fail};
 use anyhow::Result;
 use rayon::prelude::*;
 use std::sync::Arc;
+use team::Team;
 
-/// A pool of worker threads; cheap to clone.
+/// Worker threads; cheap to clone.
 #[derive(Clone)]
 pub struct Cpu {
     pool: Arc<rayon::ThreadPool>,
+    /// The threads of plans, whose regions are too short for the pool.
+    team: Arc<Team>,
 }
 
 impl Cpu {
     /// `threads`: 0 takes one per core.
     pub fn new(threads: usize) -> Result<Self> {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
-        Ok(Cpu { pool: Arc::new(pool) })
+        let team = Team::new(pool.current_num_threads())?;
+        Ok(Cpu { pool: Arc::new(pool), team: Arc::new(team) })
     }
 
     pub fn threads(&self) -> usize {
-        self.pool.current_num_threads()
+        self.team.threads()
     }
 
     /// Runs `f` inside the pool, so that its parallel iterators use these threads.
     pub fn run<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
         self.pool.install(f)
+    }
+
+    /// Runs `f` on each item, at most one a thread at a time.
+    pub fn each_mut<T: Send>(&self, items: &mut [T], f: impl Fn(&mut T) + Send + Sync) {
+        self.run(|| items.par_iter_mut().with_max_len(1).for_each(f));
     }
 }
 
@@ -80,6 +92,7 @@ pub struct Bound {
     scratch: *mut f32,
     scratch_stride: usize,
     lens: [usize; 3],
+    team: Arc<Team>,
     pub args: StepArgs,
 }
 
@@ -87,8 +100,9 @@ pub struct Bound {
 unsafe impl Sync for Bound {}
 
 impl Bound {
-    /// `scratch` holds `threads` pieces of `scratch_stride` words.
+    /// `scratch` holds a piece of `scratch_stride` words for each of `cpu`'s threads.
     pub fn new(
+        cpu: &Cpu,
         arena: &mut [f32],
         weights: &[f32],
         grads: &mut [f32],
@@ -103,6 +117,7 @@ impl Bound {
             scratch: scratch.as_mut_ptr(),
             scratch_stride,
             lens: [arena.len(), weights.len(), grads.len()],
+            team: cpu.team.clone(),
             args,
         }
     }
@@ -151,21 +166,32 @@ impl Bound {
     /// This thread's private words, as many as the launch asked for or more.
     #[allow(clippy::mut_from_ref)]
     pub fn scratch(&self) -> &mut [f32] {
-        let thread = rayon::current_thread_index().unwrap_or(0);
-        // SAFETY: one piece per thread of the pool; a job does not yield to another while it uses it.
+        // SAFETY: one piece per thread of the team; a job does not yield to another while it uses it.
         unsafe {
-            let start = self.scratch.add(thread * self.scratch_stride);
+            let start = self.scratch.add(team::index() * self.scratch_stride);
             std::slice::from_raw_parts_mut(start, self.scratch_stride)
         }
     }
 
-    /// Runs `job(0..jobs)`, in parallel when `words` of work are worth the wake-up.
-    pub fn each(&self, jobs: usize, words: usize, job: impl Fn(usize) + Send + Sync) {
-        const WORTH_A_WAKE_UP: usize = 16 * 1024;
-        if jobs < 2 || words < WORTH_A_WAKE_UP {
+    /// Runs `job(0..jobs)`, in parallel when `words` of work are worth the hand-over.
+    pub fn each(&self, jobs: usize, words: usize, job: impl Fn(usize) + Sync) {
+        self.each_prepared(jobs, words, || (), job);
+    }
+
+    /// As [`Bound::each`]; every thread that takes a job runs `prepare` before its first.
+    pub fn each_prepared(
+        &self,
+        jobs: usize,
+        words: usize,
+        prepare: impl Fn() + Sync,
+        job: impl Fn(usize) + Sync,
+    ) {
+        const WORTH_SHARING: usize = 4 * 1024;
+        if words < WORTH_SHARING {
+            prepare();
             (0..jobs).for_each(job);
         } else {
-            (0..jobs).into_par_iter().with_max_len(1).for_each(job);
+            self.team.each(jobs, &prepare, &job);
         }
     }
 }

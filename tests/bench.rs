@@ -1,0 +1,138 @@
+//! `emm bench`: what it reports, on the CPU and on the kernels where the build holds an emulator for them.
+
+use crate::support::emm;
+use serde_json::Value;
+
+/// A network that even the emulator trains in no time.
+const TINY: [&str; 11] = [
+    "--resolution",
+    "4",
+    "--channels",
+    "16",
+    "--mult",
+    "1,1",
+    "--blocks",
+    "1",
+    "--batch",
+    "3",
+    "--json",
+];
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or_else(|| panic!("a number wanted, {value} found"))
+}
+
+fn check_kernels(found: &Value, device: &str) {
+    assert_eq!(found["device"], device);
+    let ceilings = found["ceilings"].as_object().unwrap();
+    assert!(ceilings.values().all(|c| number(c) > 0.0), "{ceilings:?}");
+    assert_eq!(ceilings.contains_key("bf16_flop_per_s"), device != "cpu");
+    let layers = found["layers"].as_array().unwrap();
+    let sum: f64 = layers.iter().map(|r| number(&r["count"]) * number(&r["flop"])).sum();
+    let plan = emm(["plan", "--rate", "1", "--device", "cpu"].into_iter().chain(TINY)).json();
+    assert_eq!(sum, 3.0 * number(&plan["train_flop_per_image"]));
+    for row in layers.iter().chain(found["cases"].as_array().unwrap()) {
+        let positive = ["median_s", "bytes", "bytes_per_s", "of_ceiling"];
+        assert!(positive.iter().all(|key| number(&row[*key]) > 0.0), "{row}");
+        let rate = number(&row["flop"]) / number(&row["median_s"]);
+        assert!((rate - number(&row["flop_per_s"])).abs() <= 1e-9 * rate, "{row}");
+    }
+    let of = |rows: &str| found[rows].as_array().unwrap().iter().map(|r| r["of"].clone());
+    assert!(of("layers").any(|l| l == "enc.4x4_block0.conv0"));
+    assert!(of("cases").any(|c| c.as_str().unwrap().starts_with("attention ")));
+}
+
+fn check_step(found: &Value, device: &str) {
+    assert_eq!(found["device"], device);
+    let (step, arena) = (&found["step_s"], number(&found["arena_bytes"]));
+    assert!(number(&step["min"]) <= number(&step["median"]) && arena > 0.0, "{found}");
+    let rate = 3.0 / number(&step["median"]);
+    assert!((number(&found["images_per_s"]) - rate).abs() < 1e-9 * rate, "{found}");
+    assert!(number(&found["flop_per_s"]) > 0.0, "{found}");
+}
+
+fn check_sample(found: &Value, device: &str) {
+    assert_eq!(found["device"], device);
+    let rate = 5.0 / number(&found["sample_s"]["median"]);
+    assert!((number(&found["images_per_s"]) - rate).abs() < 1e-9 * rate, "{found}");
+    assert_eq!(
+        (&found["images"], &found["batch"], &found["steps"]),
+        (&5.into(), &2.into(), &3.into())
+    );
+}
+
+const SAMPLE: [&str; 6] = ["--samples", "5", "--at-a-time", "2", "--steps", "3"];
+
+fn bench(what: &str, more: &[&'static str]) -> Vec<String> {
+    let words = ["bench", what, "--repeats", "1"].into_iter().chain(TINY);
+    words.chain(more.iter().copied()).map(String::from).collect()
+}
+
+#[test]
+fn every_bench_reports_on_the_cpu() {
+    let cpu = ["--device", "cpu"];
+    check_kernels(&emm(bench("kernels", &cpu)).json(), "cpu");
+    check_step(&emm(bench("step", &cpu)).json(), "cpu");
+    check_sample(&emm(bench("sample", &[&cpu[..], &SAMPLE].concat())).json(), "cpu");
+    for (what, flag) in [("step", "--repeats"), ("kernels", "--repeats"), ("sample", "--samples")] {
+        emm(["bench", what, flag, "0"]).refused(2, &format!("{flag}: 0"), "at least 1");
+    }
+}
+
+#[cfg(feature = "emulator")]
+#[test]
+fn every_bench_reports_on_a_card() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |what: &str, more: &[&'static str]| -> Value {
+        let arguments = bench(what, &[&["--device", "cuda"], more].concat());
+        crate::check::on_the_emulator(dir.path(), &arguments)
+    };
+    let device = "cuda:0, CPU emulator";
+    check_kernels(&run("kernels", &[]), device);
+    check_step(&run("step", &[]), device);
+    check_sample(&run("sample", &SAMPLE), device);
+}
+
+#[test]
+fn a_card_that_is_not_here_is_planned_kernel_by_kernel() {
+    let plan = |device: &str, more: &[&'static str]| {
+        let words = ["plan", "--device", device].into_iter().chain(TINY);
+        emm(words.chain(more.iter().copied()).map(String::from).collect::<Vec<_>>()).json()
+    };
+    let h100 = plan("h100", &["--launches"]);
+    let step_s = number(&h100["step_s"]);
+    let kernels = h100["kernels"].as_array().unwrap();
+    let sum: f64 = kernels.iter().map(|k| number(&k["floor_s"])).sum();
+    assert!((sum - step_s).abs() < 1e-9 * step_s, "{h100}");
+    assert!((number(&h100["images_per_s"]) - 3.0 / step_s).abs() < 1e-6 / step_s);
+    let hours = number(&h100["steps"]) * step_s / 3600.0;
+    assert!((number(&h100["train_hours"]) - hours).abs() < 1e-9 * hours);
+    assert!(kernels.iter().any(|k| k["name"] == "adam_ema" && k["bound"] == "launches"));
+    // All matrix work is in the layers' kernels, and each kernel is in the count by name.
+    let launches: Vec<&Value> = h100["layers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|l| l["launches"].as_array().unwrap())
+        .collect();
+    let flop: f64 = launches.iter().map(|l| number(&l["flop"])).sum();
+    assert_eq!(flop, 3.0 * number(&h100["train_flop_per_image"]));
+    let counted: f64 = h100["launches"].as_object().unwrap().values().map(number).sum();
+    assert_eq!(counted, launches.len() as f64);
+    assert!(
+        launches.iter().all(|l| number(&l["floor_s"]) >= 2e-6 && number(&l["geometry"][1]) > 0.0)
+    );
+    // A model that is large enough for more than launches.
+    let wide = ["--resolution", "32", "--channels", "128", "--batch", "512"];
+    let words = |device: &str| {
+        [&["plan", "--json", "--device", device][..], &wide]
+            .concat()
+            .into_iter()
+            .map(String::from)
+            .collect::<Vec<_>>()
+    };
+    let [h100, a100] = ["h100", "a100"].map(|d| emm(words(d)).json());
+    assert!(number(&h100["step_s"]) < number(&a100["step_s"]));
+    assert_eq!(h100["kernels"][0]["bound"], "arithmetic");
+    emm(["bench", "step", "--device", "h100"]).refused(2, "--device: ", "cuda:K");
+}
