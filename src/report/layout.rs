@@ -204,7 +204,7 @@ fn series_shapes(panel: &Panel, series: &Series, frame: &Frame, look: &Look) -> 
     }
     let marked = points.len() <= MOST_MARKS;
     for p in &points {
-        let at = (frame.x(p.x) + aside(panel, series, p.x), frame.y(p.y));
+        let at = (frame.x(p.x) + aside(panel, series, frame, p.x), frame.y(p.y));
         let mut parts = Vec::new();
         if let Some([low, high]) = p.interval.filter(|_| !banded) {
             let (low, high) = (frame.y(low), frame.y(high));
@@ -229,12 +229,15 @@ fn series_shapes(panel: &Panel, series: &Series, frame: &Frame, look: &Look) -> 
 }
 
 /// How far a mark stands beside its category where other series have one too, so that equal values are seen.
-fn aside(panel: &Panel, series: &Series, x: f64) -> f64 {
+fn aside(panel: &Panel, series: &Series, frame: &Frame, x: f64) -> f64 {
     let here = |s: &&Series| s.style == Style::Marks && s.points.iter().any(|p| p.x == x);
     let sharing: Vec<&Series> = panel.series.iter().filter(here).collect();
     let place = sharing.iter().position(|s| std::ptr::eq(*s, series));
     match (&panel.x.scale, place) {
-        (Scale::Categories(_), Some(i)) => 13.0 * (i as f64 - (sharing.len() - 1) as f64 / 2.0),
+        (Scale::Categories(_), Some(i)) => {
+            let room = 0.8 * (frame.x(1.0) - frame.x(0.0)) / sharing.len() as f64;
+            room.min(13.0) * (i as f64 - (sharing.len() - 1) as f64 / 2.0)
+        }
         _ => 0.0,
     }
 }

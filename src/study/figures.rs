@@ -127,9 +127,11 @@ fn said_of(plan: &Plan, seen: &[Seen], of: &str) -> Vec<String> {
     out.push(match (spread, plan.study.figures.iter().any(|f| f.id == "6")) {
         (_, true) => format!("band: the middle 95% of {RESAMPLES} bootstrap resamples"),
         (Some(seeds), _) => {
-            format!("mean and band: of up to {seeds} training seeds, lowest to highest")
+            format!("points and bands: mean, lowest and highest of up to {seeds} training seeds")
         }
-        (None, _) => "band: 95% sampling interval (Wilson); training seeds spread more".into(),
+        (None, _) => {
+            "bands and bars: 95% sampling interval (Wilson); training seeds spread more".into()
+        }
     });
     let printed = plan.study.paper.emm.iter().filter(|e| e.is_finite());
     let printed: Vec<String> = printed.map(|e| e.to_string()).collect();
