@@ -124,6 +124,8 @@ def main():
     a = flags(__doc__).parse_args()
     if a.threads:
         torch.set_num_threads(a.threads)
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     cfg = config(a)
     layouts = ["nchw", "channels_last"] if a.layout == "best" else [a.layout]
     _, layout, step = min((warmed(cfg, a, layout) for layout in layouts), key=lambda w: w[0])
