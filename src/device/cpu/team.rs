@@ -164,7 +164,7 @@ impl Shared {
                 return true;
             }
             pause(&mut turns);
-            if turns.is_multiple_of(64) && start.elapsed() > AWAKE {
+            if turns.is_multiple_of(32) && start.elapsed() > AWAKE {
                 self.asleep[worker].store(true, Ordering::SeqCst);
                 // A region started before the flag was up finds no one to wake.
                 if self.epoch.load(Ordering::SeqCst) == seen && !self.stop.load(Ordering::SeqCst) {
@@ -203,10 +203,11 @@ impl Shared {
     }
 }
 
-/// A short wait; gives the core away where it lasts, since whoever is waited for may need it.
+/// A short wait; one that lasts gives the core away each time, since whoever is waited for may need it.
 fn pause(turns: &mut u32) {
+    const SPIN: u32 = 256;
     *turns += 1;
-    if turns.is_multiple_of(1024) { thread::yield_now() } else { std::hint::spin_loop() }
+    if *turns > SPIN { thread::yield_now() } else { std::hint::spin_loop() }
 }
 
 fn lock<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
