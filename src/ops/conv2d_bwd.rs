@@ -1,6 +1,7 @@
 //! The convolution's gradients of x and of the weight; everything else of its backward is in `conv2d`.
 
-use super::conv2d::{Conv2d, Pairs, rounded, rounded_words};
+use super::conv2d::{Conv2d, Pairs};
+use super::conv2d_fwd::{rounded, rounded_words};
 use super::sums::store;
 use super::{Io, Shape, words};
 use crate::device::cpu::gemm::{Mat, gemm};

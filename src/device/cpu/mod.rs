@@ -1,5 +1,6 @@
-//! The embedded default: fp32 on a pool of threads. Jobs are cut by shape alone and reduce in a fixed
-//! order, so results depend neither on the number of threads nor on the batch an image travels in.
+//! The embedded default: threads that compute in float32, over tensors in float32 or bf16. Jobs are cut by shape alone
+//! and sums over images have a fixed order, so results depend neither on the number of threads nor on the batch an
+//! image travels in.
 
 pub mod dots;
 pub mod gemm;
