@@ -6,7 +6,7 @@
 #![allow(clippy::needless_range_loop)]
 
 use super::super::Acc;
-use crate::simd::{LANES, lanes};
+use crate::simd::{self, LANES, lanes};
 use std::mem::MaybeUninit;
 
 /// Steps of k between roundings into c.
@@ -143,6 +143,27 @@ impl Tile {
     /// # Safety
     /// The strides lead to memory of the matrices; c is exclusive.
     unsafe fn run(&self, rows: usize) {
+        if simd::level() == 4 {
+            // SAFETY: the caller's promise.
+            return unsafe { self.rows(rows) };
+        }
+        // Half of the registers, each half as wide: a quarter of the tile at a time.
+        for first in (0..self.columns).step_by(LANES) {
+            for row in (0..rows).step_by(ROWS / 2) {
+                let part = Tile {
+                    columns: LANES.min(self.columns - first),
+                    a: self.a.wrapping_add(row * self.a_row),
+                    b: self.b.wrapping_add(first),
+                    c: self.c.wrapping_add(row * self.c_row + first),
+                    ..*self
+                };
+                // SAFETY: the caller's promise; parts of c.
+                unsafe { part.rows((ROWS / 2).min(rows - row)) };
+            }
+        }
+    }
+
+    unsafe fn rows(&self, rows: usize) {
         // SAFETY: the caller's promise.
         unsafe {
             match rows {
