@@ -91,6 +91,11 @@ fn every_bench_reports_on_a_card() {
     check_kernels(&run("kernels", &[]), device);
     check_step(&run("step", &[]), device);
     check_sample(&run("sample", &SAMPLE), device);
+    let small = ["--queries", "3", "--references", "5", "--pixels", "48", "--repeats", "1"];
+    let search = ["bench", "nearest", "--json", "--device", "cuda"].into_iter().chain(small);
+    let found = crate::check::on_the_emulator(dir.path(), &search.collect::<Vec<_>>());
+    assert_eq!((&found["device"], &found["queries"]), (&device.into(), &3.into()));
+    assert!(number(&found["median_s"]) > 0.0, "{found}");
 }
 
 #[test]

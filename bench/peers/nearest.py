@@ -26,7 +26,7 @@ QUERY_BLOCK = 500  # 500 × 50,000 distances are 100 MB
 SHIFTS = [(0, 0), (0, 0), (2, 1), (-1, 2), (1, -2), (-2, -1), (3, 0), (-3, 0), (0, 3), (0, -3)]
 
 
-def faiss_search(references, queries):
+def faiss_search(references, queries, _device):
     import faiss
 
     index = faiss.IndexFlatL2(references.shape[1])
@@ -34,13 +34,16 @@ def faiss_search(references, queries):
     return lambda: index.search(queries, 2)[1]
 
 
-def torch_search(references, queries):
+def torch_search(references, queries, device):
     import torch
 
-    r, q = torch.from_numpy(references), torch.from_numpy(queries)
+    r, q = torch.from_numpy(references).to(device), torch.from_numpy(queries).to(device)
 
     def search():
-        return torch.cat([torch.cdist(block, r).topk(2, largest=False)[1] for block in q.split(QUERY_BLOCK)]).numpy()
+        found = [torch.cdist(block, r).topk(2, largest=False) for block in q.split(QUERY_BLOCK)]
+        if device != "cpu":
+            torch.cuda.synchronize()
+        return torch.cat([f[1] for f in found]).cpu().numpy()
 
     return search
 
@@ -71,6 +74,7 @@ def main():
     p.add_argument("--data", help="unsigned bytes [N,H,W,C]: the first are searched, the last looked up")
     p.add_argument("--repeats", type=int, default=5, help="searches timed")
     p.add_argument("--with", dest="library", choices=["faiss", "torch"])
+    p.add_argument("--device", default="cpu", help="torch alone")
     p.add_argument("--make", metavar="F.npy", help="write images for --data, and end")
     p.add_argument("--from", dest="batches", nargs="+", metavar="BIN", help="CIFAR-10's binary batches, for --make")
     a = p.parse_args()
@@ -88,7 +92,7 @@ def main():
         references, queries = (rng.integers(0, 256, (n, a.pixels), np.uint8).astype(np.float32) for n in (a.references, a.queries))
     module = importlib.import_module(library)
     start = time.perf_counter()
-    search = {"faiss": faiss_search, "torch": torch_search}[library](references, queries)
+    search = {"faiss": faiss_search, "torch": torch_search}[library](references, queries, a.device)
     prepare_s, times = time.perf_counter() - start, []
     search()
     for _ in range(a.repeats):
