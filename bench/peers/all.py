@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 
-from compare import ROOT, cpu_model, run, speed
+from compare import ROOT, cpu_model, decided_alike, run, speed
 
 HERE = pathlib.Path(__file__).resolve().parent
 DIGITS = ROOT / "data" / "digits8x8-images-idx3-ubyte"
@@ -37,6 +37,9 @@ class Task:
     def __init__(self, title, bench, settings, peers, needs_images=False):
         self.title, self.bench, self.settings, self.peers = title, bench, settings.split(), peers
         self.needs_images = needs_images
+
+    def check(self, runs):
+        """Ends the program if the contenders' results disagree."""
 
     def contenders(self, emm, images, _scratch):
         """Name → a function that runs it once and returns its JSON. The first is emm."""
@@ -50,11 +53,28 @@ class Task:
         return {name: (lambda c=command: run(c)) for name, command in found.items()}
 
 
+class Optimum(Task):
+    """The closed-form optimum sampled from the same latents by all, who must copy the same images."""
+
+    def contenders(self, emm, images, scratch):
+        latents = scratch / "latents.npy"
+        subprocess.run([sys.executable, str(HERE / "optimal.py"), "--make-latents", str(latents)], check=True)
+        self.settings = ["--latents", str(latents)]
+        return super().contenders(emm, images, scratch)
+
+    def check(self, runs):
+        decided_alike(runs)
+        self.settings = []
+
+
 class Linear:
     """Seconds of four times as much work over those of the work itself; emm alone."""
 
     def __init__(self, title, command):
         self.title, self.command, self.needs_images = title, command, False
+
+    def check(self, runs):
+        pass
 
     def contenders(self, emm, _images, scratch):
         return {"1×": lambda: self.once(emm, scratch, 1), "4×": lambda: self.once(emm, scratch, 4)}
@@ -126,7 +146,7 @@ TASKS = {
         )
         for queries in (2000, 10000)
     },
-    "optimal": Task(
+    "optimal": Optimum(
         "256 optimal samples of 10,000 real images, 18 steps", "optimal", "", {"PyTorch": ("optimal.py", "torch", "")}, needs_images=True,
     ),
     "linear-queries": Linear("search, 4 × the queries", lambda times, _: nearest(times, "queries")),
@@ -147,6 +167,7 @@ def measure(task, emm, images, scratch, runs):
             last = found[name][-1]
             told = f"{last['seconds']:.3f} s" if "seconds" in last else f"{speed(last):.2f} images/s"
             print(f"  {i + 1}/{runs} {name}: {told}", file=sys.stderr)
+    task.check([r for rs in found.values() for r in rs])
     linear = isinstance(task, Linear)
     value = (lambda r: r["seconds"]) if linear else speed
     medians = {name: statistics.median(map(value, rs)) for name, rs in found.items()}
