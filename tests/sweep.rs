@@ -128,7 +128,7 @@ fn an_empty_folder_shows_the_paper_blanks_and_costs() {
         "79.46%",
         "99.66%",
         "1067",
-        "H100",
+        "h100",
         "--only 'labels=true labels' --only size=2000",
     ] {
         assert!(said.contains(holds), "{holds}: {said}");
