@@ -55,8 +55,15 @@ pub struct Rates {
     known: Vec<(ModelConfig, f64)>,
     /// How they are known, for people.
     pub basis: &'static str,
-    /// Seconds of a training image on each of [`CARDS`], by network and batch.
-    on_cards: RefCell<Vec<(ModelConfig, usize, [Option<f64>; 2])>>,
+    on_cards: RefCell<Vec<OnCards>>,
+}
+
+/// What a training image takes on the cards.
+struct OnCards {
+    model: ModelConfig,
+    batch: usize,
+    /// Seconds on each of [`CARDS`].
+    image_s: [Option<f64>; 2],
 }
 
 impl Rates {
@@ -107,11 +114,11 @@ impl Rates {
     pub fn card_seconds(&self, config: &RunConfig) -> [Option<f64>; 2] {
         let mut known = self.on_cards.borrow_mut();
         let (model, batch) = (&config.model, config.train.batch);
-        let image_s = match known.iter().find(|k| k.0 == *model && k.1 == batch) {
-            Some(known) => known.2,
+        let image_s = match known.iter().find(|k| k.model == *model && k.batch == batch) {
+            Some(known) => known.image_s,
             None => {
                 let image_s = [0, 1].map(|k| image_s(&CARDS[k], config));
-                known.push((model.clone(), batch, image_s));
+                known.push(OnCards { model: model.clone(), batch, image_s });
                 image_s
             }
         };
