@@ -339,7 +339,7 @@ fn deviations(cell: &PlannedCell, seen: &Seen) -> Option<f64> {
 
 /// The table as the paper lays it out: a group of lines for each combination of the other axes, a column for each
 /// value of the table's.
-fn matrix(plan: &Plan, seen: &[Seen]) -> Table {
+pub fn matrix(plan: &Plan, seen: &[Seen]) -> Table {
     let study = &plan.study;
     let named = study.tables.first().map(|t| t.columns.as_str()).unwrap_or("size");
     let column = plan.axes.iter().position(|a| a.name == named).unwrap_or(plan.axes.len() - 1);
