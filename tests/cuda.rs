@@ -125,6 +125,17 @@ fn a_card_continues_what_the_cpu_began() {
 }
 
 #[test]
+fn divergence_on_a_card_names_the_step_and_keeps_a_good_state() {
+    let scene = Scene::new();
+    let train = format!("train --run run --lr 1e30 --looks 0 {}", TINY.replace("--looks 2", ""));
+    scene.card(&train).refused(5, "step ", "not finite");
+    assert!(saved_step(&scene.path("run")).unwrap() < 8);
+    scene.cpu("ckpt export run --out m.safetensors").ok();
+    let model = SavedModel::open(&scene.path("m.safetensors")).unwrap();
+    assert!(model.weights.iter().all(|w| w.is_finite()));
+}
+
+#[test]
 fn sampling_and_denoising_on_a_card_give_the_cpus_images() {
     let (scene, _) = trained();
     let mut x = vec![0.0; 3 * 64];

@@ -2,7 +2,7 @@
 
 use super::unet::{self, Inputs};
 use super::{ModelConfig, Params};
-use crate::device::cuda::Cuda;
+use crate::device::cuda::{Cuda, Repeated};
 use crate::device::{Buffer, Device, Precision, Slot, StepArgs};
 use crate::error::usage;
 use crate::ops::precondition::{Denoised, ScaleInput};
@@ -19,6 +19,8 @@ pub struct Denoiser {
     batch: usize,
     plan: Plan,
     memory: Buffer,
+    /// A run on a card.
+    evaluation: Repeated,
     x: Slot,
     sigma: Slot,
     labels: Option<Slot>,
@@ -72,6 +74,7 @@ impl Denoiser {
             out: plan.slot(out),
             plan,
             memory,
+            evaluation: Repeated::default(),
         })
     }
 
@@ -131,8 +134,13 @@ impl Denoiser {
     /// # Errors
     /// Device (exit 4): a kernel that does not launch.
     pub fn run(&mut self) -> Result<()> {
-        let (memory, args) = (&mut self.memory, StepArgs::default());
-        self.plan.run(&self.device, memory, &self.weights, None, None, args)
+        let (device, memory, weights) = (&self.device, &mut self.memory, &self.weights);
+        let plan = &self.plan;
+        let mut run = || plan.run(device, memory, weights, None, None, StepArgs::default());
+        match device {
+            Device::Cpu(_) => run(),
+            Device::Cuda { cuda, .. } => self.evaluation.run(cuda, run),
+        }
     }
 
     /// Puts a batch into its places.

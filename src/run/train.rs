@@ -17,7 +17,7 @@ use crate::data::Dataset;
 use crate::device::Device;
 use crate::error::{Exit, exit_code, usage};
 use crate::memorization::Search;
-use crate::model::trainer::TrainerOptions;
+use crate::model::trainer::{Steps, TrainerOptions};
 use crate::model::{SavedModel, Trainer};
 use anyhow::Result;
 use std::path::Path;
@@ -66,6 +66,9 @@ pub struct Outcome {
     pub rescored: Option<Look>,
     pub elapsed_s: f64,
 }
+
+/// What a trainer that takes several steps at once is given takes about this long: a signal waits no longer.
+const INTERVAL_S: f64 = 0.5;
 
 /// Lines of `stats.jsonl` are at least this far apart.
 const STATS_INTERVAL_S: f64 = 5.0;
@@ -174,6 +177,8 @@ struct Run<'a> {
     steps_here: u64,
     saved_step: Option<u64>,
     last_save: Instant,
+    /// Steps given to the trainer at once.
+    interval: u64,
     look_steps: Vec<u64>,
     looks: Vec<Look>,
     last_loss: f64,
@@ -239,6 +244,7 @@ impl<'a> Run<'a> {
             steps_here: 0,
             saved_step,
             last_save: Instant::now(),
+            interval: 1,
             look_steps,
             looks,
             last_loss: f64::NAN,
@@ -265,7 +271,7 @@ impl<'a> Run<'a> {
                 self.save()?;
                 return self.outcome(false, None);
             }
-            if !self.train_step()? {
+            if !self.train_steps()? {
                 self.save()?;
                 return self.outcome(false, None);
             }
@@ -283,34 +289,48 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// One step; false if a signal stopped it, and then nothing has changed.
-    fn train_step(&mut self) -> Result<bool> {
+    /// Steps up to the next look, save or end, as many as the trainer takes at once; false if a signal stopped it
+    /// before they were done.
+    fn train_steps(&mut self) -> Result<bool> {
         let started = Instant::now();
-        let scalars = schedule::scalars(&self.config, self.step);
-        let loss = match self.trainer.step(scalars, &stop_asked) {
-            Ok(Some(loss)) => loss,
-            Ok(None) => return Ok(false),
-            Err(e) => {
-                // The state before this step, unless a weight has overflown in it: then an earlier one stays.
-                if exit_code(&e) == Exit::Diverged as i32 {
-                    let _ = self.save();
-                }
-                return Err(e);
-            }
-        };
-        let elapsed = started.elapsed();
-        let images = self.config.train.batch as u64;
-        self.step += 1;
-        self.steps_here += 1;
-        self.last_loss = loss;
-        self.stats.add("Loss/loss", loss);
-        self.stats.trained(images, elapsed.as_secs_f64());
-        if self.stats.age_s() >= STATS_INTERVAL_S {
-            self.flush_stats()?;
+        let until = self.next_halt().min(self.step + self.interval);
+        let config = &self.config;
+        let scalars: Vec<_> = (self.step..until).map(|s| schedule::scalars(config, s)).collect();
+        let Steps { done, loss, diverged } = self.trainer.steps(&scalars, &stop_asked)?;
+        let (elapsed, steps) = (started.elapsed(), done as u64);
+        self.step += steps;
+        self.steps_here += steps;
+        if let Some(e) = diverged {
+            // The state before that step, unless a weight has overflown in it: then an earlier one stays.
+            let _ = self.save();
+            return Err(e);
         }
-        let (step, config) = (self.step, &self.config);
-        self.progress.trained(images, elapsed, || progress_text(config, step, loss));
-        Ok(true)
+        if done > 0 {
+            let images = steps * self.config.train.batch as u64;
+            self.last_loss = loss;
+            self.stats.add("Loss/loss", loss);
+            self.stats.trained(images, elapsed.as_secs_f64());
+            if self.stats.age_s() >= STATS_INTERVAL_S {
+                self.flush_stats()?;
+            }
+            let (step, config) = (self.step, &self.config);
+            self.progress.trained(images, elapsed, || progress_text(config, step, loss));
+            let fitting = INTERVAL_S / elapsed.as_secs_f64() * done as f64;
+            self.interval = (fitting as u64).clamp(1, self.trainer.longest_interval() as u64);
+        }
+        Ok(done == scalars.len())
+    }
+
+    /// The next step before which there is something else to do.
+    fn next_halt(&self) -> u64 {
+        let look = self.look_steps.iter().copied().find(|&s| s > self.step);
+        let stop = self.options.stop_after_steps.map(|n| self.step + (n - self.steps_here));
+        let save = match self.options.save_every {
+            SaveEvery::Steps(n) => Some(self.saved_step.unwrap_or(0) + n),
+            SaveEvery::Seconds(_) => None,
+        };
+        let halts = [look, stop, save.filter(|&s| s > self.step)];
+        halts.into_iter().flatten().fold(self.config.steps(), u64::min)
     }
 
     fn save_due(&self) -> bool {
