@@ -12,9 +12,9 @@
 //            matmul_tn(dv, w, dy, t, c, t, t, c, 3c, t^2, tc, 3tc, 1, add)
 //            matmul_nn(dq, ds, k, t, c, t, t, 3c, 3c, t^2, 3tc, 3tc, 1/sqrt(c), add)
 //            matmul_tn(dk, ds, q, t, c, t, t, 3c, 3c, t^2, 3tc, 3tc, 1/sqrt(c), add)
-// bf16       with c and t multiples of 8 the products are matmul_mma.cu's (same arguments, _mma_): scores and ds come
-//            in float32, softmax_fwd_bf16(w, scores) and softmax_bwd_bf16(ds16, ds, w) give bf16, which the other
-//            products take. Else matmul_*_bf16 with float32 w and ds.
+// bf16       scores and ds come in float32; softmax_fwd_bf16(w, scores) and softmax_bwd_bf16(ds16, ds, w) give bf16,
+//            which the other products take. With c and t multiples of 8 the products are matmul_mma.cu's, else
+//            matmul.cu's _bf16; the arguments are the same.
 // Arguments  softmax_fwd(w, rows, t); softmax_bwd(ds, w, rows, t); softmax_fwd_bf16(w, scores, rows, t), scores are
 //            used up; softmax_bwd_bf16(ds16, ds, w, rows, t).
 // Launch     grid ceil(rows / 8), 256 threads, a warp a row.

@@ -9,7 +9,8 @@
 // `first` (0 for s1, c1 for s2). Columns of a switched-off skip: wgrad_reduce with chunks = 0 (sets zeros, adds
 // nothing).
 //
-// The _bf16 kernels take dy, x and dx in bf16; weights, partials and arithmetic stay float32.
+// The _bf16 kernels take dy, x and dx in bf16; weights, partials and arithmetic stay float32. The _last kernels are
+// the same with dy in float32, for the network's last convolution.
 //
 // Arguments  conv2d_dgrad(dx, dy, weight, n, h, w, c, ho, wo, o, kernel, stride, pad, row_words, first, scale, add)
 //            conv2d_wgrad(partials, dy, x, n, h, w, c, ho, wo, o, kernel, stride, pad, images)
@@ -69,16 +70,16 @@ struct TapWeights {
     }
 };
 
-#define DGRAD_ARGUMENTS(T)                                                                                         \
-    T *dx, const T *__restrict__ dy, const float *__restrict__ weight, int n, int h, int w, int c, int ho, int wo, \
+#define DGRAD_ARGUMENTS(T, D)                                                                                      \
+    T *dx, const D *__restrict__ dy, const float *__restrict__ weight, int n, int h, int w, int c, int ho, int wo, \
         int o, int kernel, int stride, int pad, int row_words, int first, float scale, int add
 
-template <class T>
-DEVICE void input_gradient(DGRAD_ARGUMENTS(T)) {
+template <class T, class D>
+DEVICE void input_gradient(DGRAD_ARGUMENTS(T, D)) {
     EMM_SHARED(float, tile_a, [DEPTH][PITCH]);
     EMM_SHARED(float, tile_b, [DEPTH][PITCH]);
     float acc[4][4] = {};
-    Reached<T> reached(dy, n, h, w, ho, wo, o, kernel, stride, pad);
+    Reached<D> reached(dy, n, h, w, ho, wo, o, kernel, stride, pad);
     gemm(acc, tile_a, tile_b, reached.steps(), reached, TapWeights(weight, o, row_words, first, c));
     for (int i = 0; i < 4; i++) {
         int pixel = blockIdx.x * TILE + result_row() + i;
@@ -90,14 +91,15 @@ DEVICE void input_gradient(DGRAD_ARGUMENTS(T)) {
     }
 }
 
-#define CONV2D_DGRAD(name, T)                                                                                       \
-    extern "C" __global__ void __launch_bounds__(256) name(DGRAD_ARGUMENTS(T)) {                                    \
-        input_gradient<T>(dx, dy, weight, n, h, w, c, ho, wo, o, kernel, stride, pad, row_words, first, scale, add); \
+#define CONV2D_DGRAD(name, T, D)                                                                                    \
+    extern "C" __global__ void __launch_bounds__(256) name(DGRAD_ARGUMENTS(T, D)) {                                 \
+        input_gradient(dx, dy, weight, n, h, w, c, ho, wo, o, kernel, stride, pad, row_words, first, scale, add);   \
     }                                                                                                               \
     EMM_KERNEL(name)
 
-CONV2D_DGRAD(conv2d_dgrad, float)
-CONV2D_DGRAD(conv2d_dgrad_bf16, bf16)
+CONV2D_DGRAD(conv2d_dgrad, float, float)
+CONV2D_DGRAD(conv2d_dgrad_bf16, bf16, bf16)
+CONV2D_DGRAD(conv2d_dgrad_last, bf16, float)
 
 // 64 channels of x at 16 pixels of y's grid seen through one tap; with kernel 1 and stride 1 simply y's pixels.
 template <class T>
@@ -117,19 +119,19 @@ struct Seen {
     }
 };
 
-#define WGRAD_ARGUMENTS(T)                                                                                          \
-    float *partials, const T *__restrict__ dy, const T *__restrict__ x, int n, int h, int w, int c, int ho, int wo, \
+#define WGRAD_ARGUMENTS(T, D)                                                                                       \
+    float *partials, const D *__restrict__ dy, const T *__restrict__ x, int n, int h, int w, int c, int ho, int wo, \
         int o, int kernel, int stride, int pad, int images
 
-template <class T>
-DEVICE void weight_gradient(WGRAD_ARGUMENTS(T)) {
+template <class T, class D>
+DEVICE void weight_gradient(WGRAD_ARGUMENTS(T, D)) {
     EMM_SHARED(float, tile_a, [DEPTH][PITCH]);
     EMM_SHARED(float, tile_b, [DEPTH][PITCH]);
     int blocks_c = ceil_div(c, TILE), o0 = blockIdx.x / blocks_c * TILE, c0 = blockIdx.x % blocks_c * TILE;
     int tap = blockIdx.y, first = blockIdx.z * images, end = min(first + images, n);
     int first_pixel = first * ho * wo, pixels = (end - first) * ho * wo;
-    const T* dy0 = dy + (i64)first_pixel * o + o0;
-    ColsOf<T> grads{dy0, o, o - o0, pixels, aligned4(dy0, o)};
+    const D* dy0 = dy + (i64)first_pixel * o + o0;
+    ColsOf<D> grads{dy0, o, o - o0, pixels, aligned4(dy0, o)};
     int ch = c0 + Linewise::line();
     Seen<T> seen{x + ch, h, w, c, ho, wo, stride, tap / kernel - pad, tap % kernel - pad, first_pixel,
                  first_pixel + pixels, c - ch, aligned4(x, c)};
@@ -146,14 +148,15 @@ DEVICE void weight_gradient(WGRAD_ARGUMENTS(T)) {
     }
 }
 
-#define CONV2D_WGRAD(name, T)                                                                                      \
-    extern "C" __global__ void __launch_bounds__(256) name(WGRAD_ARGUMENTS(T)) {                                   \
-        weight_gradient<T>(partials, dy, x, n, h, w, c, ho, wo, o, kernel, stride, pad, images);                   \
+#define CONV2D_WGRAD(name, T, D)                                                                                   \
+    extern "C" __global__ void __launch_bounds__(256) name(WGRAD_ARGUMENTS(T, D)) {                                \
+        weight_gradient(partials, dy, x, n, h, w, c, ho, wo, o, kernel, stride, pad, images);                      \
     }                                                                                                              \
     EMM_KERNEL(name)
 
-CONV2D_WGRAD(conv2d_wgrad, float)
-CONV2D_WGRAD(conv2d_wgrad_bf16, bf16)
+CONV2D_WGRAD(conv2d_wgrad, float, float)
+CONV2D_WGRAD(conv2d_wgrad_bf16, bf16, bf16)
+CONV2D_WGRAD(conv2d_wgrad_last, bf16, float)
 
 extern "C" __global__ void wgrad_reduce(float* dw, const float* __restrict__ partials, int o, int width,
                                         int partial_words, int row_words, int first, int chunks, float scale, int add) {

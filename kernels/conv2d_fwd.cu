@@ -3,7 +3,8 @@
 //   y[n, ho, wo, o] from x[n, h, w, c], weight[o, k, k, c], bias[o]; emb[n, o], residual[n, ho, wo, o] or null;
 //   shortcut: a 1x1 convolution of s1[n, ho, wo, c1] and s2[n, ho, wo, c2] with sweight[o, srow], whose columns from
 //   c1 + c2 on meet a skip that is switched off, and sbias[o]. s1 null: no shortcut; s2 null: c2 = 0.
-//   conv2d_fwd_bf16: y, x, residual, s1, s2 in bf16, the arithmetic and everything else float32.
+//   conv2d_fwd_bf16: y, x, residual, s1, s2 in bf16, the arithmetic and everything else float32; conv2d_fwd_last:
+//   the same with y in float32, for the network's last convolution.
 //
 // Arguments  y, x, weight, bias, emb, residual, s1, s2, sweight, sbias, n, h, w, c, ho, wo, o, kernel, stride, pad,
 //            c1, c2, srow, scale.
@@ -58,14 +59,14 @@ struct Weights {
     }
 };
 
-#define ARGUMENTS(T)                                                                                                \
-    T *y, const T *__restrict__ x, const float *__restrict__ weight, const float *__restrict__ bias,                \
+#define ARGUMENTS(T, Y)                                                                                             \
+    Y *y, const T *__restrict__ x, const float *__restrict__ weight, const float *__restrict__ bias,                \
         const float *__restrict__ emb, const T *__restrict__ residual, const T *__restrict__ s1,                    \
         const T *__restrict__ s2, const float *__restrict__ sweight, const float *__restrict__ sbias, int n, int h, \
         int w, int c, int ho, int wo, int o, int kernel, int stride, int pad, int c1, int c2, int srow, float scale
 
-template <class T>
-DEVICE void convolve(ARGUMENTS(T)) {
+template <class T, class Y>
+DEVICE void convolve(ARGUMENTS(T, Y)) {
     EMM_SHARED(float, tile_a, [DEPTH][PITCH]);
     EMM_SHARED(float, tile_b, [DEPTH][PITCH]);
     float acc[4][4] = {};
@@ -92,17 +93,18 @@ DEVICE void convolve(ARGUMENTS(T)) {
             if (s1) v += sbias[out];
             if (emb) v += emb[(i64)(pixel / (ho * wo)) * o + out];
             if (residual) v += to_float(residual[at]);
-            y[at] = from_float<T>(v * scale);
+            y[at] = from_float<Y>(v * scale);
         }
     }
 }
 
-#define CONV2D_FWD(name, T)                                                                                         \
-    extern "C" __global__ void __launch_bounds__(256) name(ARGUMENTS(T)) {                                          \
-        convolve<T>(y, x, weight, bias, emb, residual, s1, s2, sweight, sbias, n, h, w, c, ho, wo, o, kernel,       \
-                    stride, pad, c1, c2, srow, scale);                                                              \
+#define CONV2D_FWD(name, T, Y)                                                                                      \
+    extern "C" __global__ void __launch_bounds__(256) name(ARGUMENTS(T, Y)) {                                       \
+        convolve<T, Y>(y, x, weight, bias, emb, residual, s1, s2, sweight, sbias, n, h, w, c, ho, wo, o, kernel,       \
+                       stride, pad, c1, c2, srow, scale);                                                           \
     }                                                                                                               \
     EMM_KERNEL(name)
 
-CONV2D_FWD(conv2d_fwd, float)
-CONV2D_FWD(conv2d_fwd_bf16, bf16)
+CONV2D_FWD(conv2d_fwd, float, float)
+CONV2D_FWD(conv2d_fwd_bf16, bf16, bf16)
+CONV2D_FWD(conv2d_fwd_last, bf16, float)

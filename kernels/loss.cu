@@ -4,7 +4,6 @@
 //   loss_fwd   loss[n] = weight(sigma[n]) * sum of d^2, d = (c_skip - 1) y + c_skip sigma noise + c_out f
 //   loss_bwd   df (=|+=) 2 weight c_out d / batch
 //   loss_sum   total += sum over n, in order, of loss[n]
-// The _bf16 kernels have f and df in bf16.
 //
 // Arguments  loss_fwd(loss, f, y, noise, sigma, words, precond); loss_bwd(df, f, y, noise, sigma, words, precond,
 //            batch, add); loss_sum(total, loss, n). loss, sigma and total are float64; words = h w c.
@@ -28,48 +27,33 @@ struct Difference {
     }
 };
 
-template <class T>
-DEVICE void squared_error(double* loss, const T* f, const float* y, const float* noise, const double* sigma, int words,
-                          int precond) {
+extern "C" __global__ void loss_fwd(double* loss, const float* __restrict__ f, const float* __restrict__ y,
+                                    const float* __restrict__ noise, const double* __restrict__ sigma, int words,
+                                    int precond) {
     EMM_SHARED(double, scratch, [8]);
     i64 first = (i64)blockIdx.x * words;
     double s = sigma[blockIdx.x], sum = 0.0;
     Difference d(precond, s);
     for (int i = threadIdx.x; i < words; i += 256) {
-        double v = d(to_float(f[first + i]), y[first + i], noise[first + i]);
+        double v = d(f[first + i], y[first + i], noise[first + i]);
         sum = fma(v, v, sum);
     }
     sum = block_sum(sum, scratch);
     if (threadIdx.x == 0) loss[blockIdx.x] = loss_weight(precond, s) * sum;
 }
+EMM_KERNEL(loss_fwd)
 
-template <class T>
-DEVICE void error_gradient(T* df, const T* f, const float* y, const float* noise, const double* sigma, int words,
-                           int precond, int batch, int add) {
+extern "C" __global__ void loss_bwd(float* df, const float* __restrict__ f, const float* __restrict__ y,
+                                    const float* __restrict__ noise, const double* __restrict__ sigma, int words,
+                                    int precond, int batch, int add) {
     i64 first = (i64)blockIdx.y * words;
     double s = sigma[blockIdx.y];
     Difference d(precond, s);
     double slope = 2.0 * loss_weight(precond, s) * d.b / batch;
     for (int i = blockIdx.x * 1024 + threadIdx.x; i < min((int)(blockIdx.x + 1) * 1024, words); i += 256)
-        put(df + first + i, (float)(slope * d(to_float(f[first + i]), y[first + i], noise[first + i])), add);
+        put(df + first + i, (float)(slope * d(f[first + i], y[first + i], noise[first + i])), add);
 }
-
-#define KERNELS(T, fwd_name, bwd_name)                                                                             \
-    extern "C" __global__ void fwd_name(double* loss, const T* __restrict__ f, const float* __restrict__ y,        \
-                                        const float* __restrict__ noise, const double* __restrict__ sigma,         \
-                                        int words, int precond) {                                                  \
-        squared_error(loss, f, y, noise, sigma, words, precond);                                                   \
-    }                                                                                                              \
-    EMM_KERNEL(fwd_name)                                                                                           \
-    extern "C" __global__ void bwd_name(T* df, const T* __restrict__ f, const float* __restrict__ y,               \
-                                        const float* __restrict__ noise, const double* __restrict__ sigma,         \
-                                        int words, int precond, int batch, int add) {                              \
-        error_gradient(df, f, y, noise, sigma, words, precond, batch, add);                                        \
-    }                                                                                                              \
-    EMM_KERNEL(bwd_name)
-
-KERNELS(float, loss_fwd, loss_bwd)
-KERNELS(bf16, loss_fwd_bf16, loss_bwd_bf16)
+EMM_KERNEL(loss_bwd)
 
 extern "C" __global__ void loss_sum(double* total, const double* __restrict__ loss, int n) {
     if (threadIdx.x > 0) return;

@@ -4,8 +4,7 @@
 //   matmul_nn   C[m, n] = sum over k of A[m, k] * B[k, n]
 //   matmul_tn   C[m, n] = sum over k of A[k, m] * B[k, n]
 //
-// The _bf16 kernels take and give what attention has in bf16: nt A, B bf16 and C float; nn and tn A float, B and C
-// bf16.
+// The _bf16 kernels take and give what attention has in bf16: A and B, and C of nn and tn.
 //
 // Arguments  c, a, b pointers; m, n, k; lda, ldb, ldc: words from row to row; batch_a, batch_b, batch_c: words from
 //            matrix to matrix; alpha; add.
@@ -56,5 +55,5 @@ MATMUL(matmul_nt, float, rows_of, float, rows_of, float)
 MATMUL(matmul_nn, float, rows_of, float, cols_of, float)
 MATMUL(matmul_tn, float, cols_of, float, cols_of, float)
 MATMUL(matmul_nt_bf16, bf16, rows_of, bf16, rows_of, float)
-MATMUL(matmul_nn_bf16, float, rows_of, bf16, cols_of, bf16)
-MATMUL(matmul_tn_bf16, float, cols_of, bf16, cols_of, bf16)
+MATMUL(matmul_nn_bf16, bf16, rows_of, bf16, cols_of, bf16)
+MATMUL(matmul_tn_bf16, bf16, cols_of, bf16, cols_of, bf16)

@@ -23,13 +23,18 @@ fn cuda() -> Cuda {
 /// Runs all cases and returns how many.
 fn run_all(cuda: &Cuda, what: &str) -> usize {
     let cases = all_cases();
-    for (name, golden, case) in &cases {
-        let run = |case: &Case, acc, start| case.run_kernels(cuda, acc, start);
-        let err = case.error(golden, run).unwrap_or_else(|e| panic!("{name} {what}: {e:#}"));
-        // The bar of the CPU's ops.
-        assert!(err < 1e-5, "{name} {what}: off by {err:.1e}");
+    let mut runs = 0;
+    for precision in [Precision::Fp32, Precision::Tf32, Precision::Bf16] {
+        for (name, golden, case) in cases.iter().filter(|c| c.2.applies(precision)) {
+            let what = format!("{name} {precision:?} {what}");
+            let run = |case: &Case, acc, start| case.run_kernels(cuda, precision, acc, start);
+            let err = case.error(golden, precision, run);
+            let err = err.unwrap_or_else(|e| panic!("{what}: {e:#}"));
+            assert!(err < case.bar(precision), "{what}: off by {err:.1e}");
+            runs += 1;
+        }
     }
-    cases.len()
+    runs
 }
 
 #[test]
@@ -59,15 +64,9 @@ fn networks() -> [ModelConfig; 2] {
     [ModelConfig { embedding: Embedding::Positional, ..vp }, ncsnpp]
 }
 
-fn options(micro_batch: usize) -> TrainerOptions {
-    TrainerOptions {
-        seed: 3,
-        batch: 16,
-        micro_batch,
-        shuffle: true,
-        scrub_gradients: false,
-        precision: Precision::Fp32,
-    }
+fn options(precision: Precision, micro_batch: usize) -> TrainerOptions {
+    let (batch, shuffle, scrub_gradients) = (16, true, false);
+    TrainerOptions { seed: 3, batch, micro_batch, shuffle, scrub_gradients, precision }
 }
 
 fn train(t: &mut Trainer, steps: std::ops::Range<u64>) -> Vec<f64> {
@@ -85,16 +84,23 @@ fn ten_training_losses_are_those_of_the_cpu() {
     let data = random_data(20, 5);
     for config in networks() {
         let on_cpu = Device::Cpu(Cpu::new(2).unwrap());
-        let mut cpu = Trainer::new(&on_cpu, &config, options(16), &data).unwrap();
-        let mut gpu = Trainer::new(&card(), &config, options(16), &data).unwrap();
-        let (want, got) = (train(&mut cpu, 0..10), train(&mut gpu, 0..10));
-        for (step, (got, want)) in got.iter().zip(&want).enumerate() {
-            let err = ((got - want) / want).abs();
-            // NaN must not pass.
-            assert!(err < 1e-4, "{:?} step {step}: {got}, {want} on the CPU", config.arch);
+        let mut cpu = Trainer::new(&on_cpu, &config, options(Precision::Fp32, 16), &data).unwrap();
+        let want = train(&mut cpu, 0..10);
+        for (precision, bar) in
+            [(Precision::Fp32, 1e-4), (Precision::Tf32, 2e-2), (Precision::Bf16, 2e-2)]
+        {
+            let mut gpu = Trainer::new(&card(), &config, options(precision, 16), &data).unwrap();
+            for (step, (got, want)) in train(&mut gpu, 0..10).iter().zip(&want).enumerate() {
+                let err = ((got - want) / want).abs();
+                // NaN must not pass.
+                let what = format!("{:?} {precision:?} step {step}", config.arch);
+                assert!(err < bar, "{what}: {got}, {want} on the CPU");
+            }
+            if precision == Precision::Fp32 {
+                let err = rel_err(&flats(&gpu)[3], &flats(&cpu)[3]).unwrap();
+                assert!(err < 1e-3, "{:?}: EMA off by {err:.1e}", config.arch);
+            }
         }
-        let err = rel_err(&flats(&gpu)[3], &flats(&cpu)[3]).unwrap();
-        assert!(err < 1e-3, "{:?}: EMA off by {err:.1e}", config.arch);
     }
 }
 
@@ -103,21 +109,24 @@ fn micro_batches_and_resumption_give_the_same_bits_on_a_card() {
     let data = random_data(20, 6);
     let [_, config] = networks();
     let device = card();
-    let mut whole = Trainer::new(&device, &config, options(16), &data).unwrap();
-    let losses = train(&mut whole, 0..4);
-    let mut cut = Trainer::new(&device, &config, options(8), &data).unwrap();
-    assert_eq!(train(&mut cut, 0..4), losses);
-    assert!(flats(&cut) == flats(&whole));
-    let mut first = Trainer::new(&device, &config, options(16), &data).unwrap();
-    train(&mut first, 0..2);
-    let mut second = Trainer::new(&device, &config, options(16), &data).unwrap();
-    let state = flats(&first);
-    let buffers = [&mut second.weights, &mut second.adam_m, &mut second.adam_v, &mut second.ema];
-    for (buffer, values) in buffers.into_iter().zip(&state) {
-        buffer.write(0, values).unwrap();
+    for precision in [Precision::Fp32, Precision::Tf32, Precision::Bf16] {
+        let new = |images| Trainer::new(&device, &config, options(precision, images), &data);
+        let mut whole = new(16).unwrap();
+        let losses = train(&mut whole, 0..4);
+        let mut cut = new(8).unwrap();
+        assert_eq!(train(&mut cut, 0..4), losses, "{precision:?}");
+        assert!(flats(&cut) == flats(&whole), "{precision:?}");
+        let (mut first, mut second) = (new(16).unwrap(), new(16).unwrap());
+        train(&mut first, 0..2);
+        let state = flats(&first);
+        let buffers =
+            [&mut second.weights, &mut second.adam_m, &mut second.adam_v, &mut second.ema];
+        for (buffer, values) in buffers.into_iter().zip(&state) {
+            buffer.write(0, values).unwrap();
+        }
+        assert_eq!(train(&mut second, 2..4), losses[2..], "{precision:?}");
+        assert!(flats(&second) == flats(&whole), "{precision:?}");
     }
-    assert_eq!(train(&mut second, 2..4), losses[2..]);
-    assert!(flats(&second) == flats(&whole));
 }
 
 #[test]
@@ -129,20 +138,24 @@ fn a_card_denoises_as_the_cpu_does() {
     let mut x = vec![0.0; 5 * config.image_len()];
     fill_normals(&mut x, 1, 0, 0, 9);
     let (sigma, labels) = ([0.02, 0.3, 1.0, 9.0, 70.0], [0, 1, 2, 3, 4]);
-    let [want, got] = [Device::Cpu(Cpu::new(2).unwrap()), card()].map(|device| {
-        let mut net =
-            Denoiser::new(&device, &config, Precision::Fp32, weights.clone(), vec![], 7).unwrap();
-        net.denoise(&x, &sigma, &labels).unwrap().into_owned()
-    });
-    let err = rel_err(&got, &want).unwrap();
-    assert!(err < 1e-5, "off by {err:.1e}");
+    let denoise = |device: &Device, precision| {
+        let net = Denoiser::new(device, &config, precision, weights.clone(), vec![], 7);
+        net.unwrap().denoise(&x, &sigma, &labels).unwrap().into_owned()
+    };
+    let want = denoise(&Device::Cpu(Cpu::new(2).unwrap()), Precision::Fp32);
+    for (precision, bar) in
+        [(Precision::Fp32, 1e-5), (Precision::Tf32, 2e-2), (Precision::Bf16, 5e-2)]
+    {
+        let err = rel_err(&denoise(&card(), precision), &want).unwrap();
+        assert!(err < bar, "{precision:?}: off by {err:.1e}");
+    }
 }
 
 #[test]
 fn a_planted_nan_stops_the_card_at_its_step() {
     let data = random_data(20, 7);
     let [config, _] = networks();
-    let mut t = Trainer::new(&card(), &config, options(16), &data).unwrap();
+    let mut t = Trainer::new(&card(), &config, options(Precision::Fp32, 16), &data).unwrap();
     train(&mut t, 0..2);
     // Infinite, so that gradients are NaN and the loss with them.
     let spec = Params::new(&config).specs[4].clone();

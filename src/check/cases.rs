@@ -18,6 +18,7 @@ use crate::ops::norm::Norm;
 use crate::ops::precondition::{Denoised, Noisy, Precond};
 use crate::ops::{Direction, Grads, Io, Op, Shape, cost, words};
 use anyhow::{Result, ensure};
+use half::bf16;
 use serde_json::Value;
 use std::time::Instant;
 
@@ -35,6 +36,9 @@ pub const GOLDENS: [(&str, &[u8]); 10] = [
     ("precondition", include_bytes!("../../tests/goldens/ops/precondition.safetensors")),
 ];
 
+/// The bar of everything computed and stored in float32.
+const EXACT: f64 = 1e-5;
+
 /// An operand: its words, its shape on the tape, and the golden name of its gradient.
 #[derive(Debug, Clone)]
 pub struct Operand {
@@ -42,6 +46,14 @@ pub struct Operand {
     pub words: Vec<f32>,
     /// Golden name of its gradient, where it has one.
     pub grad: Option<String>,
+    /// Whether it and its gradient are stored as the precision stores activations, else in float32.
+    pub activation: bool,
+}
+
+impl Operand {
+    fn dtype(&self, precision: Precision) -> Dtype {
+        if self.activation { precision.storage() } else { Dtype::F32 }
+    }
 }
 
 /// One op with operands.
@@ -54,6 +66,8 @@ pub struct Case {
     /// Gradients of the outputs.
     pub d_outs: Vec<Option<Vec<f32>>>,
     pub args: StepArgs,
+    /// Stored in bf16 its inputs lose what matters; a twin with rounded inputs stands in.
+    pub float32_only: bool,
 }
 
 /// What a run of a case gave: words of outputs, and of gradients of inputs and parameters.
@@ -90,12 +104,18 @@ impl Case {
                 [n, c] => [n, 1, 1, c],
                 _ => [1, 1, 1, words.len()],
             };
-            Operand { shape, words, grad: has(grad).then(|| full(grad)) }
+            Operand { shape, words, grad: has(grad).then(|| full(grad)), activation: false }
         };
+        let activation = |t: &str, grad: &str| Operand { activation: true, ..tensor(t, grad) };
         let sigma = || {
             let (shape, values) = g.f64(&full("sigma"));
             let shape = [shape[0], 1, 1, 2];
-            Operand { shape, words: bytemuck::cast_slice(&values).to_vec(), grad: None }
+            Operand {
+                shape,
+                words: bytemuck::cast_slice(&values).to_vec(),
+                grad: None,
+                activation: false,
+            }
         };
         let mut args = StepArgs::default();
         let mut outs = vec![Some(full("y"))];
@@ -104,7 +124,7 @@ impl Case {
             "attention" => {
                 outs.push(None);
                 d_out_names.push(None);
-                (Box::new(Attention), vec![tensor("qkv", "dqkv")], vec![])
+                (Box::new(Attention), vec![activation("qkv", "dqkv")], vec![])
             }
             "conv2d" => {
                 let shortcut = has("s1").then(|| Shortcut { two: has("s2"), off: size("off") });
@@ -117,11 +137,14 @@ impl Case {
                     emb: has("emb"),
                     residual: has("residual"),
                     shortcut,
-                    float32: false,
+                    float32: flag("last"),
                 };
                 let ins = ["x", "emb", "residual", "s1", "s2"].into_iter().filter(|t| has(t));
                 let params = ["w", "b", "sw", "sb"].into_iter().filter(|t| has(t));
-                let with_grad = |t: &str| tensor(t, &format!("d{t}"));
+                let with_grad = |t: &str| {
+                    let activation = ["x", "residual", "s1", "s2"].contains(&t);
+                    Operand { activation, ..tensor(t, &format!("d{t}")) }
+                };
                 (Box::new(conv), ins.map(with_grad).collect(), params.map(with_grad).collect())
             }
             "denoise" => {
@@ -133,7 +156,7 @@ impl Case {
             "fir_pad" => {
                 outs = vec![Some(full("g"))];
                 d_out_names = vec![Some("dg")];
-                (Box::new(Fir), vec![tensor("x", "dx")], vec![])
+                (Box::new(Fir), vec![activation("x", "dx")], vec![])
             }
             "label_embed" => {
                 let (shape, labels) = g.i32(&full("labels"));
@@ -141,6 +164,7 @@ impl Case {
                     shape: [shape[0], 1, 1, 1],
                     words: bytemuck::cast_slice(&labels).to_vec(),
                     grad: None,
+                    activation: false,
                 };
                 // The master layout [label, channel] is the golden's.
                 let params = vec![tensor("table", "dtable"), tensor("b", "db")];
@@ -202,7 +226,7 @@ impl Case {
                 };
                 let ins = ["x1", "x2"].into_iter().filter(|t| has(t));
                 let params = vec![tensor("gamma", "dgamma"), tensor("beta", "dbeta")];
-                (Box::new(op), ins.map(|t| tensor(t, &format!("d{t}"))).collect(), params)
+                (Box::new(op), ins.map(|t| activation(t, &format!("d{t}"))).collect(), params)
             }
             "precondition" => {
                 outs = vec![Some(full("xin"))];
@@ -213,7 +237,7 @@ impl Case {
             _ => panic!("no op of that name: {op}"),
         };
         let d_outs = d_out_names.iter().map(|n| n.map(|n| g.f32(&full(n)).1)).collect();
-        Case { op, ins, params, outs, d_outs, args }
+        Case { op, ins, params, outs, d_outs, args, float32_only: flag("float32_only") }
     }
 
     /// Whether the case has gradients.
@@ -221,10 +245,31 @@ impl Case {
         self.ins.iter().chain(&self.params).any(|o| o.grad.is_some())
     }
 
+    /// Whether the case says something at this precision that it does not say in float32.
+    pub fn applies(&self, precision: Precision) -> bool {
+        match precision {
+            Precision::Fp32 => true,
+            Precision::Tf32 => self.bar(precision) > EXACT,
+            Precision::Bf16 => self.bar(precision) > EXACT && !self.float32_only,
+        }
+    }
+
+    /// What the relative error must stay below: 1e-5, but 2e-3 where products are rounded to tf32 and 2e-2 where
+    /// tensors are stored in bf16.
+    pub fn bar(&self, precision: Precision) -> f64 {
+        let stored = self.op.dtypes(Precision::Bf16, self.outs.len()).contains(&Dtype::Bf16);
+        match precision {
+            Precision::Bf16 if stored || self.ins.iter().any(|o| o.activation) => 2e-2,
+            Precision::Tf32 if self.op.name() == "conv2d" => 2e-3,
+            _ => EXACT,
+        }
+    }
+
     /// Runs forward and, if the case has gradients, backward. Memory starts as NaN but for gradients that
     /// are added to, which start as `start`.
-    pub fn run(&self, cpu: &Cpu, acc: Acc, start: f32) -> Result<Ran> {
-        let mut laid = Laid::new(self, |ins, d| self.op.temp_words(ins, d), acc, start)?;
+    pub fn run(&self, cpu: &Cpu, precision: Precision, acc: Acc, start: f32) -> Result<Ran> {
+        let temp_words = |ins: &[Shape], d| self.op.temp_words(ins, d);
+        let mut laid = Laid::new(self, precision, temp_words, acc, start)?;
         let io = [Direction::Fwd, Direction::Bwd].map(|d| laid.io(d));
         let mut launches = vec![self.op.fwd(&io[0])];
         if self.has_backward() {
@@ -234,8 +279,8 @@ impl Case {
             let stride = launch.scratch_words;
             let mut scratch = vec![f32::NAN; stride * cpu.threads()];
             let [arena, weights, grads] = &mut laid.words;
-            let bound = Bound::new(arena, weights, grads, &mut scratch, stride, self.args);
-            cpu.run(|| (launch.run)(&bound));
+            let bound = Bound::new(cpu, arena, weights, grads, &mut scratch, stride, self.args);
+            (launch.run)(&bound);
         }
         Ok(laid.ran(self))
     }
@@ -258,8 +303,15 @@ impl Case {
     ///
     /// # Errors
     /// Also what the driver says.
-    pub fn run_kernels(&self, cuda: &Cuda, acc: Acc, start: f32) -> Result<Ran> {
-        let mut laid = Laid::new(self, |ins, d| self.op.kernel_temp_words(ins, d), acc, start)?;
+    pub fn run_kernels(
+        &self,
+        cuda: &Cuda,
+        precision: Precision,
+        acc: Acc,
+        start: f32,
+    ) -> Result<Ran> {
+        let temp_words = |ins: &[Shape], d| self.op.kernel_temp_words(ins, precision, d);
+        let mut laid = Laid::new(self, precision, temp_words, acc, start)?;
         let mut kernels = self.op.kernels(&laid.io(Direction::Fwd), None);
         if self.has_backward() {
             kernels.extend(self.op.kernels(&laid.io(Direction::Bwd), Some(&laid.grad_slots)));
@@ -276,12 +328,17 @@ impl Case {
     ///
     /// # Errors
     /// What the driver says.
-    pub fn time(&self, device: &Device, repeats: usize) -> Result<Vec<Timed>> {
+    pub fn time(
+        &self,
+        device: &Device,
+        precision: Precision,
+        repeats: usize,
+    ) -> Result<Vec<Timed>> {
         let temp = |ins: &[Shape], d| match device {
             Device::Cpu(_) => self.op.temp_words(ins, d),
-            Device::Cuda { .. } => self.op.kernel_temp_words(ins, d),
+            Device::Cuda { .. } => self.op.kernel_temp_words(ins, precision, d),
         };
-        let mut laid = Laid::new(self, temp, Acc::Set, 0.0)?;
+        let mut laid = Laid::new(self, precision, temp, Acc::Set, 0.0)?;
         let io = [Direction::Fwd, Direction::Bwd].map(|d| laid.io(d));
         let grads = laid.grad_slots.clone();
         let mut directions = vec![(&io[0], None)];
@@ -296,15 +353,13 @@ impl Case {
                 let (cpu, stride) = (device.host(), launch.scratch_words);
                 let mut scratch = vec![0.0; stride * cpu.threads()];
                 let [arena, weights, grads] = &mut laid.words;
-                let bound = Bound::new(arena, weights, grads, &mut scratch, stride, self.args);
+                let bound = Bound::new(cpu, arena, weights, grads, &mut scratch, stride, self.args);
                 let mut seconds = Vec::new();
-                cpu.run(|| {
-                    for _ in 0..=repeats {
-                        let start = Instant::now();
-                        (launch.run)(&bound);
-                        seconds.push(start.elapsed().as_secs_f64());
-                    }
-                });
+                for _ in 0..=repeats {
+                    let start = Instant::now();
+                    (launch.run)(&bound);
+                    seconds.push(start.elapsed().as_secs_f64());
+                }
                 seconds.remove(0); // it warmed up
                 timed.push(Timed { name: launch.name, cost, seconds });
             }
@@ -328,43 +383,48 @@ impl Case {
 
     /// Largest relative error of outputs and gradients against the golden, gradients both set and added.
     ///
-    /// `run`: one of [`Case::run`] and [`Case::run_kernels`] on a device.
+    /// `run`: one of [`Case::run`] and [`Case::run_kernels`] on a device, at `precision`.
     ///
     /// # Errors
     /// If anything is not finite, or of another length; names the tensor.
-    pub fn error(&self, g: &Golden, run: impl Fn(&Case, Acc, f32) -> Result<Ran>) -> Result<f64> {
+    pub fn error(
+        &self,
+        g: &Golden,
+        precision: Precision,
+        run: impl Fn(&Case, Acc, f32) -> Result<Ran>,
+    ) -> Result<f64> {
         const START: f32 = 0.5;
         let mut worst: f64 = 0.0;
         for acc in [Acc::Set, Acc::Add] {
             let ran = run(self, acc, START)?;
-            let mut compare = |name: &str, got: &[f32]| -> Result<()> {
+            let mut compare = |name: &str, got: &[f32], started: f32| -> Result<()> {
                 let context = |e: anyhow::Error| e.context(name.to_string());
                 let err = if name.ends_with("/loss") {
                     rel_err(bytemuck::cast_slice::<f32, f64>(got), &g.f64(name).1)
                         .map_err(context)?
                 } else {
-                    rel_err(got, &g.f32(name).1).map_err(context)?
+                    let want: Vec<f32> = g.f32(name).1.iter().map(|v| v + started).collect();
+                    rel_err(got, &want).map_err(context)?
                 };
                 worst = worst.max(err);
                 Ok(())
             };
             for (name, got) in self.outs.iter().zip(&ran.outs) {
                 if let Some(name) = name {
-                    compare(name, got)?;
+                    compare(name, got, 0.0)?;
                 }
             }
-            let unstarted = |got: &[f32]| match acc {
-                Acc::Set => got.to_vec(),
-                Acc::Add => got.iter().map(|v| v - START).collect::<Vec<f32>>(),
-            };
-            for (o, got) in self.ins.iter().zip(&ran.d_ins) {
-                if let (Some(name), Some(got)) = (&o.grad, got) {
-                    compare(name, &unstarted(got))?;
-                }
-            }
-            for (o, got) in self.params.iter().zip(&ran.d_params) {
-                if let Some(name) = &o.grad {
-                    compare(name, &unstarted(got))?;
+            // A gradient that was added to is compared alone, but where the sum was rounded to bf16: as that sum.
+            let d_ins = self.ins.iter().zip(ran.d_ins.iter().map(Option::as_ref));
+            let d_params = self.params.iter().zip(ran.d_params.iter().map(Some));
+            for (o, got) in d_ins.chain(d_params) {
+                let (Some(name), Some(got)) = (&o.grad, got) else { continue };
+                match acc {
+                    Acc::Set => compare(name, got, 0.0)?,
+                    Acc::Add if o.dtype(precision) == Dtype::Bf16 => compare(name, got, START)?,
+                    Acc::Add => {
+                        compare(name, &got.iter().map(|v| v - START).collect::<Vec<_>>(), 0.0)?
+                    }
                 }
             }
         }
@@ -372,8 +432,36 @@ impl Case {
     }
 }
 
+/// NaN, and two of bf16.
+const POISON: f32 = f32::from_bits(0x7fc0_7fc0);
+
+/// Puts values into the words of a slot, rounded to nearest if it stores bf16.
+fn store(words: &mut [f32], s: Slot, values: &[f32]) {
+    assert_eq!(s.len, values.len(), "values for {s:?}");
+    let words = &mut words[s.offset..s.offset + s.words()];
+    match s.dtype {
+        Dtype::F32 => words.copy_from_slice(values),
+        Dtype::Bf16 => {
+            let halves: &mut [bf16] = bytemuck::cast_slice_mut(words);
+            halves.iter_mut().zip(values).for_each(|(h, &v)| *h = bf16::from_f32(v));
+        }
+    }
+}
+
+/// The values that the words of a slot hold.
+fn load(words: &[f32], s: Slot) -> Vec<f32> {
+    let words = &words[s.offset..s.offset + s.words()];
+    match s.dtype {
+        Dtype::F32 => words.to_vec(),
+        Dtype::Bf16 => {
+            bytemuck::cast_slice(words)[..s.len].iter().copied().map(bf16::to_f32).collect()
+        }
+    }
+}
+
 /// A case's operands in memory, three buffers in the order of [`Space`], with everything else NaN.
 struct Laid {
+    precision: Precision,
     words: [Vec<f32>; 3],
     shapes: Vec<Shape>,
     ins: Vec<Slot>,
@@ -387,6 +475,7 @@ struct Laid {
 impl Laid {
     fn new(
         case: &Case,
+        precision: Precision,
         temp_words: impl Fn(&[Shape], Direction) -> usize,
         acc: Acc,
         start: f32,
@@ -400,37 +489,39 @@ impl Laid {
             case.op.name()
         );
         let mut end = 0;
-        let mut place = |space: Space, len: usize| {
-            let slot = Slot { space, offset: end, len, dtype: Dtype::F32 };
-            end = (end + len + 16).next_multiple_of(16);
+        let mut place = |space: Space, len: usize, dtype: Dtype| {
+            let slot = Slot { space, offset: end, len, dtype };
+            end = (end + slot.words() + 16).next_multiple_of(16);
             slot
         };
-        let mut all = |s: &[Shape]| -> Vec<Slot> {
-            s.iter().map(|&s| place(Space::Arena, words(s))).collect()
+        let in_dtypes: Vec<Dtype> = case.ins.iter().map(|o| o.dtype(precision)).collect();
+        let out_dtypes = case.op.dtypes(precision, out_shapes.len());
+        let mut all = |s: &[Shape], dtypes: &[Dtype]| -> Vec<Slot> {
+            s.iter().zip(dtypes).map(|(&s, &d)| place(Space::Arena, words(s), d)).collect()
         };
-        let (ins, outs, d_ins, d_outs) =
-            (all(&shapes), all(&out_shapes), all(&shapes), all(&out_shapes));
-        let temps =
-            [Direction::Fwd, Direction::Bwd].map(|d| place(Space::Arena, temp_words(&shapes, d)));
-        let params: Vec<Slot> =
-            case.params.iter().map(|p| place(Space::Weights, p.words.len())).collect();
-        let mut arena = vec![f32::NAN; end];
-        let mut weights = vec![f32::NAN; end];
-        let grads = vec![if acc == Acc::Add { start } else { f32::NAN }; end];
-        let range = |s: &Slot| s.offset..s.offset + s.len;
-        for (slot, o) in ins.iter().zip(&case.ins) {
-            arena[range(slot)].copy_from_slice(&o.words);
+        let (ins, outs) = (all(&shapes, &in_dtypes), all(&out_shapes, &out_dtypes));
+        let (d_ins, d_outs) = (all(&shapes, &in_dtypes), all(&out_shapes, &out_dtypes));
+        let temps = [Direction::Fwd, Direction::Bwd]
+            .map(|d| place(Space::Arena, temp_words(&shapes, d), Dtype::F32));
+        let params: Vec<Slot> = (case.params.iter())
+            .map(|p| place(Space::Weights, p.words.len(), Dtype::F32))
+            .collect();
+        let mut arena = vec![POISON; end];
+        let mut weights = vec![POISON; end];
+        let grads = vec![if acc == Acc::Add { start } else { POISON }; end];
+        for (&slot, o) in ins.iter().zip(&case.ins) {
+            store(&mut arena, slot, &o.words);
         }
-        for (slot, o) in params.iter().zip(&case.params) {
-            weights[range(slot)].copy_from_slice(&o.words);
+        for (&slot, o) in params.iter().zip(&case.params) {
+            store(&mut weights, slot, &o.words);
         }
-        for (slot, d) in d_outs.iter().zip(&case.d_outs) {
+        for (&slot, d) in d_outs.iter().zip(&case.d_outs) {
             if let Some(d) = d {
-                arena[range(slot)].copy_from_slice(d);
+                store(&mut arena, slot, d);
             }
         }
         if acc == Acc::Add {
-            d_ins.iter().for_each(|slot| arena[range(slot)].fill(start));
+            d_ins.iter().for_each(|&slot| store(&mut arena, slot, &vec![start; slot.len]));
         }
         let grad_slots = Grads {
             outs: d_outs.iter().zip(&case.d_outs).map(|(&s, d)| d.as_ref().map(|_| s)).collect(),
@@ -442,7 +533,7 @@ impl Laid {
                 .collect(),
         };
         let words = [arena, weights, grads];
-        Ok(Laid { words, shapes, ins, outs, d_ins, params, temps, grad_slots })
+        Ok(Laid { precision, words, shapes, ins, outs, d_ins, params, temps, grad_slots })
     }
 
     fn io(&self, direction: Direction) -> Io {
@@ -452,13 +543,12 @@ impl Laid {
             params: self.params.clone(),
             outs: self.outs.clone(),
             temp: self.temps[(direction == Direction::Bwd) as usize],
-            precision: Precision::Fp32,
+            precision: self.precision,
         }
     }
 
     fn ran(&self, case: &Case) -> Ran {
-        let read =
-            |s: &Slot, buffer: usize| self.words[buffer][s.offset..s.offset + s.len].to_vec();
+        let read = |&s: &Slot, buffer: usize| load(&self.words[buffer], s);
         Ran {
             outs: self.outs.iter().map(|s| read(s, 0)).collect(),
             d_ins: (self.d_ins.iter().zip(&case.ins))

@@ -3,7 +3,7 @@
 use super::{Common, say};
 use crate::check::cases::{Case, GOLDENS};
 use crate::check::golden::Golden;
-use crate::device::Device;
+use crate::device::{Device, Precision};
 use crate::error::{Exit, exit_code};
 use anyhow::{Result, bail};
 use clap::builder::PossibleValuesParser;
@@ -27,9 +27,9 @@ pub struct Args {
 }
 
 fn error(device: &Device, case: &Case, golden: &Golden) -> Result<f64> {
-    case.error(golden, |case, acc, start| match device {
-        Device::Cpu(cpu) => case.run(cpu, acc, start),
-        Device::Cuda { cuda, .. } => case.run_kernels(cuda, acc, start),
+    case.error(golden, Precision::Fp32, |case, acc, start| match device {
+        Device::Cpu(cpu) => case.run(cpu, Precision::Fp32, acc, start),
+        Device::Cuda { cuda, .. } => case.run_kernels(cuda, Precision::Fp32, acc, start),
     })
 }
 

@@ -108,12 +108,17 @@ pub enum Dtype {
 }
 
 impl Dtype {
+    /// Bytes of `len` elements.
+    pub fn bytes(self, len: usize) -> usize {
+        match self {
+            Dtype::F32 => 4 * len,
+            Dtype::Bf16 => 2 * len,
+        }
+    }
+
     /// 32-bit words of `len` elements.
     pub fn words(self, len: usize) -> usize {
-        match self {
-            Dtype::F32 => len,
-            Dtype::Bf16 => len.div_ceil(2),
-        }
+        self.bytes(len).div_ceil(4)
     }
 }
 
@@ -137,6 +142,11 @@ impl Slot {
         Slot { offset: self.offset + self.dtype.words(start), len, ..self }
     }
 
+    /// `len` elements of `dtype` from word `start` of this float32 slot on.
+    pub fn stored(self, start: usize, len: usize, dtype: Dtype) -> Slot {
+        Slot { len, dtype, ..self.part(start, dtype.words(len)) }
+    }
+
     /// 32-bit words that it covers.
     pub fn words(self) -> usize {
         self.dtype.words(self.len)
@@ -144,6 +154,11 @@ impl Slot {
 
     pub fn bytes(self) -> usize {
         4 * self.words()
+    }
+
+    /// Words of working memory that `len` of its elements take as float32, where they are not.
+    pub fn wide(self, len: usize) -> usize {
+        if self.dtype == Dtype::F32 { 0 } else { len }
     }
 }
 
@@ -161,6 +176,13 @@ pub struct Sink {
     pub acc: Acc,
 }
 
+impl Sink {
+    /// A place that is written, not added to.
+    pub fn set(slot: Slot) -> Self {
+        Sink { slot, acc: Acc::Set }
+    }
+}
+
 /// What varies from run to run of one plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StepArgs {
@@ -172,7 +194,7 @@ pub struct StepArgs {
 }
 
 /// What a launch costs at least.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
 pub struct Cost {
     /// 2 × multiply-adds of matrix work, as the direct algorithm needs them.
     pub flop: u64,
@@ -214,6 +236,9 @@ pub struct Kernel {
     /// Where the arguments do not tell them.
     bytes: Option<u64>,
 }
+
+/// Dynamic shared memory of the tensor-core kernels: a ring of three stages. All cards that they run on have it.
+pub(crate) const MMA_SHARED_BYTES: u32 = 96 << 10;
 
 impl Kernel {
     /// Blocks of 256 threads without dynamic shared memory, as most kernels take.
@@ -312,6 +337,8 @@ pub enum Arg {
     Slot(Slot),
     /// The address of a gradient that the kernel sets or adds to; it is told which by an argument of its own.
     Sink(Sink),
+    /// The address of an element of a slot.
+    Element(Slot, usize),
     /// An address on the card.
     Address(u64),
     /// The address of the words that vary from step to step (`Step` in `kernels/prelude/types.cuh`).
@@ -329,7 +356,7 @@ impl Arg {
     /// The slot whose address this is.
     pub fn slot(&self) -> Option<Slot> {
         match self {
-            Arg::Slot(slot) | Arg::Sink(Sink { slot, .. }) => Some(*slot),
+            Arg::Slot(slot) | Arg::Element(slot, _) | Arg::Sink(Sink { slot, .. }) => Some(*slot),
             _ => None,
         }
     }
@@ -394,6 +421,17 @@ impl From<Acc> for Arg {
         (acc == Acc::Add).into()
     }
 }
+
+/// The kernel of that name for elements stored so.
+macro_rules! typed {
+    ($name:literal, $dtype:expr) => {
+        match $dtype {
+            $crate::device::Dtype::F32 => $name,
+            $crate::device::Dtype::Bf16 => concat!($name, "_bf16"),
+        }
+    };
+}
+pub(crate) use typed;
 
 /// Arguments of a kernel, each converted.
 macro_rules! args {

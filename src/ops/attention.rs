@@ -6,14 +6,16 @@
 use super::{Direction, Grads, Io, Op, Reads, Shape};
 use crate::device::cpu::gemm::{Mat, gemm};
 use crate::device::cpu::math::{exp, vectorized};
-use crate::device::{Acc, Arg, Dtype, Kernel, Launch, Precision, Sink, Slot, args};
+use crate::device::{
+    Acc, Arg, Dtype, Kernel, Launch, MMA_SHARED_BYTES, Precision, Sink, Slot, args,
+};
 use anyhow::{Result, ensure};
 
 #[derive(Debug, Clone, Copy)]
 pub struct Attention;
 
-/// A matrix per image: slot, words from row to row, words from image to image.
-type View = (Slot, usize, usize);
+/// A matrix per image: its address, elements from row to row and from image to image.
+type View = (Arg, usize, usize);
 
 fn sizes(ins: &[Shape]) -> (usize, usize, usize) {
     (ins[0][0], ins[0][1] * ins[0][2], ins[0][3] / 3)
@@ -49,16 +51,23 @@ impl Op for Attention {
     fn fwd(&self, io: &Io) -> Launch {
         let io = io.clone();
         let (n, t, c) = sizes(&io.shapes);
-        Launch::new("attention_fwd", 0, move |b| {
+        let wide = [io.ins[0].wide(3 * t * c), io.outs[1].wide(t * t), io.outs[0].wide(t * c)];
+        Launch::new("attention_fwd", wide.iter().sum(), move |b| {
             b.each(n, 4 * n * t * t * c, |i| {
-                let qkv = b.get(io.ins[0].part(i * t * 3 * c, t * 3 * c));
+                let (work_qkv, rest) = b.scratch().split_at_mut(wide[0]);
+                let (work_w, work_y) = rest.split_at_mut(wide[1]);
+                let qkv = b.read(io.ins[0], i * t * 3 * c, t * 3 * c, work_qkv);
                 let (k, v) = (Mat::cols(&qkv[c..], 3 * c), Mat::rows(&qkv[2 * c..], 3 * c));
-                let w = b.get_mut(io.outs[1].part(i * t * t, t * t));
-                let scale = 1.0 / (c as f32).sqrt();
-                gemm([t, t, c], w, t, Acc::Set, scale, Mat::rows(qkv, 3 * c), k);
-                w.chunks_exact_mut(t).for_each(softmax);
-                let y = b.get_mut(io.outs[0].part(i * t * c, t * c));
-                gemm([t, c, t], y, c, Acc::Set, 1.0, Mat::rows(w, t), v);
+                b.write(Sink::set(io.outs[1]), i * t * t, t * t, work_w, |w| {
+                    let scale = 1.0 / (c as f32).sqrt();
+                    gemm([t, t, c], w, t, Acc::Set, scale, Mat::rows(qkv, 3 * c), k);
+                    w.chunks_exact_mut(t).for_each(softmax);
+                });
+                // As they are stored: the backward reads those.
+                let w = b.read(io.outs[1], i * t * t, t * t, work_w);
+                b.write(Sink::set(io.outs[0]), i * t * c, t * c, work_y, |y| {
+                    gemm([t, c, t], y, c, Acc::Set, 1.0, Mat::rows(w, t), v);
+                });
             });
         })
     }
@@ -67,101 +76,157 @@ impl Op for Attention {
         let (io, grads) = (io.clone(), grads.clone());
         let (n, t, c) = sizes(&io.shapes);
         let dy = grads.outs[0].expect("attention's output has a gradient");
-        Launch::new("attention_bwd", t * t, move |b| {
-            let Some(dqkv) = grads.ins[0] else { return };
+        let wide = [dy.wide(3 * t * c), dy.wide(t * t), dy.wide(t * c), dy.wide(3 * t * c)];
+        Launch::new("attention_bwd", t * t + wide.iter().sum::<usize>(), move |b| {
+            let Some(sink @ Sink { acc, .. }) = grads.ins[0] else { return };
             b.each(n, 8 * n * t * t * c, |i| {
                 let part = 3 * t * c;
-                let qkv = b.get(io.ins[0].part(i * part, part));
-                let dqkv_part = b.get_mut(dqkv.slot.part(i * part, part));
-                let w = b.get(io.outs[1].part(i * t * t, t * t));
-                let dy = b.get(dy.part(i * t * c, t * c));
+                let (ds, rest) = b.scratch().split_at_mut(t * t);
+                let (work_qkv, rest) = rest.split_at_mut(wide[0]);
+                let (work_w, rest) = rest.split_at_mut(wide[1]);
+                let (work_dy, work) = rest.split_at_mut(wide[2]);
+                let qkv = b.read(io.ins[0], i * part, part, work_qkv);
+                let w = b.read(io.outs[1], i * t * t, t * t, work_w);
+                let dy = b.read(dy, i * t * c, t * c, work_dy);
                 let rows = |data| Mat::rows(data, 3 * c);
-                let (acc, scale) = (dqkv.acc, 1.0 / (c as f32).sqrt());
-                let ds = &mut b.scratch()[..t * t];
-                gemm(
-                    [t, t, c],
-                    ds,
-                    t,
-                    Acc::Set,
-                    1.0,
-                    Mat::rows(dy, c),
-                    Mat::cols(&qkv[2 * c..], 3 * c),
-                );
+                let scale = 1.0 / (c as f32).sqrt();
+                let v = Mat::cols(&qkv[2 * c..], 3 * c);
+                gemm([t, t, c], ds, t, Acc::Set, 1.0, Mat::rows(dy, c), v);
                 for (ds, w) in ds.chunks_exact_mut(t).zip(w.chunks_exact(t)) {
                     softmax_bwd(ds, w);
                 }
-                let dv = &mut dqkv_part[2 * c..];
-                gemm([t, c, t], dv, 3 * c, acc, 1.0, Mat::cols(w, t), Mat::rows(dy, c));
-                gemm([t, c, t], dqkv_part, 3 * c, acc, scale, Mat::rows(ds, t), rows(&qkv[c..]));
-                let dk = &mut dqkv_part[c..];
-                gemm([t, c, t], dk, 3 * c, acc, scale, Mat::cols(ds, t), rows(qkv));
+                b.write(sink, i * part, part, work, |dqkv| {
+                    let sizes = [t, c, t];
+                    let dv = &mut dqkv[2 * c..];
+                    gemm(sizes, dv, 3 * c, acc, 1.0, Mat::cols(w, t), Mat::rows(dy, c));
+                    gemm(sizes, dqkv, 3 * c, acc, scale, Mat::rows(ds, t), rows(&qkv[c..]));
+                    let dk = &mut dqkv[c..];
+                    gemm(sizes, dk, 3 * c, acc, scale, Mat::cols(ds, t), rows(qkv));
+                });
             });
         })
     }
 
-    fn kernel_temp_words(&self, ins: &[Shape], direction: Direction) -> usize {
+    fn kernel_temp_words(
+        &self,
+        ins: &[Shape],
+        precision: Precision,
+        direction: Direction,
+    ) -> usize {
         let (n, t, _) = sizes(ins);
-        match direction {
-            Direction::Fwd => 0,
-            Direction::Bwd => n * t * t,
+        let (float32, stored) = (n * t * t, precision.storage().words(n * t * t));
+        match (precision.storage(), direction) {
+            // The weights themselves hold the scores.
+            (Dtype::F32, Direction::Fwd) => 0,
+            (Dtype::F32, Direction::Bwd) | (Dtype::Bf16, Direction::Fwd) => float32,
+            (Dtype::Bf16, Direction::Bwd) => float32.next_multiple_of(16) + stored,
         }
     }
 
     fn kernels(&self, io: &Io, grads: Option<&Grads>) -> Vec<Kernel> {
         let (n, t, c) = sizes(&io.shapes);
         let (qkv, w) = (io.ins[0], io.outs[1]);
-        let column = |s: Slot, which: usize| s.part(which * c, s.len - which * c);
+        let products = Products::new(w.dtype, n, t, c);
         let scale = 1.0 / (c as f32).sqrt();
-        // (slot, words from row to row, from matrix to matrix)
-        let wide = |s: Slot, which: usize| (column(s, which), 3 * c, 3 * t * c);
-        let narrow = |s: Slot| (s, c, t * c);
-        let square = |s: Slot| (s, t, t * t);
-        let product =
-            |name, to: View, a: View, b: View, cols: usize, k: usize, alpha: f32, acc: Acc| {
-                let batch = |v: View| Arg::I64(v.2 as i64);
-                let whole = 4 * n * (t * cols + t * k + k * cols);
-                let again = if acc == Acc::Add { 4 * n * t * cols } else { 0 };
-                let arguments = args![
-                    to.0,
-                    a.0,
-                    b.0,
-                    t,
-                    cols,
-                    k,
-                    a.1,
-                    b.1,
-                    to.1,
-                    batch(a),
-                    batch(b),
-                    batch(to),
-                    alpha,
-                    acc,
-                ];
-                Kernel::new(name, [t.div_ceil(64), cols.div_ceil(64), n], arguments)
-                    .flop(2 * n * t * cols * k)
-                    // Of the views' slots every third channel is touched.
-                    .moves(whole + again)
-            };
+        let wide = |s: Slot, which: usize| (Arg::Element(s, which * c), 3 * c, 3 * t * c);
+        let narrow = |s: Slot| (Arg::Slot(s), c, t * c);
+        let square = |s: Slot| (Arg::Slot(s), t, t * t);
+        let (q, k, v) = (wide(qkv, 0), wide(qkv, 1), wide(qkv, 2));
         let rows = (n * t).div_ceil(8);
         let Some(grads) = grads else {
-            let (q, k, v) = (wide(qkv, 0), wide(qkv, 1), wide(qkv, 2));
+            let (scores, softmax) = match w.dtype {
+                Dtype::F32 => (w, Kernel::new("softmax_fwd", rows, args![w, n * t, t])),
+                Dtype::Bf16 => {
+                    let scores = io.temp.part(0, n * t * t);
+                    let arguments = args![w, scores, n * t, t];
+                    (scores, Kernel::new("softmax_fwd_bf16", rows, arguments))
+                }
+            };
             return vec![
-                product("matmul_nt", square(w), q, k, t, c, scale, Acc::Set),
-                Kernel::new("softmax_fwd", rows, args![w, n * t, t]),
-                product("matmul_nn", narrow(io.outs[0]), square(w), v, c, t, 1.0, Acc::Set),
+                products.kernel(Form::Nt, square(scores), q, k, scale, Acc::Set),
+                softmax,
+                products.kernel(Form::Nn, narrow(io.outs[0]), square(w), v, 1.0, Acc::Set),
             ];
         };
-        let dy = grads.outs[0].expect("attention's output has a gradient");
+        let dy = narrow(grads.outs[0].expect("attention's output has a gradient"));
         let Some(Sink { slot, acc }) = grads.ins[0] else { return vec![] };
-        let (ds, dy) = (io.temp.part(0, n * t * t), narrow(dy));
-        let (q, k, v) = (wide(qkv, 0), wide(qkv, 1), wide(qkv, 2));
+        let ds32 = io.temp.part(0, n * t * t);
+        let (ds, softmax) = match w.dtype {
+            Dtype::F32 => (ds32, Kernel::new("softmax_bwd", rows, args![ds32, w, n * t, t])),
+            Dtype::Bf16 => {
+                let ds = io.temp.stored((n * t * t).next_multiple_of(16), n * t * t, w.dtype);
+                (ds, Kernel::new("softmax_bwd_bf16", rows, args![ds, ds32, w, n * t, t]))
+            }
+        };
         vec![
-            product("matmul_nt", square(ds), dy, v, t, c, 1.0, Acc::Set),
-            Kernel::new("softmax_bwd", rows, args![ds, w, n * t, t]),
-            product("matmul_tn", wide(slot, 2), square(w), dy, c, t, 1.0, acc),
-            product("matmul_nn", wide(slot, 0), square(ds), k, c, t, scale, acc),
-            product("matmul_tn", wide(slot, 1), square(ds), q, c, t, scale, acc),
+            products.kernel(Form::Nt, square(ds32), dy, v, 1.0, Acc::Set),
+            softmax,
+            products.kernel(Form::Tn, wide(slot, 2), square(w), dy, 1.0, acc),
+            products.kernel(Form::Nn, wide(slot, 0), square(ds), k, scale, acc),
+            products.kernel(Form::Tn, wide(slot, 1), square(ds), q, scale, acc),
         ]
+    }
+}
+
+/// Which of `kernels/matmul.cu`'s products: the first writes [t, t] over c, the others [t, c] over t.
+enum Form {
+    Nt,
+    Nn,
+    Tn,
+}
+
+/// The batched products of one size, by the fastest kernels that take it.
+struct Products {
+    /// Of [`Form`]'s three.
+    names: [&'static str; 3],
+    mma: bool,
+    n: usize,
+    t: usize,
+    c: usize,
+}
+
+impl Products {
+    fn new(dtype: Dtype, n: usize, t: usize, c: usize) -> Self {
+        let mma = dtype == Dtype::Bf16 && t.is_multiple_of(8) && c.is_multiple_of(8);
+        let names = match (mma, dtype) {
+            (true, _) => ["matmul_mma_nt", "matmul_mma_nn", "matmul_mma_tn"],
+            (_, Dtype::Bf16) => ["matmul_nt_bf16", "matmul_nn_bf16", "matmul_tn_bf16"],
+            (_, Dtype::F32) => ["matmul_nt", "matmul_nn", "matmul_tn"],
+        };
+        Products { names, mma, n, t, c }
+    }
+
+    fn kernel(&self, form: Form, to: View, a: View, b: View, alpha: f32, acc: Acc) -> Kernel {
+        let (t, c) = (self.t, self.c);
+        let (cols, depth) = if let Form::Nt = form { (t, c) } else { (c, t) };
+        let batch = |v: View| Arg::I64(v.2 as i64);
+        let arguments = args![
+            to.0,
+            a.0,
+            b.0,
+            t,
+            cols,
+            depth,
+            a.1,
+            b.1,
+            to.1,
+            batch(a),
+            batch(b),
+            batch(to),
+            alpha,
+            acc,
+        ];
+        let name = self.names[form as usize];
+        let tile = if self.mma { 128 } else { 64 };
+        let grid = [t.div_ceil(tile), cols.div_ceil(tile), self.n];
+        let shared = if self.mma { MMA_SHARED_BYTES } else { 0 };
+        // Of qkv a product touches every third channel.
+        let bytes = |v: View, words: usize| v.0.slot().map_or(0, |s| s.dtype.bytes(self.n * words));
+        let written = bytes(to, t * cols) * if acc == Acc::Add { 2 } else { 1 };
+        Kernel::new(name, grid, arguments)
+            .shared(shared)
+            .flop(2 * self.n * t * cols * depth)
+            .moves(written + bytes(a, t * depth) + bytes(b, depth * cols))
     }
 }
 

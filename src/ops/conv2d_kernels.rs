@@ -3,7 +3,7 @@
 use super::conv2d::{Conv2d, Input};
 use super::sums::{scaled_add, sum_rows, zeros};
 use super::{Grads, Io, Op as _, Shape};
-use crate::device::{Kernel, Sink, Slot, args};
+use crate::device::{Dtype, Kernel, Sink, Slot, args, typed};
 
 /// Side of the tiles that products are cut into.
 const TILE: usize = 64;
@@ -36,6 +36,16 @@ pub(super) fn temp_words(op: &Conv2d, ins: &[Shape]) -> usize {
     sums + x[0].div_ceil(IMAGES) * op.out_channels * widest
 }
 
+/// Which of a general kernel's three, [float32, bf16, the last layer's], takes x or its gradient and y or its gradient.
+fn general(names: [&'static str; 3], x: Slot, y: Slot) -> &'static str {
+    match (x.dtype, y.dtype) {
+        (Dtype::F32, Dtype::F32) => names[0],
+        (Dtype::Bf16, Dtype::Bf16) => names[1],
+        (Dtype::Bf16, Dtype::F32) => names[2],
+        (Dtype::F32, Dtype::Bf16) => panic!("no convolution stores float32 {x:?} in bf16 {y:?}"),
+    }
+}
+
 pub(super) fn forward(op: &Conv2d, io: &Io) -> Vec<Kernel> {
     let (x, y) = (io.shapes[0], op.out_shape(io.shapes[0]));
     let [n, h, w, c] = x;
@@ -43,39 +53,37 @@ pub(super) fn forward(op: &Conv2d, io: &Io) -> Vec<Kernel> {
     let slot = |which| op.input(which).map(|i| io.ins[i]);
     let channels = |which| op.input(which).map_or(0, |i| io.shapes[i][3]);
     let param = |i: usize| io.params.get(i).copied();
-    vec![
-        Kernel::new(
-            "conv2d_fwd",
-            [(n * ho * wo).div_ceil(TILE), o.div_ceil(TILE)],
-            args![
-                io.outs[0],
-                io.ins[0],
-                io.params[0],
-                io.params[1],
-                slot(Input::Emb),
-                slot(Input::Residual),
-                slot(Input::S1),
-                slot(Input::S2),
-                param(2),
-                param(3),
-                n,
-                h,
-                w,
-                c,
-                ho,
-                wo,
-                o,
-                op.kernel,
-                op.stride,
-                op.pad,
-                channels(Input::S1),
-                channels(Input::S2),
-                op.shortcut_channels(&io.shapes),
-                op.scale,
-            ],
-        )
-        .flop(op.flop(&io.shapes) as usize),
-    ]
+    let kernel = Kernel::new(
+        general(["conv2d_fwd", "conv2d_fwd_bf16", "conv2d_fwd_last"], io.ins[0], io.outs[0]),
+        [(n * ho * wo).div_ceil(TILE), o.div_ceil(TILE)],
+        args![
+            io.outs[0],
+            io.ins[0],
+            io.params[0],
+            io.params[1],
+            slot(Input::Emb),
+            slot(Input::Residual),
+            slot(Input::S1),
+            slot(Input::S2),
+            param(2),
+            param(3),
+            n,
+            h,
+            w,
+            c,
+            ho,
+            wo,
+            o,
+            op.kernel,
+            op.stride,
+            op.pad,
+            channels(Input::S1),
+            channels(Input::S2),
+            op.shortcut_channels(&io.shapes),
+            op.scale,
+        ],
+    );
+    vec![kernel.flop(op.flop(&io.shapes) as usize)]
 }
 
 pub(super) fn backward(op: &Conv2d, io: &Io, grads: &Grads) -> Vec<Kernel> {
@@ -90,7 +98,7 @@ pub(super) fn backward(op: &Conv2d, io: &Io, grads: &Grads) -> Vec<Kernel> {
     let demb = sink(Input::Emb);
     let add = demb.is_some_and(|s| s.acc == crate::device::Acc::Add);
     let mut list = vec![Kernel::new(
-        "sum_pixels",
+        typed!("sum_pixels", dy.dtype),
         [o.div_ceil(32), n],
         args![sums, demb, dy, pixels, o, op.scale, add],
     )];
@@ -155,7 +163,7 @@ fn of_input(
     let mut list = Vec::new();
     if let Some(dx) = dx {
         let dgrad = Kernel::new(
-            "conv2d_dgrad",
+            general(["conv2d_dgrad", "conv2d_dgrad_bf16", "conv2d_dgrad_last"], dx.slot, dy),
             [(n * h * w).div_ceil(TILE), c.div_ceil(TILE)],
             args![
                 dx, dy, weight, n, h, w, c, ho, wo, o, kernel, stride, pad, row_words, first,
@@ -165,7 +173,7 @@ fn of_input(
         list.push(dgrad.flop(flop));
     }
     let wgrad = Kernel::new(
-        "conv2d_wgrad",
+        general(["conv2d_wgrad", "conv2d_wgrad_bf16", "conv2d_wgrad_last"], columns.input, dy),
         [o.div_ceil(TILE) * c.div_ceil(TILE), kernel * kernel, chunks],
         args![partials, dy, columns.input, n, h, w, c, ho, wo, o, kernel, stride, pad, IMAGES],
     );

@@ -6,7 +6,7 @@
 use super::sums::{scaled_add, store, sum_images, sum_rows, zeros};
 use super::{Direction, Grads, Io, Op, Reads, Shape};
 use crate::device::cpu::math;
-use crate::device::{Acc, Kernel, Launch, args};
+use crate::device::{Acc, Kernel, Launch, Precision, args};
 use anyhow::{Result, ensure};
 
 #[derive(Debug, Clone, Copy)]
@@ -74,7 +74,12 @@ impl Op for LabelEmbed {
         })
     }
 
-    fn kernel_temp_words(&self, ins: &[Shape], direction: Direction) -> usize {
+    fn kernel_temp_words(
+        &self,
+        ins: &[Shape],
+        _precision: Precision,
+        direction: Direction,
+    ) -> usize {
         match direction {
             Direction::Fwd => 0,
             Direction::Bwd => 2 * ins[0][0],

@@ -6,7 +6,7 @@ use super::sums::{store, sum_images, sum_rows};
 use super::{Direction, Grads, Io, Op, Reads, Shape};
 use crate::device::cpu::gemm::{Mat, gemm};
 use crate::device::cpu::math;
-use crate::device::{Acc, Arg, Kernel, Launch, Sink, Slot, args};
+use crate::device::{Acc, Arg, Kernel, Launch, Precision, Sink, Slot, args};
 use anyhow::{Result, ensure};
 
 #[derive(Debug, Clone, Copy)]
@@ -131,7 +131,12 @@ impl Op for Linear {
         })
     }
 
-    fn kernel_temp_words(&self, ins: &[Shape], direction: Direction) -> usize {
+    fn kernel_temp_words(
+        &self,
+        ins: &[Shape],
+        _precision: Precision,
+        direction: Direction,
+    ) -> usize {
         match direction {
             Direction::Fwd => 0,
             Direction::Bwd => {

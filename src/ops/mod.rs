@@ -119,7 +119,12 @@ pub trait Op: Send + Sync {
     }
 
     /// As [`Op::temp_words`], of the CUDA device.
-    fn kernel_temp_words(&self, _ins: &[Shape], _direction: Direction) -> usize {
+    fn kernel_temp_words(
+        &self,
+        _ins: &[Shape],
+        _precision: Precision,
+        _direction: Direction,
+    ) -> usize {
         0
     }
 

@@ -2,7 +2,7 @@
 
 use super::{Shape, words};
 use crate::device::cpu::math;
-use crate::device::{Acc, Arg, Kernel, Sink, Slot, args};
+use crate::device::{Acc, Arg, Kernel, Sink, Slot, args, typed};
 
 /// dst (=|+=) src.
 pub(super) fn store(dst: &mut [f32], acc: Acc, src: &[f32]) {
@@ -28,10 +28,15 @@ pub(super) fn sum_rows(dst: Sink, src: Slot, rows: usize, columns: usize) -> Ker
     Kernel::new("sum_rows", grid, args![dst, src, rows, columns, dst.acc])
 }
 
-/// dst (=|+=) scale · src.
+/// dst (=|+=) scale · src, stored alike.
 pub(super) fn scaled_add(dst: Sink, src: Slot, scale: f32) -> Kernel {
     let n = Arg::I64(src.len as i64);
-    Kernel::new("scaled_add", src.len.div_ceil(1024), args![dst, src, n, scale, dst.acc])
+    assert_eq!(dst.slot.dtype, src.dtype, "a residual and its output are stored alike");
+    Kernel::new(
+        typed!("scaled_add", src.dtype),
+        src.len.div_ceil(1024),
+        args![dst, src, n, scale, dst.acc],
+    )
 }
 
 /// dst [rows, row_words], columns `first .. first + width` = 0 where it is set; nothing where it is added to.

@@ -3,7 +3,7 @@
 use super::bench::median;
 use crate::check::cases::{Case, GOLDENS};
 use crate::check::golden::Golden;
-use crate::device::{Cost, Device};
+use crate::device::{Cost, Device, Precision};
 use crate::model::Params;
 use crate::ops::Shape;
 use crate::tape::{Part, Plan};
@@ -92,7 +92,7 @@ pub fn of_cases(device: &Device, repeats: usize) -> Result<Vec<Row>> {
         for (name, attributes) in golden.cases() {
             let case = Case::from_golden(op, &golden, &name, &attributes);
             let shapes: Vec<String> = case.ins.iter().map(|o| text(o.shape)).collect();
-            for timed in case.time(device, repeats)? {
+            for timed in case.time(device, Precision::Fp32, repeats)? {
                 rows.push(Row {
                     name: timed.name,
                     of: format!("{op} {name}"),

@@ -78,6 +78,12 @@ def normal(rng, *shape):
     return rng.standard_normal(shape, dtype=np.float32)
 
 
+def bf16(x):
+    """float32 values rounded to the nearest bf16, ties to even."""
+    u = x.view(np.uint32)
+    return ((u + 0x7FFF + (u >> 16 & 1)) & np.uint32(0xFFFF0000)).view(np.float32)
+
+
 def nchw(x):
     return x.permute(0, 3, 1, 2)
 

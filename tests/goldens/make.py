@@ -12,6 +12,9 @@ Inputs are drawn as float32 and everything is computed in float64 by PyTorch (gr
 autograd); results are stored as float32, losses as float64. Activations are N,H,W,C and conv weights
 [O,kh,kw,C] in ops/; whole models hold PyTorch's shapes. A case's random numbers depend on its name
 alone, so adding one leaves the others as they are. Metadata names the generator and its versions.
+
+Cases whose inputs lose what matters when they are stored in bf16 (a mean far from 0, large logits) have
+the attribute float32_only, and a twin `..._rounded` whose inputs are bf16 numbers to begin with.
 """
 
 import argparse
@@ -21,7 +24,7 @@ import sys
 import numpy as np
 
 import plain
-from cases import FOLDER, Op, draws, nchw, nhwc, normal, per_image, vp_sigma
+from cases import FOLDER, Op, bf16, draws, nchw, nhwc, normal, per_image, vp_sigma
 
 SQRT_HALF = math.sqrt(0.5)
 
@@ -33,7 +36,7 @@ def conv2d():
 
     op = Op("conv2d")
 
-    def case(name, n, h, c, o, kernel=3, stride=1, pad=None, scale=1.0, emb=False, residual=False, c1=0, c2=0, off=0):
+    def case(name, n, h, c, o, kernel=3, stride=1, pad=None, scale=1.0, emb=False, residual=False, c1=0, c2=0, off=0, last=False):
         rng = draws("conv2d", name)
         pad = kernel // 2 if pad is None else pad
         ho = (h + 2 * pad - kernel) // stride + 1
@@ -62,6 +65,7 @@ def conv2d():
             return {"y": y * scale}
 
         attrs = dict(kernel=kernel, stride=stride, pad=pad, scale=scale, c1=c1, c2=c2, off=off, skip_total=total)
+        attrs |= {"last": True} if last else {}
         op.case(name, attrs, t, compute, ["y"])
 
     case("plain", 3, 6, 20, 12)
@@ -84,6 +88,17 @@ def conv2d():
     case("stride_two_one_pixel", 5, 3, 1, 8, stride=2, pad=0, residual=True, scale=SQRT_HALF)
     case("sixteen", 1, 16, 20, 8)
     case("wide", 1, 4, 68, 7)
+    case("last", 1, 3, 8, 3, last=True)
+    case("last_odd", 3, 2, 9, 1, last=True)
+    # Channels in whole 16-byte pieces of bf16, as the tensor-core kernels take them.
+    case("even", 2, 3, 16, 8)
+    case("even_pointwise", 1, 2, 72, 8, kernel=1)
+    case("even_first", 3, 4, 3, 8)
+    case("even_residual", 9, 1, 8, 8, residual=True, emb=True, scale=SQRT_HALF)
+    case("even_shortcut", 3, 2, 8, 8, kernel=1, c1=16, scale=SQRT_HALF)
+    case("even_shortcut_two_off", 2, 2, 8, 8, c1=8, c2=16, off=8, scale=SQRT_HALF)
+    case("even_stride", 1, 5, 8, 8, stride=2, pad=0, residual=True, scale=SQRT_HALF)
+    case("even_stride_first", 2, 5, 3, 8, stride=2, pad=0, residual=True, scale=SQRT_HALF)
     return op
 
 
@@ -102,12 +117,15 @@ def norm():
             return nhwc(F.conv2d(x, f, stride=2, padding=pad, groups=x.shape[1]))
         return nhwc(F.conv_transpose2d(x, f * 4, stride=2, padding=pad, groups=x.shape[1]))
 
-    def case(name, n, h, c1, groups, c2=0, off=0, silu=True, how="none", mean=0.0, **drop):
+    def case(name, n, h, c1, groups, c2=0, off=0, silu=True, how="none", mean=0.0, rounded=False, **drop):
         rng = draws("norm", name)
         c = c1 + c2 + off
         attrs = dict(groups=groups, silu=silu, p=0.0, seed=1024, step=0, layer=0, first_image=0)
         attrs |= dict(resample=how, off=off, **drop)
+        attrs |= {"float32_only": True} if mean and not rounded else {}
         t = {"x1": normal(rng, n, h, h, c1) + np.float32(mean)}
+        if rounded:
+            t["x1"] = bf16(t["x1"])
         if c2:
             t["x2"] = normal(rng, n, h, h, c2)
         t["gamma"], t["beta"] = normal(rng, c), normal(rng, c)
@@ -131,6 +149,7 @@ def norm():
     case("one_pixel", 5, 1, 12, 3)
     case("many_groups", 3, 2, 64, 16)
     case("far_mean", 3, 4, 16, 4, mean=10.0)
+    case("far_mean_rounded", 1, 4, 16, 4, mean=10.0, rounded=True)
     case("two_inputs", 2, 4, 12, 8, c2=20)
     case("two_inputs_straddle", 5, 3, 10, 5, c2=10)
     case("off", 2, 4, 12, 8, off=20)
@@ -148,6 +167,14 @@ def norm():
     case("fir_down_two_pixels", 5, 2, 20, 5, how="fir_down")
     case("fir_up", 2, 4, 12, 3, how="fir_up")
     case("fir_up_one_pixel", 5, 1, 20, 5, how="fir_up")
+    # Channels in whole 16-byte pieces of bf16, as the one-pass kernels take them.
+    case("even", 2, 3, 16, 4)
+    case("even_two_inputs_dropout", 1, 2, 8, 8, c2=24, p=0.3, seed=1024, step=2, layer=1, first_image=3)
+    case("even_two_inputs_off_straddle", 1, 2, 16, 3, c2=8, off=24)
+    case("even_down", 1, 4, 16, 4, how="down")
+    case("even_up", 1, 2, 16, 4, how="up")
+    case("even_fir_down", 1, 4, 16, 4, how="fir_down")
+    case("even_fir_up", 1, 2, 16, 4, how="fir_up")
     return op
 
 
@@ -157,7 +184,7 @@ def attention():
 
     op = Op("attention")
 
-    def case(name, n, h, c, size=1.0):
+    def case(name, n, h, c, size=1.0, rounded=False):
         def compute(t):
             q, k, v = t["qkv"].reshape(n, h * h, 3 * c).split(c, 2)
             p = torch.softmax(q @ k.transpose(1, 2) / math.sqrt(c), 2)
@@ -165,7 +192,9 @@ def attention():
 
         qkv = normal(draws("attention", name), n, h, h, 3 * c)
         qkv[..., : 2 * c] *= np.float32(size)
-        op.case(name, {}, {"qkv": qkv}, compute, ["y"])
+        qkv = bf16(qkv) if rounded else qkv
+        attrs = {"float32_only": True} if size > 1 and not rounded else {}
+        op.case(name, attrs, {"qkv": qkv}, compute, ["y"])
 
     case("one_pixel", 5, 1, 12)
     case("two_pixels", 3, 2, 4)
@@ -173,6 +202,7 @@ def attention():
     case("odd_channels", 3, 4, 7)
     case("eight_pixels", 1, 8, 12)
     case("wide", 1, 4, 40)
+    case("large_logits_rounded", 1, 4, 8, size=6.0, rounded=True)
     case("large_logits", 3, 4, 8, size=6.0)  # products past 88 overflow exp unless the maximum is taken off
     return op
 

@@ -224,6 +224,7 @@ impl Addresses {
         match arg {
             Arg::Slot(s) => Value::Address(self.slot(s)),
             Arg::Sink(s) => Value::Address(self.slot(&s.slot)),
+            Arg::Element(s, i) => Value::Address(self.slot(s) + s.dtype.bytes(*i) as u64),
             Arg::Address(a) => Value::Address(*a),
             Arg::Step => Value::Address(self.step),
             Arg::FirstImage => Value::I32(self.first_image as i32),
