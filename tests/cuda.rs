@@ -199,6 +199,24 @@ fn studies_and_measurements_run_on_a_card() {
 }
 
 #[test]
+fn micro_batches_fit_the_cards_free_memory() {
+    let scene = Scene::new();
+    let flags = "--channels 8 --mult 1,1 --blocks 1 --attn none --batch 32 --looks 0";
+    let plan = scene.card(&format!("plan --data d.zip --json --rate 1 {flags}")).json();
+    assert_eq!(plan["micro_batch"], 32);
+    let whole = ["arena_bytes", "parameter_bytes"].map(|key| plan[key].as_u64().unwrap());
+    let memory = whole.iter().sum::<u64>().to_string();
+    let train = format!("train --run run --data d.zip --epochs 4 --quiet {flags}");
+    let mut first = scene.command(&format!("{train} --stop-after-steps 1"), "cuda");
+    suspended(Ended::of(first.env("EMM_EMULATOR_MEMORY", memory)), "stopped at step 1 of 2");
+    let kept = || fs::read_to_string(scene.path("run/config.toml")).unwrap();
+    assert!(kept().contains("micro_batch = 16\n"), "{}", kept());
+    // Kept, though more is free now.
+    scene.card(&train).ok();
+    assert!(kept().contains("micro_batch = 16\n"), "{}", kept());
+}
+
+#[test]
 fn too_small_a_card_is_a_device_error_with_the_bytes() {
     let scene = Scene::new();
     // A megabyte more than nothing: auto takes the card too, so it is refused too.

@@ -73,9 +73,6 @@ const INTERVAL_S: f64 = 0.5;
 /// Lines of `stats.jsonl` are at least this far apart.
 const STATS_INTERVAL_S: f64 = 5.0;
 
-/// Images generated at a time, unless micro-batches are larger: enough to keep every core busy.
-const LOOK_BATCH: usize = 32;
-
 /// Unfinished looks are saved this often where saves are counted in steps.
 const LOOK_SAVE_INTERVAL_S: f64 = 30.0;
 
@@ -114,13 +111,15 @@ pub fn train_part(
     let run_dir = RunDir::new(dir);
     if run_dir.stored_config()?.is_none() {
         // Before anything is written: the smaller network asked for next is no changed setting.
-        memory::check(device, &config.model, config.train.precision, micro_batch(config))?;
+        memory::check_run(device, config, memory::micro_batch(device, config)?)?;
     }
     let lock = run_dir.lock()?;
     let mut asked = config.clone();
     if asked.train.micro_batch == 0 {
-        let stored = run_dir.stored_config()?.map(|c| c.train.micro_batch);
-        asked.train.micro_batch = stored.unwrap_or_else(|| micro_batch(config));
+        asked.train.micro_batch = match run_dir.stored_config()? {
+            Some(stored) => stored.train.micro_batch,
+            None => memory::micro_batch(device, config)?,
+        };
     }
     let config = run_dir.settle(&asked, &options.data_name)?;
     if let Some(outcome) = finished(&run_dir, &config, started)? {
@@ -129,7 +128,7 @@ pub fn train_part(
         }
         return Ok(outcome);
     }
-    memory::check(device, &config.model, config.train.precision, config.train.micro_batch)?;
+    memory::check_run(device, &config, config.train.micro_batch)?;
     Run::start(device, config, data, run_dir, lock, options, part, started)?.go()
 }
 
@@ -139,15 +138,6 @@ pub fn work(config: &RunConfig) -> f64 {
     let looks = config.look_steps().len();
     let generated = looks * t.score_images + if looks > 0 { t.rescore_images } else { 0 };
     config.steps() as f64 * t.batch as f64 + generated as f64 * IMAGE_COST
-}
-
-/// Images computed at a time: as configured, or where that is 0 (auto) a few of the chunks that sums are cut
-/// into, which keep every core busy.
-pub fn micro_batch(config: &RunConfig) -> usize {
-    match config.train.micro_batch {
-        0 => config.train.batch.min(32),
-        n => n,
-    }
 }
 
 /// The outcome of a run that needs no more work.
@@ -172,6 +162,8 @@ struct Run<'a> {
     options: &'a RunOptions,
     search: Option<Search<'a>>,
     trainer: Trainer<'a>,
+    /// What looks evaluate: on a card reserved from the start, on the CPU only while a look lasts.
+    network: Option<Network<'static>>,
     /// Steps done, steps of this start, and the step of the state on disk.
     step: u64,
     steps_here: u64,
@@ -240,6 +232,7 @@ impl<'a> Run<'a> {
             options,
             search,
             trainer,
+            network: None,
             step,
             steps_here: 0,
             saved_step,
@@ -254,6 +247,9 @@ impl<'a> Run<'a> {
     }
 
     fn go(mut self) -> Result<Outcome> {
+        if let (Device::Cuda { .. }, Some(_)) = (self.device, &self.search) {
+            self.network = Some(self.look_network(self.snapshot()?)?);
+        }
         self.prune()?;
         // There is a good state from the first step on, and a full disk shows before work is lost.
         self.save()?;
@@ -408,10 +404,15 @@ impl<'a> Run<'a> {
         first_seed: u64,
         images: usize,
     ) -> Result<Option<Look>> {
-        let search = self.search.as_mut().expect("a run with looks has references");
         self.trainer.rest();
-        let batch = self.config.train.micro_batch.max(LOOK_BATCH).min(images);
-        let mut network = Network::new(self.device, model, batch, &stop_asked)?;
+        let mut network = match self.network.take() {
+            Some(mut network) => {
+                network.load(&model)?;
+                network
+            }
+            None => self.look_network(model)?,
+        };
+        let search = self.search.as_mut().expect("a run with looks has references");
         let path = self.dir.partial_look_path();
         let mut found = load_partial(&path, step, first_seed, images);
         let interval = match self.options.save_every {
@@ -441,6 +442,9 @@ impl<'a> Run<'a> {
                 Ok(())
             },
         );
+        if let Device::Cuda { .. } = self.device {
+            self.network = Some(network);
+        }
         match result {
             Ok(()) => Ok(Some(look_of(&self.config, step, &found))),
             Err(e) if exit_code(&e) == Exit::Suspended as i32 => {
@@ -449,6 +453,11 @@ impl<'a> Run<'a> {
             }
             Err(e) => Err(e),
         }
+    }
+
+    fn look_network(&self, model: SavedModel) -> Result<Network<'static>> {
+        let batch = memory::look_batch(&self.config, self.config.train.micro_batch);
+        Network::new(self.device, model, batch.expect("a run with looks"), &stop_asked)
     }
 
     fn forget_partial(&self) {

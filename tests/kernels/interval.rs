@@ -1,13 +1,18 @@
 //! Intervals of training steps on a card: graphs, what comes back of them, and how they end early.
 
-use super::{card, flats, networks, options};
+use super::{card, flats, networks};
 use crate::emulator::{for_each_schedule, in_check_build};
 use crate::model::random_data;
 use crate::ops::fresh_seed;
 use emm::data::Dataset;
-use emm::device::Device;
+use emm::device::{Device, Precision};
+use emm::model::trainer::TrainerOptions;
 use emm::model::{ModelConfig, StepScalars, Trainer};
 use std::cell::Cell;
+
+fn options(micro_batch: usize) -> TrainerOptions {
+    super::options(Precision::Fp32, micro_batch)
+}
 
 fn scalars(steps: std::ops::Range<u64>) -> Vec<StepScalars> {
     let lr = |step| 1e-3 / (1 + step) as f64;
