@@ -68,6 +68,10 @@ pub trait Vector: Copy {
     /// # Safety
     /// `from` addresses 16 words.
     unsafe fn load(from: *const f32) -> Self;
+    /// The values of 16 bf16.
+    /// # Safety
+    /// `from` addresses 16 bf16.
+    unsafe fn load_half(from: *const u16) -> Self;
     /// The first `n` ≤ 16 words, zeros after them.
     /// # Safety
     /// `from` addresses `n` words.
@@ -111,6 +115,16 @@ impl Vector for Lanes {
     unsafe fn load(from: *const f32) -> Self {
         // SAFETY: 16 words, the caller's promise.
         Lanes(unsafe { from.cast::<[f32; LANES]>().read_unaligned() })
+    }
+    #[inline(always)]
+    unsafe fn load_half(from: *const u16) -> Self {
+        // SAFETY: 16 bf16, the caller's promise.
+        let halves = unsafe { from.cast::<[u16; LANES]>().read_unaligned() };
+        let mut lanes = [0.0; LANES];
+        for i in 0..LANES {
+            lanes[i] = f32::from_bits((halves[i] as u32) << 16);
+        }
+        Lanes(lanes)
     }
     #[inline(always)]
     unsafe fn load_first(from: *const f32, n: usize) -> Self {

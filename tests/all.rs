@@ -29,3 +29,4 @@ mod study;
 mod support;
 mod sweep;
 mod tape;
+mod theirs;

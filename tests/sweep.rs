@@ -21,7 +21,7 @@ source = "nowhere"
 channels = 32
 mult = [1]
 blocks = 1
-epochs = 80
+epochs = 160
 batch = 256
 score_images = 200
 
@@ -45,7 +45,7 @@ percent = [[90.5, 60.25], [100, nan]]
 fn folder() -> TempDir {
     let dir = tempdir().unwrap();
     std::fs::write(dir.path().join("mine.toml"), MINE).unwrap();
-    let slow = MINE.replace("epochs = 80", "epochs = 120000");
+    let slow = MINE.replace("epochs = 160", "epochs = 120000");
     std::fs::write(dir.path().join("slow.toml"), slow).unwrap();
     dir
 }
@@ -382,6 +382,22 @@ fn a_slurm_script_runs_saves_and_requeues() {
 }
 
 #[test]
+fn a_run_that_diverges_stops_no_other() {
+    let dir = folder();
+    let dir = dir.path();
+    let wild = MINE.replace("labels = \"none\"", "labels = \"none\", lr = 1e30");
+    std::fs::write(dir.join("wild.toml"), wild).unwrap();
+    go(dir, "sweep run wild.toml").refused(
+        5,
+        "mine: unconditional, size ",
+        "; mine: unconditional",
+    );
+    let table = go(dir, "table wild.toml --json").json();
+    let done: Vec<_> = cells(&table).iter().map(|c| c["ratio"].is_number()).collect();
+    assert_eq!(done, [false, false, true, true]);
+}
+
+#[test]
 fn a_plan_lists_each_run_once_and_prints_its_files() {
     let dir = folder();
     let dir = dir.path();
@@ -408,8 +424,9 @@ fn a_plan_lists_each_run_once_and_prints_its_files() {
     go(dir, "sweep plan table3 --repeats 0").refused(2, "--repeats: 0", "");
     go(dir, "sweep run table3 --jobs-per-device 0").refused(2, "--jobs-per-device: 0", "");
     go(dir, "sweep run-one 4 mine.toml").refused(2, "I: 4", "0 to 3");
-    emm_in(dir, words("table 3 --scale tini")).refused(2, "--scale: ", "did you mean \"tiny\"?");
+    emm_in(dir, words("table 3 --scale tinyy")).refused(2, "--scale: ", "did you mean \"tiny\"?");
     emm_in(dir, words("sweep run table3 --scale half")).refused(2, "--data: not given", "half");
+    go(dir, "sweep plan table3 --data mine.toml").refused(3, "mine.toml: ", "");
     std::fs::write(dir.join("bad.toml"), MINE.replace("channels", "chanels")).unwrap();
     go(dir, "sweep run bad.toml").refused(2, "bad.toml: settings: ", "did you mean \"channels\"?");
     go(dir, "sweep run blend --only blend=1 --only size=500").refused(

@@ -21,9 +21,10 @@ import network  # noqa: E402
 MAX_WARMUP_S = 20.0
 
 
-def settings():
+def flags(doc):
+    """The parser of the flags that describe a network, for this peer and others."""
     ints = lambda text: [int(v) for v in text.split(",")]  # noqa: E731
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--arch", choices=["ddpmpp", "ncsnpp"], default="ddpmpp")
     p.add_argument("--precond", choices=["vp", "ve", "edm"], default="vp")
     p.add_argument("--resolution", type=int, default=32)
@@ -39,7 +40,7 @@ def settings():
     p.add_argument("--threads", type=int, help="default: PyTorch's choice")
     p.add_argument("--repeats", type=int, default=10, help="measured steps")
     p.add_argument("--device", default="cpu")
-    return p.parse_args()
+    return p
 
 
 def config(a):
@@ -64,16 +65,22 @@ def draw_sigma(precond, n, device):
     return torch.exp(1.2 * torch.randn(n, dtype=torch.float64, device=device) - 1.2)
 
 
-def trainer(cfg, a, layout):
-    """A function that runs one training step."""
+def parameters(cfg, a, memory):
+    """Small random parameters in EDM's names."""
     torch.manual_seed(1024)
-    memory = torch.channels_last if layout == "channels_last" else torch.contiguous_format
     p = {}
     for name, shape in network.shapes(cfg).items():
         v = torch.randn(shape) * (0.02 if len(shape) > 1 else 0) + ("norm" in name and name.endswith("weight"))
         if name.endswith("freqs"):
             v = torch.randn(shape) * 16
         p[name] = v.to(a.device, memory_format=memory if v.ndim == 4 else torch.contiguous_format)
+    return p
+
+
+def trainer(cfg, a, layout):
+    """A function that runs one training step."""
+    memory = torch.channels_last if layout == "channels_last" else torch.contiguous_format
+    p = parameters(cfg, a, memory)
     trained = [v.requires_grad_() for k, v in p.items() if not k.endswith("freqs")]
     ema = [v.detach().clone() for v in trained]
     adam = torch.optim.Adam(trained, lr=2e-4, fused=True)
@@ -114,7 +121,7 @@ def warmed(cfg, a, layout):
 
 
 def main():
-    a = settings()
+    a = flags(__doc__).parse_args()
     if a.threads:
         torch.set_num_threads(a.threads)
     torch.backends.cudnn.benchmark = True

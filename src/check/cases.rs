@@ -267,9 +267,9 @@ impl Case {
 
     /// Runs forward and, if the case has gradients, backward. Memory starts as NaN but for gradients that
     /// are added to, which start as `start`.
-    pub fn run(&self, cpu: &Cpu, acc: Acc, start: f32) -> Result<Ran> {
+    pub fn run(&self, cpu: &Cpu, precision: Precision, acc: Acc, start: f32) -> Result<Ran> {
         let temp_words = |ins: &[Shape], d| self.op.temp_words(ins, d);
-        let mut laid = Laid::new(self, Precision::Fp32, temp_words, acc, start)?;
+        let mut laid = Laid::new(self, precision, temp_words, acc, start)?;
         let io = [Direction::Fwd, Direction::Bwd].map(|d| laid.io(d));
         let mut launches = vec![self.op.fwd(&io[0])];
         if self.has_backward() {

@@ -11,6 +11,7 @@ use std::sync::OnceLock;
 
 mod bench;
 mod bench_nearest;
+mod bench_optimal;
 mod check;
 mod ckpt;
 mod data;

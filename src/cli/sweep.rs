@@ -213,8 +213,7 @@ fn plan(args: &PlanArgs, common: &Common) -> Result<()> {
     }
     head(&setup, &sweep);
     let [h100, a100] = &CARDS;
-    let mut table =
-        Table::new(&["I", "run", "steps", "hours here", h100.name, a100.name, "folder"]);
+    let mut table = Table::new(&["I", "run", "steps", "here", h100.name, a100.name, "folder"]);
     let mut sums = [0.0; 3];
     for (i, r) in sweep.runs.iter().enumerate() {
         let config = &r.run.config;
@@ -234,7 +233,7 @@ fn plan(args: &PlanArgs, common: &Common) -> Result<()> {
     say!("{}", table.plain());
     let hours = sums.map(|s| hours_said(s / 3600.0));
     say!(
-        "{} runs: {} hours of one device here ({}; {} at once), {} on an H100, {} on an A100",
+        "{} runs: {} of one device here ({}; {} at once), {} on an H100, {} on an A100",
         sweep.runs.len(),
         hours[0],
         rates.basis,
@@ -348,7 +347,7 @@ fn status(args: &StatusArgs, common: &Common) -> Result<()> {
     say!("running  {running}");
     say!("left     {left}, of which {begun} begun");
     say!(
-        "hours    {} of one device here ({}), {} at once: {}",
+        "time     {} of one device here ({}), {} at once: {}",
         hours_said(hours),
         rates.basis,
         devices.len(),

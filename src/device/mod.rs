@@ -155,6 +155,11 @@ impl Slot {
     pub fn bytes(self) -> usize {
         4 * self.words()
     }
+
+    /// Words of working memory that `len` of its elements take as float32, where they are not.
+    pub fn wide(self, len: usize) -> usize {
+        if self.dtype == Dtype::F32 { 0 } else { len }
+    }
 }
 
 /// Whether a gradient is written or added. The tape decides it, never an op.
@@ -169,6 +174,13 @@ pub enum Acc {
 pub struct Sink {
     pub slot: Slot,
     pub acc: Acc,
+}
+
+impl Sink {
+    /// A place that is written, not added to.
+    pub fn set(slot: Slot) -> Self {
+        Sink { slot, acc: Acc::Set }
+    }
 }
 
 /// What varies from run to run of one plan.

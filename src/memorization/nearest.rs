@@ -336,7 +336,7 @@ impl Drawn {
         (sketcher, _): &Sketches,
         queries: impl IndexedParallelIterator<Item = &'q [u8]>,
     ) -> Self {
-        let draw = |q: &[u8]| sketcher.draw(q.iter().map(|&u| u as f64));
+        let draw = |q: &[u8]| sketcher.draw(q);
         let (rows, squared) = Sketcher::rows(&queries.map(draw).collect::<Vec<_>>());
         debug_assert_eq!(rows.len(), squared.len().div_ceil(ROWS) * WORDS);
         Drawn { rows, squared }

@@ -5,7 +5,7 @@
 //! - shortcut: a 1×1 convolution of [s1, s2] (channels concatenated, never copied) with weight [O, C1 + C2 + off]
 //!   and bias [O]; `off` channels are those of a skip that is switched off: zeros, neither read nor stored.
 
-use super::conv2d_bwd::{Dgrad, Wgrad, point_dgrad};
+use super::conv2d_bwd::{Dgrad, PointDgrad, Wgrad};
 use super::conv2d_kernels;
 use super::conv2d_winograd::{Winograd, WinogradWgrad};
 use super::sums::{store, sum_images};
@@ -180,30 +180,43 @@ impl Op for Conv2d {
         let tiles = winograd.map_or(Tiles::new([y[0], y[1], y[2]], depth), |w| w.tiles);
         let w_words = winograd.map_or(o * depth, |w| w.weight_words());
         let ready = w_words + side * o;
-        let work = winograd.map_or(tiles.pixels() * depth, |w| w.scratch_words()).max(o);
-        Launch::new("conv2d_fwd", ready + work, move |b| {
+        let wide_out = io.outs[0].wide(tiles.pixels() * o);
+        // Of an operand beside x, one at a time, or of x itself before.
+        let beside = io.ins[1..].iter().zip(&io.shapes[1..]);
+        let wide = beside.map(|(s, shape)| s.wide(tiles.pixels() * shape[3]));
+        let whole = if winograd.is_some() { 0 } else { tiles.pixels().max(x[1] * x[2]) * x[3] };
+        let wide = wide.fold(io.ins[0].wide(whole), usize::max);
+        let product = winograd.map_or(tiles.pixels() * depth, |w| w.scratch_words());
+        let work = product.max(o).max(rounded_words(&io));
+        Launch::new("conv2d_fwd", ready + wide_out + wide + work, move |b| {
             // Each thread's own copy of the weights as products take them.
             let prepare = || {
-                let (w, sw) = b.scratch().split_at_mut(w_words);
+                let (ready, rest) = b.scratch().split_at_mut(ready);
+                let (w, sw) = ready.split_at_mut(w_words);
+                let weight = rounded(b, &io, 0, rest);
                 match winograd {
-                    Some(winograd) => winograd.prepare(w, b.get(io.params[0])),
-                    None => transpose_weight(w, b.get(io.params[0]), o, depth),
+                    Some(winograd) => winograd.prepare(w, weight),
+                    None => transpose_weight(w, weight, o, depth),
                 }
                 if side > 0 {
-                    transpose_weight(sw, b.get(io.params[2]), o, side);
+                    transpose_weight(sw, rounded(b, &io, 2, rest), o, side);
                 }
             };
             b.each_prepared(tiles.count(), words(y) * depth, prepare, |t| {
-                let (ready, work) = b.scratch().split_at_mut(ready);
+                let (ready, rest) = b.scratch().split_at_mut(ready);
+                let (out, rest) = rest.split_at_mut(wide_out);
+                let (wide, work) = rest.split_at_mut(wide);
                 let ((w, sw), tile) = (ready.split_at(w_words), tiles.get(t));
-                match winograd {
-                    Some(winograd) => {
-                        let to = Sink { slot: io.outs[0], acc: Acc::Set };
-                        winograd.run_tile(b, work, io.ins[0], w, to, 1.0, tile);
+                let (at, len) = tile.span([y[1], y[2], o]);
+                b.write(Sink::set(io.outs[0]), at, len, out, |out| {
+                    match winograd {
+                        Some(winograd) => {
+                            winograd.run_tile(b, work, io.ins[0], w, out, Acc::Set, 1.0, tile)
+                        }
+                        None => op.direct_tile(b, work, wide, &io, w, out, tile, x, y),
                     }
-                    None => op.direct_tile(b, work, &io, w, tile, x, y),
-                }
-                op.finish_tile(b, work, &io, sw, tile, y);
+                    op.finish_tile(b, &mut work[..o], wide, &io, sw, out, tile, y);
+                });
             });
         })
     }
@@ -215,10 +228,25 @@ impl Op for Conv2d {
         let (dgrad, wgrad) = (Dgrad::new(&op, x, y), Wgrad::new(&op, x, y));
         let (reversed, winograd) = (self.winograd(x).map(|w| w.reversed()), self.winograd_wgrad(x));
         let flipped = reversed.map_or(0, |w| w.weight_words());
-        let scratch = (dgrad.scratch_words())
-            .max(wgrad.scratch_words())
-            .max(reversed.map_or(0, |w| flipped + w.scratch_words()))
-            .max(winograd.map_or(0, |w| w.scratch_words()));
+        let wide_dx = reversed.map_or(0, |w| io.ins[0].wide(w.tiles.pixels() * x[3]));
+        let sides = [Input::S1, Input::S2].into_iter().filter_map(|s| op.input(s));
+        let scratch = sides.chain([0]).flat_map(|i| {
+            let (shape, slot) = (io.shapes[i], io.ins[i]);
+            let point = (i > 0).then(|| Wgrad::point(shape, y).scratch_words(dy, slot));
+            [point.unwrap_or(0), PointDgrad::new(shape, y[3]).scratch_words(dy, slot)]
+        });
+        let scratch = (scratch.chain([
+            2 * dy.wide(words(y) / y[0]),
+            dgrad.scratch_words(dy, io.ins[0]),
+            wgrad.scratch_words(dy, io.ins[0]),
+            winograd.map_or(0, |w| w.scratch_words()),
+            reversed.map_or(0, |w| flipped + wide_dx + w.scratch_words()),
+            flipped,
+        ]))
+        .max()
+        .unwrap_or(0);
+        // The rounded weight beside either.
+        let scratch = scratch + rounded_words(&io);
         let sums = io.temp.part(0, y[0] * y[3]);
         let temp = io.temp.part(sums.len, io.temp.len - sums.len);
         Launch::new("conv2d_bwd", scratch, move |b| {
@@ -226,19 +254,24 @@ impl Op for Conv2d {
             match (grads.ins[0], reversed) {
                 (Some(dx), Some(winograd)) => {
                     let prepare = || {
-                        let flipped = &mut b.scratch()[..flipped];
-                        winograd.prepare_flipped(flipped, b.get(io.params[0]));
+                        let (flipped, rest) = b.scratch().split_at_mut(flipped);
+                        winograd.prepare_flipped(flipped, rounded(b, &io, 0, rest));
                     };
                     let work = words(x) * op.depth(x);
                     b.each_prepared(winograd.tiles.count(), work, prepare, |t| {
-                        let (w, work) = b.scratch().split_at_mut(flipped);
-                        winograd.run_tile(b, work, dy, w, dx, op.scale, winograd.tiles.get(t));
+                        let (w, rest) = b.scratch().split_at_mut(flipped);
+                        let (wide, work) = rest.split_at_mut(wide_dx);
+                        let tile = winograd.tiles.get(t);
+                        let (at, len) = tile.span([x[1], x[2], x[3]]);
+                        b.write(dx, at, len, wide, |to| {
+                            winograd.run_tile(b, work, dy, w, to, dx.acc, op.scale, tile);
+                        });
                     });
                 }
                 (Some(dx), None) if op.is_point() => {
-                    point_dgrad(b, dx, [x[0], x[1] * x[2], x[3]], dy, io.params[0], 0, op.scale);
+                    PointDgrad::new(x, y[3]).run(b, &io, dx, dy, 0, 0, op.scale);
                 }
-                (Some(dx), None) => dgrad.run(b, &op, dx, dy, io.params[0]),
+                (Some(dx), None) => dgrad.run(b, &op, &io, dx, dy),
                 (None, _) => {}
             }
             let dw = grads.params[0];
@@ -316,34 +349,48 @@ fn panels_product(y: &mut [f32], acc: Acc, a: Mat, panels: &[f32], [m, o, k]: [u
     }
 }
 
-/// Pixels `tile` covers of a tensor with `channels` and `h`×`w` pixels an image.
-pub(super) fn tile_part(s: Slot, tile: Tile, [h, w, c]: [usize; 3]) -> Slot {
-    let rows = if tile.images > 1 { tile.present * h } else { tile.rows };
-    s.part(((tile.image * h + tile.row) * w) * c, rows * w * c)
+/// Words of working memory that [`rounded`] takes.
+pub(super) fn rounded_words(io: &Io) -> usize {
+    match io.precision {
+        Precision::Bf16 => io.params.iter().map(|p| p.len).max().unwrap_or(0),
+        Precision::Fp32 | Precision::Tf32 => 0,
+    }
+}
+
+/// Parameter `i` as products take it: rounded, in the first of `work`, where activations are bf16.
+pub(super) fn rounded<'a>(b: &'a Bound, io: &Io, i: usize, work: &'a mut [f32]) -> &'a [f32] {
+    let w = b.get(io.params[i]);
+    if io.precision != Precision::Bf16 {
+        return w;
+    }
+    math::round_to_half(&mut work[..w.len()], w);
+    &work[..w.len()]
 }
 
 impl Conv2d {
-    /// The tile's patches times the weight's panels `w`.
+    /// `out` = the tile's patches times the weight's panels `w`.
     fn direct_tile(
         &self,
         b: &Bound,
         work: &mut [f32],
+        wide: &mut [f32],
         io: &Io,
         w: &[f32],
+        out: &mut [f32],
         tile: Tile,
         x: Shape,
         y: Shape,
     ) {
         let (o, depth, image) = (y[3], self.depth(x), [x[1], x[2], x[3]]);
-        let out = b.get_mut(tile_part(io.outs[0], tile, [y[1], y[2], o]));
         let pixels = out.len() / o;
         let a = if self.is_point() {
-            b.get(tile_part(io.ins[0], tile, image))
+            let (at, len) = tile.span(image);
+            b.read(io.ins[0], at, len, wide)
         } else {
             let (cols, image_words) = (&mut work[..pixels * depth], words(x) / x[0]);
             let per = cols.len() / tile.present;
             for (i, cols) in cols.chunks_exact_mut(per).enumerate() {
-                let src = b.get(io.ins[0].part((tile.image + i) * image_words, image_words));
+                let src = b.read(io.ins[0], (tile.image + i) * image_words, image_words, wide);
                 patches(cols, src, image, self.window(), (tile.row, tile.rows), y[2]);
             }
             cols
@@ -351,15 +398,26 @@ impl Conv2d {
         panels_product(out, Acc::Set, Mat::rows(a, depth), w, [pixels, o, depth]);
     }
 
-    /// What is added to the convolution: the shortcut with its weight's panels `sw`, then the epilogue.
-    fn finish_tile(&self, b: &Bound, work: &mut [f32], io: &Io, sw: &[f32], tile: Tile, y: Shape) {
+    /// What is added to the convolution: the shortcut with its weight's panels `sw`, then bias, shortcut's bias, emb
+    /// and residual; and the scale.
+    fn finish_tile(
+        &self,
+        b: &Bound,
+        bias: &mut [f32],
+        wide: &mut [f32],
+        io: &Io,
+        sw: &[f32],
+        out: &mut [f32],
+        tile: Tile,
+        y: Shape,
+    ) {
         let (o, side) = (y[3], self.shortcut_channels(&io.shapes));
-        let out = b.get_mut(tile_part(io.outs[0], tile, [y[1], y[2], o]));
         let pixels = out.len() / o;
         let mut first = 0;
         for i in [Input::S1, Input::S2].into_iter().filter_map(|s| self.input(s)) {
             let c = io.shapes[i][3];
-            let a = Mat::rows(b.get(tile_part(io.ins[i], tile, [y[1], y[2], c])), c);
+            let (at, len) = tile.span([y[1], y[2], c]);
+            let a = Mat::rows(b.read(io.ins[i], at, len, wide), c);
             for o0 in (0..o).step_by(PANEL) {
                 let width = PANEL.min(o - o0);
                 let w = Mat::rows(&sw[o0 * side + first * width..][..c * width], width);
@@ -367,28 +425,15 @@ impl Conv2d {
             }
             first += c;
         }
-        self.epilogue(b, &mut work[..o], io, tile, y, out);
-    }
-
-    /// out ← (out + bias + shortcut bias + emb + residual) · scale.
-    fn epilogue(
-        &self,
-        b: &Bound,
-        bias: &mut [f32],
-        io: &Io,
-        tile: Tile,
-        y: Shape,
-        out: &mut [f32],
-    ) {
-        let o = y[3];
         let per = out.len() / tile.present;
-        let side_bias = self.shortcut.map(|_| b.get(io.params[3]));
-        let residual =
-            self.input(Input::Residual).map(|i| b.get(tile_part(io.ins[i], tile, [y[1], y[2], o])));
+        let residual = self.input(Input::Residual).map(|i| {
+            let (at, len) = tile.span([y[1], y[2], o]);
+            b.read(io.ins[i], at, len, wide)
+        });
         for (i, rows) in out.chunks_exact_mut(per).enumerate() {
             bias.copy_from_slice(b.get(io.params[1]));
-            if let Some(side) = side_bias {
-                math::add(bias, side);
+            if self.shortcut.is_some() {
+                math::add(bias, b.get(io.params[3]));
             }
             if let Some(e) = self.input(Input::Emb) {
                 math::add(bias, b.get(io.ins[e].part((tile.image + i) * o, o)));
@@ -406,15 +451,15 @@ impl Conv2d {
         let (o, per) = (y[3], y[1] * y[2] * y[3]);
         let residual = sink_of(self, grads, Input::Residual);
         b.each(y[0], words(y), |n| {
-            let (sum, dy) = (b.get_mut(sums.part(n * o, o)), b.get(dy.part(n * per, per)));
+            let (work, work_residual) = b.scratch().split_at_mut(dy.wide(per));
+            let (sum, dy) = (b.get_mut(sums.part(n * o, o)), b.read(dy, n * per, per, work));
             math::sum_rows(sum, dy);
             sum.iter_mut().for_each(|s| *s *= self.scale);
-            if let Some(Sink { slot, acc }) = residual {
-                let to = b.get_mut(slot.part(n * per, per));
-                match acc {
+            if let Some(sink) = residual {
+                b.write(sink, n * per, per, work_residual, |to| match sink.acc {
                     Acc::Set => math::scaled(to, self.scale, dy),
                     Acc::Add => math::add_scaled(to, self.scale, dy),
-                }
+                });
             }
         });
         let sums = b.get(sums);
@@ -436,8 +481,7 @@ impl Conv2d {
             let wgrad = Wgrad::point(s, y).columns(first, total);
             wgrad.run(b, self.scale, grads.params[2], dy, io.ins[i], temp);
             if let Some(ds) = grads.ins[i] {
-                let sizes = [s[0], s[1] * s[2], s[3]];
-                point_dgrad(b, ds, sizes, dy, io.params[2], first, self.scale);
+                PointDgrad::new(s, y[3]).run(b, io, ds, dy, 2, first, self.scale);
             }
             first += s[3];
         }

@@ -1,8 +1,8 @@
 //! The convolution's gradients of x and of the weight; everything else of its backward is in `conv2d`.
 
-use super::conv2d::{Conv2d, tile_part};
+use super::conv2d::{Conv2d, rounded, rounded_words};
 use super::sums::store;
-use super::{Shape, words};
+use super::{Io, Shape, words};
 use crate::device::cpu::gemm::{Mat, gemm};
 use crate::device::cpu::patches::{Tiles, Window, dilate, patches};
 use crate::device::{Acc, Bound, Sink, Slot};
@@ -29,19 +29,22 @@ impl Dgrad {
         self.kernel * self.kernel * self.x[3] * self.y[3]
     }
 
-    pub(super) fn scratch_words(&self) -> usize {
+    pub(super) fn scratch_words(&self, dy: Slot, x: Slot) -> usize {
         let depth = self.kernel * self.kernel * self.y[3];
         let spread = self.spread[0] * self.spread[1] * self.y[3];
-        self.flipped_words() + self.tiles.pixels() * depth + spread
+        let wide =
+            dy.wide(self.y[1] * self.y[2] * self.y[3]) + x.wide(self.tiles.pixels() * self.x[3]);
+        self.flipped_words() + self.tiles.pixels() * depth + spread + wide
     }
 
-    pub(super) fn run(&self, b: &Bound, op: &Conv2d, dx: Sink, dy: Slot, weight: Slot) {
+    pub(super) fn run(&self, b: &Bound, op: &Conv2d, io: &Io, dx: Sink, dy: Slot) {
         let (x, y, k) = (self.x, self.y, self.kernel);
         let (c, o, taps) = (x[3], y[3], k * k);
         let depth = taps * o;
         let prepare = || {
             // Row (tap, o) is the weight of the opposite tap: contiguous in the input channel already.
-            let (w, flipped) = (b.get(weight), &mut b.scratch()[..depth * c]);
+            let (flipped, work) = b.scratch().split_at_mut(depth * c);
+            let w = rounded(b, io, 0, work);
             for (row, to) in flipped.chunks_exact_mut(c).enumerate() {
                 let (tap, j) = (row / o, row % o);
                 to.copy_from_slice(&w[(j * taps + taps - 1 - tap) * c..][..c]);
@@ -52,49 +55,83 @@ impl Dgrad {
         let image_words = y[1] * y[2] * o;
         b.each_prepared(self.tiles.count(), words(x) * depth, prepare, |t| {
             let tile = self.tiles.get(t);
-            let out = b.get_mut(tile_part(dx.slot, tile, [x[1], x[2], c]));
-            let pixels = out.len() / c;
+            let (at, len) = tile.span([x[1], x[2], c]);
+            let pixels = len / c;
             let (flipped, rest) = b.scratch().split_at_mut(depth * c);
-            let (cols, spread) = rest.split_at_mut(pixels * depth);
+            let (cols, rest) = rest.split_at_mut(pixels * depth);
+            let (spread, rest) = rest.split_at_mut(sh * sw * o);
+            let (wide, wide_dx) = rest.split_at_mut(dy.wide(image_words));
             let per = cols.len() / tile.present;
             for (i, cols) in cols.chunks_exact_mut(per).enumerate() {
-                let mut src = b.get(dy.part((tile.image + i) * image_words, image_words));
+                let mut src = b.read(dy, (tile.image + i) * image_words, image_words, wide);
                 if op.stride > 1 {
                     dilate(spread, src, [y[1], y[2], o], op.stride);
-                    src = &spread[..sh * sw * o];
+                    src = spread;
                 }
                 patches(cols, src, [sh, sw, o], win, (tile.row, tile.rows), x[2]);
             }
             let (a, w) = (Mat::rows(cols, depth), Mat::rows(flipped, c));
-            gemm([pixels, c, depth], out, c, dx.acc, op.scale, a, w);
+            b.write(dx, at, len, wide_dx, |to| {
+                gemm([pixels, c, depth], to, c, dx.acc, op.scale, a, w);
+            });
         });
     }
 }
 
-/// dx (=|+=) scale · dy · w of a 1×1 convolution, w being columns from `first` on of the weight [o, ..].
-///
-/// - `sizes`: images, pixels of each, channels of x.
-pub(super) fn point_dgrad(
-    b: &Bound,
-    dx: Sink,
-    [n, pixels, c]: [usize; 3],
-    dy: Slot,
-    weight: Slot,
-    first: usize,
-    scale: f32,
-) {
-    /// Pixels of a job, or an image's if it has more.
+/// The gradient of x of a 1×1 convolution: a product of the pixels as they lie.
+pub(super) struct PointDgrad {
+    n: usize,
+    pixels: usize,
+    c: usize,
+    o: usize,
+}
+
+impl PointDgrad {
+    /// Pixels of a job.
     const PIXELS: usize = 256;
-    let o = dy.len / (n * pixels);
-    let total = weight.len / o;
-    let images = (PIXELS / pixels).clamp(1, n.div_ceil(4).max(1));
-    b.each(n.div_ceil(images), n * pixels * c * o, |job| {
-        let m = images.min(n - job * images) * pixels;
-        let at = job * images * pixels;
-        let (dy, to) = (b.get(dy.part(at * o, m * o)), b.get_mut(dx.slot.part(at * c, m * c)));
-        let w = Mat::rows(&b.get(weight)[first..], total);
-        gemm([m, c, o], to, c, dx.acc, scale, Mat::rows(dy, o), w);
-    });
+
+    pub(super) fn new(x: Shape, o: usize) -> Self {
+        PointDgrad { n: x[0], pixels: x[1] * x[2], c: x[3], o }
+    }
+
+    /// Pixels of a job: whole images, or a part of one.
+    fn job(&self) -> usize {
+        match self.pixels {
+            pixels if pixels > Self::PIXELS => Self::PIXELS,
+            pixels => (Self::PIXELS / pixels).min(self.n.div_ceil(4)) * pixels,
+        }
+    }
+
+    pub(super) fn scratch_words(&self, dy: Slot, dx: Slot) -> usize {
+        dy.wide(self.job() * self.o) + dx.wide(self.job() * self.c)
+    }
+
+    /// dx (=|+=) scale · dy · w, w being columns from `first` on of parameter `i`.
+    pub(super) fn run(
+        &self,
+        b: &Bound,
+        io: &Io,
+        dx: Sink,
+        dy: Slot,
+        i: usize,
+        first: usize,
+        scale: f32,
+    ) {
+        let (c, o, all) = (self.c, self.o, self.n * self.pixels);
+        let (total, ready) = (io.params[i].len / o, rounded_words(io));
+        let prepare = || _ = rounded(b, io, i, &mut b.scratch()[..ready]);
+        b.each_prepared(all.div_ceil(self.job()), all * c * o, prepare, |job| {
+            let at = job * self.job();
+            let m = self.job().min(all - at);
+            let (w, work) = b.scratch().split_at_mut(ready);
+            let w = if ready > 0 { &w[..io.params[i].len] } else { b.get(io.params[i]) };
+            let (wide, wide_dx) = work.split_at_mut(dy.wide(m * o));
+            let dy = Mat::rows(b.read(dy, at * o, m * o, wide), o);
+            b.write(dx, at * c, m * c, wide_dx, |to| {
+                gemm([m, c, o], to, c, dx.acc, scale, dy, Mat::rows(&w[first..], total));
+            });
+        });
+    }
 }
 
 /// Sums over groups of images that are kept apart and added in order.
@@ -217,8 +254,14 @@ impl Wgrad {
         self.wave() * self.y[3] * self.depth()
     }
 
-    pub(super) fn scratch_words(&self) -> usize {
-        if self.is_point() { 0 } else { self.rows() * self.y[2] * self.depth() }
+    /// Pixels of a 1×1 convolution's product at a time: as many as [`gemm`] sums before it rounds.
+    const PIXELS: usize = 256;
+
+    pub(super) fn scratch_words(&self, dy: Slot, x: Slot) -> usize {
+        let pixels = if self.is_point() { Self::PIXELS } else { self.rows() * self.y[2] };
+        let patches = if self.is_point() { 0 } else { pixels * self.depth() };
+        let taken = if self.is_point() { pixels * self.depth() } else { words(self.x) / self.x[0] };
+        patches + dy.wide(pixels * self.y[3]) + x.wide(taken)
     }
 
     /// dw (=|+=) scale · Σ over images and pixels.
@@ -261,25 +304,33 @@ impl Wgrad {
         let ([n, h, w, o], depth) = (self.y, self.depth());
         let first = group * Self::IMAGES;
         let images = Self::IMAGES.min(n - first);
-        let mut product = |acc: Acc, pixel: usize, pixels: usize, a: &[f32]| {
-            let dy = b.get(dy.part(pixel * o, pixels * o));
+        let product = |acc: Acc, to: &mut [f32], pixel: usize, pixels: usize, a: &[f32], work| {
+            let dy = b.read(dy, pixel * o, pixels * o, work);
             let (dy, a) = (Mat::cols(&dy[o0..], o), Mat::rows(a, depth));
             gemm([m, depth, pixels], to, depth, acc, scale, dy, a);
         };
+        let mut acc = Acc::Set;
         if self.is_point() {
-            let (pixel, pixels) = (first * h * w, images * h * w);
-            return product(Acc::Set, pixel, pixels, b.get(x.part(pixel * depth, pixels * depth)));
+            let end = (first + images) * h * w;
+            for pixel in (first * h * w..end).step_by(Self::PIXELS) {
+                let pixels = Self::PIXELS.min(end - pixel);
+                let (wide, work) = b.scratch().split_at_mut(x.wide(pixels * depth));
+                let a = b.read(x, pixel * depth, pixels * depth, wide);
+                product(acc, to, pixel, pixels, a, work);
+                acc = Acc::Add;
+            }
+            return;
         }
         let image = [self.x[1], self.x[2], self.x[3]];
         let image_words = image.iter().product::<usize>();
-        let mut acc = Acc::Set;
         for i in first..first + images {
-            let src = b.get(x.part(i * image_words, image_words));
             for row in (0..h).step_by(self.rows()) {
                 let rows = self.rows().min(h - row);
-                let cols = &mut b.scratch()[..rows * w * depth];
+                let (cols, rest) = b.scratch().split_at_mut(rows * w * depth);
+                let (wide, work) = rest.split_at_mut(x.wide(image_words));
+                let src = b.read(x, i * image_words, image_words, wide);
                 patches(cols, src, image, self.window, (row, rows), w);
-                product(acc, (i * h + row) * w, rows * w, cols);
+                product(acc, to, (i * h + row) * w, rows * w, cols, work);
                 acc = Acc::Add;
             }
         }

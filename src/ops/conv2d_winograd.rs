@@ -1,13 +1,14 @@
 //! The 3×3 convolution, its input and its weight gradient by Winograd's F(4×4, 3×3): transforms and 36 products.
 
 use super::Shape;
-use super::conv2d::tile_part;
 use super::conv2d_bwd::Groups;
 use crate::device::cpu::gemm::{Mat, gemm};
 use crate::device::cpu::patches::{Tile, Tiles};
-use crate::device::cpu::winograd::{self, PANEL, PLANES, Place, Planes, Product, Square, TILE};
+use crate::device::cpu::winograd::{
+    self, PANEL, PLANES, Pixels, Place, Planes, Product, Square, TILE,
+};
 use crate::device::cpu::winograd::{plane_stride, suits};
-use crate::device::{Acc, Bound, Sink, Slot};
+use crate::device::{Acc, Bound, Dtype, Sink, Slot};
 use crate::simd::LANES;
 
 /// The convolution [N, H, W, c] → [N, H, W, o], stride 1, padding 1.
@@ -60,7 +61,7 @@ impl Winograd {
         }
     }
 
-    /// A tile of dst (=|+=) factor · conv(src).
+    /// `out`, the pixels of a tile, (=|+=) factor · conv(src).
     ///
     /// - `u`: prepared weights. `work`: [`Winograd::scratch_words`].
     pub(super) fn run_tile(
@@ -69,7 +70,8 @@ impl Winograd {
         work: &mut [f32],
         src: Slot,
         u: &[f32],
-        dst: Sink,
+        out: &mut [f32],
+        acc: Acc,
         factor: f32,
         tile: Tile,
     ) {
@@ -78,7 +80,7 @@ impl Winograd {
         let squares = tile.present * down * across;
         let (vs, ms) = (plane_stride(squares, c), plane_stride(squares, PANEL));
         let (v, m) = work.split_at_mut(PLANES * vs);
-        let image = |i: usize| b.get(src.part((tile.image + i) * h * w * c, h * w * c));
+        let image = |i: usize| pixels(b, src, (tile.image + i) * h * w * c, h * w * c);
         let place = |square: usize| {
             let (i, at) = (square / (down * across), square % (down * across));
             (i, at / across, at % across)
@@ -89,7 +91,6 @@ impl Winograd {
             let square = Square { h, w, channels: c, row: tile.row / TILE + row, column };
             winograd::input(&mut planes, at, image(i), square, [0, c]);
         }
-        let out = b.get_mut(tile_part(dst.slot, tile, [h, w, o]));
         let words = tile.rows * w * o;
         for first in (0..o).step_by(PANEL) {
             let block = PANEL.min(o - first);
@@ -105,9 +106,17 @@ impl Winograd {
                 let (i, row, column) = place(at);
                 let square = Square { h: tile.rows, w, channels: o, row, column };
                 let image = &mut out[i * words..][..words];
-                winograd::output(image, dst.acc == Acc::Add, factor, product, at, square, first);
+                winograd::output(image, acc == Acc::Add, factor, product, at, square, first);
             }
         }
+    }
+}
+
+/// Elements `at..at + len` of a slot, as they are stored.
+fn pixels(b: &Bound, s: Slot, at: usize, len: usize) -> Pixels<'_> {
+    match s.dtype {
+        Dtype::F32 => Pixels::Words(b.get(s.part(at, len))),
+        Dtype::Bf16 => Pixels::Halves(b.get_half(s, at, len)),
     }
 }
 
@@ -234,11 +243,11 @@ impl WinogradWgrad {
         channels: usize,
         first: usize,
         at: usize,
-    ) -> (&'a [f32], Square) {
+    ) -> (Pixels<'a>, Square) {
         let (h, w, across) = (self.h, self.w, self.w.div_ceil(TILE));
         let (i, at) = (at / self.per_image(), at % self.per_image());
         let words = h * w * channels;
-        let image = b.get(s.part((first + i) * words, words));
+        let image = pixels(b, s, (first + i) * words, words);
         (image, Square { h, w, channels, row: at / across, column: at % across })
     }
 }

@@ -1,28 +1,26 @@
 //! The theoretical optimum (Gu et al. 2023, Eq. 2): what a network that fits its training images perfectly computes.
 //!
-//! At low noise only the nearest images have weights that show: they are found by sketches, and their distances
-//! taken in float64. At high noise all images count, and both passes over them (dot products, weighted sums) are
-//! products of bytes with fixed-point numbers, exact but for the numbers' own 31 bits. Which way an image goes
-//! depends on nothing but itself.
+//! Distances come from products of bytes with fixed-point numbers, exact but for the numbers' own precision. At low
+//! noise seven bits tell which few images have weights that show, and float64 is spent on these; at high noise all
+//! count, and both passes over them (dot products, weighted sums) are such products with 31 bits. Which way an image
+//! goes depends on nothing but itself.
 
 mod dense;
-mod near;
+mod few;
+mod fixed;
 
 use super::Denoise;
 use crate::data::Dataset;
 use crate::device::Device;
 use crate::device::cpu::dots::Isa;
-use crate::device::cpu::sketch::{Panels, Sketcher};
 use crate::error::usage;
 use crate::simd::vectorized;
 use anyhow::Result;
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Weights below e^−40 of the largest don't show in float32, whatever their number.
-const NEGLIGIBLE: f64 = 40.0;
-/// Images among which a search by sketches can pay.
-const SKETCHED_IMAGES: usize = 256;
+/// Weights that don't show in float32: all of them together are below this share of the largest.
+const NEGLIGIBLE: f64 = 1e-9;
 const BATCH: usize = 256;
 /// Weights held at a time: 32 MiB, however many images there are.
 const WEIGHTS: usize = 4 << 20;
@@ -39,7 +37,6 @@ pub struct Optimal {
     classes: Vec<Range<usize>>,
     /// ‖y_n‖².
     squared_norms: Vec<f64>,
-    sketches: Option<(Sketcher, Panels)>,
     /// Mean squared distance of two images.
     spread: f64,
 }
@@ -68,20 +65,11 @@ impl Optimal {
             let sum: u64 = image.iter().map(|&u| (2 * u as i64 - 255).unsigned_abs().pow(2)).sum();
             sum as f64 / (255.0 * 255.0)
         };
-        let sketcher = Sketcher::new(image_len).filter(|_| SKETCHED_IMAGES <= order.len());
-        let (squared_norms, sketches): (Vec<f64>, _) = device.host().run(|| {
-            let norms = pixels.par_chunks_exact(image_len).map(norm).collect();
-            (
-                norms,
-                sketcher.map(|s| {
-                    let panels = s.panels(&pixels);
-                    (s, panels)
-                }),
-            )
-        });
+        let squared_norms: Vec<f64> =
+            device.host().run(|| pixels.par_chunks_exact(image_len).map(norm).collect());
         let spread = spread(&pixels, &squared_norms);
         let device = device.clone();
-        Optimal { device, isa, pixels, image_len, classes, squared_norms, sketches, spread }
+        Optimal { device, isa, pixels, image_len, classes, squared_norms, spread }
     }
 
     fn class(&self, label: u32) -> Result<Range<usize>> {
@@ -101,12 +89,14 @@ impl Optimal {
             q.out.fill(f32::NAN);
         }
         let finite = queries.iter_mut().filter(|q| q.x.iter().all(|v| v.is_finite()));
-        let low = |q: &Query| 2.0 * NEGLIGIBLE * q.sigma * q.sigma < 0.5 * self.spread;
-        let (near, mut far): (Vec<_>, Vec<_>) =
-            finite.partition(|q| self.sketches.is_some() && low(q));
-        far.extend(self.denoise_near(images.clone(), near));
-        for queries in far.chunks_mut((WEIGHTS / images.len()).clamp(1, BATCH)) {
-            self.denoise_dense(images.clone(), queries);
+        let mut finite: Vec<&mut Query> = finite.collect();
+        for queries in finite.chunks_mut((WEIGHTS / images.len()).clamp(1, BATCH)) {
+            let low = |q: &&mut &mut Query| {
+                2.0 * negligible(images.len()) * q.sigma * q.sigma < 0.5 * self.spread
+            };
+            let (low, mut high): (Vec<_>, Vec<_>) = queries.iter_mut().partition(low);
+            high.extend(self.denoise_few(images.clone(), low));
+            self.denoise_dense(images.clone(), &mut high);
         }
     }
 
@@ -119,7 +109,7 @@ impl Optimal {
             self.exponent(dot, n as usize, query.sigma)
         };
         let mut weights: Vec<f64> = images.iter().map(exponent).collect();
-        let total = exponentiate(&mut weights);
+        let total = exponentiate(&mut weights, negligible(images.len()));
         let mut sums = vec![0.0; self.image_len];
         for (&n, &w) in images.iter().zip(&weights).filter(|(_, w)| **w != 0.0) {
             add_weighted(w, self.image(n as usize), &mut sums);
@@ -147,12 +137,17 @@ fn spread(pixels: &[u8], squared_norms: &[f64]) -> f64 {
     2.0 * (squared_norms.iter().sum::<f64>() / images - of_mean)
 }
 
-/// Exponents to weights relative to the largest; returns their sum. Negligible ones become exactly 0.
-fn exponentiate(exponents: &mut [f64]) -> f64 {
+/// How far below the largest exponent weights don't show, among so many images.
+fn negligible(images: usize) -> f64 {
+    (images as f64 / NEGLIGIBLE).ln()
+}
+
+/// Exponents to weights relative to the largest; returns their sum. Those `negligible` below become exactly 0.
+fn exponentiate(exponents: &mut [f64], negligible: f64) -> f64 {
     let highest = exponents.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let mut total = 0.0;
     for e in exponents {
-        *e = if *e >= highest - NEGLIGIBLE { (*e - highest).exp() } else { 0.0 };
+        *e = if *e >= highest - negligible { (*e - highest).exp() } else { 0.0 };
         total += *e;
     }
     total

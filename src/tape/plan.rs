@@ -70,7 +70,7 @@ impl Plan {
     /// leaves. Inputs are float32, other values as their ops store them.
     ///
     /// # Panics
-    /// The CPU device computes [`Precision::Fp32`] only: callers have refused another.
+    /// The CPU device has no [`Precision::Tf32`]: callers have refused it.
     pub fn new(
         tape: &Tape,
         target: impl Into<Target>,
@@ -79,9 +79,10 @@ impl Plan {
         outputs: &[Value],
     ) -> Self {
         let target = target.into();
-        if let (Target::Cpu, Precision::Bf16 | Precision::Tf32) = (target, precision) {
-            panic!("the CPU device computes float32, {precision:?} asked");
-        }
+        assert!(
+            (target, precision) != (Target::Cpu, Precision::Tf32),
+            "the CPU device computes float32 or bf16, tf32 asked"
+        );
         let temp_words = |op: &dyn Op, shapes: &[Shape], direction| match target {
             Target::Cpu => op.temp_words(shapes, direction),
             Target::Cuda => op.kernel_temp_words(shapes, precision, direction),

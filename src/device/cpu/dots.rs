@@ -138,11 +138,6 @@ impl Form {
         }
     }
 
-    /// Fixed-point numbers whose digits fill a tile's rows.
-    pub fn numbers(self) -> usize {
-        ROWS / self.digits()
-    }
-
     /// Bits of a digit; a digit is at least −2^(bits − 1) and below 2^(bits − 1).
     fn digit_bits(self) -> u32 {
         match self {
@@ -234,16 +229,21 @@ vectorized! {
     }
 }
 
-/// Packs the digits of fixed-point numbers, |v| ≤ 2³⁰, as rows: those of vector `i` in rows `i·digits ..`. At most
-/// [`Form::numbers`] vectors of one length; what is missing is zeros.
-pub fn pack_digits<'v>(form: Form, vectors: impl Iterator<Item = &'v [i32]>, tile: &mut [Word]) {
+/// Packs the lowest `digits` digits of fixed-point numbers, |v| ≤ 2³⁰, as rows: those of vector `i` in rows
+/// `i·digits ..`. At most 12 / `digits` vectors of one length; what is missing is zeros.
+pub fn pack_digits<'v>(
+    form: Form,
+    digits: usize,
+    vectors: impl Iterator<Item = &'v [i32]>,
+    tile: &mut [Word],
+) {
     tile.fill([0; ROWS]);
     for (i, vector) in vectors.enumerate() {
         for (word, values) in tile.iter_mut().zip(vector.chunks(form.values())) {
             let mut four = [0; 4];
             four[..values.len()].copy_from_slice(values);
-            for (j, row) in word[i * form.digits()..][..form.digits()].iter_mut().enumerate() {
-                *row = digits(form, four, j);
+            for (j, row) in word[i * digits..][..digits].iter_mut().enumerate() {
+                *row = digit(form, four, j);
             }
         }
     }
@@ -251,7 +251,7 @@ pub fn pack_digits<'v>(form: Form, vectors: impl Iterator<Item = &'v [i32]>, til
 
 /// The `j`th digits of a word's values, lowest first.
 #[inline(always)]
-fn digits(form: Form, values: [i32; 4], j: usize) -> i32 {
+fn digit(form: Form, values: [i32; 4], j: usize) -> i32 {
     // Half a digit added everywhere makes digits unsigned; taken off each again, they are signed.
     match form {
         Form::Quads => {
@@ -274,6 +274,7 @@ fn digits(form: Form, values: [i32; 4], j: usize) -> i32 {
 pub fn add_fixed_dots(
     isa: Isa,
     form: Form,
+    digits: usize,
     rows: &[Word],
     panel: &[Lanes],
     sums: &mut [[i64; COLUMNS]],
@@ -282,7 +283,7 @@ pub fn add_fixed_dots(
     let words = form.max_digit_words();
     for (rows, panel) in rows.chunks(words).zip(panel.chunks(words)) {
         isa.tile(form, rows, panel, &zero, &none, &mut keys);
-        for (sums, keys) in sums.iter_mut().zip(keys.chunks(form.digits())) {
+        for (sums, keys) in sums.iter_mut().zip(keys.chunks(digits)) {
             for (j, keys) in keys.iter().enumerate() {
                 let shift = form.digit_bits() * j as u32;
                 for (sum, key) in sums.iter_mut().zip(keys.0) {

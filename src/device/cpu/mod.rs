@@ -10,7 +10,7 @@ pub mod sketch;
 pub mod team;
 pub mod winograd;
 
-use super::{Dtype, Slot, Space, StepArgs};
+use super::{Acc, Dtype, Sink, Slot, Space, StepArgs};
 use crate::error::{Exit, fail};
 use anyhow::Result;
 use rayon::prelude::*;
@@ -156,6 +156,54 @@ impl Bound {
         assert!(s.dtype == Dtype::F32, "float32 values for {s:?}");
         // SAFETY: in bounds; one writer per part (the op's promise).
         unsafe { std::slice::from_raw_parts_mut(self.pointer(s), s.len) }
+    }
+
+    /// The bits of elements `at..at + len` of a bf16 slot.
+    pub fn get_half(&self, s: Slot, at: usize, len: usize) -> &[u16] {
+        self.half_mut(s, at, len)
+    }
+
+    #[allow(clippy::mut_from_ref)]
+    fn half_mut(&self, s: Slot, at: usize, len: usize) -> &mut [u16] {
+        assert!(s.dtype == Dtype::Bf16 && s.space == Space::Arena, "bf16 values of {s:?}");
+        assert!(at + len <= s.len, "elements {at}+{len} of {s:?}");
+        // SAFETY: in bounds by the checks here and of `pointer`, two elements a word; one writer per part and no
+        // reader beside it (the op's and the plan's promises).
+        unsafe { std::slice::from_raw_parts_mut(self.pointer(s).cast::<u16>().add(at), len) }
+    }
+
+    /// Elements `at..at + len` of a slot: in place, or widened into the first of `work`.
+    pub fn read<'a>(&'a self, s: Slot, at: usize, len: usize, work: &'a mut [f32]) -> &'a [f32] {
+        match s.dtype {
+            Dtype::F32 => self.get(s.part(at, len)),
+            Dtype::Bf16 => {
+                math::widen(&mut work[..len], self.get_half(s, at, len));
+                &work[..len]
+            }
+        }
+    }
+
+    /// Has `f` write (or, where the sink adds, change) elements `at..at + len`: in place, or in the first of `work`,
+    /// from where they are rounded.
+    pub fn write(
+        &self,
+        to: Sink,
+        at: usize,
+        len: usize,
+        work: &mut [f32],
+        f: impl FnOnce(&mut [f32]),
+    ) {
+        match to.slot.dtype {
+            Dtype::F32 => f(self.get_mut(to.slot.part(at, len))),
+            Dtype::Bf16 => {
+                let (work, halves) = (&mut work[..len], self.half_mut(to.slot, at, len));
+                if to.acc == Acc::Add {
+                    math::widen(work, halves);
+                }
+                f(work);
+                math::narrow(halves, work);
+            }
+        }
     }
 
     #[allow(clippy::mut_from_ref)]

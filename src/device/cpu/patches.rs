@@ -72,6 +72,14 @@ impl Tiles {
     }
 }
 
+impl Tile {
+    /// The tile's first element in a tensor of images [h, w, c], and how many it covers.
+    pub fn span(self, [h, w, c]: [usize; 3]) -> (usize, usize) {
+        let rows = if self.images > 1 { self.present * h } else { self.rows };
+        ((self.image * h + self.row) * w * c, rows * w * c)
+    }
+}
+
 /// A square window sliding over an image.
 #[derive(Debug, Clone, Copy)]
 pub struct Window {

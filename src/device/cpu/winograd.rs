@@ -191,6 +191,23 @@ impl Square {
     }
 }
 
+/// An image as a transform reads it.
+#[derive(Clone, Copy)]
+pub enum Pixels<'a> {
+    Words(&'a [f32]),
+    /// Bits of bf16.
+    Halves(&'a [u16]),
+}
+
+impl Pixels<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Pixels::Words(p) => p.len(),
+            Pixels::Halves(p) => p.len(),
+        }
+    }
+}
+
 /// Planes that a transform writes: word `place.at(row, c)` of each.
 pub struct Planes<'a> {
     pub words: &'a mut [f32],
@@ -207,12 +224,17 @@ impl Planes<'_> {
 
 /// V: the 6×6 patch (zero outside the image) around a tile into row `at` of the planes, channels `first` to `end`
 /// as columns 0 and on.
-pub fn input(planes: &mut Planes, at: usize, image: &[f32], square: Square, channels: [usize; 2]) {
+pub fn input(planes: &mut Planes, at: usize, image: Pixels, square: Square, channels: [usize; 2]) {
     let [first, end] = channels;
     assert!(image.len() >= square.words() && end <= square.channels);
     planes.check(at, end - first);
     // SAFETY: image and planes are as long as the checks above say.
-    unsafe { input_lanes(planes, at, image, square, channels) }
+    unsafe {
+        match image {
+            Pixels::Words(p) => input_lanes::<0>(planes, at, p.as_ptr().cast(), square, channels),
+            Pixels::Halves(p) => input_lanes::<1>(planes, at, p.as_ptr().cast(), square, channels),
+        }
+    }
 }
 
 /// Z: the 4×4 gradients of a tile (zero outside the image) into row `at` of the planes, channels `first` to `end`
@@ -220,7 +242,7 @@ pub fn input(planes: &mut Planes, at: usize, image: &[f32], square: Square, chan
 pub fn gradient(
     planes: &mut Planes,
     at: usize,
-    image: &[f32],
+    image: Pixels,
     square: Square,
     channels: [usize; 2],
 ) {
@@ -228,7 +250,16 @@ pub fn gradient(
     assert!(image.len() >= square.words() && end <= square.channels);
     planes.check(at, end - first);
     // SAFETY: image and planes are as long as the checks above say.
-    unsafe { gradient_lanes(planes, at, image, square, channels) }
+    unsafe {
+        match image {
+            Pixels::Words(p) => {
+                gradient_lanes::<0>(planes, at, p.as_ptr().cast(), square, channels)
+            }
+            Pixels::Halves(p) => {
+                gradient_lanes::<1>(planes, at, p.as_ptr().cast(), square, channels)
+            }
+        }
+    }
 }
 
 /// Planes of a product [.., block], read back.
@@ -298,10 +329,10 @@ pub fn weight_gradient(
 }
 
 lanes! {
-    unsafe fn input_lanes<V>(
+    unsafe fn input_lanes<V, const HALF: usize>(
         planes: &mut Planes,
         at: usize,
-        image: &[f32],
+        image: *const u8,
         square: Square,
         channels: [usize; 2],
     ) {
@@ -314,7 +345,10 @@ lanes! {
                     let mut d = [zero; 6];
                     for i in 0..6 {
                         if let Some(pixel) = square.patch(i, j) {
-                            d[i] = V::load(image.as_ptr().add(pixel + c0));
+                            d[i] = match HALF {
+                                0 => V::load(image.cast::<f32>().add(pixel + c0)),
+                                _ => V::load_half(image.cast::<u16>().add(pixel + c0)),
+                            };
                         }
                     }
                     columns[j] = input_1d(d);
@@ -330,10 +364,10 @@ lanes! {
         }
     }
 
-    unsafe fn gradient_lanes<V>(
+    unsafe fn gradient_lanes<V, const HALF: usize>(
         planes: &mut Planes,
         at: usize,
-        image: &[f32],
+        image: *const u8,
         square: Square,
         channels: [usize; 2],
     ) {
@@ -346,7 +380,10 @@ lanes! {
                     let mut d = [zero; 4];
                     for i in 0..4 {
                         if let Some(pixel) = square.pixel(i, j) {
-                            d[i] = V::load(image.as_ptr().add(pixel + c0));
+                            d[i] = match HALF {
+                                0 => V::load(image.cast::<f32>().add(pixel + c0)),
+                                _ => V::load_half(image.cast::<u16>().add(pixel + c0)),
+                            };
                         }
                     }
                     columns[j] = gradient_1d(d);

@@ -1,128 +1,118 @@
-//! High noise: every image counts. Both passes are exact products of pixels with fixed-point numbers.
+//! High noise: every image counts.
 
-use super::{NEGLIGIBLE, Optimal, Query};
+use super::fixed::Fixed;
+use super::{Optimal, Query, add_weighted, negligible};
 use crate::device::cpu::dots::{
-    COLUMNS, Lanes, ROWS, Word, add_fixed_dots, pack_across, pack_columns, pack_digits,
+    COLUMNS, Lanes, ROWS, Word, add_fixed_dots, pack_across, pack_digits,
 };
 use bytemuck::Zeroable as _;
 use rayon::prelude::*;
 use std::ops::Range;
 
 /// The largest fixed-point number.
-const ONE: f64 = (1 << 30) as f64;
+const ONE: i32 = 1 << 30;
 /// Share of its weights that a query may lose because they lie below half a unit of fixed point.
-const LEFT_OUT: f64 = 3e-8;
-/// Fixed-point vectors of a tile, at most.
-const NUMBERS: usize = 4;
+const LOST: f64 = 1e-8;
+/// Where more would be lost, weights above this times the largest are kept apart in float64, and the rest is in
+/// units as much smaller.
+const HEAVY: f64 = 1.0 / 1024.0;
+
+/// A query's weights, relative to the largest: some in fixed point, some not.
+#[derive(Default)]
+struct Weights {
+    /// What 1 is in fixed point.
+    one: f64,
+    /// Images and weights that are 0 in fixed point.
+    heavy: Vec<(usize, f64)>,
+    /// Σ of all; 0 if the query is denoised already.
+    total: f64,
+}
 
 impl Optimal {
     /// D* of queries over all of `images`.
-    pub(super) fn denoise_dense(&self, images: Range<usize>, queries: &mut [&mut Query]) {
-        let exponents = self.exponents(images.clone(), queries);
+    pub(super) fn denoise_dense(&self, images: Range<usize>, queries: &mut [&mut &mut Query]) {
+        if queries.is_empty() {
+            return;
+        }
+        let fine = Fixed { one: ONE, digits: self.isa.bytes().digits() };
+        let exponents = self.exponents(images.clone(), queries, fine);
         let count = queries.len();
-        let mut weights = vec![0; count * images.len()];
-        let totals: Vec<i64> = (weights.par_chunks_exact_mut(images.len()))
+        let mut fixed = vec![0; count * images.len()];
+        let weights: Vec<Weights> = (fixed.par_chunks_exact_mut(images.len()))
             .zip(queries.par_iter_mut())
             .enumerate()
-            .map(|(q, (weights, query))| {
-                let of_query = exponents.iter().skip(q).step_by(count).flatten();
-                self.fixed_weights(of_query, images.start, query, weights)
-            })
+            .map(|(q, (fixed, query))| self.weigh(exponents.of(q), images.start, query, fixed))
             .collect();
         drop(exponents);
         let pixels = &self.pixels[images.start * self.image_len..images.end * self.image_len];
-        let sums = self.weighted_sums(pixels, &weights, count);
-        queries.par_iter_mut().zip(totals).enumerate().for_each(|(q, (query, total))| {
-            if total > 0 {
-                let sums = sums.iter().skip(q).step_by(count).flatten();
-                for (out, &sum) in query.out.iter_mut().zip(sums) {
-                    *out = (sum as f64 / total as f64 / 127.5 - 1.0) as f32;
-                }
+        let sums = self.weighted_sums(pixels, &fixed, count, fine.digits);
+        queries.par_iter_mut().zip(weights).enumerate().for_each(|(q, (query, weights))| {
+            if weights.total == 0.0 {
+                return;
+            }
+            let of_query = sums.iter().skip(q).step_by(count).flatten().take(self.image_len);
+            let mut sums: Vec<f64> = of_query.map(|&s| s as f64 / weights.one).collect();
+            for (n, w) in weights.heavy {
+                add_weighted(w, self.image(n), &mut sums);
+            }
+            for (out, sum) in query.out.iter_mut().zip(sums) {
+                *out = (sum / weights.total / 127.5 - 1.0) as f32;
             }
         });
     }
 
-    /// Exponents of the weights, [panel of images][query][image of the panel].
-    fn exponents(&self, images: Range<usize>, queries: &[&mut Query]) -> Vec<[f64; COLUMNS]> {
-        let (form, len) = (self.isa.bytes(), self.image_len);
-        let (words, numbers) = (len.div_ceil(form.values()), form.numbers());
-        let mut rows = vec![[0; ROWS]; words * queries.len().div_ceil(numbers)];
-        let mut units = vec![0.0; queries.len()];
-        (rows.par_chunks_mut(words))
-            .zip(units.par_chunks_mut(numbers))
-            .zip(queries.par_chunks(numbers))
-            .for_each(|((tile, units), queries)| {
-                let fixed: Vec<Vec<i32>> =
-                    queries.iter().zip(units).map(|(q, unit)| to_fixed(q.x, unit)).collect();
-                pack_digits(form, fixed.iter().map(|v| &v[..]), tile);
-            });
-        let pixels = &self.pixels[images.start * len..images.end * len];
-        let panels = images.len().div_ceil(COLUMNS);
-        let mut exponents = vec![[f64::NEG_INFINITY; COLUMNS]; panels * queries.len()];
-        (exponents.par_chunks_mut(queries.len()))
-            .zip(pixels.par_chunks(COLUMNS * len))
-            .enumerate()
-            .for_each_init(
-                || vec![Lanes::zeroed(); words],
-                |panel, (p, (exponents, pixels))| {
-                    pack_columns(form, pixels, len, 0, panel);
-                    let first = images.start + p * COLUMNS;
-                    let tiles = rows.chunks_exact(words).zip(exponents.chunks_mut(numbers));
-                    for (t, (rows, exponents)) in tiles.enumerate() {
-                        let mut dots = [[0; COLUMNS]; NUMBERS];
-                        add_fixed_dots(self.isa, form, rows, panel, &mut dots[..numbers]);
-                        for (i, (exponents, dots)) in exponents.iter_mut().zip(&dots).enumerate() {
-                            let q = t * numbers + i;
-                            let (unit, sigma) = (units[q], queries[q].sigma);
-                            for c in 0..pixels.len() / len {
-                                let dot = dots[c] as f64 * unit;
-                                exponents[c] = self.exponent(dot, first + c, sigma);
-                            }
-                        }
-                    }
-                },
-            );
-        exponents
-    }
-
-    /// A query's weights relative to the largest in fixed point; returns their sum.
-    ///
-    /// If too much is lost so, the query is denoised exactly instead and has no weights: the sum is 0.
-    fn fixed_weights<'e>(
+    /// Writes a query's weights in fixed point, or denoises it exactly if these lose too much.
+    fn weigh(
         &self,
-        exponents: impl Iterator<Item = &'e f64> + Clone,
+        exponents: impl Iterator<Item = f64> + Clone,
         first: usize,
         query: &mut Query,
-        weights: &mut [i32],
-    ) -> i64 {
-        let highest = exponents.clone().copied().fold(f64::NEG_INFINITY, f64::max);
-        let (mut total, mut lost) = (0, 0.0);
-        for (weight, &e) in weights.iter_mut().zip(exponents.clone()) {
-            if e >= highest - NEGLIGIBLE {
+        fixed: &mut [i32],
+    ) -> Weights {
+        let highest = exponents.clone().fold(f64::NEG_INFINITY, f64::max);
+        let least = highest - negligible(fixed.len());
+        for heavy in [1.0, HEAVY] {
+            let mut weights = Weights { one: ONE as f64 / heavy, ..Weights::default() };
+            let mut lost = 0.0;
+            for (n, (fixed, e)) in fixed.iter_mut().zip(exponents.clone()).enumerate() {
+                *fixed = 0;
+                if e < least {
+                    continue;
+                }
                 let w = (e - highest).exp();
-                *weight = (w * ONE).round() as i32;
-                total += *weight as i64;
-                lost += if *weight == 0 { w } else { 0.0 };
+                weights.total += w;
+                if w <= heavy {
+                    *fixed = (w * weights.one).round() as i32;
+                    lost += if *fixed == 0 { w } else { 0.0 };
+                } else {
+                    weights.heavy.push((first + n, w));
+                }
+            }
+            if lost <= LOST * weights.total {
+                return weights;
             }
         }
-        if lost * ONE <= LEFT_OUT * total as f64 {
-            return total;
-        }
-        weights.fill(0);
-        let shown = exponents.zip(first as u32..).filter(|(e, _)| **e >= highest - NEGLIGIBLE);
+        fixed.fill(0);
+        let shown = exponents.zip(first as u32..).filter(|(e, _)| *e >= least);
         self.denoise_exactly(&shown.map(|(_, n)| n).collect::<Vec<_>>(), query);
-        0
+        Weights::default()
     }
 
     /// Σ weight·u of each pixel, exactly: [panel of pixels][query][pixel of the panel]. `weights`: [query][image].
-    fn weighted_sums(&self, pixels: &[u8], weights: &[i32], queries: usize) -> Vec<[i64; COLUMNS]> {
+    fn weighted_sums(
+        &self,
+        pixels: &[u8],
+        weights: &[i32],
+        queries: usize,
+        digits: usize,
+    ) -> Vec<[i64; COLUMNS]> {
         let (form, len) = (self.isa.bytes(), self.image_len);
-        let (images, numbers) = (pixels.len() / len, form.numbers());
+        let (images, vectors) = (pixels.len() / len, ROWS / digits);
         let words = images.div_ceil(form.values());
-        let mut rows: Vec<Word> = vec![[0; ROWS]; words * queries.div_ceil(numbers)];
-        rows.par_chunks_mut(words)
-            .zip(weights.par_chunks(numbers * images))
-            .for_each(|(tile, weights)| pack_digits(form, weights.chunks_exact(images), tile));
+        let mut rows: Vec<Word> = vec![[0; ROWS]; words * queries.div_ceil(vectors)];
+        rows.par_chunks_mut(words).zip(weights.par_chunks(vectors * images)).for_each(
+            |(tile, weights)| pack_digits(form, digits, weights.chunks_exact(images), tile),
+        );
         // So many images at a time that a panel of their pixels stays in the cache.
         let stretch = form.max_digit_words();
         let mut sums = vec![[0; COLUMNS]; len.div_ceil(COLUMNS) * queries];
@@ -133,21 +123,14 @@ impl Optimal {
                     let panel = &mut panel[..stretch.min(words - start)];
                     let images = &pixels[start * form.values() * len..];
                     pack_across(form, images, len, p * COLUMNS, panel);
-                    let tiles = rows.chunks_exact(words).zip(sums.chunks_mut(numbers));
+                    let tiles = rows.chunks_exact(words).zip(sums.chunks_mut(vectors));
                     for (rows, sums) in tiles {
                         let rows = &rows[start..][..panel.len()];
-                        add_fixed_dots(self.isa, form, rows, panel, sums);
+                        add_fixed_dots(self.isa, form, digits, rows, panel, sums);
                     }
                 }
             },
         );
         sums
     }
-}
-
-/// `x` in units of `unit`, which is chosen so that the largest is ±2³⁰.
-fn to_fixed(x: &[f32], unit: &mut f64) -> Vec<i32> {
-    let largest = x.iter().fold(0.0f32, |a, v| a.max(v.abs())) as f64;
-    *unit = if largest > 0.0 { largest / ONE } else { 1.0 };
-    x.iter().map(|&v| (v as f64 / *unit).round() as i32).collect()
 }
