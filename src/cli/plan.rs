@@ -10,8 +10,8 @@ use crate::model::flops::flops;
 use crate::model::trainer::{Recording, TrainerOptions};
 use crate::run::card::{Card, Prediction, Share};
 use crate::run::kernel_times;
+use crate::run::memory::micro_batch;
 use crate::run::progress::{IMAGE_COST, duration};
-use crate::run::train::micro_batch;
 use crate::run::{RunConfig, bench};
 use crate::tape::Mode;
 use anyhow::Result;
@@ -68,7 +68,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     }
     let (micro_batch, recording, prediction) = match &place {
         Where::Here(device) => {
-            let n = micro_batch(&config);
+            let n = micro_batch(device, &config)?;
             let mode = Mode::Training;
             (n, Recording::new(device, &config.model, t.precision, n, t.batch, mode)?, None)
         }

@@ -4,7 +4,6 @@ use crate::device::Device;
 use crate::model::flops::flops;
 use crate::model::trainer::TrainerOptions;
 use crate::model::{ModelConfig, Params};
-use crate::run::train::micro_batch;
 use crate::run::{RunConfig, RunDir, bench};
 use anyhow::Result;
 use serde_json::Value;
@@ -71,7 +70,7 @@ impl Rates {
         networks.sort_by_key(|c| flops(&c.model).train);
         let mut known = Vec::new();
         for (i, config) in networks.iter().enumerate() {
-            let batch = micro_batch(config).min(8);
+            let batch = config.train.batch.min(8);
             let flop = (flops(&config.model).train * batch as u64) as f64;
             if i == 0 || flop < MOMENT_FLOP {
                 known.push((config.model.clone(), flop / measure(device, config, batch)?));
