@@ -106,17 +106,18 @@ vectorized! {
 }
 
 /// The CUDA device's update; nothing happens from the first step on whose gradient is not finite, which `bad_step`
-/// then holds. `check`: look for one first.
+/// then holds. `loss`: look for one first, and at this sum of losses.
 pub fn kernels(
     [w, g, m, v, ema]: [&Buffer; 5],
     count: usize,
-    bad_step: &Buffer,
-    check: bool,
+    bad_step: Arg,
+    loss: Option<Arg>,
 ) -> Vec<Kernel> {
     let n = Arg::I64(count as i64);
     let update = args![w, g, m, v, ema, n, Arg::Step, bad_step];
     let update = Kernel::new("adam_ema", count.div_ceil(1024), update).moves(36 * count);
-    let look = args![bad_step, g, n, Arg::Null, 0usize, Arg::Step];
+    let Some(loss) = loss else { return vec![update] };
+    let look = args![bad_step, g, n, loss, 1usize, Arg::Step];
     let look = Kernel::new("check_finite", count.div_ceil(1024).min(1024), look).moves(4 * count);
-    if check { vec![look, update] } else { vec![update] }
+    vec![look, update]
 }
