@@ -1,7 +1,10 @@
 //! The one integration-test binary.
 
+mod bench;
 mod check;
 mod ckpt;
+#[cfg(feature = "emulator")]
+mod cuda;
 mod data;
 #[cfg(feature = "emulator")]
 mod emulator;
@@ -12,10 +15,12 @@ mod kernels;
 mod layers;
 mod memorization;
 mod model;
+mod nearest;
 mod ops;
 mod report;
 mod run;
 mod sampler;
+mod study;
 #[allow(dead_code)]
 mod support;
 mod tape;

@@ -29,24 +29,29 @@ fn a_wrong_op_names_the_nearest_and_a_missing_card_ends_with_4() {
     emm(["check", "--device", "gpu"]).refused(2, "--device: ", "cuda:K");
 }
 
+/// The JSON that `emm ARGS` prints with the emulator as its driver; `dir` is scratch.
+#[cfg(feature = "emulator")]
+pub fn on_the_emulator<S: AsRef<std::ffi::OsStr>>(
+    dir: &std::path::Path,
+    args: &[S],
+) -> serde_json::Value {
+    let library = concat!(env!("EMM_EMULATOR_DIR"), "/libcuda.so");
+    let link = dir.join("libcuda.so.1");
+    if !link.exists() {
+        std::os::unix::fs::symlink(library, link).unwrap();
+    }
+    let mut emm = std::process::Command::new(env!("CARGO_BIN_EXE_emm"));
+    let out = emm.args(args).env("LD_LIBRARY_PATH", dir).output().unwrap();
+    assert!(out.status.success(), "{out:?}");
+    serde_json::from_slice(&out.stdout).unwrap()
+}
+
 #[cfg(feature = "emulator")]
 #[test]
 fn kernels_are_checked_as_a_card_would() {
-    use std::process::Command;
     let dir = tempfile::tempdir().unwrap();
-    std::os::unix::fs::symlink(
-        concat!(env!("EMM_EMULATOR_DIR"), "/libcuda.so"),
-        dir.path().join("libcuda.so.1"),
-    )
-    .unwrap();
     for device in ["cuda", "auto"] {
-        let out = Command::new(env!("CARGO_BIN_EXE_emm"))
-            .args(["check", "--json", "--device", device])
-            .env("LD_LIBRARY_PATH", dir.path())
-            .output()
-            .unwrap();
-        assert!(out.status.success(), "{out:?}");
-        let found: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+        let found = on_the_emulator(dir.path(), &["check", "--json", "--device", device]);
         assert_eq!(
             (&found["ok"], &found["device"]),
             (&json!(true), &json!("cuda:0, CPU emulator"))

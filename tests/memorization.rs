@@ -17,7 +17,8 @@ fn nearest_two_equal_brute_force() {
         let g = Golden::open(&format!("score/{name}.safetensors"));
         let (queries, len) = (g.u8("queries"), g.shape("queries")[1]);
         let (index, squared) = (g.i64("index"), g.i64("squared"));
-        let references = References::new(&g.u8("references"), len);
+        let references = g.u8("references");
+        let references = References::new(&references, len);
         for threads in [1, 2, 3] {
             let found = references.nearest(&queries, &cpu(threads));
             assert_eq!(found.len() * 2, index.len());
@@ -355,6 +356,20 @@ fn the_search_is_timed_with_fixed_keys() {
     assert!(found["peak_rss_bytes"].as_u64().is_some_and(|b| b > 0), "{found}");
     assert_eq!((&found["queries"], &found["references"]), (&3.into(), &5.into()));
     assert_eq!(found["device"], "cpu");
+    assert_eq!(found["checked"], 3);
+
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let (file, floats) = (at("images.npy"), at("floats.npy"));
+    npy::write(file.as_ref(), false, &[70, 8, 8, 1], &Dataset::digits().pixels[..70 * 64]).unwrap();
+    npy::write(floats.as_ref(), false, &[9, 8, 8, 1], &[0.5f32; 9 * 64]).unwrap();
+    let some = ["bench", "nearest", "--queries", "20", "--data", &file];
+    let more = ["--references", "50", "--instructions", "portable", "--json"];
+    let found = run(some.iter().chain(&more)).json();
+    assert_eq!((&found["pixels"], &found["checked"]), (&64.into(), &20.into()));
+    run(some.iter().chain(&["--references", "51"])).refused(3, &file, "71 images");
+    run(["bench", "nearest", "--data", &floats]).refused(3, &floats, "|u1");
+    run(["bench", "nearest", "--instructions", "mmx"]).refused(2, "--instructions", "portable");
     run(["bench", "nearest", "--references", "1"]).refused(2, "--queries, ", "at least 2");
     run(["bench", "nearest", "--references", "900000000"]).refused(4, "--references: ", "memory");
 }

@@ -4,7 +4,7 @@
 use crate::ops::fresh_seed;
 use emm::check::golden::{Golden, rel_err};
 use emm::data::Dataset;
-use emm::device::{Buffer, Cpu, Device, Precision, StepArgs};
+use emm::device::{Buffer, Cpu, Device, Precision, StepArgs, Target};
 use emm::model::trainer::{Recording, TrainerOptions};
 use emm::model::{Denoiser, ModelConfig, Params, StepScalars, Trainer};
 use emm::ops::adam_ema::{Update, adam_ema};
@@ -286,8 +286,17 @@ fn planned_flop_are_those_of_the_recorded_ops() {
     for blocks in [1, 2] {
         let mut config = small(blocks);
         config.skip_connections[1] = 0;
-        let r = Recording::new(&Device::Cpu(cpu()), &config, Precision::Fp32, 3, 3, Mode::Training)
-            .unwrap();
-        assert_eq!(r.plan.flop(), 3 * emm::model::flops::flops(&config).forward);
+        config.label_dim *= blocks % 2;
+        let planned = |target: Target| {
+            Recording::new(target, &config, Precision::Fp32, 3, 3, Mode::Training).unwrap().plan
+        };
+        let (plan, want) = (planned(Target::Cpu), emm::model::flops::flops(&config));
+        assert_eq!(plan.flop(), 3 * want.forward);
+        let of_parts: u64 = plan.parts().iter().map(|p| p.cost.flop).sum();
+        assert_eq!(of_parts, 3 * want.train);
+        let plan = planned(Target::Cuda);
+        let of_kernels: u64 = plan.kernels().iter().map(|k| k.cost().flop).sum();
+        assert_eq!(of_kernels, 3 * want.train);
+        assert!(plan.kernels().iter().all(|k| k.cost().bytes > 0));
     }
 }

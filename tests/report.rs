@@ -1,7 +1,7 @@
-//! Tables, plots, sheets. The pictures are left in the target's `tmp` folder to be looked at.
+//! Tables, charts, sheets. The pictures are left in the target's `tmp` folder to be looked at.
 
 use emm::data::{Dataset, Image};
-use emm::report::{Cell, Plot, SizePoint, Table, Triplet, grid, sheet};
+use emm::report::{Cell, Chart, Panel, Point, Scale, Series, Style, Table, Triplet, grid, sheet};
 
 fn keep(name: &str, bytes: &[u8]) {
     let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
@@ -110,18 +110,23 @@ fn sheets_frame_copies() {
     decode(&sheet(&[], 8, "none at all").unwrap());
 }
 
-fn sizes(emm: Option<f64>) -> Plot {
-    let point = |(size, ratio): (u64, f64)| SizePoint {
-        size,
-        ratio,
-        interval: [(ratio - 0.02f64).max(0.0), (ratio + 0.02).min(1.0)],
+fn series(name: &str, style: Style, values: &[(f64, f64)]) -> Series {
+    let point = |&(x, y): &(f64, f64)| Point {
+        interval: Some([(y - 0.02).max(0.0), (y + 0.02).min(1.0)]),
+        ..Point::new(x, y)
     };
-    let measured = [(500, 0.998), (1000, 0.9209), (2000, 0.6093), (3000, 0.346), (5000, 0.09)];
-    let points = measured.into_iter().map(point).collect();
-    Plot::Sizes { title: "DDPM++ on CIFAR-10".into(), points, epsilon: 0.1, emm }
+    Series { name: name.into(), style, points: values.iter().map(point).collect(), emm: None }
 }
 
-fn epochs() -> Plot {
+const BASIC: [(f64, f64); 5] =
+    [(500.0, 0.998), (1000.0, 0.9209), (2000.0, 0.6093), (3000.0, 0.346), (5000.0, 0.09)];
+
+fn sizes(emm: Option<f64>) -> Chart {
+    let series = Series { emm, ..series("", Style::Line, &BASIC) };
+    Chart::of("DDPM++ on CIFAR-10", Panel::sizes("", 0.1, vec![series]))
+}
+
+fn epochs() -> Chart {
     let line = |n: u64| {
         let at = |i: u64| {
             let e = 2000.0 * i as f64;
@@ -130,53 +135,140 @@ fn epochs() -> Plot {
         (format!("N = {n}"), (0..=20).map(at).collect())
     };
     let lines = [500, 1000, 2000, 3000, 5000].map(line).to_vec();
-    Plot::Epochs { title: "Training dynamics".into(), lines }
+    Chart::of("Training dynamics", Panel::epochs("", lines))
+}
+
+/// Several panels: sizes with several EMMs and others' values, categories with marks, a log axis, a zoom.
+fn panels() -> Chart {
+    let wider: Vec<_> = BASIC.iter().map(|&(n, r)| (2.0 * n, r)).collect();
+    let mut ours = Series { emm: Some(1067.0), ..series("128 channels", Style::Line, &BASIC) };
+    ours.points[4].rising = true;
+    let wide = Series { emm: Some(2134.0), ..series("256 channels", Style::Line, &wider) };
+    let theirs = Series {
+        points: BASIC.map(|(n, r)| Point::new(n, r - 0.03)).to_vec(),
+        ..series("paper", Style::Theirs, &[])
+    };
+    let width = Panel::sizes("a: width", 0.1, vec![ours, wide, theirs]);
+    let kept = |name: &str, shift: f64| {
+        let mut s = series(name, Style::Marks, &[(0.0, 0.93), (1.0, 0.8 - shift), (2.0, 0.1)]);
+        s.points[1].rising = true;
+        s
+    };
+    let names = ["32×32", "16×16", "8×8"].map(String::from).to_vec();
+    let places = vec![kept("3 skips", 0.0), kept("2 skips", 0.1), kept("1 skip", 0.25)];
+    let places = Panel::new("b: skips", "resolution", Scale::Categories(names), places);
+    let classes = [(1.0, 0.09), (10.0, 0.23), (50.0, 0.5), (100.0, 0.62), (1000.0, 0.93)];
+    let classes = vec![series("N = 5000 <b>&\u{1}</b>", Style::Line, &classes)];
+    let classes =
+        Panel { level: Some(0.9), ..Panel::new("c: labels", "classes", Scale::Log, classes) };
+    let spread =
+        series("N = 1000", Style::Line, &[(100.0, 0.921), (1000.0, 0.92), (10000.0, 0.92)]);
+    let spread = Panel::new("d: samples", "images", Scale::Log, vec![spread]).zoomed();
+    Chart {
+        title: "Four panels".into(),
+        panels: vec![width, places, classes, spread],
+        footer: vec!["open marks: still rising at the last look".into()],
+    }
 }
 
 #[test]
-fn plots_show_what_they_are_given() {
-    for (name, plot) in [("sizes", sizes(Some(1067.0))), ("epochs", epochs())] {
-        let png = plot.png().unwrap();
-        keep(&format!("plot_{name}.png"), &png);
+fn charts_show_what_they_are_given() {
+    for (name, chart) in
+        [("sizes", sizes(Some(1067.0))), ("epochs", epochs()), ("panels", panels())]
+    {
+        let png = chart.png().unwrap();
+        keep(&format!("chart_{name}.png"), &png);
         let image = decode(&png);
-        assert_eq!((image.width, image.height), (1440, 900));
-        assert!(count(&image, [255; 3]) < 1440 * 900 * 99 / 100, "{name}: an empty picture");
-        assert_eq!(plot.png().unwrap(), png, "{name}: other bytes the second time");
-        keep(&format!("plot_{name}.svg"), plot.svg().unwrap().as_bytes());
+        let all = image.width * image.height;
+        assert!(count(&image, [255; 3]) < all * 99 / 100, "{name}: an empty picture");
+        assert_eq!(chart.png().unwrap(), png, "{name}: other bytes the second time");
+        keep(&format!("chart_{name}.svg"), chart.svg().as_bytes());
     }
-    let svg = sizes(Some(1067.0)).svg().unwrap();
+    let svg = sizes(Some(1067.0)).svg();
     for words in ["DDPM++ on CIFAR-10", "EMM(ε = 0.1) ≈ 1,067", "1 − ε = 90%", "2,000", "log scale"]
     {
         assert!(svg.contains(words), "no {words:?} in {svg}");
     }
-    assert!(!sizes(None).svg().unwrap().contains("EMM"));
-    let svg = epochs().svg().unwrap();
+    assert!(!sizes(None).svg().contains("EMM"));
+    let svg = epochs().svg();
     for words in ["N = 500", "N = 5000", "40,000", "epochs", "100%"] {
+        assert!(svg.contains(words), "no {words:?} in {svg}");
+    }
+    let svg = panels().svg();
+    for words in [
+        "256 channels · EMM ≈ 2,134",
+        "paper · 1,000 training images: 89.09%",
+        "128 channels · 5,000 training images: 9.00% (7.00% to 11.00%), still rising at the last look",
+        "1 skip · 16×16: 55.00%",
+        "N = 5000 &lt;b&gt;&amp; &lt;/b&gt;",
+        "open marks",
+    ] {
         assert!(svg.contains(words), "no {words:?} in {svg}");
     }
 }
 
 #[test]
-fn plots_of_little_data_can_be_drawn() {
-    let none = Plot::Sizes { title: "none".into(), points: vec![], epsilon: 0.1, emm: None };
-    let one = SizePoint { size: 64, ratio: 1.0, interval: [0.9, 1.0] };
-    let one = Plot::Sizes { title: "one".into(), points: vec![one], epsilon: 0.1, emm: None };
-    let empty = Plot::Epochs { title: "none".into(), lines: vec![] };
-    let single =
-        Plot::Epochs { title: "one".into(), lines: vec![("N = 1".into(), vec![(0.0, 0.5)])] };
-    for plot in [none, one, empty, single] {
-        decode(&plot.png().unwrap());
-        plot.svg().unwrap();
+fn a_level_is_crossed_where_the_emm_is() {
+    // Straight in the number of images: halfway between 1,000 and 2,000 lies 1,500, on a log axis right of it.
+    let svg = sizes(None).svg();
+    let line = svg.lines().find(|l| l.contains("stroke-width=\"2.1\"")).unwrap();
+    let path = line.split('"').nth(1).unwrap();
+    let numbers: Vec<f64> = path.split(['M', 'L', ' ']).filter_map(|n| n.parse().ok()).collect();
+    let points: Vec<_> = numbers.chunks(2).map(|p| (p[0], p[1])).collect();
+    assert_eq!(points.len(), 1 + 4 * 16);
+    let (a, middle, b) = (points[16], points[24], points[32]);
+    let share = (middle.0 - a.0) / (b.0 - a.0);
+    assert!((share - 1.5f64.log2()).abs() < 1e-3, "{share}");
+    assert!((middle.1 - (a.1 + b.1) / 2.0).abs() < 0.02);
+}
+
+#[test]
+fn charts_are_data_too() {
+    let chart = panels();
+    let json = serde_json::to_string(&chart).unwrap();
+    assert_eq!(serde_json::from_str::<Chart>(&json).unwrap(), chart);
+    let csv = chart.table().csv();
+    let lines: Vec<&str> = csv.lines().collect();
+    assert_eq!(lines[0], "panel,series,x,ratio,low,high,rising");
+    assert_eq!(lines[1], "a: width,128 channels,500,0.998,0.978,1,no");
+    assert!(lines.contains(&"a: width,paper,1000,0.8909,,,no"), "{csv}");
+    assert!(lines.iter().any(|l| l.starts_with("b: skips,2 skips,16×16,0.7")), "{csv}");
+    assert_eq!(chart.panel_svgs().len(), 4);
+}
+
+#[test]
+fn charts_of_little_or_odd_data_can_be_drawn() {
+    let sizes = |series| Chart::of("few", Panel::sizes("", 0.1, series));
+    let point = |x, y| Point { interval: Some([0.9, 1.0]), ..Point::new(x, y) };
+    let of = |points: Vec<Point>| Series { points, ..series("s", Style::Line, &[]) };
+    let odd = || vec![point(f64::NAN, 0.5), point(0.0, 0.4), point(3.0, f64::INFINITY)];
+    let axis = |scale| Panel::new("", "x", scale, vec![of(odd()), of(vec![])]).zoomed();
+    for chart in [
+        Chart { title: String::new(), panels: vec![], footer: vec![] },
+        sizes(vec![]),
+        sizes(vec![of(vec![point(64.0, 1.0)])]),
+        sizes(vec![Series { emm: Some(1e300), ..of(odd()) }]),
+        Chart::of("none", Panel::epochs("", vec![])),
+        Chart::of("one", Panel::epochs("", vec![("N = 1".into(), vec![(0.0, 0.5)])])),
+        Chart::of("log", axis(Scale::Log)),
+        Chart::of("linear", axis(Scale::Linear)),
+        Chart::of("names", axis(Scale::Categories(vec![]))),
+        Chart::of(&"very long ".repeat(40), axis(Scale::Images)),
+    ] {
+        decode(&chart.png().unwrap());
+        let svg = chart.svg();
+        assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
     }
 }
 
 #[test]
-fn plots_are_png_or_svg() {
+fn charts_are_png_svg_csv_or_json() {
     let dir = tempfile::tempdir().unwrap();
-    let plot = epochs();
-    plot.save(&dir.path().join("a.png"), false).unwrap();
-    plot.save(&dir.path().join("a.svg"), false).unwrap();
-    let e = plot.save(&dir.path().join("a.jpg"), false).unwrap_err();
-    assert!(e.to_string().ends_with("a plot is .png or .svg"), "{e}");
+    let chart = epochs();
+    for name in ["a.png", "a.svg", "a.csv", "a.json"] {
+        chart.save(&dir.path().join(name), false).unwrap();
+    }
+    let e = chart.save(&dir.path().join("a.jpg"), false).unwrap_err();
+    assert!(e.to_string().ends_with("a chart is .png, .svg, .csv or .json"), "{e}");
     assert_eq!(emm::error::exit_code(&e), 2);
 }

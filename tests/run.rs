@@ -84,7 +84,7 @@ fn spawn(args: &[String]) -> Child {
 }
 
 /// The files that are functions of settings and seed alone.
-fn files_of(run: &Path) -> BTreeMap<String, Vec<u8>> {
+pub fn files_of(run: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
     for folder in ["", "state", "snapshots"] {
         for entry in fs::read_dir(run.join(folder)).unwrap() {
@@ -99,7 +99,7 @@ fn files_of(run: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 #[track_caller]
-fn same_files(run: &Path, want: &BTreeMap<String, Vec<u8>>) {
+pub fn same_files(run: &Path, want: &BTreeMap<String, Vec<u8>>) {
     let have = files_of(run);
     let run = run.display();
     assert_eq!(have.keys().collect::<Vec<_>>(), want.keys().collect::<Vec<_>>());
@@ -108,19 +108,19 @@ fn same_files(run: &Path, want: &BTreeMap<String, Vec<u8>>) {
     }
 }
 
-fn saved_step(run: &Path) -> Option<u64> {
+pub fn saved_step(run: &Path) -> Option<u64> {
     let file = TensorFile::open(&run.join("state/state.safetensors")).ok()?;
     file.meta("emm.step")?.parse().ok()
 }
 
-fn starts(run: &Path) -> Vec<u64> {
+pub fn starts(run: &Path) -> Vec<u64> {
     let text = fs::read_to_string(run.join("stats.jsonl")).unwrap();
     let lines = text.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap());
     lines.filter_map(|l| l["resumed_at_step"].as_u64()).collect()
 }
 
 #[track_caller]
-fn wait_until(what: &str, mut ready: impl FnMut() -> bool) {
+pub fn wait_until(what: &str, mut ready: impl FnMut() -> bool) {
     let started = Instant::now();
     while !ready() {
         assert!(started.elapsed() < Duration::from_secs(120), "never {what}");
@@ -130,7 +130,7 @@ fn wait_until(what: &str, mut ready: impl FnMut() -> bool) {
 
 /// The run printed its results, said `holds` and ended with 75.
 #[track_caller]
-fn suspended(ended: Ended, holds: &str) {
+pub fn suspended(ended: Ended, holds: &str) {
     assert_eq!(ended.code, 75, "{ended:?}");
     assert!(ended.stderr.contains(holds), "does not say {holds:?}: {ended:?}");
 }

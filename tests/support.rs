@@ -20,21 +20,22 @@ pub fn emm<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Ended {
 
 /// Runs `emm ARGS` to its end in folder `dir`.
 pub fn emm_in<S: AsRef<OsStr>>(dir: &Path, args: impl IntoIterator<Item = S>) -> Ended {
-    use std::os::unix::process::ExitStatusExt as _;
-    let out = Command::new(env!("CARGO_BIN_EXE_emm"))
-        .args(args)
-        .current_dir(dir)
-        .stdin(Stdio::null())
-        .output()
-        .expect("the program starts");
-    Ended {
-        code: out.status.code().unwrap_or_else(|| 128 + out.status.signal().unwrap_or(0)),
-        stdout: String::from_utf8(out.stdout).expect("stdout is UTF-8"),
-        stderr: String::from_utf8(out.stderr).expect("stderr is UTF-8"),
-    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_emm"));
+    Ended::of(command.args(args).current_dir(dir).stdin(Stdio::null()))
 }
 
 impl Ended {
+    /// Runs `command` to its end.
+    pub fn of(command: &mut Command) -> Ended {
+        use std::os::unix::process::ExitStatusExt as _;
+        let out = command.output().expect("the program starts");
+        Ended {
+            code: out.status.code().unwrap_or_else(|| 128 + out.status.signal().unwrap_or(0)),
+            stdout: String::from_utf8(out.stdout).expect("stdout is UTF-8"),
+            stderr: String::from_utf8(out.stderr).expect("stderr is UTF-8"),
+        }
+    }
+
     /// The run succeeded; returns its stdout.
     #[track_caller]
     pub fn ok(self) -> String {

@@ -3,8 +3,10 @@
 
 use super::golden::{Golden, rel_err};
 use crate::device::cpu::resample::Resample;
-use crate::device::cuda::{Addresses, Cuda, StepWords};
-use crate::device::{Acc, Bound, Cpu, Dtype, Precision, Sink, Slot, Space, StepArgs};
+use crate::device::cuda::{Addresses, Buffer, Clock, Cuda, StepWords};
+use crate::device::{
+    Acc, Bound, Cost, Cpu, Device, Dtype, Kernel, Precision, Sink, Slot, Space, StepArgs,
+};
 use crate::ops::attention::Attention;
 use crate::ops::conv2d::{Conv2d, Shortcut};
 use crate::ops::fir::Fir;
@@ -14,10 +16,11 @@ use crate::ops::loss::Loss;
 use crate::ops::noise_embed::NoiseEmbed;
 use crate::ops::norm::Norm;
 use crate::ops::precondition::{Denoised, Noisy, Precond};
-use crate::ops::{Direction, Grads, Io, Op, Shape, words};
+use crate::ops::{Direction, Grads, Io, Op, Shape, cost, words};
 use anyhow::{Result, ensure};
 use half::bf16;
 use serde_json::Value;
+use std::time::Instant;
 
 /// The golden files of all ops, embedded: a machine that runs the checks may hold nothing but the binary.
 pub const GOLDENS: [(&str, &[u8]); 10] = [
@@ -72,6 +75,13 @@ pub struct Ran {
     pub outs: Vec<Vec<f32>>,
     pub d_ins: Vec<Option<Vec<f32>>>,
     pub d_params: Vec<Vec<f32>>,
+}
+
+/// One direction of a case, or one kernel of it, run so many times.
+pub struct Timed {
+    pub name: &'static str,
+    pub cost: Cost,
+    pub seconds: Vec<f64>,
 }
 
 fn precond(a: &Value) -> Precond {
@@ -275,6 +285,20 @@ impl Case {
         Ok(laid.ran(self))
     }
 
+    /// A case's memory on a card, and where it is.
+    fn on_card(&self, cuda: &Cuda, laid: &Laid) -> Result<(Vec<Buffer>, Addresses)> {
+        let step =
+            StepWords { seed: self.args.seed, step: self.args.step as u64, ..StepWords::default() };
+        let mut buffers = Vec::new();
+        for words in laid.words.iter().map(Vec::as_slice).chain([bytemuck::cast_slice(&[step])]) {
+            let mut buffer = cuda.buffer(words.len())?;
+            buffer.write(0, words)?;
+            buffers.push(buffer);
+        }
+        let addresses = std::array::from_fn(|i| buffers[i].address());
+        Ok((buffers, Addresses::new(addresses, self.args.first_image)))
+    }
+
     /// As [`Case::run`], on a CUDA device.
     ///
     /// # Errors
@@ -292,20 +316,71 @@ impl Case {
         if self.has_backward() {
             kernels.extend(self.op.kernels(&laid.io(Direction::Bwd), Some(&laid.grad_slots)));
         }
-        let step =
-            StepWords { seed: self.args.seed, step: self.args.step as u64, ..StepWords::default() };
-        let mut buffers = Vec::new();
-        for words in laid.words.iter().map(Vec::as_slice).chain([bytemuck::cast_slice(&[step])]) {
-            let mut buffer = cuda.buffer(words.len())?;
-            buffer.write(0, words)?;
-            buffers.push(buffer);
-        }
-        let addresses = std::array::from_fn(|i| buffers[i].address());
-        cuda.launch(&kernels, &Addresses::new(addresses, self.args.first_image))?;
+        let (buffers, addresses) = self.on_card(cuda, &laid)?;
+        cuda.launch(&kernels, &addresses)?;
         for (words, buffer) in laid.words.iter_mut().zip(&buffers) {
             *words = buffer.read(0, words.len())?;
         }
         Ok(laid.ran(self))
+    }
+
+    /// Times the case's directions, gradients set: on the CPU an entry a direction, on a card one a kernel.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn time(
+        &self,
+        device: &Device,
+        precision: Precision,
+        repeats: usize,
+    ) -> Result<Vec<Timed>> {
+        let temp = |ins: &[Shape], d| match device {
+            Device::Cpu(_) => self.op.temp_words(ins, d),
+            Device::Cuda { .. } => self.op.kernel_temp_words(ins, precision, d),
+        };
+        let mut laid = Laid::new(self, precision, temp, Acc::Set, 0.0)?;
+        let io = [Direction::Fwd, Direction::Bwd].map(|d| laid.io(d));
+        let grads = laid.grad_slots.clone();
+        let mut directions = vec![(&io[0], None)];
+        if self.has_backward() {
+            directions.push((&io[1], Some(&grads)));
+        }
+        let mut timed = Vec::new();
+        let Device::Cuda { cuda, .. } = device else {
+            for (io, grads) in directions {
+                let launch = grads.map_or_else(|| self.op.fwd(io), |g| self.op.bwd(io, g));
+                let cost = cost(&*self.op, io, grads);
+                let (cpu, stride) = (device.host(), launch.scratch_words);
+                let mut scratch = vec![0.0; stride * cpu.threads()];
+                let [arena, weights, grads] = &mut laid.words;
+                let bound = Bound::new(arena, weights, grads, &mut scratch, stride, self.args);
+                let mut seconds = Vec::new();
+                cpu.run(|| {
+                    for _ in 0..=repeats {
+                        let start = Instant::now();
+                        (launch.run)(&bound);
+                        seconds.push(start.elapsed().as_secs_f64());
+                    }
+                });
+                seconds.remove(0); // it warmed up
+                timed.push(Timed { name: launch.name, cost, seconds });
+            }
+            return Ok(timed);
+        };
+        let kernels: Vec<Kernel> =
+            directions.iter().flat_map(|(io, grads)| self.op.kernels(io, *grads)).collect();
+        let (buffers, addresses) = self.on_card(cuda, &laid)?;
+        let mut clock = Clock::new(cuda)?;
+        let mut seconds = vec![Vec::new(); kernels.len()];
+        for _ in 0..repeats {
+            for (kernel, seconds) in kernels.iter().zip(&mut seconds) {
+                seconds.push(clock.cold(kernel, &addresses)?);
+            }
+        }
+        drop(buffers);
+        Ok((kernels.iter().zip(seconds))
+            .map(|(k, seconds)| Timed { name: k.name, cost: k.cost(), seconds })
+            .collect())
     }
 
     /// Largest relative error of outputs and gradients against the golden, gradients both set and added.

@@ -1,41 +1,27 @@
 //! `emm bench`: how fast this machine runs the parts.
 
 use super::numbers::count;
+use super::samples_io::HeunArgs;
 use super::train_flags::{ImageFlags, TrainFlags};
-use super::{Common, say};
-use crate::error::{Exit, fail, usage};
-use crate::model::Params;
+use super::{Common, bench_nearest, say};
+use crate::error::usage;
 use crate::model::flops::flops;
 use crate::model::trainer::TrainerOptions;
-use crate::run::bench::{median, nearest, step};
-use crate::run::memory;
+use crate::model::{ModelConfig, Params};
+use crate::run::bench::{launches, median, sample, step};
+use crate::run::ceilings::Ceilings;
+use crate::run::kernel_times::{self, Row};
 use crate::run::train::micro_batch;
 use anyhow::Result;
 use serde_json::json;
 
-/// Time the parts of a training on this machine
+/// Time the parts of a training on this machine: launches, steps, sampling, nearest neighbours
 #[derive(clap::Subcommand, Debug)]
 pub enum Command {
+    Kernels(Box<Kernels>),
     Step(Box<Step>),
-    Nearest(Nearest),
-}
-
-/// Time the search of the two nearest reference images of each query, over random pixels
-#[derive(clap::Args, Debug)]
-#[command(after_help = "Example:\n  emm bench nearest --queries 2000 --references 50000")]
-pub struct Nearest {
-    /// Images looked up
-    #[arg(long, value_name = "N", value_parser = count, default_value = "2000")]
-    queries: usize,
-    /// Images searched, at least 2
-    #[arg(long, value_name = "N", value_parser = count, default_value = "50k")]
-    references: usize,
-    /// Bytes of an image
-    #[arg(long, value_name = "BYTES", value_parser = count, default_value = "3072")]
-    pixels: usize,
-    /// Searches timed, after one that warms up
-    #[arg(long, value_name = "N", value_parser = count, default_value = "5")]
-    repeats: usize,
+    Sample(Box<Sample>),
+    Nearest(bench_nearest::Args),
 }
 
 /// Time training steps: batch preparation, forward, backward, Adam and EMA
@@ -47,78 +33,64 @@ pub struct Step {
     /// Steps timed, after two that warm up
     #[arg(long, value_name = "N", value_parser = count, default_value = "10")]
     repeats: usize,
-    /// Also print where the time goes, op by op
-    #[arg(long)]
-    profile: bool,
+    #[command(flatten)]
+    flags: TrainFlags,
+}
+
+/// Time the sampling of images by EDM's Heun sampler, of a network as training begins
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Example:\n  emm bench sample --resolution 8 --channels 32 --samples 1000")]
+pub struct Sample {
+    #[command(flatten)]
+    images: ImageFlags,
+    /// Images sampled
+    #[arg(long, value_name = "N", value_parser = count, default_value = "64")]
+    samples: usize,
+    /// Of them computed at a time
+    #[arg(long, value_name = "IMAGES", value_parser = count, default_value = "64")]
+    at_a_time: usize,
+    /// Times all of them are sampled, after a batch that warms up
+    #[arg(long, value_name = "N", value_parser = count, default_value = "5")]
+    repeats: usize,
+    #[command(flatten)]
+    heun: HeunArgs,
+    #[command(flatten)]
+    flags: TrainFlags,
+}
+
+/// Time each launch of a training step's first micro-batch, and of the ops' cases, against what this machine can do
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Example:\n  emm bench kernels --batch 8 --json
+
+The ceilings are measured first: fp32 products, a copy of memory, on a card also its tensor cores. A launch's share of
+them counts the direct algorithm's FLOP and each operand's bytes once; an algorithm of fewer operations may pass 100%.
+On a card the second-level cache is flushed before each launch.")]
+pub struct Kernels {
+    #[command(flatten)]
+    images: ImageFlags,
+    /// Times each launch is timed
+    #[arg(long, value_name = "N", value_parser = count, default_value = "10")]
+    repeats: usize,
     #[command(flatten)]
     flags: TrainFlags,
 }
 
 pub fn run(command: Command, common: &Common) -> Result<()> {
     match command {
+        Command::Kernels(a) => run_kernels(*a, common),
         Command::Step(a) => run_step(*a, common),
-        Command::Nearest(a) => run_nearest(a, common),
+        Command::Sample(a) => run_sample(*a, common),
+        Command::Nearest(a) => bench_nearest::run(a, common),
     }
-}
-
-fn run_nearest(a: Nearest, common: &Common) -> Result<()> {
-    let bytes = a.queries.max(a.references).checked_mul(a.pixels);
-    if a.queries == 0 || a.pixels == 0 || a.repeats == 0 || a.references < 2 {
-        return Err(usage("--queries, --pixels, --repeats: at least 1, --references: at least 2"));
-    }
-    if bytes.is_none_or(|b| b > memory::available().unwrap_or(usize::MAX) / 4) {
-        return Err(fail(Exit::Device, "--references: so many images don't fit into memory"));
-    }
-    let device = common.device()?;
-    let times = nearest(&device, common.seed, a.queries, a.references, a.pixels, a.repeats);
-    let s = median(&times.search_s);
-    let peak = memory::peak();
-    if common.json {
-        say!(
-            "{}",
-            json!({
-                "median_s": s,
-                "prepare_s": times.prepare_s,
-                "peak_rss_bytes": peak,
-                "queries": a.queries,
-                "references": a.references,
-                "device": "cpu",
-            })
-        );
-        return Ok(());
-    }
-    let pairs = a.queries as f64 * a.references as f64 * a.pixels as f64;
-    say!(
-        "{} queries, {} references of {} bytes: {:.3} s, {:.1} G multiply-adds/s; prepared in {:.3} s; peak {:.0} MB",
-        a.queries,
-        a.references,
-        a.pixels,
-        s,
-        pairs / s / 1e9,
-        times.prepare_s,
-        peak.unwrap_or(0) as f64 / 1e6
-    );
-    Ok(())
 }
 
 fn run_step(a: Step, common: &Common) -> Result<()> {
-    if a.repeats == 0 {
-        return Err(usage("--repeats: 0, at least 1 is needed"));
-    }
+    at_least_one(&[("--repeats", a.repeats)])?;
     let device = common.device()?;
-    let run = a.flags.resolve_images(common, &a.images)?;
-    let options = TrainerOptions {
-        seed: common.seed,
-        batch: run.train.batch,
-        micro_batch: micro_batch(&run),
-        shuffle: true,
-        scrub_gradients: false,
-        precision: run.train.precision,
-    };
-    let (config, batch) = (run.model, run.train.batch as f64);
-    let times = step(&device, &config, options, a.repeats, a.profile)?;
+    let (config, options) = network(&a.flags, &a.images, common)?;
+    let batch = options.batch as f64;
+    let times = step(&device, &config, options, a.repeats)?;
     let s = median(&times.step_s);
-    let (min, max) = times.step_s.iter().fold((f64::MAX, 0.0), |(l, h), &t| (t.min(l), t.max(h)));
     let flop = flops(&config).train as f64 * batch;
     if common.json {
         say!(
@@ -126,13 +98,14 @@ fn run_step(a: Step, common: &Common) -> Result<()> {
             json!({
                 "images_per_s": batch / s,
                 "flop_per_s": flop / s,
-                "step_s": {"min": min, "median": s, "max": max},
+                "step_s": spread(&times.step_s),
                 "arena_bytes": times.arena_bytes,
-                "device": "cpu",
+                "device": device.name(),
             })
         );
         return Ok(());
     }
+    let [min, max] = ends(&times.step_s);
     say!(
         "{:.2} img/s, {:.1} GFLOP/s; step {:.2} ms ({:.2}..{:.2}); arena {:.1} MB; {} parameters",
         batch / s,
@@ -143,16 +116,157 @@ fn run_step(a: Step, common: &Common) -> Result<()> {
         times.arena_bytes as f64 / 1e6,
         Params::new(&config).count()
     );
-    let mut total: Vec<(&str, f64, usize)> = Vec::new();
-    for (name, t) in &times.launches {
-        match total.iter_mut().find(|(n, ..)| n == name) {
-            Some((_, sum, count)) => (*sum, *count) = (*sum + median(t), *count + 1),
-            None => total.push((name, median(t), 1)),
-        }
-    }
-    total.sort_by(|a, b| b.1.total_cmp(&a.1));
-    for (name, sum, count) in total {
-        say!("{name:20} {count:4} launches {:9.3} ms", sum * 1e3);
-    }
     Ok(())
+}
+
+fn run_sample(a: Sample, common: &Common) -> Result<()> {
+    let ones = [("--repeats", a.repeats), ("--samples", a.samples), ("--at-a-time", a.at_a_time)];
+    at_least_one(&ones)?;
+    let device = common.device()?;
+    let (heun, (config, _)) = (a.heun.options()?, network(&a.flags, &a.images, common)?);
+    let batch = a.at_a_time.min(a.samples);
+    let seed = common.seed;
+    let times = sample(&device, &config, seed, a.samples, batch, &heun, a.repeats)?;
+    let s = median(&times);
+    if common.json {
+        say!(
+            "{}",
+            json!({
+                "images_per_s": a.samples as f64 / s,
+                "sample_s": spread(&times),
+                "images": a.samples,
+                "batch": batch,
+                "steps": heun.steps,
+                "device": device.name(),
+            })
+        );
+        return Ok(());
+    }
+    let [min, max] = ends(&times);
+    say!(
+        "{:.2} img/s; {} images by {} steps in {s:.3} s ({min:.3}..{max:.3}), {batch} at a time",
+        a.samples as f64 / s,
+        a.samples,
+        heun.steps
+    );
+    Ok(())
+}
+
+fn run_kernels(a: Kernels, common: &Common) -> Result<()> {
+    at_least_one(&[("--repeats", a.repeats)])?;
+    let device = common.device()?;
+    let (config, options) = network(&a.flags, &a.images, common)?;
+    let images = options.micro_batch;
+    let ceilings = Ceilings::measure(&device)?;
+    let layers = launches(&device, &config, options, a.repeats)?;
+    let cases = kernel_times::of_cases(&device, a.repeats)?;
+    if common.json {
+        let object = |row: &Row| {
+            json!({
+                "name": row.name,
+                "of": row.of,
+                "shapes": row.shapes,
+                "count": row.count,
+                "median_s": row.median_s,
+                "flop": row.cost.flop,
+                "bytes": row.cost.bytes,
+                "flop_per_s": row.cost.flop as f64 / row.median_s,
+                "bytes_per_s": row.cost.bytes as f64 / row.median_s,
+                "of_ceiling": ceilings.floor_s(row.name, row.cost) / row.median_s,
+            })
+        };
+        let all = |rows: &[Row]| rows.iter().map(object).collect::<Vec<_>>();
+        say!(
+            "{}",
+            json!({
+                "device": device.name(),
+                "ceilings": ceilings,
+                "images": images,
+                "layers": all(&layers),
+                "cases": all(&cases),
+            })
+        );
+        return Ok(());
+    }
+    say!("device {}", device.name());
+    let tensor = ceilings.tensor.map_or(String::new(), |t| {
+        let [bf16, tf32, u8] =
+            [t.bf16_flop_per_s, t.tf32_flop_per_s, t.u8_op_per_s].map(|rate| rate / 1e12);
+        format!(", tensor cores {bf16:.1} bf16, {tf32:.1} tf32 TFLOP/s, {u8:.1} u8 TOP/s")
+    });
+    say!(
+        "ceilings measured here: {:.1} GFLOP/s fp32, {:.1} GB/s copied{tensor}",
+        ceilings.fp32_flop_per_s / 1e9,
+        ceilings.copy_bytes_per_s / 1e9
+    );
+    say!("\nlaunches of a micro-batch of {images} images, forward and backward");
+    print_rows(&layers, &ceilings);
+    say!("\ncases of the ops");
+    print_rows(&cases, &ceilings);
+    Ok(())
+}
+
+/// A line a launch; `ceiling` is the share of what the machine can do, by arithmetic or memory, whichever binds. The
+/// direct algorithm's FLOP are counted, so a faster algorithm may pass 100%.
+fn print_rows(rows: &[Row], ceilings: &Ceilings) {
+    say!(
+        "{:<22}{:>6}{:>12}{:>10}{:>9}{:>9}  {:<28}shapes",
+        "launch",
+        "count",
+        "ms each",
+        "GFLOP/s",
+        "GB/s",
+        "ceiling",
+        "of"
+    );
+    for row in rows {
+        let rate = |units: u64| units as f64 / row.median_s / 1e9;
+        say!(
+            "{:<22}{:>6}{:>12.4}{:>10.1}{:>9.1}{:>8.1}%  {:<28}{}",
+            row.name,
+            row.count,
+            row.median_s * 1e3,
+            rate(row.cost.flop),
+            rate(row.cost.bytes),
+            100.0 * ceilings.floor_s(row.name, row.cost) / row.median_s,
+            row.of,
+            row.shapes
+        );
+    }
+    let total: f64 = rows.iter().map(|r| r.count as f64 * r.median_s).sum();
+    say!("all together {:.3} ms", total * 1e3);
+}
+
+/// The network that the flags describe, and how a step of it is trained.
+fn network(
+    flags: &TrainFlags,
+    images: &ImageFlags,
+    common: &Common,
+) -> Result<(ModelConfig, TrainerOptions)> {
+    let run = flags.resolve_images(common, images)?;
+    let options = TrainerOptions {
+        seed: common.seed,
+        batch: run.train.batch,
+        micro_batch: micro_batch(&run),
+        shuffle: true,
+        scrub_gradients: false,
+        precision: run.train.precision,
+    };
+    Ok((run.model, options))
+}
+
+fn at_least_one(flags: &[(&str, usize)]) -> Result<()> {
+    match flags.iter().find(|(_, n)| *n == 0) {
+        Some((flag, _)) => Err(usage(format!("{flag}: 0, at least 1 is needed"))),
+        None => Ok(()),
+    }
+}
+
+fn ends(times: &[f64]) -> [f64; 2] {
+    [times.iter().copied().fold(f64::MAX, f64::min), times.iter().copied().fold(0.0, f64::max)]
+}
+
+fn spread(times: &[f64]) -> serde_json::Value {
+    let [min, max] = ends(times);
+    json!({"min": min, "median": median(times), "max": max})
 }

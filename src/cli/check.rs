@@ -1,10 +1,9 @@
 //! `emm check`: every op's cases on a device, against the references.
 
-use super::{Choice, Common, cuda_card, say};
+use super::{Common, say};
 use crate::check::cases::{Case, GOLDENS};
 use crate::check::golden::Golden;
-use crate::device::cuda::{Cuda, IMAGES};
-use crate::device::{Cpu, Device, Precision};
+use crate::device::{Device, Precision};
 use crate::error::{Exit, exit_code};
 use anyhow::{Result, bail};
 use clap::builder::PossibleValuesParser;
@@ -27,23 +26,6 @@ pub struct Args {
     op: Option<String>,
 }
 
-/// The device and its name.
-fn open(common: &Common) -> Result<(Device, String)> {
-    let cuda = |k: usize, name: String| {
-        let (cuda, host) = (Cuda::open(k, IMAGES)?, Cpu::new(common.threads)?);
-        Ok((Device::Cuda { cuda, host }, format!("cuda:{k}, {name}")))
-    };
-    match common.choice()? {
-        Choice::Cpu => {}
-        Choice::Cuda(k) => return cuda(k, cuda_card(k).map_err(|why| common.no_device(&why))?),
-        Choice::Auto => match cuda_card(0) {
-            Ok(name) => return cuda(0, name),
-            Err(why) => common.tell_auto_takes_the_cpu(|| why),
-        },
-    }
-    Ok((common.cpu()?, "cpu".into()))
-}
-
 fn error(device: &Device, case: &Case, golden: &Golden) -> Result<f64> {
     case.error(golden, Precision::Fp32, |case, acc, start| match device {
         Device::Cpu(cpu) => case.run(cpu, acc, start),
@@ -62,7 +44,8 @@ struct Outcome {
 }
 
 pub fn run(args: Args, common: &Common) -> Result<()> {
-    let (device, name) = open(common)?;
+    let device = common.device()?;
+    let name = device.name();
     if !common.json {
         say!("device {name}; bar {BAR:e}");
         say!("{:<14}{:>6}{:>14}", "op", "cases", "worst error");

@@ -66,7 +66,7 @@ pub fn run(_args: Args, common: &Common) -> Result<()> {
     }
     match KERNELS_FOR {
         [] => say!("kernels   none: this build computes on the CPU only"),
-        archs => say!("kernels   for {}; they serve `emm check` so far", archs.join(", ")),
+        archs => say!("kernels   for {}", archs.join(", ")),
     }
     let (has, lacks): (Vec<_>, Vec<_>) = features().into_iter().partition(|f| f.1);
     let names = |list: Vec<(&'static str, bool)>| match list.is_empty() {

@@ -1,6 +1,6 @@
 //! The command line: flags are read here and nowhere else; each subcommand checks, makes one call, prints.
 
-use crate::device::cuda::{KERNELS_FOR, Trouble, probe, runs_on};
+use crate::device::cuda::{Cuda, IMAGES, KERNELS_FOR, Trouble, probe, runs_on};
 use crate::device::{Cpu, Device};
 use crate::error::{Exit, exit_code, fail, usage};
 use anyhow::Result;
@@ -10,6 +10,7 @@ use std::io::Write as _;
 use std::sync::OnceLock;
 
 mod bench;
+mod bench_nearest;
 mod check;
 mod ckpt;
 mod data;
@@ -22,9 +23,13 @@ mod numbers;
 mod optimal;
 mod plan;
 mod quickstart;
+mod report;
 mod sample;
 mod samples_io;
 mod score;
+mod study_flags;
+mod sweep;
+mod table;
 mod train;
 pub(crate) mod train_flags;
 
@@ -82,23 +87,25 @@ pub struct Common {
 }
 
 impl Common {
-    /// Opens the device named by `--device` for training and sampling: the CPU, so far.
+    /// Opens the device named by `--device`.
     ///
     /// # Errors
-    /// Usage for an unknown name; device (exit 4) for a CUDA device.
+    /// Usage for an unknown name; device (exit 4) for a CUDA device that is named and cannot be had.
     pub fn device(&self) -> Result<Device> {
-        let why = |k| match cuda_card(k) {
-            Ok(name) => {
-                format!("{name} is there, but this version's CUDA kernels serve `emm check` only")
-            }
-            Err(why) => why,
-        };
         match self.choice()? {
-            Choice::Cpu => {}
-            Choice::Auto => self.tell_auto_takes_the_cpu(|| why(0)),
-            Choice::Cuda(k) => return Err(self.no_device(&why(k))),
+            Choice::Cpu => self.cpu(),
+            Choice::Cuda(k) => {
+                cuda_card(k).map_err(|why| self.no_device(&why))?;
+                self.cuda(k)
+            }
+            Choice::Auto => {
+                let card = cuda_card(0).and_then(|()| self.cuda(0).map_err(|e| format!("{e:#}")));
+                card.or_else(|why| {
+                    self.tell_auto_takes_the_cpu(&why);
+                    self.cpu()
+                })
+            }
         }
-        self.cpu()
     }
 
     fn choice(&self) -> Result<Choice> {
@@ -121,15 +128,19 @@ impl Common {
         Cpu::new(self.threads).map(Device::Cpu)
     }
 
+    fn cuda(&self, k: usize) -> Result<Device> {
+        Ok(Device::Cuda { cuda: Cuda::open(k, IMAGES)?, host: Cpu::new(self.threads)? })
+    }
+
     fn no_device(&self, why: &str) -> anyhow::Error {
         let name = &self.device;
         fail(Exit::Device, format!("--device: {name}: {why}; `--device cpu` works everywhere"))
     }
 
     /// Says why, unless there is no driver at all: then nobody expects a card.
-    fn tell_auto_takes_the_cpu(&self, why: impl FnOnce() -> String) {
+    fn tell_auto_takes_the_cpu(&self, why: &str) {
         if !self.quiet && probe() != Err(Trouble::Absent) {
-            eprintln!("emm: --device: auto takes the CPU: {}", why());
+            let _ = writeln!(std::io::stderr(), "emm: --device: auto takes the CPU: {why}");
         }
     }
 }
@@ -144,8 +155,8 @@ enum Choice {
     Cuda(usize),
 }
 
-/// The name of card `k` if this build's kernels run on it, else why they do not.
-fn cuda_card(k: usize) -> Result<String, String> {
+/// Whether this build's kernels run on card `k`; if not, why.
+fn cuda_card(k: usize) -> Result<(), String> {
     let driver = probe().map_err(|trouble| trouble.to_string())?;
     let Some(card) = driver.cards.get(k) else {
         return Err(format!("there is no card {k}, the driver sees {}", driver.cards.len()));
@@ -160,7 +171,7 @@ fn cuda_card(k: usize) -> Result<String, String> {
             "{name} is there with compute capability {major}.{minor}, but this build's kernels are for {archs}"
         ));
     }
-    Ok(name.clone())
+    Ok(())
 }
 
 #[derive(Subcommand, Debug)]
@@ -177,6 +188,10 @@ enum Command {
     Optimal(optimal::Args),
     Gap(gap::Args),
     Find(find::Args),
+    Table(table::Args),
+    #[command(subcommand)]
+    Sweep(sweep::Command),
+    Report(report::Args),
     #[command(subcommand)]
     Ckpt(ckpt::Command),
     Check(check::Args),
@@ -215,6 +230,9 @@ pub fn main() -> i32 {
         Command::Optimal(a) => optimal::run(a, c),
         Command::Gap(a) => gap::run(a, c),
         Command::Find(a) => find::run(a, c),
+        Command::Table(a) => table::run(a, c),
+        Command::Sweep(a) => sweep::run(a, c),
+        Command::Report(a) => report::run(a, c),
         Command::Ckpt(a) => ckpt::run(a, c),
         Command::Check(a) => check::run(a, c),
         Command::Bench(a) => bench::run(a, c),

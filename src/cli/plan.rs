@@ -113,6 +113,6 @@ fn measure(device: &Device, config: &RunConfig, micro_batch: usize) -> Result<f6
         scrub_gradients: false,
         precision: config.train.precision,
     };
-    let times = bench::step(device, &config.model, options, 1, false)?;
+    let times = bench::step(device, &config.model, options, 1)?;
     Ok(batch as f64 / bench::median(&times.step_s))
 }

@@ -152,7 +152,7 @@ fn sample_run(run: &Path, args: &Args, common: &Common, scoring: &mut Scoring) -
 /// Samples searched batch by batch; memory grows with their number by two indices and distances each.
 struct Scoring<'a> {
     training: &'a Dataset,
-    references: References,
+    references: References<'a>,
     device: &'a Device,
     found: Vec<Nearest>,
     /// Pixels of the first samples, for the sheet.

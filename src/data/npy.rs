@@ -8,6 +8,7 @@ use super::stored_zip::StoredZip;
 use crate::error::{OrExit as _, data};
 use crate::files::write_atomic;
 use anyhow::{Result, anyhow, bail};
+use memmap2::Mmap;
 use std::io::Write as _;
 use std::path::Path;
 
@@ -145,13 +146,7 @@ impl Array {
     /// Parses the contents of an npy file.
     fn parse(bytes: &[u8]) -> Result<Self> {
         let header = Header::parse(bytes)?;
-        let (size, body) = (element_size(&header.descr)?, &bytes[header.end..]);
-        let expected = (header.shape.iter().try_fold(size, |n, &d| n.checked_mul(d)))
-            .ok_or_else(|| anyhow!("shape {:?} is too large", header.shape))?;
-        if body.len() != expected {
-            let shape = header.shape;
-            bail!("shape {shape:?} wants {expected} bytes of data, found {}", body.len());
-        }
+        let body = header.body(bytes)?;
         Ok(Array { values: parse_values(&header.descr, body)?, shape: header.shape })
     }
 }
@@ -164,6 +159,18 @@ struct Header {
 }
 
 impl Header {
+    /// The data of the file whose `bytes` these are: as many as the shape wants.
+    fn body<'b>(&self, bytes: &'b [u8]) -> Result<&'b [u8]> {
+        let (size, body) = (element_size(&self.descr)?, &bytes[self.end..]);
+        let shape = &self.shape;
+        let expected = (shape.iter().try_fold(size, |n, &d| n.checked_mul(d)))
+            .ok_or_else(|| anyhow!("shape {shape:?} is too large"))?;
+        if body.len() != expected {
+            bail!("shape {shape:?} wants {expected} bytes of data, found {}", body.len());
+        }
+        Ok(body)
+    }
+
     /// Parses `{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }` and what stands before it.
     fn parse(bytes: &[u8]) -> Result<Self> {
         let short = || anyhow!("the npy header is cut off");
@@ -227,6 +234,34 @@ fn header(shape: &[usize], descr: &str) -> Vec<u8> {
 /// shape that does not fit the data.
 pub fn read(path: &Path) -> Result<Array> {
     Array::parse(&map(path)?).or_data(|| path.display().to_string())
+}
+
+/// An npy file of unsigned bytes, mapped into memory rather than read.
+pub struct MappedBytes {
+    map: Mmap,
+    start: usize,
+    pub shape: Vec<usize>,
+}
+
+impl MappedBytes {
+    /// # Errors
+    /// As [`read`]; another type.
+    pub fn open(path: &Path) -> Result<Self> {
+        let what = || path.display().to_string();
+        let map = map(path)?;
+        let header = Header::parse(&map).or_data(what)?;
+        if header.descr != u8::DESCR {
+            let (wanted, found) = (u8::DESCR, header.descr);
+            return Err(data(format!("{}: expected type {wanted}, found {found}", what())));
+        }
+        header.body(&map).or_data(what)?;
+        Ok(MappedBytes { map, start: header.end, shape: header.shape })
+    }
+
+    /// The elements, in C order.
+    pub fn values(&self) -> &[u8] {
+        &self.map[self.start..]
+    }
 }
 
 /// Reads an npy file of exactly float32.

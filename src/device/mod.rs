@@ -21,11 +21,46 @@ pub enum Device {
 }
 
 impl Device {
+    /// Waits for everything queued.
+    ///
+    /// # Errors
+    /// Device (exit 4): what went wrong in a kernel since the last wait.
+    pub fn wait(&self) -> anyhow::Result<()> {
+        match self {
+            Device::Cpu(_) => Ok(()),
+            Device::Cuda { cuda, .. } => cuda.wait(),
+        }
+    }
+
     /// The host's threads.
     pub fn host(&self) -> &Cpu {
         match self {
             Device::Cpu(cpu) => cpu,
             Device::Cuda { host, .. } => host,
+        }
+    }
+
+    /// `cpu`, or the card: `cuda:0, NVIDIA H100`.
+    pub fn name(&self) -> &str {
+        match self {
+            Device::Cpu(_) => "cpu",
+            Device::Cuda { cuda, .. } => cuda.name(),
+        }
+    }
+}
+
+/// What a plan is made for. Planning needs no card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    Cpu,
+    Cuda,
+}
+
+impl From<&Device> for Target {
+    fn from(device: &Device) -> Self {
+        match device {
+            Device::Cpu(_) => Target::Cpu,
+            Device::Cuda { .. } => Target::Cuda,
         }
     }
 }
@@ -116,6 +151,10 @@ impl Slot {
     pub fn words(self) -> usize {
         self.dtype.words(self.len)
     }
+
+    pub fn bytes(self) -> usize {
+        4 * self.words()
+    }
 }
 
 /// Whether a gradient is written or added. The tape decides it, never an op.
@@ -140,6 +179,15 @@ pub struct StepArgs {
     pub step: u32,
     /// Index in the whole batch of the recording's first image.
     pub first_image: u32,
+}
+
+/// What a launch costs at least.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Cost {
+    /// 2 × multiply-adds of matrix work, as the direct algorithm needs them.
+    pub flop: u64,
+    /// Bytes to and from memory: all that it reads and writes once, a gradient that is added to twice.
+    pub bytes: u64,
 }
 
 /// One entry of a plan: a function of the CPU device with its slots and scalars resolved.
@@ -172,6 +220,9 @@ pub struct Kernel {
     /// Dynamic shared memory of a block.
     pub shared_bytes: u32,
     pub args: Vec<Arg>,
+    flop: u64,
+    /// Where the arguments do not tell them.
+    bytes: Option<u64>,
 }
 
 /// Dynamic shared memory of the tensor-core kernels: a ring of three stages. All cards that they run on have it.
@@ -180,7 +231,15 @@ pub(crate) const MMA_SHARED_BYTES: u32 = 96 << 10;
 impl Kernel {
     /// Blocks of 256 threads without dynamic shared memory, as most kernels take.
     pub fn new(name: &'static str, grid: impl Into<Grid>, args: Vec<Arg>) -> Self {
-        Kernel { name, grid: grid.into().0, threads: 256, shared_bytes: 0, args }
+        Kernel {
+            name,
+            grid: grid.into().0,
+            threads: 256,
+            shared_bytes: 0,
+            args,
+            flop: 0,
+            bytes: None,
+        }
     }
 
     /// With blocks of so many threads.
@@ -192,6 +251,46 @@ impl Kernel {
     pub fn shared(self, shared_bytes: u32) -> Self {
         Kernel { shared_bytes, ..self }
     }
+
+    /// With so much matrix work.
+    pub fn flop(self, flop: usize) -> Self {
+        Kernel { flop: flop as u64, ..self }
+    }
+
+    /// With so much traffic: for kernels that are given addresses, or slots of which they touch a part.
+    pub fn moves(self, bytes: usize) -> Self {
+        Kernel { bytes: Some(bytes as u64), ..self }
+    }
+
+    /// Of the whole grid.
+    pub fn cost(&self) -> Cost {
+        let slots = || self.args.iter().filter_map(Arg::slot);
+        let added: usize = (self.args.iter())
+            .filter_map(|arg| match arg {
+                Arg::Sink(Sink { slot, acc: Acc::Add }) => Some(slot.bytes()),
+                _ => None,
+            })
+            .sum();
+        let bytes = self.bytes.unwrap_or_else(|| (bytes_of(slots()) + added) as u64);
+        Cost { flop: self.flop, bytes }
+    }
+}
+
+/// Bytes of the union of some slots.
+pub fn bytes_of(slots: impl Iterator<Item = Slot>) -> usize {
+    let mut slots: Vec<Slot> = slots.collect();
+    slots.sort_by_key(|s| (s.space as u8, s.offset));
+    let mut sum = 0;
+    let mut last: Option<Slot> = None;
+    for s in slots {
+        let end = s.offset + s.words();
+        let covered = last.filter(|l| l.space == s.space).map_or(0, |l| l.offset + l.words());
+        if end > covered {
+            sum += end - s.offset.max(covered);
+            last = Some(s);
+        }
+    }
+    4 * sum
 }
 
 /// Blocks along one, two or three axes.
@@ -226,6 +325,8 @@ pub enum Arg {
     Slot(Slot),
     /// The address of an element of a slot.
     Element(Slot, usize),
+    /// The address of a gradient that the kernel sets or adds to; it is told which by an argument of its own.
+    Sink(Sink),
     /// An address on the card.
     Address(u64),
     /// The address of the words that vary from step to step (`Step` in `kernels/prelude/types.cuh`).
@@ -237,6 +338,28 @@ pub enum Arg {
     I64(i64),
     F32(f32),
     F64(f64),
+}
+
+impl Arg {
+    /// The slot whose address this is.
+    pub fn slot(&self) -> Option<Slot> {
+        match self {
+            Arg::Slot(slot) | Arg::Sink(Sink { slot, .. }) => Some(*slot),
+            _ => None,
+        }
+    }
+}
+
+impl From<Sink> for Arg {
+    fn from(s: Sink) -> Self {
+        Arg::Sink(s)
+    }
+}
+
+impl From<Option<Sink>> for Arg {
+    fn from(s: Option<Sink>) -> Self {
+        s.map_or(Arg::Null, Arg::Sink)
+    }
 }
 
 impl From<Slot> for Arg {
@@ -297,3 +420,25 @@ macro_rules! args {
     ($($arg:expr),* $(,)?) => { vec![$($crate::device::Arg::from($arg)),*] };
 }
 pub(crate) use args;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn traffic_counts_each_word_once_and_an_added_gradient_twice() {
+        let slot = |space, offset, len| Slot { space, offset, len, dtype: Dtype::F32 };
+        let (whole, part) = (slot(Space::Arena, 32, 64), slot(Space::Arena, 48, 16));
+        let beyond = slot(Space::Arena, 80, 32);
+        assert_eq!(bytes_of([part, whole, part].into_iter()), 4 * 64);
+        assert_eq!(bytes_of([beyond, whole].into_iter()), 4 * 80);
+        assert_eq!(bytes_of([whole, slot(Space::Grads, 32, 64)].into_iter()), 4 * 128);
+        let kernel = |acc| {
+            let sink = Sink { slot: slot(Space::Grads, 0, 10), acc };
+            Kernel::new("k", 1, args![sink, whole, whole, acc]).flop(9)
+        };
+        assert_eq!(kernel(Acc::Set).cost(), Cost { flop: 9, bytes: 4 * (10 + 64) });
+        assert_eq!(kernel(Acc::Add).cost().bytes, 4 * (20 + 64));
+        assert_eq!(kernel(Acc::Add).moves(7).cost().bytes, 7);
+    }
+}

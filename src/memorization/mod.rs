@@ -5,5 +5,5 @@ pub mod nearest;
 pub mod ratio;
 
 pub use emm::{Bracket, Emm, Next, Side, emm_of, next_size};
-pub use nearest::{Nearest, References};
+pub use nearest::{Nearest, Neighbour, Pruning, References};
 pub use ratio::{Score, Threshold, wilson};

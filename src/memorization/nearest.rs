@@ -1,8 +1,22 @@
 //! Exact nearest neighbours of 8-bit images: integer squared L2 distances, so no rounding and no ties by chance.
+//!
+//! ‖r − q‖² = ‖r‖² + ‖q‖² − 2 r·q, and the dot products of many queries with many references run at the full rate
+//! of the processor's byte multipliers. Where images are natural, most pairs are told to be too far apart by their
+//! sketches, at a tenth of the work; a small sample decides which way is taken. Both are exact.
+
+mod best;
 
 use crate::device::Device;
+use crate::device::cpu::dots::{
+    COLUMNS, Form, Isa, Lanes, MAX_WORDS, ROWS, Word, pack_columns, pack_rows,
+};
+use crate::device::cpu::sketch::{Panels, Sketcher, WORDS};
 use crate::simd::vectorized;
+use best::Best;
+use bytemuck::Zeroable as _;
 use rayon::prelude::*;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The two reference images nearest to a query: `index[0]` nearest. Ties go to the lowest index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,41 +26,67 @@ pub struct Nearest {
     pub squared: [u64; 2],
 }
 
-impl Nearest {
-    const NONE: Nearest = Nearest { index: [u32::MAX; 2], squared: [u64::MAX; 2] };
-
-    /// Takes in reference image `index`. References come in ascending order, so ties keep the lowest.
-    #[inline(always)]
-    fn take(&mut self, index: u32, squared: u64) {
-        if squared < self.squared[0] {
-            *self = Nearest { index: [index, self.index[0]], squared: [squared, self.squared[0]] };
-        } else if squared < self.squared[1] {
-            self.index[1] = index;
-            self.squared[1] = squared;
-        }
-    }
+/// A reference image near a query; ordered by distance, then index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Neighbour {
+    /// Squared L2 distance in pixel units.
+    pub squared: u64,
+    pub index: u32,
 }
 
-/// Queries compared with a reference image while it is in registers.
-const TILE: usize = 4;
-/// Queries of one task: they share each block of references while it is in the second-level cache.
-const QUERIES: usize = 32;
-const BLOCK_BYTES: usize = 256 << 10;
-/// Pixels whose squared differences fit 32 bits together: 255² · 65536 < 2³².
-const CHUNK: usize = 1 << 16;
+impl Neighbour {
+    const NONE: Neighbour = Neighbour { squared: u64::MAX, index: u32::MAX };
+}
+
+/// How far pairs are told apart by their sketches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pruning {
+    /// Where a sample of the queries says that it pays.
+    Auto,
+    Always,
+    Never,
+}
+
+/// Bytes of packed queries that are looked up together, and how many these are at most.
+const BLOCK_BYTES: usize = 8 << 20;
+const BLOCK_QUERIES: usize = 160 * ROWS;
+/// References among which pruning can pay.
+const PRUNED_REFERENCES: usize = 256;
+/// Every so manieth panel of sketches is searched for references to begin with, so many for each query.
+const SEED_STRIDE: usize = 4;
+const SEEDS: usize = 4;
+/// Queries of a block that decide whether pruning pays, and the share of pairs left over up to which it does.
+const SAMPLE: usize = 2 * ROWS;
+const PRUNED_SHARE: f64 = 1.0 / 32.0;
 
 /// Training images, ready to be searched.
-pub struct References {
-    pixels: Vec<u8>,
+pub struct References<'a> {
+    pixels: &'a [u8],
     image_len: usize,
+    isa: Isa,
+    pruning: Pruning,
+    prepared: OnceLock<Prepared>,
 }
 
-impl References {
-    /// `pixels`: [N, H, W, C], `image_len` = H·W·C bytes each, N ≥ 2.
-    pub fn new(pixels: &[u8], image_len: usize) -> Self {
-        assert!(pixels.len() >= 2 * image_len, "nearest: needs two reference images");
+/// What is computed of the references once.
+struct Prepared {
+    /// ‖r‖² − 2·bias·Σr of each.
+    bases: Vec<i64>,
+    sketches: Option<(Sketcher, Panels)>,
+}
+
+impl<'a> References<'a> {
+    /// `pixels`: [N, H, W, C], `image_len` = H·W·C bytes each, N ≥ 1. They may lie in a mapped file.
+    pub fn new(pixels: &'a [u8], image_len: usize) -> Self {
+        assert!(!pixels.is_empty(), "nearest: no reference images");
         assert!(image_len > 0 && pixels.len().is_multiple_of(image_len), "nearest: ragged images");
-        References { pixels: pixels.to_vec(), image_len }
+        let (isa, pruning) = (Isa::best(), Pruning::Auto);
+        References { pixels, image_len, isa, pruning, prepared: OnceLock::new() }
+    }
+
+    /// With these instructions and this pruning: results are the same.
+    pub fn with(pixels: &'a [u8], image_len: usize, isa: Isa, pruning: Pruning) -> Self {
+        References { isa, pruning, ..References::new(pixels, image_len) }
     }
 
     /// Number of reference images.
@@ -63,58 +103,304 @@ impl References {
         self.image_len
     }
 
-    /// The two nearest references of each query; `queries`: [S, H, W, C]. Memory grows with S alone.
+    /// Computes what searches need of the references. The first search does it, if nobody did.
+    pub fn prepare(&self, device: &Device) {
+        device.host().run(|| self.prepared());
+    }
+
+    fn prepared(&self) -> &Prepared {
+        self.prepared.get_or_init(|| {
+            let bias = 2 * self.isa.bytes().bias() as i64;
+            let base = |r: &[u8]| {
+                let [sum, squares] = sums(r);
+                squares as i64 - bias * sum as i64
+            };
+            let sketcher = match self.pruning {
+                Pruning::Never => None,
+                Pruning::Auto if self.len() < PRUNED_REFERENCES => None,
+                _ => Sketcher::new(self.image_len),
+            };
+            Prepared {
+                bases: self.pixels.par_chunks_exact(self.image_len).map(base).collect(),
+                sketches: sketcher.map(|s| {
+                    let panels = s.panels(self.pixels);
+                    (s, panels)
+                }),
+            }
+        })
+    }
+
+    /// The two nearest references of each query; `queries`: [S, H, W, C]. N ≥ 2. Memory grows with S alone.
     pub fn nearest(&self, queries: &[u8], device: &Device) -> Vec<Nearest> {
+        assert!(self.len() >= 2, "nearest: needs two reference images");
+        let pair = |pair: &[Neighbour]| Nearest {
+            index: [pair[0].index, pair[1].index],
+            squared: [pair[0].squared, pair[1].squared],
+        };
+        self.nearest_k(queries, 2, device).chunks_exact(2).map(pair).collect()
+    }
+
+    /// The `k` nearest references of each query, nearest first, one query after the other: [S, min(k, N)].
+    pub fn nearest_k(&self, queries: &[u8], k: usize, device: &Device) -> Vec<Neighbour> {
         assert!(queries.len().is_multiple_of(self.image_len), "nearest: ragged queries");
-        let mut found = vec![Nearest::NONE; queries.len() / self.image_len];
-        let cpu = device.host();
-        cpu.run(|| {
-            found
-                .par_chunks_mut(QUERIES)
-                .zip(queries.par_chunks(QUERIES * self.image_len))
-                .for_each(|(found, queries)| search(&self.pixels, self.image_len, queries, found));
+        let k = k.min(self.len());
+        let block = (BLOCK_BYTES / (self.words() * 4)).clamp(1, BLOCK_QUERIES / ROWS) * ROWS;
+        let mut found = Vec::with_capacity(queries.len() / self.image_len * k);
+        device.host().run(|| {
+            for queries in queries.chunks(block * self.image_len).filter(|_| k > 0) {
+                found.extend(self.search(queries, k));
+            }
         });
         found
     }
-}
 
-vectorized! {
-    /// The two nearest of `references` for each query, kept in `found`.
-    fn search(references: &[u8], image_len: usize, queries: &[u8], found: &mut [Nearest]) {
-        let block = (BLOCK_BYTES / image_len).max(1);
-        for (b, references) in references.chunks(block * image_len).enumerate() {
-            let tiles = queries.chunks(TILE * image_len).zip(found.chunks_mut(TILE));
-            for (queries, found) in tiles {
-                // A ragged last tile repeats its first query; the copies' results are dropped.
-                let mut tile = [&queries[..image_len]; TILE];
-                for (slot, q) in tile.iter_mut().zip(queries.chunks_exact(image_len)) {
-                    *slot = q;
+    /// Words of one image.
+    fn words(&self) -> usize {
+        self.image_len.div_ceil(self.isa.bytes().values())
+    }
+
+    fn search(&self, queries: &[u8], k: usize) -> Vec<Neighbour> {
+        let prune = match (&self.prepared().sketches, self.pruning) {
+            (None, _) => None,
+            (Some(s), Pruning::Auto) => self.pays(s, queries, k).then_some(s),
+            (Some(s), _) => Some(s),
+        };
+        match prune {
+            Some(sketches) => self.pruned(sketches, queries, k),
+            None => self.dense(queries, k),
+        }
+    }
+
+    /// All pairs.
+    fn dense(&self, queries: &[u8], k: usize) -> Vec<Neighbour> {
+        let (len, words, form) = (self.image_len, self.words(), self.isa.bytes());
+        let mut rows = vec![[0; ROWS]; words * (queries.len() / len).div_ceil(ROWS)];
+        rows.par_chunks_mut(words)
+            .zip(queries.par_chunks(ROWS * len))
+            .for_each(|(tile, queries)| pack_rows(form, queries, len, tile));
+        let squares: Vec<u64> = queries.par_chunks_exact(len).map(|q| sums(q)[1]).collect();
+        let limit_of = |q: usize, worst: u64| worst as i64 - squares[q] as i64;
+        let best = Best::new(k, squares.len(), Box::new(limit_of));
+        let panels = self.pixels.par_chunks(COLUMNS * len).enumerate();
+        let bases = &self.prepared().bases;
+        panels.for_each_init(
+            || vec![Lanes::zeroed(); words],
+            |panel, (p, images)| {
+                pack_columns(form, images, len, 0, panel);
+                let bases = &bases[p * COLUMNS..][..images.len() / len];
+                self.scan_pixels(panel, bases, &rows, &best, |query, column, key| {
+                    let squared = (key + squares[query] as i64) as u64;
+                    best.offer(query, Neighbour { squared, index: (p * COLUMNS + column) as u32 });
+                });
+            },
+        );
+        best.into_lists().flatten().collect()
+    }
+
+    /// Calls `hit(query, column, key)` for each pair of a panel of pixels within its limit.
+    fn scan_pixels(
+        &self,
+        panel: &[Lanes],
+        bases: &[i64],
+        rows: &[Word],
+        best: &Best,
+        mut hit: impl FnMut(usize, usize, i64),
+    ) {
+        let (form, valid) = (self.isa.bytes(), first_bits(bases.len()));
+        if panel.len() <= MAX_WORDS {
+            let mut base = Lanes::zeroed();
+            base.0.iter_mut().zip(bases).for_each(|(to, &b)| *to = b as i32);
+            return scan(self.isa, form, (panel, &base), valid, rows, best, |q, c, key| {
+                hit(q, c, key as i64)
+            });
+        }
+        // Sums of long images don't fit 32 bits.
+        let (zero, none, mut keys) = (Lanes::zeroed(), [i32::MIN; ROWS], [Lanes::zeroed(); ROWS]);
+        for (t, rows) in rows.chunks_exact(panel.len()).enumerate() {
+            let mut sums = [[0i64; COLUMNS]; ROWS];
+            for (rows, panel) in rows.chunks(MAX_WORDS).zip(panel.chunks(MAX_WORDS)) {
+                self.isa.tile(form, rows, panel, &zero, &none, &mut keys);
+                for (sums, keys) in sums.iter_mut().zip(&keys) {
+                    sums.iter_mut().zip(keys.0).for_each(|(sum, key)| *sum += key as i64);
                 }
-                for (r, reference) in references.chunks_exact(image_len).enumerate() {
-                    let squared = squared_distances(tile, reference);
-                    for (found, squared) in found.iter_mut().zip(squared) {
-                        found.take((b * block + r) as u32, squared);
+            }
+            for (r, limit) in best.limits(t).into_iter().enumerate() {
+                for (c, base) in bases.iter().enumerate() {
+                    if base + sums[r][c] <= limit {
+                        hit(t * ROWS + r, c, base + sums[r][c]);
                     }
                 }
             }
         }
     }
+
+    /// Pairs whose sketches are near enough.
+    fn pruned(&self, sketches: &Sketches, queries: &[u8], k: usize) -> Vec<Neighbour> {
+        let drawn = Drawn::new(sketches, queries.par_chunks_exact(self.image_len));
+        let best = self.seeded(sketches, &drawn, queries, k);
+        self.scan_sketches(sketches, &drawn, &best, 1, |query, index, _| {
+            let image = |i: usize| &self.pixels[i * self.image_len..][..self.image_len];
+            let q = &queries[query * self.image_len..][..self.image_len];
+            if let Some(squared) = squared_within(image(index), q, best.worst(query)) {
+                best.offer(query, Neighbour { squared, index: index as u32 });
+            }
+        });
+        best.into_lists().flatten().collect()
+    }
+
+    /// The best among references of near sketches, looked for in a part of them. Its limits are those of sketches.
+    fn seeded<'b>(
+        &self,
+        sketches: &'b Sketches,
+        drawn: &'b Drawn,
+        queries: &[u8],
+        k: usize,
+    ) -> Best<'b> {
+        let limit_of = |q: usize, worst: u64| worst as i64 - drawn.squared[q] as i64;
+        let near = Best::new(k + SEEDS, drawn.squared.len(), Box::new(limit_of));
+        self.scan_sketches(sketches, drawn, &near, SEED_STRIDE, |q, index, key| {
+            let squared = (key as i64 + drawn.squared[q] as i64) as u64;
+            near.offer(q, Neighbour { squared, index: index as u32 });
+        });
+        let limit_of = |q: usize, worst: u64| {
+            sketches.0.reach(worst as f64).floor() as i64 + 1 - drawn.squared[q] as i64
+        };
+        let best = Best::new(k, drawn.squared.len(), Box::new(limit_of));
+        let seeds: Vec<_> = near.into_lists().collect();
+        seeds.par_iter().zip(queries.par_chunks_exact(self.image_len)).enumerate().for_each(
+            |(q, (seeds, query))| {
+                for &Neighbour { index, .. } in seeds.iter().filter(|s| **s != Neighbour::NONE) {
+                    let image = &self.pixels[index as usize * self.image_len..][..query.len()];
+                    if let Some(squared) = squared_within(image, query, best.worst(q)) {
+                        best.offer(q, Neighbour { squared, index });
+                    }
+                }
+            },
+        );
+        best
+    }
+
+    /// Calls `hit(query, reference, key)` for each pair of sketches within its limit, in every `stride`th panel.
+    fn scan_sketches(
+        &self,
+        (_, panels): &Sketches,
+        drawn: &Drawn,
+        best: &Best,
+        stride: usize,
+        hit: impl Fn(usize, usize, i32) + Sync,
+    ) {
+        (0..panels.len().div_ceil(stride)).into_par_iter().for_each(|p| {
+            let first = p * stride * COLUMNS;
+            let valid = first_bits(self.len() - first);
+            let panel = panels.get(p * stride);
+            scan(self.isa, Form::Pairs, panel, valid, &drawn.rows, best, |q, c, key| {
+                hit(q, first + c, key)
+            });
+        });
+    }
+
+    /// Whether few enough pairs are left over, by the sketches of some of the queries.
+    fn pays(&self, sketches: &Sketches, queries: &[u8], k: usize) -> bool {
+        let count = queries.len() / self.image_len;
+        let picked = count.min(SAMPLE);
+        let query = |i: usize| &queries[i * count / picked * self.image_len..][..self.image_len];
+        let sample: Vec<u8> = (0..picked).flat_map(query).copied().collect();
+        let drawn = Drawn::new(sketches, sample.par_chunks_exact(self.image_len));
+        let best = self.seeded(sketches, &drawn, &sample, k);
+        let left = AtomicUsize::new(0);
+        self.scan_sketches(sketches, &drawn, &best, 1, |_, _, _| {
+            left.fetch_add(1, Ordering::Relaxed);
+        });
+        (left.into_inner() as f64) < PRUNED_SHARE * picked as f64 * self.len() as f64
+    }
 }
 
-/// Squared L2 distances of TILE queries to one reference, exact for images of any size.
-#[inline(always)]
-fn squared_distances(queries: [&[u8]; TILE], reference: &[u8]) -> [u64; TILE] {
-    let mut sums = [0u64; TILE];
-    for (c, r) in reference.chunks(CHUNK).enumerate() {
-        for (sums, q) in sums.iter_mut().zip(queries) {
-            let mut sum = 0i32;
-            for (&a, &b) in q[c * CHUNK..][..r.len()].iter().zip(r) {
-                // 16-bit differences and 32-bit squares are one multiply-add instruction on x86.
-                let d = a as i16 - b as i16;
-                sum = sum.wrapping_add(d as i32 * d as i32);
+type Sketches = (Sketcher, Panels);
+
+/// The sketches of some queries.
+struct Drawn {
+    /// [tile][word].
+    rows: Vec<Word>,
+    squared: Vec<i32>,
+}
+
+impl Drawn {
+    fn new<'q>(
+        (sketcher, _): &Sketches,
+        queries: impl IndexedParallelIterator<Item = &'q [u8]>,
+    ) -> Self {
+        let draw = |q: &[u8]| sketcher.draw(q.iter().map(|&u| u as f64));
+        let (rows, squared) = Sketcher::rows(&queries.map(draw).collect::<Vec<_>>());
+        debug_assert_eq!(rows.len(), squared.len().div_ceil(ROWS) * WORDS);
+        Drawn { rows, squared }
+    }
+}
+
+/// Calls `hit(row, column, key)` for each pair of a panel whose key is within the limit of its row.
+fn scan(
+    isa: Isa,
+    form: Form,
+    (panel, base): (&[Lanes], &Lanes),
+    valid: u32,
+    rows: &[Word],
+    best: &Best,
+    mut hit: impl FnMut(usize, usize, i32),
+) {
+    let mut keys = [Lanes::zeroed(); ROWS];
+    for (t, rows) in rows.chunks_exact(panel.len()).enumerate() {
+        let masks = isa.tile(form, rows, panel, base, &best.limits_32(t), &mut keys);
+        for (r, mask) in masks.into_iter().enumerate() {
+            let mut mask = mask & valid;
+            while mask != 0 {
+                let column = mask.trailing_zeros() as usize;
+                mask &= mask - 1;
+                hit(t * ROWS + r, column, keys[r].0[column]);
             }
-            *sums += sum as u32 as u64;
         }
     }
-    sums
+}
+
+/// The lowest `n` bits, at most 32.
+fn first_bits(n: usize) -> u32 {
+    ((1u64 << n.min(COLUMNS)) - 1) as u32
+}
+
+/// Pixels whose squared differences fit 32 bits together: 255² · 65536 < 2³².
+const CHUNK: usize = 1 << 16;
+/// Pixels after which a pair may turn out to be too far apart.
+const STRETCH: usize = 1024;
+
+vectorized! {
+    /// Σ p and Σ p² of an image.
+    fn sums(image: &[u8]) -> [u64; 2] {
+        let (mut sum, mut squares) = (0, 0);
+        for image in image.chunks(CHUNK) {
+            let (mut s, mut q) = (0u32, 0u32);
+            for &p in image {
+                s += p as u32;
+                q += p as u32 * p as u32;
+            }
+            sum += s as u64;
+            squares += q as u64;
+        }
+        [sum, squares]
+    }
+
+    /// The squared L2 distance of two images, if it is at most `limit`.
+    fn squared_within(a: &[u8], b: &[u8], limit: u64) -> Option<u64> {
+        let mut sum = 0;
+        for (a, b) in a.chunks(STRETCH).zip(b.chunks(STRETCH)) {
+            let mut part = 0i32;
+            for (&a, &b) in a.iter().zip(b) {
+                // 16-bit differences and 32-bit squares are one multiply-add instruction on x86.
+                let d = a as i16 - b as i16;
+                part += d as i32 * d as i32;
+            }
+            sum += part as u64;
+            if sum > limit {
+                return None;
+            }
+        }
+        Some(sum)
+    }
 }

@@ -9,7 +9,7 @@ pub struct Flops {
     /// One evaluation of the network, per image.
     pub forward: u64,
     /// Forward and backward, per image: every product is differentiated for both factors (attention: two
-    /// products forward, four backward), save that the image needs no gradient.
+    /// products forward, four backward), save that the image and the noise level need no gradient.
     pub train: u64,
 }
 
@@ -19,8 +19,10 @@ pub fn flops(config: &ModelConfig) -> Flops {
     let emb = 4 * config.model_channels;
     let linear = |i: usize, o: usize| i * o;
     let conv = |i: usize, o: usize, k: usize, r: usize| i * o * k * k * r * r;
-    let mut sum = linear(config.noise_channels(), emb) + linear(emb, emb);
-    let mut from_image = 0;
+    let noise = linear(config.noise_channels(), emb);
+    let mut sum = noise + linear(emb, emb);
+    // What the labels' table is added to needs one.
+    let mut of_inputs = if config.label_dim > 0 { 0 } else { noise };
     for part in layout.parts() {
         let (i, o, r) = (part.cin, part.cout, part.resolution);
         if part.kind != Kind::Block {
@@ -28,7 +30,7 @@ pub fn flops(config: &ModelConfig) -> Flops {
             // The first convolution, and NCSN++'s first aux branch. Aux branches count at their output's
             // resolution: their filter commutes with the convolution.
             if i == config.image_channels {
-                from_image += products;
+                of_inputs += products;
             }
             sum += products;
             continue;
@@ -43,8 +45,8 @@ pub fn flops(config: &ModelConfig) -> Flops {
         }
     }
     sum += conv(layout.out_channels, config.image_channels, 3, config.resolution);
-    let (sum, from_image) = (2 * sum as u64, 2 * from_image as u64);
-    Flops { forward: sum, train: 3 * sum - from_image }
+    let (sum, of_inputs) = (2 * sum as u64, 2 * of_inputs as u64);
+    Flops { forward: sum, train: 3 * sum - of_inputs }
 }
 
 #[cfg(test)]

@@ -114,8 +114,8 @@ pub fn kernels(
 ) -> Vec<Kernel> {
     let n = Arg::I64(count as i64);
     let update = args![w, g, m, v, ema, n, Arg::Step, bad_step];
-    let update = Kernel::new("adam_ema", count.div_ceil(1024), update);
+    let update = Kernel::new("adam_ema", count.div_ceil(1024), update).moves(36 * count);
     let look = args![bad_step, g, n, Arg::Null, 0usize, Arg::Step];
-    let look = Kernel::new("check_finite", count.div_ceil(1024).min(1024), look);
+    let look = Kernel::new("check_finite", count.div_ceil(1024).min(1024), look).moves(4 * count);
     if check { vec![look, update] } else { vec![update] }
 }

@@ -163,6 +163,7 @@ impl Op for Attention {
 }
 
 /// Which of `kernels/matmul.cu`'s products: the first writes [t, t] over c, the others [t, c] over t.
+#[derive(Clone, Copy, PartialEq)]
 enum Form {
     Nt,
     Nn,
@@ -174,6 +175,7 @@ struct Products {
     /// Of [`Form`]'s three.
     names: [&'static str; 3],
     mma: bool,
+    dtype: Dtype,
     n: usize,
     t: usize,
     c: usize,
@@ -187,12 +189,12 @@ impl Products {
             (_, Dtype::Bf16) => ["matmul_nt_bf16", "matmul_nn_bf16", "matmul_tn_bf16"],
             (_, Dtype::F32) => ["matmul_nt", "matmul_nn", "matmul_tn"],
         };
-        Products { names, mma, n, t, c }
+        Products { names, mma, dtype, n, t, c }
     }
 
     fn kernel(&self, form: Form, to: View, a: View, b: View, alpha: f32, acc: Acc) -> Kernel {
         let (t, c) = (self.t, self.c);
-        let (cols, depth) = if let Form::Nt = form { (t, c) } else { (c, t) };
+        let (cols, depth) = if form == Form::Nt { (t, c) } else { (c, t) };
         let batch = |v: View| Arg::I64(v.2 as i64);
         let arguments = args![
             to.0,
@@ -211,11 +213,19 @@ impl Products {
             acc,
         ];
         let name = self.names[form as usize];
+        // Scores are float32. Of the slots every third channel is touched.
+        let stored = self.dtype.bytes(t * depth + depth * cols);
+        let written = if form == Form::Nt { 4 } else { self.dtype.bytes(1) } * t * cols;
+        let again = if acc == Acc::Add { written } else { 0 };
+        let counted = |kernel: Kernel| {
+            let n = self.n;
+            kernel.flop(2 * n * t * cols * depth).moves(n * (stored + written + again))
+        };
         if self.mma {
             let grid = [t.div_ceil(128), cols.div_ceil(128), self.n];
-            return Kernel::new(name, grid, arguments).shared(MMA_SHARED_BYTES);
+            return counted(Kernel::new(name, grid, arguments).shared(MMA_SHARED_BYTES));
         }
-        Kernel::new(name, [t.div_ceil(64), cols.div_ceil(64), self.n], arguments)
+        counted(Kernel::new(name, [t.div_ceil(64), cols.div_ceil(64), self.n], arguments))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::conv2d::{Conv2d, Input};
 use super::sums::{scaled_add, sum_rows, zeros};
-use super::{Grads, Io, Shape};
+use super::{Grads, Io, Op as _, Shape};
 use crate::device::{Dtype, Kernel, Sink, Slot, args, typed};
 
 /// Side of the tiles that products are cut into.
@@ -53,36 +53,39 @@ pub(super) fn forward(op: &Conv2d, io: &Io) -> Vec<Kernel> {
     let slot = |which| op.input(which).map(|i| io.ins[i]);
     let channels = |which| op.input(which).map_or(0, |i| io.shapes[i][3]);
     let param = |i: usize| io.params.get(i).copied();
-    vec![Kernel::new(
-        general(["conv2d_fwd", "conv2d_fwd_bf16", "conv2d_fwd_last"], io.ins[0], io.outs[0]),
-        [(n * ho * wo).div_ceil(TILE), o.div_ceil(TILE)],
-        args![
-            io.outs[0],
-            io.ins[0],
-            io.params[0],
-            io.params[1],
-            slot(Input::Emb),
-            slot(Input::Residual),
-            slot(Input::S1),
-            slot(Input::S2),
-            param(2),
-            param(3),
-            n,
-            h,
-            w,
-            c,
-            ho,
-            wo,
-            o,
-            op.kernel,
-            op.stride,
-            op.pad,
-            channels(Input::S1),
-            channels(Input::S2),
-            op.shortcut_channels(&io.shapes),
-            op.scale,
-        ],
-    )]
+    vec![
+        Kernel::new(
+            general(["conv2d_fwd", "conv2d_fwd_bf16", "conv2d_fwd_last"], io.ins[0], io.outs[0]),
+            [(n * ho * wo).div_ceil(TILE), o.div_ceil(TILE)],
+            args![
+                io.outs[0],
+                io.ins[0],
+                io.params[0],
+                io.params[1],
+                slot(Input::Emb),
+                slot(Input::Residual),
+                slot(Input::S1),
+                slot(Input::S2),
+                param(2),
+                param(3),
+                n,
+                h,
+                w,
+                c,
+                ho,
+                wo,
+                o,
+                op.kernel,
+                op.stride,
+                op.pad,
+                channels(Input::S1),
+                channels(Input::S2),
+                op.shortcut_channels(&io.shapes),
+                op.scale,
+            ],
+        )
+        .flop(op.flop(&io.shapes) as usize),
+    ]
 }
 
 pub(super) fn backward(op: &Conv2d, io: &Io, grads: &Grads) -> Vec<Kernel> {
@@ -99,7 +102,7 @@ pub(super) fn backward(op: &Conv2d, io: &Io, grads: &Grads) -> Vec<Kernel> {
     let mut list = vec![Kernel::new(
         typed!("sum_pixels", dy.dtype),
         [o.div_ceil(32), n],
-        args![sums, demb.map(|s| s.slot), dy, pixels, o, op.scale, add],
+        args![sums, demb, dy, pixels, o, op.scale, add],
     )];
     for i in [1, 3].into_iter().filter(|&i| i < grads.params.len()) {
         list.push(sum_rows(grads.params[i], sums, n, o));
@@ -156,27 +159,31 @@ fn of_input(
     let [n, h, w, c] = columns.shape;
     let [_, ho, wo, o] = y;
     let Columns { first, row_words, kernel, stride, pad, .. } = *columns;
+    let (chunks, width) = (n.div_ceil(IMAGES), columns.width());
+    let partials = partials.part(0, chunks * o * width);
+    let flop = 2 * n * ho * wo * o * width;
     let mut list = Vec::new();
     if let Some(dx) = dx {
-        list.push(Kernel::new(
+        let dgrad = Kernel::new(
             general(["conv2d_dgrad", "conv2d_dgrad_bf16", "conv2d_dgrad_last"], dx.slot, dy),
             [(n * h * w).div_ceil(TILE), c.div_ceil(TILE)],
             args![
-                dx.slot, dy, weight, n, h, w, c, ho, wo, o, kernel, stride, pad, row_words, first,
+                dx, dy, weight, n, h, w, c, ho, wo, o, kernel, stride, pad, row_words, first,
                 op.scale, dx.acc,
             ],
-        ));
+        );
+        list.push(dgrad.flop(flop));
     }
-    let (chunks, width) = (n.div_ceil(IMAGES), columns.width());
-    list.push(Kernel::new(
+    let wgrad = Kernel::new(
         general(["conv2d_wgrad", "conv2d_wgrad_bf16", "conv2d_wgrad_last"], columns.input, dy),
         [o.div_ceil(TILE) * c.div_ceil(TILE), kernel * kernel, chunks],
         args![partials, dy, columns.input, n, h, w, c, ho, wo, o, kernel, stride, pad, IMAGES],
-    ));
+    );
+    list.push(wgrad.flop(flop));
     list.push(Kernel::new(
         "wgrad_reduce",
         (o * width).div_ceil(256),
-        args![dw.slot, partials, o, width, width, row_words, first, chunks, op.scale, dw.acc],
+        args![dw, partials, o, width, width, row_words, first, chunks, op.scale, dw.acc],
     ));
     list
 }

@@ -69,7 +69,7 @@ impl Op for Fir {
             )];
         };
         let Some(dx) = grads.ins[0] else { return vec![] };
-        let arguments = args![dx.slot, grads.outs[0], n, h, w, c, dx.acc];
+        let arguments = args![dx, grads.outs[0], n, h, w, c, dx.acc];
         vec![Kernel::new(typed!("fir_bwd", dtype), words(x).div_ceil(256), arguments)]
     }
 }

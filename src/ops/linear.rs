@@ -6,7 +6,7 @@ use super::sums::{store, sum_images, sum_rows};
 use super::{Direction, Grads, Io, Op, Reads, Shape};
 use crate::device::cpu::gemm::{Mat, gemm};
 use crate::device::cpu::math;
-use crate::device::{Acc, Arg, Kernel, Launch, Precision, Slot, args};
+use crate::device::{Acc, Arg, Kernel, Launch, Precision, Sink, Slot, args};
 use anyhow::{Result, ensure};
 
 #[derive(Debug, Clone, Copy)]
@@ -153,7 +153,7 @@ impl Op for Linear {
         let Some(grads) = grads else {
             let z = io.outs.get(1).copied();
             let arguments = args![io.outs[0], z, io.ins[0], io.params[0], io.params[1], n, o, i];
-            return vec![Kernel::new("linear_fwd", tiles(n, o), arguments)];
+            return vec![Kernel::new("linear_fwd", tiles(n, o), arguments).flop(2 * n * o * i)];
         };
         let dy = grads.outs[0].expect("linear's output has a gradient");
         let mut list = Vec::new();
@@ -169,14 +169,14 @@ impl Op for Linear {
         // A partial product per ROWS images, added in order: micro-batches round as the whole batch does.
         let at = (n * o).next_multiple_of(16);
         let partials = io.temp.part(at, io.temp.len - at);
-        let product =
-            |name, to: Slot, acc: Acc, a: Slot, b: Slot, [m, cols, k]: [usize; 3], lda, batch| {
-                let [batch_a, batch_b, batch_c] = [k * o, k * i, o * i].map(|n| Arg::I64(n as i64));
-                let arguments = args![
-                    to, a, b, m, cols, k, lda, cols, cols, batch_a, batch_b, batch_c, 1.0f32, acc,
-                ];
-                Kernel::new(name, [m.div_ceil(64), cols.div_ceil(64), batch], arguments)
-            };
+        let product = |name, to: Sink, a: Slot, b: Slot, [m, cols, k]: [usize; 3], lda, batch| {
+            let [batch_a, batch_b, batch_c] = [k * o, k * i, o * i].map(|n| Arg::I64(n as i64));
+            let arguments = args![
+                to, a, b, m, cols, k, lda, cols, cols, batch_a, batch_b, batch_c, 1.0f32, to.acc,
+            ];
+            let grid = [m.div_ceil(64), cols.div_ceil(64), batch];
+            Kernel::new(name, grid, arguments).flop(2 * m * cols * k * batch)
+        };
         let (full, rest) = (n / ROWS, n % ROWS);
         for (first, images, batch) in [(0, ROWS, full), (full * ROWS, rest, 1)] {
             if images > 0 && batch > 0 {
@@ -184,17 +184,18 @@ impl Op for Linear {
                     dz.part(first * o, (n - first) * o),
                     io.ins[0].part(first * i, (n - first) * i),
                 );
-                let to = partials.part(first / ROWS * o * i, batch * o * i);
-                list.push(product("matmul_tn", to, Acc::Set, a, x, [o, i, images], o, batch));
+                let slot = partials.part(first / ROWS * o * i, batch * o * i);
+                let to = Sink { slot, acc: Acc::Set };
+                list.push(product("matmul_tn", to, a, x, [o, i, images], o, batch));
             }
         }
         let dw = grads.params[0];
-        let reduce = args![dw.slot, partials, o, i, i, i, 0usize, n.div_ceil(ROWS), 1.0f32, dw.acc];
+        let reduce = args![dw, partials, o, i, i, i, 0usize, n.div_ceil(ROWS), 1.0f32, dw.acc];
         list.push(Kernel::new("wgrad_reduce", (o * i).div_ceil(256), reduce));
         list.push(sum_rows(grads.params[1], dz, n, o));
         if let Some(dx) = grads.ins[0] {
             let sizes = [n, i, o];
-            list.push(product("matmul_nn", dx.slot, dx.acc, dz, io.params[0], sizes, o, 1));
+            list.push(product("matmul_nn", dx, dz, io.params[0], sizes, o, 1));
         }
         list
     }

@@ -74,7 +74,7 @@ impl Op for Loss {
             return vec![Kernel::new("loss_fwd", n, arguments)];
         };
         let Some(df) = grads.ins[0] else { return vec![] };
-        let arguments = args![df.slot, f, y, noise, sigma, per, precond, self.batch, df.acc];
+        let arguments = args![df, f, y, noise, sigma, per, precond, self.batch, df.acc];
         vec![Kernel::new("loss_bwd", image_grid(shape), arguments)]
     }
 }

@@ -18,7 +18,7 @@ pub mod precondition;
 pub mod prepare_batch;
 mod sums;
 
-use crate::device::{Dtype, Kernel, Launch, Precision, Sink, Slot};
+use crate::device::{Acc, Cost, Dtype, Kernel, Launch, Precision, Sink, Slot, bytes_of};
 use anyhow::Result;
 
 /// N, H, W, C. Vectors per image are [N, 1, 1, C]; a float64 or two-word value counts as two channels.
@@ -65,6 +65,25 @@ pub struct Reads {
 pub enum Direction {
     Fwd,
     Bwd,
+}
+
+/// The cost of an op's forward, or of its backward where there are `grads`.
+pub fn cost(op: &dyn Op, io: &Io, grads: Option<&Grads>) -> Cost {
+    let forward = op.flop(&io.shapes);
+    let Some(grads) = grads else {
+        let all = io.ins.iter().chain(&io.params).chain(&io.outs);
+        return Cost { flop: forward, bytes: bytes_of(all.copied()) as u64 };
+    };
+    let reads = op.reads(&io.shapes);
+    let ins = reads.ins.iter().map(|&i| io.ins[i]);
+    let outs = reads.outs.iter().map(|&o| io.outs[o]);
+    let given = io.params.iter().chain(grads.outs.iter().flatten()).copied();
+    let sinks = || grads.ins.iter().flatten().chain(&grads.params);
+    let all = ins.chain(outs).chain(given).chain(sinks().map(|s| s.slot));
+    let added = sinks().filter(|s| s.acc == Acc::Add).map(|s| s.slot.bytes()).sum::<usize>();
+    // Every product is differentiated for both factors, save that the image needs no gradient.
+    let factors = 1 + grads.ins.first().is_some_and(Option::is_some) as u64;
+    Cost { flop: factors * forward, bytes: (bytes_of(all) + added) as u64 }
 }
 
 pub trait Op: Send + Sync {

@@ -233,7 +233,6 @@ impl Op for Norm {
         let (sums, means) = (io.temp.part(0, 2 * n * c), io.temp.part(2 * n * c, 2 * n * groups));
         let sink = |i: usize| grads.ins.get(i).copied().flatten();
         let (dx1, dx2) = (sink(0), sink(1));
-        let slot = |s: Option<Sink>| s.map(|s| s.slot);
         let adds = |s: Option<Sink>| s.is_some_and(|s| s.acc == Acc::Add);
         let of_groups = args![means, sums, io.params[0], n, c, groups, h * w];
         let grid = (n * (h * w * c).div_ceil(8)).div_ceil(256);
@@ -247,7 +246,7 @@ impl Op for Norm {
             Kernel::new(
                 typed!("norm_bwd", dtype),
                 grid,
-                with(args![slot(dx1), slot(dx2), dy, dxr, means], args![adds(dx1), adds(dx2)]),
+                with(args![dx1, dx2, dy, dxr, means], args![adds(dx1), adds(dx2)]),
             ),
             sum_rows(grads.params[0], sums.part(0, n * c), n, c),
             sum_rows(grads.params[1], sums.part(n * c, n * c), n, c),

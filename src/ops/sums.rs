@@ -25,7 +25,7 @@ pub(super) fn sum_images(dst: &mut [f32], acc: Acc, per_image: &[f32]) {
 /// dst [columns] (=|+=) the sum over rows of src [rows, columns], in order.
 pub(super) fn sum_rows(dst: Sink, src: Slot, rows: usize, columns: usize) -> Kernel {
     let grid = columns.div_ceil(256);
-    Kernel::new("sum_rows", grid, args![dst.slot, src, rows, columns, dst.acc])
+    Kernel::new("sum_rows", grid, args![dst, src, rows, columns, dst.acc])
 }
 
 /// dst (=|+=) scale · src, stored alike.
@@ -35,7 +35,7 @@ pub(super) fn scaled_add(dst: Sink, src: Slot, scale: f32) -> Kernel {
     Kernel::new(
         typed!("scaled_add", src.dtype),
         src.len.div_ceil(1024),
-        args![dst.slot, src, n, scale, dst.acc],
+        args![dst, src, n, scale, dst.acc],
     )
 }
 
@@ -48,8 +48,7 @@ pub(super) fn zeros(
     first: usize,
 ) -> Kernel {
     let none: Option<Slot> = None;
-    let arguments =
-        args![dst.slot, none, rows, width, width, row_words, first, 0usize, 1.0f32, dst.acc];
+    let arguments = args![dst, none, rows, width, width, row_words, first, 0usize, 1.0f32, dst.acc];
     Kernel::new("wgrad_reduce", (rows * width).div_ceil(256), arguments)
 }
 

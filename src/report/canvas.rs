@@ -29,6 +29,13 @@ pub fn text(size: f64, color: RGBColor, anchor: HPos) -> TextStyle<'static> {
     (FONT, size).into_font().color(&color).pos(Pos::new(anchor, VPos::Center))
 }
 
+/// How wide text of `size` pixels is, in pixels.
+pub fn width_of(words: &str, size: f64) -> f64 {
+    // Measured large: boxes are whole pixels.
+    let measured = text(64.0, INK, HPos::Left).font.box_size(words);
+    measured.map_or(0.0, |(width, _)| width as f64 * size / 64.0)
+}
+
 /// An error of plotters, whose types are not `Send`.
 pub fn drawn<T, E: std::fmt::Display>(result: Result<T, E>) -> Result<T> {
     result.map_err(|e| anyhow!("drawing: {e}"))

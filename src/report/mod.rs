@@ -1,12 +1,16 @@
-//! What people look at: tables, plots, sheets of samples beside their nearest training images.
+//! What people look at: tables, charts, sheets of samples beside their nearest training images.
 
 mod canvas;
+pub mod chart;
 pub mod grid;
-pub mod plot;
+mod layout;
+pub mod page;
+mod scene;
 pub mod sheet;
 pub mod table;
 
+pub use chart::{Chart, Panel, Point, Scale, Series, Style};
 pub use grid::grid;
-pub use plot::{Plot, SizePoint};
-pub use sheet::{Triplet, sheet};
+pub use page::{Page, Part, Section};
+pub use sheet::{Sheet, Triplet, sheet, sheets};
 pub use table::{Cell, Table};

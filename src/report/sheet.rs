@@ -26,10 +26,39 @@ const PAD: usize = 8;
 const BETWEEN: usize = 22;
 const CAPTION: usize = 20;
 
+/// Samples of one network, and a line about them.
+pub struct Sheet<'a> {
+    pub triplets: Vec<Triplet<'a>>,
+    /// Pixels along an image's side.
+    pub side: usize,
+    pub title: String,
+}
+
 /// A PNG of triplets, row by row; memorized ones have a coloured frame.
 ///
 /// - `side`: pixels along an image's side. `title`: one line.
 pub fn sheet(triplets: &[Triplet], side: usize, title: &str) -> Result<Vec<u8>> {
+    drawn_sheet(triplets, side, title)?.png()
+}
+
+/// Several sheets, one below the other.
+pub fn sheets(all: &[Sheet]) -> Result<Vec<u8>> {
+    let parts = all.iter().map(|s| drawn_sheet(&s.triplets, s.side, &s.title));
+    let parts: Vec<Canvas> = parts.collect::<Result<_>>()?;
+    let width = parts.iter().map(|p| p.width).max().unwrap_or(1);
+    let height = parts.iter().map(|p| p.height).sum::<usize>().max(1);
+    let mut whole = Canvas::new(width, height);
+    let mut top = 0;
+    for part in &parts {
+        for (row, line) in part.rgb.chunks_exact(part.width * 3).enumerate() {
+            whole.rgb[(top + row) * width * 3..][..line.len()].copy_from_slice(line);
+        }
+        top += part.height;
+    }
+    whole.png()
+}
+
+fn drawn_sheet(triplets: &[Triplet], side: usize, title: &str) -> Result<Canvas> {
     let scale = scale_to(side, TILE);
     let tile = side * scale;
     let (width, height) = (3 * tile + 2 * GAP + 2 * PAD, tile + 2 * PAD + CAPTION);
@@ -77,5 +106,5 @@ pub fn sheet(triplets: &[Triplet], side: usize, title: &str) -> Result<Vec<u8>> 
             canvas.put(x + PAD + k * (tile + GAP), y + PAD, image, side, scale);
         }
     }
-    canvas.png()
+    Ok(canvas)
 }

@@ -1,5 +1,6 @@
 //! Tables, for reading (Markdown, plain text) and for other programs (CSV, JSON rows).
 
+use super::scene::escape;
 use serde_json::{Map, Value};
 
 /// One cell.
@@ -15,6 +16,22 @@ pub enum Cell {
 }
 
 impl Cell {
+    /// An integer or number as written, else text; nothing for no text.
+    pub fn of_text(text: &str) -> Cell {
+        if let Ok(i) = text.parse() {
+            return Cell::Integer(i);
+        }
+        let decimals = text.split_once('.').map_or(0, |(_, d)| d.len());
+        match text.parse::<f64>() {
+            _ if text.is_empty() => Cell::Empty,
+            // Written as people see it; 1e-4 stays text.
+            Ok(x) if x.is_finite() && format!("{x:.decimals$}") == text => {
+                Cell::Number(x, decimals)
+            }
+            _ => Cell::Text(text.into()),
+        }
+    }
+
     fn shown(&self) -> String {
         match *self {
             Cell::Empty => String::new(),
@@ -62,6 +79,30 @@ impl Table {
         self.rows.push(cells);
     }
 
+    /// Reads what [`Table::csv`] writes; `None` if it is no table: no header, quotes without an end, rows of
+    /// another length.
+    pub fn from_csv(text: &str) -> Option<Table> {
+        let mut rows = rows_of_csv(text)?.into_iter();
+        let columns = rows.next().filter(|c| c.iter().any(|name| !name.is_empty()))?;
+        let mut table = Table { columns, rows: Vec::new() };
+        for row in rows {
+            if row.len() != table.columns.len() {
+                return None;
+            }
+            table.rows.push(row.iter().map(|cell| Cell::of_text(cell)).collect());
+        }
+        Some(table)
+    }
+
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
     /// GitHub's Markdown, columns of numbers aligned right.
     pub fn markdown(&self) -> String {
         let escape = |cell: String| cell.replace('|', "\\|");
@@ -79,6 +120,21 @@ impl Table {
         out += &format!("| {} |\n", rule.collect::<Vec<_>>().join(" | "));
         rows.iter().for_each(|r| out += &line(r));
         out
+    }
+
+    /// A LaTeX tabular.
+    pub fn latex(&self) -> String {
+        let columns: String =
+            (0..self.columns.len()).map(|c| if self.is_numeric(c) { 'r' } else { 'l' }).collect();
+        let line = |cells: Vec<String>| {
+            let cells: Vec<_> = cells.iter().map(|c| latex_escaped(c)).collect();
+            format!("{} \\\\\n", cells.join(" & "))
+        };
+        let rows = self.rows.iter().map(|r| line(r.iter().map(Cell::shown).collect()));
+        let (head, rows) = (line(self.columns.clone()), rows.collect::<String>());
+        format!(
+            "\\begin{{tabular}}{{{columns}}}\n\\hline\n{head}\\hline\n{rows}\\hline\n\\end{{tabular}}\n"
+        )
     }
 
     /// Aligned columns for a terminal.
@@ -106,6 +162,24 @@ impl Table {
         line(self.columns.clone()) + &rows.collect::<String>()
     }
 
+    /// A table element, everything escaped.
+    pub fn html(&self) -> String {
+        let class = |c: usize| if self.is_numeric(c) { " class=\"n\"" } else { "" };
+        let row = |tag: &str, cells: Vec<String>| {
+            let cells = cells
+                .iter()
+                .enumerate()
+                .map(|(c, cell)| format!("<{tag}{}>{}</{tag}>", class(c), escape(cell)));
+            format!("<tr>{}</tr>\n", cells.collect::<String>())
+        };
+        let head = row("th", self.columns.clone());
+        let body = self.rows.iter().map(|r| row("td", r.iter().map(Cell::shown).collect()));
+        format!(
+            "<table>\n<thead>\n{head}</thead>\n<tbody>\n{}</tbody>\n</table>\n",
+            body.collect::<String>()
+        )
+    }
+
     /// An array of one object a row.
     pub fn json(&self) -> Value {
         let object = |row: &Vec<Cell>| {
@@ -129,10 +203,54 @@ impl Table {
     }
 }
 
+fn latex_escaped(text: &str) -> String {
+    let mut out = String::new();
+    for c in text.chars() {
+        match c {
+            '&' | '%' | '$' | '#' | '_' | '{' | '}' => out.extend(['\\', c]),
+            '\\' => out += "\\textbackslash{}",
+            '~' => out += "\\textasciitilde{}",
+            '^' => out += "\\textasciicircum{}",
+            '–' => out += "--",
+            '−' => out += "$-$",
+            '×' => out += "$\\times$",
+            '↑' => out += "$\\uparrow$",
+            c => out.push(c),
+        }
+    }
+    out
+}
+
 fn widths(columns: &Vec<String>, rows: &[Vec<String>], least: usize) -> Vec<usize> {
     let width = |c: usize| {
         let cells = std::iter::once(columns).chain(rows).map(|r| r[c].chars().count());
         cells.max().unwrap_or(0).max(least)
     };
     (0..columns.len()).map(width).collect()
+}
+
+/// Cells of RFC 4180; `None` where quotes do not close.
+fn rows_of_csv(text: &str) -> Option<Vec<Vec<String>>> {
+    let (mut rows, mut row, mut cell) = (Vec::new(), Vec::new(), String::new());
+    let (mut quoted, mut any) = (false, false);
+    let mut chars = text.chars().filter(|&c| c != '\r').peekable();
+    while let Some(c) = chars.next() {
+        any = true;
+        match c {
+            '"' if quoted && chars.peek() == Some(&'"') => cell.extend(chars.next()),
+            '"' => quoted = !quoted,
+            ',' if !quoted => row.push(std::mem::take(&mut cell)),
+            '\n' if !quoted => {
+                row.push(std::mem::take(&mut cell));
+                rows.push(std::mem::take(&mut row));
+                any = false;
+            }
+            c => cell.push(c),
+        }
+    }
+    if any {
+        row.push(cell);
+        rows.push(row);
+    }
+    (!quoted).then_some(rows)
 }

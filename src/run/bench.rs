@@ -1,12 +1,15 @@
-//! Timing of one training step: whole, and op by op.
+//! Timing of training steps, sampling and the nearest-neighbour search.
 
-use super::memory;
+use super::kernel_times::{self, Row};
+use super::score::labels_of;
+use super::{Network, memory};
 use crate::data::Dataset;
 use crate::device::Device;
-use crate::memorization::References;
+use crate::model::params::fourier_freqs;
 use crate::model::trainer::TrainerOptions;
-use crate::model::{ModelConfig, StepScalars, Trainer};
+use crate::model::{ModelConfig, Params, SavedModel, StepScalars, Trainer};
 use crate::rng::philox;
+use crate::sampler::{HeunOptions, Start, sample_each};
 use anyhow::Result;
 use std::time::Instant;
 
@@ -16,8 +19,6 @@ pub struct StepTimes {
     /// Seconds of each step: batch preparation, forward, backward, Adam and EMA. In order, warm-up left out.
     pub step_s: Vec<f64>,
     pub arena_bytes: usize,
-    /// Per launch of a plan, in order: name, and seconds of each step; empty unless asked.
-    pub launches: Vec<(&'static str, Vec<f64>)>,
 }
 
 /// Median of some times.
@@ -50,60 +51,84 @@ pub fn step(
     config: &ModelConfig,
     options: TrainerOptions,
     repeats: usize,
-    profile: bool,
 ) -> Result<StepTimes> {
-    memory::check(device, config, options.precision, options.micro_batch)?;
     let data = pixels(config);
-    let mut trainer = Trainer::new(device, config, options, &data)?;
-    let scalars = |step| StepScalars { step, lr: 1e-4, ema_beta: 0.999, weight_decay: 0.0 };
+    let mut trainer = trainer(device, config, options, &data)?;
     let mut step_s = Vec::new();
     for step in 0..repeats as u64 + 2 {
+        device.wait()?;
         let start = Instant::now();
         trainer.step(scalars(step), &|| false)?;
+        device.wait()?;
         if step >= 2 {
             step_s.push(start.elapsed().as_secs_f64());
         }
     }
-    let launches = if profile { trainer.profile(repeats) } else { vec![] };
-    Ok(StepTimes { step_s, arena_bytes: trainer.arena_bytes(), launches })
+    Ok(StepTimes { step_s, arena_bytes: trainer.arena_bytes() })
 }
 
-/// Times of repeated searches.
-#[derive(Debug, Clone, PartialEq)]
-pub struct NearestTimes {
-    /// Seconds of preparing the references.
-    pub prepare_s: f64,
-    /// Seconds of each search of all queries, references already prepared.
-    pub search_s: Vec<f64>,
+fn scalars(step: u64) -> StepScalars {
+    StepScalars { step, lr: 1e-4, ema_beta: 0.999, weight_decay: 0.0 }
 }
 
-/// Times `repeats` searches of the two nearest of `references` random images of `pixels` bytes, after one that
-/// warms up.
-pub fn nearest(
+/// A trainer of a network that fits into the device's memory.
+fn trainer<'d>(
     device: &Device,
-    seed: u64,
-    queries: usize,
-    references: usize,
-    pixels: usize,
+    config: &ModelConfig,
+    options: TrainerOptions,
+    data: &'d Dataset,
+) -> Result<Trainer<'d>> {
+    memory::check(device, config, options.precision, options.micro_batch)?;
+    Trainer::new(device, config, options, data)
+}
+
+/// Times each launch of the first micro-batch's forward and backward, `repeats` times over, after a step.
+///
+/// # Errors
+/// As [`step`].
+pub fn launches(
+    device: &Device,
+    config: &ModelConfig,
+    options: TrainerOptions,
     repeats: usize,
-) -> NearestTimes {
-    let bytes = |images: usize, which: u32| -> Vec<u8> {
-        let words = (images * pixels).div_ceil(16) as u32;
-        let bytes = (0..words).flat_map(|i| philox([i, which, 0, 0], seed));
-        bytes.flat_map(u32::to_le_bytes).take(images * pixels).collect()
-    };
-    let (queries, all) = (bytes(queries, 0), bytes(references, 1));
-    let start = Instant::now();
-    let references = References::new(&all, pixels);
-    let prepare_s = start.elapsed().as_secs_f64();
-    drop(all);
-    let mut search_s = Vec::new();
-    for repeat in 0..=repeats {
+) -> Result<Vec<Row>> {
+    let data = pixels(config);
+    let mut trainer = trainer(device, config, options, &data)?;
+    trainer.step(scalars(0), &|| false)?;
+    let seconds = trainer.profile(repeats)?;
+    Ok(kernel_times::of_plan(trainer.plan(), &Params::new(config), &seconds))
+}
+
+/// Seconds of each of `repeats` times that `images` images are sampled, after a batch that warms up. The network is
+/// as training begins; its images cost what a trained one's do.
+///
+/// `batch`: images computed at a time.
+///
+/// # Errors
+/// Usage and device errors of the sampler and the network.
+pub fn sample(
+    device: &Device,
+    config: &ModelConfig,
+    seed: u64,
+    images: usize,
+    batch: usize,
+    heun: &HeunOptions,
+    repeats: usize,
+) -> Result<Vec<f64>> {
+    let weights = Params::new(config).init(seed);
+    let freqs = fourier_freqs(config, seed);
+    let model = SavedModel { config: config.clone(), weights, freqs, run: None };
+    let mut network = Network::new(device, model, batch, &|| false)?;
+    let mut run = |images: usize| {
+        let seeds: Vec<u64> = (0..images as u64).collect();
+        let labels = labels_of(&seeds, config.label_dim);
         let start = Instant::now();
-        std::hint::black_box(references.nearest(&queries, device));
-        if repeat > 0 {
-            search_s.push(start.elapsed().as_secs_f64());
-        }
-    }
-    NearestTimes { prepare_s, search_s }
+        sample_each(&mut network, Start::Seeds(&seeds), &labels, heun, &mut |_, images| {
+            std::hint::black_box(images);
+            Ok(true)
+        })?;
+        Ok::<f64, anyhow::Error>(start.elapsed().as_secs_f64())
+    };
+    run(batch.min(images))?;
+    (0..repeats).map(|_| run(images)).collect()
 }

@@ -1,13 +1,15 @@
 //! A run's directory: what lies where, and how each file stays whole.
 
 use super::{Look, RunConfig};
-use crate::error::{Exit, OrExit as _, data, fail, usage};
+use crate::error::{Exit, OrExit as _, data, usage};
 use crate::files::write_atomic;
 use anyhow::Result;
 use serde::Serialize;
+use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// `config.toml`'s table that is not compared.
 #[derive(Serialize)]
@@ -32,6 +34,23 @@ pub struct RunDir {
 
 /// Held while a process works in a run directory; the system lets go of it however the process ends.
 pub struct Lock(#[expect(dead_code, reason = "held, not read")] File);
+
+/// Why a lock could not be had.
+#[derive(Debug)]
+struct Busy;
+
+impl fmt::Display for Busy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("another process works in this run")
+    }
+}
+
+impl std::error::Error for Busy {}
+
+/// Whether an error says that another process holds a run's lock.
+pub fn is_busy(e: &anyhow::Error) -> bool {
+    e.is::<Busy>() || e.chain().any(|e| e.is::<Busy>())
+}
 
 impl RunDir {
     pub fn new(root: &Path) -> Self {
@@ -77,7 +96,7 @@ impl RunDir {
     /// Makes the folders and takes the lock.
     ///
     /// # Errors
-    /// Other (exit 1): cannot be created, or another process works in it.
+    /// Other (exit 1): cannot be created, or another process works in it ([`is_busy`]).
     pub fn lock(&self) -> Result<Lock> {
         for path in ["state", "snapshots", "report"].map(|folder| self.root.join(folder)) {
             fs::create_dir_all(&path)
@@ -87,21 +106,32 @@ impl RunDir {
         let cannot = || format!("--run: {}: cannot lock", path.display());
         let file = File::options().create(true).truncate(false).write(true).open(&path);
         let file = file.or_exit(Exit::Other, cannot)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let root = self.root.display();
-                return Err(fail(
-                    Exit::Other,
-                    format!("--run: {root}: another process works in this run"),
-                ));
+        let mut looks = 0;
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                // Somebody may only be asking whether anybody works here.
+                Err(TryLockError::WouldBlock) if looks < 5 => {
+                    looks += 1;
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                Err(TryLockError::WouldBlock) => {
+                    let root = self.root.display();
+                    return Err(Busy).or_exit(Exit::Other, || format!("--run: {root}"));
+                }
+                Err(TryLockError::Error(e)) => return Err(e).or_exit(Exit::Other, cannot),
             }
-            Err(TryLockError::Error(e)) => return Err(e).or_exit(Exit::Other, cannot),
         }
         for folder in ["", "state", "snapshots"] {
             self.remove_leftovers(&self.root.join(folder));
         }
         Ok(Lock(file))
+    }
+
+    /// Whether a process works in it now.
+    pub fn is_locked(&self) -> bool {
+        let Ok(file) = File::open(self.root.join("lock")) else { return false };
+        matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
     }
 
     /// Temporary files of a process that was killed. Called under the lock, so nobody writes them.

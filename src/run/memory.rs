@@ -6,7 +6,7 @@ use crate::model::{ModelConfig, Params, Trainer};
 use anyhow::Result;
 use std::fs;
 
-/// Refuses to train a network, in micro-batches of so many images, that the machine's free memory cannot hold,
+/// Refuses to train a network, in micro-batches of so many images, that the device's free memory cannot hold,
 /// before the system ends the process for it.
 ///
 /// # Errors
@@ -20,7 +20,10 @@ pub fn check(
     // Weights, gradient, two moments and EMA.
     let buffers = 5 * 4 * Params::new(config).flat_len;
     let mut wanted = buffers;
-    let free = available().unwrap_or(usize::MAX);
+    let free = match device {
+        Device::Cpu(_) => available().unwrap_or(usize::MAX),
+        Device::Cuda { cuda, .. } => cuda.free_bytes()?,
+    };
     if buffers <= free {
         wanted += Trainer::plan_bytes(device, config, precision, micro_batch)?;
     }

@@ -1,8 +1,11 @@
 //! One run: its resolved configuration, its directory, the training loop with scoring, resume.
 
 pub mod bench;
+pub mod bench_nearest;
+pub mod ceilings;
 pub mod config;
 pub mod dir;
+pub mod kernel_times;
 pub mod memory;
 pub mod progress;
 pub mod schedule;

@@ -49,6 +49,11 @@ impl Overall {
         }
     }
 
+    /// A line that stays.
+    pub fn note(&self, text: &str) {
+        self.lock().note(text);
+    }
+
     /// The part of a run that lines begin with `name`.
     pub fn part(&self, name: String) -> Part {
         Part { all: self.clone(), name }

@@ -167,7 +167,7 @@ struct Run<'a> {
     dir: RunDir,
     _lock: Lock,
     options: &'a RunOptions,
-    references: Option<References>,
+    references: Option<References<'a>>,
     trainer: Trainer<'a>,
     /// Steps done, steps of this start, and the step of the state on disk.
     step: u64,

@@ -1,6 +1,7 @@
 //! The effective model memorization of one setting: runs of several sizes, scored, and the size at which the
 //! ratio falls through 1 − ε (Gu et al. 2023, Definition 1).
 
+use super::share::share;
 use crate::data::Dataset;
 use crate::data::subset::{Labels, Subset};
 use crate::device::Device;
@@ -13,8 +14,6 @@ use crate::run::{DataId, Look, Outcome, RunConfig, RunOptions};
 use anyhow::Result;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Which training-set sizes are measured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -208,59 +207,32 @@ impl Search<'_> {
             config.data.images = job.size;
             progress.expect(work(&config));
         }
-        // The largest first: what is left for the end is short.
-        let queue = Mutex::new(jobs.iter().enumerate());
-        let next = || queue.lock().map(|mut q| q.next_back()).unwrap_or(None);
-        let failed = AtomicBool::new(false);
-        let work_on = |device: &Device| -> Result<Vec<(usize, PathBuf, Outcome)>> {
-            let mut done = Vec::new();
-            while let Some((i, job)) = next().filter(|_| !failed.load(Ordering::Relaxed)) {
-                let (config, images) = self.prepare(job)?;
-                let dir = self.runs.join(config.id());
-                let name = match self.repeats {
-                    1 => format!("N = {}", job.size),
-                    _ => format!("N = {}, seed {}", job.size, job.seed),
-                };
-                let part = Some(progress.part(name));
-                let outcome = train_part(device, &config, &images, &dir, self.options, part)
-                    // Runs that have begun go to their end; no other begins.
-                    .inspect_err(|_| failed.store(true, Ordering::Relaxed))?;
-                if !outcome.finished {
-                    break;
-                }
-                done.push((i, dir, outcome));
-            }
-            Ok(done)
-        };
-        let results = std::thread::scope(|scope| {
-            let work_on = &work_on;
-            let threads: Vec<_> =
-                self.devices.iter().map(|d| scope.spawn(move || work_on(d))).collect();
-            let join = |t: std::thread::ScopedJoinHandle<'_, _>| match t.join() {
-                Ok(result) => result,
-                Err(panic) => std::panic::resume_unwind(panic),
+        let train = |device: &Device, i: usize| {
+            let job = &jobs[i];
+            let (config, images) = self.prepare(job)?;
+            let dir = self.runs.join(config.id());
+            let name = match self.repeats {
+                1 => format!("N = {}", job.size),
+                _ => format!("N = {}, seed {}", job.size, job.seed),
             };
-            threads.into_iter().map(join).collect::<Vec<_>>()
-        });
-        let mut done = Vec::new();
-        for result in results {
-            done.extend(result?);
-        }
-        if done.len() < jobs.len() {
-            return Ok(None);
-        }
-        done.sort_by_key(|d| d.0);
+            let part = Some(progress.part(name));
+            let outcome = train_part(device, &config, &images, &dir, self.options, part)?;
+            Ok(outcome.finished.then_some((dir, outcome)))
+        };
+        // The largest first: what is left for the end is short.
+        let order = (0..jobs.len()).rev().collect();
+        let Some(done) = share(self.devices, order, progress, &train)? else { return Ok(None) };
         let all = sizes.iter().zip(done.chunks(self.repeats));
         Ok(Some(all.map(|(&size, runs)| self.summary(size, runs)).collect()))
     }
 
     /// What the runs of one size say together.
-    fn summary(&self, size: usize, runs: &[(usize, PathBuf, Outcome)]) -> Measured {
-        let values: Vec<&Look> = runs.iter().map(|(_, _, outcome)| value(outcome)).collect();
+    fn summary(&self, size: usize, runs: &[(PathBuf, Outcome)]) -> Measured {
+        let values: Vec<&Look> = runs.iter().map(|(_, outcome)| value(outcome)).collect();
         let count = runs.len() as f64;
-        let curve: Vec<(f64, f64)> = (runs[0].2.looks.iter().enumerate())
+        let curve: Vec<(f64, f64)> = (runs[0].1.looks.iter().enumerate())
             .map(|(k, look)| {
-                let ratios = runs.iter().map(|(_, _, outcome)| outcome.looks[k].ratio);
+                let ratios = runs.iter().map(|(_, outcome)| outcome.looks[k].ratio);
                 (look.epoch, ratios.sum::<f64>() / count)
             })
             .collect();
@@ -275,7 +247,7 @@ impl Search<'_> {
             best_epoch: highest.map_or(0.0, |h| h.0),
             curve,
             runs: trained
-                .map(|(r, ((_, dir, _), look))| Trained {
+                .map(|(r, ((dir, _), look))| Trained {
                     seed: self.config.train.seed + r as u64,
                     ratio: look.ratio,
                     dir: dir.clone(),

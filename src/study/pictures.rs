@@ -1,23 +1,16 @@
 //! What a search leaves for people: table, plots and sheets.
 
+use super::sheets::Drawn;
 use super::{Found, Measured};
 use crate::data::Dataset;
 use crate::data::subset::{Labels, Subset};
 use crate::device::Device;
 use crate::files::write_atomic;
-use crate::memorization::{References, Threshold};
-use crate::model::SavedModel;
-use crate::report::{Cell, Plot, SizePoint, Table, sheet};
-use crate::run::score::{labels_of, triplets};
-use crate::run::{Network, RunDir};
-use crate::sampler::{HeunOptions, Start, quantise, sample};
+use crate::report::{Cell, Chart, Panel, Point, Series, Style, Table, sheets};
 use anyhow::Result;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-
-/// Samples on a sheet: those of the first seeds, not chosen.
-const SHEET_SAMPLES: u64 = 16;
 
 /// One row a size.
 pub fn table(found: &Found) -> Table {
@@ -68,9 +61,9 @@ pub fn write(
         Ok(())
     };
     put("table.md", table(found).markdown().as_bytes())?;
-    for (stem, plot) in [("sizes", sizes(found, title)), ("epochs", epochs(found, title))] {
-        put(&format!("{stem}.png"), &plot.png()?)?;
-        put(&format!("{stem}.svg"), plot.svg()?.as_bytes())?;
+    for (stem, chart) in [("sizes", sizes(found, title)), ("epochs", epochs(found, title))] {
+        put(&format!("{stem}.png"), &chart.png()?)?;
+        put(&format!("{stem}.svg"), chart.svg().as_bytes())?;
     }
     for m in &found.sizes {
         put(&format!("sheet-{}.png", m.size), &copies(m, set, name, device)?)?;
@@ -79,28 +72,29 @@ pub fn write(
     Ok(written)
 }
 
-fn sizes(found: &Found, title: &str) -> Plot {
+/// The ratio against training-set size, with the EMM where there is one.
+pub fn sizes(found: &Found, title: &str) -> Chart {
     let point =
-        |m: &Measured| SizePoint { size: m.size as u64, ratio: m.ratio, interval: m.interval };
-    Plot::Sizes {
-        title: format!("{title}: memorization against training-set size"),
+        |m: &Measured| Point { interval: Some(m.interval), ..Point::new(m.size as f64, m.ratio) };
+    let series = Series {
+        name: String::new(),
+        style: Style::Line,
         points: found.sizes.iter().map(point).collect(),
-        epsilon: found.emm.epsilon,
         emm: found.emm.found.as_ref().ok().map(|f| f.0),
-    }
+    };
+    let panel = Panel::sizes("", found.emm.epsilon, vec![series]);
+    Chart::of(&format!("{title}: memorization against training-set size"), panel)
 }
 
-fn epochs(found: &Found, title: &str) -> Plot {
+/// The ratio over training, a line a size.
+pub fn epochs(found: &Found, title: &str) -> Chart {
     let line = |m: &Measured| (format!("N = {}", m.size), m.curve.clone());
-    Plot::Epochs {
-        title: format!("{title}: memorization over training"),
-        lines: found.sizes.iter().map(line).collect(),
-    }
+    let panel = Panel::epochs("", found.sizes.iter().map(line).collect());
+    Chart::of(&format!("{title}: memorization over training"), panel)
 }
 
 /// The first samples of a size's first run, at its best look, beside what they are nearest to.
 fn copies(m: &Measured, set: &Dataset, name: &str, device: &Device) -> Result<Vec<u8>> {
-    let model = SavedModel::open(&RunDir::new(&m.runs[0].dir).best_snapshot()?)?;
     let subset = Subset {
         size: m.size,
         classes: None,
@@ -111,18 +105,6 @@ fn copies(m: &Measured, set: &Dataset, name: &str, device: &Device) -> Result<Ve
         seed: 0,
     };
     let images = subset.of(set, name)?;
-    let seeds: Vec<u64> = (0..SHEET_SAMPLES).collect();
-    let labels = labels_of(&seeds, model.config.label_dim);
-    let mut network = Network::new(device, model, seeds.len(), &|| false)?;
-    let options = HeunOptions::default();
-    let samples = sample(&mut network, Start::Seeds(&seeds), &labels, &options, &mut |_, _| true)?;
-    let pixels: Vec<u8> = samples.unwrap_or_default().into_iter().map(quantise).collect();
-    let nearest = References::new(&images.pixels, images.image_len()).nearest(&pixels, device);
-    let triplets = triplets(&pixels, &images, &nearest, Threshold::default());
-    let copied = triplets.iter().filter(|t| t.memorized).count();
-    let title = format!(
-        "{} training images: {copied} of the first {SHEET_SAMPLES} samples are copies",
-        m.size
-    );
-    sheet(&triplets, images.resolution, &title)
+    let by = format!("{} training images", m.size);
+    sheets(&[Drawn::by_run(&m.runs[0].dir, images, &by, device)?.sheet()])
 }

@@ -2,7 +2,7 @@
 
 mod plan;
 
-pub use plan::{Mode, Plan};
+pub use plan::{Mode, Part, Plan};
 
 use crate::ops::{Op, Shape};
 use anyhow::{Result, ensure};

@@ -3,11 +3,13 @@
 use super::{Param, Tape, Value};
 use crate::device::cuda::Addresses;
 use crate::device::{
-    Acc, Bound, Buffer, Device, Dtype, Kernel, Launch, Precision, Sink, Slot, Space, StepArgs,
+    Acc, Bound, Buffer, Cost, Device, Dtype, Kernel, Launch, Precision, Sink, Slot, Space,
+    StepArgs, Target,
 };
-use crate::ops::{Direction, Grads, Io, Op, Shape, words};
+use crate::ops::{Direction, Grads, Io, Op, Shape, cost, words};
 use anyhow::Result;
 use std::collections::HashMap;
+use std::ops::Range;
 
 /// What a plan computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +38,21 @@ pub struct Plan {
     slots: HashMap<Value, Slot>,
     grad_slots: HashMap<Value, Slot>,
     flop: u64,
+    parts: Vec<Part>,
+}
+
+/// One direction of a recorded op, and what of the program it is.
+#[derive(Debug, Clone)]
+pub struct Part {
+    pub op: &'static str,
+    pub backward: bool,
+    /// Shapes of its inputs and of its first output.
+    pub ins: Vec<Shape>,
+    pub out: Shape,
+    /// Its first parameter, which names the layer.
+    pub param: Option<Param>,
+    pub cost: Cost,
+    pub launches: Range<usize>,
 }
 
 /// A piece of arena that lives from step `first` to step `last`, both included.
@@ -56,17 +73,18 @@ impl Plan {
     /// The CPU device computes [`Precision::Fp32`] only: callers have refused another.
     pub fn new(
         tape: &Tape,
-        device: &Device,
+        target: impl Into<Target>,
         precision: Precision,
         mode: Mode,
         outputs: &[Value],
     ) -> Self {
-        if let (Device::Cpu(_), Precision::Bf16 | Precision::Tf32) = (device, precision) {
+        let target = target.into();
+        if let (Target::Cpu, Precision::Bf16 | Precision::Tf32) = (target, precision) {
             panic!("the CPU device computes float32, {precision:?} asked");
         }
-        let temp_words = |op: &dyn Op, shapes: &[Shape], direction| match device {
-            Device::Cpu(_) => op.temp_words(shapes, direction),
-            Device::Cuda { .. } => op.kernel_temp_words(shapes, precision, direction),
+        let temp_words = |op: &dyn Op, shapes: &[Shape], direction| match target {
+            Target::Cpu => op.temp_words(shapes, direction),
+            Target::Cuda => op.kernel_temp_words(shapes, precision, direction),
         };
         let training = mode != Mode::Inference;
         let n = tape.nodes.len();
@@ -160,11 +178,11 @@ impl Plan {
         };
         let slot = |v: &Value| arena(value_piece[v]);
 
-        let mut program = match device {
-            Device::Cpu(_) => Program::Cpu(Vec::with_capacity(steps), 0),
-            Device::Cuda { .. } => Program::Cuda(Vec::with_capacity(steps)),
+        let mut program = match target {
+            Target::Cpu => Program::Cpu(Vec::with_capacity(steps), 0),
+            Target::Cuda => Program::Cuda(Vec::with_capacity(steps)),
         };
-        let mut flop = 0;
+        let (mut flop, mut parts) = (0, Vec::with_capacity(steps));
         let io = |k: usize, direction: Direction| {
             let node = &tape.nodes[k];
             Io {
@@ -179,7 +197,9 @@ impl Plan {
         for (k, node) in tape.nodes.iter().enumerate() {
             let io = io(k, Direction::Fwd);
             flop += node.op.flop(&io.shapes);
+            let first = program.len();
             program.push(&*node.op, &io, None);
+            parts.push(part(tape, k, &io, None, first..program.len()));
         }
         if training {
             let acc = if mode == Mode::Accumulating { Acc::Add } else { Acc::Set };
@@ -199,7 +219,9 @@ impl Plan {
                         .map(|p| Sink { slot: in_space(p, Space::Grads), acc })
                         .collect(),
                 };
-                program.push(&*node.op, &io(k, Direction::Bwd), Some(&grads));
+                let (io, first) = (io(k, Direction::Bwd), program.len());
+                program.push(&*node.op, &io, Some(&grads));
+                parts.push(part(tape, k, &io, Some(&grads), first..program.len()));
             }
         }
         Plan {
@@ -208,6 +230,7 @@ impl Plan {
             slots: value_piece.keys().map(|v| (*v, slot(v))).collect(),
             grad_slots: grad_piece.iter().map(|(v, &p)| (*v, arena(p))).collect(),
             flop,
+            parts,
         }
     }
 
@@ -223,6 +246,19 @@ impl Plan {
             Program::Cuda(kernels) => kernels.iter().map(|k| k.name).collect(),
         };
         names.into_iter()
+    }
+
+    /// The recorded ops in the order they run.
+    pub fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
+    /// The kernels in order; none on the CPU device.
+    pub fn kernels(&self) -> &[Kernel] {
+        match &self.program {
+            Program::Cpu(..) => &[],
+            Program::Cuda(kernels) => kernels,
+        }
     }
 
     pub fn slot(&self, v: Value) -> Slot {
@@ -302,6 +338,13 @@ impl Plan {
 }
 
 impl Program {
+    fn len(&self) -> usize {
+        match self {
+            Program::Cpu(launches, _) => launches.len(),
+            Program::Cuda(kernels) => kernels.len(),
+        }
+    }
+
     /// Adds an op's forward, or its backward where there are `grads`.
     fn push(&mut self, op: &dyn Op, io: &Io, grads: Option<&Grads>) {
         match self {
@@ -312,6 +355,20 @@ impl Program {
             }
             Program::Cuda(kernels) => kernels.extend(op.kernels(io, grads)),
         }
+    }
+}
+
+/// What node `k` of `tape` costs forward, or backward where there are `grads`.
+fn part(tape: &Tape, k: usize, io: &Io, grads: Option<&Grads>, launches: Range<usize>) -> Part {
+    let node = &tape.nodes[k];
+    Part {
+        op: node.op.name(),
+        backward: grads.is_some(),
+        ins: io.shapes.clone(),
+        out: tape.shape(node.outs[0]),
+        param: node.params.first().copied(),
+        cost: cost(&*node.op, io, grads),
+        launches,
     }
 }
 

@@ -1,10 +1,12 @@
 //! The embedded default: fp32 on a pool of threads. Jobs are cut by shape alone and reduce in a fixed
 //! order, so results depend neither on the number of threads nor on the batch an image travels in.
 
+pub mod dots;
 pub mod gemm;
 pub mod math;
 pub mod patches;
 pub mod resample;
+pub mod sketch;
 pub mod winograd;
 
 use super::{Dtype, Slot, Space, StepArgs};
@@ -33,6 +35,11 @@ impl Cpu {
     /// Runs `f` inside the pool, so that its parallel iterators use these threads.
     pub fn run<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
         self.pool.install(f)
+    }
+
+    /// Runs `f` on each item, at most one a thread at a time.
+    pub fn each_mut<T: Send>(&self, items: &mut [T], f: impl Fn(&mut T) + Send + Sync) {
+        self.run(|| items.par_iter_mut().with_max_len(1).for_each(f));
     }
 }
 

@@ -33,6 +33,7 @@ pub struct StepWords {
 pub struct Cuda(Arc<Inner>);
 
 struct Inner {
+    name: String,
     stream: Arc<CudaStream>,
     modules: Vec<Arc<CudaModule>>,
     /// By name, with the dynamic shared memory that each may have.
@@ -49,7 +50,7 @@ pub struct Buffer {
     stream: Arc<CudaStream>,
 }
 
-fn driver(what: &str) -> impl FnOnce(DriverError) -> anyhow::Error + '_ {
+pub(super) fn driver(what: &str) -> impl FnOnce(DriverError) -> anyhow::Error + '_ {
     move |e| fail(Exit::Device, format!("--device: cuda: {what}: {e}"))
 }
 
@@ -60,6 +61,7 @@ impl Cuda {
     /// Device (exit 4): what the driver says.
     pub fn open(index: usize, images: &[&[u8]]) -> Result<Self> {
         let context = CudaContext::new(index).map_err(driver("cannot open the card"))?;
+        let name = context.name().map_err(driver("no name"))?;
         // SAFETY: one stream does everything, so no event has to order two.
         unsafe { context.disable_event_tracking() };
         let stream = context.new_stream().map_err(driver("no stream"))?;
@@ -68,7 +70,22 @@ impl Cuda {
             module.map_err(driver("the kernels do not load"))
         };
         let modules = images.iter().map(load).collect::<Result<Vec<_>>>()?;
-        Ok(Cuda(Arc::new(Inner { stream, modules, functions: Mutex::default() })))
+        let name = format!("cuda:{index}, {name}");
+        Ok(Cuda(Arc::new(Inner { name, stream, modules, functions: Mutex::default() })))
+    }
+
+    /// `cuda:0, NVIDIA H100`.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Bytes that are free on the card.
+    ///
+    /// # Errors
+    /// Device (exit 4): what the driver says.
+    pub fn free_bytes(&self) -> Result<usize> {
+        let told = self.0.stream.context().mem_get_info();
+        told.map(|(free, _)| free).map_err(driver("no memory information"))
     }
 
     /// A kernel by name, allowed so much dynamic shared memory.
@@ -98,7 +115,7 @@ impl Cuda {
         let stream = &self.0.stream;
         // SAFETY: never read before it is written: every slot has a writer, and tests poison it.
         let slice = unsafe { stream.alloc::<u32>(words.max(1)) }.map_err(|e| {
-            let free = cudarc::driver::result::mem_get_info().map_or(0, |(free, _)| free);
+            let free = self.free_bytes().unwrap_or(0);
             let asked = words * 4;
             fail(Exit::Device, format!("--device: cuda: {asked} bytes asked, {free} free: {e}"))
         })?;
@@ -135,6 +152,11 @@ impl Cuda {
             unsafe { builder.launch(config) }.map_err(driver(kernel.name))?;
         }
         Ok(())
+    }
+
+    /// The one stream.
+    pub(super) fn stream(&self) -> &Arc<CudaStream> {
+        &self.0.stream
     }
 
     /// Waits for everything queued.
@@ -184,6 +206,7 @@ impl Addresses {
         match arg {
             Arg::Slot(s) => Value::Address(self.slot(s)),
             Arg::Element(s, i) => Value::Address(self.slot(s) + s.dtype.bytes(*i) as u64),
+            Arg::Sink(s) => Value::Address(self.slot(&s.slot)),
             Arg::Address(a) => Value::Address(*a),
             Arg::Step => Value::Address(self.step),
             Arg::FirstImage => Value::I32(self.first_image as i32),
@@ -211,6 +234,14 @@ impl Buffer {
         self.stream.memcpy_htod(words, &mut to).map_err(driver("copy to the card"))
     }
 
+    /// Zeros everywhere.
+    ///
+    /// # Errors
+    /// Device (exit 4).
+    pub fn clear(&mut self) -> Result<()> {
+        self.stream.memset_zeros(&mut self.slice).map_err(driver("clearing memory"))
+    }
+
     /// Copies `len` words from word `at` on back, after everything queued.
     ///
     /// # Errors
@@ -218,6 +249,7 @@ impl Buffer {
     pub fn read(&self, at: usize, len: usize) -> Result<Vec<f32>> {
         let from = self.slice.slice(at..at + len);
         let words = self.stream.clone_dtoh(&from).map_err(driver("copy from the card"))?;
+        self.stream.synchronize().map_err(driver("a kernel failed"))?;
         Ok(bytemuck::cast_vec(words))
     }
 }

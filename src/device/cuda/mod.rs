@@ -1,8 +1,10 @@
 //! CUDA: the only place that names cudarc.
 
+mod clock;
 mod engine;
 pub mod probe;
 
+pub use clock::Clock;
 pub use engine::{Addresses, Buffer, Cuda, StepWords};
 pub use probe::{Card, Driver, Trouble, probe};
 

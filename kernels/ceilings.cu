@@ -1,0 +1,82 @@
+// ceilings: what a card can do at most, as `emm bench kernels` measures it: tensor cores and fp32 units fed from
+// registers alone, and a copy.
+//
+//   ceiling_mma_bf16, _tf32, _u8   `steps` times 16 products a warp: m16n8k16, m16n8k8, m16n8k32
+//   ceiling_fma                    `steps` times 16 multiply-adds a thread
+//   ceiling_copy                   to[i] = from[i], 16 bytes at a time
+//
+// Arguments  ceiling_mma_* and ceiling_fma (out, steps); ceiling_copy (to, from, count).
+// Layout     out: a float (an int for u8) a thread, so that nothing is optimised away. count: 16-byte pieces.
+// Launch     256 threads; grid 2 blocks a multiprocessor, of the copy 8.
+// Cost       FLOP a warp and step: 65,536 (bf16), 32,768 (tf32), 131,072 (u8); 1,024 of ceiling_fma. The copy moves
+//            32 count bytes.
+#include "prelude/prelude.cuh"
+
+// Numbers near 1 that differ from thread to thread: zeros would draw less power than real data.
+DEVICE uint32_t bits(int i) { return (u32)(i * 0x9e3779b9u) & 0x007f007fu; }
+
+template <class F>
+DEVICE void repeat(float* out, int steps, uint32_t one, F product) {
+    float acc[4][4][4] = {};
+    uint32_t a[4][4], b[4][2];
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+#pragma unroll
+        for (int j = 0; j < 4; j++) a[i][j] = one | bits(threadIdx.x * 16 + i * 4 + j);
+        b[i][0] = one | bits(threadIdx.x + 77 * i);
+        b[i][1] = (one | bits(threadIdx.x + 99 * i)) ^ 0x80008000u;  // sums stay finite
+    }
+    for (int s = 0; s < steps; s++) product(acc, a, b);
+    float sum = 0.0f;
+#pragma unroll
+    for (int i = 0; i < 64; i++) sum += acc[i / 16][i / 4 % 4][i % 4];
+    out[flat_index()] = sum;
+}
+
+extern "C" __global__ void __launch_bounds__(256, 2) ceiling_mma_bf16(float* out, int steps) {
+    repeat(out, steps, 0x3f803f80u, [](auto& acc, auto& a, auto& b) { mma_bf16(acc, a, b); });
+}
+EMM_KERNEL(ceiling_mma_bf16)
+
+extern "C" __global__ void __launch_bounds__(256, 2) ceiling_mma_tf32(float* out, int steps) {
+    repeat(out, steps, 0x3f800000u, [](auto& acc, auto& a, auto& b) { mma_tf32(acc, a, b); });
+}
+EMM_KERNEL(ceiling_mma_tf32)
+
+extern "C" __global__ void __launch_bounds__(256, 2) ceiling_mma_u8(int* out, int steps) {
+    int acc[4][4][4] = {};
+    uint32_t a[4][4], b[4][2];
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+#pragma unroll
+        for (int j = 0; j < 4; j++) a[i][j] = (threadIdx.x * 16 + i * 4 + j) * 0x9e3779b9u;
+        b[i][0] = (threadIdx.x + 77 * i) * 0x85ebca6bu;
+        b[i][1] = ~b[i][0];
+    }
+    for (int s = 0; s < steps; s++) mma_u8(acc, a, b);
+    int sum = 0;
+#pragma unroll
+    for (int i = 0; i < 64; i++) sum ^= acc[i / 16][i / 4 % 4][i % 4];
+    out[flat_index()] = sum;
+}
+EMM_KERNEL(ceiling_mma_u8)
+
+extern "C" __global__ void __launch_bounds__(256, 2) ceiling_fma(float* out, int steps) {
+    float x[16], scale = 1.0f - 1e-6f * threadIdx.x;
+#pragma unroll
+    for (int i = 0; i < 16; i++) x[i] = (float)(threadIdx.x + i);
+    for (int s = 0; s < steps; s++)
+#pragma unroll
+        for (int i = 0; i < 16; i++) x[i] = fmaf(x[i], scale, 1.0f);
+    float sum = 0.0f;
+#pragma unroll
+    for (int i = 0; i < 16; i++) sum += x[i];
+    out[flat_index()] = sum;
+}
+EMM_KERNEL(ceiling_fma)
+
+extern "C" __global__ void ceiling_copy(float4* __restrict__ to, const float4* __restrict__ from, i64 count) {
+    i64 threads = (i64)gridDim.x * blockDim.x;
+    for (i64 i = flat_index(); i < count; i += threads) to[i] = from[i];
+}
+EMM_KERNEL(ceiling_copy)

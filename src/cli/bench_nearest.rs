@@ -1,0 +1,128 @@
+//! `emm bench nearest`.
+
+use super::numbers::count;
+use super::{Common, say};
+use crate::data::npy::MappedBytes;
+use crate::device::cpu::dots::Isa;
+use crate::error::{Exit, data, fail, usage};
+use crate::run::bench::median;
+use crate::run::bench_nearest::{nearest, random_images};
+use crate::run::memory;
+use anyhow::Result;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+/// Time the search of the two nearest reference images of each query
+///
+/// Over random pixels, of which each pair has to be compared, or over images from a file. Answers to 64 of the
+/// queries are compared with brute force.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  emm bench nearest --queries 2000 --references 50000
+  emm bench nearest --queries 2000 --references 50000 --data images.npy")]
+pub struct Args {
+    /// Images looked up
+    #[arg(long, value_name = "N", value_parser = count, default_value = "2000")]
+    queries: usize,
+    /// Images searched, at least 2
+    #[arg(long, value_name = "N", value_parser = count, default_value = "50k")]
+    references: usize,
+    /// Bytes of an image [default: 3072, or those of --data]
+    #[arg(long, value_name = "BYTES", value_parser = count, conflicts_with = "data")]
+    pixels: Option<usize>,
+    /// Images instead of random pixels, unsigned bytes [N,H,W,C]: the first are searched, the last looked up
+    #[arg(long, value_name = "F.npy")]
+    data: Option<PathBuf>,
+    /// Instructions used [default: the fastest that there are]
+    #[arg(long, value_name = "SET", value_parser = isa)]
+    instructions: Option<Isa>,
+    /// Searches timed, after one that warms up
+    #[arg(long, value_name = "N", value_parser = count, default_value = "5")]
+    repeats: usize,
+}
+
+fn isa(text: &str) -> Result<Isa, String> {
+    let all = Isa::available();
+    all.iter().copied().find(|i| i.name() == text).ok_or_else(|| {
+        format!(
+            "this processor has {}",
+            all.iter().map(|i| i.name()).collect::<Vec<_>>().join(", ")
+        )
+    })
+}
+
+pub fn run(a: Args, common: &Common) -> Result<()> {
+    let pixels = a.pixels.unwrap_or(3072);
+    if a.queries == 0 || pixels == 0 || a.repeats == 0 || a.references < 2 {
+        return Err(usage("--queries, --pixels, --repeats: at least 1, --references: at least 2"));
+    }
+    if let Some(path) = &a.data {
+        let images = MappedBytes::open(path)?;
+        let pixels = image_len(&images.shape, a.queries + a.references, path)?;
+        let (first, last) = (a.references * pixels, images.values().len() - a.queries * pixels);
+        return report(&a, common, &images.values()[last..], &images.values()[..first], pixels);
+    }
+    let bytes = a.queries.max(a.references).checked_mul(pixels);
+    if bytes.is_none_or(|b| b > memory::available().unwrap_or(usize::MAX) / 4) {
+        return Err(fail(Exit::Device, "--references: so many images don't fit into memory"));
+    }
+    let queries = random_images(common.seed, 0, a.queries, pixels);
+    let references = random_images(common.seed, 1, a.references, pixels);
+    report(&a, common, &queries, &references, pixels)
+}
+
+/// Bytes of an image of a file that holds at least `wanted`.
+fn image_len(shape: &[usize], wanted: usize, path: &Path) -> Result<usize> {
+    match shape {
+        [n, rest @ ..] if *n >= wanted && rest.iter().product::<usize>() > 0 => {
+            Ok(rest.iter().product())
+        }
+        _ => Err(data(format!(
+            "{}: expected {wanted} images for --references and --queries, found {shape:?}",
+            path.display()
+        ))),
+    }
+}
+
+fn report(
+    a: &Args,
+    common: &Common,
+    queries: &[u8],
+    references: &[u8],
+    pixels: usize,
+) -> Result<()> {
+    let device = common.device()?;
+    let isa = a.instructions.unwrap_or(Isa::best());
+    let times = nearest(&device, common.seed, queries, references, pixels, isa, a.repeats)?;
+    let (s, peak) = (median(&times.search_s), memory::peak());
+    if common.json {
+        say!(
+            "{}",
+            json!({
+                "median_s": s,
+                "prepare_s": times.prepare_s,
+                "peak_rss_bytes": peak,
+                "queries": a.queries,
+                "references": a.references,
+                "pixels": pixels,
+                "checked": times.checked,
+                "instructions": isa.name(),
+                "search_s": times.search_s,
+                "device": "cpu",
+            })
+        );
+        return Ok(());
+    }
+    let pairs = a.queries as f64 * a.references as f64;
+    say!(
+        "{} queries, {} references of {pixels} bytes: {s:.3} s, {:.1} G multiply-adds/s if all pairs were compared; \
+         prepared in {:.3} s; peak {:.0} MB; {} answers right by brute force",
+        a.queries,
+        a.references,
+        pairs * pixels as f64 / s / 1e9,
+        times.prepare_s,
+        peak.unwrap_or(0) as f64 / 1e6,
+        times.checked
+    );
+    Ok(())
+}

@@ -1,0 +1,173 @@
+//! The flags of commands over studies: shared by `sweep` and `table`.
+
+use super::Common;
+use super::find::one_per_thread;
+use super::numbers::count;
+use crate::data::Dataset;
+use crate::device::{Cpu, Device};
+use crate::error::usage;
+use crate::model::flops::flops;
+use crate::run::{Precision, RunConfig};
+use crate::study::plan::PlannedCell;
+use crate::study::{Plan, Scale, Set, Setup, Study};
+use anyhow::Result;
+use std::path::{Path, PathBuf};
+
+#[derive(clap::Args, Debug, Clone)]
+#[command(next_help_heading = "Study")]
+pub struct StudyFlags {
+    /// How much of the paper's experiment: sizes, widths, epochs and images shrink together (`emm sweep plan` says how)
+    #[arg(long, value_name = "paper|half|mini|tiny", default_value = "paper")]
+    pub scale: String,
+    /// Set to take subsets of, as `emm data import` writes it [default at scale tiny: the bundled digits]
+    #[arg(long, value_name = "D.zip")]
+    pub data: Option<PathBuf>,
+    /// Second set, for the study `blend`
+    #[arg(long, value_name = "E.zip")]
+    pub blend: Option<PathBuf>,
+    /// Runs of each cell, with seeds S, S + 1, …: their spread is what training seeds change
+    #[arg(long, value_name = "R", value_parser = count, default_value = "1")]
+    pub repeats: usize,
+    /// Only the cells with this value, by its name in the study; several for one axis add up
+    #[arg(long, value_name = "AXIS=VALUE", value_parser = pair)]
+    pub only: Vec<(String, String)>,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (axis, value) = text.split_once('=').ok_or("expected AXIS=VALUE")?;
+    Ok((axis.trim().into(), value.trim().into()))
+}
+
+impl StudyFlags {
+    /// Reads the sets.
+    pub fn setup(&self, common: &Common, runs: &Path) -> Result<Setup> {
+        let scale = Scale::named(&self.scale)?;
+        if self.repeats == 0 {
+            return Err(usage("--repeats: 0 runs of each cell, at least 1 is needed"));
+        }
+        if common.seed.checked_add(self.repeats as u64 - 1).is_none() {
+            return Err(usage("--seed: too large for --repeats more seeds"));
+        }
+        let open = |path: &PathBuf| -> Result<Set> {
+            Ok(Set { images: Dataset::open(path)?, name: path.display().to_string() })
+        };
+        let set = match &self.data {
+            Some(path) => Some(open(path)?),
+            None if scale == Scale::TINY => {
+                Some(Set { images: Dataset::digits(), name: "bundled digits".into() })
+            }
+            None => None,
+        };
+        let mut setup = Setup::new(scale, set, runs.into());
+        setup.blend = self.blend.as_ref().map(open).transpose()?;
+        (setup.repeats, setup.seed, setup.precision) = (self.repeats, common.seed, Precision::Fp32);
+        Ok(setup)
+    }
+
+    /// The cells of studies, as asked for.
+    pub fn plans(&self, studies: &[Study], setup: &Setup) -> Result<Vec<Plan>> {
+        let mut plans = Vec::new();
+        for study in studies {
+            let mut plan = Plan::new(study, setup)?;
+            plan.keep(&self.only)?;
+            plans.push(plan);
+        }
+        Ok(plans)
+    }
+
+    /// The flags again, for a command that the user is told: all but --only.
+    pub fn again(&self, common: &Common, runs: &Path) -> String {
+        let mut out = String::new();
+        let mut flag = |name: &str, value: String| out += &format!(" --{name} {}", quoted(&value));
+        if self.scale != "paper" {
+            flag("scale", self.scale.clone());
+        }
+        match &self.data {
+            Some(path) => flag("data", path.display().to_string()),
+            None if self.scale != "tiny" => flag("data", "D.zip".into()),
+            None => {}
+        }
+        if let Some(path) = &self.blend {
+            flag("blend", path.display().to_string());
+        }
+        if self.repeats != 1 {
+            flag("repeats", self.repeats.to_string());
+        }
+        if common.seed != 1024 {
+            flag("seed", common.seed.to_string());
+        }
+        if runs != Path::new("runs") {
+            flag("runs", runs.display().to_string());
+        }
+        out
+    }
+
+    /// The command that fills a cell of a study, or all of it. `names`: what the user called it.
+    pub fn fills(
+        &self,
+        common: &Common,
+        runs: &Path,
+        plan: &Plan,
+        cell: Option<&PlannedCell>,
+    ) -> String {
+        let study = quoted(&plan.study.name);
+        let mut command = format!("emm sweep run {study}{}", self.again(common, runs));
+        for (axis, &at) in plan.axes.iter().zip(cell.map_or(&[][..], |c| &c.at)) {
+            let only = format!("{}={}", axis.name, axis.values[at].paper_name);
+            command += &format!(" --only {}", quoted(&only));
+        }
+        command
+    }
+}
+
+/// A word of a shell's command line.
+pub fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,@%+".contains(c);
+    match !word.is_empty() && word.chars().all(plain) {
+        true => word.into(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    }
+}
+
+/// A step of fewer operations gains nothing from a second thread: on the CPU such runs go on a thread each.
+const SMALL_STEP_FLOP: u64 = 20_000_000_000;
+
+/// Devices for so many runs at once. On the CPU its threads are shared out, by default a thread for each run of a small
+/// network, else all threads for one run.
+///
+/// # Errors
+/// Usage: no jobs, or more than there are threads.
+pub fn devices(
+    common: &Common,
+    jobs: Option<usize>,
+    configs: &[&RunConfig],
+) -> Result<Vec<Device>> {
+    let device = common.device()?;
+    if jobs == Some(0) {
+        return Err(usage("--jobs-per-device: 0, at least 1 is needed"));
+    }
+    match (&device, jobs) {
+        (Device::Cpu(cpu), None) => {
+            let step = |c: &&RunConfig| flops(&c.model).train * c.train.batch as u64;
+            match configs.iter().map(step).max() {
+                Some(most) if most < SMALL_STEP_FLOP => one_per_thread(cpu),
+                _ => Ok(vec![device]),
+            }
+        }
+        (Device::Cpu(cpu), Some(jobs)) => {
+            let threads = cpu.threads();
+            if jobs > threads {
+                let what =
+                    format!("--jobs-per-device: {jobs}, the CPU has {threads} threads (--threads)");
+                return Err(usage(what));
+            }
+            let share = |k: usize| threads / jobs + usize::from(k < threads % jobs);
+            (0..jobs).map(|k| Cpu::new(share(k)).map(Device::Cpu)).collect()
+        }
+        (Device::Cuda { .. }, jobs) => {
+            // Each run its own stream: the device is opened anew.
+            let more = (1..jobs.unwrap_or(1)).map(|_| common.device());
+            std::iter::once(Ok(device)).chain(more).collect()
+        }
+    }
+}

@@ -1,0 +1,425 @@
+//! `emm sweep`: the runs of studies, planned, done, looked at, handed to batch systems.
+
+use super::study_flags::{StudyFlags, devices, quoted};
+use super::train_flags::RunFlags;
+use super::{Common, say};
+use crate::error::{Exit, fail, usage};
+use crate::files::write_atomic;
+use crate::report::{Cell, Table};
+use crate::run::{RunConfig, RunOptions};
+use crate::study::cost::{CARDS, CARDS_BASIS, Rates, flop_of};
+use crate::study::sweep::At;
+use crate::study::tables::hours_said;
+use crate::study::{Setup, Study, Sweep};
+use anyhow::Result;
+use serde_json::{Value, json};
+use std::io::Write as _;
+use std::path::PathBuf;
+
+/// Do the runs of the paper's experiments, or of a study file of your own
+///
+/// A STUDY is a name such as table3, width or weight-decay, table1 or figure3a for all that is drawn there, all, or
+/// a path that ends in .toml (`emm sweep plan table3 --print` shows how one is written). Runs lie under --runs, named
+/// by what determines their numbers; each is done once, whichever studies it serves. Several `sweep run` may work in
+/// one folder, on one machine or on several that share it.
+#[derive(clap::Subcommand, Debug)]
+pub enum Command {
+    Plan(PlanArgs),
+    Run(RunArgs),
+    RunOne(RunOneArgs),
+    Status(StatusArgs),
+    Slurm(SlurmArgs),
+}
+
+/// List the runs and what they cost; does nothing
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  emm sweep plan table3 --scale tiny
+  emm sweep plan width --data cifar10.zip
+  emm sweep plan table3 --print > mine.toml")]
+pub struct PlanArgs {
+    #[command(flatten)]
+    what: What,
+    /// Print the study files instead
+    #[arg(long)]
+    print: bool,
+    /// Folder of runs
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    runs: PathBuf,
+}
+
+/// Do what is missing; the same command goes on where it was stopped
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  emm sweep run table3 width --scale tiny
+  emm sweep run table3 --data cifar10.zip --only labels='unique labels' --only size=1000")]
+pub struct RunArgs {
+    #[command(flatten)]
+    what: What,
+    #[command(flatten)]
+    run: RunFlags,
+    /// Runs at once on a device; the CPU's threads are shared out [default: on the CPU a thread for each run of
+    /// a small network, else 1]
+    #[arg(long, value_name = "K")]
+    jobs_per_device: Option<usize>,
+}
+
+/// Do run I of those that `sweep plan` numbers, for any scheduler; exit 75 if stopped and to be started again
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Example:
+  emm sweep run-one 4 table3 --scale tiny")]
+pub struct RunOneArgs {
+    /// Number of the run
+    #[arg(value_name = "I")]
+    index: usize,
+    #[command(flatten)]
+    what: What,
+    #[command(flatten)]
+    run: RunFlags,
+}
+
+/// Tell which runs are done, running, left, and the hours that are left
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Example:
+  emm sweep status table3 --scale tiny")]
+pub struct StatusArgs {
+    #[command(flatten)]
+    what: What,
+    /// Folder of runs
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    runs: PathBuf,
+}
+
+/// Write a Slurm script: an array of all runs, requeued until done
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Example:
+  emm sweep slurm table3 --data cifar10.zip --device cuda --out table3.sh && sbatch table3.sh")]
+pub struct SlurmArgs {
+    #[command(flatten)]
+    what: What,
+    /// Folder of runs, on a disk that all nodes share
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    runs: PathBuf,
+    /// Limit of a job; a run that needs longer is requeued and goes on
+    #[arg(long, value_name = "HH:MM:SS", default_value = "04:00:00")]
+    time: String,
+    /// Write the script here [default: print it]
+    #[arg(long, value_name = "F.sh")]
+    out: Option<PathBuf>,
+    /// Replace --out if it exists
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(clap::Args, Debug, Clone)]
+pub struct What {
+    /// Studies: names, or paths that end in .toml
+    #[arg(value_name = "STUDY", required = true)]
+    studies: Vec<String>,
+    #[command(flatten)]
+    flags: StudyFlags,
+}
+
+pub fn run(command: Command, common: &Common) -> Result<()> {
+    match command {
+        Command::Plan(args) => plan(&args, common),
+        Command::Run(args) => run_all(&args, common),
+        Command::RunOne(args) => run_one(&args, common),
+        Command::Status(args) => status(&args, common),
+        Command::Slurm(args) => slurm(&args, common),
+    }
+}
+
+impl What {
+    fn studies(&self) -> Result<Vec<Study>> {
+        let named =
+            self.studies.iter().map(|name| Study::named(name)).collect::<Result<Vec<_>>>()?;
+        Ok(named.concat())
+    }
+
+    fn sweep(&self, setup: &Setup) -> Result<Sweep> {
+        Ok(Sweep::of(&self.flags.plans(&self.studies()?, setup)?))
+    }
+
+    /// As the user would type it.
+    fn words(&self) -> String {
+        self.studies.iter().map(|s| quoted(s)).collect::<Vec<_>>().join(" ")
+    }
+}
+
+fn configs(sweep: &Sweep) -> Vec<&RunConfig> {
+    sweep.runs.iter().map(|r| &r.run.config).collect()
+}
+
+/// Scale, set and what cannot be had, before a listing.
+fn head(setup: &Setup, sweep: &Sweep) {
+    say!("{}", setup.scale.said());
+    match &setup.set {
+        Some(set) => say!("set {}", set.name),
+        None => {
+            say!("no set given (--data): costs are for 32×32 RGB images, nothing can be looked up")
+        }
+    }
+    say!("");
+    for (name, why) in &sweep.impossible {
+        say!("not to be had here: {name}: {why}");
+    }
+}
+
+fn plan(args: &PlanArgs, common: &Common) -> Result<()> {
+    if args.print {
+        let texts: Vec<String> = args.what.studies()?.into_iter().map(|s| s.text).collect();
+        match common.json {
+            true => say!("{}", json!({"studies": texts})),
+            false => say!("{}", texts.join("\n").trim_end()),
+        }
+        return Ok(());
+    }
+    let setup = args.what.flags.setup(common, &args.runs)?;
+    let sweep = args.what.sweep(&setup)?;
+    let devices = devices(common, None, &configs(&sweep))?;
+    let rates = Rates::here(&devices[0], &args.runs, &configs(&sweep))?;
+    let card = |config: &RunConfig, k: usize| flop_of(config) / CARDS[k].flop_per_s;
+    if common.json {
+        let run = |(i, r): (usize, &crate::study::sweep::SweepRun)| {
+            let config = &r.run.config;
+            json!({
+                "index": i,
+                "name": r.name,
+                "run": r.run.dir.as_ref().map(|d| d.display().to_string()),
+                "steps": config.steps(),
+                "flop": flop_of(config),
+                "hours": {
+                    "here": rates.seconds(config).map(|s| s / 3600.0),
+                    "h100": card(config, 0) / 3600.0,
+                    "a100": card(config, 1) / 3600.0,
+                },
+                "config": config,
+            })
+        };
+        say!(
+            "{}",
+            json!({
+                "scale": setup.scale.name,
+                "said": setup.scale.said(),
+                "data": setup.set.as_ref().map(|s| &s.name),
+                "runs": sweep.runs.iter().enumerate().map(run).collect::<Vec<_>>(),
+                "impossible": sweep.impossible.iter().map(|(n, w)| json!({"cell": n, "why": w})).collect::<Vec<_>>(),
+                "devices": devices.len(),
+                "costs": format!("here: one device, {}; {CARDS_BASIS}", rates.basis),
+            })
+        );
+        return Ok(());
+    }
+    head(&setup, &sweep);
+    let [h100, a100] = &CARDS;
+    let mut table =
+        Table::new(&["I", "run", "steps", "hours here", h100.name, a100.name, "folder"]);
+    let mut sums = [0.0; 3];
+    for (i, r) in sweep.runs.iter().enumerate() {
+        let config = &r.run.config;
+        let seconds = [rates.seconds(config).unwrap_or(f64::NAN), card(config, 0), card(config, 1)];
+        (0..3).for_each(|k| sums[k] += seconds[k]);
+        let hours = seconds.map(|s| Cell::Text(hours_said(s / 3600.0)));
+        let id = r.run.dir.as_ref().and_then(|d| d.file_name()).map(|n| n.to_string_lossy().into());
+        let mut row = vec![
+            Cell::Integer(i as i64),
+            Cell::Text(r.name.clone()),
+            Cell::Integer(config.steps() as i64),
+        ];
+        row.extend(hours);
+        row.push(id.map_or(Cell::Empty, Cell::Text));
+        table.row(row);
+    }
+    say!("{}", table.plain());
+    let hours = sums.map(|s| hours_said(s / 3600.0));
+    say!(
+        "{} runs: {} hours of one device here ({}; {} at once), {} on an H100, {} on an A100",
+        sweep.runs.len(),
+        hours[0],
+        rates.basis,
+        devices.len(),
+        hours[1],
+        hours[2]
+    );
+    say!("{CARDS_BASIS}");
+    Ok(())
+}
+
+fn run_all(args: &RunArgs, common: &Common) -> Result<()> {
+    let setup = args.what.flags.setup(common, &args.run.runs)?;
+    let sweep = args.what.sweep(&setup)?;
+    let devices = devices(common, args.jobs_per_device, &configs(&sweep))?;
+    let options = options(args.what.flags.data.as_ref(), &args.run, common);
+    if !common.quiet {
+        for (name, why) in &sweep.impossible {
+            eprintln!("not to be had here: {name}: {why}");
+        }
+    }
+    if !sweep.run(&setup, &devices, &options)? {
+        return Err(suspended(&args.run.runs));
+    }
+    let runs = sweep.runs.len();
+    match common.json {
+        true => say!("{}", json!({"runs": runs, "done": runs, "scale": setup.scale.name})),
+        false => say!(
+            "{runs} runs done; `emm table STUDY{}` shows them",
+            args.what.flags.again(common, &args.run.runs)
+        ),
+    }
+    Ok(())
+}
+
+fn run_one(args: &RunOneArgs, common: &Common) -> Result<()> {
+    let setup = args.what.flags.setup(common, &args.run.runs)?;
+    let sweep = args.what.sweep(&setup)?;
+    let device = common.device()?;
+    let options = options(args.what.flags.data.as_ref(), &args.run, common);
+    if !sweep.run_one(&setup, args.index, &device, &options)? {
+        return Err(suspended(&args.run.runs));
+    }
+    let run = &sweep.runs[args.index];
+    let dir = run.run.dir.as_ref().map(|d| d.display().to_string());
+    match common.json {
+        true => say!("{}", json!({"index": args.index, "name": run.name, "run": dir})),
+        false => say!("{} done: {}", run.name, dir.unwrap_or_default()),
+    }
+    Ok(())
+}
+
+fn options(data: Option<&PathBuf>, run: &RunFlags, common: &Common) -> RunOptions {
+    let name = data.map_or(PathBuf::from("bundled digits"), Clone::clone);
+    run.options(common, &name)
+}
+
+fn suspended(runs: &std::path::Path) -> anyhow::Error {
+    let runs = runs.display();
+    fail(Exit::Suspended, format!("--runs: {runs}: stopped, saved; the same command continues"))
+}
+
+fn status(args: &StatusArgs, common: &Common) -> Result<()> {
+    let setup = args.what.flags.setup(common, &args.runs)?;
+    let sweep = args.what.sweep(&setup)?;
+    let devices = devices(common, None, &configs(&sweep))?;
+    let at = sweep.runs.iter().map(|r| r.at()).collect::<Result<Vec<At>>>()?;
+    let rates = Rates::here(&devices[0], &args.runs, &configs(&sweep))?;
+    let count = |what: fn(&At) -> bool| at.iter().filter(|a| what(a)).count();
+    let done = count(|a| *a == At::Done);
+    let running = count(|a| matches!(a, At::Begun { running: true, .. }));
+    let begun = count(|a| matches!(a, At::Begun { running: false, .. }));
+    let left = sweep.runs.len() - done - running;
+    let seconds: Option<f64> =
+        sweep.runs.iter().zip(&at).map(|(r, &at)| r.left_s(at, &rates)).sum();
+    let hours = seconds.unwrap_or(f64::NAN) / 3600.0;
+    if common.json {
+        let run = |(r, at): (&crate::study::sweep::SweepRun, &At)| -> Value {
+            let (state, share) = match *at {
+                At::Missing => ("missing", 0.0),
+                At::Begun { share, running: true } => ("running", share),
+                At::Begun { share, .. } => ("begun", share),
+                At::Done => ("done", 1.0),
+            };
+            let dir = r.run.dir.as_ref().map(|d| d.display().to_string());
+            json!({"name": r.name, "run": dir, "state": state, "share": share})
+        };
+        say!(
+            "{}",
+            json!({
+                "scale": setup.scale.name,
+                "done": done,
+                "running": running,
+                "begun": begun,
+                "left": left,
+                "hours_left_here": hours,
+                "devices": devices.len(),
+                "runs": sweep.runs.iter().zip(&at).map(run).collect::<Vec<_>>(),
+            })
+        );
+        return Ok(());
+    }
+    head(&setup, &sweep);
+    for (r, at) in sweep.runs.iter().zip(&at) {
+        if let At::Begun { share, running } = at {
+            let state = if *running { "running" } else { "begun, nobody at work" };
+            say!("{state}: {} ({:.0}%)", r.name, 100.0 * share);
+        }
+    }
+    say!("done     {done} of {}", sweep.runs.len());
+    say!("running  {running}");
+    say!("left     {left}, of which {begun} begun");
+    say!(
+        "hours    {} of one device here ({}), {} at once: {}",
+        hours_said(hours),
+        rates.basis,
+        devices.len(),
+        hours_said(hours / devices.len() as f64)
+    );
+    Ok(())
+}
+
+fn slurm(args: &SlurmArgs, common: &Common) -> Result<()> {
+    let setup = args.what.flags.setup(common, &args.runs)?;
+    let sweep = args.what.sweep(&setup)?;
+    if sweep.runs.is_empty() {
+        return Err(usage("STUDY: nothing to run"));
+    }
+    let time = &args.time;
+    if time.is_empty() || !time.chars().all(|c| c.is_ascii_digit() || ":-".contains(c)) {
+        return Err(usage(format!("--time: {time:?} is no time such as 04:00:00")));
+    }
+    let mut flags = args.what.flags.again(common, &args.runs);
+    for (axis, value) in &args.what.flags.only {
+        flags += &format!(" --only {}", quoted(&format!("{axis}={value}")));
+    }
+    if common.device != "auto" {
+        flags += &format!(" --device {}", common.device);
+    }
+    let gpu = match common.device.starts_with("cuda") {
+        true => "#SBATCH --gres=gpu:1\n",
+        false => "",
+    };
+    let script = format!(
+        "#!/bin/bash
+#SBATCH --job-name=emm
+#SBATCH --array=0-{last}
+#SBATCH --time={time}
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --signal=B:USR1@120
+#SBATCH --output=emm-%A-%a.log
+{gpu}# {runs} runs of {words}; {said}.
+# Two minutes before the limit the run is told to save; it ends with 75, and the job queues again.
+emm sweep run-one \"$SLURM_ARRAY_TASK_ID\" {words}{flags} &
+run=$!
+trap 'kill -USR1 \"$run\"' USR1 TERM
+code=0
+while :; do
+    wait \"$run\"
+    code=$?
+    kill -0 \"$run\" 2>/dev/null || break
+done
+if [ \"$code\" = 75 ]; then
+    scontrol requeue \"${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}\"
+fi
+exit \"$code\"",
+        last = sweep.runs.len() - 1,
+        runs = sweep.runs.len(),
+        words = args.what.words(),
+        said = setup.scale.said(),
+    );
+    match &args.out {
+        Some(out) => {
+            write_atomic(out, args.force, |file| Ok(writeln!(file, "{script}")?))?;
+            match common.json {
+                true => say!(
+                    "{}",
+                    json!({"script": out.display().to_string(), "runs": sweep.runs.len()})
+                ),
+                false => say!("{}", out.display()),
+            }
+        }
+        None if common.json => say!("{}", json!({"script": script, "runs": sweep.runs.len()})),
+        None => say!("{script}"),
+    }
+    Ok(())
+}

@@ -1,0 +1,86 @@
+//! `emm table`: the paper's tables beside finished runs.
+
+use super::study_flags::{StudyFlags, devices};
+use super::{Common, say};
+use crate::error::usage;
+use crate::files::{check_output, write_atomic};
+use crate::study::cost::Rates;
+use crate::study::tables::View;
+use crate::study::{Plan, Study};
+use anyhow::Result;
+use std::io::Write as _;
+use std::path::PathBuf;
+
+/// Print a table of the paper: its values, ours from finished runs, what is missing and what that would cost
+///
+/// 1 is batch sizes, 2 weight decay and EMA rate, 3 labels. Any other study of `emm sweep` is shown the same way.
+/// Nothing is trained: `emm sweep run` does that.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  emm table 3
+  emm table 3 --scale tiny --repeats 3 --format csv --out table3.csv
+  emm table width --scale tiny")]
+pub struct Args {
+    /// A table's number, or a study
+    #[arg(value_name = "1|2|3|STUDY")]
+    table: String,
+    #[command(flatten)]
+    flags: StudyFlags,
+    /// Folder of runs
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    runs: PathBuf,
+    /// Form of the output
+    #[arg(long, value_enum, default_value = "md")]
+    format: Format,
+    /// Write it here [default: print it]
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Replace --out if it exists
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    Md,
+    Csv,
+    Json,
+    Latex,
+}
+
+pub fn run(args: Args, common: &Common) -> Result<()> {
+    if let Some(out) = &args.out {
+        check_output(out, args.force)?;
+    }
+    let name = args.table.as_str();
+    let studies = match name.parse::<u32>() {
+        Ok(1..=3) => Study::named(&format!("table{name}"))?,
+        Ok(_) => return Err(usage(format!("TABLE: {name}, the paper has tables 1, 2 and 3"))),
+        Err(_) => Study::named(name)?,
+    };
+    let setup = args.flags.setup(common, &args.runs)?;
+    let plans = args.flags.plans(&studies, &setup)?;
+    let configs: Vec<_> = (plans.iter().flat_map(|p| &p.cells))
+        .flat_map(|cell| cell.runs.iter().map(|run| &run.config))
+        .collect();
+    let device = devices(common, None, &configs)?.swap_remove(0);
+    let rates = Rates::here(&device, &args.runs, &configs)?;
+    let fills = |plan: &Plan, cell: Option<&_>| args.flags.fills(common, &args.runs, plan, cell);
+    let title = match name.parse::<u32>() {
+        Ok(n) => format!("Table {n} of Gu et al. 2023"),
+        Err(_) => studies.iter().map(|s| s.name.as_str()).collect::<Vec<_>>().join(", "),
+    };
+    let view = View::read(title, &plans, &rates, &fills)?;
+    let format = if common.json { Format::Json } else { args.format };
+    let text = match format {
+        Format::Md => view.markdown(),
+        Format::Csv => view.csv(),
+        Format::Json => format!("{}\n", view.json()),
+        Format::Latex => view.latex(),
+    };
+    match &args.out {
+        Some(out) => write_atomic(out, args.force, |file| Ok(file.write_all(text.as_bytes())?))?,
+        None => say!("{}", text.trim_end()),
+    }
+    Ok(())
+}

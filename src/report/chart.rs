@@ -1,0 +1,209 @@
+//! Charts as plain data: one description is drawn as PNG, as SVG and in the report, and written as JSON and CSV.
+
+use super::layout::{panel_scene, scene};
+use super::table::{Cell, Table};
+use crate::error::usage;
+use crate::files::write_atomic;
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use std::io::Write as _;
+use std::path::Path;
+
+/// Panels under one title.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Chart {
+    pub title: String,
+    /// Drawn two a row.
+    pub panels: Vec<Panel>,
+    /// Lines below the panels: scale, what open marks mean, what is missing.
+    pub footer: Vec<String>,
+}
+
+/// One pair of axes. The vertical one shows shares, in percent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Panel {
+    /// May be empty.
+    pub title: String,
+    pub x: Axis,
+    /// Ends of the vertical axis, shares.
+    pub y: [f64; 2],
+    /// A dashed line at this share: 1 − ε.
+    pub level: Option<f64>,
+    pub series: Vec<Series>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Axis {
+    pub name: String,
+    pub scale: Scale,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scale {
+    /// From 0 on.
+    Linear,
+    Log,
+    /// Training-set sizes: logarithmic where they span a factor of four. Lines are straight in the number of
+    /// images, as the EMM is interpolated: bent where the axis is logarithmic.
+    Images,
+    /// x = 0, 1, … are these.
+    Categories(Vec<String>),
+}
+
+/// Points that belong together.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Series {
+    /// Empty for the only one.
+    pub name: String,
+    pub style: Style,
+    pub points: Vec<Point>,
+    /// Where the line falls through the panel's level, in images.
+    pub emm: Option<f64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Style {
+    /// Marks on a line; intervals are a band.
+    Line,
+    /// Marks alone; intervals are bars.
+    Marks,
+    /// Others' values, to compare with: a thin dashed line and crosses in grey.
+    Theirs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Point {
+    pub x: f64,
+    pub y: f64,
+    /// 95% interval, or the spread that the footer names.
+    pub interval: Option<[f64; 2]>,
+    /// The run's best look was its last: drawn as an open mark.
+    pub rising: bool,
+}
+
+impl Point {
+    /// A value without more said about it.
+    pub fn new(x: f64, y: f64) -> Self {
+        Point { x, y, interval: None, rising: false }
+    }
+}
+
+/// The word for it on every vertical axis.
+pub const RATIO: &str = "ratio of memorization";
+
+impl Panel {
+    /// A panel from 0 to 100%.
+    pub fn new(title: &str, x_name: &str, scale: Scale, series: Vec<Series>) -> Self {
+        let x = Axis { name: x_name.into(), scale };
+        Panel { title: title.into(), x, y: [0.0, 1.0], level: None, series }
+    }
+
+    /// Ratio against training-set size with the line 1 − ε.
+    pub fn sizes(title: &str, epsilon: f64, series: Vec<Series>) -> Self {
+        let level = Some(1.0 - epsilon);
+        Panel { level, ..Panel::new(title, "training images", Scale::Images, series) }
+    }
+
+    /// Ratio over training, a line a (name, [(epoch, ratio)]).
+    pub fn epochs(title: &str, lines: Vec<(String, Vec<(f64, f64)>)>) -> Self {
+        let series = |(name, curve): (String, Vec<(f64, f64)>)| Series {
+            name,
+            style: Style::Line,
+            points: curve.into_iter().map(|(e, r)| Point::new(e, r)).collect(),
+            emm: None,
+        };
+        Panel::new(title, "epochs", Scale::Linear, lines.into_iter().map(series).collect())
+    }
+
+    /// The vertical axis around what is shown, for values too close to be told apart from 0 to 100%.
+    pub fn zoomed(mut self) -> Self {
+        let points = self.series.iter().flat_map(|s| &s.points);
+        let values = points.flat_map(|p| p.interval.unwrap_or([p.y; 2])).filter(|v| v.is_finite());
+        let (low, high) =
+            values.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
+        if low <= high {
+            let margin = (0.08 * (high - low)).max(0.002);
+            self.y = [(low - margin).max(0.0), (high + margin).min(1.0)];
+        }
+        self
+    }
+}
+
+impl Chart {
+    /// A chart of one panel.
+    pub fn of(title: &str, panel: Panel) -> Self {
+        Chart { title: title.into(), panels: vec![panel], footer: Vec::new() }
+    }
+
+    /// Writes `.png` or `.svg`, the values as `.csv`, or all of it as `.json`.
+    ///
+    /// # Errors
+    /// Usage for another extension; as [`write_atomic`].
+    pub fn save(&self, path: &Path, force: bool) -> Result<()> {
+        let bytes = match path.extension().and_then(|e| e.to_str()) {
+            Some("png") => self.png()?,
+            Some("svg") => self.svg().into_bytes(),
+            Some("csv") => self.table().csv().into_bytes(),
+            Some("json") => format!("{}\n", serde_json::to_string_pretty(self)?).into_bytes(),
+            _ => {
+                let path = path.display();
+                return Err(usage(format!("{path}: a chart is .png, .svg, .csv or .json")));
+            }
+        };
+        write_atomic(path, force, |file| Ok(file.write_all(&bytes)?))
+    }
+
+    /// Twice as many pixels as the SVG has units.
+    pub fn png(&self) -> Result<Vec<u8>> {
+        scene(self).png()
+    }
+
+    pub fn svg(&self) -> String {
+        scene(self).svg(&self.title)
+    }
+
+    /// Each panel by itself, for pages that are narrower than two.
+    pub fn panel_svgs(&self) -> Vec<String> {
+        let title =
+            |p: &Panel| if p.title.is_empty() { self.title.clone() } else { p.title.clone() };
+        self.panels.iter().map(|p| panel_scene(p).svg(&title(p))).collect()
+    }
+
+    /// One row a point.
+    pub fn table(&self) -> Table {
+        let columns = ["panel", "series", "x", "ratio", "low", "high", "rising"];
+        let mut table = Table::new(&columns);
+        for panel in &self.panels {
+            for series in &panel.series {
+                for p in &series.points {
+                    let end = |i: usize| p.interval.map_or(Cell::Empty, |v| Cell::Number(v[i], 4));
+                    table.row(vec![
+                        Cell::Text(panel.title.clone()),
+                        Cell::Text(series.name.clone()),
+                        match &panel.x.scale {
+                            Scale::Categories(names) => Cell::Text(category(names, p.x).into()),
+                            _ => Cell::Number(p.x, 0),
+                        },
+                        Cell::Number(p.y, 4),
+                        end(0),
+                        end(1),
+                        Cell::Text(if p.rising { "yes" } else { "no" }.into()),
+                    ]);
+                }
+            }
+        }
+        table
+    }
+}
+
+/// The name of category `x`.
+pub fn category(names: &[String], x: f64) -> &str {
+    names.get(x.round().max(0.0) as usize).map_or("?", String::as_str)
+}

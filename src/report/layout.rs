@@ -1,0 +1,506 @@
+//! Where everything in a chart goes.
+
+use super::canvas::{ACCENT, INK, MUTED, RULE, width_of};
+use super::chart::{Chart, Panel, Point, RATIO, Scale, Series, Style, category};
+use super::scene::{At, Scene, Shape, Sign};
+use plotters::style::RGBColor;
+use plotters::style::text_anchor::HPos;
+
+/// A panel alone in its chart, and one of several.
+const WIDE: (f64, f64) = (720.0, 326.0);
+const NARROW: (f64, f64) = (500.0, 268.0);
+/// A panel on a page: words stay legible where it fills a phone.
+const PAGE: (f64, f64) = (400.0, 240.0);
+/// Space between panels, and around the chart.
+const GAP: f64 = 28.0;
+const MARGIN: f64 = 20.0;
+/// From a panel's left side to its vertical axis, and from its right end back.
+const LEFT: f64 = 52.0;
+const RIGHT: f64 = 18.0;
+/// Under the horizontal axis: ticks and its name.
+const UNDER: f64 = 54.0;
+const TITLE: f64 = 18.0;
+const PANEL_TITLE: f64 = 15.0;
+const WORDS: f64 = 12.5;
+const SMALL: f64 = 11.5;
+/// One row of names of series.
+const KEY_ROW: f64 = 21.0;
+const KEY_SIGN: f64 = 30.0;
+/// Names longer than this are cut.
+const LONGEST_NAME: usize = 48;
+/// Lines of more points than this have no marks.
+const MOST_MARKS: usize = 60;
+
+/// Small to large: dark blue, blue, green, ochre, red.
+const SCALE: [(u8, u8, u8); 5] = [
+    (0x1d, 0x2f, 0x6f),
+    (0x2b, 0x7b, 0xba),
+    (0x2a, 0xa1, 0x80),
+    (0xdc, 0x9a, 0x1c),
+    (0xc0, 0x35, 0x2b),
+];
+const THEIRS: RGBColor = RGBColor(0x7a, 0x7f, 0x88);
+const SIGNS: [Sign; 5] = [Sign::Circle, Sign::Square, Sign::Diamond, Sign::Triangle, Sign::Down];
+
+/// The whole chart.
+pub fn scene(chart: &Chart) -> Scene {
+    let columns = chart.panels.len().clamp(1, 2);
+    let (width, plot) = if columns == 1 { WIDE } else { NARROW };
+    let total = 2.0 * MARGIN + columns as f64 * (width + GAP) - GAP;
+    let (mut shapes, mut y) = (Vec::new(), MARGIN);
+    for line in wrap(&chart.title, TITLE, total - 2.0 * MARGIN) {
+        shapes.push(words(line, TITLE, INK, HPos::Left, (MARGIN, y + 0.5 * TITLE)));
+        y += 1.35 * TITLE;
+    }
+    y += 6.0;
+    let mut index = 0;
+    for row in chart.panels.chunks(columns) {
+        let heads = row.iter().map(|p| head_height(p, width)).fold(0.0, f64::max);
+        for (c, panel) in row.iter().enumerate() {
+            let x = MARGIN + c as f64 * (width + GAP);
+            let frame = Frame::new(panel, x, y, width, heads, plot);
+            shapes.extend(panel_shapes(panel, &frame, y, index));
+            index += panel.series.len();
+        }
+        y += heads + plot + UNDER + 14.0;
+    }
+    let footer = chart.footer.iter().flat_map(|f| wrap(f, SMALL, total - 2.0 * MARGIN));
+    for line in footer {
+        shapes.push(words(line, SMALL, MUTED, HPos::Left, (MARGIN, y + 0.5 * SMALL)));
+        y += 1.45 * SMALL;
+    }
+    Scene { width: total, height: (y + 6.0).ceil(), shapes }
+}
+
+/// One panel without the chart's title and footer.
+pub fn panel_scene(panel: &Panel) -> Scene {
+    let (width, plot) = PAGE;
+    let head = head_height(panel, width);
+    let frame = Frame::new(panel, 4.0, 6.0, width, head, plot);
+    let shapes = panel_shapes(panel, &frame, 6.0, 0);
+    Scene { width: width + 8.0, height: (head + plot + UNDER + 6.0).ceil(), shapes }
+}
+
+/// Title, names of the series, name of the vertical axis.
+fn head_height(panel: &Panel, width: f64) -> f64 {
+    let title = wrap(&panel.title, PANEL_TITLE, width).len() as f64 * 1.3 * PANEL_TITLE;
+    let rows = keys(panel, width).last().map_or(0, |k| k.row + 1);
+    title + rows as f64 * KEY_ROW + 30.0
+}
+
+/// Where a series' name stands.
+struct Key {
+    series: usize,
+    name: String,
+    x: f64,
+    row: usize,
+}
+
+fn keys(panel: &Panel, width: f64) -> Vec<Key> {
+    let mut keys: Vec<Key> = Vec::new();
+    let (mut x, mut row) = (0.0, 0);
+    for (series, s) in panel.series.iter().enumerate().filter(|(_, s)| !s.name.is_empty()) {
+        let mut name: String = s.name.chars().take(LONGEST_NAME).collect();
+        if name.len() < s.name.len() {
+            name.push('…');
+        }
+        if let Some(emm) = s.emm {
+            name += &format!(" · EMM ≈ {}", number(emm.round()));
+        }
+        let wide = KEY_SIGN + width_of(&name, WORDS) + 18.0;
+        if x > 0.0 && x + wide > width {
+            (x, row) = (0.0, row + 1);
+        }
+        keys.push(Key { series, name, x, row });
+        x += wide;
+    }
+    keys
+}
+
+fn panel_shapes(panel: &Panel, frame: &Frame, top: f64, first: usize) -> Vec<Shape> {
+    let (mut shapes, mut y, x) = (Vec::new(), top, frame.left - LEFT);
+    for line in wrap(&panel.title, PANEL_TITLE, frame.right + RIGHT - x) {
+        shapes.push(words(line, PANEL_TITLE, INK, HPos::Left, (x, y + 0.5 * PANEL_TITLE)));
+        y += 1.3 * PANEL_TITLE;
+    }
+    for key in keys(panel, frame.right + RIGHT - x) {
+        let look = Look::of(panel, key.series);
+        let at = (x + key.x, y + 4.0 + key.row as f64 * KEY_ROW + 0.5 * WORDS);
+        let mut sign = vec![words(key.name, WORDS, INK, HPos::Left, (at.0 + KEY_SIGN, at.1))];
+        if panel.series[key.series].style != Style::Marks {
+            sign.push(look.line(vec![at, (at.0 + 24.0, at.1)]));
+        }
+        sign.push(look.mark((at.0 + 12.0, at.1), false));
+        let series = Some(first + key.series);
+        shapes.push(Shape::Group { class: "key", series, tip: String::new(), shapes: sign });
+    }
+    axes(&mut shapes, panel, frame);
+    for (i, series) in panel.series.iter().enumerate() {
+        let look = Look::of(panel, i);
+        let inner = series_shapes(panel, series, frame, &look);
+        let series = Some(first + i);
+        shapes.push(Shape::Group { class: "series", series, tip: String::new(), shapes: inner });
+    }
+    shapes
+}
+
+/// Rules, ticks and names of both axes, and the level.
+fn axes(shapes: &mut Vec<Shape>, panel: &Panel, frame: &Frame) {
+    let x = frame.left - LEFT;
+    let [low, high] = frame.y;
+    let level = panel.level.filter(|l| (low..=high).contains(l));
+    let dashed_is = level.map(|l| format!(" · dashed: 1 − ε = {}%", number(100.0 * l)));
+    let name = format!("{RATIO}{}", dashed_is.unwrap_or_default());
+    shapes.push(words(name, SMALL, MUTED, HPos::Left, (x, frame.top - 16.0)));
+    let step = round_step((high - low) * 100.0);
+    let mut percent = (low * 100.0 / step).ceil() * step;
+    while percent <= high * 100.0 + 1e-9 {
+        let y = frame.y(percent / 100.0);
+        let color = if percent == 0.0 { MUTED } else { RULE };
+        shapes.push(rule((frame.left, y), (frame.right, y), color));
+        let label = format!("{}%", number(percent));
+        shapes.push(words(label, SMALL, MUTED, HPos::Right, (frame.left - 7.0, y)));
+        percent += step;
+    }
+    if low > 0.0 {
+        let y = frame.bottom;
+        shapes.push(rule((frame.left, y), (frame.right, y), MUTED));
+    }
+    for (value, label) in frame.ticks(panel) {
+        let (x, y) = (frame.x(value), frame.bottom);
+        shapes.push(rule((x, y), (x, y + 5.0), MUTED));
+        shapes.push(words(label, SMALL, MUTED, HPos::Center, (x, y + 16.0)));
+    }
+    let log = if frame.log { " (log scale)" } else { "" };
+    let (middle, name) = ((frame.left + frame.right) / 2.0, format!("{}{log}", panel.x.name));
+    shapes.push(words(name, WORDS, INK, HPos::Center, (middle, frame.bottom + 37.0)));
+    if let Some(level) = level {
+        let y = frame.y(level);
+        shapes.push(dashed(vec![(frame.left, y), (frame.right, y)], MUTED));
+    }
+}
+
+/// Band, line, bars and marks, and where the line falls through the level.
+fn series_shapes(panel: &Panel, series: &Series, frame: &Frame, look: &Look) -> Vec<Shape> {
+    let mut points: Vec<Point> = series.points.iter().filter(|p| frame.shows(p)).copied().collect();
+    if series.style != Style::Marks {
+        points.sort_by(|a, b| a.x.total_cmp(&b.x));
+    }
+    let mut shapes = Vec::new();
+    let with_line = series.style != Style::Marks && points.len() > 1;
+    let has_intervals = points.iter().all(|p| p.interval.is_some());
+    let banded = with_line && has_intervals && series.style == Style::Line;
+    if banded {
+        let end = |i: usize| -> Vec<At> {
+            points.iter().map(|p| (p.x, p.interval.map_or(p.y, |v| v[i]))).collect()
+        };
+        let mut path = frame.path(&end(0));
+        path.extend(frame.path(&end(1)).into_iter().rev());
+        shapes.push(Shape::Band { path, color: look.color });
+    }
+    if with_line {
+        let line: Vec<At> = points.iter().map(|p| (p.x, p.y)).collect();
+        shapes.push(look.line(frame.path(&line)));
+    }
+    let marked = points.len() <= MOST_MARKS;
+    let aside = aside(panel, series);
+    for p in &points {
+        let at = (frame.x(p.x) + aside, frame.y(p.y));
+        let mut parts = Vec::new();
+        if let Some([low, high]) = p.interval.filter(|_| !banded) {
+            let (low, high) = (frame.y(low), frame.y(high));
+            let bar = |path| Shape::Line { path, width: 1.3, color: look.color, dashed: false };
+            parts.push(bar(vec![(at.0, low), (at.0, high)]));
+            for y in [low, high] {
+                parts.push(bar(vec![(at.0 - 4.0, y), (at.0 + 4.0, y)]));
+            }
+        }
+        if marked {
+            parts.push(look.mark(at, p.rising));
+        }
+        let tip = tip(panel, series, p);
+        shapes.push(Shape::Group { class: "point", series: None, tip, shapes: parts });
+    }
+    if let (Some(emm), Some(level)) = (series.emm, panel.level)
+        && frame.shows(&Point::new(emm, level))
+    {
+        shapes.extend(crossing(panel, frame, emm, level, look));
+    }
+    shapes
+}
+
+/// How far marks of one of several series stand beside their category, so that equal values are seen.
+fn aside(panel: &Panel, series: &Series) -> f64 {
+    let marks: Vec<&Series> = panel.series.iter().filter(|s| s.style == Style::Marks).collect();
+    let place = marks.iter().position(|s| std::ptr::eq(*s, series));
+    match (&panel.x.scale, place) {
+        (Scale::Categories(_), Some(i)) => 13.0 * (i as f64 - (marks.len() - 1) as f64 / 2.0),
+        _ => 0.0,
+    }
+}
+
+/// A dashed line down from where a line falls through the level; the value beside it if it is the only one.
+fn crossing(panel: &Panel, frame: &Frame, emm: f64, level: f64, look: &Look) -> Vec<Shape> {
+    let (x, y) = (frame.x(emm), frame.y(level));
+    let only = panel.series.iter().filter(|s| s.emm.is_some()).count() == 1;
+    let color = if only { ACCENT } else { look.color };
+    let mut shapes = vec![dashed(vec![(x, y), (x, frame.bottom)], color)];
+    let mark = Shape::Mark { at: (x, y), radius: 3.6, sign: Sign::Circle, color, open: false };
+    shapes.push(mark);
+    if only {
+        // Beside the line, where the falling curve is not.
+        let left = x > frame.left + 170.0;
+        let (anchor, dx) = if left { (HPos::Right, -8.0) } else { (HPos::Left, 8.0) };
+        let name = format!("EMM(ε = {}) ≈ {}", number(1.0 - level), number(emm.round()));
+        shapes.push(words(name, 13.0, ACCENT, anchor, (x + dx, frame.bottom - 18.0)));
+    }
+    shapes
+}
+
+/// What a point says when it is asked.
+fn tip(panel: &Panel, series: &Series, p: &Point) -> String {
+    let mut tip = String::new();
+    if !series.name.is_empty() {
+        tip += &format!("{} · ", series.name);
+    }
+    match &panel.x.scale {
+        Scale::Categories(names) => tip += category(names, p.x),
+        _ => tip += &format!("{} {}", number(p.x), panel.x.name),
+    }
+    tip += &format!(": {:.2}%", 100.0 * p.y);
+    if let Some([low, high]) = p.interval {
+        tip += &format!(" ({:.2}% to {:.2}%)", 100.0 * low, 100.0 * high);
+    }
+    if p.rising {
+        tip += ", still rising at the last look";
+    }
+    tip
+}
+
+/// How a series is drawn.
+struct Look {
+    color: RGBColor,
+    sign: Sign,
+    style: Style,
+    radius: f64,
+}
+
+impl Look {
+    /// Ours differ in colour and sign; others' are grey.
+    fn of(panel: &Panel, index: usize) -> Look {
+        let ours = |s: &&Series| s.style != Style::Theirs;
+        let style = panel.series[index].style;
+        let count = panel.series.iter().filter(ours).count();
+        let place = panel.series[..index].iter().filter(ours).count();
+        let radius = match style {
+            Style::Marks => 5.4,
+            _ if panel.series[index].points.len() > 12 => 2.6,
+            _ => 3.8,
+        };
+        match style {
+            Style::Theirs => Look { color: THEIRS, sign: Sign::Cross, style, radius },
+            _ => {
+                let color = along_scale(place, count);
+                Look { color, sign: SIGNS[place % SIGNS.len()], style, radius }
+            }
+        }
+    }
+
+    fn line(&self, path: Vec<At>) -> Shape {
+        let (width, dashed) = if self.style == Style::Theirs { (1.3, true) } else { (2.1, false) };
+        Shape::Line { path, width, color: self.color, dashed }
+    }
+
+    fn mark(&self, at: At, open: bool) -> Shape {
+        Shape::Mark { at, radius: self.radius, sign: self.sign, color: self.color, open }
+    }
+}
+
+/// Where values are, in the SVG's units.
+struct Frame {
+    left: f64,
+    right: f64,
+    top: f64,
+    bottom: f64,
+    log: bool,
+    straight_in_images: bool,
+    x: [f64; 2],
+    y: [f64; 2],
+}
+
+impl Frame {
+    /// A panel whose left upper corner is (`x`, `y`), with `head` above the plot.
+    fn new(panel: &Panel, x: f64, y: f64, width: f64, head: f64, plot: f64) -> Frame {
+        let usable = |v: &f64| v.is_finite() && (*v > 0.0 || panel.x.scale != Scale::Log);
+        let all = panel.series.iter().flat_map(|s| &s.points).map(|p| p.x).filter(usable);
+        let (low, high) =
+            all.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
+        let log = match panel.x.scale {
+            Scale::Log => true,
+            Scale::Images => low > 0.0 && high >= 4.0 * low,
+            _ => false,
+        };
+        let ends = match &panel.x.scale {
+            Scale::Categories(names) => [-0.5, names.len().max(1) as f64 - 0.5],
+            // No value at all: an empty frame.
+            _ if low > high => [1.0, 2.0],
+            Scale::Linear => [0.0_f64.min(low), if high > 0.0 { high } else { low + 1.0 }],
+            _ if low == high => [low * 0.5, if high > 0.0 { high * 1.5 } else { 1.0 }],
+            _ if log => {
+                let margin = (high / low).powf(0.06);
+                [low / margin, high * margin]
+            }
+            _ => [low - 0.06 * (high - low), high + 0.06 * (high - low)],
+        };
+        let y_ends = match panel.y {
+            [a, b] if a.is_finite() && b.is_finite() && a < b => panel.y,
+            _ => [0.0, 1.0],
+        };
+        Frame {
+            left: x + LEFT,
+            right: x + width - RIGHT,
+            top: y + head,
+            bottom: y + head + plot,
+            log,
+            straight_in_images: panel.x.scale == Scale::Images,
+            x: ends,
+            y: y_ends,
+        }
+    }
+
+    fn x(&self, value: f64) -> f64 {
+        let f = |v: f64| if self.log { v.ln() } else { v };
+        let [low, high] = self.x.map(f);
+        self.left + (f(value) - low) / (high - low) * (self.right - self.left)
+    }
+
+    fn y(&self, share: f64) -> f64 {
+        let [low, high] = self.y;
+        let share = share.clamp(low, high);
+        self.bottom - (share - low) / (high - low) * (self.bottom - self.top)
+    }
+
+    /// Whether a point has a place.
+    fn shows(&self, p: &Point) -> bool {
+        p.y.is_finite() && p.x.is_finite() && (self.x[0]..=self.x[1]).contains(&p.x)
+    }
+
+    /// A line through values; straight in the number of images on a logarithmic axis of sizes.
+    fn path(&self, values: &[At]) -> Vec<At> {
+        let place = |(x, y): At| (self.x(x), self.y(y));
+        if !(self.log && self.straight_in_images) {
+            return values.iter().map(|&v| place(v)).collect();
+        }
+        let first = values.iter().take(1).map(|&v| place(v));
+        let rest = values.windows(2).flat_map(|w| {
+            let (a, b) = (w[0], w[1]);
+            (1..=16).map(move |i| {
+                let t = i as f64 / 16.0;
+                place((a.0 + t * (b.0 - a.0), a.1 + t * (b.1 - a.1)))
+            })
+        });
+        first.chain(rest).collect()
+    }
+
+    /// Values with a label on the horizontal axis: round ones, or those that were measured, as far as there
+    /// is room.
+    fn ticks(&self, panel: &Panel) -> Vec<(f64, String)> {
+        let measured = || {
+            let points = panel.series.iter().flat_map(|s| &s.points).filter(|p| self.shows(p));
+            let mut values: Vec<f64> = points.map(|p| p.x).collect();
+            values.sort_by(f64::total_cmp);
+            values.dedup();
+            values
+        };
+        let wanted: Vec<(f64, String)> = match &panel.x.scale {
+            Scale::Categories(names) => {
+                names.iter().enumerate().map(|(i, n)| (i as f64, n.clone())).collect()
+            }
+            Scale::Linear => {
+                let step = round_step(self.x[1] - self.x[0]);
+                let first = (self.x[0] / step).ceil() as i64;
+                let last = (self.x[1] / step * (1.0 + 1e-12)).floor() as i64;
+                (first..=last).map(|i| i as f64 * step).map(|v| (v, number(v))).collect()
+            }
+            _ => measured().into_iter().map(|v| (v, number(v))).collect(),
+        };
+        let mut ticks: Vec<(f64, String)> = Vec::new();
+        let mut free = f64::NEG_INFINITY;
+        for (value, label) in wanted {
+            let (x, half) = (self.x(value), width_of(&label, SMALL) / 2.0);
+            if x - half > free {
+                free = x + half + 7.0;
+                ticks.push((value, label));
+            }
+        }
+        ticks
+    }
+}
+
+fn words(words: impl Into<String>, size: f64, color: RGBColor, anchor: HPos, at: At) -> Shape {
+    // What no font shows.
+    let words = words.into().replace(char::is_control, " ");
+    Shape::Text { words, size, color, anchor, at }
+}
+
+fn rule(from: At, to: At, color: RGBColor) -> Shape {
+    Shape::Line { path: vec![from, to], width: 1.0, color, dashed: false }
+}
+
+fn dashed(path: Vec<At>, color: RGBColor) -> Shape {
+    Shape::Line { path, width: 1.3, color, dashed: true }
+}
+
+/// Lines of at most `width` units, broken at spaces; none for no text.
+fn wrap(text: &str, size: f64, width: f64) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if width_of(&format!("{line} {word}"), size) <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.into()),
+        }
+    }
+    lines
+}
+
+/// A step of 1, 2 or 5 times a power of ten that divides `span` into five or so.
+fn round_step(span: f64) -> f64 {
+    let rough = span / 5.0;
+    let power = 10f64.powf(rough.log10().floor());
+    let steps = [1.0, 2.0, 5.0, 10.0].map(|m| m * power);
+    let step = steps.into_iter().find(|&s| s >= rough * (1.0 - 1e-9)).unwrap_or(rough);
+    if step.is_finite() && step > 0.0 { step } else { 1.0 }
+}
+
+/// The colour of series `i` of `n`.
+fn along_scale(i: usize, n: usize) -> RGBColor {
+    let place = i as f64 / (n.max(2) - 1) as f64 * (SCALE.len() - 1) as f64;
+    let k = (place as usize).min(SCALE.len() - 2);
+    let mix = |a: u8, b: u8| (a as f64 + (place - k as f64) * (b as f64 - a as f64)).round() as u8;
+    let (a, b) = (SCALE[k], SCALE[k + 1]);
+    RGBColor(mix(a.0, b.0), mix(a.1, b.1), mix(a.2, b.2))
+}
+
+/// 12345 → "12,345"; fractions with up to three decimals, no trailing zeros.
+pub fn number(value: f64) -> String {
+    let rounded = format!("{value:.3}");
+    let (whole, fraction) = rounded.split_once('.').unwrap_or((&rounded, ""));
+    let (sign, digits) = match whole.strip_prefix('-') {
+        Some(digits) => ("-", digits),
+        None => ("", whole),
+    };
+    let mut out = sign.to_string();
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(c);
+    }
+    match fraction.trim_end_matches('0') {
+        "" => out,
+        fraction => format!("{out}.{fraction}"),
+    }
+}

@@ -1,0 +1,115 @@
+//! One self-contained HTML page: nothing is fetched, everything that comes from files is escaped.
+
+use super::chart::Chart;
+use super::scene::escape;
+use super::table::Table;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use std::fmt::Write as _;
+
+pub struct Page {
+    pub title: String,
+    /// What stands under the title.
+    pub lead: Vec<String>,
+    pub sections: Vec<Section>,
+}
+
+pub struct Section {
+    pub title: String,
+    pub parts: Vec<Part>,
+}
+
+pub enum Part {
+    Text(String),
+    /// Names and values.
+    Facts(Vec<(String, String)>),
+    Table(Table),
+    /// Drawn as SVG, a panel each, so that a phone shows them one below the other.
+    Chart(Chart),
+    Picture {
+        name: String,
+        png: Vec<u8>,
+    },
+    /// Closed until it is opened or printed.
+    Folded(String, Vec<Part>),
+}
+
+/// Nothing may be loaded, whatever a file's text has tried to put in: pictures are data, style and script our own.
+const POLICY: &str = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; \
+                      script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
+
+impl Page {
+    pub fn html(&self) -> String {
+        let title = escape(&self.title);
+        let mut out = format!(
+            "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+             <meta http-equiv=\"Content-Security-Policy\" content=\"{POLICY}\">\n\
+             <title>{title}</title>\n<style>\n{}</style>\n</head>\n<body>\n<main>\n<h1>{title}</h1>\n",
+            include_str!("page.css")
+        );
+        for line in &self.lead {
+            let _ = writeln!(out, "<p class=\"lead\">{}</p>", escape(line));
+        }
+        if self.sections.len() > 2 {
+            out += "<nav>";
+            for (i, section) in self.sections.iter().enumerate() {
+                let _ = write!(out, "<a href=\"#s{i}\">{}</a> ", escape(&section.title));
+            }
+            out += "</nav>\n";
+        }
+        for (i, section) in self.sections.iter().enumerate() {
+            let _ = writeln!(out, "<section id=\"s{i}\">\n<h2>{}</h2>", escape(&section.title));
+            section.parts.iter().for_each(|p| write_part(&mut out, p));
+            out += "</section>\n";
+        }
+        out + "</main>\n<div id=\"tip\" role=\"status\"></div>\n<script>\n"
+            + include_str!("page.js")
+            + "</script>\n</body>\n</html>\n"
+    }
+}
+
+fn write_part(out: &mut String, part: &Part) {
+    match part {
+        Part::Text(text) => {
+            let _ = writeln!(out, "<p>{}</p>", escape(text));
+        }
+        Part::Facts(facts) => {
+            *out += "<dl>\n";
+            for (name, value) in facts {
+                let (name, value) = (escape(name), escape(value));
+                let _ = writeln!(out, "<div><dt>{name}</dt><dd>{value}</dd></div>");
+            }
+            *out += "</dl>\n";
+        }
+        Part::Table(table) => {
+            let _ = writeln!(out, "<div class=\"wide\">\n{}</div>", table.html());
+        }
+        Part::Chart(chart) => write_chart(out, chart),
+        Part::Picture { name, png } => {
+            let (name, data) = (escape(name), STANDARD.encode(png));
+            let _ = writeln!(
+                out,
+                "<figure class=\"picture\"><img alt=\"{name}\" src=\"data:image/png;base64,{data}\">\
+                 <figcaption>{name}</figcaption></figure>"
+            );
+        }
+        Part::Folded(title, parts) => {
+            let _ = writeln!(out, "<details>\n<summary>{}</summary>", escape(title));
+            parts.iter().for_each(|p| write_part(out, p));
+            *out += "</details>\n";
+        }
+    }
+}
+
+fn write_chart(out: &mut String, chart: &Chart) {
+    let _ = writeln!(out, "<figure class=\"chart\">\n<h3>{}</h3>", escape(&chart.title));
+    *out += "<div class=\"panels\">\n";
+    chart.panel_svgs().iter().for_each(|svg| *out += svg);
+    *out += "</div>\n";
+    if !chart.footer.is_empty() {
+        let lines: Vec<String> = chart.footer.iter().map(|f| escape(f)).collect();
+        let _ = writeln!(out, "<figcaption>{}</figcaption>", lines.join("<br>"));
+    }
+    *out += "</figure>\n";
+}

@@ -1,0 +1,137 @@
+//! What this machine can do at most, measured: matrix products, and a copy of memory.
+
+use super::memory;
+use crate::device::cpu::gemm::{Mat, gemm};
+use crate::device::cuda::{Addresses, Clock, Cuda};
+use crate::device::{Acc, Arg, Buffer, Cost, Cpu, Device, Kernel, args};
+use anyhow::Result;
+use serde::Serialize;
+use std::time::Instant;
+
+/// The most that a device was seen to do.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Ceilings {
+    /// Multiply-adds in float32: on the CPU a matrix product, on a card its instruction alone.
+    pub fp32_flop_per_s: f64,
+    /// Read and written by a copy of what no cache holds.
+    pub copy_bytes_per_s: f64,
+    /// A card's tensor cores, fed from registers.
+    #[serde(flatten)]
+    pub tensor: Option<Tensor>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Tensor {
+    pub bf16_flop_per_s: f64,
+    pub tf32_flop_per_s: f64,
+    pub u8_op_per_s: f64,
+}
+
+impl Ceilings {
+    pub fn measure(device: &Device) -> Result<Self> {
+        match device {
+            Device::Cpu(cpu) => Ok(of_cpu(cpu)),
+            Device::Cuda { cuda, .. } => of_card(cuda),
+        }
+    }
+
+    /// Seconds that a launch of this name and cost takes at least: whichever of arithmetic and memory takes longer.
+    pub fn floor_s(&self, name: &str, cost: Cost) -> f64 {
+        let rate = match self.tensor {
+            Some(t) if name.contains("mma") && name.contains("tf32") => t.tf32_flop_per_s,
+            Some(t) if name.contains("mma") && name.contains("nearest") => t.u8_op_per_s,
+            Some(t) if name.contains("mma") => t.bf16_flop_per_s,
+            _ => self.fp32_flop_per_s,
+        };
+        (cost.flop as f64 / rate).max(cost.bytes as f64 / self.copy_bytes_per_s)
+    }
+}
+
+/// The best of runs that take this long together.
+const MEASURED_S: f64 = 0.5;
+
+/// Units a second of the fastest run of `work`, which returns how many it did.
+fn fastest(mut work: impl FnMut() -> f64) -> f64 {
+    let begin = Instant::now();
+    let mut best = 0.0_f64;
+    let mut runs = 0;
+    while runs < 3 || begin.elapsed().as_secs_f64() < MEASURED_S {
+        let start = Instant::now();
+        let units = work();
+        best = best.max(units / start.elapsed().as_secs_f64());
+        runs += 1;
+    }
+    best
+}
+
+fn of_cpu(cpu: &Cpu) -> Ceilings {
+    let [m, n, k] = [768, 256, 1152];
+    let operands = || [vec![1.0_f32; m * k], vec![1.0; k * n], vec![0.0; m * n]];
+    let mut of_threads: Vec<_> = (0..cpu.threads()).map(|_| operands()).collect();
+    let products = 4 * cpu.threads();
+    let fp32_flop_per_s = fastest(|| {
+        cpu.each_mut(&mut of_threads, |[a, b, c]| {
+            for _ in 0..4 {
+                gemm([m, n, k], c, n, Acc::Set, 1.0, Mat::rows(a, k), Mat::rows(b, n));
+            }
+        });
+        (2 * m * n * k * products) as f64
+    });
+
+    // Caches of large servers hold hundreds of megabytes, but a thread's share is less.
+    let words = (256 << 20).min(memory::available().unwrap_or(usize::MAX) / 8) / 4;
+    let part = words.div_ceil(cpu.threads());
+    let mut parts: Vec<_> =
+        (0..cpu.threads()).map(|_| [vec![1.0_f32; part], vec![0.0; part]]).collect();
+    let moved = (8 * part * cpu.threads()) as f64;
+    let copy_bytes_per_s = fastest(|| {
+        cpu.each_mut(&mut parts, |[from, to]| to.copy_from_slice(from));
+        moved
+    });
+    Ceilings { fp32_flop_per_s, copy_bytes_per_s, tensor: None }
+}
+
+/// Two blocks of eight warps keep every scheduler of a multiprocessor busy.
+const BLOCKS: usize = 2;
+const WARPS: usize = 8;
+/// Shorter runs would measure the launch.
+const RUN_S: f64 = 2e-3;
+
+fn of_card(cuda: &Cuda) -> Result<Ceilings> {
+    let (blocks, cache) = (BLOCKS * cuda.multiprocessors()?, cuda.cache_bytes()?);
+    let mut clock = Clock::new(cuda)?;
+    let nowhere = Addresses::new([0; 4], 0);
+    let out = Buffer::Cuda(cuda.buffer(blocks * 256)?);
+    let mut rate = |name, flop_per_warp: usize| -> Result<f64> {
+        let mut steps = 1;
+        let seconds = loop {
+            let kernel = Kernel::new(name, blocks, args![&out, steps]);
+            let times = (0..5).map(|_| clock.time(std::slice::from_ref(&kernel), &nowhere));
+            let best = times.collect::<Result<Vec<_>>>()?.into_iter().fold(f64::MAX, f64::min);
+            if best >= RUN_S {
+                break best;
+            }
+            steps *= 2;
+        };
+        Ok((steps * flop_per_warp * blocks * WARPS) as f64 / seconds)
+    };
+    let tensor = Tensor {
+        bf16_flop_per_s: rate("ceiling_mma_bf16", 16 * 4096)?,
+        tf32_flop_per_s: rate("ceiling_mma_tf32", 16 * 2048)?,
+        u8_op_per_s: rate("ceiling_mma_u8", 16 * 8192)?,
+    };
+    let fp32_flop_per_s = rate("ceiling_fma", 32 * 16 * 2)?;
+
+    let pieces = 4 * cache / 16;
+    let buffer = || cuda.buffer(4 * pieces).map(Buffer::Cuda);
+    let (from, to) = (buffer()?, buffer()?);
+    let count = Arg::I64(pieces as i64);
+    let copy = Kernel::new("ceiling_copy", 4 * blocks, args![&to, &from, count]);
+    let times = (0..10).map(|_| clock.cold(&copy, &nowhere));
+    let best = times.collect::<Result<Vec<_>>>()?.into_iter().fold(f64::MAX, f64::min);
+    Ok(Ceilings {
+        fp32_flop_per_s,
+        copy_bytes_per_s: (32 * pieces) as f64 / best,
+        tensor: Some(tensor),
+    })
+}

@@ -1,0 +1,471 @@
+//! The paper's figures as charts: views over finished runs, missing ones left out and named.
+
+use super::outcome::Seen;
+use super::plan::{Line, Plan, PlannedCell};
+use super::spec::{FigureSpec, Study};
+use crate::error::usage;
+use crate::memorization::emm_of;
+use crate::report::{Chart, Panel, Point, Scale, Series, Style};
+use crate::rng::{Stream, philox, tag};
+use anyhow::Result;
+
+/// The line of the EMM in every figure (Gu et al. 2023, section 2).
+const EPSILON: f64 = 0.1;
+const RISING: &str = "open marks: the ratio was still rising at a run's last look";
+/// A numeric axis that spans so many times its first value is logarithmic.
+const LOG_SPAN: f64 = 50.0;
+
+/// A figure and what it lacks.
+pub struct Figure {
+    pub chart: Chart,
+    /// For each plan which of its cells the figure would show, had they a result.
+    pub missing: Vec<Vec<usize>>,
+}
+
+/// The studies that a figure shows: of an id such as `2a`, of all its panels (`2`), or of a study with figures.
+///
+/// # Errors
+/// Usage: no such figure, or a study that draws none.
+pub fn studies_of(id: &str) -> Result<Vec<Study>> {
+    let mut shipped = Study::shipped();
+    shipped.retain(|study| study.figures.iter().any(|f| is_of(&f.id, id)));
+    if !shipped.is_empty() {
+        return Ok(shipped);
+    }
+    if id.starts_with(|c: char| c.is_ascii_digit()) {
+        return Err(usage(format!(
+            "FIGURE: no {id:?}; the paper has 1a to 1d, 2a to 2c, 3a to 3d, 4a to 4d, 5a to 5d, 6, 7a to 7f, \
+             8a, 8b, 9, 10"
+        )));
+    }
+    let study = Study::load(id)?;
+    match study.figures.is_empty() {
+        true => Err(usage(format!("FIGURE: {id}: the study has no [[figure]]"))),
+        false => Ok(vec![study]),
+    }
+}
+
+/// Whether the figure of id `own` is (a panel of) `asked`.
+fn is_of(own: &str, asked: &str) -> bool {
+    own == asked || own.strip_prefix(asked).is_some_and(|rest| "abcdef".contains(rest))
+}
+
+/// Draws what finished runs say. `asked`: as for [`studies_of`], whose studies `plans` are of.
+///
+/// # Errors
+/// Those of reading runs.
+pub fn figure(asked: &str, plans: &[Plan]) -> Result<Figure> {
+    let own = |plan: &Plan| !plan.study.figures.iter().any(|f| is_of(&f.id, asked));
+    let mut panels: Vec<(String, Panel)> = Vec::new();
+    let mut missing = Vec::new();
+    let mut footer = Vec::new();
+    for plan in plans {
+        let seen = plan.read()?;
+        let mut lacking: Vec<usize> = Vec::new();
+        for spec in plan.study.figures.iter().filter(|f| own(plan) || is_of(&f.id, asked)) {
+            let lines = plan.lines(spec, &seen);
+            for point in lines.iter().flat_map(|l| &l.points) {
+                if point.seen.ratio.is_none() && point.cell.impossible.is_none() {
+                    lacking.extend(plan.cells.iter().position(|c| c.at == point.cell.at));
+                }
+            }
+            let drawn = match spec.id == "6" {
+                true => bootstrapped(plan, spec, &lines),
+                false => View { plan, spec, lines: &lines }.panels(),
+            };
+            panels.extend(drawn.into_iter().map(|p| (spec.id.clone(), p)));
+        }
+        footer.extend(said_of(plan, &seen));
+        lacking.sort();
+        lacking.dedup();
+        missing.push(lacking);
+    }
+    panels.sort_by(|a, b| a.0.cmp(&b.0));
+    let panels: Vec<Panel> = panels.into_iter().map(|(_, panel)| panel).collect();
+    let mut all = general_footer(plans, &panels);
+    all.extend(footer);
+    let lacking: usize = missing.iter().map(Vec::len).sum();
+    if lacking > 0 {
+        all.push(format!("missing: {lacking} cells, not drawn"));
+    }
+    all.dedup();
+    let title = match plans.iter().all(own) {
+        true => plans.iter().map(|p| p.study.title.as_str()).collect::<Vec<_>>().join("; "),
+        false => format!("Figure {asked} of Gu et al. 2023"),
+    };
+    Ok(Figure { chart: Chart { title, panels, footer: all }, missing })
+}
+
+/// Scale, set, what bands and open marks mean.
+fn general_footer(plans: &[Plan], panels: &[Panel]) -> Vec<String> {
+    let mut out = Vec::new();
+    if let Some(plan) = plans.first() {
+        let set = if plan.set_name.is_empty() { "no set given" } else { &plan.set_name };
+        out.push(format!("{}; {set}", plan.scale.said()));
+    }
+    let series = || panels.iter().flat_map(|p| &p.series);
+    let points = || series().filter(|s| s.style != Style::Theirs).flat_map(|s| &s.points);
+    if points().any(|p| p.rising) {
+        out.push(RISING.into());
+    }
+    if series().any(|s| s.style == Style::Theirs) && plans.iter().any(|p| !p.scale.is_paper()) {
+        out.push("paper: the printed values, at the paper's own scale".into());
+    }
+    out
+}
+
+/// What one study adds to the footer.
+fn said_of(plan: &Plan, seen: &[Seen]) -> Vec<String> {
+    let mut out = Vec::new();
+    let spread = seen.iter().filter_map(|s| s.spread).map(|s| s.seeds).max();
+    out.push(match (spread, plan.study.figures.iter().any(|f| f.id == "6")) {
+        (_, true) => format!("band: the middle 95% of {RESAMPLES} bootstrap resamples"),
+        (Some(seeds), _) => {
+            format!("mean and band: of up to {seeds} training seeds, lowest to highest")
+        }
+        (None, _) => "band: 95% sampling interval (Wilson); training seeds spread more".into(),
+    });
+    let printed = plan.study.paper.emm.iter().filter(|e| e.is_finite());
+    let printed: Vec<String> = printed.map(|e| e.to_string()).collect();
+    if !printed.is_empty() {
+        out.push(format!("the paper's EMMs, about: {} images", printed.join(", ")));
+    }
+    if !plan.study.note.is_empty() {
+        out.push(plan.study.note.clone());
+    }
+    let impossible: Vec<&PlannedCell> =
+        plan.cells.iter().filter(|c| c.impossible.is_some()).collect();
+    if let Some(first) = impossible.first() {
+        let why = first.impossible.as_deref().unwrap_or_default();
+        let (count, name) = (impossible.len(), plan.name(first));
+        out.push(format!("not to be had here: {count} cells ({name}: {why})"));
+    }
+    out
+}
+
+/// One figure's lines, about to become panels.
+struct View<'a> {
+    plan: &'a Plan,
+    spec: &'a FigureSpec,
+    lines: &'a [Line<'a>],
+}
+
+/// How cells lie along the horizontal axis.
+enum Along {
+    Epochs,
+    Sizes,
+    Log,
+    Names(Vec<String>),
+}
+
+impl View<'_> {
+    fn axis(&self, name: &str) -> Option<usize> {
+        self.plan.axes.iter().position(|a| a.name == name)
+    }
+
+    /// A panel for each combination of the axes that are neither `x` nor `lines`.
+    fn panels(&self) -> Vec<Panel> {
+        let cell = |line: &Line| line.points.first().map(|p| p.cell.at.clone()).unwrap_or_default();
+        let cells: Vec<Vec<usize>> = self.lines.iter().map(cell).collect();
+        let x = self.axis(&self.spec.x);
+        let varies = |&a: &usize| cells.iter().any(|c| c.get(a) != cells[0].get(a));
+        let varying: Vec<usize> =
+            (0..self.plan.axes.len()).filter(|a| Some(*a) != x).filter(varies).collect();
+        let named = self.spec.lines.as_deref().and_then(|l| self.axis(l));
+        let (naming, splitting): (Vec<usize>, Vec<usize>) = match named {
+            Some(n) if varying.contains(&n) => varying.iter().partition(|&&a| a == n),
+            _ => (varying, Vec::new()),
+        };
+        let mut groups: Vec<(Vec<usize>, Vec<(String, &Line)>)> = Vec::new();
+        for (line, at) in self.lines.iter().zip(&cells) {
+            let key: Vec<usize> = splitting.iter().map(|&a| at[a]).collect();
+            let names: Vec<String> = naming.iter().map(|&a| self.value(a, at[a])).collect();
+            let named = (names.join(", "), line);
+            match groups.iter_mut().find(|(k, _)| *k == key) {
+                Some((_, group)) => group.push(named),
+                None => groups.push((key, vec![named])),
+            }
+        }
+        let held = self.spec.only.iter().filter(|(_, values)| values.len() == 1);
+        let held: Vec<String> = held
+            .filter_map(|(axis, values)| {
+                let a = self.axis(axis)?;
+                let at = self.plan.axes[a].values.iter().position(|v| v.paper_name == values[0])?;
+                Some(self.value(a, at))
+            })
+            .collect();
+        let panel = |(key, lines): (Vec<usize>, Vec<(String, &Line)>)| {
+            let split = splitting.iter().zip(key).map(|(&a, at)| self.value(a, at));
+            let more: Vec<String> = held.iter().cloned().chain(split).collect();
+            let more =
+                if more.is_empty() { String::new() } else { format!(" · {}", more.join(", ")) };
+            self.panel(&format!("{}: {}{more}", self.spec.id, self.plan.study.title), &lines)
+        };
+        groups.into_iter().map(panel).collect()
+    }
+
+    /// A value of an axis as names of lines say it.
+    fn value(&self, axis: usize, at: usize) -> String {
+        let axis = &self.plan.axes[axis];
+        let value = &axis.values[at];
+        match (axis.name.as_str(), value.number) {
+            ("size", Some(_)) => format!("N = {}", value.name),
+            ("resolution", Some(_)) => format!("{0}×{0}", value.name),
+            (name, Some(_)) => format!("{name} {}", value.name),
+            _ => value.name.clone(),
+        }
+    }
+
+    fn panel(&self, title: &str, lines: &[(String, &Line)]) -> Panel {
+        let along = self.along(lines);
+        let x_name = match (&along, self.axis(&self.spec.x)) {
+            (Along::Epochs, _) | (_, None) => "epochs".to_string(),
+            (Along::Sizes, _) => "training images".into(),
+            (_, Some(a)) => self.plan.axes[a].title.to_lowercase(),
+        };
+        let level = Some(1.0 - EPSILON);
+        match along {
+            Along::Epochs => {
+                let series = lines.iter().map(|(name, line)| curve(name, line)).collect();
+                let series = with_printed(series, self.printed(lines, &Along::Epochs));
+                Panel { level, ..Panel::new(title, &x_name, Scale::Linear, series) }
+            }
+            Along::Sizes => {
+                let series = lines.iter().map(|(n, l)| self.line(n, l, &along)).collect();
+                Panel::sizes(title, EPSILON, with_printed(series, self.printed(lines, &along)))
+            }
+            Along::Log => {
+                let series = lines.iter().map(|(n, l)| self.line(n, l, &along)).collect();
+                Panel { level, ..Panel::new(title, &x_name, Scale::Log, series) }
+            }
+            Along::Names(ref names) if self.of_skips() => {
+                let (names, series) = self.marks(names, lines);
+                Panel { level, ..Panel::new(title, &x_name, Scale::Categories(names), series) }
+            }
+            Along::Names(ref names) => {
+                let series = lines.iter().map(|(n, l)| self.line(n, l, &along)).collect();
+                let series = with_printed(series, self.printed(lines, &along));
+                let scale = Scale::Categories(names.clone());
+                Panel { level, ..Panel::new(title, &x_name, scale, series) }
+            }
+        }
+    }
+
+    fn along(&self, lines: &[(String, &Line)]) -> Along {
+        match self.spec.x.as_str() {
+            "epochs" => return Along::Epochs,
+            "size" => return Along::Sizes,
+            _ => {}
+        }
+        let mut values: Vec<(String, Option<f64>)> = Vec::new();
+        for value in lines.iter().flat_map(|(_, l)| &l.points).filter_map(|p| p.x) {
+            if !values.iter().any(|(name, _)| *name == value.name) {
+                values.push((value.name.clone(), value.number));
+            }
+        }
+        let numbers: Option<Vec<f64>> = values.iter().map(|(_, n)| *n).collect();
+        match numbers.as_deref() {
+            Some([first, .., last]) if *first > 0.0 && last / first >= LOG_SPAN => Along::Log,
+            _ => Along::Names(values.into_iter().map(|(name, _)| name).collect()),
+        }
+    }
+
+    /// Whether the cells are masks of skips: places side by side, which no line joins.
+    fn of_skips(&self) -> bool {
+        let keys = ["skips", "random_skips", "draw"];
+        let sets = |axis: &super::spec::Axis| {
+            axis.key.as_deref().is_some_and(|k| keys.contains(&k))
+                || axis.values.iter().any(|v| v.settings.contains_key("skips"))
+        };
+        self.plan.study.axes.iter().any(sets)
+    }
+
+    fn line(&self, name: &str, line: &Line, along: &Along) -> Series {
+        let points: Vec<Point> =
+            line.points.iter().filter_map(|p| Some(point(place(p.x?, along)?, p.seen)?)).collect();
+        let emm = match along {
+            Along::Sizes if points.len() > 1 => {
+                let pairs: Vec<_> = points.iter().map(|p| (p.x as u64, p.y)).collect();
+                emm_of(&pairs, EPSILON).found.ok().map(|found| found.0)
+            }
+            _ => None,
+        };
+        Series { name: name.into(), style: Style::Line, points, emm }
+    }
+
+    /// Marks of masks: `3 at 16` is a series "3 skips" at 16×16; of one kept skip the series is its resolution.
+    fn marks(&self, names: &[String], lines: &[(String, &Line)]) -> (Vec<String>, Vec<Series>) {
+        let split: Option<Vec<(&str, &str)>> = names
+            .iter()
+            .map(|n| n.split_once(" at ").or((n == "all").then_some(("all", "all"))))
+            .collect();
+        let mut categories: Vec<String> = Vec::new();
+        let mut series: Vec<Series> = Vec::new();
+        let mut add = |name: String, category: String, seen: &Seen| {
+            let x = categories.iter().position(|c| *c == category).unwrap_or_else(|| {
+                categories.push(category);
+                categories.len() - 1
+            });
+            let i = series.iter().position(|s| s.name == name).unwrap_or_else(|| {
+                let (style, points) = (Style::Marks, Vec::new());
+                series.push(Series { name, style, points, emm: None });
+                series.len() - 1
+            });
+            series[i].points.extend(point(x as f64, seen));
+        };
+        for (name, line) in lines {
+            for p in &line.points {
+                let Some(x) = p.x else { continue };
+                let i = names.iter().position(|n| *n == x.name);
+                match (&split, i.and_then(|i| split.as_ref().map(|s| s[i]))) {
+                    (Some(_), Some(("all", _))) => add("all skips".into(), "all".into(), p.seen),
+                    (Some(_), Some((count, at))) => {
+                        let skips = if count == "1" { "skip" } else { "skips" };
+                        add(format!("{count} {skips}"), resolution_at(p.cell, at), p.seen);
+                    }
+                    _ => {
+                        let name = only_skip_at(p.cell).unwrap_or_else(|| name.clone());
+                        add(name, x.name.clone(), p.seen);
+                    }
+                }
+            }
+        }
+        (categories, series)
+    }
+
+    /// The paper's printed values of these lines.
+    fn printed(&self, lines: &[(String, &Line)], along: &Along) -> Vec<Series> {
+        let series = lines.iter().map(|(name, line)| {
+            let at = |p: &super::plan::Point| match along {
+                // Of the whole run: at its end.
+                Along::Epochs => p.cell.runs.first().map(|r| r.config.train.epochs),
+                _ => place(p.x?, along),
+            };
+            let printed = |p: &super::plan::Point| Some(Point::new(at(p)?, p.cell.paper? / 100.0));
+            Series {
+                name: if name.is_empty() { "paper".into() } else { format!("paper: {name}") },
+                style: Style::Theirs,
+                points: line.points.iter().filter_map(printed).collect(),
+                emm: None,
+            }
+        });
+        let mut all: Vec<Series> = series.filter(|s| !s.points.is_empty()).collect();
+        if let Along::Epochs = along {
+            // Single crosses: one name for all.
+            let points = all.iter().flat_map(|s| s.points.clone()).collect::<Vec<_>>();
+            all.truncate(1);
+            all.iter_mut().for_each(|s| (s.name, s.points) = ("paper".into(), points.clone()));
+        }
+        all
+    }
+}
+
+fn with_printed(mut series: Vec<Series>, printed: Vec<Series>) -> Vec<Series> {
+    series.extend(printed);
+    series
+}
+
+/// Where a value lies on the axis.
+fn place(value: &super::plan::PlannedValue, along: &Along) -> Option<f64> {
+    match along {
+        Along::Names(names) => names.iter().position(|n| *n == value.name).map(|i| i as f64),
+        _ => value.number,
+    }
+}
+
+/// A cell's result: of several seeds their spread, else the sampling interval.
+fn point(x: f64, seen: &Seen) -> Option<Point> {
+    let interval = seen.spread.map_or(seen.interval, |s| [s.lowest, s.highest]);
+    Some(Point { x, y: seen.ratio?, interval: Some(interval), rising: seen.rising })
+}
+
+/// A cell's curve over training.
+fn curve(name: &str, line: &Line) -> Series {
+    let mut points = Vec::new();
+    for p in &line.points {
+        let done: Vec<_> = p.seen.states.iter().filter_map(|s| s.done()).collect();
+        for (k, &(epoch, ratio)) in p.seen.curve.iter().enumerate() {
+            let looks = || done.iter().filter_map(|d| d.looks.get(k));
+            let interval = match done.len() {
+                1 => looks().next().map(|l| [l.low, l.high]),
+                _ => {
+                    let low = looks().map(|l| l.ratio).fold(f64::INFINITY, f64::min);
+                    Some([low, looks().map(|l| l.ratio).fold(f64::NEG_INFINITY, f64::max)])
+                }
+            };
+            let rising = p.seen.rising && k + 1 == p.seen.curve.len();
+            points.push(Point { x: epoch, y: ratio, interval, rising });
+        }
+    }
+    Series { name: name.into(), style: Style::Line, points, emm: None }
+}
+
+/// `8` of an image of 32 pixels as the resolution that it is here.
+fn resolution_at(cell: &PlannedCell, at_32: &str) -> String {
+    let model = cell.runs.first().map(|r| &r.config.model);
+    match (model, at_32.parse::<usize>()) {
+        (Some(model), Ok(at)) => format!("{0}×{0}", (model.resolution * at / 32).max(1)),
+        _ => at_32.into(),
+    }
+}
+
+/// The resolution of the one skip that a network keeps, if it keeps one.
+fn only_skip_at(cell: &PlannedCell) -> Option<String> {
+    let model = &cell.runs.first()?.config.model;
+    let kept: Vec<usize> =
+        (0..model.skip_connections.len()).filter(|&i| model.skip_connections[i] == 1).collect();
+    let &[skip] = kept.as_slice() else { return None };
+    let level = skip / (model.skip_connections.len() / model.channel_mult.len()).max(1);
+    Some(format!("{0}×{0}", model.resolution >> level))
+}
+
+/// Resamples of each number of images.
+const RESAMPLES: usize = 1000;
+/// Numbers of images, as shares of those that were generated.
+const SHARES: [f64; 7] = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0];
+
+/// Figure 6: a panel for each cell, close around its ratio.
+fn bootstrapped(plan: &Plan, spec: &FigureSpec, lines: &[Line]) -> Vec<Panel> {
+    let view = View { plan, spec, lines };
+    let points = lines.iter().flat_map(|l| &l.points);
+    let panel = |p: &super::plan::Point| {
+        let done: Vec<_> = p.seen.states.iter().filter_map(|s| s.done()).collect();
+        let sum = |of: fn(&crate::run::Look) -> u64| done.iter().map(|d| of(&d.value)).sum();
+        let (memorized, images): (u64, u64) = (sum(|l| l.memorized), sum(|l| l.images));
+        let (x, name) = (view.axis(&spec.x)?, String::new());
+        let title = format!("{}: {}", spec.id, view.value(x, p.cell.at[x]));
+        let points = match images {
+            0 => Vec::new(),
+            _ => SHARES
+                .iter()
+                .map(|share| ((share * images as f64).round() as u64).max(1))
+                .map(|n| bootstrap(memorized, images, n))
+                .collect(),
+        };
+        let series = Series { name, style: Style::Line, points, emm: None };
+        Some(Panel::new(&title, "generated images", Scale::Log, vec![series]).zoomed())
+    };
+    points.filter_map(panel).collect()
+}
+
+/// The ratio of `n` images drawn with replacement from `images`, of which `memorized` are copies: mean and middle 95%
+/// of many such draws. Which images are copies does not matter, so their number is enough.
+pub fn bootstrap(memorized: u64, images: u64, n: u64) -> Point {
+    let mut ratios: Vec<f64> = (0..RESAMPLES as u32)
+        .map(|resample| {
+            let words = (0..n.div_ceil(4) as u32)
+                .flat_map(|block| philox([block, resample, 0, tag(Stream::Diagnostic, 6)], n));
+            let image = |word: u32| (word as u64 * images) >> 32;
+            let copies = words.take(n as usize).filter(|&w| image(w) < memorized).count();
+            copies as f64 / n as f64
+        })
+        .collect();
+    ratios.sort_by(f64::total_cmp);
+    let quantile = |q: f64| ratios[(q * (RESAMPLES - 1) as f64).round() as usize];
+    Point {
+        x: n as f64,
+        y: ratios.iter().sum::<f64>() / RESAMPLES as f64,
+        interval: Some([quantile(0.025), quantile(0.975)]),
+        rising: false,
+    }
+}

@@ -1,0 +1,173 @@
+//! The runs of a folder, whatever study or search they are of: settings, looks, costs.
+
+use super::outcome::{Done, RunState, state_of};
+use crate::error::{Exit, OrExit as _};
+use crate::run::dir::best;
+use crate::run::{Look, RunConfig, RunDir};
+use anyhow::Result;
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+
+/// The setting that is the training-set size.
+pub const IMAGES: &str = "training images";
+
+/// A run as it lies there.
+pub struct RunSeen {
+    /// Its folder's name.
+    pub name: String,
+    pub config: RunConfig,
+    /// What its looks said so far.
+    pub looks: Vec<Look>,
+    /// Once it has finished.
+    pub done: Option<Done>,
+    /// Hours that a device worked on it, scoring included, as far as its log says.
+    pub hours: Option<f64>,
+    /// Names and values of everything that determines its numbers.
+    settings: Vec<(String, String)>,
+}
+
+/// Runs in `folder`, its subfolders and those of its `runs`; a line for each that cannot be read.
+pub fn runs_in(folder: &Path) -> Result<(Vec<RunSeen>, Vec<String>)> {
+    let mut places = vec![folder.to_path_buf()];
+    for parent in [folder.to_path_buf(), folder.join("runs")].iter().filter(|p| p.is_dir()) {
+        for entry in fs::read_dir(parent).or_exit(Exit::Other, || parent.display().to_string())? {
+            places.push(entry.or_exit(Exit::Other, || parent.display().to_string())?.path());
+        }
+    }
+    places.retain(|p| RunDir::new(p).config_path().exists());
+    places.sort();
+    let (mut runs, mut broken) = (Vec::new(), Vec::new());
+    for place in places {
+        match RunSeen::read(&place) {
+            Ok(run) => runs.push(run),
+            Err(e) => broken.push(format!("{e:#}")),
+        }
+    }
+    runs.sort_by(|a, b| {
+        let key = |r: &RunSeen| (r.key(), r.config.data.images, r.config.train.seed);
+        key(a).cmp(&key(b))
+    });
+    Ok((runs, broken))
+}
+
+impl RunSeen {
+    fn read(place: &Path) -> Result<RunSeen> {
+        let dir = RunDir::new(place);
+        let config = dir.config()?;
+        let done = match state_of(&config, place)? {
+            RunState::Done(done) => Some(done),
+            _ => None,
+        };
+        let looks = done.as_ref().map_or_else(|| dir.looks(), |d| Ok(d.looks.clone()))?;
+        let name = place.file_name().map_or(String::new(), |n| n.to_string_lossy().into());
+        let hours = hours(&dir.stats_path());
+        let settings = settings(&config);
+        Ok(RunSeen { name, config, looks, done, hours, settings })
+    }
+
+    /// The run's value if it has finished, else its best look so far.
+    pub fn value(&self) -> Option<&Look> {
+        self.done.as_ref().map(|d| &d.value).or_else(|| best(&self.looks))
+    }
+
+    pub fn best_epoch(&self) -> Option<f64> {
+        best(&self.looks).map(|l| l.epoch)
+    }
+
+    pub fn setting(&self, key: &str) -> &str {
+        self.settings.iter().find(|(k, _)| k == key).map_or("", |(_, v)| v)
+    }
+
+    /// Equal for runs that differ in size, seed and images alone.
+    pub fn key(&self) -> String {
+        let counts = |k: &str| ![IMAGES, "seed", "pixels", "labels"].contains(&k);
+        let parts = self.settings.iter().filter(|(k, _)| counts(k));
+        parts.map(|(k, v)| format!("{k}={v};")).collect()
+    }
+
+    /// The values of these settings, to tell runs apart.
+    pub fn called(&self, keys: &[String]) -> String {
+        let value = |key: &String| match key.as_str() {
+            IMAGES => format!("N = {}", self.setting(key)),
+            _ => format!("{key} {}", self.setting(key)),
+        };
+        keys.iter().map(value).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// Settings that the runs don't share, the size first. Images and labels differ wherever sizes do: they are named
+/// only where nothing else tells runs apart.
+pub fn differing(runs: &[&RunSeen]) -> Vec<String> {
+    let Some(first) = runs.first() else { return Vec::new() };
+    let differs = |key: &str| runs.iter().any(|r| r.setting(key) != first.setting(key));
+    let keys = first.settings.iter().map(|(k, _)| k.as_str());
+    let all: Vec<String> = keys.filter(|k| differs(k)).map(String::from).collect();
+    let (images, plain): (Vec<String>, Vec<String>) =
+        all.into_iter().partition(|k| ["pixels", "labels"].contains(&k.as_str()));
+    let mut names: Vec<String> = runs.iter().map(|r| r.called(&plain)).collect();
+    names.sort();
+    match names.windows(2).all(|w| w[0] != w[1]) {
+        true => plain,
+        false => [plain, images].concat(),
+    }
+}
+
+/// Settings that all runs share.
+pub fn shared(runs: &[&RunSeen]) -> Vec<(String, String)> {
+    let Some(first) = runs.first() else { return Vec::new() };
+    let same = |(key, value): &&(String, String)| runs.iter().all(|r| r.setting(key) == value);
+    first.settings.iter().filter(same).cloned().collect()
+}
+
+fn settings(config: &RunConfig) -> Vec<(String, String)> {
+    let json = serde_json::to_value(config).unwrap_or_default();
+    let mut all = vec![(IMAGES.to_string(), config.data.images.to_string())];
+    for key in ["model", "train"] {
+        for (key, value) in json[key].as_object().into_iter().flatten() {
+            if key != "micro_batch" {
+                all.push((key.replace('_', " "), plain(value)));
+            }
+        }
+    }
+    // The beginnings of hashes tell sets apart.
+    let short = |hash: &str| hash.chars().take(8).collect();
+    all.push(("pixels".into(), short(&config.data.sha256_pixels)));
+    all.push(("labels".into(), short(&config.data.sha256_labels)));
+    all
+}
+
+/// A value without JSON's quotes.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(s) => s.clone(),
+        Value::Null => "rule of half-life".into(),
+        Value::Array(all) => all.iter().map(plain).collect::<Vec<_>>().join(","),
+        other => other.to_string().trim_end_matches(".0").to_string(),
+    }
+}
+
+/// Between the lines of a log, but not while the run lay still: before a line that says it was resumed.
+fn hours(stats: &Path) -> Option<f64> {
+    let text = fs::read_to_string(stats).ok()?;
+    let (mut seconds, mut last) = (0.0, None::<f64>);
+    for line in text.lines() {
+        // The last line of a run that was killed may be cut off.
+        let Ok(line) = serde_json::from_str::<Value>(line) else { continue };
+        let Some(at) = line["timestamp"].as_f64() else { continue };
+        if line.get("resumed_at_step").is_none() {
+            seconds += last.map_or(0.0, |l| (at - l).max(0.0));
+        }
+        last = Some(at);
+    }
+    last.map(|_| seconds / 3600.0)
+}
+
+/// Device-hours in the unit that reads best.
+pub fn hours_said(hours: f64) -> String {
+    match hours {
+        h if h >= 9.95 => format!("{h:.0} device-hours"),
+        h if h >= 0.995 => format!("{h:.1} device-hours"),
+        h => format!("{h:.3} device-hours ({:.1} minutes)", 60.0 * h),
+    }
+}

@@ -1,0 +1,145 @@
+//! What finished runs say, read from their folders: `config.toml`, `scores.csv`, `rescored.csv`. Nothing else is
+//! needed, so a folder of these files alone serves tables and figures too.
+
+use super::plan::PlannedRun;
+use crate::error::usage;
+use crate::memorization::wilson;
+use crate::run::dir::best;
+use crate::run::{Look, RunConfig, RunDir};
+use anyhow::Result;
+use std::path::Path;
+
+/// How far a run is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RunState {
+    /// No folder, or none that a run has begun in.
+    Missing,
+    Begun,
+    Done(Done),
+}
+
+/// A finished run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Done {
+    pub seed: u64,
+    /// All looks, in order: the curve.
+    pub looks: Vec<Look>,
+    /// The run's value: its best look, as scored again if it was.
+    pub value: Look,
+}
+
+/// The runs of one cell.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Seen {
+    /// One a planned run, in order.
+    pub states: Vec<RunState>,
+    /// Mean of the finished runs' values; `None` if there are none.
+    pub ratio: Option<f64>,
+    /// 95% Wilson interval over all images of these values: what other samples would change.
+    pub interval: [f64; 2],
+    /// Of the finished runs' values, if there are at least two: what other training seeds change.
+    pub spread: Option<Spread>,
+    /// (epoch, ratio) of each look, mean over the finished runs.
+    pub curve: Vec<(f64, f64)>,
+    /// The ratio still rises at the last look of a run, by more than its sampling interval: longer training would
+    /// give more.
+    pub rising: bool,
+}
+
+/// Over training seeds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Spread {
+    pub seeds: usize,
+    pub lowest: f64,
+    pub highest: f64,
+    /// Sample standard deviation.
+    pub deviation: f64,
+}
+
+/// Reads a run's state.
+///
+/// # Errors
+/// Data: a configuration or scores that are none; usage: another run than `config` says.
+pub fn state_of(config: &RunConfig, dir: &Path) -> Result<RunState> {
+    let run = RunDir::new(dir);
+    let Some(stored) = run.stored_config()? else { return Ok(RunState::Missing) };
+    let mut asked = config.clone();
+    asked.train.micro_batch = stored.train.micro_batch;
+    let differences = stored.differences(&asked);
+    if !differences.is_empty() {
+        let dir = dir.display();
+        return Err(usage(format!(
+            "--runs: {dir}: holds another run than its name says ({})",
+            differences.join("; ")
+        )));
+    }
+    let looks = run.looks()?;
+    let rescored = run.rescored()?;
+    let all = looks.iter().map(|l| l.step).eq(config.look_steps());
+    let value = match (best(&looks), rescored, config.train.rescore_images) {
+        (Some(best), None, 0) if all => best.clone(),
+        (Some(_), Some(again), _) if all => again,
+        _ => return Ok(RunState::Begun),
+    };
+    Ok(RunState::Done(Done { seed: config.train.seed, looks, value }))
+}
+
+impl Done {
+    /// Whether the last look is the highest and lies above the one before by more than its interval.
+    pub fn rising(&self) -> bool {
+        let [.., before, last] = self.looks.as_slice() else { return false };
+        best(&self.looks) == Some(last) && last.low > before.ratio
+    }
+}
+
+impl Seen {
+    /// # Errors
+    /// As [`state_of`].
+    pub fn read(runs: &[PlannedRun]) -> Result<Seen> {
+        let state = |run: &PlannedRun| match &run.dir {
+            None => Ok(RunState::Missing),
+            Some(dir) => state_of(&run.config, dir),
+        };
+        Ok(Seen::of(runs.iter().map(state).collect::<Result<_>>()?))
+    }
+
+    pub fn of(states: Vec<RunState>) -> Seen {
+        let done: Vec<&Done> = states.iter().filter_map(RunState::done).collect();
+        let count = done.len() as f64;
+        let mean = |of: &dyn Fn(&Done) -> f64| done.iter().map(|d| of(d)).sum::<f64>() / count;
+        let ratio = (!done.is_empty()).then(|| mean(&|d| d.value.ratio));
+        let sum = |of: &dyn Fn(&Look) -> u64| done.iter().map(|d| of(&d.value)).sum::<u64>();
+        let interval = match ratio {
+            Some(_) => wilson(sum(&|l| l.memorized), sum(&|l| l.images)),
+            None => [f64::NAN; 2],
+        };
+        let spread = ratio.filter(|_| done.len() > 1).map(|ratio| {
+            let all = || done.iter().map(|d| d.value.ratio);
+            let squares: f64 = all().map(|r| (r - ratio).powi(2)).sum();
+            Spread {
+                seeds: done.len(),
+                lowest: all().fold(f64::INFINITY, f64::min),
+                highest: all().fold(f64::NEG_INFINITY, f64::max),
+                deviation: (squares / (count - 1.0)).sqrt(),
+            }
+        });
+        let looks = done.first().map_or(0, |d| d.looks.len());
+        let curve = (0..looks).map(|k| (done[0].looks[k].epoch, mean(&|d| d.looks[k].ratio)));
+        let (curve, rising) = (curve.collect(), done.iter().any(|d| d.rising()));
+        Seen { ratio, interval, spread, curve, rising, states }
+    }
+
+    /// Whether no run is left to be done.
+    pub fn complete(&self) -> bool {
+        self.states.iter().all(|s| s.done().is_some())
+    }
+}
+
+impl RunState {
+    pub fn done(&self) -> Option<&Done> {
+        match self {
+            RunState::Done(done) => Some(done),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,365 @@
+//! A study at a scale on a set: which runs its cells are, and where those lie.
+//!
+//! How tables and figures use it:
+//!
+//! ```ignore
+//! let study = Study::load("width")?;               // or any in Study::shipped() whose `figures` hold an id
+//! let plan = Plan::new(&study, &setup)?;           // cells → runs, named by what determines their numbers
+//! let seen = plan.read()?;                         // one `Seen` a cell, from scores.csv under `--runs`
+//! for figure in &study.figures {
+//!     for line in plan.lines(figure, &seen) { … }  // points with x, ratio, interval, spread, curve
+//! }
+//! plan.emm(&seen, 0.1)                             // EMM of each combination of the axes other than size
+//! ```
+//!
+//! A [`Seen`] without `ratio` is missing: nothing is drawn for it, and its runs say what it would cost. Every output
+//! names [`Scale::said`] and `plan.set_name`.
+
+use super::names::unknown;
+use super::outcome::Seen;
+use super::scale::Scale;
+use super::settings::{Recipe, Settings, Shape};
+use super::spec::{FigureSpec, Study};
+use crate::data::Dataset;
+use crate::error::{Exit, exit_code, usage};
+use crate::memorization::{Emm, emm_of};
+use crate::run::{DataId, Precision, RunConfig};
+use anyhow::Result;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+/// Images that subsets are taken from, and the file they were read from.
+pub struct Set {
+    pub images: Dataset,
+    pub name: String,
+}
+
+/// How studies are run.
+pub struct Setup {
+    pub scale: Scale,
+    /// `None`: nothing can be run or looked up, only costed, as for 32×32 RGB images with ten classes.
+    pub set: Option<Set>,
+    /// The second set of the blends.
+    pub blend: Option<Set>,
+    /// Runs of each cell, with consecutive seeds from `seed` on.
+    pub repeats: usize,
+    pub seed: u64,
+    pub precision: Precision,
+    /// Folder of runs.
+    pub runs: PathBuf,
+    /// Shapes and names of the subsets that are made already: many cells share one.
+    made: Mutex<Vec<(Recipe, Made)>>,
+}
+
+/// A subset's shape and content, or why there is none.
+type Made = Result<(Shape, DataId), String>;
+
+impl Setup {
+    pub fn new(scale: Scale, set: Option<Set>, runs: PathBuf) -> Setup {
+        Setup {
+            scale,
+            set,
+            blend: None,
+            repeats: 1,
+            seed: 1024,
+            precision: Precision::Fp32,
+            runs,
+            made: Mutex::default(),
+        }
+    }
+
+    /// The images of a recipe.
+    ///
+    /// # Errors
+    /// Usage and data: what the set cannot give.
+    pub fn images(&self, recipe: &Recipe) -> Result<Dataset> {
+        let set = self.set.as_ref().ok_or_else(|| usage("--data: not given"))?;
+        let blend = self.blend.as_ref().map(|s| (&s.images, s.name.as_str()));
+        recipe.of((&set.images, &set.name), blend)
+    }
+
+    fn made(&self, recipe: &Recipe) -> Result<Made> {
+        let mut all = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, made)) = all.iter().find(|(r, _)| r == recipe) {
+            return Ok(made.clone());
+        }
+        let made = match self.images(recipe) {
+            Ok(images) => Ok((Shape::of(&images), DataId::of(&images))),
+            Err(e) => Err(impossible(e)?),
+        };
+        all.push((recipe.clone(), made.clone()));
+        Ok(made)
+    }
+
+    /// Pixels along a side of the set's images; of CIFAR-10's where there is none.
+    fn full(&self) -> usize {
+        self.set.as_ref().map_or(32, |s| s.images.resolution)
+    }
+}
+
+/// Why a cell cannot be: what a set or a network cannot give is no error of the study's.
+fn impossible(e: anyhow::Error) -> Result<String> {
+    match exit_code(&e) {
+        code if code == Exit::Usage as i32 || code == Exit::Data as i32 => Ok(format!("{e:#}")),
+        _ => Err(e),
+    }
+}
+
+/// A study's cells as runs.
+pub struct Plan {
+    pub study: Study,
+    pub scale: Scale,
+    /// The set's file; empty where there is none.
+    pub set_name: String,
+    /// As the study's, with values at this scale.
+    pub axes: Vec<PlannedAxis>,
+    /// In the order of [`Study::cells`].
+    pub cells: Vec<PlannedCell>,
+}
+
+pub struct PlannedAxis {
+    pub name: String,
+    pub title: String,
+    pub values: Vec<PlannedValue>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlannedValue {
+    /// At this scale.
+    pub name: String,
+    /// At the paper's.
+    pub paper_name: String,
+    /// The name at this scale, if it is a number.
+    pub number: Option<f64>,
+}
+
+pub struct PlannedCell {
+    /// For each axis the index of the value.
+    pub at: Vec<usize>,
+    /// One for each seed; empty if the cell is impossible.
+    pub runs: Vec<PlannedRun>,
+    /// Why this set or scale has no such cell.
+    pub impossible: Option<String>,
+    /// Percent that the paper printed.
+    pub paper: Option<f64>,
+}
+
+#[derive(Clone)]
+pub struct PlannedRun {
+    /// Without a set its images are unnamed.
+    pub config: RunConfig,
+    pub recipe: Recipe,
+    /// Its folder; `None` without a set.
+    pub dir: Option<PathBuf>,
+}
+
+impl Plan {
+    /// # Errors
+    /// Usage: settings that do not go together in the study's file.
+    pub fn new(study: &Study, setup: &Setup) -> Result<Plan> {
+        let full = setup.full();
+        let axes = study.axes.iter().map(|axis| PlannedAxis {
+            name: axis.name.clone(),
+            title: axis.title.clone(),
+            values: (axis.values.iter())
+                .map(|value| {
+                    let number = value.name.parse().ok();
+                    let at_scale = axis
+                        .key
+                        .as_deref()
+                        .zip(number)
+                        .and_then(|(k, n)| scaled(&setup.scale, full, k, n));
+                    PlannedValue {
+                        name: at_scale.map_or(value.name.clone(), |n| n.to_string()),
+                        paper_name: value.name.clone(),
+                        number: at_scale.or(number),
+                    }
+                })
+                .collect(),
+        });
+        let printed = study.paper.percent.iter().copied().map(Some).chain(std::iter::repeat(None));
+        let cells = study.cells().into_iter().zip(printed).map(|(at, paper)| {
+            let (runs, impossible) = match setup.runs_of(&study.settings_of(&at)?)? {
+                Ok(runs) => (runs, None),
+                Err(why) => (Vec::new(), Some(why)),
+            };
+            Ok(PlannedCell { at, runs, impossible, paper: paper.filter(|p| !p.is_nan()) })
+        });
+        Ok(Plan {
+            scale: setup.scale,
+            set_name: setup.set.as_ref().map_or(String::new(), |s| s.name.clone()),
+            axes: axes.collect(),
+            cells: cells.collect::<Result<_>>()?,
+            study: study.clone(),
+        })
+    }
+
+    /// What is known of each cell.
+    ///
+    /// # Errors
+    /// Data or usage: a run's folder that holds something else.
+    pub fn read(&self) -> Result<Vec<Seen>> {
+        self.cells.iter().map(|cell| Seen::read(&cell.runs)).collect()
+    }
+
+    /// Keeps only the cells with one of these values, by name at this scale or the paper's, on each axis that is named.
+    ///
+    /// # Errors
+    /// Usage that begins with `--only`: an axis or value that is not there, with the nearest that is.
+    pub fn keep(&mut self, only: &[(String, String)]) -> Result<()> {
+        let mut kept: Vec<Option<Vec<usize>>> = vec![None; self.axes.len()];
+        for (name, value) in only {
+            let Some(a) = self.axes.iter().position(|axis| axis.name == *name) else {
+                let names = self.axes.iter().map(|a| a.name.as_str());
+                return Err(usage(format!("--only: {}", unknown("axis", name, names))));
+            };
+            let values = &self.axes[a].values;
+            let is = |v: &PlannedValue| v.paper_name == *value;
+            let at = values.iter().position(is).or(values.iter().position(|v| v.name == *value));
+            let Some(at) = at else {
+                let names = values.iter().map(|v| v.paper_name.as_str());
+                let what = format!("value of {name}");
+                return Err(usage(format!("--only: {}", unknown(&what, value, names))));
+            };
+            kept[a].get_or_insert_default().push(at);
+        }
+        let stays = |at: &[usize]| {
+            kept.iter().zip(at).all(|(k, v)| k.as_ref().is_none_or(|k| k.contains(v)))
+        };
+        self.cells.retain(|cell| stays(&cell.at));
+        Ok(())
+    }
+
+    /// A cell's name: its axes' values at this scale.
+    pub fn name(&self, cell: &PlannedCell) -> String {
+        let value = |(axis, &at): (&PlannedAxis, &usize)| match axis.values[at].number {
+            Some(_) => format!("{} {}", axis.name, axis.values[at].name),
+            None => axis.values[at].name.clone(),
+        };
+        self.axes.iter().zip(&cell.at).map(value).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The cells that a figure shows, as lines. Where `x` is an axis, a line runs over its values; where it is
+    /// `epochs`, each cell is a line of one point, whose `seen.curve` is drawn. Axes that are neither `x` nor held
+    /// at one value name the line.
+    pub fn lines<'a>(&'a self, figure: &FigureSpec, seen: &'a [Seen]) -> Vec<Line<'a>> {
+        let shown = |cell: &PlannedCell| {
+            self.axes.iter().zip(&cell.at).all(|(axis, &at)| {
+                figure
+                    .only
+                    .get(&axis.name)
+                    .is_none_or(|only| only.contains(&axis.values[at].paper_name))
+            })
+        };
+        let x = self.axes.iter().position(|axis| axis.name == figure.x);
+        let cells = || self.cells.iter().zip(seen).filter(|(cell, _)| shown(cell));
+        let varies = |axis: usize| {
+            let mut values = cells().map(|(cell, _)| cell.at[axis]);
+            let first = values.next();
+            values.any(|v| Some(v) != first)
+        };
+        let naming: Vec<usize> =
+            (0..self.axes.len()).filter(|&a| Some(a) != x && varies(a)).collect();
+        let mut lines: Vec<(Vec<usize>, Line)> = Vec::new();
+        for (cell, seen) in cells() {
+            let key: Vec<usize> = naming.iter().map(|&a| cell.at[a]).collect();
+            let point = Point { x: x.map(|x| &self.axes[x].values[cell.at[x]]), cell, seen };
+            match lines.iter_mut().find(|(k, _)| *k == key) {
+                Some((_, line)) => line.points.push(point),
+                None => {
+                    let name =
+                        naming.iter().map(|&a| self.axes[a].values[cell.at[a]].name.as_str());
+                    let name = name.collect::<Vec<_>>().join(", ");
+                    lines.push((key, Line { name, points: vec![point] }));
+                }
+            }
+        }
+        lines.into_iter().map(|(_, line)| line).collect()
+    }
+
+    /// The EMM over the sizes of each combination of the other axes' values, in their order: its name, what the paper
+    /// has at its own scale, and ours, once two sizes are measured.
+    pub fn emm(&self, seen: &[Seen], epsilon: f64) -> Vec<EmmOf> {
+        let figure = FigureSpec {
+            id: String::new(),
+            x: "size".into(),
+            lines: None,
+            only: Default::default(),
+        };
+        if self.axes.iter().all(|a| a.name != "size") {
+            return Vec::new();
+        }
+        let printed = self.study.paper.emm.iter().copied().map(Some).chain(std::iter::repeat(None));
+        let emm = |(line, paper): (Line, Option<f64>)| {
+            let known: Vec<(u64, f64)> = (line.points.iter())
+                .filter_map(|p| Some((p.x?.number? as u64, p.seen.ratio?)))
+                .collect();
+            let ours = (known.len() > 1).then(|| emm_of(&known, epsilon));
+            EmmOf { name: line.name, paper: paper.filter(|p| !p.is_nan()), ours }
+        };
+        self.lines(&figure, seen).into_iter().zip(printed).map(emm).collect()
+    }
+}
+
+/// Cells that are joined by a line.
+pub struct Line<'a> {
+    pub name: String,
+    pub points: Vec<Point<'a>>,
+}
+
+pub struct Point<'a> {
+    /// `None` where `x` is epochs.
+    pub x: Option<&'a PlannedValue>,
+    pub cell: &'a PlannedCell,
+    pub seen: &'a Seen,
+}
+
+pub struct EmmOf {
+    pub name: String,
+    /// About, at the paper's scale.
+    pub paper: Option<f64>,
+    pub ours: Option<Emm>,
+}
+
+impl Setup {
+    /// The runs of a cell, or why it has none here.
+    fn runs_of(&self, settings: &Settings) -> Result<Result<Vec<PlannedRun>, String>> {
+        let recipe = settings.recipe(&self.scale, self.full());
+        let (shape, id) = match self.set {
+            None => (recipe.shape_of_cifar(), None),
+            Some(_) => match self.made(&recipe)? {
+                Ok((shape, id)) => (shape, Some(id)),
+                Err(why) => return Ok(Err(why)),
+            },
+        };
+        let mut runs = Vec::new();
+        for seed in (0..self.repeats as u64).map(|r| self.seed.wrapping_add(r)) {
+            let mut config = match settings.config(&self.scale, shape, seed, self.precision) {
+                Ok(config) => config,
+                Err(e) => return Ok(Err(impossible(e)?)),
+            };
+            let mut dir = None;
+            if let Some(id) = &id {
+                config.data = id.clone();
+                dir = Some(self.runs.join(config.id()));
+            }
+            runs.push(PlannedRun { config, recipe: recipe.clone(), dir });
+        }
+        Ok(Ok(runs))
+    }
+}
+
+/// A number of an axis' key at a scale, if that key is scaled.
+fn scaled(scale: &Scale, full: usize, key: &str, n: f64) -> Option<f64> {
+    let whole = n as usize;
+    Some(match key {
+        "size" => scale.size(whole) as f64,
+        "channels" => scale.channels(whole) as f64,
+        "batch" => scale.batch(whole) as f64,
+        "epochs" => n * scale.epochs,
+        "lr" => n * scale.lr,
+        "resolution" => scale.resolution(full, whole) as f64,
+        "score_images" => scale.score_images(whole) as f64,
+        _ => return None,
+    })
+}

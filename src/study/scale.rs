@@ -1,0 +1,212 @@
+//! How much of the paper's experiment: everything that costs time shrinks together, by factors that every
+//! output names.
+
+use super::names::unknown;
+use crate::error::usage;
+use crate::model::Precond;
+use anyhow::Result;
+
+/// Factors over the paper's settings. What is not here (depth, levels, skips, weight decay, dropout, the ramp of 200
+/// epochs) stays as the paper has it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scale {
+    pub name: &'static str,
+    /// Training-set sizes, rounded; at least 2.
+    pub size: f64,
+    /// Width of the network, rounded to a multiple of 4.
+    pub channels: f64,
+    pub epochs: f64,
+    pub batch: f64,
+    /// Learning rate.
+    pub lr: f64,
+    /// Half-life, in steps, of the average over weights: a rate r becomes r^(1/f).
+    pub ema_halflife: f64,
+    /// Generated images per look.
+    pub score_images: f64,
+    /// Scorings of a run.
+    pub looks: usize,
+    /// EDM's preconditioning in place of VP's, which learns too slowly for short runs.
+    pub edm_for_vp: bool,
+    /// The full resolution is the set's, but at most this; the paper's 32, 16 and 8 are 1, ½ and ¼ of it.
+    pub max_resolution: usize,
+}
+
+/// Those that `--scale` names.
+pub const SCALES: [Scale; 4] = [
+    Scale {
+        name: "paper",
+        size: 1.0,
+        channels: 1.0,
+        epochs: 1.0,
+        batch: 1.0,
+        lr: 1.0,
+        ema_halflife: 1.0,
+        score_images: 1.0,
+        looks: 20,
+        edm_for_vp: false,
+        max_resolution: 32,
+    },
+    Scale {
+        name: "half",
+        size: 0.5,
+        channels: 0.5,
+        epochs: 0.5,
+        batch: 0.5,
+        lr: 1.0,
+        ema_halflife: 0.5,
+        score_images: 0.5,
+        looks: 20,
+        edm_for_vp: false,
+        max_resolution: 32,
+    },
+    Scale {
+        name: "mini",
+        size: 0.1,
+        channels: 0.25,
+        epochs: 0.1,
+        batch: 0.125,
+        lr: 2.0,
+        ema_halflife: 0.125,
+        score_images: 0.2,
+        looks: 10,
+        edm_for_vp: false,
+        max_resolution: 32,
+    },
+    Scale {
+        name: "tiny",
+        size: 0.01,
+        channels: 0.125,
+        epochs: 0.025,
+        batch: 1.0 / 64.0,
+        lr: 10.0,
+        ema_halflife: 1.0 / 16.0,
+        score_images: 0.04,
+        looks: 4,
+        edm_for_vp: true,
+        max_resolution: 16,
+    },
+];
+
+/// EMA rate that the paper's half-life rule settles at (Gu et al. 2023, appendix B): 0.99929.
+const SETTLED_EMA_RATE: f64 = 0.999_290_47;
+
+impl Scale {
+    pub const PAPER: Scale = SCALES[0];
+    pub const TINY: Scale = SCALES[3];
+
+    /// # Errors
+    /// Usage, with the nearest known name.
+    pub fn named(name: &str) -> Result<Scale> {
+        let names = || SCALES.iter().map(|s| s.name);
+        let found = SCALES.iter().find(|s| s.name == name);
+        found.copied().ok_or_else(|| usage(format!("--scale: {}", unknown("scale", name, names()))))
+    }
+
+    pub fn is_paper(&self) -> bool {
+        *self == Scale::PAPER
+    }
+
+    /// What is done to the paper's settings, for people: part of every output.
+    pub fn said(&self) -> String {
+        if self.is_paper() {
+            return "scale paper: the paper's own settings".into();
+        }
+        let by = |f: f64| match f < 1.0 {
+            true => format!("1/{}", tidy(1.0 / f)),
+            false => format!("×{}", tidy(f)),
+        };
+        format!(
+            "scale {}, not the paper's: sizes {}, widths {}, epochs {}, batch {}, learning rate {}, EMA half-life \
+             {}, scored images {}, {} looks, at most {r}×{r} pixels{}",
+            self.name,
+            by(self.size),
+            by(self.channels),
+            by(self.epochs),
+            by(self.batch),
+            by(self.lr),
+            by(self.ema_halflife),
+            by(self.score_images),
+            self.looks,
+            if self.edm_for_vp { ", EDM's preconditioning in place of VP's" } else { "" },
+            r = self.max_resolution,
+        )
+    }
+
+    /// A training-set size of the paper's at this scale.
+    pub fn size(&self, size: usize) -> usize {
+        scaled(size, self.size, 1).max(2)
+    }
+
+    pub fn channels(&self, channels: usize) -> usize {
+        scaled(channels, self.channels, 4)
+    }
+
+    pub fn batch(&self, batch: usize) -> usize {
+        scaled(batch, self.batch, 1)
+    }
+
+    pub fn score_images(&self, images: usize) -> usize {
+        scaled(images, self.score_images, 1)
+    }
+
+    /// A constant EMA rate; `None` is the paper's half-life rule, which has no meaning in short runs: there it
+    /// becomes the rate that it settles at.
+    pub fn ema_rate(&self, rate: Option<f64>) -> Option<f64> {
+        if self.is_paper() {
+            return rate;
+        }
+        Some(rate.unwrap_or(SETTLED_EMA_RATE).powf(1.0 / self.ema_halflife))
+    }
+
+    pub fn precond(&self, precond: Precond) -> Precond {
+        if self.edm_for_vp && precond == Precond::Vp { Precond::Edm } else { precond }
+    }
+
+    /// A resolution that the paper states for images of 32 pixels.
+    pub fn resolution(&self, full: usize, at_32: usize) -> usize {
+        full.min(self.max_resolution) * at_32 / 32
+    }
+}
+
+/// `n` times `factor`, as a multiple of `unit`, at least one.
+fn scaled(n: usize, factor: f64, unit: usize) -> usize {
+    if factor == 1.0 {
+        return n;
+    }
+    let units = (n as f64 * factor / unit as f64).round() as usize;
+    units.max(1) * unit
+}
+
+/// 100 rather than 100.00000000000001.
+fn tidy(x: f64) -> f64 {
+    (x * 1e3).round() / 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_papers_scale_changes_nothing() {
+        let p = Scale::PAPER;
+        assert_eq!(
+            (p.size(1000), p.channels(130), p.batch(7), p.score_images(1)),
+            (1000, 130, 7, 1)
+        );
+        assert_eq!((p.ema_rate(None), p.ema_rate(Some(0.5))), (None, Some(0.5)));
+        assert_eq!((p.resolution(32, 8), p.resolution(64, 32)), (8, 32));
+    }
+
+    #[test]
+    fn what_shrinks_stays_something() {
+        let t = Scale::TINY;
+        assert_eq!((t.size(1000), t.size(5000), t.size(1)), (10, 50, 2));
+        assert_eq!((t.channels(128), t.channels(192), t.channels(8)), (16, 24, 4));
+        assert_eq!((t.batch(128), t.batch(896), t.batch(1)), (2, 14, 1));
+        let rate = t.ema_rate(None).unwrap();
+        assert!((rate - 0.98870).abs() < 1e-5, "{rate}");
+        assert_eq!(t.ema_rate(Some(0.0)), Some(0.0));
+        assert_eq!((t.resolution(8, 32), t.resolution(32, 32), t.resolution(32, 8)), (8, 16, 4));
+        assert!(t.said().contains("sizes 1/100"), "{}", t.said());
+    }
+}

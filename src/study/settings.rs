@@ -1,0 +1,284 @@
+//! What one cell of a study asks for, as a TOML file states it, and the run that it becomes at a scale.
+
+use super::names::unknown;
+use super::presets::DEFAULT;
+use super::scale::Scale;
+use crate::data::Dataset;
+use crate::data::subset::{Blend, Labels, Subset, shuffle};
+use crate::error::usage;
+use crate::model::{Arch, Embedding, ModelConfig, Precond};
+use crate::run::config::NUMERICS;
+use crate::run::{DataId, Order, Precision, RunConfig, TrainConfig};
+use anyhow::Result;
+use serde::Deserialize;
+
+/// The reference's `random.seed` of random labels.
+const LABEL_SEED: u64 = 1024;
+
+/// Fields of [`Settings`], each a key of study files.
+macro_rules! settings {
+    ($($(#[$doc:meta])* $key:ident: $type:ty,)*) => {
+        /// Settings over the paper's basic setup, at the paper's scale; `None` is the basic setup's.
+        #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct Settings { $($(#[$doc])* pub $key: Option<$type>,)* }
+
+        /// Every key.
+        pub const KEYS: &[&str] = &[$(stringify!($key),)*];
+    };
+}
+
+settings! {
+    /// Training images, balanced by class.
+    size: usize,
+    /// Pixels along a side where the set has 32: 16 is half of the set's own.
+    resolution: usize,
+    /// Only the first so many classes.
+    classes: usize,
+    /// Only this class.
+    class: u32,
+    /// Share of the images that a second set (`--blend`) gives.
+    blend: f64,
+    /// none (unconditional), true, unique, random:C.
+    labels: String,
+
+    arch: Arch,
+    precond: Precond,
+    /// Width.
+    channels: usize,
+    mult: Vec<usize>,
+    /// Residual blocks per level.
+    blocks: usize,
+    embedding: Embedding,
+    /// One 0 or 1 per skip connection in encoder order.
+    skips: Vec<u8>,
+    /// So many skips, drawn at random: draw number `draw`.
+    random_skips: usize,
+    draw: u64,
+    dropout: f64,
+
+    epochs: f64,
+    batch: usize,
+    lr: f64,
+    weight_decay: f64,
+    ema_rate: f64,
+    /// Generated images per look.
+    score_images: usize,
+}
+
+/// Settings as written: tables of keys, put over one another.
+pub type Overrides = toml::Table;
+
+impl Settings {
+    /// Reads written settings; `what` says where they stand.
+    ///
+    /// # Errors
+    /// Usage that begins with `what`: an unknown key, with the nearest known one; a value of another type.
+    pub fn read(written: &Overrides, what: &str) -> Result<Settings> {
+        if let Some(key) = written.keys().find(|k| !KEYS.contains(&k.as_str())) {
+            let unknown = unknown("key", key, KEYS.iter().copied());
+            return Err(usage(format!("{what}: {unknown}")));
+        }
+        for (key, value) in written {
+            let one = Overrides::from_iter([(key.clone(), value.clone())]);
+            one.try_into::<Settings>()
+                .map_err(|e| usage(format!("{what}: {key} = {value}: {}", e.message())))?;
+        }
+        let settings: Settings = written
+            .clone()
+            .try_into()
+            .map_err(|e: toml::de::Error| usage(format!("{what}: {}", e.message())))?;
+        labels(settings.labels.as_deref().unwrap_or("none")).ok_or_else(|| {
+            usage(format!("{what}: labels: none of none, true, unique, random:C"))
+        })?;
+        if settings.random_skips.is_some() && settings.skips.is_some() {
+            return Err(usage(format!("{what}: skips and random_skips exclude each other")));
+        }
+        Ok(settings)
+    }
+
+    /// Which images, at a scale. `full`: the set's resolution.
+    pub fn recipe(&self, scale: &Scale, full: usize) -> Recipe {
+        let resolution = scale.resolution(full, self.resolution.unwrap_or(32));
+        Recipe {
+            size: scale.size(self.size.unwrap_or(1000)),
+            classes: self.classes,
+            class: self.class,
+            blend: self.blend.unwrap_or(0.0),
+            labels: labels(self.labels.as_deref().unwrap_or("none")).unwrap_or(Labels::None),
+            resolution: (resolution != full).then_some(resolution),
+        }
+    }
+
+    /// The run at a scale on images of this shape, its set unnamed.
+    ///
+    /// # Errors
+    /// Usage: what cannot be built of images of this shape.
+    pub fn config(
+        &self,
+        scale: &Scale,
+        shape: Shape,
+        seed: u64,
+        precision: Precision,
+    ) -> Result<RunConfig> {
+        let basic =
+            ModelConfig::basic(self.arch.unwrap_or(DEFAULT.arch), shape.resolution, shape.channels);
+        let mult = self.mult.clone().unwrap_or(basic.channel_mult.clone());
+        let mut model = ModelConfig {
+            precond: scale.precond(self.precond.unwrap_or(basic.precond)),
+            label_dim: shape.label_dim,
+            model_channels: scale.channels(self.channels.unwrap_or(basic.model_channels)),
+            num_blocks: self.blocks.unwrap_or(basic.num_blocks),
+            attn_resolutions: if mult.len() < 2 { vec![] } else { vec![shape.resolution / 2] },
+            channel_mult: mult,
+            embedding: self.embedding.unwrap_or(basic.embedding),
+            skip_connections: Vec::new(),
+            dropout: self.dropout.unwrap_or(basic.dropout),
+            ..basic
+        };
+        model.check_sizes()?;
+        model.skip_connections = self.skips(model.num_skips())?;
+        model.check()?;
+        let epochs = self.epochs.unwrap_or(DEFAULT.epochs) * scale.epochs;
+        let train = TrainConfig {
+            seed,
+            epochs,
+            batch: scale.batch(self.batch.unwrap_or(512)),
+            micro_batch: 0,
+            lr: self.lr.unwrap_or(DEFAULT.lr) * scale.lr,
+            weight_decay: self.weight_decay.unwrap_or(0.0),
+            ema_rate: scale.ema_rate(self.ema_rate),
+            precision,
+            // As the `paper-*` presets.
+            order: Order::Fixed,
+            scrub_gradients: false,
+            looks: scale.looks,
+            score_images: scale.score_images(self.score_images.unwrap_or(10_000)),
+            rescore_images: 0,
+            numerics: NUMERICS,
+        };
+        let numbers =
+            [("epochs", train.epochs), ("lr", train.lr), ("weight_decay", train.weight_decay)];
+        for (key, value) in numbers {
+            if !value.is_finite() || value < 0.0 {
+                return Err(usage(format!("{key}: {value} is not a finite number ≥ 0")));
+            }
+        }
+        if train.epochs == 0.0 {
+            return Err(usage("epochs: 0, at least a part of one is needed"));
+        }
+        if let Some(rate) = train.ema_rate.filter(|r| !(0.0..1.0).contains(r)) {
+            return Err(usage(format!("ema_rate: {rate} is outside [0, 1)")));
+        }
+        let data = DataId {
+            images: shape.images,
+            sha256_pixels: String::new(),
+            sha256_labels: String::new(),
+        };
+        let config = RunConfig { model, train, data };
+        if config.steps() > 1 << 31 {
+            return Err(usage(format!("epochs: {} steps are more than 2^31", config.steps())));
+        }
+        Ok(config)
+    }
+
+    /// The mask of a network with so many skips.
+    fn skips(&self, count: usize) -> Result<Vec<u8>> {
+        let Some(kept) = self.random_skips else {
+            return Ok(self.skips.clone().unwrap_or_else(|| vec![1; count]));
+        };
+        if kept > count {
+            return Err(usage(format!("random_skips: {kept}, the network has {count} skips")));
+        }
+        let mut order: Vec<usize> = (0..count).collect();
+        shuffle(&mut order, (kept as u64) << 32 | self.draw.unwrap_or(0));
+        let mut mask = vec![0; count];
+        order[..kept].iter().for_each(|&skip| mask[skip] = 1);
+        Ok(mask)
+    }
+}
+
+fn labels(text: &str) -> Option<Labels> {
+    Some(match text {
+        "none" => Labels::None,
+        "true" => Labels::True,
+        "unique" => Labels::Unique,
+        _ => Labels::Random(text.strip_prefix("random:")?.parse().ok().filter(|&c| c > 0)?),
+    })
+}
+
+/// What images a network is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    pub images: usize,
+    pub resolution: usize,
+    pub channels: usize,
+    pub label_dim: usize,
+}
+
+impl Shape {
+    pub fn of(images: &Dataset) -> Shape {
+        Shape {
+            images: images.len(),
+            resolution: images.resolution,
+            channels: images.channels,
+            label_dim: images.label_dim(),
+        }
+    }
+}
+
+/// Which images of a set.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recipe {
+    pub size: usize,
+    pub classes: Option<usize>,
+    pub class: Option<u32>,
+    /// Share that the second set gives.
+    pub blend: f64,
+    pub labels: Labels,
+    /// `None` is the set's own.
+    pub resolution: Option<usize>,
+}
+
+impl Recipe {
+    /// Makes the images. `set` and `blend` are read from the files beside them.
+    ///
+    /// # Errors
+    /// As [`Subset::of`]; usage where a second set is needed and not there.
+    pub fn of(&self, set: (&Dataset, &str), blend: Option<(&Dataset, &str)>) -> Result<Dataset> {
+        let subset = Subset {
+            size: self.size,
+            classes: self.classes,
+            class: self.class,
+            blend: match blend {
+                _ if self.blend == 0.0 => None,
+                Some((with, name)) => {
+                    Some(Blend { with: with.clone(), name: name.into(), alpha: self.blend })
+                }
+                None => {
+                    let share = self.blend;
+                    return Err(usage(format!(
+                        "--blend: not given, and a share of {share} is to come from it"
+                    )));
+                }
+            },
+            labels: self.labels,
+            resolution: self.resolution,
+            // Always, as the reference draws random labels; training seeds are another matter.
+            seed: LABEL_SEED,
+        };
+        subset.of(set.0, set.1)
+    }
+
+    /// The shape of the images of a set of 32×32 RGB pixels with ten classes, where there is no set.
+    pub fn shape_of_cifar(&self) -> Shape {
+        let label_dim = match self.labels {
+            Labels::None => 0,
+            Labels::Keep | Labels::True => self.classes.unwrap_or(10),
+            Labels::Random(classes) => classes as usize,
+            Labels::Unique => self.size,
+        };
+        let resolution = self.resolution.unwrap_or(32);
+        Shape { images: self.size, resolution, channels: 3, label_dim }
+    }
+}

@@ -1,0 +1,155 @@
+//! Samples beside the training images that they are nearest to: of runs, and of the theoretical optimum
+//! (Figures 1a, 1b and 10).
+
+use super::outcome::{RunState, state_of};
+use super::plan::{Plan, PlannedCell, Setup};
+use super::spec::Study;
+use crate::data::Dataset;
+use crate::device::Device;
+use crate::error::usage;
+use crate::memorization::{Nearest, References, Threshold};
+use crate::model::SavedModel;
+use crate::report::{Sheet, sheets};
+use crate::run::score::{labels_of, triplets};
+use crate::run::{Network, RunDir};
+use crate::sampler::{Denoise, HeunOptions, Optimal, Start, quantise, sample};
+use anyhow::Result;
+use std::path::Path;
+
+/// Samples on a sheet: those of the first seeds, not chosen.
+pub const SAMPLES: u64 = 16;
+
+/// Samples and their two nearest training images.
+pub struct Drawn {
+    pixels: Vec<u8>,
+    training: Dataset,
+    nearest: Vec<Nearest>,
+    /// What drew them.
+    by: String,
+}
+
+impl Drawn {
+    /// Samples of the snapshot of a run's best look. `training`: what it was trained on. `by`: begins the title.
+    ///
+    /// # Errors
+    /// Data: no snapshot. Those of the device.
+    pub fn by_run(dir: &Path, training: Dataset, by: &str, device: &Device) -> Result<Drawn> {
+        let model = SavedModel::open(&RunDir::new(dir).best_snapshot()?)?;
+        let label_dim = model.config.label_dim;
+        let mut network = Network::new(device, model, SAMPLES as usize, &|| false)?;
+        Drawn::by(&mut network, label_dim, training, by, device)
+    }
+
+    /// Samples of the optimum of `training`, labels left aside.
+    pub fn by_optimum(mut training: Dataset, by: &str, device: &Device) -> Result<Drawn> {
+        training.labels = None;
+        let mut optimum = Optimal::new(&training, device);
+        Drawn::by(&mut optimum, 0, training, by, device)
+    }
+
+    fn by(
+        denoise: &mut impl Denoise,
+        label_dim: usize,
+        training: Dataset,
+        by: &str,
+        device: &Device,
+    ) -> Result<Drawn> {
+        let seeds: Vec<u64> = (0..SAMPLES).collect();
+        let (labels, options) = (labels_of(&seeds, label_dim), HeunOptions::default());
+        let samples = sample(denoise, Start::Seeds(&seeds), &labels, &options, &mut |_, _| true)?;
+        let pixels: Vec<u8> = samples.unwrap_or_default().into_iter().map(quantise).collect();
+        let references = References::new(&training.pixels, training.image_len());
+        let nearest = references.nearest(&pixels, device);
+        Ok(Drawn { pixels, training, nearest, by: by.into() })
+    }
+
+    pub fn sheet(&self) -> Sheet<'_> {
+        let found = triplets(&self.pixels, &self.training, &self.nearest, Threshold::default());
+        let copied = found.iter().filter(|t| t.memorized).count();
+        let title = format!("{}: {copied} of the first {SAMPLES} samples are copies", self.by);
+        Sheet { triplets: found, side: self.training.resolution, title }
+    }
+}
+
+/// What a sheet is of.
+enum Of {
+    Optimum,
+    Runs,
+}
+
+/// The figures that are sheets: which study's cells they show, and how those are chosen.
+const FIGURES: [(&str, &str, Of); 3] =
+    [("1a", "edm-50k", Of::Optimum), ("1b", "edm-size", Of::Runs), ("10", "edm-50k", Of::Runs)];
+
+/// Whether a figure of the paper is a sheet.
+pub fn is_sheet(id: &str) -> bool {
+    FIGURES.iter().any(|f| f.0 == id)
+}
+
+/// A sheet figure and the cells that it lacks.
+pub struct SheetFigure {
+    /// `None` where nothing can be shown.
+    pub png: Option<Vec<u8>>,
+    pub plan: Plan,
+    /// Which of the plan's cells have no finished run.
+    pub missing: Vec<usize>,
+    /// (title, copies, samples) of each part.
+    pub parts: Vec<String>,
+}
+
+/// Draws 1a, 1b or 10.
+///
+/// # Errors
+/// Usage: no set to draw from, or one too small. Those of reading runs and of the device.
+pub fn sheet_figure(id: &str, setup: &Setup, device: &Device) -> Result<SheetFigure> {
+    let Some((_, study, of)) = FIGURES.iter().find(|f| f.0 == id) else {
+        return Err(usage(format!("FIGURE: {id} is no sheet")));
+    };
+    let plan = Plan::new(&Study::load(study)?, setup)?;
+    if setup.set.is_none() {
+        return Err(usage("--data: not given; a sheet shows a set's images"));
+    }
+    // 1b shows the largest set, as 1a and 10 do.
+    let shown =
+        if id == "1b" { plan.cells.len() - 1..plan.cells.len() } else { 0..plan.cells.len() };
+    let scale = plan.scale.said();
+    let (mut drawn, mut missing) = (Vec::new(), Vec::new());
+    for i in shown {
+        let cell = &plan.cells[i];
+        let Some(run) = cell.runs.first() else {
+            let why = cell.impossible.as_deref().unwrap_or_default();
+            return Err(usage(format!("--data: {}: {why}", plan.name(cell))));
+        };
+        if let Of::Optimum = of {
+            let by = format!("Figure {id}: the optimum of {} images", run.recipe.size);
+            drawn.push(Drawn::by_optimum(setup.images(&run.recipe)?, &by, device)?);
+            break;
+        }
+        let done = match &run.dir {
+            Some(dir) => matches!(state_of(&run.config, dir)?, RunState::Done(_)),
+            None => false,
+        };
+        match &run.dir {
+            Some(dir) if done => {
+                let by = format!("Figure {id}: EDM, {}", name(&plan, cell));
+                drawn.push(Drawn::by_run(dir, setup.images(&run.recipe)?, &by, device)?);
+            }
+            _ => missing.push(i),
+        }
+    }
+    let all: Vec<Sheet> = drawn.iter().map(Drawn::sheet).collect();
+    let parts = all.iter().map(|s| format!("{} ({scale})", s.title)).collect();
+    let png = if all.is_empty() { None } else { Some(sheets(&all)?) };
+    drop(all);
+    Ok(SheetFigure { png, plan, missing, parts })
+}
+
+/// A cell's name with its size.
+fn name(plan: &Plan, cell: &PlannedCell) -> String {
+    let images = cell.runs.first().map_or(0, |r| r.recipe.size);
+    let name = plan.name(cell);
+    match name.contains(&images.to_string()) {
+        true => name,
+        false => format!("{images} images, {name}"),
+    }
+}

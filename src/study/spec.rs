@@ -1,0 +1,449 @@
+//! A study: which settings vary, over which values, and what the paper printed. Declared in TOML; those of the paper
+//! are shipped in the binary (`src/study/files`), a user's own is read from a file.
+//!
+//! ```toml
+//! name = "width"
+//! title = "Width of the network"
+//! source = "Gu et al. 2023, Figure 3a"
+//! note = "sizes are ours"              # optional: what the paper does not say
+//!
+//! [settings]                           # optional: over the basic setup, for every cell; keys as in `settings.rs`
+//! labels = "none"
+//!
+//! [[axis]]                             # the cells are all combinations of the axes' values
+//! name = "width"
+//! title = "Model channels"
+//! key = "channels"                     # each value is this key's …
+//! values = [128, 192, 256, 320]
+//!
+//! [[axis]]
+//! name = "labels"
+//! values = [                           # … or a name and any keys
+//!   { name = "none", labels = "none" },
+//!   { name = "10 random classes", labels = "random:10" },
+//! ]
+//!
+//! [paper]                              # optional: printed values, nested in the order of the axes; nan where none is
+//! percent = [[92.09, 90.0], [60.93, 80.0]]
+//! emm = [1000, 4000]                   # over the axes other than `size`
+//!
+//! [[table]]                            # optional: which table this study is (a part of)
+//! id = "1"
+//! columns = "batch"                    # all other axes make its rows
+//!
+//! [[figure]]                           # optional: which figure, and how its axes are laid out
+//! id = "3a"
+//! x = "size"                           # an axis, or "epochs" for curves over training
+//! lines = "width"                      # one line a value of this axis
+//! only = { labels = ["none"] }         # optional: of these axes only these values (by name)
+//! ```
+
+use super::names::unknown;
+use super::settings::{Overrides, Settings};
+use crate::error::{Exit, OrExit as _, usage};
+use anyhow::Result;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// The studies of the paper: file contents, in the paper's order.
+const SHIPPED: [&str; 22] = [
+    include_str!("files/size.toml"),
+    include_str!("files/edm-size.toml"),
+    include_str!("files/resolution.toml"),
+    include_str!("files/classes.toml"),
+    include_str!("files/blend.toml"),
+    include_str!("files/width.toml"),
+    include_str!("files/depth.toml"),
+    include_str!("files/embedding.toml"),
+    include_str!("files/skip-resolution.toml"),
+    include_str!("files/skip-location.toml"),
+    include_str!("files/batch.toml"),
+    include_str!("files/weight-decay.toml"),
+    include_str!("files/ema-rate.toml"),
+    include_str!("files/labels.toml"),
+    include_str!("files/random-labels.toml"),
+    include_str!("files/unique-labels.toml"),
+    include_str!("files/edm-50k.toml"),
+    include_str!("files/table3.toml"),
+    include_str!("files/width-depth.toml"),
+    include_str!("files/skip-number.toml"),
+    include_str!("files/skip-deletion.toml"),
+    include_str!("files/bootstrap.toml"),
+];
+
+/// One experiment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Study {
+    pub name: String,
+    pub title: String,
+    /// Where in the paper; a user's study may have none.
+    pub source: String,
+    /// What the paper does not say and is chosen here.
+    pub note: String,
+    /// Settings of every cell.
+    pub settings: Overrides,
+    pub axes: Vec<Axis>,
+    pub paper: Paper,
+    pub tables: Vec<TableSpec>,
+    pub figures: Vec<FigureSpec>,
+    /// The file as it was read.
+    pub text: String,
+}
+
+/// What varies.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Axis {
+    pub name: String,
+    pub title: String,
+    /// The one key that its values set, if they are plain values.
+    pub key: Option<String>,
+    pub values: Vec<AxisValue>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct AxisValue {
+    /// At the paper's scale.
+    pub name: String,
+    pub settings: Overrides,
+}
+
+/// What the paper printed; empty where it did not.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Paper {
+    /// Percent memorized of each cell, in the order of [`Study::cells`]; NaN where none is printed.
+    pub percent: Vec<f64>,
+    /// EMM for each combination of the axes other than `size`, in order; NaN where none is known.
+    pub emm: Vec<f64>,
+}
+
+/// Of which table a study is the contents.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TableSpec {
+    pub id: String,
+    /// The axis whose values are its columns; all others make its rows.
+    pub columns: String,
+}
+
+/// Which figure a study's cells are drawn in, and how.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FigureSpec {
+    pub id: String,
+    /// An axis, or `epochs`: the curve of each run.
+    pub x: String,
+    /// One line for each value of this axis.
+    #[serde(default)]
+    pub lines: Option<String>,
+    /// Values, by name, that other axes are held at.
+    #[serde(default)]
+    pub only: BTreeMap<String, Vec<String>>,
+}
+
+/// The file's own form.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    name: String,
+    title: String,
+    #[serde(default)]
+    source: String,
+    #[serde(default)]
+    note: String,
+    #[serde(default)]
+    settings: Overrides,
+    #[serde(rename = "axis")]
+    axes: Vec<AxisFile>,
+    #[serde(default)]
+    paper: PaperFile,
+    #[serde(default, rename = "table")]
+    tables: Vec<TableSpec>,
+    #[serde(default, rename = "figure")]
+    figures: Vec<FigureSpec>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AxisFile {
+    name: String,
+    #[serde(default)]
+    title: String,
+    key: Option<String>,
+    values: Vec<toml::Value>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct PaperFile {
+    percent: Option<toml::Value>,
+    emm: Option<toml::Value>,
+}
+
+/// Keys of the tables of a file, for "did you mean".
+const FILE_KEYS: [&str; 9] =
+    ["name", "title", "source", "note", "settings", "axis", "paper", "table", "figure"];
+const AXIS_KEYS: [&str; 4] = ["name", "title", "key", "values"];
+const PAPER_KEYS: [&str; 2] = ["percent", "emm"];
+const TABLE_KEYS: [&str; 2] = ["id", "columns"];
+const FIGURE_KEYS: [&str; 4] = ["id", "x", "lines", "only"];
+
+/// Far more than anyone would train.
+const MAX_CELLS: usize = 10_000;
+
+impl Study {
+    /// All studies of the paper.
+    pub fn shipped() -> Vec<Study> {
+        let read =
+            |text: &&str| Study::parse(text, "shipped study").expect("a shipped study is whole");
+        SHIPPED.iter().map(read).collect()
+    }
+
+    /// A shipped study by name, or one read from a file: what ends in `.toml` is a path.
+    ///
+    /// # Errors
+    /// Usage: an unknown name, with the nearest known one; a file that is no study. Other: unreadable.
+    pub fn load(name: &str) -> Result<Study> {
+        if name.ends_with(".toml") {
+            let text = std::fs::read_to_string(Path::new(name))
+                .or_exit(Exit::Other, || format!("{name}: cannot read"))?;
+            return Study::parse(&text, name);
+        }
+        let all = Study::shipped();
+        let names: Vec<String> = all.iter().map(|s| s.name.clone()).collect();
+        let found = all.into_iter().find(|s| s.name == name);
+        found.ok_or_else(|| {
+            let known = names.iter().map(String::as_str);
+            usage(format!(
+                "STUDY: {} (or a path that ends in .toml)",
+                unknown("study", name, known)
+            ))
+        })
+    }
+
+    /// The studies of a name: as [`Study::load`], and `table1`, `figure3a` for all that are a part of it, `all` for
+    /// all of the paper's.
+    ///
+    /// # Errors
+    /// As [`Study::load`].
+    pub fn named(name: &str) -> Result<Vec<Study>> {
+        let shipped = Study::shipped();
+        let part_of = |study: &Study| {
+            let table = |t: &TableSpec| name.strip_prefix("table") == Some(&t.id);
+            let figure = |f: &FigureSpec| name.strip_prefix("figure") == Some(&f.id);
+            study.tables.iter().any(table) || study.figures.iter().any(figure)
+        };
+        if name == "all" {
+            return Ok(shipped);
+        }
+        let parts: Vec<Study> = shipped.into_iter().filter(part_of).collect();
+        if parts.is_empty() { Ok(vec![Study::load(name)?]) } else { Ok(parts) }
+    }
+
+    /// Reads a study; `file` begins its errors.
+    ///
+    /// # Errors
+    /// Usage, one line: TOML that is none (with its line), an unknown key (with the nearest known one), axes
+    /// without values, printed values that are not as many as the cells, …
+    pub fn parse(text: &str, file: &str) -> Result<Study> {
+        let broken = |e: toml::de::Error| {
+            let line = e.span().map_or(0, |s| text[..s.start].lines().count().max(1));
+            let message = e.message().replace('\n', " ");
+            usage(match line {
+                0 => format!("{file}: {message}"),
+                _ => format!("{file}: line {line}: {message}"),
+            })
+        };
+        let table: toml::Table = toml::from_str(text).map_err(broken)?;
+        check_keys(&table, &FILE_KEYS, file)?;
+        for (name, keys) in [
+            ("axis", &AXIS_KEYS[..]),
+            ("paper", &PAPER_KEYS),
+            ("table", &TABLE_KEYS),
+            ("figure", &FIGURE_KEYS),
+        ] {
+            let part = table.get(name);
+            let all = part.and_then(toml::Value::as_array).map_or(&[][..], Vec::as_slice);
+            for part in all.iter().chain(part).filter_map(toml::Value::as_table) {
+                check_keys(part, keys, &format!("{file}: {name}"))?;
+            }
+        }
+        let read: File = toml::from_str(text).map_err(broken)?;
+        let wrong = |why: String| usage(format!("{file}: {why}"));
+        Settings::read(&read.settings, &format!("{file}: settings"))?;
+        let axes: Result<Vec<Axis>> =
+            read.axes.into_iter().map(|axis| axis.read(&read.settings, file)).collect();
+        let mut study = Study {
+            name: read.name,
+            title: read.title,
+            source: read.source,
+            note: read.note,
+            settings: read.settings,
+            axes: axes?,
+            paper: Paper::default(),
+            tables: read.tables,
+            figures: read.figures,
+            text: text.into(),
+        };
+        let twice = |i: usize| study.axes[..i].iter().any(|a| a.name == study.axes[i].name);
+        if let Some(i) = (0..study.axes.len()).find(|&i| twice(i)) {
+            return Err(wrong(format!("axis {:?} is there twice", study.axes[i].name)));
+        }
+        let lengths: Vec<usize> = study.axes.iter().map(|a| a.values.len()).collect();
+        let cells = lengths.iter().try_fold(1usize, |n, &len| n.checked_mul(len));
+        if cells.is_none_or(|n| n > MAX_CELLS) {
+            return Err(wrong(format!("axis: the values combine to more than {MAX_CELLS} cells")));
+        }
+        let but_size = study.axes.iter().filter(|a| a.name != "size").map(|a| a.values.len());
+        let printed = |value: Option<toml::Value>, lengths: &[usize], key: &str| {
+            let mut all = Vec::new();
+            match value {
+                None => Ok(all),
+                Some(value) if flatten(&value, lengths, &mut all) => Ok(all),
+                Some(_) => {
+                    let shape: Vec<_> = lengths.iter().map(usize::to_string).collect();
+                    Err(wrong(format!(
+                        "paper: {key}: expected numbers nested as {}",
+                        shape.join("×")
+                    )))
+                }
+            }
+        };
+        study.paper = Paper {
+            percent: printed(read.paper.percent, &lengths, "percent")?,
+            emm: printed(read.paper.emm, &but_size.collect::<Vec<_>>(), "emm")?,
+        };
+        study.check_views(file)?;
+        Ok(study)
+    }
+
+    /// That tables and figures name axes and values that are there.
+    fn check_views(&self, file: &str) -> Result<()> {
+        let names = || self.axes.iter().map(|a| a.name.as_str());
+        let axis = |name: &str, what: String| match self.axis(name) {
+            Some(axis) => Ok(axis),
+            None => Err(usage(format!("{file}: {what}: {}", unknown("axis", name, names())))),
+        };
+        for table in &self.tables {
+            axis(&table.columns, format!("table {}", table.id))?;
+        }
+        for figure in &self.figures {
+            let what = || format!("figure {}", figure.id);
+            if figure.x != "epochs" {
+                axis(&figure.x, what())?;
+            }
+            if let Some(name) = &figure.lines {
+                axis(name, what())?;
+            }
+            for (name, values) in &figure.only {
+                let axis = axis(name, what())?;
+                for value in values {
+                    axis.value(value).map_err(|e| usage(format!("{file}: {}: {e}", what())))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub fn axis(&self, name: &str) -> Option<&Axis> {
+        self.axes.iter().find(|a| a.name == name)
+    }
+
+    /// All combinations of the axes' values, the last axis fastest: for each axis the index of its value.
+    pub fn cells(&self) -> Vec<Vec<usize>> {
+        self.axes.iter().fold(vec![vec![]], |cells, axis| {
+            let values = 0..axis.values.len();
+            let more =
+                cells.iter().flat_map(|c| values.clone().map(move |v| [&c[..], &[v]].concat()));
+            more.collect()
+        })
+    }
+
+    /// Settings of a cell: the study's, then each axis' in order.
+    pub fn settings_of(&self, cell: &[usize]) -> Result<Settings> {
+        let mut all = self.settings.clone();
+        for (axis, &value) in self.axes.iter().zip(cell) {
+            all.extend(axis.values[value].settings.clone());
+        }
+        Settings::read(&all, &self.name)
+    }
+}
+
+impl AxisFile {
+    fn read(self, shared: &Overrides, file: &str) -> Result<Axis> {
+        let what = format!("{file}: axis {}", self.name);
+        if self.values.is_empty() {
+            return Err(usage(format!("{what}: values: none")));
+        }
+        let mut values: Vec<AxisValue> = Vec::new();
+        for value in self.values {
+            let (name, settings) = match (value, &self.key) {
+                (toml::Value::Table(mut table), _) => {
+                    let Some(toml::Value::String(name)) = table.remove("name") else {
+                        return Err(usage(format!("{what}: a value has no name")));
+                    };
+                    (name, table)
+                }
+                (plain, Some(key)) => (shown(&plain), Overrides::from_iter([(key.clone(), plain)])),
+                (plain, None) => {
+                    return Err(usage(format!(
+                        "{what}: value {plain}: without a key = \"…\" values are tables"
+                    )));
+                }
+            };
+            if values.iter().any(|v| v.name == name) {
+                return Err(usage(format!("{what}: value {name:?} is there twice")));
+            }
+            Settings::read(&settings, &what)?;
+            let mut with_shared = shared.clone();
+            with_shared.extend(settings.clone());
+            Settings::read(&with_shared, &what)?;
+            values.push(AxisValue { name, settings });
+        }
+        let title = if self.title.is_empty() { self.name.clone() } else { self.title };
+        Ok(Axis { name: self.name, title, key: self.key, values })
+    }
+}
+
+impl Axis {
+    /// Index of the value of this name.
+    ///
+    /// # Errors
+    /// Usage, with the nearest known name.
+    pub fn value(&self, name: &str) -> Result<usize> {
+        let found = self.values.iter().position(|v| v.name == name);
+        found.ok_or_else(|| {
+            let names = self.values.iter().map(|v| v.name.as_str());
+            usage(unknown(&format!("value of {}", self.name), name, names))
+        })
+    }
+}
+
+fn check_keys(table: &toml::Table, known: &[&str], what: &str) -> Result<()> {
+    match table.keys().find(|k| !known.contains(&k.as_str())) {
+        Some(key) => Err(usage(format!("{what}: {}", unknown("key", key, known.iter().copied())))),
+        None => Ok(()),
+    }
+}
+
+/// A value as a name.
+fn shown(value: &toml::Value) -> String {
+    match value {
+        toml::Value::String(s) => s.clone(),
+        toml::Value::Float(x) => x.to_string(),
+        other => other.to_string(),
+    }
+}
+
+/// Numbers nested as `lengths` say, in order; false if they are not.
+fn flatten(value: &toml::Value, lengths: &[usize], out: &mut Vec<f64>) -> bool {
+    match (value, lengths) {
+        (toml::Value::Integer(i), []) => out.push(*i as f64),
+        (toml::Value::Float(x), []) => out.push(*x),
+        (toml::Value::Array(all), [len, rest @ ..]) => {
+            return all.len() == *len && all.iter().all(|v| flatten(v, rest, out));
+        }
+        _ => return false,
+    }
+    true
+}

@@ -1,0 +1,156 @@
+//! The runs of several studies, each once: planned, done by as many devices and processes as there are, looked at.
+
+use super::cost::{Rates, flop_of};
+use super::outcome::{RunState, state_of};
+use super::plan::{Plan, PlannedRun, Setup};
+use super::share::share;
+use crate::device::Device;
+use crate::error::usage;
+use crate::run::progress::Overall;
+use crate::run::train::{train_part, work};
+use crate::run::{RunDir, RunOptions, state};
+use anyhow::Result;
+
+/// Runs in a fixed order, by which `run-one` names them: that of studies, cells and seeds, a run that serves several
+/// cells where it comes first.
+pub struct Sweep {
+    pub runs: Vec<SweepRun>,
+    /// Cells that the set or the scale cannot give: name and reason.
+    pub impossible: Vec<(String, String)>,
+}
+
+pub struct SweepRun {
+    /// Study and cell, for people.
+    pub name: String,
+    pub run: PlannedRun,
+}
+
+/// Where a run is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum At {
+    Missing,
+    /// Begun and left, or with somebody at work, after this share of its steps.
+    Begun {
+        share: f64,
+        running: bool,
+    },
+    Done,
+}
+
+impl Sweep {
+    pub fn of(plans: &[Plan]) -> Sweep {
+        let mut sweep = Sweep { runs: Vec::new(), impossible: Vec::new() };
+        for plan in plans {
+            for cell in &plan.cells {
+                let name = format!("{}: {}", plan.study.name, plan.name(cell));
+                if let Some(why) = &cell.impossible {
+                    sweep.impossible.push((name.clone(), why.clone()));
+                }
+                for run in &cell.runs {
+                    let known = |r: &SweepRun| r.run.config == run.config;
+                    if sweep.runs.iter().any(known) {
+                        continue;
+                    }
+                    let name = match cell.runs.len() {
+                        1 => name.clone(),
+                        _ => format!("{name}, seed {}", run.config.train.seed),
+                    };
+                    sweep.runs.push(SweepRun { name, run: run.clone() });
+                }
+            }
+        }
+        sweep
+    }
+
+    /// Trains and scores what is missing, the costliest first; false if a signal stopped it: the same call goes on.
+    ///
+    /// # Errors
+    /// Usage without a set, or with nothing to run; those of the runs.
+    pub fn run(&self, setup: &Setup, devices: &[Device], options: &RunOptions) -> Result<bool> {
+        if let (true, Some((name, why))) = (self.runs.is_empty(), self.impossible.first()) {
+            return Err(usage(format!("{name}: {why}")));
+        }
+        let progress = Overall::new(options.quiet);
+        for run in &self.runs {
+            progress.expect(work(&run.run.config));
+        }
+        let mut order: Vec<usize> = (0..self.runs.len()).collect();
+        let cost = |&i: &usize| -flop_of(&self.runs[i].run.config);
+        order.sort_by(|a, b| cost(a).total_cmp(&cost(b)));
+        let one = |device: &Device, i: usize| self.one(setup, i, device, options, &progress);
+        Ok(share(devices, order.into(), &progress, &one)?.is_some())
+    }
+
+    /// Does run `i`; false if a signal stopped it.
+    ///
+    /// # Errors
+    /// As [`Sweep::run`]; other (exit 1): another process works in it.
+    pub fn run_one(
+        &self,
+        setup: &Setup,
+        i: usize,
+        device: &Device,
+        options: &RunOptions,
+    ) -> Result<bool> {
+        if i >= self.runs.len() {
+            let last = self.runs.len() as i64 - 1;
+            return Err(usage(format!("I: {i}, the sweep's runs are 0 to {last}")));
+        }
+        let progress = Overall::new(options.quiet);
+        progress.expect(work(&self.runs[i].run.config));
+        Ok(self.one(setup, i, device, options, &progress)?.is_some())
+    }
+
+    fn one(
+        &self,
+        setup: &Setup,
+        i: usize,
+        device: &Device,
+        options: &RunOptions,
+        progress: &Overall,
+    ) -> Result<Option<()>> {
+        let SweepRun { name, run } = &self.runs[i];
+        let dir = run.dir.as_ref().ok_or_else(|| {
+            let scale = setup.scale.name;
+            usage(format!(
+                "--data: not given, and runs of scale {scale} need a set (EDM zip) to train on"
+            ))
+        })?;
+        let part = progress.part(name.clone());
+        if state_of(&run.config, dir)?.done().is_some() {
+            part.skip(work(&run.config));
+            return Ok(Some(()));
+        }
+        let images = setup.images(&run.recipe)?;
+        let outcome = train_part(device, &run.config, &images, dir, options, Some(part))?;
+        Ok(outcome.finished.then_some(()))
+    }
+}
+
+impl SweepRun {
+    /// # Errors
+    /// Data or usage: a folder that holds something else.
+    pub fn at(&self) -> Result<At> {
+        let Some(dir) = &self.run.dir else { return Ok(At::Missing) };
+        Ok(match state_of(&self.run.config, dir)? {
+            RunState::Done(_) => At::Done,
+            RunState::Missing => At::Missing,
+            RunState::Begun => {
+                let run = RunDir::new(dir);
+                let step = state::saved_step(&run.state_path())?.unwrap_or(0);
+                let share = step as f64 / self.run.config.steps().max(1) as f64;
+                At::Begun { share, running: run.is_locked() }
+            }
+        })
+    }
+
+    /// Seconds that are left of it here on one device.
+    pub fn left_s(&self, at: At, rates: &Rates) -> Option<f64> {
+        let whole = rates.seconds(&self.run.config)?;
+        Some(match at {
+            At::Missing => whole,
+            At::Begun { share, .. } => whole * (1.0 - share),
+            At::Done => 0.0,
+        })
+    }
+}

@@ -1,0 +1,452 @@
+//! The paper's tables, its values beside ours: views over finished runs, with what is missing and its cost.
+
+use super::cost::{CARDS, CARDS_BASIS, Rates, flop_of};
+use super::outcome::Seen;
+use super::plan::{Plan, PlannedCell};
+use crate::memorization::emm_of;
+use crate::report::{Cell, Table};
+use anyhow::Result;
+use serde_json::{Value, json};
+
+/// ε of the EMM that is printed where sizes are columns.
+pub const EPSILON: f64 = 0.1;
+
+/// A table of one or several studies.
+pub struct View<'a> {
+    pub title: String,
+    plans: &'a [Plan],
+    /// Of each plan, one a cell.
+    seen: Vec<Vec<Seen>>,
+    rates: &'a Rates,
+    /// The command that fills a cell, or without one all of them.
+    command: &'a dyn Fn(&Plan, Option<&PlannedCell>) -> String,
+}
+
+/// Marks a ratio that still rose at the last look.
+const RISING: &str = "↑";
+
+impl<'a> View<'a> {
+    /// Reads the cells of `plans`.
+    ///
+    /// # Errors
+    /// Data or usage: a run's folder that holds something else.
+    pub fn read(
+        title: String,
+        plans: &'a [Plan],
+        rates: &'a Rates,
+        command: &'a dyn Fn(&Plan, Option<&PlannedCell>) -> String,
+    ) -> Result<Self> {
+        let seen = plans.iter().map(Plan::read).collect::<Result<_>>()?;
+        Ok(View { title, plans, seen, rates, command })
+    }
+
+    fn parts(&self) -> impl Iterator<Item = (&Plan, &Vec<Seen>)> {
+        self.plans.iter().zip(&self.seen)
+    }
+
+    /// For reading: GitHub's Markdown.
+    pub fn markdown(&self) -> String {
+        let mut out = format!("# {}\n\n{}\n", self.title, self.head());
+        for (plan, seen) in self.parts() {
+            let study = &plan.study;
+            out += &format!(
+                "\n## {} ({})\n\n{}",
+                study.title,
+                study.source,
+                matrix(plan, seen).markdown()
+            );
+            if !study.note.is_empty() {
+                out += &format!("\n{}: {}.\n", "Not the paper's word", study.note);
+            }
+        }
+        out += "\n";
+        out += &self.legend().join("\n");
+        out += "\n";
+        if let Some(missing) = self.missing() {
+            out += &format!("\n## Missing\n\n{}\n{}\n", missing.markdown(), self.basis());
+        }
+        for (name, why) in self.impossible() {
+            out += &format!("\nNot to be had here: {name}: {why}\n");
+        }
+        out
+    }
+
+    /// One tabular a study.
+    pub fn latex(&self) -> String {
+        let comment = |text: &str| text.lines().map(|l| format!("% {l}\n")).collect::<String>();
+        let mut out = comment(&self.title) + &comment(&self.head());
+        for (plan, seen) in self.parts() {
+            out += &comment(&format!("{} ({})", plan.study.title, plan.study.source));
+            out += &matrix(plan, seen).latex();
+        }
+        out + &comment(&self.legend().join("\n"))
+    }
+
+    /// One row a cell, with everything.
+    pub fn csv(&self) -> String {
+        let mut table = Table::new(&[
+            "study",
+            "cell",
+            "scale",
+            "data",
+            "paper_percent",
+            "ratio",
+            "difference_points",
+            "low",
+            "high",
+            "seeds",
+            "lowest",
+            "highest",
+            "deviation",
+            "rising",
+            "runs_done",
+            "runs",
+            "hours_here",
+            "hours_h100",
+            "hours_a100",
+            "command",
+        ]);
+        for (plan, seen) in self.parts() {
+            for (cell, seen) in plan.cells.iter().zip(seen) {
+                let share = |x: Option<f64>| x.map_or(Cell::Empty, |x| Cell::Number(x, 4));
+                let spread =
+                    |of: fn(&super::outcome::Spread) -> f64| share(seen.spread.as_ref().map(of));
+                let hours = self.hours(cell, seen);
+                let measured = seen.ratio.is_some();
+                table.row(vec![
+                    Cell::Text(plan.study.name.clone()),
+                    Cell::Text(plan.name(cell)),
+                    Cell::Text(plan.scale.name.into()),
+                    Cell::Text(plan.set_name.clone()),
+                    share(cell.paper),
+                    share(seen.ratio),
+                    share(difference(cell, seen)),
+                    share(measured.then_some(seen.interval[0])),
+                    share(measured.then_some(seen.interval[1])),
+                    seen.spread.map_or(Cell::Empty, |s| Cell::Integer(s.seeds as i64)),
+                    spread(|s| s.lowest),
+                    spread(|s| s.highest),
+                    spread(|s| s.deviation),
+                    Cell::Text(if seen.rising { "yes".into() } else { String::new() }),
+                    Cell::Integer(done(seen) as i64),
+                    Cell::Integer(cell.runs.len() as i64),
+                    share(hours[0]),
+                    share(hours[1]),
+                    share(hours[2]),
+                    Cell::Text(self.command_of(plan, cell, seen)),
+                ]);
+            }
+        }
+        table.csv()
+    }
+
+    pub fn json(&self) -> Value {
+        let cell = |plan: &Plan, cell: &PlannedCell, seen: &Seen| {
+            let hours = self.hours(cell, seen);
+            let measured = seen.ratio.map(|_| seen.interval);
+            let values = plan.axes.iter().zip(&cell.at).map(|(axis, &at)| {
+                let v = &axis.values[at];
+                (axis.name.clone(), json!({"value": v.name, "paper": v.paper_name}))
+            });
+            json!({
+                "cell": plan.name(cell),
+                "at": values.collect::<serde_json::Map<_, _>>(),
+                "paper_percent": cell.paper,
+                "ratio": seen.ratio,
+                "difference_points": difference(cell, seen),
+                "interval": measured,
+                "spread": seen.spread.map(|s| json!({
+                    "seeds": s.seeds, "lowest": s.lowest, "highest": s.highest, "deviation": s.deviation,
+                })),
+                "difference_deviations": deviations(cell, seen),
+                "rising": seen.rising,
+                "curve": seen.curve.iter().map(|&(e, r)| [e, r]).collect::<Vec<_>>(),
+                "runs": cell.runs.iter().map(|r| r.dir.as_ref().map(|d| d.display().to_string()))
+                    .collect::<Vec<_>>(),
+                "runs_done": done(seen),
+                "impossible": cell.impossible,
+                "flop": flop_left(cell, seen),
+                "hours": {"here": hours[0], "h100": hours[1], "a100": hours[2]},
+                "command": self.command_of(plan, cell, seen),
+            })
+        };
+        let part = |(plan, seen): (&Plan, &Vec<Seen>)| {
+            let emm: Vec<Value> = (plan.emm(seen, EPSILON).into_iter())
+                .map(|e| {
+                    let ours = e.ours.map(|o| match o.found {
+                        Ok((n, _)) => json!(n),
+                        Err(side) => json!(side),
+                    });
+                    json!({"of": e.name, "paper": e.paper, "ours": ours})
+                })
+                .collect();
+            let cells = plan.cells.iter().zip(seen);
+            json!({
+                "study": plan.study.name,
+                "title": plan.study.title,
+                "source": plan.study.source,
+                "note": plan.study.note,
+                "cells": cells.map(|(c, s)| cell(plan, c, s)).collect::<Vec<_>>(),
+                "emm": emm,
+            })
+        };
+        json!({
+            "table": self.title,
+            "scale": self.plans.first().map(|p| p.scale.name),
+            "said": self.head(),
+            "parts": self.parts().map(part).collect::<Vec<_>>(),
+            "costs": self.basis(),
+        })
+    }
+
+    /// Scale and set: what every output says first.
+    fn head(&self) -> String {
+        let Some(plan) = self.plans.first() else { return String::new() };
+        let mut said = plan.scale.said();
+        said = said[..1].to_uppercase() + &said[1..];
+        match plan.set_name.as_str() {
+            "" => format!("{said}. No set given (--data), so no run can be looked up."),
+            name => format!("{said}. Set: {name}."),
+        }
+    }
+
+    fn legend(&self) -> Vec<String> {
+        let mut lines = vec![
+            "ours: highest ratio over a run's looks; 95% sampling: Wilson's interval, what other samples would change; \
+             difference: ours less the paper's, in points."
+                .to_string(),
+        ];
+        if self.seen.iter().flatten().any(|s| s.spread.is_some()) {
+            lines.push(
+                "seeds: lowest to highest run, what other training seeds change; in deviations: the difference over \
+                 what two such results differ by, of which the paper's is one run."
+                    .into(),
+            );
+        }
+        if self.seen.iter().flatten().any(|s| s.rising) {
+            lines.push(format!(
+                "{RISING}: still rising at the last look; longer training would give more."
+            ));
+        }
+        if self.plans.iter().any(|p| !p.scale.is_paper()) {
+            lines.push(
+                "At another scale than the paper's the difference compares two experiments; where a value has two \
+                 names, the second is the paper's."
+                    .into(),
+            );
+        }
+        lines
+    }
+
+    /// One row for each cell with runs to be done.
+    fn missing(&self) -> Option<Table> {
+        let [h100, a100] = &CARDS;
+        let mut table =
+            Table::new(&["cell", "runs", "hours here", h100.name, a100.name, "command"]);
+        let (mut cells, mut sum) = (0, [0.0; 3]);
+        for (plan, seen) in self.parts() {
+            for (cell, seen) in plan.cells.iter().zip(seen) {
+                if seen.complete() || cell.impossible.is_some() {
+                    continue;
+                }
+                let hours = self.hours(cell, seen);
+                cells += 1;
+                (0..3).for_each(|k| sum[k] += hours[k].unwrap_or(f64::NAN));
+                let shown = |h: Option<f64>| h.map_or(Cell::Empty, |h| Cell::Text(hours_said(h)));
+                table.row(vec![
+                    Cell::Text(format!("{}: {}", plan.study.name, plan.name(cell))),
+                    Cell::Integer((cell.runs.len() - done(seen)) as i64),
+                    shown(hours[0]),
+                    shown(hours[1]),
+                    shown(hours[2]),
+                    Cell::Text(format!("`{}`", (self.command)(plan, Some(cell)))),
+                ]);
+            }
+        }
+        if cells > 1 {
+            let all: Vec<String> = self.plans.iter().map(|p| (self.command)(p, None)).collect();
+            let shown = |h: f64| Cell::Text(hours_said(h));
+            table.row(vec![
+                Cell::Text("all".into()),
+                Cell::Empty,
+                shown(sum[0]),
+                shown(sum[1]),
+                shown(sum[2]),
+                Cell::Text(all.iter().map(|c| format!("`{c}`")).collect::<Vec<_>>().join("; ")),
+            ]);
+        }
+        (cells > 0).then_some(table)
+    }
+
+    fn impossible(&self) -> Vec<(String, String)> {
+        let cells = self.plans.iter().flat_map(|p| p.cells.iter().map(move |c| (p, c)));
+        cells.filter_map(|(p, c)| Some((p.name(c), c.impossible.clone()?))).collect()
+    }
+
+    fn basis(&self) -> String {
+        format!("Hours here on one device, {}. {CARDS_BASIS}.", self.rates.basis)
+    }
+
+    /// Hours that a cell's unfinished runs take here, on an H100, on an A100.
+    fn hours(&self, cell: &PlannedCell, seen: &Seen) -> [Option<f64>; 3] {
+        let left = || cell.runs.iter().zip(&seen.states).filter(|(_, s)| s.done().is_none());
+        let here = left().map(|(run, _)| self.rates.seconds(&run.config)).sum::<Option<f64>>();
+        let on = |k: usize| flop_left(cell, seen) / CARDS[k].flop_per_s / 3600.0;
+        [here.map(|s| s / 3600.0), Some(on(0)), Some(on(1))]
+    }
+
+    fn command_of(&self, plan: &Plan, cell: &PlannedCell, seen: &Seen) -> String {
+        match seen.complete() || cell.impossible.is_some() {
+            true => String::new(),
+            false => (self.command)(plan, Some(cell)),
+        }
+    }
+}
+
+fn done(seen: &Seen) -> usize {
+    seen.states.iter().filter(|s| s.done().is_some()).count()
+}
+
+fn flop_left(cell: &PlannedCell, seen: &Seen) -> f64 {
+    let left = cell.runs.iter().zip(&seen.states).filter(|(_, s)| s.done().is_none());
+    left.map(|(run, _)| flop_of(&run.config)).sum()
+}
+
+/// Hours with two digits that mean something.
+pub fn hours_said(hours: f64) -> String {
+    match hours {
+        h if h >= 9.95 => format!("{h:.0}"),
+        h if h >= 0.995 => format!("{h:.1}"),
+        h if h >= 0.0995 => format!("{h:.2}"),
+        h if h >= 0.0005 => format!("{h:.3}"),
+        h if h.is_nan() => String::new(),
+        _ => "0.000".into(),
+    }
+}
+
+/// Ours less the paper's, in points.
+fn difference(cell: &PlannedCell, seen: &Seen) -> Option<f64> {
+    Some(100.0 * seen.ratio? - cell.paper?)
+}
+
+/// The difference over the deviation of a difference between the mean of our seeds and one run of the paper's, whose
+/// seeds are taken to spread as ours.
+fn deviations(cell: &PlannedCell, seen: &Seen) -> Option<f64> {
+    let spread = seen.spread?;
+    let one = 100.0 * spread.deviation * (1.0 + 1.0 / spread.seeds as f64).sqrt();
+    Some(difference(cell, seen)? / one).filter(|d| d.is_finite())
+}
+
+/// The table as the paper lays it out: a group of lines for each combination of the other axes, a column for each
+/// value of the table's.
+fn matrix(plan: &Plan, seen: &[Seen]) -> Table {
+    let study = &plan.study;
+    let named = study.tables.first().map(|t| t.columns.as_str()).unwrap_or("size");
+    let column = plan.axes.iter().position(|a| a.name == named).unwrap_or(plan.axes.len() - 1);
+    let axis = &plan.axes[column];
+    let both = |v: &super::plan::PlannedValue| match v.name == v.paper_name {
+        true => v.name.clone(),
+        false => format!("{} ({})", v.name, v.paper_name),
+    };
+    let others: Vec<usize> = (0..plan.axes.len()).filter(|&a| a != column).collect();
+    let row_title =
+        others.iter().map(|&a| plan.axes[a].title.clone()).collect::<Vec<_>>().join(", ");
+    let mut columns = vec![row_title, axis.title.clone()];
+    columns.extend(axis.values.iter().map(both));
+    let emm = axis.name == "size";
+    if emm {
+        columns.push(format!("EMM({EPSILON})"));
+    }
+    let mut table = Table::new(&columns.iter().map(String::as_str).collect::<Vec<_>>());
+
+    // (values of the other axes, cell for each column)
+    let mut rows: Vec<(Vec<usize>, Vec<Option<usize>>)> = Vec::new();
+    for (i, cell) in plan.cells.iter().enumerate() {
+        let key: Vec<usize> = others.iter().map(|&a| cell.at[a]).collect();
+        if !rows.iter().any(|r| r.0 == key) {
+            rows.push((key.clone(), vec![None; axis.values.len()]));
+        }
+        if let Some(row) = rows.iter_mut().find(|r| r.0 == key) {
+            row.1[cell.at[column]] = Some(i);
+        }
+    }
+    let printed = plan.cells.iter().any(|c| c.paper.is_some()) || !study.paper.emm.is_empty();
+    let repeated = seen.iter().any(|s| s.spread.is_some());
+    let emms = plan.emm(seen, EPSILON);
+    for (k, (key, cells)) in rows.iter().enumerate() {
+        let name = others.iter().zip(key).map(|(&a, &at)| both(&plan.axes[a].values[at]));
+        let mut name = name.collect::<Vec<_>>().join(", ");
+        let mut line =
+            |what: &str, of: &dyn Fn(&PlannedCell, &Seen) -> String, last: String| {
+                let mut row = vec![Cell::Text(std::mem::take(&mut name)), Cell::Text(what.into())];
+                row.extend(cells.iter().map(|&i| {
+                    Cell::Text(i.map_or(String::new(), |i| of(&plan.cells[i], &seen[i])))
+                }));
+                if emm {
+                    row.push(Cell::Text(last));
+                }
+                table.row(row);
+            };
+        let known: Vec<(u64, f64)> = (cells.iter().zip(&study.axes[column].values))
+            .filter_map(|(&i, v)| Some((v.name.parse().ok()?, plan.cells[i?].paper? / 100.0)))
+            .collect();
+        let of_emm = emms.get(k);
+        let paper_emm = match of_emm.and_then(|e| e.paper) {
+            Some(about) => format!("about {about}"),
+            None if known.len() > 1 => emm_said(&emm_of(&known, EPSILON)),
+            None => String::new(),
+        };
+        let our_emm = of_emm.and_then(|e| e.ours.as_ref()).map_or(String::new(), emm_said);
+        if printed {
+            let paper =
+                |c: &PlannedCell, _: &Seen| c.paper.map_or(String::new(), |p| format!("{p:.2}%"));
+            line("paper", &paper, paper_emm);
+        }
+        let ours = |c: &PlannedCell, s: &Seen| match s.ratio {
+            Some(r) => format!("{:.2}%{}", 100.0 * r, if s.rising { RISING } else { "" }),
+            None if c.impossible.is_some() => "–".into(),
+            None => String::new(),
+        };
+        line("ours", &ours, our_emm);
+        if printed {
+            let signed = |x: Option<f64>| x.map_or(String::new(), |x| signed(x, 2));
+            line("difference", &|c, s| signed(difference(c, s)), String::new());
+        }
+        let interval = |_: &PlannedCell, s: &Seen| match s.ratio {
+            Some(_) => format!("{:.2}–{:.2}", 100.0 * s.interval[0], 100.0 * s.interval[1]),
+            None => String::new(),
+        };
+        line("95% sampling", &interval, String::new());
+        if repeated {
+            let seeds = |_: &PlannedCell, s: &Seen| match s.spread {
+                Some(s) => format!("{}: {:.2}–{:.2}", s.seeds, 100.0 * s.lowest, 100.0 * s.highest),
+                None => String::new(),
+            };
+            line("seeds", &seeds, String::new());
+        }
+        if repeated && printed {
+            let said = |c: &PlannedCell, s: &Seen| {
+                deviations(c, s).map_or(String::new(), |d| signed(d, 1))
+            };
+            line("in deviations", &said, String::new());
+        }
+    }
+    table
+}
+
+fn emm_said(emm: &crate::memorization::Emm) -> String {
+    use crate::memorization::Side;
+    match emm.found {
+        Ok((n, _)) => format!("{n:.0}"),
+        Err(Side::Below) => "below".into(),
+        Err(Side::Above) => "above".into(),
+    }
+}
+
+/// A number with its sign.
+fn signed(x: f64, decimals: usize) -> String {
+    match x < 0.0 {
+        true => format!("−{:.decimals$}", -x),
+        false => format!("+{x:.decimals$}"),
+    }
+}

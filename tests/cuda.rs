@@ -1,0 +1,206 @@
+//! Whole commands on a card: the program finds the emulator as its CUDA driver.
+
+use crate::run::{digits, files_of, same_files, saved_step, suspended, wait_until, words};
+use crate::support::Ended;
+use emm::check::golden::rel_err;
+use emm::data::npy;
+use emm::model::SavedModel;
+use emm::model::tensor_file::TensorFile;
+use emm::rng::fill_normals;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use tempfile::TempDir;
+
+/// 8 steps, 2 looks.
+const TINY: &str = "--data d.zip --channels 8 --mult 1,1 --blocks 1 --attn none --batch 8 --epochs 4 \
+                    --looks 2 --score-images 4 --rescore-images 0 --quiet";
+
+/// A folder with a driver and 16 digits, `d.zip`.
+struct Scene(TempDir);
+
+impl Scene {
+    fn new() -> Scene {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("driver")).unwrap();
+        let driver = Path::new(env!("EMM_EMULATOR_DIR")).join("libcuda.so");
+        std::os::unix::fs::symlink(driver, dir.path().join("driver/libcuda.so.1")).unwrap();
+        digits(16, &dir.path().join("d.zip"));
+        Scene(dir)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn command(&self, args: &str, device: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_emm"));
+        command.args(words(args)).args(["--device", device]).stdin(Stdio::null());
+        command.current_dir(self.0.path()).env("LD_LIBRARY_PATH", self.path("driver"));
+        command
+    }
+
+    fn card(&self, args: &str) -> Ended {
+        Ended::of(&mut self.command(args, "cuda"))
+    }
+
+    fn cpu(&self, args: &str) -> Ended {
+        Ended::of(&mut self.command(args, "cpu"))
+    }
+
+    fn spawn(&self, args: &str) -> Child {
+        let mut command = self.command(args, "cuda");
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
+    /// How far an .npy file of the card is from the CPU's.
+    #[track_caller]
+    fn npy_error(&self, card: &str, cpu: &str) -> f64 {
+        let [card, cpu] = [card, cpu].map(|name| npy::read_f32(&self.path(name)).unwrap());
+        assert_eq!(card.0, cpu.0);
+        rel_err(&card.1, &cpu.1).unwrap()
+    }
+}
+
+/// A scene with the run `run` that a card trained without interruption, its files, and its model.
+fn trained() -> &'static (Scene, BTreeMap<String, Vec<u8>>) {
+    static TRAINED: OnceLock<(Scene, BTreeMap<String, Vec<u8>>)> = OnceLock::new();
+    TRAINED.get_or_init(|| {
+        let scene = Scene::new();
+        scene.card(&format!("train --run run {TINY}")).ok();
+        scene.card("ckpt export run --out m.safetensors").ok();
+        let files = files_of(&scene.path("run"));
+        (scene, files)
+    })
+}
+
+fn stop(mut child: Child, signal: i32) -> Option<i32> {
+    // SAFETY: a plain system call on a child that has not been waited for.
+    unsafe { libc::kill(child.id() as i32, signal) };
+    child.wait().unwrap().code()
+}
+
+#[test]
+fn a_run_on_a_card_continues_after_any_stop_with_the_same_bytes() {
+    let (scene, files) = trained();
+    let run = scene.path("stopped");
+    let train = format!("train --run stopped --save-every 1 {TINY}");
+    suspended(scene.card(&format!("{train} --stop-after-steps 3")), "stopped at step 3 of 8");
+    let child = scene.spawn(&train);
+    wait_until("at step 5", || saved_step(&run) >= Some(5));
+    assert_eq!(stop(child, libc::SIGKILL), None);
+    let killed_at = saved_step(&run).unwrap();
+    if killed_at < 8 {
+        let child = scene.spawn(&train);
+        wait_until("further", || saved_step(&run).unwrap() > killed_at);
+        let code = stop(child, libc::SIGTERM);
+        // It may have been at its end.
+        assert!([Some(75), Some(0)].contains(&code), "{code:?}");
+    }
+    scene.card(&train).ok();
+    same_files(&run, files);
+}
+
+#[test]
+fn a_card_continues_what_the_cpu_began() {
+    let (scene, _) = trained();
+    for run in ["mixed", "cpu"] {
+        let train = format!("train --run {run} {TINY}");
+        suspended(scene.cpu(&format!("{train} --stop-after-steps 4")), "stopped at step 4 of 8");
+    }
+    scene.card(&format!("train --run mixed {TINY}")).ok();
+    scene.cpu(&format!("train --run cpu {TINY}")).ok();
+    let [mixed, cpu, card] = ["mixed", "cpu", "run"].map(|run| {
+        let file = scene.path(run).join("state/state.safetensors");
+        assert_eq!(TensorFile::open(&file).unwrap().meta("emm.step"), Some("8"));
+        scene.cpu(&format!("ckpt export {run} --live --out {run}.safetensors --force")).ok();
+        SavedModel::open(&scene.path(&format!("{run}.safetensors"))).unwrap().weights
+    });
+    for (name, weights) in [("mixed", mixed), ("card", card)] {
+        let err = rel_err(&weights, &cpu).unwrap();
+        assert!(err > 0.0 && err < 1e-4, "{name}: off by {err:.1e}");
+    }
+}
+
+#[test]
+fn sampling_and_denoising_on_a_card_give_the_cpus_images() {
+    let (scene, _) = trained();
+    let mut x = vec![0.0; 3 * 64];
+    fill_normals(&mut x, 0, 0, 0, 7);
+    npy::write(&scene.path("x.npy"), true, &[3, 1, 8, 8], &x).unwrap();
+    npy::write(&scene.path("sigma.npy"), true, &[3], &[0.05f32, 1.0, 20.0]).unwrap();
+    let images = "--images x.npy --sigmas sigma.npy";
+    for (what, command) in [
+        ("sample", "sample --model m.safetensors --seeds 3-7 --batch 3".to_string()),
+        ("churn", "sample --model m.safetensors --seeds 3,9 --steps 5 --s-churn 20".to_string()),
+        ("denoise", format!("denoise --model m.safetensors {images} --batch 2")),
+        ("optimum", "optimal --data d.zip --seeds 1-4 --class 3".to_string()),
+        ("optimum-at", format!("optimal --data d.zip {images}")),
+    ] {
+        scene.card(&format!("{command} --out {what}-card.npy")).ok();
+        scene.cpu(&format!("{command} --out {what}-cpu.npy")).ok();
+        let err = scene.npy_error(&format!("{what}-card.npy"), &format!("{what}-cpu.npy"));
+        assert!(err < 1e-5, "{what}: off by {err:.1e}");
+    }
+}
+
+#[test]
+fn scores_on_a_card_are_those_of_the_cpu() {
+    let (scene, _) = trained();
+    scene.cpu("optimal --data d.zip --seeds 0-9 --out samples.npz").ok();
+    let score = "score --reference d.zip --json";
+    let samples = format!("{score} --samples samples.npz");
+    assert_eq!(scene.card(&samples).json(), scene.cpu(&samples).json());
+    let run = scene.card(&format!("{score} --run run --images 5")).json();
+    assert_eq!((&run["images"], &run["reference_images"]), (&5.into(), &16.into()));
+    let [card, cpu] = ["cuda", "cpu"].map(|device| {
+        let gap = "gap --run run --data d.zip --levels 3 --draws 4 --json";
+        Ended::of(&mut scene.command(gap, device)).json()["levels"].clone()
+    });
+    for (card, cpu) in card.as_array().unwrap().iter().zip(cpu.as_array().unwrap()) {
+        for key in ["gap", "optimum_loss", "loss"] {
+            let (card, cpu) = (card[key].as_f64().unwrap(), cpu[key].as_f64().unwrap());
+            assert!((card - cpu).abs() <= 1e-4 * cpu.abs(), "{key}: {card}, {cpu} on the CPU");
+        }
+    }
+}
+
+#[test]
+fn studies_and_measurements_run_on_a_card() {
+    let scene = Scene::new();
+    let found = scene.card(&format!("find --sizes 10 --out found --json {TINY}")).json();
+    assert_eq!(found["sizes"].as_array().unwrap().len(), 1);
+    assert!(scene.path("found/results.json").exists());
+    let plan = scene.card(&format!("plan --json --rate 1 {}", TINY.replace(" --quiet", ""))).json();
+    assert!(plan["arena_bytes"].as_u64() > Some(0));
+    let step =
+        scene.card("bench step --resolution 8 --channels 8 --mult 1 --batch 2 --repeats 1 --json");
+    assert_eq!(step.json()["device"], "cuda:0, CPU emulator");
+    // A quickstart takes minutes on the emulator: it begins, stops when told, and has saved.
+    let child = scene.spawn("quickstart --out quick");
+    wait_until("saved", || {
+        let runs = fs::read_dir(scene.path("quick/runs")).into_iter().flatten();
+        runs.flatten().any(|run| saved_step(&run.path()).is_some())
+    });
+    assert_eq!(stop(child, libc::SIGTERM), Some(75));
+}
+
+#[test]
+fn too_small_a_card_is_a_device_error_with_the_bytes() {
+    let scene = Scene::new();
+    // A megabyte more than nothing: auto takes the card too, so it is refused too.
+    for device in ["cuda", "auto"] {
+        let mut train = scene.command(&format!("train --run run {TINY}"), device);
+        Ended::of(train.env("EMM_EMULATOR_MEMORY", "100000")).refused(
+            4,
+            "--device: training needs ",
+            "100000 are free",
+        );
+        assert!(!scene.path("run").exists(), "a refused network leaves nothing");
+    }
+    let mut optimal =
+        scene.command("bench nearest --queries 2 --references 3 --repeats 1", "cuda:1");
+    Ended::of(&mut optimal).refused(4, "--device: cuda:1: there is no card 1", "--device cpu");
+}

@@ -1,0 +1,247 @@
+//! The paper's study: its files, the runs they become, what is read back.
+
+use emm::data::Dataset;
+use emm::run::{Look, RunDir};
+use emm::study::outcome::{RunState, state_of};
+use emm::study::{Plan, Scale, Set, Setup, Study};
+use std::collections::HashSet;
+use std::path::Path;
+use tempfile::tempdir;
+
+/// Digits at the smallest scale.
+fn tiny(runs: &Path) -> Setup {
+    let set = Set { images: Dataset::digits(), name: "bundled digits".into() };
+    Setup::new(Scale::TINY, Some(set), runs.into())
+}
+
+#[test]
+fn every_figure_and_table_of_the_paper_has_a_study() {
+    let all = Study::shipped();
+    let figures: HashSet<&str> =
+        all.iter().flat_map(|s| s.figures.iter().map(|f| f.id.as_str())).collect();
+    let tables: HashSet<&str> =
+        all.iter().flat_map(|s| s.tables.iter().map(|t| t.id.as_str())).collect();
+    assert_eq!(tables, HashSet::from(["1", "2", "3"]));
+    // 1a, 1b and 10 are sheets of samples, not plots of a study's cells.
+    let drawn = "1c 1d 2a 2b 2c 3a 3b 3c 3d 4a 4b 4c 4d 5a 5b 5c 5d 6 7a 7b 7c 7d 7e 7f 8a 8b 9";
+    assert_eq!(figures, drawn.split(' ').collect());
+    let names: HashSet<&str> = all.iter().map(|s| s.name.as_str()).collect();
+    assert_eq!(names.len(), all.len());
+}
+
+#[test]
+fn at_the_papers_scale_the_cells_are_the_papers_settings() {
+    let dir = tempdir().unwrap();
+    let setup = Setup::new(Scale::PAPER, None, dir.path().into());
+    let mut ids = HashSet::new();
+    for study in Study::shipped() {
+        let plan = Plan::new(&study, &setup).unwrap();
+        for cell in &plan.cells {
+            if let Some(why) = &cell.impossible {
+                panic!("{}: {}: {why}", study.name, plan.name(cell));
+            }
+            assert!(cell.runs[0].dir.is_none(), "nothing is known without a set");
+            ids.insert(cell.runs[0].config.id());
+        }
+    }
+    let find = |study: &str, cell: &[usize]| {
+        let plan = Plan::new(&Study::load(study).unwrap(), &setup).unwrap();
+        plan.cells.iter().find(|c| c.at == cell).unwrap().runs[0].config.clone()
+    };
+    // The basic setup is one run in every table that it stands in.
+    let basic = find("table3", &[0, 0]);
+    for (study, cell) in
+        [("batch", [0, 3]), ("weight-decay", [0, 0]), ("ema-rate", [0, 0]), ("width", [0, 0])]
+    {
+        assert_eq!(find(study, &cell), basic, "{study}");
+    }
+    assert_eq!(
+        (basic.model.model_channels, basic.model.num_blocks, basic.train.batch),
+        (128, 2, 512)
+    );
+    assert_eq!((basic.train.lr, basic.train.epochs, basic.train.looks), (2e-4, 40_000.0, 20));
+    assert_eq!(find("batch", &[1, 6]).train.lr, 3.5e-4);
+    assert_eq!(find("table3", &[2, 4]).model.label_dim, 5000);
+    assert_eq!(find("table3", &[1, 4]).model.label_dim, 10);
+    assert_eq!(find("edm-50k", &[1]).train.epochs, 12_000.0);
+    assert_eq!(find("resolution", &[2, 0]).model.resolution, 8);
+    assert_eq!(find("skip-deletion", &[8]).model.skip_connections, [1, 1, 1, 1, 1, 1, 0, 0, 0]);
+    // Five draws of two skips: each of two, not all alike, and the same tomorrow.
+    let draws: Vec<_> =
+        (0..5).map(|d| find("skip-number", &[1, d]).model.skip_connections).collect();
+    assert!(draws.iter().all(|m| m.iter().sum::<u8>() == 2), "{draws:?}");
+    assert!(draws.iter().collect::<HashSet<_>>().len() > 2, "{draws:?}");
+}
+
+#[test]
+fn printed_values_stand_at_their_cells() {
+    let dir = tempdir().unwrap();
+    let setup = Setup::new(Scale::PAPER, None, dir.path().into());
+    let paper = |study: &str, at: &[usize]| {
+        let plan = Plan::new(&Study::load(study).unwrap(), &setup).unwrap();
+        plan.cells.iter().find(|c| c.at == at).unwrap().paper
+    };
+    assert_eq!(paper("table3", &[1, 2]), Some(55.62));
+    assert_eq!(paper("batch", &[1, 5]), Some(63.33));
+    assert_eq!(paper("weight-decay", &[0, 6]), Some(13.79));
+    assert_eq!(paper("ema-rate", &[1, 8]), Some(59.20));
+    assert_eq!(paper("labels", &[2, 0]), None);
+    assert_eq!(paper("classes", &[0, 0]), None);
+}
+
+#[test]
+fn a_study_shares_its_runs_with_find_and_train() {
+    let dir = tempdir().unwrap();
+    let setup = tiny(dir.path());
+    let plan = Plan::new(&Study::load("table3").unwrap(), &setup).unwrap();
+    let of = |at: &[usize]| plan.cells.iter().find(|c| c.at == at).unwrap().runs[0].clone();
+    // The first of each digit, without labels.
+    let run = of(&[0, 0]);
+    let images = setup.images(&run.recipe).unwrap();
+    assert_eq!((images.len(), images.labels.as_ref()), (10, None));
+    assert_eq!(run.config.data.sha256_pixels, images.sha256_pixels());
+    assert_eq!(run.dir.unwrap(), dir.path().join(run.config.id()));
+    // Labels are another set of the same pixels.
+    let unique = of(&[2, 0]).config;
+    assert_eq!(unique.data.sha256_pixels, images.sha256_pixels());
+    assert_eq!((unique.model.label_dim, of(&[1, 4]).config.model.label_dim), (10, 10));
+    assert_eq!(of(&[2, 4]).config.model.label_dim, 50);
+    assert_eq!(plan.name(&plan.cells[6]), "true labels, size 20");
+}
+
+#[test]
+fn what_a_set_cannot_give_is_a_blank_with_its_reason() {
+    let dir = tempdir().unwrap();
+    let setup = tiny(dir.path());
+    let plan = |name: &str| Plan::new(&Study::load(name).unwrap(), &setup).unwrap();
+    let resolution = plan("resolution");
+    let why = |k: usize| resolution.cells[4 * k].impossible.clone();
+    assert_eq!((why(0), why(1)), (None, None), "8 and 4 pixels");
+    assert!(why(2).unwrap().contains("power of two from 4"), "2 pixels");
+    let blend = plan("blend");
+    assert_eq!(blend.cells[0].impossible, None, "nothing of the second set");
+    assert!(blend.cells[4].impossible.as_ref().unwrap().starts_with("--blend: not given"));
+}
+
+#[test]
+fn files_that_are_no_study_are_refused_in_one_line() {
+    let good = "name = \"mine\"\ntitle = \"Mine\"\n[settings]\nchannels = 32\n[[axis]]\nname = \"size\"\n\
+                key = \"size\"\nvalues = [10, 20]\n";
+    assert_eq!(Study::parse(good, "f.toml").unwrap().cells(), [[0], [1]]);
+    let paper = |p: &str| format!("{good}[paper]\n{p}\n");
+    for (text, holds) in [
+        (
+            good.replace("channels", "chanels"),
+            "settings: unknown key \"chanels\"; did you mean \"channels\"?",
+        ),
+        (
+            good.replace("[settings]", "[setings]"),
+            "unknown key \"setings\"; did you mean \"settings\"?",
+        ),
+        (
+            good.replace("values", "vaules"),
+            "axis: unknown key \"vaules\"; did you mean \"values\"?",
+        ),
+        (
+            good.replace("key = \"size\"", "key = \"sise\""),
+            "axis size: unknown key \"sise\"; did you mean \"size\"?",
+        ),
+        (good.replace("= 32", "= \"wide\""), "settings: channels = \"wide\": invalid type"),
+        (good.replace("= 32", "= -1"), "settings: channels = -1: "),
+        (good.replace("[10, 20]", "[10, 10]"), "axis size: value \"10\" is there twice"),
+        (good.replace("[10, 20]", "[]"), "axis size: values: none"),
+        (good.replace("[10, 20]", "[10, 20"), "line 8: "),
+        (good.replace("key = \"size\"\n", ""), "without a key"),
+        (good.replace("channels = 32", "labels = \"rnd\""), "settings: labels: "),
+        (paper("percent = [1]"), "paper: percent: expected numbers nested as 2"),
+        (paper("percent = [1, \"x\"]"), "paper: percent: "),
+        (
+            good.to_string() + "[[table]]\nid = \"1\"\ncolumns = \"sise\"\n",
+            "unknown axis \"sise\"; did you mean \"size\"?",
+        ),
+        (
+            good.to_string() + "[[figure]]\nid = \"1\"\nx = \"size\"\nonly = { size = [\"30\"] }\n",
+            "unknown value of size \"30\"",
+        ),
+        (String::new(), "missing field `name`"),
+    ] {
+        let e = Study::parse(&text, "f.toml").unwrap_err().to_string();
+        assert!(e.starts_with("f.toml: ") && e.contains(holds) && !e.contains('\n'), "{e}");
+    }
+    let e = Study::load("tabel3").unwrap_err().to_string();
+    assert!(e.contains("did you mean \"table3\"?"), "{e}");
+}
+
+/// A finished run's files, with these ratios of 100 images at its looks.
+fn finished(plan: &Plan, cell: usize, run: usize, ratios: &[f64]) {
+    let run = &plan.cells[cell].runs[run];
+    let dir = RunDir::new(run.dir.as_ref().unwrap());
+    drop(dir.lock().unwrap());
+    dir.settle(&run.config, "d.zip").unwrap();
+    let look = |(&step, &ratio): (&u64, &f64)| Look {
+        step,
+        epoch: run.config.epoch(step),
+        images: 100,
+        memorized: (100.0 * ratio) as u64,
+        ratio,
+        low: ratio - 0.1,
+        high: ratio + 0.1,
+        mean_d1: 1.0,
+    };
+    let looks: Vec<Look> = run.config.look_steps().iter().zip(ratios).map(look).collect();
+    dir.write_looks(&looks).unwrap();
+}
+
+#[test]
+fn what_runs_say_is_read_from_their_folders() {
+    let dir = tempdir().unwrap();
+    let mut setup = tiny(dir.path());
+    setup.repeats = 2;
+    let plan = Plan::new(&Study::load("table3").unwrap(), &setup).unwrap();
+    finished(&plan, 0, 0, &[0.1, 0.5, 0.96, 0.95]);
+    finished(&plan, 0, 1, &[0.1, 0.5, 0.9, 0.94]);
+    finished(&plan, 1, 0, &[0.1, 0.2, 0.3, 0.5]);
+    finished(&plan, 2, 0, &[0.1, 0.2]);
+    let seen = plan.read().unwrap();
+    assert_eq!(seen[0].ratio, Some((0.96 + 0.94) / 2.0));
+    let spread = seen[0].spread.unwrap();
+    assert_eq!((spread.seeds, spread.lowest, spread.highest), (2, 0.94, 0.96));
+    assert!((spread.deviation - 0.02 / 2f64.sqrt()).abs() < 1e-12);
+    assert_eq!(
+        seen[0].curve.iter().map(|c| c.0).collect::<Vec<_>>(),
+        [250.0, 500.0, 750.0, 1000.0].map(|e: f64| {
+            let c = &plan.cells[0].runs[0].config;
+            c.epoch((c.steps() as f64 * e / 1000.0) as u64)
+        })
+    );
+    assert!(!seen[0].rising && seen[1].rising);
+    assert_eq!((seen[1].ratio, seen[1].spread), (Some(0.5), None));
+    assert!(seen[0].complete() && !seen[1].complete());
+    assert_eq!((seen[2].ratio, &seen[2].states[0]), (None, &RunState::Begun));
+    assert_eq!(seen[3].states, [RunState::Missing, RunState::Missing]);
+    let emm = plan.emm(&seen, 0.1);
+    assert_eq!(emm[0].name, "unconditional");
+    let found = emm[0].ours.as_ref().unwrap().found.unwrap().0;
+    assert!((found - (10.0 + 0.05 / 0.45 * 10.0)).abs() < 1e-9, "{found}");
+    assert!(emm[1].ours.is_none());
+
+    // What is in a folder is checked, not believed.
+    let run = &plan.cells[1].runs[0];
+    let folder = run.dir.as_ref().unwrap();
+    let (scores, config) = (folder.join("scores.csv"), folder.join("config.toml"));
+    let whole = std::fs::read_to_string(&scores).unwrap();
+    std::fs::write(&scores, &whole[..whole.len() - 20]).unwrap();
+    let e = state_of(&run.config, folder).unwrap_err().to_string();
+    assert!(e.contains("scores.csv: not a row of scores"), "{e}");
+    std::fs::write(&scores, &whole).unwrap();
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("epochs = 1000.0", "epochs = 999.0")).unwrap();
+    let e = state_of(&run.config, folder).unwrap_err().to_string();
+    assert!(
+        e.contains("holds another run") && e.contains("--epochs: stored 999.0, asked 1000.0"),
+        "{e}"
+    );
+    std::fs::write(&config, text.replace("epochs =", "epocs =")).unwrap();
+    let e = format!("{:#}", state_of(&run.config, folder).unwrap_err());
+    assert!(e.contains("not a run's configuration"), "{e}");
+}
