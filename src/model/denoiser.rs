@@ -60,6 +60,7 @@ impl Denoiser {
         if let Some(v) = freq_value {
             memory.put(plan.slot(v), &freqs)?;
         }
+        plan.pack(device, &mut memory, &on_device)?;
         Ok(Denoiser {
             device: device.clone(),
             config: config.clone(),

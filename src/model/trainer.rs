@@ -300,6 +300,7 @@ impl<'d> Trainer<'d> {
         if let Some(card) = &mut self.card {
             card.step.write(0, bytemuck::cast_slice(&[step_words(o.seed, step, update)]))?;
         }
+        self.recordings[0].plan.pack(&self.device, memory, &self.weights)?;
         let mut loss = 0.0;
         for &(first_image, index) in &self.schedule {
             if stop() {
