@@ -4,8 +4,9 @@
     python bench/kernel_resources.py [--nvcc PATH] [--archs sm_80,sm_90a] [FILE.cu ...] > bench/kernel-resources.md
 
 Compiles kernels/*.cu (or the files named) for each architecture and fails if a kernel spills registers, if ptxas warns
-of serialized tensor-core instructions (C75xx), or if static shared memory passes what a block may have (99 KB).
-Shared memory given at launch is not in the table.
+of serialized tensor-core instructions (C75xx), if shared memory, static and as the file's header says at most dynamic,
+passes what a block may have on every card (99 KB), or if a kernel on tensor cores lacks their instructions in its SASS,
+or the asynchronous copies that feed it.
 """
 
 import argparse
@@ -19,6 +20,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED_LIMIT = 99 * 1024
+# A header's "Launch" ends so where its kernels have dynamic shared memory.
+DYNAMIC = re.compile(r"([\d,]+) B\) dynamic shared")
+# What a kernel's SASS must hold, by the first pattern that its name matches; a name with mma in it must match one.
+INSTRUCTIONS = [
+    (re.compile(r"ceiling_mma_u8"), ["IMMA.16832.U8.U8"]),
+    (re.compile(r"ceiling_mma_(bf16|tf32)"), ["HMMA"]),
+    (re.compile(r"nearest_mma"), ["IMMA.16832.U8.U8", "LDGSTS", "LDSM"]),
+    (re.compile(r".*mma.*bf16|matmul_mma_.*"), ["HMMA.16816.F32.BF16", "LDGSTS", "LDSM"]),
+    (re.compile(r".*mma.*tf32"), ["HMMA.1688.F32.TF32", "LDGSTS"]),
+    (re.compile(r"norm_slab_.*"), ["LDGSTS"]),
+]
 ENTRY = re.compile(r"Compiling entry function '(\w+)' for '(\w+)'")
 STACK = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 USED = re.compile(r"Used (\d+) registers")
@@ -26,19 +38,63 @@ SHARED = re.compile(r"(\d+) bytes smem")
 SERIALIZED = re.compile(r"\bC75\d\d\b")
 
 
-def compile_one(nvcc, source, arch, folder):
-    """What ptxas says of one file."""
+def dynamic_shared(source):
+    """Bytes of dynamic shared memory that a file's kernels take at most, by its header; None if that says nothing."""
+    text = source.read_text()
+    if "EMM_DYNAMIC_SHARED" not in text:
+        return 0
+    header = re.sub(r"\n//\s*", " ", text.split("#include")[0])
+    found = [int(n.replace(",", "")) for n in DYNAMIC.findall(header)]
+    return max(found) if found else None
+
+
+def wanted_instructions(kernel):
+    for pattern, wanted in INSTRUCTIONS:
+        if pattern.fullmatch(kernel):
+            return wanted
+    return None if "mma" in kernel else []
+
+
+def missing_instructions(nvdisasm, cubin, kernels):
+    """Complaints of kernels of a cubin that lack what they are written for."""
+    if not any(wanted_instructions(kernel) for kernel in kernels):
+        return [f"{kernel}: INSTRUCTIONS says nothing of it" for kernel in kernels if wanted_instructions(kernel) is None]
+    done = subprocess.run([nvdisasm, "-c", str(cubin)], capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{cubin.name}: nvdisasm failed:\n{done.stderr}")
+    code = dict(re.findall(r"^\.text\.(\w+):\n(.*?)(?=^//-----|\Z)", done.stdout, re.M | re.S))
+    complaints = []
+    for kernel in kernels:
+        wanted = wanted_instructions(kernel)
+        if wanted is None:
+            complaints.append(f"{kernel}: INSTRUCTIONS says nothing of it")
+            continue
+        if wanted and kernel not in code:
+            complaints.append(f"{kernel}: not in the disassembly")
+            continue
+        complaints += [f"{kernel}: no {w} in its SASS" for w in wanted if not re.search(rf"\b{re.escape(w)}", code[kernel])]
+    return complaints
+
+
+def cubin_of(source, arch, folder):
+    return Path(folder) / f"{source.stem}-{arch}.cubin"
+
+
+def compile_one(nvcc, nvdisasm, source, arch, folder):
+    """What ptxas says of one file, and what its kernels lack."""
     command = [nvcc, "-cubin", f"-arch={arch}", "-std=c++17", "-O3", f"-I{ROOT / 'kernels'}", "-Xptxas", "-v",
-               str(source), "-o", str(Path(folder) / f"{source.stem}-{arch}.cubin")]
+               str(source), "-o", str(cubin_of(source, arch, folder))]
     done = subprocess.run(command, capture_output=True, text=True)
     text = done.stdout + done.stderr
     if done.returncode:
         sys.exit(f"{source}: nvcc for {arch} failed:\n{text}")
-    return text
+    kernels = [found[1] for found in ENTRY.finditer(text)]
+    lacking = missing_instructions(nvdisasm, cubin_of(source, arch, folder), kernels)
+    return text, [f"{source.name}: {arch}: {what}" for what in lacking]
 
 
-def read(text, file, arch):
-    """Kernels with their (registers, shared bytes, stack bytes), and complaints."""
+def read(text, file, arch, dynamic):
+    """Kernels with their (registers, static shared bytes, stack bytes), and complaints."""
     kernels, complaints, entry = {}, [], None
     for line in text.splitlines():
         if found := ENTRY.search(line):
@@ -49,8 +105,9 @@ def read(text, file, arch):
                 complaints.append(f"{file}: {entry} for {arch} spills: {line.strip()}")
         elif found := USED.search(line):
             shared = int(s[1]) if (s := SHARED.search(line)) else 0
-            if shared > SHARED_LIMIT:
-                complaints.append(f"{file}: {entry} for {arch}: {shared} bytes of static shared memory")
+            if shared + dynamic > SHARED_LIMIT:
+                told = f"{shared} + {dynamic} bytes of shared memory, {SHARED_LIMIT} is the most"
+                complaints.append(f"{file}: {entry} for {arch}: {told}")
             kernels[entry] = (int(found[1]), shared, stack)
         if SERIALIZED.search(line):
             complaints.append(f"{file}: {arch}: {line.strip()}")
@@ -60,6 +117,7 @@ def read(text, file, arch):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nvcc", default="nvcc")
+    parser.add_argument("--nvdisasm", help="default: beside nvcc")
     parser.add_argument("--archs", default="sm_80,sm_90a")
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE.cu")
     args = parser.parse_args()
@@ -67,24 +125,28 @@ def main():
     sources = args.files or sorted((ROOT / "kernels").glob("*.cu"))
     jobs = [(source, arch) for source in sources for arch in archs]
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
-        texts = list(pool.map(lambda job: compile_one(args.nvcc, *job, folder), jobs))
+        nvdisasm = args.nvdisasm or str(Path(args.nvcc).parent / "nvdisasm")
+        said = list(pool.map(lambda job: compile_one(args.nvcc, nvdisasm, *job, folder), jobs))
 
     rows, complaints = {}, []
-    for (source, arch), text in zip(jobs, texts):
-        kernels, wrong = read(text, source.name, arch)
-        complaints += wrong
+    dynamics = {source: dynamic_shared(source) for source in sources}
+    for source in (s for s, bytes in dynamics.items() if bytes is None):
+        complaints.append(f"{source.name}: its header does not say how many bytes of dynamic shared memory it takes")
+    for (source, arch), (text, lacking) in zip(jobs, said):
+        kernels, wrong = read(text, source.name, arch, dynamics[source] or 0)
+        complaints += wrong + lacking
         if not kernels:
             complaints.append(f"{source.name}: ptxas named no kernel for {arch}")
         for name, numbers in kernels.items():
-            rows.setdefault((source.stem, name), {})[arch] = numbers
+            rows.setdefault((source.stem, name, dynamics[source] or 0), {})[arch] = numbers
 
-    print("Registers a thread, static shared bytes and stack bytes of each kernel, by ptxas; "
-          "made by `bench/kernel_resources.py`.\n")
-    print("| file | kernel |" + "".join(f" {a} registers | shared | stack |" for a in archs))
-    print("|---|---|" + "---:|---:|---:|" * len(archs))
-    for (file, name), by_arch in sorted(rows.items()):
+    print("Registers a thread, static shared bytes and stack bytes of each kernel, by ptxas, and the dynamic shared bytes "
+          "that its file's\nheader allows; made by `bench/kernel_resources.py`.\n")
+    print("| file | kernel | dynamic |" + "".join(f" {a} registers | shared | stack |" for a in archs))
+    print("|---|---|---:|" + "---:|---:|---:|" * len(archs))
+    for (file, name, dynamic), by_arch in sorted(rows.items()):
         cells = "".join(" {} | {} | {} |".format(*by_arch.get(arch, ("-",) * 3)) for arch in archs)
-        print(f"| {file} | {name} |{cells}")
+        print(f"| {file} | {name} | {dynamic} |{cells}")
     for complaint in complaints:
         print(complaint, file=sys.stderr)
     return bool(complaints)

@@ -3,11 +3,13 @@
 mod bench;
 mod check;
 mod ckpt;
+mod cpu;
 #[cfg(feature = "emulator")]
 mod cuda;
 mod data;
 #[cfg(feature = "emulator")]
 mod emulator;
+mod figures;
 mod find;
 mod flags;
 #[cfg(feature = "emulator")]
@@ -17,10 +19,14 @@ mod memorization;
 mod model;
 mod nearest;
 mod ops;
+mod optimal;
+mod pages;
 mod report;
 mod run;
 mod sampler;
 mod study;
 #[allow(dead_code)]
 mod support;
+mod sweep;
 mod tape;
+mod theirs;

@@ -91,4 +91,53 @@ fn every_bench_reports_on_a_card() {
     check_kernels(&run("kernels", &[]), device);
     check_step(&run("step", &[]), device);
     check_sample(&run("sample", &SAMPLE), device);
+    let small = ["--queries", "3", "--references", "5", "--pixels", "48", "--repeats", "1"];
+    let search = ["bench", "nearest", "--json", "--device", "cuda"].into_iter().chain(small);
+    let found = crate::check::on_the_emulator(dir.path(), &search.collect::<Vec<_>>());
+    assert_eq!((&found["device"], &found["queries"]), (&device.into(), &3.into()));
+    assert!(number(&found["median_s"]) > 0.0, "{found}");
+}
+
+#[test]
+fn a_card_that_is_not_here_is_planned_kernel_by_kernel() {
+    let plan = |device: &str, more: &[&'static str]| {
+        let words = ["plan", "--device", device].into_iter().chain(TINY);
+        emm(words.chain(more.iter().copied()).map(String::from).collect::<Vec<_>>()).json()
+    };
+    let h100 = plan("h100", &["--launches"]);
+    let step_s = number(&h100["step_s"]);
+    let kernels = h100["kernels"].as_array().unwrap();
+    let sum: f64 = kernels.iter().map(|k| number(&k["floor_s"])).sum();
+    assert!((sum - step_s).abs() < 1e-9 * step_s, "{h100}");
+    assert!((number(&h100["images_per_s"]) - 3.0 / step_s).abs() < 1e-6 / step_s);
+    let hours = number(&h100["steps"]) * step_s / 3600.0;
+    assert!((number(&h100["train_hours"]) - hours).abs() < 1e-9 * hours);
+    assert!(kernels.iter().any(|k| k["name"] == "adam_ema" && k["bound"] == "launches"));
+    // All matrix work is in the layers' kernels, and each kernel is in the count by name.
+    let launches: Vec<&Value> = h100["layers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|l| l["launches"].as_array().unwrap())
+        .collect();
+    let flop: f64 = launches.iter().map(|l| number(&l["flop"])).sum();
+    assert_eq!(flop, 3.0 * number(&h100["train_flop_per_image"]));
+    let counted: f64 = h100["launches"].as_object().unwrap().values().map(number).sum();
+    assert_eq!(counted, launches.len() as f64);
+    assert!(
+        launches.iter().all(|l| number(&l["floor_s"]) >= 2e-6 && number(&l["geometry"][1]) > 0.0)
+    );
+    // A model that is large enough for more than launches.
+    let wide = ["--resolution", "32", "--channels", "128", "--batch", "512"];
+    let words = |device: &str| {
+        [&["plan", "--json", "--device", device][..], &wide]
+            .concat()
+            .into_iter()
+            .map(String::from)
+            .collect::<Vec<_>>()
+    };
+    let [h100, a100] = ["h100", "a100"].map(|d| emm(words(d)).json());
+    assert!(number(&h100["step_s"]) < number(&a100["step_s"]));
+    assert_eq!(h100["kernels"][0]["bound"], "arithmetic");
+    emm(["bench", "step", "--device", "h100"]).refused(2, "--device: ", "cuda:K");
 }

@@ -79,7 +79,6 @@ fn wrong_flags_are_usage_errors_that_begin_with_the_flag() {
         ("--lr nan", "--lr: NaN"),
         ("--weight-decay inf", "--weight-decay: inf"),
         ("--ema-rate 1", "--ema-rate: 1"),
-        ("--precision bf16", "--precision: bf16"),
         ("--precision tf32", "--precision: tf32"),
         ("--precision x", "--precision: "),
         ("--score-images 0", "--score-images: 0"),

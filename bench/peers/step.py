@@ -1,4 +1,4 @@
-"""The PyTorch peer of `emm bench step`: the same network's training step in float32.
+"""The PyTorch peer of `emm bench step`: the same network's training step, in float32 or by bf16 autocast.
 
     python bench/peers/step.py --channels 32 --mult 2,2,2 --blocks 2 --resolution 8 --batch 32
 
@@ -21,9 +21,10 @@ import network  # noqa: E402
 MAX_WARMUP_S = 20.0
 
 
-def settings():
+def flags(doc):
+    """The parser of the flags that describe a network, for this peer and others."""
     ints = lambda text: [int(v) for v in text.split(",")]  # noqa: E731
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--arch", choices=["ddpmpp", "ncsnpp"], default="ddpmpp")
     p.add_argument("--precond", choices=["vp", "ve", "edm"], default="vp")
     p.add_argument("--resolution", type=int, default=32)
@@ -33,12 +34,13 @@ def settings():
     p.add_argument("--blocks", type=int, default=2)
     p.add_argument("--dropout", type=float, default=0.13)
     p.add_argument("--batch", type=int, default=8)
+    p.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="bf16: by autocast")
     p.add_argument("--layout", choices=["nchw", "channels_last", "best"], default="best")
     p.add_argument("--compile", action="store_true", help="torch.compile the loss")
     p.add_argument("--threads", type=int, help="default: PyTorch's choice")
     p.add_argument("--repeats", type=int, default=10, help="measured steps")
     p.add_argument("--device", default="cpu")
-    return p.parse_args()
+    return p
 
 
 def config(a):
@@ -63,16 +65,22 @@ def draw_sigma(precond, n, device):
     return torch.exp(1.2 * torch.randn(n, dtype=torch.float64, device=device) - 1.2)
 
 
-def trainer(cfg, a, layout):
-    """A function that runs one training step."""
+def parameters(cfg, a, memory):
+    """Small random parameters in EDM's names."""
     torch.manual_seed(1024)
-    memory = torch.channels_last if layout == "channels_last" else torch.contiguous_format
     p = {}
     for name, shape in network.shapes(cfg).items():
         v = torch.randn(shape) * (0.02 if len(shape) > 1 else 0) + ("norm" in name and name.endswith("weight"))
         if name.endswith("freqs"):
             v = torch.randn(shape) * 16
         p[name] = v.to(a.device, memory_format=memory if v.ndim == 4 else torch.contiguous_format)
+    return p
+
+
+def trainer(cfg, a, layout):
+    """A function that runs one training step."""
+    memory = torch.channels_last if layout == "channels_last" else torch.contiguous_format
+    p = parameters(cfg, a, memory)
     trained = [v.requires_grad_() for k, v in p.items() if not k.endswith("freqs")]
     ema = [v.detach().clone() for v in trained]
     adam = torch.optim.Adam(trained, lr=2e-4, fused=True)
@@ -80,10 +88,14 @@ def trainer(cfg, a, layout):
     y = (torch.rand(shape, device=a.device) * 2 - 1).contiguous(memory_format=memory)
     objective = torch.compile(network.loss) if a.compile else network.loss
 
+    autocast = torch.autocast(a.device, torch.bfloat16, enabled=a.precision == "bf16")
+
     def step():
         sigma = draw_sigma(cfg["precond"], a.batch, a.device).float()
         adam.zero_grad()
-        objective(cfg, p, y, torch.randn_like(y), sigma, None, cfg["dropout"]).backward()
+        with autocast:
+            loss = objective(cfg, p, y, torch.randn_like(y), sigma, None, cfg["dropout"])
+        loss.backward()
         adam.step()
         with torch.no_grad():
             torch._foreach_lerp_(ema, trained, 1e-3)
@@ -109,9 +121,11 @@ def warmed(cfg, a, layout):
 
 
 def main():
-    a = settings()
+    a = flags(__doc__).parse_args()
     if a.threads:
         torch.set_num_threads(a.threads)
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     cfg = config(a)
     layouts = ["nchw", "channels_last"] if a.layout == "best" else [a.layout]
     _, layout, step = min((warmed(cfg, a, layout) for layout in layouts), key=lambda w: w[0])
@@ -125,6 +139,7 @@ def main():
                 "threads": torch.get_num_threads(),
                 "layout": layout,
                 "compiled": a.compile,
+                "precision": a.precision,
                 "torch": torch.__version__,
                 "device": a.device,
                 "settings": {**cfg, "batch": a.batch, "repeats": a.repeats},

@@ -267,9 +267,9 @@ impl Case {
 
     /// Runs forward and, if the case has gradients, backward. Memory starts as NaN but for gradients that
     /// are added to, which start as `start`.
-    pub fn run(&self, cpu: &Cpu, acc: Acc, start: f32) -> Result<Ran> {
+    pub fn run(&self, cpu: &Cpu, precision: Precision, acc: Acc, start: f32) -> Result<Ran> {
         let temp_words = |ins: &[Shape], d| self.op.temp_words(ins, d);
-        let mut laid = Laid::new(self, Precision::Fp32, temp_words, acc, start)?;
+        let mut laid = Laid::new(self, precision, temp_words, acc, start)?;
         let io = [Direction::Fwd, Direction::Bwd].map(|d| laid.io(d));
         let mut launches = vec![self.op.fwd(&io[0])];
         if self.has_backward() {
@@ -279,8 +279,8 @@ impl Case {
             let stride = launch.scratch_words;
             let mut scratch = vec![f32::NAN; stride * cpu.threads()];
             let [arena, weights, grads] = &mut laid.words;
-            let bound = Bound::new(arena, weights, grads, &mut scratch, stride, self.args);
-            cpu.run(|| (launch.run)(&bound));
+            let bound = Bound::new(cpu, arena, weights, grads, &mut scratch, stride, self.args);
+            (launch.run)(&bound);
         }
         Ok(laid.ran(self))
     }
@@ -354,15 +354,13 @@ impl Case {
                 let (cpu, stride) = (device.host(), launch.scratch_words);
                 let mut scratch = vec![0.0; stride * cpu.threads()];
                 let [arena, weights, grads] = &mut laid.words;
-                let bound = Bound::new(arena, weights, grads, &mut scratch, stride, self.args);
+                let bound = Bound::new(cpu, arena, weights, grads, &mut scratch, stride, self.args);
                 let mut seconds = Vec::new();
-                cpu.run(|| {
-                    for _ in 0..=repeats {
-                        let start = Instant::now();
-                        (launch.run)(&bound);
-                        seconds.push(start.elapsed().as_secs_f64());
-                    }
-                });
+                for _ in 0..=repeats {
+                    let start = Instant::now();
+                    (launch.run)(&bound);
+                    seconds.push(start.elapsed().as_secs_f64());
+                }
                 seconds.remove(0); // it warmed up
                 timed.push(Timed { name: launch.name, cost, seconds });
             }

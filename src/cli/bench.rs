@@ -3,7 +3,7 @@
 use super::numbers::count;
 use super::samples_io::HeunArgs;
 use super::train_flags::{ImageFlags, TrainFlags};
-use super::{Common, bench_nearest, say};
+use super::{Common, bench_nearest, bench_optimal, say};
 use crate::error::usage;
 use crate::model::flops::flops;
 use crate::model::trainer::TrainerOptions;
@@ -22,6 +22,7 @@ pub enum Command {
     Step(Box<Step>),
     Sample(Box<Sample>),
     Nearest(bench_nearest::Args),
+    Optimal(bench_optimal::Args),
 }
 
 /// Time training steps: batch preparation, forward, backward, Adam and EMA
@@ -81,6 +82,7 @@ pub fn run(command: Command, common: &Common) -> Result<()> {
         Command::Step(a) => run_step(*a, common),
         Command::Sample(a) => run_sample(*a, common),
         Command::Nearest(a) => bench_nearest::run(a, common),
+        Command::Optimal(a) => bench_optimal::run(a, common),
     }
 }
 

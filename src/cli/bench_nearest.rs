@@ -108,7 +108,7 @@ fn report(
                 "checked": times.checked,
                 "instructions": isa.name(),
                 "search_s": times.search_s,
-                "device": "cpu",
+                "device": device.name(),
             })
         );
         return Ok(());

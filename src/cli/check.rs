@@ -28,7 +28,7 @@ pub struct Args {
 
 fn error(device: &Device, case: &Case, golden: &Golden) -> Result<f64> {
     case.error(golden, Precision::Fp32, |case, acc, start| match device {
-        Device::Cpu(cpu) => case.run(cpu, acc, start),
+        Device::Cpu(cpu) => case.run(cpu, Precision::Fp32, acc, start),
         Device::Cuda { cuda, .. } => case.run_kernels(cuda, Precision::Fp32, acc, start),
     })
 }

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 const COMMANDS: [&str; 3] = ["train", "plan", "find"];
 
 const FOREIGN: [(&str, &str); 25] = [
-    ("--fp16", "--precision bf16 computes in half precision on a CUDA device"),
+    ("--fp16", "--precision bf16 stores activations in half precision"),
     ("--ls", "losses need no scaling: bf16 and fp32 have the range"),
     ("--augment", "the paper trains without augmentation, and so does this program"),
     ("--xflip", "the paper trains without mirroring; mirror the images before `emm data import`"),

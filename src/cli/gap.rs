@@ -7,7 +7,7 @@ use crate::error::{data, usage};
 use crate::files::{check_output, write_atomic};
 use crate::model::SavedModel;
 use crate::run::{Network, RunDir};
-use crate::sampler::{HeunOptions, Optimal, noise_levels};
+use crate::sampler::{HeunOptions, noise_levels, optimum};
 use crate::study::gap;
 use anyhow::Result;
 use std::io::Write as _;
@@ -70,10 +70,10 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     let rho = HeunOptions::default().rho;
     let sigmas = noise_levels(args.levels, rho, lo.max(0.002), hi.min(80.0));
     let mut network = Network::new(&device, model, BATCH.min(args.draws), &|| false)?;
-    let mut optimum = Optimal::new(&set, &device);
+    let mut optimum = optimum(&set, &device)?;
     let weight = |sigma| precond.weight(sigma);
     let levels =
-        gap::gap(&mut network, &mut optimum, &set, &weight, &sigmas, args.draws, common.seed)?;
+        gap::gap(&mut network, &mut *optimum, &set, &weight, &sigmas, args.draws, common.seed)?;
 
     let table = gap::table(&levels);
     if let Some(out) = &args.out {

@@ -11,11 +11,13 @@ use std::sync::OnceLock;
 
 mod bench;
 mod bench_nearest;
+mod bench_optimal;
 mod check;
 mod ckpt;
 mod data;
 mod denoise;
 mod doctor;
+mod figure;
 mod find;
 mod foreign;
 mod gap;
@@ -188,9 +190,10 @@ enum Command {
     Optimal(optimal::Args),
     Gap(gap::Args),
     Find(find::Args),
-    Table(table::Args),
     #[command(subcommand)]
     Sweep(sweep::Command),
+    Table(table::Args),
+    Figure(figure::Args),
     Report(report::Args),
     #[command(subcommand)]
     Ckpt(ckpt::Command),
@@ -230,8 +233,9 @@ pub fn main() -> i32 {
         Command::Optimal(a) => optimal::run(a, c),
         Command::Gap(a) => gap::run(a, c),
         Command::Find(a) => find::run(a, c),
-        Command::Table(a) => table::run(a, c),
         Command::Sweep(a) => sweep::run(a, c),
+        Command::Table(a) => table::run(a, c),
+        Command::Figure(a) => figure::run(a, c),
         Command::Report(a) => report::run(a, c),
         Command::Ckpt(a) => ckpt::run(a, c),
         Command::Check(a) => check::run(a, c),

@@ -7,7 +7,7 @@ use super::{Common, say};
 use crate::data::Dataset;
 use crate::error::usage;
 use crate::files::check_output;
-use crate::sampler::{Denoise as _, Optimal, sample_each};
+use crate::sampler::{Denoise, optimum, sample_each};
 use anyhow::Result;
 use std::path::{Path, PathBuf};
 
@@ -48,9 +48,9 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     let options = args.heun.options()?;
     check_output(&args.out, args.force)?;
     let data = Dataset::open(&args.data)?;
-    let mut optimal = Optimal::new(&data, &device);
+    let mut optimal = optimum(&data, &device)?;
     if let (Some(images), Some(sigmas)) = (&args.images, &args.sigmas) {
-        return denoise(&args, common, &data, &mut optimal, images, sigmas);
+        return denoise(&args, common, &data, &mut *optimal, images, sigmas);
     }
 
     let beginnings = args.start.beginnings(data.resolution, data.channels)?;
@@ -58,8 +58,9 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     let labels = args.start.labels(seeds.len(), data.label_dim())?.unwrap_or_default();
     let mut writer = SampleWriter::new(&args.out, args.force, data.resolution, data.channels)?;
     let mut counter = Counter::new("sampling", seeds.len(), common.quiet);
-    sample_each(&mut optimal, beginnings.start(), &labels, &options, &mut |first, batch| {
-        writer.push(batch);
+    sample_each(&mut *optimal, beginnings.start(), &labels, &options, &mut |first, batch| {
+        let batch = batch.values()?;
+        writer.push(&batch);
         counter.at(first + batch.len() / data.image_len());
         Ok(true)
     })?;
@@ -73,7 +74,7 @@ fn denoise(
     args: &Args,
     common: &Common,
     data: &Dataset,
-    optimal: &mut Optimal,
+    optimal: &mut dyn Denoise,
     images: &Path,
     sigmas: &Path,
 ) -> Result<()> {

@@ -1,13 +1,15 @@
 //! `emm report`: a folder as one HTML page.
 
+use super::numbers::count;
 use super::{Common, say};
 use crate::error::usage;
 use crate::files::{check_output, write_atomic};
 use crate::study::report::gather;
+use crate::study::theirs::Theirs;
 use anyhow::Result;
 use serde_json::json;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Write one HTML page of everything in a folder: answer, tables, figures, runs, sheets, settings, costs
 ///
@@ -17,6 +19,7 @@ use std::path::PathBuf;
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   emm report quickstart
+  emm report runs --theirs 00000-cifar10-1000-uncond-ddpmpp-vp-gpus8-batch512-fp32
   emm report runs --out runs.html --title \"Digits, wider networks\"")]
 pub struct Args {
     /// Folder to report on
@@ -28,6 +31,10 @@ pub struct Args {
     /// Title of the page [default: the folder's name]
     #[arg(long, value_name = "TEXT")]
     title: Option<String>,
+    /// Set a run of DiffMemorize's program beside: its mem_traj.log, an npz of its knn-dist, or the folder of both;
+    /// N= says its training images where its folder's name or training_options.json does not
+    #[arg(long, value_name = "[N=]PATH")]
+    theirs: Vec<String>,
     /// Replace the page if it exists
     #[arg(long)]
     force: bool,
@@ -38,7 +45,8 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     if out.extension().is_none_or(|e| e != "html") {
         return Err(usage(format!("--out: expected a .html file, found {}", out.display())));
     }
-    let gathered = gather(&args.folder, args.title.as_deref(), Vec::new())?;
+    let theirs = args.theirs.iter().map(|t| read_theirs(t)).collect::<Result<Vec<_>>>()?;
+    let gathered = gather(&args.folder, args.title.as_deref(), theirs)?;
     check_output(&out, args.force)?;
     let html = gathered.page.html();
     write_atomic(&out, args.force, |file| Ok(file.write_all(html.as_bytes())?))?;
@@ -59,4 +67,13 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         say!("{} ({} kB)", out.display(), html.len().div_ceil(1000));
     }
     Ok(())
+}
+
+/// `PATH` or `N=PATH`.
+fn read_theirs(text: &str) -> Result<Theirs> {
+    let numbered = text.split_once('=').and_then(|(n, path)| Some((count(n).ok()?, path)));
+    match numbered {
+        Some((size, path)) => Theirs::read(Path::new(path), Some(size)),
+        None => Theirs::read(Path::new(text), None),
+    }
 }

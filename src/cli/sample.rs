@@ -69,7 +69,8 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     let mut network = Network::new(&device, model, args.batch.min(seeds.len()), &|| false)?;
     let mut counter = Counter::new("sampling", seeds.len(), common.quiet);
     sample_each(&mut network, beginnings.start(), &labels, &options, &mut |first, batch| {
-        writer.push(batch);
+        let batch = batch.values()?;
+        writer.push(&batch);
         counter.at(first + batch.len() / c.image_len());
         Ok(true)
     })?;

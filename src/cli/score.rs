@@ -3,15 +3,15 @@
 use super::samples_io::{Counter, parse_seeds};
 use super::{Common, say};
 use crate::data::{Dataset, Transform, npy, open_any};
-use crate::device::Device;
+use crate::device::{Device, Pixels};
 use crate::error::{data, usage};
 use crate::files::{check_output, write_atomic};
-use crate::memorization::{Nearest, References, Score, Threshold};
+use crate::memorization::{Nearest, Score, Search, Threshold};
 use crate::model::SavedModel;
 use crate::report::sheet;
 use crate::run::RunDir;
 use crate::run::score::{Network, labels_of, triplets};
-use crate::sampler::{HeunOptions, Start, quantise, sample_each};
+use crate::sampler::{HeunOptions, Start, sample_each};
 use anyhow::Result;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -90,7 +90,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         let name = args.reference.display();
         return Err(data(format!("{name}: expected two training images at least, found one")));
     }
-    let mut scoring = Scoring::new(&training, &device);
+    let mut scoring = Scoring::new(&training, &device)?;
     match (&args.samples, &args.run) {
         (Some(samples), _) => scoring.take_files(samples, &args.reference)?,
         (None, Some(run)) => sample_run(run, &args, common, &mut scoring)?,
@@ -141,8 +141,7 @@ fn sample_run(run: &Path, args: &Args, common: &Common, scoring: &mut Scoring) -
     let mut counter = Counter::new("scoring", seeds.len(), common.quiet);
     let (start, options) = (Start::Seeds(&seeds), HeunOptions::default());
     sample_each(&mut network, start, &labels, &options, &mut |_, batch| {
-        let pixels: Vec<u8> = batch.iter().map(|&v| quantise(v)).collect();
-        scoring.push(&pixels);
+        scoring.push(&batch.pixels())?;
         counter.at(scoring.found.len());
         Ok(true)
     })?;
@@ -152,7 +151,7 @@ fn sample_run(run: &Path, args: &Args, common: &Common, scoring: &mut Scoring) -
 /// Samples searched batch by batch; memory grows with their number by two indices and distances each.
 struct Scoring<'a> {
     training: &'a Dataset,
-    references: References<'a>,
+    search: Search<'a>,
     device: &'a Device,
     found: Vec<Nearest>,
     /// Pixels of the first samples, for the sheet.
@@ -160,9 +159,9 @@ struct Scoring<'a> {
 }
 
 impl<'a> Scoring<'a> {
-    fn new(training: &'a Dataset, device: &'a Device) -> Self {
-        let references = References::new(&training.pixels, training.image_len());
-        Scoring { training, references, device, found: Vec::new(), shown: Vec::new() }
+    fn new(training: &'a Dataset, device: &'a Device) -> Result<Self> {
+        let search = Search::new(device, &training.pixels, training.image_len())?;
+        Ok(Scoring { training, search, device, found: Vec::new(), shown: Vec::new() })
     }
 
     /// Takes samples from a folder, zip or npz.
@@ -171,8 +170,7 @@ impl<'a> Scoring<'a> {
         let cpu = self.device.host();
         let samples = cpu.run(|| samples.collect(&samples.all(), &Transform::default()))?;
         self.check_shape(path, samples.resolution, samples.channels, reference)?;
-        self.push(&samples.pixels);
-        Ok(())
+        self.push(&Pixels::Host(samples.pixels.into()))
     }
 
     fn check_shape(
@@ -197,10 +195,11 @@ impl<'a> Scoring<'a> {
     }
 
     /// Takes the next samples, [B, H, W, C].
-    fn push(&mut self, samples: &[u8]) {
+    fn push(&mut self, samples: &Pixels) -> Result<()> {
         let room = SHEET_IMAGES * self.training.image_len() - self.shown.len();
-        self.shown.extend_from_slice(&samples[..samples.len().min(room)]);
-        self.found.extend(self.references.nearest(samples, self.device));
+        self.shown.extend_from_slice(&samples.first(room)?);
+        self.found.extend(self.search.nearest(samples)?);
+        Ok(())
     }
 
     fn score(&self, threshold: Threshold) -> Score {

@@ -102,7 +102,7 @@ impl StudyFlags {
         out
     }
 
-    /// The command that fills a cell of a study, or all of it. `names`: what the user called it.
+    /// The command that fills a cell of a study, or all of it.
     pub fn fills(
         &self,
         common: &Common,
@@ -110,7 +110,7 @@ impl StudyFlags {
         plan: &Plan,
         cell: Option<&PlannedCell>,
     ) -> String {
-        let study = quoted(&plan.study.name);
+        let study = quoted(&plan.study.called);
         let mut command = format!("emm sweep run {study}{}", self.again(common, runs));
         for (axis, &at) in plan.axes.iter().zip(cell.map_or(&[][..], |c| &c.at)) {
             let only = format!("{}={}", axis.name, axis.values[at].paper_name);

@@ -213,8 +213,7 @@ fn plan(args: &PlanArgs, common: &Common) -> Result<()> {
     }
     head(&setup, &sweep);
     let [h100, a100] = &CARDS;
-    let mut table =
-        Table::new(&["I", "run", "steps", "hours here", h100.name, a100.name, "folder"]);
+    let mut table = Table::new(&["I", "run", "steps", "here", h100.name, a100.name, "folder"]);
     let mut sums = [0.0; 3];
     for (i, r) in sweep.runs.iter().enumerate() {
         let config = &r.run.config;
@@ -234,7 +233,7 @@ fn plan(args: &PlanArgs, common: &Common) -> Result<()> {
     say!("{}", table.plain());
     let hours = sums.map(|s| hours_said(s / 3600.0));
     say!(
-        "{} runs: {} hours of one device here ({}; {} at once), {} on an H100, {} on an A100",
+        "{} runs: {} of one device here ({}; {} at once), {} on an H100, {} on an A100",
         sweep.runs.len(),
         hours[0],
         rates.basis,
@@ -348,7 +347,7 @@ fn status(args: &StatusArgs, common: &Common) -> Result<()> {
     say!("running  {running}");
     say!("left     {left}, of which {begun} begun");
     say!(
-        "hours    {} of one device here ({}), {} at once: {}",
+        "time     {} of one device here ({}), {} at once: {}",
         hours_said(hours),
         rates.basis,
         devices.len(),
@@ -389,15 +388,13 @@ fn slurm(args: &SlurmArgs, common: &Common) -> Result<()> {
 #SBATCH --output=emm-%A-%a.log
 {gpu}# {runs} runs of {words}; {said}.
 # Two minutes before the limit the run is told to save; it ends with 75, and the job queues again.
+run=
+trap '[ -n \"$run\" ] && kill -USR1 \"$run\"' USR1 TERM
 emm sweep run-one \"$SLURM_ARRAY_TASK_ID\" {words}{flags} &
 run=$!
-trap 'kill -USR1 \"$run\"' USR1 TERM
-code=0
-while :; do
-    wait \"$run\"
-    code=$?
-    kill -0 \"$run\" 2>/dev/null || break
-done
+while kill -0 \"$run\" 2>/dev/null; do wait \"$run\"; done
+wait \"$run\"
+code=$?
 if [ \"$code\" = 75 ]; then
     scontrol requeue \"${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}\"
 fi

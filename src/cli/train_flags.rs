@@ -326,9 +326,10 @@ impl TrainFlags {
     fn precision(&self) -> Result<Precision> {
         match self.precision.as_str() {
             "auto" | "fp32" => Ok(Precision::Fp32),
-            p @ ("bf16" | "tf32") => Err(usage(format!(
-                "--precision: {p} is for CUDA devices, the CPU device computes fp32"
-            ))),
+            "bf16" => Ok(Precision::Bf16),
+            "tf32" => Err(usage(
+                "--precision: tf32 is for CUDA devices, the CPU device computes fp32 or bf16",
+            )),
             p => Err(usage(format!("--precision: {p:?} is none of auto, bf16, tf32, fp32"))),
         }
     }

@@ -98,3 +98,47 @@ impl Buffer {
         }
     }
 }
+
+/// Bytes of finished images, where they were computed.
+pub enum Pixels<'a> {
+    Host(Cow<'a, [u8]>),
+    /// The first `len` bytes of a buffer on a card.
+    Card {
+        buffer: &'a cuda::Buffer,
+        len: usize,
+    },
+}
+
+impl Pixels<'_> {
+    /// Bytes.
+    pub fn len(&self) -> usize {
+        match self {
+            Pixels::Host(pixels) => pixels.len(),
+            Pixels::Card { len, .. } => *len,
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All of them.
+    ///
+    /// # Errors
+    /// Device (exit 4): also what went wrong in a kernel before.
+    pub fn to_host(&self) -> Result<Cow<'_, [u8]>> {
+        self.first(self.len())
+    }
+
+    /// The first `len`, or all where there are fewer.
+    ///
+    /// # Errors
+    /// As [`Pixels::to_host`].
+    pub fn first(&self, len: usize) -> Result<Cow<'_, [u8]>> {
+        let len = len.min(self.len());
+        Ok(match self {
+            Pixels::Host(pixels) => Cow::Borrowed(&pixels[..len]),
+            Pixels::Card { buffer, .. } => Cow::Owned(buffer.read_bytes(len)?),
+        })
+    }
+}

@@ -5,7 +5,7 @@ pub mod cuda;
 mod memory;
 
 pub use cpu::{Bound, Cpu};
-pub use memory::Buffer;
+pub use memory::{Buffer, Pixels};
 
 use serde::{Deserialize, Serialize};
 
@@ -155,6 +155,11 @@ impl Slot {
     pub fn bytes(self) -> usize {
         4 * self.words()
     }
+
+    /// Words of working memory that `len` of its elements take as float32, where they are not.
+    pub fn wide(self, len: usize) -> usize {
+        if self.dtype == Dtype::F32 { 0 } else { len }
+    }
 }
 
 /// Whether a gradient is written or added. The tape decides it, never an op.
@@ -171,6 +176,13 @@ pub struct Sink {
     pub acc: Acc,
 }
 
+impl Sink {
+    /// A place that is written, not added to.
+    pub fn set(slot: Slot) -> Self {
+        Sink { slot, acc: Acc::Set }
+    }
+}
+
 /// What varies from run to run of one plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StepArgs {
@@ -182,7 +194,7 @@ pub struct StepArgs {
 }
 
 /// What a launch costs at least.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
 pub struct Cost {
     /// 2 × multiply-adds of matrix work, as the direct algorithm needs them.
     pub flop: u64,
@@ -323,10 +335,10 @@ impl From<[usize; 3]> for Grid {
 pub enum Arg {
     /// The address of a slot.
     Slot(Slot),
-    /// The address of an element of a slot.
-    Element(Slot, usize),
     /// The address of a gradient that the kernel sets or adds to; it is told which by an argument of its own.
     Sink(Sink),
+    /// The address of an element of a slot.
+    Element(Slot, usize),
     /// An address on the card.
     Address(u64),
     /// The address of the words that vary from step to step (`Step` in `kernels/prelude/types.cuh`).
@@ -344,7 +356,7 @@ impl Arg {
     /// The slot whose address this is.
     pub fn slot(&self) -> Option<Slot> {
         match self {
-            Arg::Slot(slot) | Arg::Sink(Sink { slot, .. }) => Some(*slot),
+            Arg::Slot(slot) | Arg::Element(slot, _) | Arg::Sink(Sink { slot, .. }) => Some(*slot),
             _ => None,
         }
     }
@@ -370,6 +382,12 @@ impl From<Slot> for Arg {
 
 impl From<&Buffer> for Arg {
     fn from(b: &Buffer) -> Self {
+        Arg::Address(b.address())
+    }
+}
+
+impl From<&cuda::Buffer> for Arg {
+    fn from(b: &cuda::Buffer) -> Self {
         Arg::Address(b.address())
     }
 }

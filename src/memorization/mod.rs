@@ -3,7 +3,9 @@
 pub mod emm;
 pub mod nearest;
 pub mod ratio;
+pub mod search;
 
 pub use emm::{Bracket, Emm, Next, Side, emm_of, next_size};
 pub use nearest::{Nearest, Neighbour, Pruning, References};
 pub use ratio::{Score, Threshold, wilson};
+pub use search::Search;

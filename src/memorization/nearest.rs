@@ -8,7 +8,7 @@ mod best;
 
 use crate::device::Device;
 use crate::device::cpu::dots::{
-    COLUMNS, Form, Isa, Lanes, MAX_WORDS, ROWS, Word, pack_columns, pack_rows,
+    COLUMNS, Form, Isa, Lanes, MAX_WORDS, ROWS, Word, first_bits, pack_columns, pack_rows, scan,
 };
 use crate::device::cpu::sketch::{Panels, Sketcher, WORDS};
 use crate::simd::vectorized;
@@ -210,9 +210,15 @@ impl<'a> References<'a> {
         if panel.len() <= MAX_WORDS {
             let mut base = Lanes::zeroed();
             base.0.iter_mut().zip(bases).for_each(|(to, &b)| *to = b as i32);
-            return scan(self.isa, form, (panel, &base), valid, rows, best, |q, c, key| {
-                hit(q, c, key as i64)
-            });
+            return scan(
+                self.isa,
+                form,
+                (panel, &base),
+                valid,
+                rows,
+                |t| best.limits_32(t),
+                |q, c, key| hit(q, c, key as i64),
+            );
         }
         // Sums of long images don't fit 32 bits.
         let (zero, none, mut keys) = (Lanes::zeroed(), [i32::MIN; ROWS], [Lanes::zeroed(); ROWS]);
@@ -293,7 +299,8 @@ impl<'a> References<'a> {
             let first = p * stride * COLUMNS;
             let valid = first_bits(self.len() - first);
             let panel = panels.get(p * stride);
-            scan(self.isa, Form::Pairs, panel, valid, &drawn.rows, best, |q, c, key| {
+            let limits = |t: usize| best.limits_32(t);
+            scan(self.isa, Form::Pairs, panel, valid, &drawn.rows, limits, |q, c, key| {
                 hit(q, first + c, key)
             });
         });
@@ -329,40 +336,11 @@ impl Drawn {
         (sketcher, _): &Sketches,
         queries: impl IndexedParallelIterator<Item = &'q [u8]>,
     ) -> Self {
-        let draw = |q: &[u8]| sketcher.draw(q.iter().map(|&u| u as f64));
+        let draw = |q: &[u8]| sketcher.draw(q);
         let (rows, squared) = Sketcher::rows(&queries.map(draw).collect::<Vec<_>>());
         debug_assert_eq!(rows.len(), squared.len().div_ceil(ROWS) * WORDS);
         Drawn { rows, squared }
     }
-}
-
-/// Calls `hit(row, column, key)` for each pair of a panel whose key is within the limit of its row.
-fn scan(
-    isa: Isa,
-    form: Form,
-    (panel, base): (&[Lanes], &Lanes),
-    valid: u32,
-    rows: &[Word],
-    best: &Best,
-    mut hit: impl FnMut(usize, usize, i32),
-) {
-    let mut keys = [Lanes::zeroed(); ROWS];
-    for (t, rows) in rows.chunks_exact(panel.len()).enumerate() {
-        let masks = isa.tile(form, rows, panel, base, &best.limits_32(t), &mut keys);
-        for (r, mask) in masks.into_iter().enumerate() {
-            let mut mask = mask & valid;
-            while mask != 0 {
-                let column = mask.trailing_zeros() as usize;
-                mask &= mask - 1;
-                hit(t * ROWS + r, column, keys[r].0[column]);
-            }
-        }
-    }
-}
-
-/// The lowest `n` bits, at most 32.
-fn first_bits(n: usize) -> u32 {
-    ((1u64 << n.min(COLUMNS)) - 1) as u32
 }
 
 /// Pixels whose squared differences fit 32 bits together: 255² · 65536 < 2³².

@@ -2,6 +2,7 @@
 
 use super::unet::{self, Inputs};
 use super::{ModelConfig, Params};
+use crate::device::cuda::Cuda;
 use crate::device::{Buffer, Device, Precision, Slot, StepArgs};
 use crate::error::usage;
 use crate::ops::precondition::{Denoised, ScaleInput};
@@ -98,6 +99,46 @@ impl Denoiser {
             "{b} noise levels and {} values for images of {len}",
             x.len()
         );
+        self.fill(x, sigma, labels)?;
+        self.run()?;
+        self.memory.read(self.out.offset, b * len)
+    }
+
+    /// The card that it computes on, if it does.
+    pub fn cuda(&self) -> Option<&Cuda> {
+        match &self.device {
+            Device::Cpu(_) => None,
+            Device::Cuda { cuda, .. } => Some(cuda),
+        }
+    }
+
+    /// On a card: takes the labels of the `images` images that come next, and returns the addresses of x
+    /// [B, H, W, C] f32, sigma [B] f64 and D(x; sigma). A [`Denoiser::run`] computes what lies there.
+    ///
+    /// # Errors
+    /// As [`Denoiser::denoise`].
+    pub fn operands(&mut self, images: usize, labels: &[u32]) -> Result<[u64; 3]> {
+        ensure!(
+            images > 0 && images <= self.batch,
+            "{images} images for batches of {}",
+            self.batch
+        );
+        self.fill(&[], &vec![1.0; images], labels)?;
+        Ok([self.x, self.sigma, self.out].map(|s| self.memory.address() + 4 * s.offset as u64))
+    }
+
+    /// Queues an evaluation of what lies in the operands' places.
+    ///
+    /// # Errors
+    /// Device (exit 4): a kernel that does not launch.
+    pub fn run(&mut self) -> Result<()> {
+        let (memory, args) = (&mut self.memory, StepArgs::default());
+        self.plan.run(&self.device, memory, &self.weights, None, None, args)
+    }
+
+    /// Puts a batch into its places.
+    fn fill(&mut self, x: &[f32], sigma: &[f64], labels: &[u32]) -> Result<()> {
+        let b = sigma.len();
         self.check_labels(labels, b)?;
         // The rest of the batch is computed too; it must be something.
         let fill = |given: &[f32], words: usize, rest: f32| {
@@ -112,9 +153,7 @@ impl Denoiser {
         if let Some(slot) = self.labels {
             self.memory.put(slot, &fill(bytemuck::cast_slice(labels), slot.len, 0.0))?;
         }
-        let (memory, args) = (&mut self.memory, StepArgs::default());
-        self.plan.run(&self.device, memory, &self.weights, None, None, args)?;
-        self.memory.read(self.out.offset, b * len)
+        Ok(())
     }
 
     fn check_labels(&self, labels: &[u32], batch: usize) -> Result<()> {

@@ -51,16 +51,23 @@ impl Op for Attention {
     fn fwd(&self, io: &Io) -> Launch {
         let io = io.clone();
         let (n, t, c) = sizes(&io.shapes);
-        Launch::new("attention_fwd", 0, move |b| {
+        let wide = [io.ins[0].wide(3 * t * c), io.outs[1].wide(t * t), io.outs[0].wide(t * c)];
+        Launch::new("attention_fwd", wide.iter().sum(), move |b| {
             b.each(n, 4 * n * t * t * c, |i| {
-                let qkv = b.get(io.ins[0].part(i * t * 3 * c, t * 3 * c));
+                let (work_qkv, rest) = b.scratch().split_at_mut(wide[0]);
+                let (work_w, work_y) = rest.split_at_mut(wide[1]);
+                let qkv = b.read(io.ins[0], i * t * 3 * c, t * 3 * c, work_qkv);
                 let (k, v) = (Mat::cols(&qkv[c..], 3 * c), Mat::rows(&qkv[2 * c..], 3 * c));
-                let w = b.get_mut(io.outs[1].part(i * t * t, t * t));
-                let scale = 1.0 / (c as f32).sqrt();
-                gemm([t, t, c], w, t, Acc::Set, scale, Mat::rows(qkv, 3 * c), k);
-                w.chunks_exact_mut(t).for_each(softmax);
-                let y = b.get_mut(io.outs[0].part(i * t * c, t * c));
-                gemm([t, c, t], y, c, Acc::Set, 1.0, Mat::rows(w, t), v);
+                b.write(Sink::set(io.outs[1]), i * t * t, t * t, work_w, |w| {
+                    let scale = 1.0 / (c as f32).sqrt();
+                    gemm([t, t, c], w, t, Acc::Set, scale, Mat::rows(qkv, 3 * c), k);
+                    w.chunks_exact_mut(t).for_each(softmax);
+                });
+                // As they are stored: the backward reads those.
+                let w = b.read(io.outs[1], i * t * t, t * t, work_w);
+                b.write(Sink::set(io.outs[0]), i * t * c, t * c, work_y, |y| {
+                    gemm([t, c, t], y, c, Acc::Set, 1.0, Mat::rows(w, t), v);
+                });
             });
         })
     }
@@ -69,34 +76,33 @@ impl Op for Attention {
         let (io, grads) = (io.clone(), grads.clone());
         let (n, t, c) = sizes(&io.shapes);
         let dy = grads.outs[0].expect("attention's output has a gradient");
-        Launch::new("attention_bwd", t * t, move |b| {
-            let Some(dqkv) = grads.ins[0] else { return };
+        let wide = [dy.wide(3 * t * c), dy.wide(t * t), dy.wide(t * c), dy.wide(3 * t * c)];
+        Launch::new("attention_bwd", t * t + wide.iter().sum::<usize>(), move |b| {
+            let Some(sink @ Sink { acc, .. }) = grads.ins[0] else { return };
             b.each(n, 8 * n * t * t * c, |i| {
                 let part = 3 * t * c;
-                let qkv = b.get(io.ins[0].part(i * part, part));
-                let dqkv_part = b.get_mut(dqkv.slot.part(i * part, part));
-                let w = b.get(io.outs[1].part(i * t * t, t * t));
-                let dy = b.get(dy.part(i * t * c, t * c));
+                let (ds, rest) = b.scratch().split_at_mut(t * t);
+                let (work_qkv, rest) = rest.split_at_mut(wide[0]);
+                let (work_w, rest) = rest.split_at_mut(wide[1]);
+                let (work_dy, work) = rest.split_at_mut(wide[2]);
+                let qkv = b.read(io.ins[0], i * part, part, work_qkv);
+                let w = b.read(io.outs[1], i * t * t, t * t, work_w);
+                let dy = b.read(dy, i * t * c, t * c, work_dy);
                 let rows = |data| Mat::rows(data, 3 * c);
-                let (acc, scale) = (dqkv.acc, 1.0 / (c as f32).sqrt());
-                let ds = &mut b.scratch()[..t * t];
-                gemm(
-                    [t, t, c],
-                    ds,
-                    t,
-                    Acc::Set,
-                    1.0,
-                    Mat::rows(dy, c),
-                    Mat::cols(&qkv[2 * c..], 3 * c),
-                );
+                let scale = 1.0 / (c as f32).sqrt();
+                let v = Mat::cols(&qkv[2 * c..], 3 * c);
+                gemm([t, t, c], ds, t, Acc::Set, 1.0, Mat::rows(dy, c), v);
                 for (ds, w) in ds.chunks_exact_mut(t).zip(w.chunks_exact(t)) {
                     softmax_bwd(ds, w);
                 }
-                let dv = &mut dqkv_part[2 * c..];
-                gemm([t, c, t], dv, 3 * c, acc, 1.0, Mat::cols(w, t), Mat::rows(dy, c));
-                gemm([t, c, t], dqkv_part, 3 * c, acc, scale, Mat::rows(ds, t), rows(&qkv[c..]));
-                let dk = &mut dqkv_part[c..];
-                gemm([t, c, t], dk, 3 * c, acc, scale, Mat::cols(ds, t), rows(qkv));
+                b.write(sink, i * part, part, work, |dqkv| {
+                    let sizes = [t, c, t];
+                    let dv = &mut dqkv[2 * c..];
+                    gemm(sizes, dv, 3 * c, acc, 1.0, Mat::cols(w, t), Mat::rows(dy, c));
+                    gemm(sizes, dqkv, 3 * c, acc, scale, Mat::rows(ds, t), rows(&qkv[c..]));
+                    let dk = &mut dqkv[c..];
+                    gemm(sizes, dk, 3 * c, acc, scale, Mat::cols(ds, t), rows(qkv));
+                });
             });
         })
     }
@@ -163,7 +169,6 @@ impl Op for Attention {
 }
 
 /// Which of `kernels/matmul.cu`'s products: the first writes [t, t] over c, the others [t, c] over t.
-#[derive(Clone, Copy, PartialEq)]
 enum Form {
     Nt,
     Nn,
@@ -175,7 +180,6 @@ struct Products {
     /// Of [`Form`]'s three.
     names: [&'static str; 3],
     mma: bool,
-    dtype: Dtype,
     n: usize,
     t: usize,
     c: usize,
@@ -189,12 +193,12 @@ impl Products {
             (_, Dtype::Bf16) => ["matmul_nt_bf16", "matmul_nn_bf16", "matmul_tn_bf16"],
             (_, Dtype::F32) => ["matmul_nt", "matmul_nn", "matmul_tn"],
         };
-        Products { names, mma, dtype, n, t, c }
+        Products { names, mma, n, t, c }
     }
 
     fn kernel(&self, form: Form, to: View, a: View, b: View, alpha: f32, acc: Acc) -> Kernel {
         let (t, c) = (self.t, self.c);
-        let (cols, depth) = if form == Form::Nt { (t, c) } else { (c, t) };
+        let (cols, depth) = if let Form::Nt = form { (t, c) } else { (c, t) };
         let batch = |v: View| Arg::I64(v.2 as i64);
         let arguments = args![
             to.0,
@@ -213,19 +217,16 @@ impl Products {
             acc,
         ];
         let name = self.names[form as usize];
-        // Scores are float32. Of the slots every third channel is touched.
-        let stored = self.dtype.bytes(t * depth + depth * cols);
-        let written = if form == Form::Nt { 4 } else { self.dtype.bytes(1) } * t * cols;
-        let again = if acc == Acc::Add { written } else { 0 };
-        let counted = |kernel: Kernel| {
-            let n = self.n;
-            kernel.flop(2 * n * t * cols * depth).moves(n * (stored + written + again))
-        };
-        if self.mma {
-            let grid = [t.div_ceil(128), cols.div_ceil(128), self.n];
-            return counted(Kernel::new(name, grid, arguments).shared(MMA_SHARED_BYTES));
-        }
-        counted(Kernel::new(name, [t.div_ceil(64), cols.div_ceil(64), self.n], arguments))
+        let tile = if self.mma { 128 } else { 64 };
+        let grid = [t.div_ceil(tile), cols.div_ceil(tile), self.n];
+        let shared = if self.mma { MMA_SHARED_BYTES } else { 0 };
+        // Of qkv a product touches every third channel.
+        let bytes = |v: View, words: usize| v.0.slot().map_or(0, |s| s.dtype.bytes(self.n * words));
+        let written = bytes(to, t * cols) * if acc == Acc::Add { 2 } else { 1 };
+        Kernel::new(name, grid, arguments)
+            .shared(shared)
+            .flop(2 * self.n * t * cols * depth)
+            .moves(written + bytes(a, t * depth) + bytes(b, depth * cols))
     }
 }
 

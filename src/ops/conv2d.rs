@@ -5,7 +5,7 @@
 //! - shortcut: a 1×1 convolution of [s1, s2] (channels concatenated, never copied) with weight [O, C1 + C2 + off]
 //!   and bias [O]; `off` channels are those of a skip that is switched off: zeros, neither read nor stored.
 
-use super::conv2d_bwd::{Dgrad, Wgrad};
+use super::conv2d_bwd::{Dgrad, PointDgrad, Wgrad};
 use super::conv2d_kernels;
 use super::conv2d_mma::Ways;
 use super::conv2d_winograd::{Winograd, WinogradWgrad};
@@ -15,6 +15,7 @@ use super::{Direction, Grads, Io, Op, Reads, Shape, words};
 use crate::device::cpu::gemm::{Mat, gemm};
 use crate::device::cpu::math;
 use crate::device::cpu::patches::{Tile, Tiles, Window, patches};
+use crate::device::cpu::winograd::PANEL;
 use crate::device::{Acc, Bound, Dtype, Kernel, Launch, Precision, Sink, Slot};
 use anyhow::{Result, ensure};
 
@@ -89,7 +90,7 @@ impl Conv2d {
         self.kernel * self.kernel * x[3]
     }
 
-    fn window(&self) -> Window {
+    pub(super) fn window(&self) -> Window {
         Window { kernel: self.kernel, stride: self.stride, pad: self.pad as isize }
     }
 }
@@ -154,12 +155,15 @@ impl Op for Conv2d {
     }
 
     fn temp_words(&self, ins: &[Shape], direction: Direction) -> usize {
-        let o = self.out_channels;
         match direction {
-            Direction::Fwd => self.weight_words(ins[0]) + o * self.shortcut_channels(ins),
+            Direction::Fwd => 0,
             Direction::Bwd => {
-                let wgrad = self.winograd_wgrad(ins[0]).map_or(0, |w| w.temp_words());
-                self.flipped_words(ins[0]) + wgrad + ins[0][0] * o
+                let (x, y) = (ins[0], self.out_shape(ins[0]));
+                let winograd = self.winograd_wgrad(x).map(|w| w.temp_words());
+                let wgrad = winograd.unwrap_or_else(|| Wgrad::new(self, x, y).temp_words());
+                let shortcut = [Input::S1, Input::S2].into_iter().filter_map(|s| self.input(s));
+                let side = shortcut.map(|i| Wgrad::point(ins[i], y).temp_words());
+                y[0] * y[3] + side.fold(wgrad, usize::max)
             }
         }
     }
@@ -174,26 +178,47 @@ impl Op for Conv2d {
         let (op, io) = (*self, io.clone());
         let (x, y) = (io.shapes[0], self.out_shape(io.shapes[0]));
         let (o, depth, side) = (y[3], self.depth(x), op.shortcut_channels(&io.shapes));
-        let (w, winograd) = (io.temp.part(0, self.weight_words(x)), self.winograd(x));
-        let sw = io.temp.part(w.len, side * o);
-        let tiles = Tiles::new([y[0], y[1], y[2]], depth);
-        let pixels = winograd.map_or(tiles.pixels(), |w| w.tiles.pixels());
-        let product = winograd.map_or(pixels * (depth + o), |w| w.scratch_words());
-        let scratch = product.max(pixels * (side + o) + o);
-        Launch::new("conv2d_fwd", scratch, move |b| {
-            if side > 0 {
-                transpose_weight(b, sw, io.params[2], o, side);
-            }
-            if let Some(winograd) = winograd {
-                winograd.prepare(b, w, io.params[0]);
-                let to = Sink { slot: io.outs[0], acc: Acc::Set };
-                let finish = |tile| op.finish_tile(b, &io, sw, tile, y);
-                return winograd.run(b, io.ins[0], w, to, 1.0, finish);
-            }
-            transpose_weight(b, w, io.params[0], o, depth);
-            b.each(tiles.count(), words(y) * depth, |t| {
-                op.direct_tile(b, &io, w, tiles.get(t), x, y);
-                op.finish_tile(b, &io, sw, tiles.get(t), y);
+        let winograd = self.winograd(x);
+        let tiles = winograd.map_or(Tiles::new([y[0], y[1], y[2]], depth), |w| w.tiles);
+        let w_words = winograd.map_or(o * depth, |w| w.weight_words());
+        let ready = w_words + side * o;
+        let wide_out = io.outs[0].wide(tiles.pixels() * o);
+        // Of an operand beside x, one at a time, or of x itself before.
+        let beside = io.ins[1..].iter().zip(&io.shapes[1..]);
+        let wide = beside.map(|(s, shape)| s.wide(tiles.pixels() * shape[3]));
+        let whole = if winograd.is_some() { 0 } else { tiles.pixels().max(x[1] * x[2]) * x[3] };
+        let wide = wide.fold(io.ins[0].wide(whole), usize::max);
+        let product = winograd.map_or(tiles.pixels() * depth, |w| w.scratch_words());
+        let work = product.max(o).max(rounded_words(&io));
+        Launch::new("conv2d_fwd", ready + wide_out + wide + work, move |b| {
+            // Each thread's own copy of the weights as products take them.
+            let prepare = || {
+                let (ready, rest) = b.scratch().split_at_mut(ready);
+                let (w, sw) = ready.split_at_mut(w_words);
+                let weight = rounded(b, &io, 0, rest);
+                match winograd {
+                    Some(winograd) => winograd.prepare(w, weight),
+                    None => transpose_weight(w, weight, o, depth),
+                }
+                if side > 0 {
+                    transpose_weight(sw, rounded(b, &io, 2, rest), o, side);
+                }
+            };
+            b.each_prepared(tiles.count(), words(y) * depth, prepare, |t| {
+                let (ready, rest) = b.scratch().split_at_mut(ready);
+                let (out, rest) = rest.split_at_mut(wide_out);
+                let (wide, work) = rest.split_at_mut(wide);
+                let ((w, sw), tile) = (ready.split_at(w_words), tiles.get(t));
+                let (at, len) = tile.span([y[1], y[2], o]);
+                b.write(Sink::set(io.outs[0]), at, len, out, |out| {
+                    match winograd {
+                        Some(winograd) => {
+                            winograd.run_tile(b, work, io.ins[0], w, out, Acc::Set, 1.0, tile)
+                        }
+                        None => op.direct_tile(b, work, wide, &io, w, out, tile, x, y),
+                    }
+                    op.finish_tile(b, &mut work[..o], wide, &io, sw, out, tile, y);
+                });
             });
         })
     }
@@ -202,41 +227,61 @@ impl Op for Conv2d {
         let (op, io, grads) = (*self, io.clone(), grads.clone());
         let (x, y) = (io.shapes[0], self.out_shape(io.shapes[0]));
         let dy = grads.outs[0].expect("conv2d has one output");
-        let (dgrad, wgrad) = (Dgrad::new(&op, x, y), Wgrad::new([y[0], y[1], y[2]], x[3], y[3]));
+        let (dgrad, wgrad) = (Dgrad::new(&op, x, y), Wgrad::new(&op, x, y));
         let (reversed, winograd) = (self.winograd(x).map(|w| w.reversed()), self.winograd_wgrad(x));
-        let side = |which| {
-            let c = op.input(which).map_or(0, |i| io.shapes[i][3]);
-            Tiles::new([y[0], y[1], y[2]], y[3].max(c)).pixels() * (y[3] + c)
-        };
-        let scratch = (dgrad.scratch_words())
-            .max(wgrad.scratch_words())
-            .max(reversed.map_or(0, |w| w.scratch_words()))
-            .max(side(Input::S1))
-            .max(side(Input::S2));
-        let flipped = io.temp.part(0, self.flipped_words(x));
-        let planes = io.temp.part(flipped.len, winograd.map_or(0, |w| w.temp_words()));
-        let sums = io.temp.part(flipped.len + planes.len, y[0] * y[3]);
+        let flipped = reversed.map_or(0, |w| w.weight_words());
+        let wide_dx = reversed.map_or(0, |w| io.ins[0].wide(w.tiles.pixels() * x[3]));
+        let sides = [Input::S1, Input::S2].into_iter().filter_map(|s| op.input(s));
+        let scratch = sides.chain([0]).flat_map(|i| {
+            let (shape, slot) = (io.shapes[i], io.ins[i]);
+            let point = (i > 0).then(|| Wgrad::point(shape, y).scratch_words(dy, slot));
+            [point.unwrap_or(0), PointDgrad::new(shape, y[3]).scratch_words(dy, slot)]
+        });
+        let scratch = (scratch.chain([
+            2 * dy.wide(words(y) / y[0]),
+            dgrad.scratch_words(dy, io.ins[0]),
+            wgrad.scratch_words(dy, io.ins[0]),
+            winograd.map_or(0, |w| w.scratch_words()),
+            reversed.map_or(0, |w| flipped + wide_dx + w.scratch_words()),
+            flipped,
+        ]))
+        .max()
+        .unwrap_or(0);
+        // The rounded weight beside either.
+        let scratch = scratch + rounded_words(&io);
+        let sums = io.temp.part(0, y[0] * y[3]);
+        let temp = io.temp.part(sums.len, io.temp.len - sums.len);
         Launch::new("conv2d_bwd", scratch, move |b| {
-            op.bwd_bias(b, &grads, dy, y, sums);
-            if let Some(sink) = sink_of(&op, &grads, Input::Residual) {
-                pass(b, sink, dy, op.scale);
-            }
+            op.bwd_sums(b, &grads, dy, y, sums);
             match (grads.ins[0], reversed) {
                 (Some(dx), Some(winograd)) => {
-                    winograd.prepare_flipped(b, flipped, io.params[0]);
-                    winograd.run(b, dy, flipped, dx, op.scale, |_| ());
+                    let prepare = || {
+                        let (flipped, rest) = b.scratch().split_at_mut(flipped);
+                        winograd.prepare_flipped(flipped, rounded(b, &io, 0, rest));
+                    };
+                    let work = words(x) * op.depth(x);
+                    b.each_prepared(winograd.tiles.count(), work, prepare, |t| {
+                        let (w, rest) = b.scratch().split_at_mut(flipped);
+                        let (wide, work) = rest.split_at_mut(wide_dx);
+                        let tile = winograd.tiles.get(t);
+                        let (at, len) = tile.span([x[1], x[2], x[3]]);
+                        b.write(dx, at, len, wide, |to| {
+                            winograd.run_tile(b, work, dy, w, to, dx.acc, op.scale, tile);
+                        });
+                    });
                 }
-                (Some(dx), None) => dgrad.run(b, &op, dx, dy, io.params[0], flipped),
+                (Some(dx), None) if op.is_point() => {
+                    PointDgrad::new(x, y[3]).run(b, &io, dx, dy, 0, 0, op.scale);
+                }
+                (Some(dx), None) => dgrad.run(b, &op, &io, dx, dy),
                 (None, _) => {}
             }
             let dw = grads.params[0];
             match winograd {
-                Some(winograd) => winograd.run(b, op.scale, dw, dy, io.ins[0], planes),
-                None => {
-                    wgrad.run(b, op.scale, dw, dy, io.ins[0], x, op.window(), op.depth(x));
-                }
+                Some(winograd) => winograd.run(b, op.scale, dw, dy, io.ins[0], temp),
+                None => wgrad.run(b, op.scale, dw, dy, io.ins[0], temp),
             }
-            op.bwd_shortcut(b, &io, &grads, dy, y, &wgrad);
+            op.bwd_shortcut(b, &io, &grads, dy, y, temp);
         })
     }
 
@@ -266,6 +311,11 @@ impl Conv2d {
         (self.kernel, self.stride, self.pad) == (3, 1, 1)
     }
 
+    /// 1×1: a product of the pixels as they lie.
+    pub(super) fn is_point(&self) -> bool {
+        (self.kernel, self.stride, self.pad) == (1, 1, 0)
+    }
+
     /// The fast way of the forward and of the input's gradient, where the shape suits it.
     fn winograd(&self, x: Shape) -> Option<Winograd> {
         Winograd::new(x, self.out_channels).filter(|_| self.is_plain())
@@ -274,144 +324,119 @@ impl Conv2d {
     fn winograd_wgrad(&self, x: Shape) -> Option<WinogradWgrad> {
         WinogradWgrad::new(x, self.out_channels).filter(|_| self.is_plain())
     }
-
-    /// Words of the weights as the forward reads them.
-    fn weight_words(&self, x: Shape) -> usize {
-        let direct = self.out_channels * self.depth(x);
-        self.winograd(x).map_or(direct, |w| w.weight_words())
-    }
-
-    /// Words of the weights as the input's gradient reads them.
-    fn flipped_words(&self, x: Shape) -> usize {
-        let direct = (self.out_channels * self.depth(x)).next_multiple_of(16);
-        self.winograd(x).map_or(direct, |w| w.reversed().weight_words())
-    }
 }
 
 fn sink_of(op: &Conv2d, grads: &Grads, which: Input) -> Option<Sink> {
     grads.ins[op.input(which)?]
 }
 
-/// to [k, o] ← from [o, k]: rows that a product reads as contiguous vectors of output channels.
-fn transpose_weight(b: &Bound, to: Slot, from: Slot, o: usize, k: usize) {
-    const STRIP: usize = 64;
-    let src = b.get(from);
-    b.each(k.div_ceil(STRIP), o * k, |job| {
-        let k0 = job * STRIP;
-        let cols = STRIP.min(k - k0);
-        let dst = b.get_mut(to.part(k0 * o, cols * o));
-        for o0 in (0..o).step_by(16) {
-            for c in 0..cols {
-                for r in o0..(o0 + 16).min(o) {
-                    dst[c * o + r] = src[r * k + k0 + c];
-                }
+/// to ← from [o, k] as panels of [k, o]: what products read as vectors of output channels.
+fn transpose_weight(to: &mut [f32], from: &[f32], o: usize, k: usize) {
+    for o0 in (0..o).step_by(PANEL) {
+        let width = PANEL.min(o - o0);
+        let panel = &mut to[o0 * k..][..width * k];
+        for (r, row) in from[o0 * k..].chunks_exact(k).take(width).enumerate() {
+            for (to, &v) in panel[r..].iter_mut().step_by(width).zip(row) {
+                *to = v;
             }
         }
-    });
-}
-
-/// dst (=|+=) scale · src.
-fn pass(b: &Bound, dst: Sink, src: Slot, scale: f32) {
-    const CHUNK: usize = 16 * 1024;
-    b.each(src.len.div_ceil(CHUNK), src.len, |i| {
-        let len = CHUNK.min(src.len - i * CHUNK);
-        let (d, s) = (b.get_mut(dst.slot.part(i * CHUNK, len)), b.get(src.part(i * CHUNK, len)));
-        match dst.acc {
-            Acc::Set => math::scaled(d, scale, s),
-            Acc::Add => math::add_scaled(d, scale, s),
-        }
-    });
-}
-
-/// Pixels `tile` covers of a tensor with `channels` and `h`×`w` pixels an image.
-pub(super) fn tile_part(s: Slot, tile: Tile, [h, w, c]: [usize; 3]) -> Slot {
-    let rows = if tile.images > 1 { tile.present * h } else { tile.rows };
-    s.part(((tile.image * h + tile.row) * w) * c, rows * w * c)
-}
-
-/// The tile's rows of a same-size tensor as a matrix of `pixels` rows: in place if the tile is full, else a
-/// zero-padded copy in `pad`.
-fn tile_rows<'a>(part: &'a [f32], pad: &'a mut [f32], words: usize) -> &'a [f32] {
-    if part.len() == words {
-        return part;
     }
-    pad[..part.len()].copy_from_slice(part);
-    pad[part.len()..words].fill(0.0);
-    &pad[..words]
 }
 
-/// Runs `product` on the tile's piece of `out` [pixels, c]; a tile with absent images goes through `pad`.
-pub(super) fn tile_product(
-    out: &mut [f32],
-    pad: &mut [f32],
-    words: usize,
-    product: impl Fn(&mut [f32]),
-) {
-    if out.len() == words {
-        return product(out);
+/// y [m, o] (=|+=) a [m, k] · panels of [k, o].
+fn panels_product(y: &mut [f32], acc: Acc, a: Mat, panels: &[f32], [m, o, k]: [usize; 3]) {
+    for o0 in (0..o).step_by(PANEL) {
+        let width = PANEL.min(o - o0);
+        let w = Mat::rows(&panels[o0 * k..][..width * k], width);
+        gemm([m, width, k], &mut y[o0..], o, acc, 1.0, a, w);
     }
-    pad[..out.len()].copy_from_slice(out);
-    pad[out.len()..words].fill(0.0);
-    product(&mut pad[..words]);
-    out.copy_from_slice(&pad[..out.len()]);
+}
+
+/// Words of working memory that [`rounded`] takes.
+pub(super) fn rounded_words(io: &Io) -> usize {
+    match io.precision {
+        Precision::Bf16 => io.params.iter().map(|p| p.len).max().unwrap_or(0),
+        Precision::Fp32 | Precision::Tf32 => 0,
+    }
+}
+
+/// Parameter `i` as products take it: rounded, in the first of `work`, where activations are bf16.
+pub(super) fn rounded<'a>(b: &'a Bound, io: &Io, i: usize, work: &'a mut [f32]) -> &'a [f32] {
+    let w = b.get(io.params[i]);
+    if io.precision != Precision::Bf16 {
+        return w;
+    }
+    math::round_to_half(&mut work[..w.len()], w);
+    &work[..w.len()]
 }
 
 impl Conv2d {
-    /// The tile's patches times the transposed weight `w`.
-    fn direct_tile(&self, b: &Bound, io: &Io, w: Slot, tile: Tile, x: Shape, y: Shape) {
+    /// `out` = the tile's patches times the weight's panels `w`.
+    fn direct_tile(
+        &self,
+        b: &Bound,
+        work: &mut [f32],
+        wide: &mut [f32],
+        io: &Io,
+        w: &[f32],
+        out: &mut [f32],
+        tile: Tile,
+        x: Shape,
+        y: Shape,
+    ) {
         let (o, depth, image) = (y[3], self.depth(x), [x[1], x[2], x[3]]);
-        let pixels = tile.images * tile.rows * y[2];
-        let (cols, pad) = b.scratch().split_at_mut(pixels * depth);
-        let per = pixels / tile.images * depth;
-        if self.kernel == 1 && self.stride == 1 {
-            let part = b.get(tile_part(io.ins[0], tile, image));
-            cols[..part.len()].copy_from_slice(part);
+        let pixels = out.len() / o;
+        let a = if self.is_point() {
+            let (at, len) = tile.span(image);
+            b.read(io.ins[0], at, len, wide)
         } else {
-            let image_words = words(x) / x[0];
-            for i in 0..tile.present {
-                let src = b.get(io.ins[0].part((tile.image + i) * image_words, image_words));
-                let rows = (tile.row, tile.rows);
-                patches(&mut cols[i * per..][..per], src, image, self.window(), rows, y[2]);
+            let (cols, image_words) = (&mut work[..pixels * depth], words(x) / x[0]);
+            let per = cols.len() / tile.present;
+            for (i, cols) in cols.chunks_exact_mut(per).enumerate() {
+                let src = b.read(io.ins[0], (tile.image + i) * image_words, image_words, wide);
+                patches(cols, src, image, self.window(), (tile.row, tile.rows), y[2]);
             }
-        }
-        cols[tile.present * per..].fill(0.0);
-        let out = b.get_mut(tile_part(io.outs[0], tile, [y[1], y[2], o]));
-        let (a, m) = (Mat::rows(cols, depth), Mat::rows(b.get(w), o));
-        // Set before it is read: only copied where the tile is not full.
-        out.fill(0.0);
-        tile_product(out, pad, pixels * o, |c| gemm([pixels, o, depth], c, o, Acc::Set, 1.0, a, m));
+            cols
+        };
+        panels_product(out, Acc::Set, Mat::rows(a, depth), w, [pixels, o, depth]);
     }
 
-    /// What is added to the convolution: the shortcut with its transposed weight `sw`, then the epilogue.
-    fn finish_tile(&self, b: &Bound, io: &Io, sw: Slot, tile: Tile, y: Shape) {
-        let o = y[3];
-        let pixels = tile.images * tile.rows * y[2];
-        let out = b.get_mut(tile_part(io.outs[0], tile, [y[1], y[2], o]));
+    /// What is added to the convolution: the shortcut with its weight's panels `sw`, then bias, shortcut's bias, emb
+    /// and residual; and the scale.
+    fn finish_tile(
+        &self,
+        b: &Bound,
+        bias: &mut [f32],
+        wide: &mut [f32],
+        io: &Io,
+        sw: &[f32],
+        out: &mut [f32],
+        tile: Tile,
+        y: Shape,
+    ) {
+        let (o, side) = (y[3], self.shortcut_channels(&io.shapes));
+        let pixels = out.len() / o;
         let mut first = 0;
         for i in [Input::S1, Input::S2].into_iter().filter_map(|s| self.input(s)) {
             let c = io.shapes[i][3];
-            let (side_pad, pad) = b.scratch().split_at_mut(pixels * c);
-            let part = b.get(tile_part(io.ins[i], tile, [y[1], y[2], c]));
-            let a = Mat::rows(tile_rows(part, side_pad, pixels * c), c);
-            let m = Mat::rows(b.get(sw.part(first * o, c * o)), o);
-            tile_product(out, pad, pixels * o, |y| gemm([pixels, o, c], y, o, Acc::Add, 1.0, a, m));
+            let (at, len) = tile.span([y[1], y[2], c]);
+            let a = Mat::rows(b.read(io.ins[i], at, len, wide), c);
+            for o0 in (0..o).step_by(PANEL) {
+                let width = PANEL.min(o - o0);
+                let w = Mat::rows(&sw[o0 * side + first * width..][..c * width], width);
+                gemm([pixels, width, c], &mut out[o0..], o, Acc::Add, 1.0, a, w);
+            }
             first += c;
         }
-        self.epilogue(b, io, tile, y, out);
-    }
-
-    /// out ← (out + bias + shortcut bias + emb + residual) · scale.
-    fn epilogue(&self, b: &Bound, io: &Io, tile: Tile, y: Shape, out: &mut [f32]) {
-        let o = y[3];
         let per = out.len() / tile.present;
-        let side_bias = self.shortcut.map(|_| b.get(io.params[3]));
-        let residual =
-            self.input(Input::Residual).map(|i| b.get(tile_part(io.ins[i], tile, [y[1], y[2], o])));
-        let bias = &mut b.scratch()[..o];
+        let residual = self.input(Input::Residual).map(|i| {
+            let (at, len) = tile.span([y[1], y[2], o]);
+            b.read(io.ins[i], at, len, wide)
+        });
         for (i, rows) in out.chunks_exact_mut(per).enumerate() {
             bias.copy_from_slice(b.get(io.params[1]));
-            if let Some(side) = side_bias {
-                math::add(bias, side);
+            if self.shortcut.is_some() {
+                math::add(bias, b.get(io.params[3]));
             }
             if let Some(e) = self.input(Input::Emb) {
                 math::add(bias, b.get(io.ins[e].part((tile.image + i) * o, o)));
@@ -423,13 +448,22 @@ impl Conv2d {
         }
     }
 
-    /// Gradients of both biases and of emb: sums over pixels per image, then over images in order.
-    fn bwd_bias(&self, b: &Bound, grads: &Grads, dy: Slot, y: Shape, sums: Slot) {
+    /// Gradients of both biases and of emb: sums over pixels per image, then over images in order. And the
+    /// residual's gradient, while dy is at hand.
+    fn bwd_sums(&self, b: &Bound, grads: &Grads, dy: Slot, y: Shape, sums: Slot) {
         let (o, per) = (y[3], y[1] * y[2] * y[3]);
+        let residual = sink_of(self, grads, Input::Residual);
         b.each(y[0], words(y), |n| {
-            let sum = b.get_mut(sums.part(n * o, o));
-            math::sum_rows(sum, b.get(dy.part(n * per, per)));
+            let (work, work_residual) = b.scratch().split_at_mut(dy.wide(per));
+            let (sum, dy) = (b.get_mut(sums.part(n * o, o)), b.read(dy, n * per, per, work));
+            math::sum_rows(sum, dy);
             sum.iter_mut().for_each(|s| *s *= self.scale);
+            if let Some(sink) = residual {
+                b.write(sink, n * per, per, work_residual, |to| match sink.acc {
+                    Acc::Set => math::scaled(to, self.scale, dy),
+                    Acc::Add => math::add_scaled(to, self.scale, dy),
+                });
+            }
         });
         let sums = b.get(sums);
         if let Some(demb) = sink_of(self, grads, Input::Emb) {
@@ -441,36 +475,18 @@ impl Conv2d {
         }
     }
 
-    fn bwd_shortcut(&self, b: &Bound, io: &Io, grads: &Grads, dy: Slot, y: Shape, wgrad: &Wgrad) {
+    fn bwd_shortcut(&self, b: &Bound, io: &Io, grads: &Grads, dy: Slot, y: Shape, temp: Slot) {
         let Some(shortcut) = self.shortcut else { return };
-        let (o, total) = (y[3], self.shortcut_channels(&io.shapes));
-        let point = Window { kernel: 1, stride: 1, pad: 0 };
+        let total = self.shortcut_channels(&io.shapes);
         let mut first = 0;
         for i in [Input::S1, Input::S2].into_iter().filter_map(|s| self.input(s)) {
             let s = io.shapes[i];
-            let c = s[3];
-            let dw = Sink { slot: grads.params[2].slot, ..grads.params[2] };
-            let wgrad = wgrad.columns(first, c);
-            wgrad.run(b, self.scale, dw, dy, io.ins[i], s, point, total);
+            let wgrad = Wgrad::point(s, y).columns(first, total);
+            wgrad.run(b, self.scale, grads.params[2], dy, io.ins[i], temp);
             if let Some(ds) = grads.ins[i] {
-                let tiles = Tiles::new([y[0], y[1], y[2]], o.max(c));
-                b.each(tiles.count(), words(y) * c, |t| {
-                    let tile = tiles.get(t);
-                    let pixels = tile.images * tile.rows * y[2];
-                    let (a_pad, c_pad) = b.scratch().split_at_mut(pixels * o);
-                    let a =
-                        tile_rows(b.get(tile_part(dy, tile, [y[1], y[2], o])), a_pad, pixels * o);
-                    let w = Mat::rows(&b.get(io.params[2])[first..], total);
-                    let out = b.get_mut(tile_part(ds.slot, tile, [y[1], y[2], c]));
-                    if ds.acc == Acc::Set {
-                        out.fill(0.0);
-                    }
-                    tile_product(out, c_pad, pixels * c, |d| {
-                        gemm([pixels, c, o], d, c, ds.acc, self.scale, Mat::rows(a, o), w)
-                    });
-                });
+                PointDgrad::new(s, y[3]).run(b, io, ds, dy, 2, first, self.scale);
             }
-            first += c;
+            first += s[3];
         }
         if shortcut.off > 0 && grads.params[2].acc == Acc::Set {
             for row in b.get_mut(grads.params[2].slot).chunks_exact_mut(total) {

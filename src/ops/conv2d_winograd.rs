@@ -1,19 +1,19 @@
 //! The 3×3 convolution, its input and its weight gradient by Winograd's F(4×4, 3×3): transforms and 36 products.
 
 use super::Shape;
-use super::conv2d::tile_part;
+use super::conv2d_bwd::Groups;
 use crate::device::cpu::gemm::{Mat, gemm};
 use crate::device::cpu::patches::{Tile, Tiles};
-use crate::device::cpu::winograd::{self, LANES, PLANES, TILE, plane_stride, suits};
-use crate::device::{Acc, Bound, Sink, Slot};
-
-/// Output channels per product.
-const BLOCK: usize = 64;
+use crate::device::cpu::winograd::{
+    self, PANEL, PLANES, Pixels, Place, Planes, Product, Square, TILE,
+};
+use crate::device::cpu::winograd::{plane_stride, suits};
+use crate::device::{Acc, Bound, Dtype, Sink, Slot};
+use crate::simd::LANES;
 
 /// The convolution [N, H, W, c] → [N, H, W, o], stride 1, padding 1.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Winograd {
-    n: usize,
     h: usize,
     w: usize,
     c: usize,
@@ -25,7 +25,7 @@ impl Winograd {
     /// `None` where the shape does not suit it.
     pub(super) fn new(x: Shape, o: usize) -> Option<Self> {
         let [n, h, w, c] = x;
-        suits([h, w], c, o).then(|| Winograd { n, h, w, c, o, tiles: Tiles::of_squares([n, h, w]) })
+        suits(c, o).then(|| Winograd { h, w, c, o, tiles: Tiles::of_squares([n, h, w]) })
     }
 
     /// The same from o to c channels: the gradient of the input.
@@ -42,92 +42,86 @@ impl Winograd {
         PLANES * self.weight_stride()
     }
 
-    fn squares(&self, tile: Tile) -> usize {
-        tile.images * tile.rows / TILE * (self.w / TILE)
-    }
-
     pub(super) fn scratch_words(&self) -> usize {
-        let rows = self.tiles.pixels() / (TILE * TILE);
-        PLANES * (plane_stride(rows, self.c) + plane_stride(rows, self.o.min(BLOCK)))
+        let rows = self.tiles.squares();
+        PLANES * (plane_stride(rows, self.c) + plane_stride(rows, PANEL))
     }
 
     /// Transforms weights [o, 3, 3, c].
-    pub(super) fn prepare(&self, b: &Bound, to: Slot, weight: Slot) {
-        let w = b.get(weight);
-        b.each(self.o / LANES, w.len() * 4, |job| {
-            let sizes = [self.o, self.c];
-            winograd::weights(b.get_mut(to), self.weight_stride(), w, job * LANES, sizes);
-        });
+    pub(super) fn prepare(&self, to: &mut [f32], w: &[f32]) {
+        for o0 in (0..self.o).step_by(LANES) {
+            winograd::weights(to, self.weight_stride(), w, o0, [self.o, self.c]);
+        }
     }
 
     /// Transforms weights [c, 3, 3, o] of the convolution that this is the input's gradient of.
-    pub(super) fn prepare_flipped(&self, b: &Bound, to: Slot, weight: Slot) {
-        let w = b.get(weight);
-        b.each(self.c, w.len() * 4, |k| {
-            winograd::flipped_weights(b.get_mut(to), self.weight_stride(), w, k, self.o);
-        });
+    pub(super) fn prepare_flipped(&self, to: &mut [f32], w: &[f32]) {
+        for k in 0..self.c {
+            winograd::flipped_weights(to, self.weight_stride(), w, k, [self.c, self.o]);
+        }
     }
 
-    /// dst (=|+=) factor · conv(src), then `finish` for each tile.
-    pub(super) fn run(
+    /// `out`, the pixels of a tile, (=|+=) factor · conv(src).
+    ///
+    /// - `u`: prepared weights. `work`: [`Winograd::scratch_words`].
+    pub(super) fn run_tile(
         &self,
         b: &Bound,
+        work: &mut [f32],
         src: Slot,
-        weights: Slot,
-        dst: Sink,
+        u: &[f32],
+        out: &mut [f32],
+        acc: Acc,
         factor: f32,
-        finish: impl Fn(Tile) + Send + Sync,
+        tile: Tile,
     ) {
-        let work = self.n * self.h * self.w * self.c * self.o;
-        b.each(self.tiles.count(), work, |t| {
-            let tile = self.tiles.get(t);
-            self.run_tile(b, src, b.get(weights), dst, factor, tile);
-            finish(tile);
-        });
-    }
-
-    fn run_tile(&self, b: &Bound, src: Slot, u: &[f32], dst: Sink, factor: f32, tile: Tile) {
-        let (c, o, squares) = (self.c, self.o, self.squares(tile));
-        let (vs, ms) = (plane_stride(squares, c), plane_stride(squares, o.min(BLOCK)));
-        let (v, m) = b.scratch().split_at_mut(PLANES * vs);
-        let (down, across) = (tile.rows / TILE, self.w / TILE);
-        let per_image = down * across;
-        let words = self.h * self.w * c;
-        for i in 0..tile.present {
-            let image = b.get(src.part((tile.image + i) * words, words));
-            for square in 0..per_image {
-                let at = [tile.row / TILE + square / across, square % across];
-                let row = i * per_image + square;
-                winograd::input(v, vs, row, image, [self.h, self.w, c], at);
-            }
+        let (h, w, c, o) = (self.h, self.w, self.c, self.o);
+        let (down, across) = (tile.rows.div_ceil(TILE), w.div_ceil(TILE));
+        let squares = tile.present * down * across;
+        let (vs, ms) = (plane_stride(squares, c), plane_stride(squares, PANEL));
+        let (v, m) = work.split_at_mut(PLANES * vs);
+        let image = |i: usize| pixels(b, src, (tile.image + i) * h * w * c, h * w * c);
+        let place = |square: usize| {
+            let (i, at) = (square / (down * across), square % (down * across));
+            (i, at / across, at % across)
+        };
+        let mut planes = Planes { words: v, stride: vs, place: Place::Rows { columns: c } };
+        for at in 0..squares {
+            let (i, row, column) = place(at);
+            let square = Square { h, w, channels: c, row: tile.row / TILE + row, column };
+            winograd::input(&mut planes, at, image(i), square, [0, c]);
         }
-        for plane in v.chunks_exact_mut(vs).take(PLANES) {
-            plane[tile.present * per_image * c..squares * c].fill(0.0);
-        }
-        let out = b.get_mut(tile_part(dst.slot, tile, [self.h, self.w, o]));
-        let size = [tile.rows, self.w, o];
-        let words = tile.rows * self.w * o;
-        for first in (0..o).step_by(BLOCK) {
-            let block = BLOCK.min(o - first);
+        let words = tile.rows * w * o;
+        for first in (0..o).step_by(PANEL) {
+            let block = PANEL.min(o - first);
             for p in 0..PLANES {
                 let a = Mat::rows(&v[p * vs..][..squares * c], c);
-                let u = &u[p * self.weight_stride() + first..][..(c - 1) * o + block];
+                let u = &u[p * self.weight_stride() + first * c..][..c * block];
                 let product = &mut m[p * ms..][..squares * block];
-                gemm([squares, block, c], product, block, Acc::Set, 1.0, a, Mat::rows(u, o));
+                let u = Mat::rows(u, block);
+                gemm([squares, block, c], product, block, Acc::Set, 1.0, a, u);
             }
-            for (i, image) in out.chunks_exact_mut(words).enumerate() {
-                for square in 0..per_image {
-                    let at = [square / across, square % across];
-                    let (row, adds) = (i * per_image + square, dst.acc == Acc::Add);
-                    winograd::output(image, adds, factor, m, ms, row, block, first, size, at);
-                }
+            let product = Product { words: m, stride: ms, block };
+            for at in 0..squares {
+                let (i, row, column) = place(at);
+                let square = Square { h: tile.rows, w, channels: o, row, column };
+                let image = &mut out[i * words..][..words];
+                winograd::output(image, acc == Acc::Add, factor, product, at, square, first);
             }
         }
     }
 }
 
-/// The weight gradient: per chunk of images both transforms, then a product per plane and block of output
-/// channels; after each [`WinogradWgrad::IMAGES`] images the sum goes back to the nine taps.
+/// Elements `at..at + len` of a slot, as they are stored.
+fn pixels(b: &Bound, s: Slot, at: usize, len: usize) -> Pixels<'_> {
+    match s.dtype {
+        Dtype::F32 => Pixels::Words(b.get(s.part(at, len))),
+        Dtype::Bf16 => Pixels::Halves(b.get_half(s, at, len)),
+    }
+}
+
+/// The weight gradient. Sums over images are rounded in groups of 8; a job is a block of input and of output channels
+/// of one group, and transforms both for itself: that costs less than handing them from thread to thread.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct WinogradWgrad {
     n: usize,
@@ -141,85 +135,119 @@ impl WinogradWgrad {
     /// The unit in which sums over images are rounded.
     const IMAGES: usize = 8;
     /// Squares that one product sums over.
-    const SQUARES: usize = 128;
+    const SQUARES: usize = 32;
+    /// Input and output channels of a job.
+    const BLOCK: usize = 64;
 
     /// `None` where the shape does not suit it.
     pub(super) fn new(x: Shape, o: usize) -> Option<Self> {
         let [n, h, w, c] = x;
-        suits([h, w], c, o).then_some(WinogradWgrad { n, h, w, c, o })
+        suits(c, o).then_some(WinogradWgrad { n, h, w, c, o })
     }
 
     fn per_image(&self) -> usize {
-        self.h * self.w / (TILE * TILE)
+        self.h.div_ceil(TILE) * self.w.div_ceil(TILE)
     }
 
-    fn images(&self) -> usize {
-        (Self::SQUARES / self.per_image()).clamp(1, Self::IMAGES)
+    fn groups(&self) -> Groups {
+        Groups { count: self.n.div_ceil(Self::IMAGES), words: 9 * self.c * self.o }
     }
 
+    /// Squares of a chunk of a group.
+    fn squares(&self) -> usize {
+        Self::SQUARES.min(Self::IMAGES * self.per_image())
+    }
+
+    /// Words between planes of a chunk's V, of a panel of its Z, and of the group's dU.
     fn strides(&self) -> [usize; 3] {
-        let squares = self.images() * self.per_image();
-        [plane_stride(squares, self.c), plane_stride(squares, self.o), plane_stride(self.o, self.c)]
+        let (squares, c, o) = (self.squares(), Self::BLOCK.min(self.c), Self::BLOCK.min(self.o));
+        [plane_stride(squares, c), plane_stride(squares, PANEL.min(o)), plane_stride(o, c)]
     }
 
     pub(super) fn temp_words(&self) -> usize {
+        self.groups().temp_words()
+    }
+
+    pub(super) fn scratch_words(&self) -> usize {
         PLANES * self.strides().iter().sum::<usize>()
     }
 
     /// dw [o, 3, 3, c] (=|+=) factor · Σ over images and pixels.
     pub(super) fn run(&self, b: &Bound, factor: f32, dw: Sink, dy: Slot, x: Slot, temp: Slot) {
-        let (c, o, per_image) = (self.c, self.o, self.per_image());
-        let strides @ [vs, zs, us] = self.strides();
-        let v = temp.part(0, PLANES * vs);
-        let z = temp.part(PLANES * vs, PLANES * zs);
-        let u = temp.part(PLANES * (vs + zs), PLANES * us);
-        let mut sink = dw;
-        for group in (0..self.n).step_by(Self::IMAGES) {
-            let end = (group + Self::IMAGES).min(self.n);
-            for first in (group..end).step_by(self.images()) {
-                let images = self.images().min(end - first);
-                self.transform(b, [v, z], strides, [x, dy], first, images);
-                let squares = images * per_image;
-                let acc = if first == group { Acc::Set } else { Acc::Add };
-                let blocks = o.div_ceil(BLOCK);
-                b.each(PLANES * blocks, PLANES * squares * c * o, |job| {
-                    let (p, o0) = (job / blocks, job % blocks * BLOCK);
-                    let m = BLOCK.min(o - o0);
-                    let z = b.get(z.part(p * zs + o0, (squares - 1) * o + m));
-                    let v = b.get(v.part(p * vs, squares * c));
-                    let to = b.get_mut(u.part(p * us + o0 * c, m * c));
-                    gemm([m, c, squares], to, c, acc, 1.0, Mat::cols(z, o), Mat::rows(v, c));
-                });
+        let blocks = [self.c, self.o].map(|n| n.div_ceil(Self::BLOCK));
+        let work = PLANES * Self::IMAGES * self.per_image() * self.c * self.o;
+        self.groups().sum(b, blocks[0] * blocks[1], work, dw, temp, |to, group, job| {
+            let [c0, o0] = [job % blocks[0], job / blocks[0]].map(|i| i * Self::BLOCK);
+            self.sum_block(b, factor, to, [dy, x], group, [c0, o0]);
+        });
+    }
+
+    /// One group's sum of the blocks of channels that begin at `c0` and `o0`.
+    fn sum_block(
+        &self,
+        b: &Bound,
+        factor: f32,
+        to: Sink,
+        [dy, x]: [Slot; 2],
+        group: usize,
+        [c0, o0]: [usize; 2],
+    ) {
+        let (c, o) = (Self::BLOCK.min(self.c - c0), Self::BLOCK.min(self.o - o0));
+        let [vs, zs, us] = self.strides();
+        let first = group * Self::IMAGES;
+        let all = Self::IMAGES.min(self.n - first) * self.per_image();
+        let (v, rest) = b.scratch().split_at_mut(PLANES * vs);
+        let (z, u) = rest.split_at_mut(PLANES * zs);
+        for start in (0..all).step_by(self.squares()) {
+            let squares = self.squares().min(all - start);
+            let place = Place::Panels { rows: squares, columns: c };
+            let mut planes = Planes { words: v, stride: vs, place };
+            for at in 0..squares {
+                let (image, square) = self.square(b, x, self.c, first, start + at);
+                winograd::input(&mut planes, at, image, square, [c0, c0 + c]);
             }
-            b.each(o, PLANES * o * c, |k| {
-                let to = b.get_mut(sink.slot.part(k * 9 * c, 9 * c));
-                winograd::weight_gradient(to, sink.acc == Acc::Add, factor, b.get(u), us, k);
-            });
-            sink.acc = Acc::Add;
+            for p0 in (0..o).step_by(PANEL) {
+                let width = PANEL.min(o - p0);
+                let place = Place::Rows { columns: width };
+                let mut planes = Planes { words: z, stride: zs, place };
+                let channels = [o0 + p0, o0 + p0 + width];
+                for at in 0..squares {
+                    let (image, square) = self.square(b, dy, self.o, first, start + at);
+                    winograd::gradient(&mut planes, at, image, square, channels);
+                }
+                let acc = if start == 0 { Acc::Set } else { Acc::Add };
+                for p in 0..PLANES {
+                    let z = Mat::cols(&z[p * zs..][..squares * width], width);
+                    let (v, u) = (&v[p * vs..][..squares * c], &mut u[p * us + p0 * c..]);
+                    for q0 in (0..c).step_by(PANEL) {
+                        let columns = PANEL.min(c - q0);
+                        let v = Mat::rows(&v[q0 * squares..][..squares * columns], columns);
+                        gemm([width, columns, squares], &mut u[q0..], c, acc, 1.0, z, v);
+                    }
+                }
+            }
+        }
+        let product = Product { words: u, stride: us, block: c };
+        for k in 0..o {
+            let row = to.slot.part((o0 + k) * 9 * self.c + c0, 8 * self.c + c);
+            let (row, adds) = (b.get_mut(row), to.acc == Acc::Add);
+            winograd::weight_gradient(row, self.c, adds, factor, product, k);
         }
     }
 
-    /// Both transforms of `images` images from `first` on.
-    fn transform(
+    /// Square `at` of the images from `first` on, of `channels`.
+    fn square<'a>(
         &self,
-        b: &Bound,
-        [v, z]: [Slot; 2],
-        [vs, zs, _]: [usize; 3],
-        [x, dy]: [Slot; 2],
+        b: &'a Bound,
+        s: Slot,
+        channels: usize,
         first: usize,
-        images: usize,
-    ) {
-        let (down, across) = (self.h / TILE, self.w / TILE);
-        let pixels = self.h * self.w;
-        b.each(images * down, 4 * images * pixels * (self.c + self.o), |job| {
-            let (i, row) = (job / down, job % down);
-            let image = |s: Slot, ch: usize| b.get(s.part((first + i) * pixels * ch, pixels * ch));
-            for column in 0..across {
-                let (at, square) = ((i * down + row) * across + column, [row, column]);
-                let (size_x, size_y) = ([self.h, self.w, self.c], [self.h, self.w, self.o]);
-                winograd::input(b.get_mut(v), vs, at, image(x, self.c), size_x, square);
-                winograd::gradient(b.get_mut(z), zs, at, image(dy, self.o), size_y, square);
-            }
-        });
+        at: usize,
+    ) -> (Pixels<'a>, Square) {
+        let (h, w, across) = (self.h, self.w, self.w.div_ceil(TILE));
+        let (i, at) = (at / self.per_image(), at % self.per_image());
+        let words = h * w * channels;
+        let image = pixels(b, s, (first + i) * words, words);
+        (image, Square { h, w, channels, row: at / across, column: at % across })
     }
 }

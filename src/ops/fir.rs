@@ -2,7 +2,7 @@
 
 use super::{Grads, Io, Op, Reads, Shape, image_words, words};
 use crate::device::cpu::resample::{Resample, Resampler};
-use crate::device::{Acc, Dtype, Kernel, Launch, Precision, args, typed};
+use crate::device::{Acc, Dtype, Kernel, Launch, Precision, Sink, args, typed};
 use anyhow::{Result, ensure};
 
 #[derive(Debug, Clone, Copy)]
@@ -34,10 +34,14 @@ impl Op for Fir {
         let (io, x) = (io.clone(), io.shapes[0]);
         let filter = Resampler::new(Resample::FirPad, [x[1], x[2]]);
         let (xw, yw) = (image_words(x), image_words(out_shape(x)));
-        Launch::new("fir_fwd", 0, move |b| {
+        let (wide_x, wide_y) = (io.ins[0].wide(xw), io.outs[0].wide(yw));
+        Launch::new("fir_fwd", wide_x + wide_y, move |b| {
             b.each(x[0], 16 * words(x), |n| {
-                let y = b.get_mut(io.outs[0].part(n * yw, yw));
-                filter.apply(y, Acc::Set, b.get(io.ins[0].part(n * xw, xw)), x[3]);
+                let (work, work_y) = b.scratch().split_at_mut(wide_x);
+                let x_n = b.read(io.ins[0], n * xw, xw, work);
+                b.write(Sink::set(io.outs[0]), n * yw, yw, work_y, |y| {
+                    filter.apply(y, Acc::Set, x_n, x[3]);
+                });
             });
         })
     }
@@ -47,11 +51,14 @@ impl Op for Fir {
         let filter = Resampler::transposed(Resample::FirPad, [x[1], x[2]]);
         let (xw, yw) = (image_words(x), image_words(out_shape(x)));
         let dy = grads.outs[0].expect("fir's output has a gradient");
-        Launch::new("fir_bwd", 0, move |b| {
+        Launch::new("fir_bwd", dy.wide(xw + yw), move |b| {
             let Some(dx) = grads.ins[0] else { return };
             b.each(x[0], 16 * words(x), |n| {
-                let to = b.get_mut(dx.slot.part(n * xw, xw));
-                filter.apply(to, dx.acc, b.get(dy.part(n * yw, yw)), x[3]);
+                let (work, work_x) = b.scratch().split_at_mut(dy.wide(yw));
+                let dy_n = b.read(dy, n * yw, yw, work);
+                b.write(dx, n * xw, xw, work_x, |to| {
+                    filter.apply(to, dx.acc, dy_n, x[3]);
+                });
             });
         })
     }

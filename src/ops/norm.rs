@@ -93,32 +93,36 @@ impl Op for Norm {
         let (c, hw) = (self.channels(&io.shapes), x[1] * x[2]);
         let [ho, wo] = self.out_size(x);
         let resampler = self.resample.map(|r| Resampler::new(r, [x[1], x[2]]));
-        Launch::new("norm_fwd", 2 * hw * c + 3 * c, move |b| {
+        let wide = io.outs[0].wide(ho * wo * c);
+        Launch::new("norm_fwd", 2 * hw * c + 4 * c + wide, move |b| {
             b.each(x[0], 8 * x[0] * hw * c, |n| {
                 let (joined, rest) = b.scratch().split_at_mut(hw * c);
-                let (act, coef) = rest.split_at_mut(hw * c);
-                let (scale, coef) = coef.split_at_mut(c);
-                let (shift, work) = coef.split_at_mut(c);
+                let (act, rest) = rest.split_at_mut(hw * c);
+                let (scale, rest) = rest.split_at_mut(c);
+                let (shift, rest) = rest.split_at_mut(c);
+                let (mean, rest) = rest.split_at_mut(c);
+                let (sum, work) = rest.split_at_mut(c);
                 let image = join(b, &io, n, joined, c);
                 let g = op.groups;
                 let stats = b.get_mut(io.outs[1].part(n * 2 * g, 2 * g));
-                statistics(stats, image, c, &mut work[..c], shift);
+                statistics(stats, image, c, sum, mean);
                 let (gamma, beta) = (b.get(io.params[0]), b.get(io.params[1]));
                 coefficients(scale, shift, stats, gamma, beta);
-                let y = b.get_mut(io.outs[0].part(n * ho * wo * c, ho * wo * c));
                 let activate = |to: &mut [f32]| {
                     affine(to, image, scale, shift, op.silu);
                     if let Some((p, layer)) = op.dropout {
                         dropout(to, p, layer, n, b.args);
                     }
                 };
+                let (at, len) = (n * ho * wo * c, ho * wo * c);
+                let (y, xr) = (Sink::set(io.outs[0]), io.outs.get(2).map(|&s| Sink::set(s)));
                 match &resampler {
-                    None => activate(y),
+                    None => b.write(y, at, len, work, activate),
                     Some(r) => {
                         activate(act);
-                        r.apply(y, Acc::Set, act, c);
-                        let xr = b.get_mut(io.outs[2].part(n * ho * wo * c, ho * wo * c));
-                        r.apply(xr, Acc::Set, image, c);
+                        b.write(y, at, len, work, |y| r.apply(y, Acc::Set, act, c));
+                        let xr = xr.expect("resampling has a third output");
+                        b.write(xr, at, len, work, |xr| r.apply(xr, Acc::Set, image, c));
                     }
                 }
             });
@@ -132,21 +136,23 @@ impl Op for Norm {
         let [ho, wo] = self.out_size(x);
         let back = self.resample.map(|r| Resampler::transposed(r, [x[1], x[2]]));
         let dy = grads.outs[0].expect("norm's output has a gradient");
-        Launch::new("norm_bwd", 2 * hw * c + 3 * c, move |b| {
+        let wide = dy.wide(c * hw.max(ho * wo));
+        Launch::new("norm_bwd", 2 * hw * c + 3 * c + wide + dy.wide(hw * c), move |b| {
             let sums = |n: usize, which: usize| io.temp.part((which * x[0] + n) * c, c);
             b.each(x[0], 12 * x[0] * hw * c, |n| {
                 let (joined, rest) = b.scratch().split_at_mut(hw * c);
-                let (g, coef) = rest.split_at_mut(hw * c);
-                let (p, coef) = coef.split_at_mut(c);
-                let (q, r) = coef.split_at_mut(c);
-                let r = &mut r[..c];
+                let (g, rest) = rest.split_at_mut(hw * c);
+                let (p, rest) = rest.split_at_mut(c);
+                let (q, rest) = rest.split_at_mut(c);
+                let (r, rest) = rest.split_at_mut(c);
+                let (work, work_dx) = rest.split_at_mut(wide);
                 let image = join(b, &io, n, joined, c);
                 let stats = b.get(io.outs[1].part(n * 2 * op.groups, 2 * op.groups));
                 let (gamma, beta) = (b.get(io.params[0]), b.get(io.params[1]));
-                let dy = b.get(dy.part(n * ho * wo * c, ho * wo * c));
+                let dy_n = b.read(dy, n * ho * wo * c, ho * wo * c, work);
                 match &back {
-                    Some(back) => back.apply(g, Acc::Set, dy, c),
-                    None => g.copy_from_slice(dy),
+                    Some(back) => back.apply(g, Acc::Set, dy_n, c),
+                    None => g.copy_from_slice(dy_n),
                 }
                 if let Some((p, layer)) = op.dropout {
                     dropout(g, p, layer, n, b.args);
@@ -157,13 +163,12 @@ impl Op for Norm {
                 channel_sums(dgamma, dbeta, g, image);
                 input_coefficients(p, q, r, dgamma, dbeta, stats, gamma, hw);
                 input_gradient(g, image, p, q, r);
-                scatter(b, &io, &grads, n, g, c);
-                if let (Some(back), Some(dxr), Some(dx)) =
-                    (&back, grads.outs.get(2).copied().flatten(), grads.ins[0])
-                {
-                    let dxr = b.get(dxr.part(n * ho * wo * c, ho * wo * c));
-                    back.apply(b.get_mut(dx.slot.part(n * hw * c, hw * c)), Acc::Add, dxr, c);
+                let dxr = grads.outs.get(2).copied().flatten();
+                if let (Some(back), Some(dxr)) = (&back, dxr) {
+                    let dxr = b.read(dxr, n * ho * wo * c, ho * wo * c, work);
+                    back.apply(g, Acc::Add, dxr, c);
                 }
+                scatter(b, &io, &grads, n, g, c, work_dx);
             });
             for (which, sink) in grads.params.iter().enumerate() {
                 let per_image = b.get(io.temp.part(which * x[0] * c, x[0] * c));
@@ -186,18 +191,24 @@ impl Op for Norm {
     }
 }
 
-/// Image `n` of the concatenation: in place for a single input, else copied to `joined`.
+/// Image `n` of the concatenation: in place for a single float32 input, else copied to `joined`.
 fn join<'a>(b: &'a Bound, io: &Io, n: usize, joined: &'a mut [f32], c: usize) -> &'a [f32] {
     let hw = io.shapes[0][1] * io.shapes[0][2];
-    let part = |i: usize| b.get(io.ins[i].part(n * hw * io.shapes[i][3], hw * io.shapes[i][3]));
     if io.shapes.len() == 1 && io.shapes[0][3] == c {
-        return part(0);
+        return b.read(io.ins[0], n * hw * c, hw * c, joined);
     }
     let mut first = 0;
     for (i, shape) in io.shapes.iter().enumerate() {
         let own = shape[3];
-        for (to, from) in joined.chunks_exact_mut(c).zip(part(i).chunks_exact(own)) {
-            to[first..first + own].copy_from_slice(from);
+        let to = joined.chunks_exact_mut(c).map(|pixel| &mut pixel[first..first + own]);
+        let (slot, at, len) = (io.ins[i], n * hw * own, hw * own);
+        match slot.dtype {
+            Dtype::F32 => to
+                .zip(b.get(slot.part(at, len)).chunks_exact(own))
+                .for_each(|(to, from)| to.copy_from_slice(from)),
+            Dtype::Bf16 => to
+                .zip(b.get_half(slot, at, len).chunks_exact(own))
+                .for_each(|(to, from)| math::widen(to, from)),
         }
         first += own;
     }
@@ -208,19 +219,20 @@ fn join<'a>(b: &'a Bound, io: &Io, n: usize, joined: &'a mut [f32], c: usize) ->
 }
 
 /// Hands the gradient of the concatenation back to its inputs.
-fn scatter(b: &Bound, io: &Io, grads: &Grads, n: usize, g: &[f32], c: usize) {
+fn scatter(b: &Bound, io: &Io, grads: &Grads, n: usize, g: &[f32], c: usize, work: &mut [f32]) {
     let mut first = 0;
     for (shape, sink) in io.shapes.iter().zip(&grads.ins) {
         let (own, words) = (shape[3], shape[1] * shape[2] * shape[3]);
-        if let Some(Sink { slot, acc }) = sink {
-            let to = b.get_mut(slot.part(n * words, words));
-            for (to, from) in to.chunks_exact_mut(own).zip(g.chunks_exact(c)) {
-                let from = &from[first..first + own];
-                match acc {
-                    Acc::Set => to.copy_from_slice(from),
-                    Acc::Add => to.iter_mut().zip(from).for_each(|(t, f)| *t += f),
+        if let &Some(sink) = sink {
+            b.write(sink, n * words, words, work, |to| {
+                for (to, from) in to.chunks_exact_mut(own).zip(g.chunks_exact(c)) {
+                    let from = &from[first..first + own];
+                    match sink.acc {
+                        Acc::Set => to.copy_from_slice(from),
+                        Acc::Add => to.iter_mut().zip(from).for_each(|(t, f)| *t += f),
+                    }
                 }
-            }
+            });
         }
         first += own;
     }

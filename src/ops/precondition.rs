@@ -4,7 +4,7 @@
 use super::sums::image_grid;
 use super::{Grads, Io, Op, Reads, Shape, image_words};
 use crate::device::cpu::math::vectorized;
-use crate::device::{Arg, Bound, Dtype, Kernel, Launch, Precision, Slot, args, typed};
+use crate::device::{Arg, Bound, Dtype, Kernel, Launch, Precision, Sink, Slot, args, typed};
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
@@ -126,12 +126,14 @@ fn per_image(
     factors: impl Fn(f64) -> [f64; 2] + Send + Sync + 'static,
 ) -> Launch {
     let (io, words) = (io.clone(), image_words(io.shapes[0]));
-    Launch::new(name, 0, move |b| {
+    Launch::new(name, io.outs[0].wide(words), move |b| {
         let sigmas = io.ins[io.ins.len() - 1];
         for (n, &sigma) in b.get_f64(sigmas).iter().enumerate() {
             let [u, v] = operands.map(|i| image(b, io.ins[i], n, words));
             let [a, c] = factors(sigma).map(|f| f as f32);
-            scaled_sum(b.get_mut(io.outs[0].part(n * words, words)), a, u, c, v);
+            b.write(Sink::set(io.outs[0]), n * words, words, b.scratch(), |to| {
+                scaled_sum(to, a, u, c, v);
+            });
         }
     })
 }

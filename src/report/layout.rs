@@ -187,7 +187,7 @@ fn series_shapes(panel: &Panel, series: &Series, frame: &Frame, look: &Look) -> 
         points.sort_by(|a, b| a.x.total_cmp(&b.x));
     }
     let mut shapes = Vec::new();
-    let with_line = series.style != Style::Marks && points.len() > 1;
+    let with_line = series.style != Style::Marks && points.windows(2).any(|w| w[0].x != w[1].x);
     let has_intervals = points.iter().all(|p| p.interval.is_some());
     let banded = with_line && has_intervals && series.style == Style::Line;
     if banded {
@@ -203,9 +203,8 @@ fn series_shapes(panel: &Panel, series: &Series, frame: &Frame, look: &Look) -> 
         shapes.push(look.line(frame.path(&line)));
     }
     let marked = points.len() <= MOST_MARKS;
-    let aside = aside(panel, series);
     for p in &points {
-        let at = (frame.x(p.x) + aside, frame.y(p.y));
+        let at = (frame.x(p.x) + aside(panel, series, frame, p.x), frame.y(p.y));
         let mut parts = Vec::new();
         if let Some([low, high]) = p.interval.filter(|_| !banded) {
             let (low, high) = (frame.y(low), frame.y(high));
@@ -229,12 +228,16 @@ fn series_shapes(panel: &Panel, series: &Series, frame: &Frame, look: &Look) -> 
     shapes
 }
 
-/// How far marks of one of several series stand beside their category, so that equal values are seen.
-fn aside(panel: &Panel, series: &Series) -> f64 {
-    let marks: Vec<&Series> = panel.series.iter().filter(|s| s.style == Style::Marks).collect();
-    let place = marks.iter().position(|s| std::ptr::eq(*s, series));
+/// How far a mark stands beside its category where other series have one too, so that equal values are seen.
+fn aside(panel: &Panel, series: &Series, frame: &Frame, x: f64) -> f64 {
+    let here = |s: &&Series| s.style == Style::Marks && s.points.iter().any(|p| p.x == x);
+    let sharing: Vec<&Series> = panel.series.iter().filter(here).collect();
+    let place = sharing.iter().position(|s| std::ptr::eq(*s, series));
     match (&panel.x.scale, place) {
-        (Scale::Categories(_), Some(i)) => 13.0 * (i as f64 - (marks.len() - 1) as f64 / 2.0),
+        (Scale::Categories(_), Some(i)) => {
+            let room = 0.8 * (frame.x(1.0) - frame.x(0.0)) / sharing.len() as f64;
+            room.min(13.0) * (i as f64 - (sharing.len() - 1) as f64 / 2.0)
+        }
         _ => 0.0,
     }
 }

@@ -1,8 +1,8 @@
 //! Timing of the nearest-neighbour search, its answers checked.
 
-use crate::device::Device;
 use crate::device::cpu::dots::Isa;
-use crate::memorization::{Pruning, References};
+use crate::device::{Device, Pixels};
+use crate::memorization::{Pruning, References, Search};
 use crate::rng::philox;
 use anyhow::{Result, bail};
 use rayon::prelude::*;
@@ -36,7 +36,7 @@ pub fn random_images(seed: u64, which: u32, images: usize, pixels: usize) -> Vec
 /// pixels] with S ≥ 1, after one that warms up; then looks for some of the answers by brute force.
 ///
 /// # Errors
-/// An answer was wrong.
+/// An answer was wrong; device (exit 4).
 pub fn nearest(
     device: &Device,
     seed: u64,
@@ -47,13 +47,20 @@ pub fn nearest(
     repeats: usize,
 ) -> Result<NearestTimes> {
     let start = Instant::now();
-    let prepared = References::with(references, pixels, isa, Pruning::Auto);
-    prepared.prepare(device);
+    let mut prepared = match device {
+        Device::Cpu(_) => {
+            let prepared = References::with(references, pixels, isa, Pruning::Auto);
+            prepared.prepare(device);
+            Search::Cpu(prepared, device.clone())
+        }
+        Device::Cuda { .. } => Search::new(device, references, pixels)?,
+    };
+    let queries_there = Pixels::Host(queries.into());
     let prepare_s = start.elapsed().as_secs_f64();
     let (mut search_s, mut found) = (Vec::new(), Vec::new());
     for repeat in 0..=repeats {
         let start = Instant::now();
-        found = prepared.nearest(queries, device);
+        found = prepared.nearest(&queries_there)?;
         if repeat > 0 {
             search_s.push(start.elapsed().as_secs_f64());
         }

@@ -276,6 +276,9 @@ fn read_csv(path: &Path) -> Result<Vec<Look>> {
         Some(CSV_HEADER) => {}
         other => return Err(broken(other.unwrap_or(""))),
     }
+    if !text.ends_with('\n') {
+        return Err(broken(text.lines().next_back().unwrap_or("")));
+    }
     lines.map(|line| row(line).ok_or_else(|| broken(line))).collect()
 }
 

@@ -2,6 +2,8 @@
 
 pub mod bench;
 pub mod bench_nearest;
+pub mod bench_optimal;
+pub mod card;
 pub mod ceilings;
 pub mod config;
 pub mod dir;

@@ -2,14 +2,15 @@
 
 use super::{Look, RunConfig};
 use crate::data::Dataset;
-use crate::device::{Device, Precision};
+use crate::device::cuda::Cuda;
+use crate::device::{Arg, Device, Precision};
 use crate::error::{Exit, fail};
 use crate::files::write_atomic;
-use crate::memorization::{Nearest, References, Score, Threshold};
+use crate::memorization::{Nearest, Score, Search, Threshold};
 use crate::model::{Denoiser, SavedModel};
 use crate::report::Triplet;
 use crate::rng::uniform_label;
-use crate::sampler::{Denoise, HeunOptions, Start, quantise, sample_each};
+use crate::sampler::{Denoise, HeunOptions, OnCard, Operands, Start, sample_each};
 use anyhow::Result;
 use std::io::Write as _;
 use std::path::Path;
@@ -35,6 +36,13 @@ impl<'a> Network<'a> {
         let denoiser = Denoiser::new(device, &config, Precision::Fp32, weights, freqs, batch)?;
         Ok(Network { denoiser, stop })
     }
+
+    fn check_stop(&self) -> Result<()> {
+        match (self.stop)() {
+            true => Err(fail(Exit::Suspended, "stopped by a signal")),
+            false => Ok(()),
+        }
+    }
 }
 
 impl Denoise for Network<'_> {
@@ -51,11 +59,32 @@ impl Denoise for Network<'_> {
     }
 
     fn denoise(&mut self, x: &[f32], sigma: &[f64], labels: &[u32], out: &mut [f32]) -> Result<()> {
-        if (self.stop)() {
-            return Err(fail(Exit::Suspended, "stopped by a signal"));
-        }
+        self.check_stop()?;
         out.copy_from_slice(&self.denoiser.denoise(x, sigma, labels)?);
         Ok(())
+    }
+
+    fn on_card(&mut self) -> Option<&mut dyn OnCard> {
+        match self.denoiser.cuda() {
+            Some(_) => Some(self),
+            None => None,
+        }
+    }
+}
+
+impl OnCard for Network<'_> {
+    fn cuda(&self) -> &Cuda {
+        self.denoiser.cuda().expect("only a network on a card is asked")
+    }
+
+    fn begin(&mut self, images: usize, labels: &[u32]) -> Result<Operands> {
+        let [x, sigma, out] = self.denoiser.operands(images, labels)?.map(Arg::Address);
+        Ok(Operands { x, sigma, out })
+    }
+
+    fn evaluate(&mut self) -> Result<()> {
+        self.check_stop()?;
+        self.denoiser.run()
     }
 }
 
@@ -75,9 +104,8 @@ pub fn labels_of(seeds: &[u64], label_dim: usize) -> Vec<u32> {
 /// # Errors
 /// Suspended (exit 75) when the network was told to stop; those of the sampler and of `after_batch`.
 pub fn generate_and_search(
-    device: &Device,
     network: &mut Network,
-    references: &References,
+    search: &mut Search,
     first_seed: u64,
     images: usize,
     found: &mut Vec<Nearest>,
@@ -87,8 +115,7 @@ pub fn generate_and_search(
     let labels = labels_of(&seeds, network.denoiser.config().label_dim);
     let options = HeunOptions::default();
     sample_each(network, Start::Seeds(&seeds), &labels, &options, &mut |_, batch| {
-        let pixels: Vec<u8> = batch.iter().map(|&v| quantise(v)).collect();
-        found.extend(references.nearest(&pixels, device));
+        found.extend(search.nearest(&batch.pixels())?);
         after_batch(found)?;
         Ok(true)
     })?;

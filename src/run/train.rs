@@ -16,7 +16,7 @@ use super::{Order, RunConfig, memory, schedule, state};
 use crate::data::Dataset;
 use crate::device::Device;
 use crate::error::{Exit, exit_code, usage};
-use crate::memorization::References;
+use crate::memorization::Search;
 use crate::model::trainer::TrainerOptions;
 use crate::model::{SavedModel, Trainer};
 use anyhow::Result;
@@ -167,7 +167,7 @@ struct Run<'a> {
     dir: RunDir,
     _lock: Lock,
     options: &'a RunOptions,
-    references: Option<References<'a>>,
+    search: Option<Search<'a>>,
     trainer: Trainer<'a>,
     /// Steps done, steps of this start, and the step of the state on disk.
     step: u64,
@@ -211,8 +211,10 @@ impl<'a> Run<'a> {
             dir.write_looks(&looks)?;
         }
         let look_steps = config.look_steps();
-        let references =
-            (!look_steps.is_empty()).then(|| References::new(&data.pixels, data.image_len()));
+        let search = match look_steps.is_empty() {
+            true => None,
+            false => Some(Search::new(device, &data.pixels, data.image_len())?),
+        };
         let batch = t.batch as f64;
         let generated = looks.len() * t.score_images;
         let done = step as f64 * batch + generated as f64 * IMAGE_COST;
@@ -231,7 +233,7 @@ impl<'a> Run<'a> {
             dir,
             _lock: lock,
             options,
-            references,
+            search,
             trainer,
             step,
             steps_here: 0,
@@ -386,7 +388,7 @@ impl<'a> Run<'a> {
         first_seed: u64,
         images: usize,
     ) -> Result<Option<Look>> {
-        let references = self.references.as_ref().expect("a run with looks has references");
+        let search = self.search.as_mut().expect("a run with looks has references");
         self.trainer.rest();
         let batch = self.config.train.micro_batch.max(LOOK_BATCH).min(images);
         let mut network = Network::new(self.device, model, batch, &stop_asked)?;
@@ -401,9 +403,8 @@ impl<'a> Run<'a> {
         let (config, progress) = (&self.config, &mut self.progress);
         let loss = self.last_loss;
         let result = generate_and_search(
-            self.device,
             &mut network,
-            references,
+            search,
             first_seed,
             images,
             &mut found,

@@ -1,9 +1,12 @@
 //! EDM's Heun sampler (Karras et al. 2022, Algorithm 2), state in float64 on every device.
 
-use super::Denoise;
+use super::heun_card::CardState;
+use super::heun_cpu::CpuState;
+use super::{Denoise, Images};
 use crate::error::{Exit, fail, usage};
 use crate::rng::{Stream, fill_normals, tag};
 use anyhow::Result;
+use std::ops::Range;
 
 /// How noise becomes an image. The default is EDM's deterministic sampler: 18 steps, 35 evaluations.
 #[derive(Debug, Clone, PartialEq)]
@@ -75,14 +78,14 @@ impl Start<'_> {
         }
     }
 
-    fn seed(&self, k: usize) -> u64 {
+    pub(super) fn seed(&self, k: usize) -> u64 {
         match self {
             Start::Seeds(s) => s[k],
             Start::Latents(_) => k as u64,
         }
     }
 
-    fn latent(&self, k: usize, out: &mut [f32]) {
+    pub(super) fn latent(&self, k: usize, out: &mut [f32]) {
         match self {
             Start::Seeds(s) => fill_normals(out, 0, 0, tag(Stream::Latent, 0), s[k]),
             Start::Latents(l) => out.copy_from_slice(&l[k * out.len()..][..out.len()]),
@@ -117,7 +120,7 @@ pub fn sample(
     let (len, total) = (denoiser.image_len(), start.len(denoiser.image_len()));
     let mut images = Vec::with_capacity(total * len);
     let finished = sample_each(denoiser, start, labels, options, &mut |_, batch| {
-        images.extend_from_slice(batch);
+        images.extend_from_slice(&batch.values()?);
         Ok(progress(images.len() / len, total))
     })?;
     Ok(finished.then_some(images))
@@ -126,7 +129,7 @@ pub fn sample(
 /// Samples images in batches of the denoiser's size, so that memory grows with a batch only.
 ///
 /// - `labels`: [S], or empty for an unconditional denoiser.
-/// - `visit(first, images)`: each finished batch [B, H, W, C] in order, before quantisation; false stops.
+/// - `visit(first, images)`: each finished batch in order; false stops.
 ///
 /// Returns whether all were visited. Image k depends on `start`'s k and its label alone.
 ///
@@ -138,7 +141,7 @@ pub fn sample_each(
     start: Start,
     labels: &[u32],
     options: &HeunOptions,
-    visit: &mut dyn FnMut(usize, &[f32]) -> Result<bool>,
+    visit: &mut dyn FnMut(usize, &Images) -> Result<bool>,
 ) -> Result<bool> {
     let len = denoiser.image_len();
     let total = start.len(len);
@@ -146,115 +149,61 @@ pub fn sample_each(
     let mut levels = options.levels(denoiser.sigma_range())?;
     levels.push(0.0);
 
-    let mut first = 0;
-    while first < total {
-        let images = first..(first + denoiser.max_batch()).min(total);
+    let batch = denoiser.max_batch();
+    let mut state: Box<dyn State + '_> = match denoiser.on_card() {
+        Some(network) => Box::new(CardState::new(network, batch.min(total), len)?),
+        None => Box::new(CpuState::new(denoiser)),
+    };
+    for first in (0..total).step_by(batch) {
+        let images = first..(first + batch).min(total);
         let labels = if labels.is_empty() { labels } else { &labels[images.clone()] };
-        let mut batch = Batch::new(start, images.clone(), len);
-        batch.run(denoiser, labels, &levels, options)?;
-        let pixels: Vec<f32> = batch.x.iter().map(|&v| v as f32).collect();
-        if let Some(i) = pixels.iter().position(|v| !v.is_finite()) {
-            let seed = start.seed(first + i / len);
-            return Err(fail(
-                Exit::Diverged,
-                format!("sampler: the image of seed {seed} is not finite"),
-            ));
+        state.begin(start, images.clone(), labels, levels[0])?;
+        advance(&mut *state, &levels, options)?;
+        if let Some(bad) = state.finish()? {
+            let seed = start.seed(first + bad);
+            let message = format!("sampler: the image of seed {seed} is not finite");
+            return Err(fail(Exit::Diverged, message));
         }
-        if !visit(first, &pixels)? {
+        if !visit(first, &state.images())? {
             return Ok(images.end == total);
         }
-        first = images.end;
     }
     Ok(true)
 }
 
-/// Images on their way from noise.
-struct Batch {
-    seeds: Vec<u64>,
-    /// The state, [B, H, W, C].
-    x: Vec<f64>,
-    /// Unit latents at first, then each evaluation's input and output.
-    input: Vec<f32>,
-    denoised: Vec<f32>,
+/// Images on their way from noise, on a device: the state x in float64, a denoiser, and what a step does to x.
+pub(super) trait State {
+    /// x = t · the latents of some of `start`'s images.
+    fn begin(&mut self, start: Start, images: Range<usize>, labels: &[u32], t: f64) -> Result<()>;
+    /// x += scale · normals of each image's seed and the step.
+    fn add_noise(&mut self, scale: f64, step: u32) -> Result<()>;
+    /// Euler's step from x at noise level t; slope and beginning are kept.
+    fn euler(&mut self, t: f64, t_next: f64) -> Result<()>;
+    /// The same step again, with the mean of the slopes at its ends.
+    fn correct(&mut self, t: f64, t_next: f64) -> Result<()>;
+    /// Rounds x to float32; returns the first image that is not finite.
+    fn finish(&mut self) -> Result<Option<usize>>;
+    /// What [`State::finish`] made.
+    fn images(&self) -> Images<'_>;
 }
 
-impl Batch {
-    fn new(start: Start, images: std::ops::Range<usize>, len: usize) -> Self {
-        let mut input = vec![0.0; images.len() * len];
-        for (k, latent) in images.clone().zip(input.chunks_exact_mut(len)) {
-            start.latent(k, latent);
+/// Algorithm 2 over noise levels that end with 0.
+fn advance(state: &mut dyn State, levels: &[f64], o: &HeunOptions) -> Result<()> {
+    let steps = levels.len() - 1;
+    for (i, pair) in levels.windows(2).enumerate() {
+        let (t, t_next) = (pair[0], pair[1]);
+        let churns = o.s_churn > 0.0 && (o.s_min..=o.s_max).contains(&t);
+        let gamma = if churns { (o.s_churn / steps as f64).min(2f64.sqrt() - 1.0) } else { 0.0 };
+        let t_hat = t + gamma * t;
+        if churns {
+            state.add_noise((t_hat * t_hat - t * t).sqrt() * o.s_noise, i as u32)?;
         }
-        Batch {
-            seeds: images.map(|k| start.seed(k)).collect(),
-            x: vec![0.0; input.len()],
-            denoised: vec![0.0; input.len()],
-            input,
-        }
-    }
-
-    /// `levels` ends with 0.
-    fn run(
-        &mut self,
-        denoiser: &mut dyn Denoise,
-        labels: &[u32],
-        levels: &[f64],
-        o: &HeunOptions,
-    ) -> Result<()> {
-        let steps = levels.len() - 1;
-        for (x, &latent) in self.x.iter_mut().zip(&self.input) {
-            *x = latent as f64 * levels[0];
-        }
-        let mut slope = vec![0.0; self.x.len()];
-        for (i, pair) in levels.windows(2).enumerate() {
-            let (t, t_next) = (pair[0], pair[1]);
-            let churns = o.s_churn > 0.0 && (o.s_min..=o.s_max).contains(&t);
-            let gamma =
-                if churns { (o.s_churn / steps as f64).min(2f64.sqrt() - 1.0) } else { 0.0 };
-            let t_hat = t + gamma * t;
-            if churns {
-                self.add_noise((t_hat * t_hat - t * t).sqrt() * o.s_noise, i as u32);
-            }
-
-            let x_hat = self.x.clone();
-            self.evaluate(denoiser, labels, t_hat)?;
-            for (((x, &x_hat), &d), s) in
-                self.x.iter_mut().zip(&x_hat).zip(&self.denoised).zip(&mut slope)
-            {
-                *s = (x_hat - d as f64) / t_hat;
-                *x = x_hat + (t_next - t_hat) * *s;
-            }
-            if t_next > 0.0 {
-                self.evaluate(denoiser, labels, t_next)?;
-                for (((x, &x_hat), &d), &s) in
-                    self.x.iter_mut().zip(&x_hat).zip(&self.denoised).zip(&slope)
-                {
-                    let s_next = (*x - d as f64) / t_next;
-                    *x = x_hat + (t_next - t_hat) * (0.5 * s + 0.5 * s_next);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// `denoised` = D(x; sigma).
-    fn evaluate(&mut self, denoiser: &mut dyn Denoise, labels: &[u32], sigma: f64) -> Result<()> {
-        for (input, &x) in self.input.iter_mut().zip(&self.x) {
-            *input = x as f32;
-        }
-        let sigmas = vec![sigma; self.seeds.len()];
-        denoiser.denoise(&self.input, &sigmas, labels, &mut self.denoised)
-    }
-
-    fn add_noise(&mut self, scale: f64, step: u32) {
-        let len = self.x.len() / self.seeds.len();
-        let mut noise = vec![0.0; len];
-        for (x, &seed) in self.x.chunks_exact_mut(len).zip(&self.seeds) {
-            fill_normals(&mut noise, 0, step, tag(Stream::Churn, 0), seed);
-            for (x, &z) in x.iter_mut().zip(&noise) {
-                *x += scale * z as f64;
-            }
+        state.euler(t_hat, t_next)?;
+        if t_next > 0.0 {
+            state.correct(t_hat, t_next)?;
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,12 +1,20 @@
 //! From noise to images: EDM's Heun sampler over any denoiser, and the closed-form optimal denoiser.
 
 pub mod heun;
+mod heun_card;
+mod heun_cpu;
 pub mod optimal;
+mod optimal_card;
 
 pub use heun::{HeunOptions, Start, noise_levels, quantise, sample, sample_each};
 pub use optimal::Optimal;
+pub use optimal_card::CardOptimal;
 
+use crate::data::Dataset;
+use crate::device::cuda::{self, Cuda};
+use crate::device::{Arg, Device, Pixels};
 use anyhow::Result;
+use std::borrow::Cow;
 
 /// Anything that estimates the clean image: a trained network or the theoretical optimum.
 pub trait Denoise {
@@ -19,4 +27,77 @@ pub trait Denoise {
     /// D(x; sigma): x [B, H, W, C] f32 in units where pixels are in [−1, 1]; sigma [B]; labels [B] or empty.
     /// Writes [B, H, W, C] to `out`.
     fn denoise(&mut self, x: &[f32], sigma: &[f64], labels: &[u32], out: &mut [f32]) -> Result<()>;
+    /// The same on the card that it computes on, if it does.
+    fn on_card(&mut self) -> Option<&mut dyn OnCard> {
+        None
+    }
+}
+
+/// A denoiser whose operands stay on a card from evaluation to evaluation.
+pub trait OnCard {
+    fn cuda(&self) -> &Cuda;
+    /// Takes the labels, or none, of the `images` images that the next evaluations are of; returns the places of
+    /// their operands.
+    fn begin(&mut self, images: usize, labels: &[u32]) -> Result<Operands>;
+    /// Queues an evaluation of what lies there.
+    fn evaluate(&mut self) -> Result<()>;
+}
+
+/// Addresses of x [B, H, W, C] f32, sigma [B] f64 and D(x; sigma) [B, H, W, C] f32.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Operands {
+    pub x: Arg,
+    pub sigma: Arg,
+    pub out: Arg,
+}
+
+impl Default for Operands {
+    fn default() -> Self {
+        Operands { x: Arg::Null, sigma: Arg::Null, out: Arg::Null }
+    }
+}
+
+/// A batch of finished images [B, H, W, C], where they were computed.
+pub enum Images<'a> {
+    Host(&'a [f32]),
+    /// As float32 and as bytes; `len` values of both.
+    Card {
+        values: &'a cuda::Buffer,
+        pixels: &'a cuda::Buffer,
+        len: usize,
+    },
+}
+
+impl Images<'_> {
+    /// In units where pixels are in [−1, 1], before quantisation.
+    ///
+    /// # Errors
+    /// Device (exit 4): what the driver says.
+    pub fn values(&self) -> Result<Cow<'_, [f32]>> {
+        Ok(match *self {
+            Images::Host(values) => Cow::Borrowed(values),
+            Images::Card { values, len, .. } => Cow::Owned(values.read(0, len)?),
+        })
+    }
+
+    /// As bytes.
+    pub fn pixels(&self) -> Pixels<'_> {
+        match *self {
+            Images::Host(values) => {
+                Pixels::Host(Cow::Owned(values.iter().map(|&v| quantise(v)).collect()))
+            }
+            Images::Card { pixels, len, .. } => Pixels::Card { buffer: pixels, len },
+        }
+    }
+}
+
+/// The theoretical optimum of a set of at least one image, on a device.
+///
+/// # Errors
+/// Device (exit 4): a card out of memory.
+pub fn optimum(data: &Dataset, device: &Device) -> Result<Box<dyn Denoise>> {
+    Ok(match device {
+        Device::Cpu(_) => Box::new(Optimal::new(data, device)),
+        Device::Cuda { cuda, .. } => Box::new(CardOptimal::new(data, cuda)?),
+    })
 }

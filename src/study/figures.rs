@@ -56,13 +56,18 @@ fn is_of(own: &str, asked: &str) -> bool {
 /// Those of reading runs.
 pub fn figure(asked: &str, plans: &[Plan]) -> Result<Figure> {
     let own = |plan: &Plan| !plan.study.figures.iter().any(|f| is_of(&f.id, asked));
+    let shown = |plan: &Plan, f: &FigureSpec| own(plan) || is_of(&f.id, asked);
+    let of = |plan: &Plan| {
+        let ids = plan.study.figures.iter().filter(|f| shown(plan, f)).map(|f| f.id.as_str());
+        ids.collect::<Vec<_>>().join(", ")
+    };
     let mut panels: Vec<(String, Panel)> = Vec::new();
     let mut missing = Vec::new();
     let mut footer = Vec::new();
     for plan in plans {
         let seen = plan.read()?;
         let mut lacking: Vec<usize> = Vec::new();
-        for spec in plan.study.figures.iter().filter(|f| own(plan) || is_of(&f.id, asked)) {
+        for spec in plan.study.figures.iter().filter(|f| shown(plan, f)) {
             let lines = plan.lines(spec, &seen);
             for point in lines.iter().flat_map(|l| &l.points) {
                 if point.seen.ratio.is_none() && point.cell.impossible.is_none() {
@@ -75,7 +80,7 @@ pub fn figure(asked: &str, plans: &[Plan]) -> Result<Figure> {
             };
             panels.extend(drawn.into_iter().map(|p| (spec.id.clone(), p)));
         }
-        footer.extend(said_of(plan, &seen));
+        footer.extend(said_of(plan, &seen, &of(plan)));
         lacking.sort();
         lacking.dedup();
         missing.push(lacking);
@@ -88,7 +93,8 @@ pub fn figure(asked: &str, plans: &[Plan]) -> Result<Figure> {
     if lacking > 0 {
         all.push(format!("missing: {lacking} cells, not drawn"));
     }
-    all.dedup();
+    let mut said = std::collections::HashSet::new();
+    all.retain(|line| said.insert(line.clone()));
     let title = match plans.iter().all(own) {
         true => plans.iter().map(|p| p.study.title.as_str()).collect::<Vec<_>>().join("; "),
         false => format!("Figure {asked} of Gu et al. 2023"),
@@ -114,31 +120,33 @@ fn general_footer(plans: &[Plan], panels: &[Panel]) -> Vec<String> {
     out
 }
 
-/// What one study adds to the footer.
-fn said_of(plan: &Plan, seen: &[Seen]) -> Vec<String> {
+/// What one study adds to the footer; `of`: its panels.
+fn said_of(plan: &Plan, seen: &[Seen], of: &str) -> Vec<String> {
     let mut out = Vec::new();
     let spread = seen.iter().filter_map(|s| s.spread).map(|s| s.seeds).max();
     out.push(match (spread, plan.study.figures.iter().any(|f| f.id == "6")) {
         (_, true) => format!("band: the middle 95% of {RESAMPLES} bootstrap resamples"),
         (Some(seeds), _) => {
-            format!("mean and band: of up to {seeds} training seeds, lowest to highest")
+            format!("points and bands: mean, lowest and highest of up to {seeds} training seeds")
         }
-        (None, _) => "band: 95% sampling interval (Wilson); training seeds spread more".into(),
+        (None, _) => {
+            "bands and bars: 95% sampling interval (Wilson); training seeds spread more".into()
+        }
     });
     let printed = plan.study.paper.emm.iter().filter(|e| e.is_finite());
     let printed: Vec<String> = printed.map(|e| e.to_string()).collect();
     if !printed.is_empty() {
-        out.push(format!("the paper's EMMs, about: {} images", printed.join(", ")));
+        out.push(format!("{of}: the paper's EMMs, about: {} images", printed.join(", ")));
     }
     if !plan.study.note.is_empty() {
-        out.push(plan.study.note.clone());
+        out.push(format!("{of}: {}", plan.study.note));
     }
     let impossible: Vec<&PlannedCell> =
         plan.cells.iter().filter(|c| c.impossible.is_some()).collect();
     if let Some(first) = impossible.first() {
         let why = first.impossible.as_deref().unwrap_or_default();
         let (count, name) = (impossible.len(), plan.name(first));
-        out.push(format!("not to be had here: {count} cells ({name}: {why})"));
+        out.push(format!("{of}: not to be had here: {count} cells ({name}: {why})"));
     }
     out
 }
@@ -313,6 +321,8 @@ impl View<'_> {
             });
             series[i].points.extend(point(x as f64, seen));
         };
+        let mut all = lines.iter().flat_map(|(_, line)| &line.points);
+        let one_kept = all.all(|p| only_skip_at(p.cell).is_some());
         for (name, line) in lines {
             for p in &line.points {
                 let Some(x) = p.x else { continue };
@@ -324,7 +334,8 @@ impl View<'_> {
                         add(format!("{count} {skips}"), resolution_at(p.cell, at), p.seen);
                     }
                     _ => {
-                        let name = only_skip_at(p.cell).unwrap_or_else(|| name.clone());
+                        let place = only_skip_at(p.cell).filter(|_| one_kept);
+                        let name = place.unwrap_or_else(|| name.clone());
                         add(name, x.name.clone(), p.seen);
                     }
                 }

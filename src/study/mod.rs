@@ -23,6 +23,7 @@ pub mod sheets;
 pub mod spec;
 pub mod sweep;
 pub mod tables;
+pub mod theirs;
 
 pub use find::{Found, Measured, Search, Sizes, find};
 pub use outcome::{RunState, Seen};

@@ -3,6 +3,7 @@
 
 use super::folder::{IMAGES, RunSeen, differing, hours_said, runs_in, shared};
 use super::outcome::{RunState, Seen};
+use super::theirs::{self, TheirLook, Theirs};
 use crate::error::{Exit, OrExit as _, data};
 use crate::memorization::emm_of;
 use crate::report::{Cell, Chart, Page, Panel, Part, Point, Scale, Section, Series, Style, Table};
@@ -31,13 +32,13 @@ pub struct Gathered {
 }
 
 /// Reads `folder`: a run, a folder of runs, what `find` or `quickstart` wrote, or saved charts, tables and sheets.
-/// `theirs`: charts of imported results, shown beside.
+/// `theirs`: results of the reference's program, set beside; one in the folder itself is found.
 ///
 /// A run or file that cannot be read is named on the page and does not stop it.
 ///
 /// # Errors
 /// Data (exit 3): no such folder, nothing in it to report.
-pub fn gather(folder: &Path, title: Option<&str>, theirs: Vec<Chart>) -> Result<Gathered> {
+pub fn gather(folder: &Path, title: Option<&str>, mut theirs: Vec<Theirs>) -> Result<Gathered> {
     let what = || folder.display().to_string();
     let mut files: Vec<PathBuf> = (fs::read_dir(folder).or_data(what)?)
         .map(|entry| entry.map(|e| e.path()))
@@ -48,9 +49,15 @@ pub fn gather(folder: &Path, title: Option<&str>, theirs: Vec<Chart>) -> Result<
     let mut found = Found { broken, ..Found::default() };
     found.answer(&folder.join("results.json"));
     files.iter().for_each(|path| found.take(path));
-    found.charts.extend(theirs);
+    if folder.join(theirs::LOG).exists() {
+        theirs.push(Theirs::read(folder, None)?);
+    }
+    found.theirs = their_parts(&theirs, &runs);
     let counts = (found.charts.len(), found.tables.len(), found.pictures.len());
-    let empty = runs.is_empty() && found.answer.is_empty() && counts == (0, 0, 0);
+    let empty = runs.is_empty()
+        && found.answer.is_empty()
+        && found.theirs.is_empty()
+        && counts == (0, 0, 0);
     if empty {
         let why = found.broken.first().map(|b| format!(" ({b})")).unwrap_or_default();
         return Err(data(format!(
@@ -93,6 +100,7 @@ struct Found {
     tables: Vec<(String, Table)>,
     charts: Vec<Chart>,
     pictures: Vec<(String, Vec<u8>)>,
+    theirs: Vec<Part>,
     /// A line for each thing that could not be read.
     broken: Vec<String>,
     /// Stems of pictures that charts of the same data stand for.
@@ -207,11 +215,12 @@ impl Found {
         let pictures =
             self.pictures.into_iter().map(|(name, png)| Part::Picture { name, png }).collect();
         let runs_shown = run_parts(runs, !self.answer.is_empty());
-        let all: [(&str, Vec<Part>); 7] = [
+        let all: [(&str, Vec<Part>); 8] = [
             ("Answer", self.answer),
             ("Tables", tables.collect()),
             ("Figures", self.charts.into_iter().map(Part::Chart).collect()),
             ("Runs", runs_shown),
+            ("Beside DiffMemorize", self.theirs),
             ("Sheets", pictures),
             ("Settings and costs", setting_parts(runs)),
             ("Not shown", self.broken.into_iter().map(Part::Text).collect()),
@@ -348,18 +357,20 @@ fn mean_point(group: &[&RunSeen], size: usize) -> Option<Point> {
 
 /// Curves, so many a panel that they can be told apart.
 fn over_training(runs: &[RunSeen], differing: &[String]) -> Option<Chart> {
-    let series = |run: &RunSeen| {
-        let point =
-            |l: &Look| Point { interval: Some([l.low, l.high]), ..Point::new(l.epoch, l.ratio) };
-        let mut points: Vec<Point> = run.looks.iter().map(point).collect();
-        if let (Some(last), Some(done)) = (points.last_mut(), &run.done) {
-            last.rising = done.rising();
-        }
-        Series { name: run.called(differing), style: Style::Line, points, emm: None }
-    };
+    let series = |run: &RunSeen| our_curve(run, run.called(differing));
     let series: Vec<Series> = runs.iter().filter(|r| !r.looks.is_empty()).map(series).collect();
     let panel = |c: &[Series]| Panel::new("", "epochs", Scale::Linear, c.to_vec());
     chart("Over training", series.chunks(MOST_LINES).map(panel).collect(), "")
+}
+
+fn our_curve(run: &RunSeen, name: String) -> Series {
+    let point =
+        |l: &Look| Point { interval: Some([l.low, l.high]), ..Point::new(l.epoch, l.ratio) };
+    let mut points: Vec<Point> = run.looks.iter().map(point).collect();
+    if let (Some(last), Some(done)) = (points.last_mut(), &run.done) {
+        last.rising = done.rising();
+    }
+    Series { name, style: Style::Line, points, emm: None }
 }
 
 /// A chart of ratios with intervals; none without panels.
@@ -400,4 +411,71 @@ fn setting_parts(runs: &[RunSeen]) -> Vec<Part> {
         Part::Text(title.into()),
         Part::Facts(shared),
     ]
+}
+
+/// Their curves beside our runs of the same size, and their best looks against size.
+fn their_parts(theirs: &[Theirs], runs: &[RunSeen]) -> Vec<Part> {
+    if theirs.is_empty() {
+        return Vec::new();
+    }
+    let columns = ["run", "images", "ratio", "95% from", "to", "best epoch", "looks", "ours"];
+    let mut table = Table::new(&columns);
+    for t in theirs {
+        let best = t.best();
+        let end = |i: usize| best.interval.map_or(Cell::Empty, |v| Cell::Percent(v[i], 2));
+        let ours: Vec<String> = (of_size(runs, t.size).iter())
+            .filter_map(|r| Some(format!("{:.2}%", 100.0 * r.done.as_ref()?.value.ratio)))
+            .collect();
+        table.row(vec![
+            Cell::Text(t.name.clone()),
+            Cell::Integer(t.size as i64),
+            Cell::Percent(best.ratio, 2),
+            end(0),
+            end(1),
+            Cell::Number(best.epoch, 0),
+            Cell::Integer(t.looks.len() as i64),
+            Cell::Text(ours.join(", ")),
+        ]);
+    }
+    let mut sizes: Vec<usize> = theirs.iter().map(|t| t.size).collect();
+    sizes.sort();
+    sizes.dedup();
+    let panel = |&size: &usize| {
+        let same = of_size(runs, size);
+        let differing = differing(&same);
+        let name = |run: &RunSeen| match differing.is_empty() {
+            true => "ours".to_string(),
+            false => format!("ours: {}", run.called(&differing)),
+        };
+        let ours = same.iter().filter(|r| !r.looks.is_empty()).take(MOST_LINES);
+        let ours = ours.map(|run| our_curve(run, name(run)));
+        let curves = theirs.iter().filter(|t| t.size == size).map(|t| Series {
+            name: t.name.clone(),
+            style: Style::Theirs,
+            points: t.looks.iter().map(their_point).collect(),
+            emm: None,
+        });
+        let title = format!("N = {size}");
+        Panel::new(&title, "epochs", Scale::Linear, ours.chain(curves).collect())
+    };
+    let mut parts = vec![
+        Part::Text(
+            "Ratios as that program decides them: distances in float32 through a matrix product, looks by \
+             thousands of images, so that small sets have fewer than large ones."
+                .into(),
+        ),
+        Part::Table(table),
+    ];
+    let title = "Over training, beside DiffMemorize";
+    parts.extend(chart(title, sizes.iter().map(panel).collect(), "").map(Part::Chart));
+    parts.extend(theirs.iter().flat_map(|t| &t.notes).cloned().map(Part::Text));
+    parts
+}
+
+fn of_size(runs: &[RunSeen], size: usize) -> Vec<&RunSeen> {
+    runs.iter().filter(|r| r.config.data.images == size).collect()
+}
+
+fn their_point(look: &TheirLook) -> Point {
+    Point { interval: look.interval, ..Point::new(look.epoch, look.ratio) }
 }

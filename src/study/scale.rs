@@ -80,7 +80,7 @@ pub const SCALES: [Scale; 4] = [
         batch: 1.0 / 64.0,
         lr: 10.0,
         ema_halflife: 1.0 / 16.0,
-        score_images: 0.04,
+        score_images: 0.025,
         looks: 4,
         edm_for_vp: true,
         max_resolution: 16,

@@ -5,14 +5,14 @@ use super::outcome::{RunState, state_of};
 use super::plan::{Plan, PlannedCell, Setup};
 use super::spec::Study;
 use crate::data::Dataset;
-use crate::device::Device;
+use crate::device::{Device, Pixels};
 use crate::error::usage;
-use crate::memorization::{Nearest, References, Threshold};
+use crate::memorization::{Nearest, Search, Threshold};
 use crate::model::SavedModel;
 use crate::report::{Sheet, sheets};
 use crate::run::score::{labels_of, triplets};
 use crate::run::{Network, RunDir};
-use crate::sampler::{Denoise, HeunOptions, Optimal, Start, quantise, sample};
+use crate::sampler::{Denoise, HeunOptions, Start, optimum, quantise, sample};
 use anyhow::Result;
 use std::path::Path;
 
@@ -43,12 +43,12 @@ impl Drawn {
     /// Samples of the optimum of `training`, labels left aside.
     pub fn by_optimum(mut training: Dataset, by: &str, device: &Device) -> Result<Drawn> {
         training.labels = None;
-        let mut optimum = Optimal::new(&training, device);
-        Drawn::by(&mut optimum, 0, training, by, device)
+        let mut optimum = optimum(&training, device)?;
+        Drawn::by(&mut *optimum, 0, training, by, device)
     }
 
     fn by(
-        denoise: &mut impl Denoise,
+        denoise: &mut dyn Denoise,
         label_dim: usize,
         training: Dataset,
         by: &str,
@@ -58,8 +58,9 @@ impl Drawn {
         let (labels, options) = (labels_of(&seeds, label_dim), HeunOptions::default());
         let samples = sample(denoise, Start::Seeds(&seeds), &labels, &options, &mut |_, _| true)?;
         let pixels: Vec<u8> = samples.unwrap_or_default().into_iter().map(quantise).collect();
-        let references = References::new(&training.pixels, training.image_len());
-        let nearest = references.nearest(&pixels, device);
+        let mut search = Search::new(device, &training.pixels, training.image_len())?;
+        let nearest = search.nearest(&Pixels::Host(pixels.as_slice().into()))?;
+        drop(search);
         Ok(Drawn { pixels, training, nearest, by: by.into() })
     }
 

@@ -76,6 +76,8 @@ const SHIPPED: [&str; 22] = [
 #[derive(Debug, Clone, PartialEq)]
 pub struct Study {
     pub name: String,
+    /// What a command calls it: its name if it is shipped, else the path of its file.
+    pub called: String,
     pub title: String,
     /// Where in the paper; a user's study may have none.
     pub source: String,
@@ -207,7 +209,7 @@ impl Study {
         if name.ends_with(".toml") {
             let text = std::fs::read_to_string(Path::new(name))
                 .or_exit(Exit::Other, || format!("{name}: cannot read"))?;
-            return Study::parse(&text, name);
+            return Ok(Study { called: name.into(), ..Study::parse(&text, name)? });
         }
         let all = Study::shipped();
         let names: Vec<String> = all.iter().map(|s| s.name.clone()).collect();
@@ -274,6 +276,7 @@ impl Study {
         let axes: Result<Vec<Axis>> =
             read.axes.into_iter().map(|axis| axis.read(&read.settings, file)).collect();
         let mut study = Study {
+            called: read.name.clone(),
             name: read.name,
             title: read.title,
             source: read.source,

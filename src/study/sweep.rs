@@ -5,11 +5,12 @@ use super::outcome::{RunState, state_of};
 use super::plan::{Plan, PlannedRun, Setup};
 use super::share::share;
 use crate::device::Device;
-use crate::error::usage;
+use crate::error::{Exit, exit_code, fail, usage};
 use crate::run::progress::Overall;
 use crate::run::train::{train_part, work};
 use crate::run::{RunDir, RunOptions, state};
 use anyhow::Result;
+use std::sync::{Mutex, PoisonError};
 
 /// Runs in a fixed order, by which `run-one` names them: that of studies, cells and seeds, a run that serves several
 /// cells where it comes first.
@@ -65,7 +66,7 @@ impl Sweep {
     /// Trains and scores what is missing, the costliest first; false if a signal stopped it: the same call goes on.
     ///
     /// # Errors
-    /// Usage without a set, or with nothing to run; those of the runs.
+    /// Usage without a set, or with nothing to run; diverged (5) after all others are done; those of the runs.
     pub fn run(&self, setup: &Setup, devices: &[Device], options: &RunOptions) -> Result<bool> {
         if let (true, Some((name, why))) = (self.runs.is_empty(), self.impossible.first()) {
             return Err(usage(format!("{name}: {why}")));
@@ -77,8 +78,22 @@ impl Sweep {
         let mut order: Vec<usize> = (0..self.runs.len()).collect();
         let cost = |&i: &usize| -flop_of(&self.runs[i].run.config);
         order.sort_by(|a, b| cost(a).total_cmp(&cost(b)));
-        let one = |device: &Device, i: usize| self.one(setup, i, device, options, &progress);
-        Ok(share(devices, order.into(), &progress, &one)?.is_some())
+        let diverged = Mutex::new(Vec::new());
+        let one = |device: &Device, i: usize| match self.one(setup, i, device, options, &progress) {
+            // The others do not need it.
+            Err(e) if exit_code(&e) == Exit::Diverged as i32 => {
+                let said = format!("{}: {e:#}", self.runs[i].name);
+                diverged.lock().unwrap_or_else(PoisonError::into_inner).push(said);
+                Ok(Some(()))
+            }
+            other => other,
+        };
+        let ended = share(devices, order.into(), &progress, &one)?.is_some();
+        let diverged = diverged.into_inner().unwrap_or_else(PoisonError::into_inner);
+        match diverged.is_empty() {
+            true => Ok(ended),
+            false => Err(fail(Exit::Diverged, diverged.join("; "))),
+        }
     }
 
     /// Does run `i`; false if a signal stopped it.

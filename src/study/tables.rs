@@ -5,6 +5,7 @@ use super::outcome::Seen;
 use super::plan::{Plan, PlannedCell};
 use crate::memorization::emm_of;
 use crate::report::{Cell, Table};
+use crate::run::progress::duration;
 use anyhow::Result;
 use serde_json::{Value, json};
 
@@ -241,8 +242,7 @@ impl<'a> View<'a> {
     /// One row for each cell with runs to be done.
     fn missing(&self) -> Option<Table> {
         let [h100, a100] = &CARDS;
-        let mut table =
-            Table::new(&["cell", "runs", "hours here", h100.name, a100.name, "command"]);
+        let mut table = Table::new(&["cell", "runs", "here", h100.name, a100.name, "command"]);
         let (mut cells, mut sum) = (0, [0.0; 3]);
         for (plan, seen) in self.parts() {
             for (cell, seen) in plan.cells.iter().zip(seen) {
@@ -284,7 +284,7 @@ impl<'a> View<'a> {
     }
 
     fn basis(&self) -> String {
-        format!("Hours here on one device, {}. {CARDS_BASIS}.", self.rates.basis)
+        format!("Time here on one device, {}. {CARDS_BASIS}.", self.rates.basis)
     }
 
     /// Hours that a cell's unfinished runs take here, on an H100, on an A100.
@@ -312,15 +312,13 @@ fn flop_left(cell: &PlannedCell, seen: &Seen) -> f64 {
     left.map(|(run, _)| flop_of(&run.config)).sum()
 }
 
-/// Hours with two digits that mean something.
+/// Hours as people say them: 21s, 3m20s, 2.9 h, 8134 h.
 pub fn hours_said(hours: f64) -> String {
     match hours {
-        h if h >= 9.95 => format!("{h:.0}"),
-        h if h >= 0.995 => format!("{h:.1}"),
-        h if h >= 0.0995 => format!("{h:.2}"),
-        h if h >= 0.0005 => format!("{h:.3}"),
         h if h.is_nan() => String::new(),
-        _ => "0.000".into(),
+        h if h < 0.995 => duration(h * 3600.0),
+        h if h < 9.95 => format!("{h:.1} h"),
+        h => format!("{h:.0} h"),
     }
 }
 

@@ -72,7 +72,7 @@ impl Plan {
     /// leaves. Inputs are float32, other values as their ops store them.
     ///
     /// # Panics
-    /// The CPU device computes [`Precision::Fp32`] only: callers have refused another.
+    /// The CPU device has no [`Precision::Tf32`]: callers have refused it.
     pub fn new(
         tape: &Tape,
         target: impl Into<Target>,
@@ -81,9 +81,10 @@ impl Plan {
         outputs: &[Value],
     ) -> Self {
         let target = target.into();
-        if let (Target::Cpu, Precision::Bf16 | Precision::Tf32) = (target, precision) {
-            panic!("the CPU device computes float32, {precision:?} asked");
-        }
+        assert!(
+            (target, precision) != (Target::Cpu, Precision::Tf32),
+            "the CPU device computes float32 or bf16, tf32 asked"
+        );
         let temp_words = |op: &dyn Op, shapes: &[Shape], direction| match target {
             Target::Cpu => op.temp_words(shapes, direction),
             Target::Cuda => op.kernel_temp_words(shapes, precision, direction),
@@ -292,6 +293,11 @@ impl Plan {
         self.grad_slots.get(&v).copied()
     }
 
+    /// Bytes of activations, their gradients and temporaries; per-thread scratch not counted.
+    pub fn arena_bytes(&self) -> usize {
+        4 * self.arena_words.next_multiple_of(16)
+    }
+
     /// Words that a run needs on `device`, which it was planned for: arena and scratch of all threads.
     pub fn memory_words(&self, device: &Device) -> usize {
         let arena = self.arena_words.next_multiple_of(16);
@@ -361,12 +367,10 @@ impl Plan {
         let (arena, scratch) = memory.cpu_mut().split_at_mut(split);
         assert!(scratch.len() >= stride * cpu.threads(), "memory of another plan");
         let grads = grads.map_or(&mut [][..], Buffer::cpu_mut);
-        let bound = Bound::new(arena, weights.cpu(), grads, scratch, *stride, args);
-        cpu.run(|| {
-            for (i, launch) in launches.iter().enumerate() {
-                each(i, launch, &bound);
-            }
-        });
+        let bound = Bound::new(cpu, arena, weights.cpu(), grads, scratch, *stride, args);
+        for (i, launch) in launches.iter().enumerate() {
+            each(i, launch, &bound);
+        }
     }
 }
 

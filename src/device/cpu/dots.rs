@@ -5,6 +5,7 @@
 //! values, so that one instruction multiplies a word of a row with that of 16 or 8 columns. A panel of CIFAR's
 //! images takes 96 KiB of the second-level cache and is read once per tile of rows; no sum leaves the registers.
 
+use crate::simd::vectorized;
 use bytemuck::{Pod, Zeroable};
 
 /// Rows of a tile.
@@ -129,6 +130,30 @@ impl Form {
         }
     }
 
+    /// Digits that a fixed-point number of 31 bits is cut into, to be multiplied with pixels.
+    pub fn digits(self) -> usize {
+        match self {
+            Form::Quads => 4,
+            Form::Pairs => 3,
+        }
+    }
+
+    /// Bits of a digit; a digit is at least −2^(bits − 1) and below 2^(bits − 1).
+    fn digit_bits(self) -> u32 {
+        match self {
+            Form::Quads => 8,
+            Form::Pairs => 11,
+        }
+    }
+
+    /// Words at most in one call for pixels with digits: |2·dot| stays below 2³¹.
+    pub fn max_digit_words(self) -> usize {
+        match self {
+            Form::Quads => 8192,
+            Form::Pairs => 2048,
+        }
+    }
+
     /// One word of up to as many values as fit; missing ones are 0.
     #[inline(always)]
     pub fn word(self, values: &[i32]) -> i32 {
@@ -186,6 +211,118 @@ pub fn pack_rows(form: Form, images: &[u8], len: usize, tile: &mut [Word]) {
             word[row] = form.word(&values[..pixels.len()]);
         }
     }
+}
+
+vectorized! {
+    /// Packs the other way about: the columns are pixels `first..` (up to 32 of them), their values those of images.
+    pub fn pack_across(form: Form, images: &[u8], len: usize, first: usize, panel: &mut [Lanes]) {
+        let (n, width) = (form.values(), COLUMNS.min(len - first));
+        for (lanes, images) in panel.iter_mut().zip(images.chunks(n * len)) {
+            *lanes = Lanes::zeroed();
+            for (i, image) in images.chunks_exact(len).enumerate() {
+                let shift = 32 / n * i;
+                for (lane, &u) in lanes.0.iter_mut().zip(&image[first..first + width]) {
+                    *lane |= (u as i32) << shift;
+                }
+            }
+        }
+    }
+}
+
+/// Packs the lowest `digits` digits of fixed-point numbers, |v| ≤ 2³⁰, as rows: those of vector `i` in rows
+/// `i·digits ..`. At most 12 / `digits` vectors of one length; what is missing is zeros.
+pub fn pack_digits<'v>(
+    form: Form,
+    digits: usize,
+    vectors: impl Iterator<Item = &'v [i32]>,
+    tile: &mut [Word],
+) {
+    tile.fill([0; ROWS]);
+    for (i, vector) in vectors.enumerate() {
+        for (word, values) in tile.iter_mut().zip(vector.chunks(form.values())) {
+            let mut four = [0; 4];
+            four[..values.len()].copy_from_slice(values);
+            for (j, row) in word[i * digits..][..digits].iter_mut().enumerate() {
+                *row = digit(form, four, j);
+            }
+        }
+    }
+}
+
+/// The `j`th digits of a word's values, lowest first.
+#[inline(always)]
+fn digit(form: Form, values: [i32; 4], j: usize) -> i32 {
+    // Half a digit added everywhere makes digits unsigned; taken off each again, they are signed.
+    match form {
+        Form::Quads => {
+            let half = 0x8080_8080_u32 as i32;
+            form.word(&values.map(|v| (v.wrapping_add(half) ^ half) >> (8 * j)))
+        }
+        Form::Pairs => {
+            let (half, one) = (1 << 10 | 1 << 21, 11 * j);
+            let digit = |v: i32| {
+                ((v.wrapping_add(half) >> one) & if j < 2 { 0x7ff } else { -1 })
+                    - if j < 2 { 1 << 10 } else { 0 }
+            };
+            form.word(&[digit(values[0]), digit(values[1])])
+        }
+    }
+}
+
+/// Adds to `sums[i][column]` the dot product of fixed-point vector `i` of a tile, as [`pack_digits`] packs them, with
+/// each of a panel's columns: exactly.
+pub fn add_fixed_dots(
+    isa: Isa,
+    form: Form,
+    digits: usize,
+    rows: &[Word],
+    panel: &[Lanes],
+    sums: &mut [[i64; COLUMNS]],
+) {
+    let (zero, none, mut keys) = (Lanes::zeroed(), [i32::MIN; ROWS], [Lanes::zeroed(); ROWS]);
+    let words = form.max_digit_words();
+    for (rows, panel) in rows.chunks(words).zip(panel.chunks(words)) {
+        isa.tile(form, rows, panel, &zero, &none, &mut keys);
+        for (sums, keys) in sums.iter_mut().zip(keys.chunks(digits)) {
+            for (j, keys) in keys.iter().enumerate() {
+                let shift = form.digit_bits() * j as u32;
+                for (sum, key) in sums.iter_mut().zip(keys.0) {
+                    // A key is −2·dot.
+                    *sum -= ((key >> 1) as i64) << shift;
+                }
+            }
+        }
+    }
+}
+
+/// Calls `hit(row, column, key)` for each pair of a panel with any of the tiles in `rows` whose key, base − 2·dot, is
+/// at most what `limits` says of the tile's rows. `valid` has a bit for each column that counts.
+pub fn scan(
+    isa: Isa,
+    form: Form,
+    (panel, base): (&[Lanes], &Lanes),
+    valid: u32,
+    rows: &[Word],
+    limits: impl Fn(usize) -> Word,
+    mut hit: impl FnMut(usize, usize, i32),
+) {
+    let mut keys = [Lanes::zeroed(); ROWS];
+    for (t, rows) in rows.chunks_exact(panel.len()).enumerate() {
+        let masks = isa.tile(form, rows, panel, base, &limits(t), &mut keys);
+        for (r, mask) in masks.into_iter().enumerate() {
+            let mut mask = mask & valid;
+            while mask != 0 {
+                let column = mask.trailing_zeros() as usize;
+                mask &= mask - 1;
+                hit(t * ROWS + r, column, keys[r].0[column]);
+            }
+        }
+    }
+}
+
+/// The lowest `n` bits, at most one for each column.
+pub fn first_bits(n: usize) -> u32 {
+    ((1u64 << n.min(COLUMNS)) - 1) as u32
 }
 
 fn portable(

@@ -1,7 +1,21 @@
-//! Matrix products on one thread, through the `gemm` crate. Its bits depend on the shape, so callers pass
-//! shapes that depend on the network alone: tiles of fixed size, padded with zeros where images run out.
+//! Matrix products on one thread. Every element of c is a chain of fused multiply-adds in the order of k, cut
+//! every [`DEPTH`] steps: its bits depend on its row of a and column of b alone, not on the product's size, the
+//! place in it, or the instruction set.
+
+// Loops over registers are plain: closures would be compiled without the features of the function around them.
+#![allow(clippy::needless_range_loop)]
 
 use super::super::Acc;
+use crate::simd::{LANES, lanes};
+use std::mem::MaybeUninit;
+
+/// Steps of k between roundings into c.
+const DEPTH: usize = 256;
+/// Rows and columns of c that one kernel call keeps in registers.
+const ROWS: usize = 8;
+const COLUMNS: usize = 2 * LANES;
+/// From so many rows on a panel of b is copied together before it is used.
+const WORTH_PACKING: usize = 32;
 
 /// A matrix in a slice: element (i, j) at `i·row + j·col`.
 #[derive(Clone, Copy)]
@@ -40,28 +54,167 @@ pub fn gemm(
     assert!(m > 0 && n > 0 && k > 0, "gemm of {m}×{n}×{k}");
     assert!(a.reach(m, k) <= a.data.len() && b.reach(k, n) <= b.data.len());
     assert!(n <= c_stride && (m - 1) * c_stride + n <= c.len());
-    // SAFETY: every element addressed lies in its slice by the checks above; c is exclusive.
+    let mut panel = [MaybeUninit::<f32>::uninit(); DEPTH * COLUMNS];
+    for k0 in (0..k).step_by(DEPTH) {
+        let depth = DEPTH.min(k - k0);
+        let add = acc == Acc::Add || k0 > 0;
+        for n0 in (0..n).step_by(COLUMNS) {
+            let columns = COLUMNS.min(n - n0);
+            let mut from = (b.data[k0 * b.row + n0 * b.col..].as_ptr(), b.row);
+            if b.col != 1 || (m >= WORTH_PACKING && b.row > COLUMNS) {
+                from = (pack(&mut panel, b, [k0, n0], [depth, columns]), columns);
+            }
+            for m0 in (0..m).step_by(ROWS) {
+                let rows = ROWS.min(m - m0);
+                let a_at = a.data[m0 * a.row + k0 * a.col..].as_ptr();
+                let to = c[m0 * c_stride + n0..].as_mut_ptr();
+                let tile = Tile {
+                    depth,
+                    columns,
+                    a: a_at,
+                    a_row: a.row,
+                    a_col: a.col,
+                    b: from.0,
+                    b_row: from.1,
+                    c: to,
+                    c_row: c_stride,
+                    add,
+                    alpha,
+                };
+                // SAFETY: every element addressed lies in its slice by the checks above, or in `panel`, whose
+                // first depth·columns words are written; c is exclusive.
+                unsafe { tile.run(rows) };
+            }
+        }
+    }
+}
+
+/// Rows k0.. and columns n0.. of b, one row after another.
+fn pack(
+    panel: &mut [MaybeUninit<f32>],
+    b: Mat,
+    [k0, n0]: [usize; 2],
+    [depth, columns]: [usize; 2],
+) -> *const f32 {
+    let from = &b.data[k0 * b.row + n0 * b.col..];
+    assert!(b.reach(depth, columns) <= from.len() && depth * columns <= panel.len());
+    let to: *mut f32 = panel.as_mut_ptr().cast();
+    // SAFETY: both ends lie in their slices by the check above.
     unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            c.as_mut_ptr(),
-            1,
-            c_stride as isize,
-            acc == Acc::Add,
-            a.data.as_ptr(),
-            a.col as isize,
-            a.row as isize,
-            b.data.as_ptr(),
-            b.col as isize,
-            b.row as isize,
-            1.0,
-            alpha,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
+        if b.col == 1 && columns == COLUMNS {
+            copy_rows(to, from.as_ptr(), b.row, depth);
+        } else {
+            for kk in 0..depth {
+                for j in 0..columns {
+                    to.add(kk * columns + j).write(*from.as_ptr().add(kk * b.row + j * b.col));
+                }
+            }
+        }
+    }
+    to
+}
+
+/// Up to [`ROWS`]×[`COLUMNS`] elements of c.
+#[derive(Clone, Copy)]
+struct Tile {
+    depth: usize,
+    columns: usize,
+    a: *const f32,
+    a_row: usize,
+    a_col: usize,
+    b: *const f32,
+    b_row: usize,
+    c: *mut f32,
+    c_row: usize,
+    add: bool,
+    alpha: f32,
+}
+
+impl Tile {
+    /// # Safety
+    /// The strides lead to memory of the matrices; c is exclusive.
+    unsafe fn run(&self, rows: usize) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match rows {
+                1 => self.wide::<1>(),
+                2 => self.wide::<2>(),
+                3 => self.wide::<3>(),
+                4 => self.wide::<4>(),
+                5 => self.wide::<5>(),
+                6 => self.wide::<6>(),
+                7 => self.wide::<7>(),
+                _ => self.wide::<ROWS>(),
+            }
+        }
+    }
+
+    unsafe fn wide<const M: usize>(&self) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self.columns {
+                COLUMNS => tile::<M, 2, 0>(self),
+                LANES => tile::<M, 1, 0>(self),
+                17.. => tile::<M, 2, 1>(self),
+                _ => tile::<M, 1, 1>(self),
+            }
+        }
+    }
+}
+
+lanes! {
+    /// `depth` rows of [`COLUMNS`] words, `stride` apart, one after another.
+    unsafe fn copy_rows<V>(to: *mut f32, from: *const f32, stride: usize, depth: usize) {
+        for k in 0..depth {
+            for j in 0..COLUMNS / LANES {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    V::load(from.add(k * stride + j * LANES)).store(to.add(k * COLUMNS + j * LANES));
+                }
+            }
+        }
+    }
+
+    /// c (=|+=) alpha·a·b of M rows and N vectors; if `PART` is 1, the last vector has fewer columns than lanes.
+    unsafe fn tile<V, const M: usize, const N: usize, const PART: usize>(t: &Tile) {
+        let last = t.columns - (N - 1) * LANES;
+        // SAFETY: rows, columns and depth lie in the matrices, the caller's promise.
+        unsafe {
+            let mut sums = [[V::splat(0.0); N]; M];
+            let (mut a, mut b) = (t.a, t.b);
+            for _ in 0..t.depth {
+                let mut row = [V::splat(0.0); N];
+                for j in 0..N {
+                    row[j] = match PART == 1 && j == N - 1 {
+                        true => V::load_first(b.add(j * LANES), last),
+                        false => V::load(b.add(j * LANES)),
+                    };
+                }
+                for i in 0..M {
+                    let v = V::splat(*a.add(i * t.a_row));
+                    for j in 0..N {
+                        sums[i][j] = v.mul_add(row[j], sums[i][j]);
+                    }
+                }
+                a = a.wrapping_add(t.a_col);
+                b = b.wrapping_add(t.b_row);
+            }
+            let alpha = V::splat(t.alpha);
+            for i in 0..M {
+                for j in 0..N {
+                    let to = t.c.add(i * t.c_row + j * LANES);
+                    let part = PART == 1 && j == N - 1;
+                    let v = match (t.add, part) {
+                        (true, true) => alpha.mul_add(sums[i][j], V::load_first(to, last)),
+                        (true, false) => alpha.mul_add(sums[i][j], V::load(to)),
+                        (false, _) => alpha.mul(sums[i][j]),
+                    };
+                    match part {
+                        true => v.store_first(to, last),
+                        false => v.store(to),
+                    }
+                }
+            }
+        }
     }
 }

@@ -31,7 +31,43 @@ pub fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
+/// The bits of bf16 nearest to x, ties to even; NaN stays NaN.
+#[inline(always)]
+pub fn to_half(x: f32) -> u16 {
+    let bits = x.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+    // Of NaN a set bit is kept, which rounding could carry away.
+    (if x.is_nan() { bits >> 16 | 0x40 } else { rounded }) as u16
+}
+
+/// The value of a bf16.
+#[inline(always)]
+pub fn from_half(bits: u16) -> f32 {
+    f32::from_bits((bits as u32) << 16)
+}
+
 vectorized! {
+    /// Values of bf16.
+    pub fn widen(to: &mut [f32], from: &[u16]) {
+        for (to, &from) in to.iter_mut().zip(from) {
+            *to = from_half(from);
+        }
+    }
+
+    /// Values rounded to bf16.
+    pub fn narrow(to: &mut [u16], from: &[f32]) {
+        for (to, &from) in to.iter_mut().zip(from) {
+            *to = to_half(from);
+        }
+    }
+
+    /// Values rounded to bf16, widened again.
+    pub fn round_to_half(to: &mut [f32], from: &[f32]) {
+        for (to, &from) in to.iter_mut().zip(from) {
+            *to = from_half(to_half(from));
+        }
+    }
+
     /// y ← x·sigmoid(x) in place.
     pub fn silu(y: &mut [f32]) {
         for v in y {

@@ -7,29 +7,34 @@ pub mod math;
 pub mod patches;
 pub mod resample;
 pub mod sketch;
+pub mod team;
 pub mod winograd;
 
-use super::{Dtype, Slot, Space, StepArgs};
+use super::{Acc, Dtype, Sink, Slot, Space, StepArgs};
 use crate::error::{Exit, fail};
 use anyhow::Result;
 use rayon::prelude::*;
 use std::sync::Arc;
+use team::Team;
 
-/// A pool of worker threads; cheap to clone.
+/// Worker threads; cheap to clone.
 #[derive(Clone)]
 pub struct Cpu {
     pool: Arc<rayon::ThreadPool>,
+    /// The threads of plans, whose regions are too short for the pool.
+    team: Arc<Team>,
 }
 
 impl Cpu {
     /// `threads`: 0 takes one per core.
     pub fn new(threads: usize) -> Result<Self> {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
-        Ok(Cpu { pool: Arc::new(pool) })
+        let team = Team::new(pool.current_num_threads())?;
+        Ok(Cpu { pool: Arc::new(pool), team: Arc::new(team) })
     }
 
     pub fn threads(&self) -> usize {
-        self.pool.current_num_threads()
+        self.team.threads()
     }
 
     /// Runs `f` inside the pool, so that its parallel iterators use these threads.
@@ -87,6 +92,7 @@ pub struct Bound {
     scratch: *mut f32,
     scratch_stride: usize,
     lens: [usize; 3],
+    team: Arc<Team>,
     pub args: StepArgs,
 }
 
@@ -94,8 +100,9 @@ pub struct Bound {
 unsafe impl Sync for Bound {}
 
 impl Bound {
-    /// `scratch` holds `threads` pieces of `scratch_stride` words.
+    /// `scratch` holds a piece of `scratch_stride` words for each of `cpu`'s threads.
     pub fn new(
+        cpu: &Cpu,
         arena: &mut [f32],
         weights: &[f32],
         grads: &mut [f32],
@@ -110,6 +117,7 @@ impl Bound {
             scratch: scratch.as_mut_ptr(),
             scratch_stride,
             lens: [arena.len(), weights.len(), grads.len()],
+            team: cpu.team.clone(),
             args,
         }
     }
@@ -150,6 +158,54 @@ impl Bound {
         unsafe { std::slice::from_raw_parts_mut(self.pointer(s), s.len) }
     }
 
+    /// The bits of elements `at..at + len` of a bf16 slot.
+    pub fn get_half(&self, s: Slot, at: usize, len: usize) -> &[u16] {
+        self.half_mut(s, at, len)
+    }
+
+    #[allow(clippy::mut_from_ref)]
+    fn half_mut(&self, s: Slot, at: usize, len: usize) -> &mut [u16] {
+        assert!(s.dtype == Dtype::Bf16 && s.space == Space::Arena, "bf16 values of {s:?}");
+        assert!(at + len <= s.len, "elements {at}+{len} of {s:?}");
+        // SAFETY: in bounds by the checks here and of `pointer`, two elements a word; one writer per part and no
+        // reader beside it (the op's and the plan's promises).
+        unsafe { std::slice::from_raw_parts_mut(self.pointer(s).cast::<u16>().add(at), len) }
+    }
+
+    /// Elements `at..at + len` of a slot: in place, or widened into the first of `work`.
+    pub fn read<'a>(&'a self, s: Slot, at: usize, len: usize, work: &'a mut [f32]) -> &'a [f32] {
+        match s.dtype {
+            Dtype::F32 => self.get(s.part(at, len)),
+            Dtype::Bf16 => {
+                math::widen(&mut work[..len], self.get_half(s, at, len));
+                &work[..len]
+            }
+        }
+    }
+
+    /// Has `f` write (or, where the sink adds, change) elements `at..at + len`: in place, or in the first of `work`,
+    /// from where they are rounded.
+    pub fn write(
+        &self,
+        to: Sink,
+        at: usize,
+        len: usize,
+        work: &mut [f32],
+        f: impl FnOnce(&mut [f32]),
+    ) {
+        match to.slot.dtype {
+            Dtype::F32 => f(self.get_mut(to.slot.part(at, len))),
+            Dtype::Bf16 => {
+                let (work, halves) = (&mut work[..len], self.half_mut(to.slot, at, len));
+                if to.acc == Acc::Add {
+                    math::widen(work, halves);
+                }
+                f(work);
+                math::narrow(halves, work);
+            }
+        }
+    }
+
     #[allow(clippy::mut_from_ref)]
     pub fn get_f64_mut(&self, s: Slot) -> &mut [f64] {
         bytemuck::cast_slice_mut(self.get_mut(s))
@@ -158,21 +214,32 @@ impl Bound {
     /// This thread's private words, as many as the launch asked for or more.
     #[allow(clippy::mut_from_ref)]
     pub fn scratch(&self) -> &mut [f32] {
-        let thread = rayon::current_thread_index().unwrap_or(0);
-        // SAFETY: one piece per thread of the pool; a job does not yield to another while it uses it.
+        // SAFETY: one piece per thread of the team; a job does not yield to another while it uses it.
         unsafe {
-            let start = self.scratch.add(thread * self.scratch_stride);
+            let start = self.scratch.add(team::index() * self.scratch_stride);
             std::slice::from_raw_parts_mut(start, self.scratch_stride)
         }
     }
 
-    /// Runs `job(0..jobs)`, in parallel when `words` of work are worth the wake-up.
-    pub fn each(&self, jobs: usize, words: usize, job: impl Fn(usize) + Send + Sync) {
-        const WORTH_A_WAKE_UP: usize = 16 * 1024;
-        if jobs < 2 || words < WORTH_A_WAKE_UP {
+    /// Runs `job(0..jobs)`, in parallel when `words` of work are worth the hand-over.
+    pub fn each(&self, jobs: usize, words: usize, job: impl Fn(usize) + Sync) {
+        self.each_prepared(jobs, words, || (), job);
+    }
+
+    /// As [`Bound::each`]; every thread that takes a job runs `prepare` before its first.
+    pub fn each_prepared(
+        &self,
+        jobs: usize,
+        words: usize,
+        prepare: impl Fn() + Sync,
+        job: impl Fn(usize) + Sync,
+    ) {
+        const WORTH_SHARING: usize = 4 * 1024;
+        if words < WORTH_SHARING {
+            prepare();
             (0..jobs).for_each(job);
         } else {
-            (0..jobs).into_par_iter().with_max_len(1).for_each(job);
+            self.team.each(jobs, &prepare, &job);
         }
     }
 }

@@ -31,17 +31,19 @@ impl Tiles {
         Tiles { n, h, w, images, rows }
     }
 
-    /// Tiles of whole 4×4 squares, about 32 of them, fewer where images are so small that a batch would not fill
-    /// the last tile.
+    /// Tiles of whole 4×4 squares, about 32 of them.
     pub fn of_squares([n, h, w]: [usize; 3]) -> Self {
-        let (per_row, per_image) = (w / 4, h * w / 16);
-        let images = match per_image {
-            1 => 8,
-            2..32 => (32 / per_image).min(4),
-            _ => 1,
-        };
-        let rows = if images > 1 { h } else { (32_usize.div_ceil(per_row) * 4).min(h) };
+        const SQUARES: usize = 32;
+        let (down, across) = (h.div_ceil(4), w.div_ceil(4));
+        // Squares that cover little of an image are many: a batch still gives several jobs.
+        let images = (SQUARES / (down * across)).clamp(1, 8);
+        let rows = if images > 1 { h } else { (SQUARES.div_ceil(across) * 4).min(h) };
         Tiles { n, h, w, images, rows }
+    }
+
+    /// Squares of the largest tile of [`Tiles::of_squares`].
+    pub fn squares(&self) -> usize {
+        self.images * self.rows.div_ceil(4) * self.w.div_ceil(4)
     }
 
     fn per_image(&self) -> usize {
@@ -67,6 +69,14 @@ impl Tiles {
             let row = part * self.rows;
             Tile { image, images: 1, present: 1, row, rows: self.rows.min(self.h - row) }
         }
+    }
+}
+
+impl Tile {
+    /// The tile's first element in a tensor of images [h, w, c], and how many it covers.
+    pub fn span(self, [h, w, c]: [usize; 3]) -> (usize, usize) {
+        let rows = if self.images > 1 { self.present * h } else { self.rows };
+        ((self.image * h + self.row) * w * c, rows * w * c)
     }
 }
 

@@ -39,8 +39,6 @@ pub struct Sketcher {
     kept: Vec<(usize, usize, usize)>,
     /// Pixel units of one unit of a coordinate.
     step: f64,
-    /// Images further from grey than this are first drawn nearer, which brings no two further apart.
-    radius: f64,
 }
 
 impl Sketcher {
@@ -69,17 +67,9 @@ impl Sketcher {
             let angle = |i: usize| std::f64::consts::PI * (i as f64 + 0.5) * u as f64 / n;
             (0..side).map(|i| scale * angle(i).cos()).collect()
         };
-        // Twice as far from grey as 8-bit pixels can be; (2 + 1)²·127.5²·len/step² < 2³¹ keeps keys in 32 bits.
-        let radius = 2.0 * MIDDLE * (len as f64).sqrt();
-        let step = (len as f64 / 14_000.0).sqrt().max(1.0);
-        Some(Sketcher {
-            side,
-            channels,
-            waves: (0..=highest).map(wave).collect(),
-            kept,
-            step,
-            radius,
-        })
+        // (2·127.5)²·len/step² < 2³¹: squared distances fit 32 bits.
+        let step = (len as f64 / 33_000.0).sqrt().max(1.0);
+        Some(Sketcher { side, channels, waves: (0..=highest).map(wave).collect(), kept, step })
     }
 
     /// A squared distance that the sketches of no two images exceed which are at most √`squared` apart in pixel
@@ -90,15 +80,10 @@ impl Sketcher {
         (squared.sqrt() / self.step + rounded).powi(2)
     }
 
-    /// The sketch of an image [H, W, C] in pixel units.
-    pub fn draw(&self, image: impl Iterator<Item = f64>) -> [i16; COORDINATES] {
-        let mut x: Vec<f64> = image.map(|v| v - MIDDLE).collect();
-        let norm = x.iter().map(|v| v * v).sum::<f64>().sqrt();
-        if norm > self.radius {
-            let scale = self.radius / norm;
-            x.iter_mut().for_each(|v| *v *= scale);
-        }
-        let mut left = norm.min(self.radius).powi(2);
+    /// The sketch of an image [H, W, C].
+    pub fn draw(&self, image: &[u8]) -> [i16; COORDINATES] {
+        let x: Vec<f64> = image.iter().map(|&u| u as f64 - MIDDLE).collect();
+        let mut left: f64 = x.iter().map(|v| v * v).sum();
         let row = self.side * self.channels;
         let mut down = vec![0.0; self.waves.len() * row];
         transform_columns(&self.waves, &x, &mut down);
@@ -133,7 +118,7 @@ impl Sketcher {
     fn columns(&self, images: &[u8], panel: &mut [Lanes]) -> Lanes {
         let mut squared = Lanes::zeroed();
         for (c, image) in images.chunks_exact(self.side * self.side * self.channels).enumerate() {
-            let sketch = self.draw(image.iter().map(|&u| u as f64));
+            let sketch = self.draw(image);
             for (lanes, pair) in panel.iter_mut().zip(sketch.chunks_exact(2)) {
                 lanes.0[c] = Form::Pairs.word(&[pair[0] as i32, pair[1] as i32]);
             }

@@ -1,10 +1,15 @@
 //! 3×3 convolutions by Winograd's F(4×4, 3×3): 36 products of transformed 6×6 patches in place of 144 per 16
 //! outputs. Interpolation points 0, ±2/3, ±3/2, ∞, whose product 1 keeps rounding near that of the direct sum.
 //!
-//! Images whose sides are multiples of 4, channels in multiples of 16. "Plane" is one of the 36 positions of the
-//! transformed domain; planes of a buffer lie `stride` words apart. Source: Lavin & Gray 2016, arXiv:1509.09308.
+//! Images of any size, covered by 4×4 tiles that may reach past its end; channels in multiples of 16. "Plane" is one
+//! of the 36 positions of the transformed domain; planes of a buffer lie `stride` words apart. Weights and inputs
+//! that products take as rows lie in panels of [`PANEL`] columns (see [`Place`]).
+//! Source: Lavin & Gray 2016, arXiv:1509.09308.
 
-use crate::simd::vectorized;
+// Loops over registers are plain: closures would be compiled without the features of the function around them.
+#![allow(clippy::needless_range_loop)]
+
+use crate::simd::{LANES, Vector, lanes};
 
 /// Positions of a transformed tile.
 pub const PLANES: usize = 36;
@@ -12,10 +17,8 @@ pub const PLANES: usize = 36;
 /// Pixels along a side of a tile of outputs.
 pub const TILE: usize = 4;
 
-/// Channels that one vector holds.
-pub const LANES: usize = 16;
-
-type Lane = [f32; LANES];
+/// Columns of a panel: those that one pass of a product takes. The last panel may be narrower.
+pub const PANEL: usize = 32;
 
 const P: f32 = 2.0 / 3.0;
 const Q: f32 = 3.0 / 2.0;
@@ -27,16 +30,9 @@ const S: f32 = (4.0 / 9.0) + (9.0 / 4.0);
 const WEIGHT_P: f32 = (1.0 / (2.0 * (4.0 / 9.0) * (4.0 / 9.0 - 9.0 / 4.0))) as f32;
 const WEIGHT_Q: f32 = (1.0 / (2.0 * (9.0 / 4.0) * (9.0 / 4.0 - 4.0 / 9.0))) as f32;
 
-/// Smaller images or widths are faster direct: the transforms cost more than the products save. Measured.
-const WORTH_IT: usize = 4096;
-
-/// Whether h×w images of c → o channels can go this way, and are faster for it.
-pub fn suits([h, w]: [usize; 2], c: usize, o: usize) -> bool {
-    h.is_multiple_of(TILE)
-        && w.is_multiple_of(TILE)
-        && c.is_multiple_of(LANES)
-        && o.is_multiple_of(LANES)
-        && h * w * c.min(o) >= WORTH_IT
+/// Whether convolutions of c → o channels can go this way.
+pub fn suits(c: usize, o: usize) -> bool {
+    c.is_multiple_of(LANES) && o.is_multiple_of(LANES)
 }
 
 /// Words between planes of `rows`×`columns`: a few cache lines more than they need, so that the 36 do not fall
@@ -45,67 +41,89 @@ pub fn plane_stride(rows: usize, columns: usize) -> usize {
     rows * columns + 5 * LANES
 }
 
-#[inline(always)]
-fn load(from: &[f32]) -> Lane {
-    let mut lane = [0.0; LANES];
-    lane.copy_from_slice(&from[..LANES]);
-    lane
+/// Where column `c` of row `r` lies in a plane of `rows`×`columns`.
+#[derive(Debug, Clone, Copy)]
+pub enum Place {
+    /// Row after row.
+    Rows { columns: usize },
+    /// Panel after panel, each row after row.
+    Panels { rows: usize, columns: usize },
 }
 
-#[inline(always)]
-fn map2(a: Lane, b: Lane, f: impl Fn(f32, f32) -> f32) -> Lane {
-    let mut out = [0.0; LANES];
-    for i in 0..LANES {
-        out[i] = f(a[i], b[i]);
+impl Place {
+    /// Of columns in whole vectors, `c` the first of one.
+    #[inline(always)]
+    fn at(self, r: usize, c: usize) -> usize {
+        match self {
+            Place::Rows { columns } => r * columns + c,
+            Place::Panels { rows, columns } => {
+                let first = c / PANEL * PANEL;
+                let width = PANEL.min(columns - first);
+                first * rows + r * width + c - first
+            }
+        }
     }
-    out
-}
-
-#[inline(always)]
-fn add(a: Lane, b: Lane) -> Lane {
-    map2(a, b, |a, b| a + b)
-}
-
-#[inline(always)]
-fn sub(a: Lane, b: Lane) -> Lane {
-    map2(a, b, |a, b| a - b)
 }
 
 /// a + k·b.
 #[inline(always)]
-fn axpy(a: Lane, k: f32, b: Lane) -> Lane {
-    map2(a, b, |a, b| k.mul_add(b, a))
+fn axpy<V: Vector>(a: V, k: f32, b: V) -> V {
+    b.mul_add(V::splat(k), a)
 }
 
 #[inline(always)]
-fn scale(k: f32, a: Lane) -> Lane {
-    map2(a, a, |a, _| k * a)
+fn scale<V: Vector>(k: f32, a: V) -> V {
+    V::splat(k).mul(a)
+}
+
+/// Element `i` of each of `columns`.
+#[inline(always)]
+fn across<V: Vector, const N: usize, const M: usize>(columns: &[[V; N]; M], i: usize) -> [V; M] {
+    let mut row = [columns[0][i]; M];
+    for j in 1..M {
+        row[j] = columns[j][i];
+    }
+    row
+}
+
+/// Column `j` of the 6×6 planes at `from`.
+///
+/// # Safety
+/// All six lie in memory.
+#[inline(always)]
+unsafe fn load_column<V: Vector>(from: *const f32, stride: usize, j: usize) -> [V; 6] {
+    let mut column = [V::splat(0.0); 6];
+    for i in 0..6 {
+        // SAFETY: the caller's promise.
+        column[i] = unsafe { V::load(from.add((i * 6 + j) * stride)) };
+    }
+    column
 }
 
 /// Bᵀ: six input pixels to six planes.
 #[inline(always)]
-fn input_1d(d: [Lane; 6]) -> [Lane; 6] {
+fn input_1d<V: Vector>(d: [V; 6]) -> [V; 6] {
     let even_p = axpy(d[4], -Q2, d[2]);
     let odd_p = axpy(scale(P, d[3]), -Q, d[1]);
     let even_q = axpy(d[4], -P2, d[2]);
     let odd_q = axpy(scale(Q, d[3]), -P, d[1]);
     [
-        axpy(add(d[0], d[4]), -S, d[2]),
-        add(even_p, odd_p),
-        sub(even_p, odd_p),
-        add(even_q, odd_q),
-        sub(even_q, odd_q),
-        axpy(add(d[1], d[5]), -S, d[3]),
+        axpy(d[0].add(d[4]), -S, d[2]),
+        even_p.add(odd_p),
+        even_p.sub(odd_p),
+        even_q.add(odd_q),
+        even_q.sub(odd_q),
+        axpy(d[1].add(d[5]), -S, d[3]),
     ]
 }
 
 /// Aᵀ: six planes to four output pixels.
 #[inline(always)]
-fn output_1d(m: [Lane; 6]) -> [Lane; 4] {
-    let (a, b) = (add(m[1], m[2]), sub(m[1], m[2]));
-    let (c, d) = (add(m[3], m[4]), sub(m[3], m[4]));
+fn output_1d<V: Vector>(m: [V; 6]) -> [V; 4] {
+    let (a, b) = (m[1].add(m[2]), m[1].sub(m[2]));
+    let (c, d) = (m[3].add(m[4]), m[3].sub(m[4]));
     [
-        add(add(m[0], a), c),
+        m[0].add(a).add(c),
         axpy(scale(P, b), Q, d),
         axpy(scale(P2, a), Q2, c),
         axpy(axpy(m[5], P * P2, b), Q * Q2, d),
@@ -114,194 +132,389 @@ fn output_1d(m: [Lane; 6]) -> [Lane; 4] {
 
 /// A: four gradients of output pixels to six planes.
 #[inline(always)]
-fn gradient_1d(y: [Lane; 4]) -> [Lane; 6] {
-    let even = |x2: f32| axpy(y[0], x2, y[2]);
-    let odd = |x: f32, x2: f32| scale(x, axpy(y[1], x2, y[3]));
-    let (even_p, odd_p, even_q, odd_q) = (even(P2), odd(P, P2), even(Q2), odd(Q, Q2));
-    [y[0], add(even_p, odd_p), sub(even_p, odd_p), add(even_q, odd_q), sub(even_q, odd_q), y[3]]
+fn gradient_1d<V: Vector>(y: [V; 4]) -> [V; 6] {
+    let (even_p, even_q) = (axpy(y[0], P2, y[2]), axpy(y[0], Q2, y[2]));
+    let (odd_p, odd_q) = (scale(P, axpy(y[1], P2, y[3])), scale(Q, axpy(y[1], Q2, y[3])));
+    [y[0], even_p.add(odd_p), even_p.sub(odd_p), even_q.add(odd_q), even_q.sub(odd_q), y[3]]
 }
 
 /// G: three taps to six planes.
 #[inline(always)]
-fn weight_1d(g: [Lane; 3]) -> [Lane; 6] {
+fn weight_1d<V: Vector>(g: [V; 3]) -> [V; 6] {
     let even_p = scale(WEIGHT_P, axpy(g[0], P2, g[2]));
     let even_q = scale(WEIGHT_Q, axpy(g[0], Q2, g[2]));
     let (odd_p, odd_q) = (scale(WEIGHT_P * P, g[1]), scale(WEIGHT_Q * Q, g[1]));
-    [g[0], add(even_p, odd_p), sub(even_p, odd_p), add(even_q, odd_q), sub(even_q, odd_q), g[2]]
+    [g[0], even_p.add(odd_p), even_p.sub(odd_p), even_q.add(odd_q), even_q.sub(odd_q), g[2]]
 }
 
 /// Gᵀ: six planes to three taps.
 #[inline(always)]
-fn taps_1d(u: [Lane; 6]) -> [Lane; 3] {
-    let sum_p = scale(WEIGHT_P, add(u[1], u[2]));
-    let sum_q = scale(WEIGHT_Q, add(u[3], u[4]));
+fn taps_1d<V: Vector>(u: [V; 6]) -> [V; 3] {
+    let sum_p = scale(WEIGHT_P, u[1].add(u[2]));
+    let sum_q = scale(WEIGHT_Q, u[3].add(u[4]));
     [
-        add(add(u[0], sum_p), sum_q),
-        axpy(scale(WEIGHT_P * P, sub(u[1], u[2])), WEIGHT_Q * Q, sub(u[3], u[4])),
+        u[0].add(sum_p).add(sum_q),
+        axpy(scale(WEIGHT_P * P, u[1].sub(u[2])), WEIGHT_Q * Q, u[3].sub(u[4])),
         axpy(axpy(u[5], P2, sum_p), Q2, sum_q),
     ]
 }
 
-vectorized! {
-    /// V: the 6×6 patch (zero outside the image) around tile (row, col) of an image [h, w, c], all channels,
-    /// into row `at` of each plane.
-    pub fn input(
-        planes: &mut [f32],
-        stride: usize,
+/// An image of `channels` and the tile (row, column) of it that a transform is about.
+#[derive(Debug, Clone, Copy)]
+pub struct Square {
+    pub h: usize,
+    pub w: usize,
+    pub channels: usize,
+    pub row: usize,
+    pub column: usize,
+}
+
+impl Square {
+    /// Word of channel 0 of the tile's pixel (i, j), if that lies in the image.
+    #[inline(always)]
+    fn pixel(&self, i: usize, j: usize) -> Option<usize> {
+        let (y, x) = (self.row * TILE + i, self.column * TILE + j);
+        let inside = y < self.h && x < self.w;
+        if inside { Some((y * self.w + x) * self.channels) } else { None }
+    }
+
+    /// As [`Square::pixel`], of the 6×6 patch that begins a row and a column before the tile.
+    #[inline(always)]
+    fn patch(&self, i: usize, j: usize) -> Option<usize> {
+        let (y, x) = (self.row * TILE + i, self.column * TILE + j);
+        let inside = y > 0 && y <= self.h && x > 0 && x <= self.w;
+        if inside { Some(((y - 1) * self.w + x - 1) * self.channels) } else { None }
+    }
+
+    fn words(&self) -> usize {
+        self.h * self.w * self.channels
+    }
+}
+
+/// An image as a transform reads it.
+#[derive(Clone, Copy)]
+pub enum Pixels<'a> {
+    Words(&'a [f32]),
+    /// Bits of bf16.
+    Halves(&'a [u16]),
+}
+
+impl Pixels<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Pixels::Words(p) => p.len(),
+            Pixels::Halves(p) => p.len(),
+        }
+    }
+}
+
+/// Planes that a transform writes: word `place.at(row, c)` of each.
+pub struct Planes<'a> {
+    pub words: &'a mut [f32],
+    pub stride: usize,
+    pub place: Place,
+}
+
+impl Planes<'_> {
+    fn check(&self, row: usize, channels: usize) {
+        let last = self.place.at(row, channels - LANES);
+        assert!((PLANES - 1) * self.stride + last + LANES <= self.words.len());
+    }
+}
+
+/// V: the 6×6 patch (zero outside the image) around a tile into row `at` of the planes, channels `first` to `end`
+/// as columns 0 and on.
+pub fn input(planes: &mut Planes, at: usize, image: Pixels, square: Square, channels: [usize; 2]) {
+    let [first, end] = channels;
+    assert!(image.len() >= square.words() && end <= square.channels);
+    planes.check(at, end - first);
+    // SAFETY: image and planes are as long as the checks above say.
+    unsafe {
+        match image {
+            Pixels::Words(p) => input_lanes::<0>(planes, at, p.as_ptr().cast(), square, channels),
+            Pixels::Halves(p) => input_lanes::<1>(planes, at, p.as_ptr().cast(), square, channels),
+        }
+    }
+}
+
+/// Z: the 4×4 gradients of a tile (zero outside the image) into row `at` of the planes, channels `first` to `end`
+/// as columns 0 and on.
+pub fn gradient(
+    planes: &mut Planes,
+    at: usize,
+    image: Pixels,
+    square: Square,
+    channels: [usize; 2],
+) {
+    let [first, end] = channels;
+    assert!(image.len() >= square.words() && end <= square.channels);
+    planes.check(at, end - first);
+    // SAFETY: image and planes are as long as the checks above say.
+    unsafe {
+        match image {
+            Pixels::Words(p) => {
+                gradient_lanes::<0>(planes, at, p.as_ptr().cast(), square, channels)
+            }
+            Pixels::Halves(p) => {
+                gradient_lanes::<1>(planes, at, p.as_ptr().cast(), square, channels)
+            }
+        }
+    }
+}
+
+/// Planes of a product [.., block], read back.
+#[derive(Clone, Copy)]
+pub struct Product<'a> {
+    pub words: &'a [f32],
+    pub stride: usize,
+    pub block: usize,
+}
+
+impl Product<'_> {
+    fn check(&self, row: usize) {
+        assert!((PLANES - 1) * self.stride + (row + 1) * self.block <= self.words.len());
+    }
+}
+
+/// y (=|+=) factor · the 4×4 outputs of a tile, from row `at` of the planes: `block` channels from `first` on.
+pub fn output(
+    y: &mut [f32],
+    add_to: bool,
+    factor: f32,
+    planes: Product,
+    at: usize,
+    square: Square,
+    first: usize,
+) {
+    assert!(y.len() >= square.words() && first + planes.block <= square.channels);
+    planes.check(at);
+    // SAFETY: image and planes are as long as the checks above say.
+    unsafe { output_lanes(y, add_to, factor, planes, at, square, first) }
+}
+
+/// U for the forward: weights [o, 9, c] of output channels `o0..o0+16`, all c, to panels of [c, o].
+pub fn weights(planes: &mut [f32], stride: usize, w: &[f32], o0: usize, [o, c]: [usize; 2]) {
+    let place = Place::Panels { rows: c, columns: o };
+    assert!(w.len() >= (o0 + LANES) * 9 * c);
+    let planes = &mut Planes { words: planes, stride, place };
+    planes.check(c - 1, o);
+    // SAFETY: weights and planes are as long as the checks above say.
+    unsafe { weights_lanes(planes, w, o0, c) }
+}
+
+/// U for the gradient of the input: flipped weights of output channel `k`, all c, to panels of [o, c].
+pub fn flipped_weights(planes: &mut [f32], stride: usize, w: &[f32], k: usize, [o, c]: [usize; 2]) {
+    let place = Place::Panels { rows: o, columns: c };
+    assert!(w.len() >= (k + 1) * 9 * c);
+    let planes = &mut Planes { words: planes, stride, place };
+    planes.check(o - 1, c);
+    // SAFETY: weights and planes are as long as the checks above say.
+    unsafe { flipped_lanes(planes, w, k, c) }
+}
+
+/// dw (=|+=) factor · Gᵀ·dU·G of one output channel: nine taps of `block` words, `tap_stride` apart, from row `at`
+/// of the planes.
+pub fn weight_gradient(
+    dw: &mut [f32],
+    tap_stride: usize,
+    add_to: bool,
+    factor: f32,
+    planes: Product,
+    at: usize,
+) {
+    assert_eq!(dw.len(), 8 * tap_stride + planes.block);
+    planes.check(at);
+    // SAFETY: dw and planes are as long as the checks above say.
+    unsafe { taps_lanes(dw, tap_stride, add_to, factor, planes, at) }
+}
+
+lanes! {
+    unsafe fn input_lanes<V, const HALF: usize>(
+        planes: &mut Planes,
         at: usize,
-        image: &[f32],
-        size: [usize; 3],
-        tile: [usize; 2],
+        image: *const u8,
+        square: Square,
+        channels: [usize; 2],
     ) {
-        let [h, w, c] = size;
-        for c0 in (0..c).step_by(LANES) {
-            let mut columns = [[[0.0; LANES]; 6]; 6];
-            for (j, column) in columns.iter_mut().enumerate() {
-                let x = tile[1] * TILE + j;
-                if x == 0 || x > w {
-                    continue;
+        // SAFETY: pixels lie in the image, places in the planes, the caller's promise.
+        unsafe {
+            let zero = V::splat(0.0);
+            for c0 in (channels[0]..channels[1]).step_by(LANES) {
+                let mut columns = [[zero; 6]; 6];
+                for j in 0..6 {
+                    let mut d = [zero; 6];
+                    for i in 0..6 {
+                        if let Some(pixel) = square.patch(i, j) {
+                            d[i] = match HALF {
+                                0 => V::load(image.cast::<f32>().add(pixel + c0)),
+                                _ => V::load_half(image.cast::<u16>().add(pixel + c0)),
+                            };
+                        }
+                    }
+                    columns[j] = input_1d(d);
                 }
-                let mut d = [[0.0; LANES]; 6];
-                for (i, d) in d.iter_mut().enumerate() {
-                    let y = tile[0] * TILE + i;
-                    if y > 0 && y <= h {
-                        *d = load(&image[((y - 1) * w + x - 1) * c + c0..]);
+                let to = planes.words.as_mut_ptr().add(planes.place.at(at, c0 - channels[0]));
+                for i in 0..6 {
+                    let row = input_1d(across(&columns, i));
+                    for j in 0..6 {
+                        row[j].store(to.add((i * 6 + j) * planes.stride));
                     }
                 }
-                *column = input_1d(d);
-            }
-            for i in 0..6 {
-                let row = input_1d([0, 1, 2, 3, 4, 5].map(|j| columns[j][i]));
-                for (j, lane) in row.iter().enumerate() {
-                    planes[(i * 6 + j) * stride + at * c + c0..][..LANES].copy_from_slice(lane);
-                }
             }
         }
     }
 
-    /// Z: the 4×4 gradients of tile (row, col) of an image [h, w, o] into row `at` of each plane.
-    pub fn gradient(
-        planes: &mut [f32],
-        stride: usize,
+    unsafe fn gradient_lanes<V, const HALF: usize>(
+        planes: &mut Planes,
         at: usize,
-        image: &[f32],
-        size: [usize; 3],
-        tile: [usize; 2],
+        image: *const u8,
+        square: Square,
+        channels: [usize; 2],
     ) {
-        let [_, w, o] = size;
-        for o0 in (0..o).step_by(LANES) {
-            let mut columns = [[[0.0; LANES]; 6]; 4];
-            for (j, column) in columns.iter_mut().enumerate() {
-                let pixel = |i: usize| ((tile[0] * TILE + i) * w + tile[1] * TILE + j) * o + o0;
-                *column = gradient_1d([0, 1, 2, 3].map(|i| load(&image[pixel(i)..])));
-            }
-            for i in 0..6 {
-                let row = gradient_1d([0, 1, 2, 3].map(|j| columns[j][i]));
-                for (j, lane) in row.iter().enumerate() {
-                    planes[(i * 6 + j) * stride + at * o + o0..][..LANES].copy_from_slice(lane);
+        // SAFETY: pixels lie in the image, places in the planes, the caller's promise.
+        unsafe {
+            let zero = V::splat(0.0);
+            for c0 in (channels[0]..channels[1]).step_by(LANES) {
+                let mut columns = [[zero; 6]; 4];
+                for j in 0..4 {
+                    let mut d = [zero; 4];
+                    for i in 0..4 {
+                        if let Some(pixel) = square.pixel(i, j) {
+                            d[i] = match HALF {
+                                0 => V::load(image.cast::<f32>().add(pixel + c0)),
+                                _ => V::load_half(image.cast::<u16>().add(pixel + c0)),
+                            };
+                        }
+                    }
+                    columns[j] = gradient_1d(d);
+                }
+                let place = planes.place.at(at, c0 - channels[0]);
+                let to = planes.words.as_mut_ptr().add(place);
+                for i in 0..6 {
+                    let row = gradient_1d(across(&columns, i));
+                    for j in 0..6 {
+                        row[j].store(to.add((i * 6 + j) * planes.stride));
+                    }
                 }
             }
         }
     }
 
-    /// y (=|+=) factor · the 4×4 outputs of tile (row, col), from row `at` of each plane of `block` channels.
-    /// `y`: an image [h, w, o] from channel `first` on.
-    pub fn output(
+    unsafe fn output_lanes<V>(
         y: &mut [f32],
         add_to: bool,
         factor: f32,
-        planes: &[f32],
-        stride: usize,
+        planes: Product,
         at: usize,
-        block: usize,
+        square: Square,
         first: usize,
-        size: [usize; 3],
-        tile: [usize; 2],
     ) {
-        let [_, w, o] = size;
-        for b0 in (0..block).step_by(LANES) {
-            let mut columns = [[[0.0; LANES]; 4]; 6];
-            for (j, column) in columns.iter_mut().enumerate() {
-                let plane = |i: usize| (i * 6 + j) * stride + at * block + b0;
-                *column = output_1d([0, 1, 2, 3, 4, 5].map(|i| load(&planes[plane(i)..])));
-            }
-            let [a, b, c, d, e, f] = columns;
-            for i in 0..4 {
-                let row = output_1d([a[i], b[i], c[i], d[i], e[i], f[i]]);
-                for (j, lane) in row.iter().enumerate() {
-                    let from = ((tile[0] * TILE + i) * w + tile[1] * TILE + j) * o + first + b0;
-                    let to = &mut y[from..][..LANES];
-                    let base = if add_to { load(to) } else { [0.0; LANES] };
-                    to.copy_from_slice(&axpy(base, factor, *lane));
+        // SAFETY: pixels lie in the image, places in the planes, the caller's promise.
+        unsafe {
+            let (zero, factor) = (V::splat(0.0), V::splat(factor));
+            for b0 in (0..planes.block).step_by(LANES) {
+                let from = planes.words.as_ptr().add(at * planes.block + b0);
+                let mut columns = [[zero; 4]; 6];
+                for j in 0..6 {
+                    columns[j] = output_1d(load_column(from, planes.stride, j));
+                }
+                for i in 0..4 {
+                    let row = output_1d(across(&columns, i));
+                    for j in 0..4 {
+                        if let Some(pixel) = square.pixel(i, j) {
+                            let to = y.as_mut_ptr().add(pixel + first + b0);
+                            let v = match add_to {
+                                true => factor.mul_add(row[j], V::load(to)),
+                                false => factor.mul(row[j]),
+                            };
+                            v.store(to);
+                        }
+                    }
                 }
             }
         }
     }
 
-    /// U for the forward: weights [o, 9, c] of output channels `o0..o0+16`, all c, to planes [c, o].
-    pub fn weights(planes: &mut [f32], stride: usize, w: &[f32], o0: usize, sizes: [usize; 2]) {
-        let [o, c] = sizes;
-        for ch in 0..c {
-            let mut taps = [[0.0; LANES]; 9];
-            for (t, lane) in taps.iter_mut().enumerate() {
-                for (i, v) in lane.iter_mut().enumerate() {
-                    *v = w[((o0 + i) * 9 + t) * c + ch];
+    unsafe fn weights_lanes<V>(planes: &mut Planes, w: &[f32], o0: usize, c: usize) {
+        // SAFETY: taps lie in the weights, places in the planes, the caller's promise.
+        unsafe {
+            for c0 in (0..c).step_by(LANES) {
+                let mut taps = [[V::splat(0.0); LANES]; 9];
+                for t in 0..9 {
+                    for i in 0..LANES {
+                        taps[t][i] = V::load(w.as_ptr().add(((o0 + i) * 9 + t) * c + c0));
+                    }
+                    V::transpose(&mut taps[t]);
+                }
+                for i in 0..LANES {
+                    store_weights(planes, c0 + i, o0, across(&taps, i));
                 }
             }
-            store_weights(planes, stride, ch * o + o0, taps);
         }
     }
 
-    /// U for the gradient of the input: flipped weights of output channel `k`, all c, to planes [o, c].
-    pub fn flipped_weights(planes: &mut [f32], stride: usize, w: &[f32], k: usize, c: usize) {
-        for c0 in (0..c).step_by(LANES) {
-            let mut taps = [[0.0; LANES]; 9];
-            for (t, lane) in taps.iter_mut().enumerate() {
-                *lane = load(&w[(k * 9 + 8 - t) * c + c0..]);
+    unsafe fn flipped_lanes<V>(planes: &mut Planes, w: &[f32], k: usize, c: usize) {
+        // SAFETY: taps lie in the weights, places in the planes, the caller's promise.
+        unsafe {
+            for c0 in (0..c).step_by(LANES) {
+                let mut taps = [V::splat(0.0); 9];
+                for t in 0..9 {
+                    taps[8 - t] = V::load(w.as_ptr().add((k * 9 + t) * c + c0));
+                }
+                store_weights(planes, k, c0, taps);
             }
-            store_weights(planes, stride, k * c + c0, taps);
         }
     }
 
-    /// dw (=|+=) factor · Gᵀ·dU·G of output channel `k`: dw [9, c], planes [o, c].
-    pub fn weight_gradient(
+    unsafe fn taps_lanes<V>(
         dw: &mut [f32],
+        tap_stride: usize,
         add_to: bool,
         factor: f32,
-        planes: &[f32],
-        stride: usize,
-        k: usize,
+        planes: Product,
+        at: usize,
     ) {
-        let c = dw.len() / 9;
-        for c0 in (0..c).step_by(LANES) {
-            let mut columns = [[[0.0; LANES]; 3]; 6];
-            for (j, column) in columns.iter_mut().enumerate() {
-                let plane = |i: usize| (i * 6 + j) * stride + k * c + c0;
-                *column = taps_1d([0, 1, 2, 3, 4, 5].map(|i| load(&planes[plane(i)..])));
-            }
-            for i in 0..3 {
-                let row = taps_1d([0, 1, 2, 3, 4, 5].map(|j| columns[j][i]));
-                for (j, lane) in row.iter().enumerate() {
-                    let to = &mut dw[(i * 3 + j) * c + c0..][..LANES];
-                    let base = if add_to { load(to) } else { [0.0; LANES] };
-                    to.copy_from_slice(&axpy(base, factor, *lane));
+        // SAFETY: taps lie in dw, places in the planes, the caller's promise.
+        unsafe {
+            let (zero, factor, c) = (V::splat(0.0), V::splat(factor), planes.block);
+            for c0 in (0..c).step_by(LANES) {
+                let from = planes.words.as_ptr().add(at * c + c0);
+                let mut columns = [[zero; 3]; 6];
+                for j in 0..6 {
+                    columns[j] = taps_1d(load_column(from, planes.stride, j));
+                }
+                for i in 0..3 {
+                    let row = taps_1d(across(&columns, i));
+                    for j in 0..3 {
+                        let to = dw.as_mut_ptr().add((i * 3 + j) * tap_stride + c0);
+                        let v = factor.mul(row[j]);
+                        // Rounded before it is added, as where sums are kept apart.
+                        (if add_to { v.add(V::load(to)) } else { v }).store(to);
+                    }
                 }
             }
         }
     }
 }
 
-/// G·taps·Gᵀ at place `at` of each plane.
+/// G·taps·Gᵀ at row `r` and column `c` of the planes.
+///
+/// # Safety
+/// They lie in the planes.
 #[inline(always)]
-fn store_weights(planes: &mut [f32], stride: usize, at: usize, taps: [Lane; 9]) {
-    let mut columns = [[[0.0; LANES]; 6]; 3];
-    for (j, column) in columns.iter_mut().enumerate() {
-        *column = weight_1d([taps[j], taps[3 + j], taps[6 + j]]);
+unsafe fn store_weights<V: Vector>(planes: &mut Planes, r: usize, c: usize, taps: [V; 9]) {
+    let mut columns = [[taps[0]; 6]; 3];
+    for j in 0..3 {
+        columns[j] = weight_1d([taps[j], taps[3 + j], taps[6 + j]]);
     }
     for i in 0..6 {
-        let row = weight_1d([columns[0][i], columns[1][i], columns[2][i]]);
-        for (j, lane) in row.iter().enumerate() {
-            planes[(i * 6 + j) * stride + at..][..LANES].copy_from_slice(lane);
+        let row = weight_1d(across(&columns, i));
+        for j in 0..6 {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let place = (i * 6 + j) * planes.stride + planes.place.at(r, c);
+                row[j].store(planes.words.as_mut_ptr().add(place));
+            }
         }
     }
 }

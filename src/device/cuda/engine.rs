@@ -123,6 +123,24 @@ impl Cuda {
         Ok(Buffer { slice, address, stream: stream.clone() })
     }
 
+    /// A buffer that holds `bytes`, and zeros up to a whole word.
+    ///
+    /// # Errors
+    /// As [`Cuda::buffer`], and what the driver says (exit 4).
+    pub fn buffer_of(&self, bytes: &[u8]) -> Result<Buffer> {
+        let mut buffer = self.buffer(bytes.len().div_ceil(4))?;
+        buffer.write_bytes(bytes)?;
+        Ok(buffer)
+    }
+
+    /// As [`Cuda::launch`], kernels that are given addresses only.
+    ///
+    /// # Errors
+    /// As [`Cuda::launch`].
+    pub fn run(&self, kernels: &[Kernel]) -> Result<()> {
+        self.launch(kernels, &Addresses::new([0; 4], 0))
+    }
+
     /// Queues kernels on the stream; nothing is waited for.
     ///
     /// # Errors
@@ -205,8 +223,8 @@ impl Addresses {
     fn resolve(&self, arg: &Arg) -> Value {
         match arg {
             Arg::Slot(s) => Value::Address(self.slot(s)),
-            Arg::Element(s, i) => Value::Address(self.slot(s) + s.dtype.bytes(*i) as u64),
             Arg::Sink(s) => Value::Address(self.slot(&s.slot)),
+            Arg::Element(s, i) => Value::Address(self.slot(s) + s.dtype.bytes(*i) as u64),
             Arg::Address(a) => Value::Address(*a),
             Arg::Step => Value::Address(self.step),
             Arg::FirstImage => Value::I32(self.first_image as i32),
@@ -232,6 +250,30 @@ impl Buffer {
         let words: &[u32] = bytemuck::cast_slice(words);
         let mut to = self.slice.slice_mut(at..at + words.len());
         self.stream.memcpy_htod(words, &mut to).map_err(driver("copy to the card"))
+    }
+
+    /// Copies bytes to the beginning; a word that they fill in part gets zeros for the rest.
+    ///
+    /// # Errors
+    /// Device (exit 4).
+    pub fn write_bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        let (whole, rest) = bytes.as_chunks::<4>();
+        let mut words: Vec<f32> = bytemuck::pod_collect_to_vec(whole);
+        if !rest.is_empty() {
+            let mut last = [0; 4];
+            last[..rest.len()].copy_from_slice(rest);
+            words.push(f32::from_ne_bytes(last));
+        }
+        self.write(0, &words)
+    }
+
+    /// The first `len` bytes, after everything queued.
+    ///
+    /// # Errors
+    /// As [`Buffer::read`].
+    pub fn read_bytes(&self, len: usize) -> Result<Vec<u8>> {
+        let words = self.read(0, len.div_ceil(4))?;
+        Ok(bytemuck::cast_slice(&words)[..len].to_vec())
     }
 
     /// Zeros everywhere.

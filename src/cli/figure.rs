@@ -1,0 +1,215 @@
+//! `emm figure`: the paper's figures from finished runs.
+
+use super::study_flags::{StudyFlags, devices};
+use super::{Common, say};
+use crate::error::{Exit, fail, usage};
+use crate::files::{check_output, write_atomic};
+use crate::report::Chart;
+use crate::run::RunConfig;
+use crate::study::Plan;
+use crate::study::cost::Rates;
+use crate::study::figures::{figure, studies_of};
+use crate::study::sheets::{is_sheet, sheet_figure};
+use crate::study::tables::hours_said;
+use anyhow::Result;
+use serde_json::{Value, json};
+use std::io::Write as _;
+use std::path::PathBuf;
+
+/// Draw a figure of the paper from finished runs; tell what is missing and what that would cost
+///
+/// 1c to 9 are charts (`2` draws 2a to 2c side by side), written as .png, .svg, .csv or .json by the names given to
+/// --out. 1a, 1b and 10 are sheets of samples beside their nearest training images (.png). Any study with [[figure]]
+/// entries is drawn the same way. Nothing is trained: `emm sweep run` does that.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  emm figure 3a --scale tiny --out figure3a.png --out figure3a.svg
+  emm figure 9 --scale tiny --out report/figure9.json && emm report report
+  emm figure 1a --data cifar10.zip --out figure1a.png")]
+pub struct Args {
+    /// A figure of the paper, or a study
+    #[arg(value_name = "1a|...|10|STUDY")]
+    figure: String,
+    #[command(flatten)]
+    flags: StudyFlags,
+    /// Folder of runs
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    runs: PathBuf,
+    /// Write it here; may be given several times [default: print the values]
+    #[arg(long, value_name = "F.png|F.svg|F.csv|F.json")]
+    out: Vec<PathBuf>,
+    /// Replace --out if it exists
+    #[arg(long)]
+    force: bool,
+}
+
+/// What one study lacks.
+struct Missing {
+    study: String,
+    cells: Vec<String>,
+    of: usize,
+    command: String,
+    /// Of one device here; `None` if nothing is known.
+    hours: Option<f64>,
+}
+
+pub fn run(args: Args, common: &Common) -> Result<()> {
+    let forms: &[&str] =
+        if is_sheet(&args.figure) { &["png"] } else { &["png", "svg", "csv", "json"] };
+    for out in &args.out {
+        let known = out.extension().is_some_and(|e| forms.iter().any(|f| e == *f));
+        if !known {
+            let all: Vec<String> = forms.iter().map(|f| format!(".{f}")).collect();
+            let (all, out) = (all.join(", "), out.display());
+            return Err(usage(format!("--out: {out}: figure {} is written as {all}", args.figure)));
+        }
+        check_output(out, args.force)?;
+    }
+    match is_sheet(&args.figure) {
+        true => sheet(&args, common),
+        false => chart(&args, common),
+    }
+}
+
+fn chart(args: &Args, common: &Common) -> Result<()> {
+    let setup = args.flags.setup(common, &args.runs)?;
+    let plans = args.flags.plans(&studies_of(&args.figure)?, &setup)?;
+    let found = figure(&args.figure, &plans)?;
+    let missing = missing(args, common, plans.iter().zip(&found.missing))?;
+    for out in &args.out {
+        found.chart.save(out, args.force)?;
+    }
+    if common.json {
+        say!(
+            "{}",
+            json!({
+                "figure": args.figure,
+                "scale": setup.scale.name,
+                "chart": found.chart,
+                "missing": missing.iter().map(Missing::json).collect::<Vec<_>>(),
+                "files": files(args),
+            })
+        );
+        return Ok(());
+    }
+    if args.out.is_empty() {
+        print(&found.chart);
+    }
+    tell(args, &missing);
+    Ok(())
+}
+
+fn sheet(args: &Args, common: &Common) -> Result<()> {
+    let setup = args.flags.setup(common, &args.runs)?;
+    if args.out.is_empty() {
+        return Err(usage("--out: not given; a sheet is a picture, F.png"));
+    }
+    let device = devices(common, None, &[])?.swap_remove(0);
+    let found = sheet_figure(&args.figure, &setup, &device)?;
+    let missing = missing(args, common, std::iter::once((&found.plan, &found.missing)))?;
+    let Some(png) = &found.png else {
+        let command = missing.first().map(|m| m.command.as_str()).unwrap_or_default();
+        return Err(fail(
+            Exit::Data,
+            format!(
+                "--runs: {}: nothing of figure {} is there: {command}",
+                args.runs.display(),
+                args.figure
+            ),
+        ));
+    };
+    for out in &args.out {
+        write_atomic(out, args.force, |file| Ok(file.write_all(png)?))?;
+    }
+    if common.json {
+        say!(
+            "{}",
+            json!({
+                "figure": args.figure,
+                "scale": setup.scale.name,
+                "sheets": found.parts,
+                "missing": missing.iter().map(Missing::json).collect::<Vec<_>>(),
+                "files": files(args),
+            })
+        );
+        return Ok(());
+    }
+    for part in &found.parts {
+        say!("{part}");
+    }
+    tell(args, &missing);
+    Ok(())
+}
+
+fn files(args: &Args) -> Vec<String> {
+    args.out.iter().map(|p| p.display().to_string()).collect()
+}
+
+/// What each study lacks, with the command that fills it and its hours.
+fn missing<'a>(
+    args: &Args,
+    common: &Common,
+    plans: impl Iterator<Item = (&'a Plan, &'a Vec<usize>)>,
+) -> Result<Vec<Missing>> {
+    let lacking: Vec<_> = plans.filter(|(_, cells)| !cells.is_empty()).collect();
+    let configs: Vec<&RunConfig> = (lacking.iter())
+        .flat_map(|(plan, cells)| cells.iter().flat_map(|&i| &plan.cells[i].runs))
+        .map(|run| &run.config)
+        .collect();
+    if configs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let device = devices(common, None, &configs)?.swap_remove(0);
+    let rates = Rates::here(&device, &args.runs, &configs)?;
+    let one = |(plan, cells): (&Plan, &Vec<usize>)| {
+        let one_cell = match cells.as_slice() {
+            &[only] => Some(&plan.cells[only]),
+            _ => None,
+        };
+        let runs = cells.iter().flat_map(|&i| &plan.cells[i].runs);
+        let seconds: Option<f64> = runs.map(|run| rates.seconds(&run.config)).sum();
+        Missing {
+            study: plan.study.name.clone(),
+            cells: cells.iter().map(|&i| plan.name(&plan.cells[i])).collect(),
+            of: plan.cells.len(),
+            command: args.flags.fills(common, &args.runs, plan, one_cell),
+            hours: seconds.map(|s| s / 3600.0),
+        }
+    };
+    Ok(lacking.into_iter().map(one).collect())
+}
+
+impl Missing {
+    fn json(&self) -> Value {
+        json!({
+            "study": self.study,
+            "cells": self.cells,
+            "command": self.command,
+            "hours_here": self.hours,
+        })
+    }
+}
+
+/// The values as columns, then what the footer says.
+fn print(chart: &Chart) {
+    say!("{}\n", chart.title);
+    if !chart.table().is_empty() {
+        say!("{}", chart.table().plain());
+    }
+    chart.footer.iter().for_each(|line| say!("{line}"));
+}
+
+fn tell(args: &Args, missing: &[Missing]) {
+    for out in &args.out {
+        say!("{}", out.display());
+    }
+    for m in missing {
+        let hours = m.hours.map(hours_said).unwrap_or_default();
+        let (cells, of) = (m.cells.len(), m.of);
+        say!(
+            "missing: {cells} of {of} cells of {}, about {hours} hours of one device here:",
+            m.study
+        );
+        say!("  {}", m.command);
+    }
+}

@@ -1,0 +1,168 @@
+//! The exact search on whichever device: on the CPU by [`References`], on a card by `kernels/nearest*.cu`, with the
+//! references resident there. Integers on both, so the answers are equal.
+
+use super::{Nearest, References};
+use crate::device::cuda::{self, Cuda};
+use crate::device::{Arg, Device, Kernel, Pixels, args};
+use anyhow::Result;
+
+/// Training images on a device, ready to be searched.
+pub enum Search<'a> {
+    Cpu(References<'a>, Device),
+    Card(Box<Card>),
+}
+
+impl<'a> Search<'a> {
+    /// `pixels`: [N, H, W, C], `image_len` = H·W·C bytes each, N ≥ 2.
+    ///
+    /// # Errors
+    /// Device (exit 4): a card out of memory.
+    pub fn new(device: &Device, pixels: &'a [u8], image_len: usize) -> Result<Self> {
+        Ok(match device {
+            Device::Cpu(_) => Search::Cpu(References::new(pixels, image_len), device.clone()),
+            Device::Cuda { cuda, .. } => {
+                Search::Card(Box::new(Card::new(cuda, pixels, image_len)?))
+            }
+        })
+    }
+
+    /// Bytes that a search of so many images of `image_len` bytes reserves on a card.
+    pub fn card_bytes(images: usize, image_len: usize) -> usize {
+        // The results of all splits are small beside them.
+        (images + QUERIES) * (image_len + 8) + (8 << 20)
+    }
+
+    /// The two nearest references of each query, [S, H, W, C].
+    ///
+    /// # Errors
+    /// Device (exit 4): what the driver says.
+    pub fn nearest(&mut self, queries: &Pixels) -> Result<Vec<Nearest>> {
+        match self {
+            Search::Cpu(references, device) => Ok(references.nearest(&queries.to_host()?, device)),
+            Search::Card(card) => card.nearest(queries),
+        }
+    }
+}
+
+/// Queries of one search.
+const QUERIES: usize = 2048;
+/// Images of a block's tile of queries, and of references.
+const TILE: usize = 128;
+/// Dynamic shared memory of `nearest_mma`.
+const MMA_SHARED: u32 = 98_304;
+/// The longest image that its 31-bit sums take.
+const MMA_LONGEST: usize = 32_768;
+
+/// References resident on a card, and room for a batch of queries.
+pub struct Card {
+    cuda: Cuda,
+    image_len: usize,
+    count: usize,
+    references: cuda::Buffer,
+    reference_norms: cuda::Buffer,
+    queries: cuda::Buffer,
+    query_norms: cuda::Buffer,
+    /// Two best of each query in each split of the references: u64 distances, u32 indices.
+    split_squared: cuda::Buffer,
+    split_index: cuda::Buffer,
+    /// Two best of each query.
+    squared: cuda::Buffer,
+    index: cuda::Buffer,
+    /// Blocks that fill the card.
+    blocks: usize,
+}
+
+impl Card {
+    fn new(cuda: &Cuda, pixels: &[u8], image_len: usize) -> Result<Self> {
+        assert!(image_len > 0 && pixels.len().is_multiple_of(image_len), "nearest: ragged images");
+        let count = pixels.len() / image_len;
+        assert!(count >= 2, "nearest: needs two reference images");
+        // A block takes a whole multiprocessor; twice as many even out their ends.
+        let blocks = 2 * cuda.multiprocessors()?;
+        let split_results = 2 * TILE * (blocks + QUERIES / TILE);
+        let card = Card {
+            cuda: cuda.clone(),
+            image_len,
+            count,
+            references: cuda.buffer_of(pixels)?,
+            reference_norms: cuda.buffer(2 * count)?,
+            queries: cuda.buffer((QUERIES * image_len).div_ceil(4))?,
+            query_norms: cuda.buffer(2 * QUERIES)?,
+            split_squared: cuda.buffer(2 * split_results)?,
+            split_index: cuda.buffer(split_results)?,
+            squared: cuda.buffer(4 * QUERIES)?,
+            index: cuda.buffer(2 * QUERIES)?,
+            blocks,
+        };
+        cuda.run(&[card.norms(&card.reference_norms, (&card.references).into(), count)])?;
+        Ok(card)
+    }
+
+    fn nearest(&mut self, queries: &Pixels) -> Result<Vec<Nearest>> {
+        let total = queries.len() / self.image_len;
+        assert!(queries.len().is_multiple_of(self.image_len), "nearest: ragged queries");
+        let mut found = Vec::with_capacity(total);
+        for first in (0..total).step_by(QUERIES) {
+            let count = QUERIES.min(total - first);
+            let (from, to) = (first * self.image_len, (first + count) * self.image_len);
+            let address = match queries {
+                Pixels::Host(pixels) => {
+                    self.queries.write_bytes(&pixels[from..to])?;
+                    self.queries.address()
+                }
+                Pixels::Card { buffer, .. } => buffer.address() + from as u64,
+            };
+            self.cuda.run(&self.kernels(address, count))?;
+            let squared: Vec<u64> = bytemuck::pod_collect_to_vec(&self.squared.read(0, 4 * count)?);
+            let index: Vec<u32> = bytemuck::cast_vec(self.index.read(0, 2 * count)?);
+            let pairs = index.as_chunks::<2>().0.iter().zip(squared.as_chunks::<2>().0);
+            found.extend(pairs.map(|(&index, &squared)| Nearest { index, squared }));
+        }
+        Ok(found)
+    }
+
+    fn norms(&self, norms: &cuda::Buffer, pixels: Arg, count: usize) -> Kernel {
+        let arguments = args![norms, pixels, self.image_len, count];
+        Kernel::new("nearest_norms", count.div_ceil(8), arguments)
+    }
+
+    /// The search of `count` queries at an address.
+    fn kernels(&self, queries: u64, count: usize) -> Vec<Kernel> {
+        let mma = self.image_len.is_multiple_of(16)
+            && self.image_len <= MMA_LONGEST
+            && queries.is_multiple_of(16);
+        let wanted = self.blocks.div_ceil(count.div_ceil(TILE));
+        let per_split = self.count.div_ceil(wanted).next_multiple_of(TILE);
+        let splits = self.count.div_ceil(per_split);
+        let arguments = args![
+            &self.split_squared,
+            &self.split_index,
+            Arg::Address(queries),
+            &self.references,
+            &self.query_norms,
+            &self.reference_norms,
+            count,
+            self.count,
+            self.image_len,
+            per_split,
+        ];
+        let search = match mma {
+            true => Kernel::new("nearest_mma", [count.div_ceil(TILE), splits], arguments)
+                .shared(MMA_SHARED),
+            false => Kernel::new("nearest_search", [count.div_ceil(64), splits], arguments),
+        };
+        let merge = args![
+            &self.squared,
+            &self.index,
+            &self.split_squared,
+            &self.split_index,
+            count,
+            splits,
+        ];
+        vec![
+            self.norms(&self.query_norms, Arg::Address(queries), count),
+            search,
+            Kernel::new("nearest_merge", count.div_ceil(256), merge),
+        ]
+    }
+}

@@ -1,0 +1,51 @@
+//! Timing of the sampler over the closed-form optimum.
+
+use crate::data::Dataset;
+use crate::device::Device;
+use crate::memorization::{References, Score, Threshold};
+use crate::sampler::{HeunOptions, Start, optimum, quantise, sample};
+use anyhow::Result;
+use std::time::Instant;
+
+/// Times of repeated samplings, and what was sampled.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OptimalTimes {
+    /// Seconds of preparing the training images.
+    pub prepare_s: f64,
+    /// Seconds of each sampling of all images, training images already prepared.
+    pub sample_s: Vec<f64>,
+    /// The nearest training image of each sample.
+    pub nearest: Vec<u32>,
+    /// Samples that copy a training image.
+    pub memorized: u64,
+}
+
+/// Times `repeats` samplings of one image from each latent of `start`, after one that warms up. `data` holds at
+/// least two images.
+///
+/// # Errors
+/// Those of the sampler; device (exit 4): a card out of memory.
+pub fn optimal(
+    device: &Device,
+    data: &Dataset,
+    start: Start,
+    options: &HeunOptions,
+    repeats: usize,
+) -> Result<OptimalTimes> {
+    let clock = Instant::now();
+    let mut optimal = optimum(data, device)?;
+    let prepare_s = clock.elapsed().as_secs_f64();
+    let (mut sample_s, mut images) = (Vec::new(), Vec::new());
+    for repeat in 0..=repeats {
+        let clock = Instant::now();
+        images = sample(&mut *optimal, start, &[], options, &mut |_, _| true)?.unwrap_or_default();
+        if repeat > 0 {
+            sample_s.push(clock.elapsed().as_secs_f64());
+        }
+    }
+    let pixels: Vec<u8> = images.into_iter().map(quantise).collect();
+    let found = References::new(&data.pixels, data.image_len()).nearest(&pixels, device);
+    let score = Score::of(&found, Threshold::default(), data.image_len(), data.len());
+    let nearest = found.iter().map(|n| n.index[0]).collect();
+    Ok(OptimalTimes { prepare_s, sample_s, nearest, memorized: score.memorized })
+}

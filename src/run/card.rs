@@ -1,0 +1,184 @@
+//! What a training would take on a card that is not here: each kernel at what such a card can do at most.
+
+use super::ceilings::{Ceilings, Tensor};
+use crate::device::{Cost, Precision, Target};
+use crate::error::{Exit, fail};
+use crate::model::trainer::Recording;
+use crate::model::{ModelConfig, Params};
+use crate::tape::Mode;
+use anyhow::Result;
+use serde::Serialize;
+
+/// A card as its maker and others describe it.
+#[derive(Debug, Clone, Copy)]
+pub struct Card {
+    /// As `--device` takes it.
+    pub name: &'static str,
+    pub memory_bytes: usize,
+    pub ceilings: Ceilings,
+}
+
+/// Tensor cores as `mma.sync` reaches them: about nine tenths of the peak on an A100, 63% on a Hopper card, whose other
+/// instructions no kernel uses yet. Copies reach 88 to 90% of the memory's rate.
+pub const CARDS: [Card; 2] = [
+    Card {
+        name: "h100",
+        memory_bytes: 80_000_000_000,
+        ceilings: Ceilings {
+            fp32_flop_per_s: 60e12,
+            copy_bytes_per_s: 3.0e12,
+            tensor: Some(Tensor {
+                bf16_flop_per_s: 620e12,
+                tf32_flop_per_s: 310e12,
+                u8_op_per_s: 1240e12,
+            }),
+        },
+    },
+    Card {
+        name: "a100",
+        memory_bytes: 80_000_000_000,
+        ceilings: Ceilings {
+            fp32_flop_per_s: 18e12,
+            copy_bytes_per_s: 1.8e12,
+            tensor: Some(Tensor {
+                bf16_flop_per_s: 280e12,
+                tf32_flop_per_s: 140e12,
+                u8_op_per_s: 560e12,
+            }),
+        },
+    },
+];
+
+/// Launched from a graph, a kernel that does next to nothing still takes this long.
+const KERNEL_S: f64 = 2e-6;
+/// Share of a card's memory that a training may take.
+const USABLE: f64 = 0.9;
+
+impl Card {
+    pub fn named(name: &str) -> Option<&'static Card> {
+        CARDS.iter().find(|card| card.name == name)
+    }
+
+    /// Seconds that a kernel takes at least.
+    pub fn floor_s(&self, name: &str, cost: Cost) -> f64 {
+        self.ceilings.floor_s(name, cost).max(KERNEL_S)
+    }
+}
+
+/// All kernels of one name in a step.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Share {
+    pub name: &'static str,
+    pub launches: usize,
+    pub floor_s: f64,
+    #[serde(flatten)]
+    pub cost: Cost,
+    /// What binds most of their time: arithmetic, memory or launching.
+    pub bound: &'static str,
+}
+
+/// An optimizer step on a card, by kernel, the longest first.
+pub struct Prediction {
+    pub micro_batch: usize,
+    /// Of the first micro-batch.
+    pub recording: Recording,
+    pub shares: Vec<Share>,
+}
+
+impl Prediction {
+    /// `micro_batch`: images computed at a time; `None` takes the most that fit.
+    ///
+    /// # Errors
+    /// Device (exit 4) if not even eight images fit.
+    pub fn new(
+        card: &Card,
+        config: &ModelConfig,
+        precision: Precision,
+        batch: usize,
+        micro_batch: Option<usize>,
+    ) -> Result<Self> {
+        let record =
+            |images, mode| Recording::new(Target::Cuda, config, precision, images, batch, mode);
+        let flat_bytes = 4 * Params::new(config).flat_len;
+        let free = (USABLE * card.memory_bytes as f64) as usize;
+        let fits = |r: &Recording| r.plan.arena_bytes() + 5 * flat_bytes <= free;
+        let mut micro_batch_now = micro_batch.unwrap_or(batch).min(batch);
+        let mut first = record(micro_batch_now, Mode::Training)?;
+        while !fits(&first) {
+            if micro_batch.is_some() || micro_batch_now <= 8 {
+                let wanted = first.plan.arena_bytes() + 5 * flat_bytes;
+                let message =
+                    format!("--device: {}: {wanted} bytes wanted, {free} usable", card.name);
+                return Err(fail(Exit::Device, message));
+            }
+            micro_batch_now = micro_batch_now.div_ceil(2).next_multiple_of(8);
+            first = record(micro_batch_now, Mode::Training)?;
+        }
+
+        let mut tally = Tally { card, shares: Vec::new() };
+        tally.add_all(&first, 1);
+        let rest = batch - micro_batch_now;
+        if rest >= micro_batch_now {
+            let again = record(micro_batch_now, Mode::Accumulating)?;
+            tally.add_all(&again, rest / micro_batch_now);
+        }
+        if !rest.is_multiple_of(micro_batch_now) {
+            tally.add_all(&record(rest % micro_batch_now, Mode::Accumulating)?, 1);
+        }
+        // u8 pixels in, two float32 images out; Adam's nine crossings of a parameter, and the look for a bad one.
+        let prepare = 9 * config.image_len() * micro_batch_now;
+        let micro_batches = batch.div_ceil(micro_batch_now);
+        tally.add("prepare_images", Cost { flop: 0, bytes: prepare as u64 }, micro_batches);
+        tally.add("adam_ema", Cost { flop: 0, bytes: 9 * flat_bytes as u64 }, 1);
+        tally.add("check_finite", Cost { flop: 0, bytes: flat_bytes as u64 }, 1);
+        let mut shares: Vec<Share> = tally.shares.into_iter().map(|(share, _)| share).collect();
+        shares.sort_by(|a, b| b.floor_s.total_cmp(&a.floor_s));
+        Ok(Prediction { micro_batch: micro_batch_now, recording: first, shares })
+    }
+
+    /// Seconds of a step, kernel after kernel.
+    pub fn step_s(&self) -> f64 {
+        self.shares.iter().map(|share| share.floor_s).sum()
+    }
+}
+
+/// Shares, each with its seconds by what binds them.
+struct Tally<'a> {
+    card: &'a Card,
+    shares: Vec<(Share, [f64; 3])>,
+}
+
+impl Tally<'_> {
+    const BOUNDS: [&'static str; 3] = ["arithmetic", "memory", "launches"];
+
+    fn add_all(&mut self, recording: &Recording, times: usize) {
+        for kernel in recording.plan.kernels() {
+            self.add(kernel.name, kernel.cost(), times);
+        }
+    }
+
+    fn add(&mut self, name: &'static str, cost: Cost, times: usize) {
+        let known = self.shares.iter().position(|(share, _)| share.name == name);
+        let at = known.unwrap_or(self.shares.len());
+        if known.is_none() {
+            let (bound, nothing) = ("", Cost::default());
+            let share = Share { name, launches: 0, floor_s: 0.0, cost: nothing, bound };
+            self.shares.push((share, [0.0; 3]));
+        }
+        let (share, by_bound) = &mut self.shares[at];
+        let seconds = self.card.floor_s(name, cost);
+        let of_memory = cost.bytes as f64 / self.card.ceilings.copy_bytes_per_s;
+        let bound = match seconds {
+            s if s <= KERNEL_S => 2,
+            s if s <= of_memory => 1,
+            _ => 0,
+        };
+        by_bound[bound] += seconds * times as f64;
+        share.launches += times;
+        share.floor_s += seconds * times as f64;
+        share.cost.flop += cost.flop * times as u64;
+        share.cost.bytes += cost.bytes * times as u64;
+        let most = (0..3).max_by(|&a, &b| by_bound[a].total_cmp(&by_bound[b]));
+        share.bound = Self::BOUNDS[most.unwrap_or(0)];
+    }
+}

@@ -1,0 +1,156 @@
+//! The theoretical optimum on a card (`kernels/optimal.cu`), over images that stay there.
+
+use super::{Denoise, OnCard, Operands};
+use crate::data::Dataset;
+use crate::device::cuda::{Buffer, Cuda};
+use crate::device::{Arg, Kernel, args};
+use crate::error::usage;
+use anyhow::Result;
+
+/// Queries of a batch, at most,
+const BATCH: usize = 256;
+/// and fewer where the weights of so many exceed this.
+const WEIGHT_BYTES: usize = 256 << 20;
+
+/// [`super::Optimal`] of a card: float64 there too.
+pub struct CardOptimal {
+    cuda: Cuda,
+    image_len: usize,
+    count: usize,
+    batch: usize,
+    /// First image and end of each class; empty without labels.
+    classes: Vec<[u32; 2]>,
+    /// Images of the evaluations to come.
+    images: usize,
+    /// [N, H, W, C] bytes, sorted by class where there are labels, and the squared norms.
+    pixels: Buffer,
+    norms: Buffer,
+    x: Buffer,
+    sigma: Buffer,
+    /// First image and end of those that count, for each query.
+    ranges: Buffer,
+    weights: Buffer,
+    totals: Buffer,
+    out: Buffer,
+}
+
+impl CardOptimal {
+    /// `data` holds at least one image.
+    ///
+    /// # Errors
+    /// Device (exit 4): out of memory.
+    pub fn new(data: &Dataset, cuda: &Cuda) -> Result<Self> {
+        let (count, image_len) = (data.len(), data.image_len());
+        let mut order: Vec<usize> = (0..count).collect();
+        let mut classes = Vec::new();
+        if let Some(labels) = &data.labels {
+            order.sort_by_key(|&i| labels[i]);
+            for class in 0..data.label_dim() as u32 {
+                let first = order.partition_point(|&i| labels[i] < class);
+                let end = order.partition_point(|&i| labels[i] <= class);
+                classes.push([first as u32, end as u32]);
+            }
+        }
+        let pixels: Vec<u8> = order.iter().flat_map(|&i| data.image(i)).copied().collect();
+        let batch = (WEIGHT_BYTES / (8 * count)).clamp(1, BATCH);
+        let optimal = CardOptimal {
+            cuda: cuda.clone(),
+            image_len,
+            count,
+            batch,
+            classes,
+            images: 0,
+            pixels: cuda.buffer_of(&pixels)?,
+            norms: cuda.buffer(2 * count)?,
+            x: cuda.buffer(batch * image_len)?,
+            sigma: cuda.buffer(2 * batch)?,
+            ranges: cuda.buffer(2 * batch)?,
+            weights: cuda.buffer(2 * batch * count)?,
+            totals: cuda.buffer(2 * batch)?,
+            out: cuda.buffer(batch * image_len)?,
+        };
+        let norms = args![&optimal.norms, &optimal.pixels, image_len, count];
+        cuda.run(&[Kernel::new("optimal_norms", count.div_ceil(8), norms)])?;
+        Ok(optimal)
+    }
+
+    /// First image and end of a label's class.
+    fn class(&self, label: u32) -> Result<[u32; 2]> {
+        match self.classes.get(label as usize) {
+            Some(&range) if range[0] < range[1] => Ok(range),
+            _ => Err(usage(format!("label {label}: the data set has no image of this class"))),
+        }
+    }
+}
+
+impl Denoise for CardOptimal {
+    fn image_len(&self) -> usize {
+        self.image_len
+    }
+
+    fn max_batch(&self) -> usize {
+        self.batch
+    }
+
+    fn sigma_range(&self) -> (f64, f64) {
+        (0.0, f64::INFINITY)
+    }
+
+    fn denoise(&mut self, x: &[f32], sigma: &[f64], labels: &[u32], out: &mut [f32]) -> Result<()> {
+        let words = self.batch * self.image_len;
+        let parts = x.chunks(words).zip(sigma.chunks(self.batch)).zip(out.chunks_mut(words));
+        for (i, ((x, sigma), out)) in parts.enumerate() {
+            let first = (i * self.batch).min(labels.len());
+            let labels = &labels[first..(first + self.batch).min(labels.len())];
+            self.begin(sigma.len(), labels)?;
+            self.x.write(0, x)?;
+            self.sigma.write(0, bytemuck::cast_slice(sigma))?;
+            self.evaluate()?;
+            out.copy_from_slice(&self.out.read(0, out.len())?);
+        }
+        Ok(())
+    }
+
+    fn on_card(&mut self) -> Option<&mut dyn OnCard> {
+        Some(self)
+    }
+}
+
+impl OnCard for CardOptimal {
+    fn cuda(&self) -> &Cuda {
+        &self.cuda
+    }
+
+    fn begin(&mut self, images: usize, labels: &[u32]) -> Result<Operands> {
+        self.images = images;
+        let ranges = match labels {
+            [] => vec![[0, self.count as u32]; images],
+            labels => labels.iter().map(|&l| self.class(l)).collect::<Result<_>>()?,
+        };
+        self.ranges.write(0, bytemuck::cast_slice(&ranges))?;
+        let (x, sigma, out) = (Arg::from(&self.x), Arg::from(&self.sigma), Arg::from(&self.out));
+        Ok(Operands { x, sigma, out })
+    }
+
+    fn evaluate(&mut self) -> Result<()> {
+        let (q, n, words) = (self.images, self.count, self.image_len);
+        let exponents = args![
+            &self.weights,
+            &self.x,
+            &self.pixels,
+            &self.norms,
+            &self.sigma,
+            &self.ranges,
+            q,
+            n,
+            words
+        ];
+        let weights = args![&self.weights, &self.totals, n];
+        let images = args![&self.out, &self.weights, &self.totals, &self.pixels, q, n, words];
+        self.cuda.run(&[
+            Kernel::new("optimal_exponents", [q.div_ceil(32), n.div_ceil(32)], exponents),
+            Kernel::new("optimal_weights", q, weights),
+            Kernel::new("optimal_images", [words.div_ceil(64), q.div_ceil(16)], images),
+        ])
+    }
+}

@@ -1,0 +1,242 @@
+//! The paper's figures from finished runs. The runs here are files alone; pictures are left in the target's `tmp`
+//! folder to be looked at.
+
+use crate::support::{emm, emm_in};
+use emm::data::{Dataset, Image};
+use emm::report::{Chart, Scale as Axis, Style};
+use emm::run::{Look, RunConfig, RunDir};
+use emm::study::figures::{bootstrap, figure, studies_of};
+use emm::study::{Plan, Scale, Set, Setup};
+use std::path::Path;
+use tempfile::tempdir;
+
+const CHARTS: &str =
+    "1 1c 1d 2 2a 2b 2c 3 3a 3b 3c 3d 4 4a 4b 4c 4d 5 5a 5b 5c 5d 6 7 7a 7f 8 8a 8b 9";
+
+fn tiny(runs: &Path) -> Setup {
+    let set = || Set { images: Dataset::digits(), name: "bundled digits".into() };
+    let mut setup = Setup::new(Scale::TINY, Some(set()), runs.into());
+    setup.blend = Some(set());
+    setup
+}
+
+fn plans(id: &str, setup: &Setup) -> Vec<Plan> {
+    let studies = studies_of(id).unwrap();
+    studies.iter().map(|study| Plan::new(study, setup).unwrap()).collect()
+}
+
+/// Falls with size; rises with width, labels and kept skips. No model of anything, only something to draw.
+fn pretended(config: &RunConfig) -> f64 {
+    let m = &config.model;
+    let skips: f64 = (m.skip_connections.iter().enumerate())
+        .map(|(i, &on)| on as f64 / (1.0 + i as f64))
+        .sum::<f64>()
+        / 3.0;
+    let labels = 1.0 + (m.label_dim as f64).sqrt() / 3.0;
+    let room = 12.0 * m.model_channels as f64 / 16.0 * 8.0 / m.resolution as f64 * labels * skips;
+    1.0 / (1.0 + (config.data.images as f64 / room).powi(3) / 9.0)
+}
+
+fn finish(config: &RunConfig, dir: &Path, ratio: f64) {
+    let run = RunDir::new(dir);
+    drop(run.lock().unwrap());
+    run.settle(config, "d.zip").unwrap();
+    let (steps, images) = (config.look_steps(), config.train.score_images as u64);
+    let look = |(k, &step): (usize, &u64)| {
+        let ratio = ratio * ((k + 1) as f64 / steps.len() as f64).sqrt();
+        let memorized = (ratio * images as f64).round() as u64;
+        let [low, high] = emm::memorization::wilson(memorized, images);
+        let (epoch, ratio) = (config.epoch(step), memorized as f64 / images as f64);
+        Look { step, epoch, images, memorized, ratio, low, high, mean_d1: 1.0 }
+    };
+    let looks: Vec<Look> = steps.iter().enumerate().map(look).collect();
+    run.write_looks(&looks).unwrap();
+}
+
+fn finish_all(plans: &[Plan]) {
+    for run in plans.iter().flat_map(|p| &p.cells).flat_map(|c| &c.runs) {
+        let dir = run.dir.as_ref().unwrap();
+        if !dir.exists() {
+            finish(&run.config, dir, pretended(&run.config));
+        }
+    }
+}
+
+fn names(chart: &Chart, panel: usize) -> Vec<&str> {
+    chart.panels[panel].series.iter().map(|s| s.name.as_str()).collect()
+}
+
+#[test]
+fn every_chart_of_the_paper_is_drawn() {
+    let dir = tempdir().unwrap();
+    let setup = tiny(dir.path());
+    let mut charts = std::collections::HashMap::new();
+    for id in CHARTS.split(' ') {
+        let plans = plans(id, &setup);
+        finish_all(&plans);
+        let found = figure(id, &plans).unwrap();
+        assert!(found.missing.iter().all(Vec::is_empty), "{id}: {:?}", found.missing);
+        let said: String = found.chart.footer.join("\n");
+        assert!(said.contains("scale tiny, not the paper's") && said.contains("bundled digits"));
+        for panel in &found.chart.panels {
+            let points: usize = panel.series.iter().map(|s| s.points.len()).sum();
+            assert!(points > 0, "{id}: {} is empty", panel.title);
+        }
+        let png = found.chart.png().unwrap();
+        Image::decode(&png, false, id).unwrap();
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("figure_{id}.png"));
+        std::fs::write(path, png).unwrap();
+        assert!(found.chart.svg().contains("</svg>"));
+        charts.insert(id, found.chart);
+    }
+    let panels = |id: &str| charts[id].panels.len();
+    assert_eq!((panels("2"), panels("3"), panels("4"), panels("5")), (3, 4, 4, 4));
+    assert_eq!((panels("1"), panels("6"), panels("7"), panels("8"), panels("9")), (2, 2, 6, 2, 3));
+
+    // 2a: a line a resolution over sizes, with EMMs, beside nothing of the paper's but those.
+    assert_eq!(names(&charts["2a"], 0), ["8×8", "4×4", "2×2"]);
+    assert!(charts["2a"].panels[0].series[0].emm.is_some());
+    assert_eq!(charts["2a"].panels[0].level, Some(0.9));
+    assert!(charts["2a"].footer.iter().any(|f| f.contains("EMMs, about: 1000, 4000, 8000")));
+    // 3a: widths at this scale. 9: a panel for each kind of labels, a curve a size, the paper's end values.
+    assert_eq!(names(&charts["3a"], 0), ["width 16", "width 24", "width 32", "width 40"]);
+    assert_eq!(names(&charts["9"], 2), ["N = 10", "N = 20", "N = 30", "N = 40", "N = 50", "paper"]);
+    assert!(charts["9"].panels[2].title.ends_with("unique labels"));
+    let printed = &charts["9"].panels[2].series[5];
+    assert_eq!(printed.style, Style::Theirs);
+    assert!((printed.points[1].y - 0.9988).abs() < 1e-12);
+    // 4a: marks by number of skips at each resolution; 4b: by the resolution of the one.
+    let Axis::Categories(places) = &charts["4a"].panels[0].x.scale else { panic!("no categories") };
+    assert_eq!(places, &["8×8", "4×4", "2×2", "all"]);
+    assert_eq!(names(&charts["4a"], 0), ["3 skips", "2 skips", "1 skip", "all skips"]);
+    assert_eq!(names(&charts["4b"], 0), ["8×8", "4×4", "2×2"]);
+    assert!(charts["4b"].panels[0].series.iter().all(|s| s.points.len() == 3));
+    assert_eq!(charts["8a"].panels[0].series.len(), 5);
+    // 5a: printed values beside ours.
+    assert_eq!(names(&charts["5a"], 0)[3..], ["paper: unconditional", "paper: true labels"]);
+    // Every pretended run rises to its end.
+    assert!(charts["1d"].footer.iter().any(|f| f.starts_with("open marks")));
+    let point = charts["1d"].panels[0].series[0].points.last().unwrap();
+    assert!(point.rising && point.interval.is_some());
+}
+
+#[test]
+fn what_is_missing_is_named_and_the_rest_drawn() {
+    let dir = tempdir().unwrap();
+    let setup = tiny(dir.path());
+    let mut plans = plans("3a", &setup);
+    let none = figure("3a", &plans).unwrap();
+    assert_eq!(none.missing[0].len(), 20);
+    assert!(none.chart.panels[0].series.iter().all(|s| s.points.is_empty()));
+    assert!(none.chart.footer.iter().any(|f| f == "missing: 20 cells, not drawn"));
+    none.chart.png().unwrap();
+
+    let run = &plans[0].cells[1].runs[0];
+    finish(&run.config, run.dir.as_ref().unwrap(), 0.5);
+    let one = figure("3a", &plans).unwrap();
+    assert_eq!(one.missing[0].len(), 19);
+    let point = one.chart.panels[0].series[0].points[0];
+    assert_eq!((point.x, point.y), (20.0, 0.5));
+    // What scores.csv says is what is drawn.
+    let scores = RunDir::new(run.dir.as_ref().unwrap()).scores_path();
+    let text = std::fs::read_to_string(&scores).unwrap();
+    assert!(text.contains(",200,0.5,"), "{text}");
+    std::fs::write(&scores, text.replace(",200,0.5,", ",320,0.8,")).unwrap();
+    assert_eq!(figure("3a", &plans).unwrap().chart.panels[0].series[0].points[0].y, 0.8);
+    std::fs::write(&scores, "step,epoch\n1,2\n").unwrap();
+    let e = figure("3a", &plans).err().unwrap();
+    assert!(e.to_string().contains("scores.csv: not a row of scores"), "{e}");
+
+    // Several seeds: their mean, lowest and highest.
+    let mut two = tiny(&dir.path().join("two"));
+    two.repeats = 2;
+    plans = self::plans("3a", &two);
+    for (run, ratio) in plans[0].cells[0].runs.iter().zip([0.5, 0.7]) {
+        finish(&run.config, run.dir.as_ref().unwrap(), ratio);
+    }
+    let point = figure("3a", &plans).unwrap().chart.panels[0].series[0].points[0];
+    assert!((point.y - 0.6).abs() < 1e-9);
+    assert_eq!(point.interval, Some([0.5, 0.7]));
+}
+
+#[test]
+fn at_the_papers_scale_the_printed_values_stand_beside() {
+    let dir = tempdir().unwrap();
+    let setup = Setup::new(Scale::PAPER, None, dir.path().into());
+    let chart = figure("5a", &plans("5a", &setup)).unwrap().chart;
+    let printed = chart.panels[0].series.iter().find(|s| s.name == "paper: true labels").unwrap();
+    let values: Vec<_> = printed.points.iter().map(|p| (p.x, p.y)).collect();
+    assert!(values[1].0 == 2000.0 && (values[1].1 - 0.7946).abs() < 1e-12, "{values:?}");
+    assert!(!chart.footer.iter().any(|f| f.contains("own scale")), "{:?}", chart.footer);
+}
+
+#[test]
+fn a_bootstrap_spreads_as_draws_with_replacement_do() {
+    // Quantiles of the binomial distribution, by SciPy.
+    for (n, low, high) in [(100, 0.86, 0.97), (1000, 0.904, 0.937), (10_000, 0.9155, 0.9261)] {
+        let p = bootstrap(9209, 10_000, n);
+        let [l, h] = p.interval.unwrap();
+        let width = high - low;
+        assert!((l - low).abs() < 0.15 * width && (h - high).abs() < 0.15 * width, "{n}: {l} {h}");
+        assert!((p.y - 0.9209).abs() < 0.05 * width, "{n}: {}", p.y);
+    }
+    assert_eq!(bootstrap(0, 10, 5).interval, Some([0.0, 0.0]));
+    assert_eq!(bootstrap(10, 10, 5).interval, Some([1.0, 1.0]));
+}
+
+#[test]
+fn a_figure_of_nothing_says_how_to_get_it() {
+    let dir = tempdir().unwrap();
+    let out = emm_in(dir.path(), ["figure", "8b", "--scale", "tiny", "--quiet"]).ok();
+    for words in [
+        "Figure 8b of Gu et al. 2023",
+        "scale tiny, not the paper's",
+        "missing: 9 of 9 cells of skip-deletion, about ",
+        "emm sweep run skip-deletion --scale tiny",
+    ] {
+        assert!(out.contains(words), "no {words:?} in {out}");
+    }
+    let json = emm_in(dir.path(), ["figure", "8b", "--scale", "tiny", "--out", "f.svg", "--json"]);
+    let json = json.json();
+    assert_eq!(json["missing"][0]["cells"].as_array().unwrap().len(), 9);
+    assert!(json["missing"][0]["hours_here"].as_f64().unwrap() > 0.0);
+    assert_eq!(json["files"][0], "f.svg");
+    assert!(dir.path().join("f.svg").exists());
+}
+
+#[test]
+fn the_optimum_copies_and_a_missing_run_is_named() {
+    let dir = tempdir().unwrap();
+    let run = |args: &[&str]| emm_in(dir.path(), args);
+    let out = run(&["figure", "1a", "--scale", "tiny", "--out", "1a.png"]).ok();
+    assert!(
+        out.contains("the optimum of 500 images: 16 of the first 16 samples are copies"),
+        "{out}"
+    );
+    Image::decode(&std::fs::read(dir.path().join("1a.png")).unwrap(), false, "1a").unwrap();
+    run(&["figure", "10", "--scale", "tiny", "--out", "10.png"]).refused(
+        3,
+        "--runs: runs: nothing of figure 10 is there: ",
+        "emm sweep run edm-50k --scale tiny",
+    );
+    assert!(!dir.path().join("10.png").exists());
+    run(&["figure", "1b", "--out", "1b.png"]).refused(2, "--data: ", "not given");
+    run(&["figure", "1b", "--scale", "tiny"]).refused(2, "--out: ", "not given");
+}
+
+#[test]
+fn wrong_figures_are_refused() {
+    let dir = tempdir().unwrap();
+    let out = dir.path().join("f.jpg");
+    let out = out.to_str().unwrap();
+    emm(["figure", "2d"]).refused(2, "FIGURE: ", "the paper has 1a to 1d");
+    emm(["figure", "ab"]).refused(2, "", "ab");
+    emm(["figure", "batch"]).refused(2, "FIGURE: batch", "no [[figure]]");
+    emm(["figure", "2a", "--out", out]).refused(2, "--out: ", ".png, .svg, .csv, .json");
+    emm(["figure", "10", "--out", "f.svg"]).refused(2, "--out: f.svg", ".png");
+    let there = dir.path().join("there.png");
+    std::fs::write(&there, "x").unwrap();
+    let there = there.to_str().unwrap();
+    emm(["figure", "2a", "--scale", "tiny", "--out", there]).refused(2, there, "--force");
+    emm(["figure", "2a", "--scale", "smal"]).refused(2, "--scale: ", "unknown scale");
+}

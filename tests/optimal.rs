@@ -1,0 +1,99 @@
+//! The closed-form optimum against its definition in float64, where images are large enough to be told apart by
+//! sketches.
+
+use crate::nearest::{cpu, smooth};
+use emm::data::Dataset;
+use emm::device::cpu::dots::Isa;
+use emm::rng::{Stream, fill_normals, tag};
+use emm::sampler::{Denoise as _, Optimal};
+
+/// D*(x; σ) by the definition.
+fn definition(images: &[Vec<f64>], x: &[f32], sigma: f64) -> Vec<f64> {
+    let squared = |y: &Vec<f64>| -> f64 {
+        x.iter().zip(y).map(|(&x, y)| (x as f64 - y) * (x as f64 - y)).sum()
+    };
+    let exponents: Vec<f64> = images.iter().map(|y| -squared(y) / (2.0 * sigma * sigma)).collect();
+    let highest = exponents.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let (mut sum, mut total) = (vec![0.0; x.len()], 0.0);
+    for (y, e) in images.iter().zip(exponents) {
+        let w = (e - highest).exp();
+        total += w;
+        sum.iter_mut().zip(y).for_each(|(s, y)| *s += w * y);
+    }
+    sum.into_iter().map(|s| s / total).collect()
+}
+
+/// ‖a − b‖ / ‖b‖.
+fn error(got: &[f32], want: &[f64]) -> f64 {
+    let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|v| v * v).sum::<f64>().sqrt();
+    let off = norm(&mut got.iter().zip(want).map(|(&g, w)| g as f64 - w));
+    off / norm(&mut want.iter().copied())
+}
+
+#[test]
+fn the_optimum_equals_its_definition_at_every_noise_level() {
+    let (side, channels, images) = (16, 3, 330);
+    let len = side * side * channels;
+    let mut pixels = smooth(images, side, channels, 30, 77);
+    // Twins and near twins: several weights show at the lowest noise too.
+    pixels.copy_within(..len, 5 * len);
+    pixels.copy_within(..len, 9 * len);
+    pixels[9 * len] ^= 1;
+    let labels: Vec<u32> = (0..images as u32).map(|i| (i * i % 7 == 1) as u32).collect();
+    let set = |labels| Dataset { resolution: side, channels, pixels: pixels.clone(), labels };
+    let floats: Vec<Vec<f64>> = pixels
+        .chunks(len)
+        .map(|image| image.iter().map(|&u| u as f64 / 127.5 - 1.0).collect())
+        .collect();
+    let sigmas = [0.002, 0.01, 0.03, 0.1, 0.3, 0.6, 1.0, 1.4, 1.9, 2.7, 4.0, 8.0, 20.0, 80.0, 1e3];
+    let (mut x, mut sigma, mut class) = (vec![0.0f32; sigmas.len() * 3 * len], vec![], vec![]);
+    for (i, x) in x.chunks_mut(len).enumerate() {
+        sigma.push(sigmas[i / 3]);
+        class.push((i % 2) as u32);
+        fill_normals(x, 0, 0, tag(Stream::Diagnostic, 0), i as u64);
+        let y = &floats[[0, 9, 7 * i][i % 3]];
+        x.iter_mut().zip(y).for_each(|(x, y)| *x = (*x as f64 * sigmas[i / 3] + y) as f32);
+    }
+    for labelled in [false, true] {
+        let labels = labelled.then(|| labels.clone());
+        let class = if labelled { &class[..] } else { &[] };
+        let mut first: Option<Vec<f32>> = None;
+        for isa in Isa::available() {
+            for threads in [1, 3] {
+                let mut optimal = Optimal::with(&set(labels.clone()), &cpu(threads), isa);
+                let mut got = vec![f32::NAN; x.len()];
+                optimal.denoise(&x, &sigma, class, &mut got).unwrap();
+                let first = first.get_or_insert_with(|| got.clone());
+                assert!(*first == got, "{isa:?}, {threads} threads: other bits");
+                // An image's result does not depend on those beside it.
+                for i in [0, 4, 13, 25, 40] {
+                    let (range, mut alone) = (i * len..(i + 1) * len, vec![f32::NAN; len]);
+                    let class = class.get(i..=i).unwrap_or_default();
+                    optimal.denoise(&x[range.clone()], &sigma[i..=i], class, &mut alone).unwrap();
+                    assert!(alone == got[range], "image {i} alone");
+                }
+            }
+        }
+        let got = first.unwrap();
+        for (i, (got, x)) in got.chunks(len).zip(x.chunks(len)).enumerate() {
+            let of_class = |n: &usize| !labelled || class[i] == labels.as_ref().unwrap()[*n];
+            let images: Vec<_> = (0..images).filter(of_class).map(|n| floats[n].clone()).collect();
+            let off = error(got, &definition(&images, x, sigma[i]));
+            assert!(off < 1e-6, "sigma {}, labels {labelled}: off by {off:.1e}", sigma[i]);
+        }
+    }
+}
+
+#[test]
+fn images_that_are_not_finite_stay_so_and_spoil_no_other() {
+    let set =
+        Dataset { resolution: 16, channels: 3, pixels: smooth(300, 16, 3, 9, 1), labels: None };
+    let mut optimal = Optimal::new(&set, &cpu(2));
+    for sigma in [0.1, 30.0] {
+        let (mut x, mut out) = (vec![0.25f32; 3 * 768], vec![0.0; 3 * 768]);
+        (x[5], x[768 + 5]) = (f32::NAN, f32::INFINITY);
+        optimal.denoise(&x, &[sigma; 3], &[], &mut out).unwrap();
+        assert!(out[..2 * 768].iter().all(|v| v.is_nan()), "sigma {sigma}");
+        assert!(out[2 * 768..].iter().all(|v| v.is_finite()), "sigma {sigma}");
+    }
+}
