@@ -86,6 +86,7 @@ impl Denoiser {
         if let Some(slot) = places.freqs {
             memory.put(slot, &freqs)?;
         }
+        plan.pack(device, &mut memory, &on_device)?;
         Ok(Denoiser {
             device: device.clone(),
             config: config.clone(),

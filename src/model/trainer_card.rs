@@ -146,6 +146,7 @@ impl Resident {
         let next = Kernel::new("step_next", 1, args![&self.step, table, cursor]).threads(32);
         self.cuda.run(&[next])?;
         let memory = t.memory.as_mut().expect("a card's memory stays");
+        t.recordings[0].plan.pack(&t.device, memory, &t.weights)?;
         for &(first_image, index) in &t.schedule {
             let r = &t.recordings[index];
             let at = Position {

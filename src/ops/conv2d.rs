@@ -8,7 +8,9 @@
 use super::conv2d_bwd::{Dgrad, PointDgrad, Wgrad};
 use super::conv2d_fwd::{rounded, rounded_words};
 use super::conv2d_kernels;
+use super::conv2d_mma::Ways;
 use super::conv2d_winograd::{Winograd, WinogradWgrad};
+use super::pack::Pack;
 use super::sums::{store, sum_images};
 use super::{Direction, Grads, Io, Op, Reads, Shape, words};
 use crate::device::cpu::math;
@@ -269,13 +271,14 @@ impl Op for Conv2d {
     fn kernel_temp_words(
         &self,
         ins: &[Shape],
-        _precision: Precision,
+        precision: Precision,
         direction: Direction,
     ) -> usize {
-        match direction {
-            Direction::Fwd => 0,
-            Direction::Bwd => conv2d_kernels::temp_words(self, ins),
-        }
+        conv2d_kernels::temp_words(self, ins, precision, direction)
+    }
+
+    fn packs(&self, ins: &[Shape], precision: Precision, training: bool) -> Vec<Pack> {
+        Ways::new(self, precision).packs(ins, training)
     }
 
     fn kernels(&self, io: &Io, grads: Option<&Grads>) -> Vec<Kernel> {
