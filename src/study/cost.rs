@@ -8,7 +8,6 @@ use crate::model::{ModelConfig, Params};
 use crate::run::card::Prediction;
 pub use crate::run::card::{CARDS, Card};
 use crate::run::progress::IMAGE_COST;
-use crate::run::train::micro_batch;
 use crate::run::{RunConfig, RunDir, bench};
 use anyhow::Result;
 use serde_json::Value;
@@ -88,7 +87,7 @@ impl Rates {
         networks.sort_by_key(|c| flops(&c.model).train);
         let mut known = Vec::new();
         for (i, config) in networks.iter().enumerate() {
-            let batch = micro_batch(config).min(8);
+            let batch = config.train.batch.min(8);
             let flop = (flops(&config.model).train * batch as u64) as f64;
             if i == 0 || flop < MOMENT_FLOP {
                 known.push((config.model.clone(), flop / measure(device, config, batch)?));
