@@ -291,8 +291,10 @@ impl<'a> View<'a> {
     fn hours(&self, cell: &PlannedCell, seen: &Seen) -> [Option<f64>; 3] {
         let left = || cell.runs.iter().zip(&seen.states).filter(|(_, s)| s.done().is_none());
         let here = left().map(|(run, _)| self.rates.seconds(&run.config)).sum::<Option<f64>>();
-        let on = |k: usize| flop_left(cell, seen) / CARDS[k].flop_per_s / 3600.0;
-        [here.map(|s| s / 3600.0), Some(on(0)), Some(on(1))]
+        let on = |k: usize| {
+            left().map(|(run, _)| self.rates.card_seconds(&run.config)[k]).sum::<Option<f64>>()
+        };
+        [here, on(0), on(1)].map(|seconds| Some(seconds? / 3600.0))
     }
 
     fn command_of(&self, plan: &Plan, cell: &PlannedCell, seen: &Seen) -> String {
