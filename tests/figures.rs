@@ -150,8 +150,10 @@ fn what_is_missing_is_named_and_the_rest_drawn() {
     // What scores.csv says is what is drawn.
     let scores = RunDir::new(run.dir.as_ref().unwrap()).scores_path();
     let text = std::fs::read_to_string(&scores).unwrap();
-    assert!(text.contains(",200,0.5,"), "{text}");
-    std::fs::write(&scores, text.replace(",200,0.5,", ",320,0.8,")).unwrap();
+    let images = run.config.train.score_images;
+    let row = |ratio: f64| format!(",{},{ratio},", ratio * images as f64);
+    assert!(text.contains(&row(0.5)), "{text}");
+    std::fs::write(&scores, text.replace(&row(0.5), &row(0.8))).unwrap();
     assert_eq!(figure("3a", &plans).unwrap().chart.panels[0].series[0].points[0].y, 0.8);
     std::fs::write(&scores, "step,epoch\n1,2\n").unwrap();
     let e = figure("3a", &plans).err().unwrap();

@@ -95,8 +95,12 @@ fn lead(runs: &[RunSeen]) -> Vec<String> {
     ];
     if !runs.is_empty() {
         let done = runs.iter().filter(|r| r.done.is_some()).count();
-        let hours: f64 = runs.iter().filter_map(|r| r.hours).sum();
-        lead.push(format!("{done} of {} runs finished · {}", runs.len(), hours_said(hours)));
+        let hours: Vec<f64> = runs.iter().filter_map(|r| r.hours).collect();
+        let hours = match hours.is_empty() {
+            true => "no logs of their time".into(),
+            false => hours_said(hours.iter().sum()),
+        };
+        lead.push(format!("{done} of {} runs finished · {hours}", runs.len()));
     }
     lead.push(format!("emm {}", env!("CARGO_PKG_VERSION")));
     lead
@@ -425,7 +429,9 @@ fn setting_parts(runs: &[RunSeen]) -> Vec<Part> {
     let all: Vec<&RunSeen> = runs.iter().collect();
     let mut costs = Vec::new();
     let known: Vec<f64> = runs.iter().filter_map(|r| r.hours).collect();
-    costs.push(("all runs".to_string(), hours_said(known.iter().sum())));
+    if !known.is_empty() {
+        costs.push(("all runs".to_string(), hours_said(known.iter().sum())));
+    }
     if known.len() < runs.len() {
         let without = (runs.len() - known.len()).to_string();
         costs.push(("runs without a log".to_string(), without));
