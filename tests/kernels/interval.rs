@@ -1,6 +1,6 @@
 //! Intervals of training steps on a card: graphs, what comes back of them, and how they end early.
 
-use super::{card, flats, networks};
+use super::{card, cuda, flats, networks};
 use crate::emulator::{for_each_schedule, in_check_build};
 use crate::model::random_data;
 use crate::ops::fresh_seed;
@@ -120,4 +120,13 @@ fn an_interval_keeps_the_state_before_its_first_bad_step() {
     assert!(bits(&t) == bits(&two));
     // What comes after a bad interval is asked anew.
     assert_eq!(t.steps(&all[2..3], &|| false).unwrap().done, 0);
+}
+
+#[test]
+fn memory_that_a_card_lacks_is_an_error_with_the_bytes() {
+    let Err(e) = cuda().buffer(1 << 40) else { panic!("four terabytes were there") };
+    assert_eq!(emm::error::exit_code(&e), 4);
+    let told = e.to_string();
+    assert!(told.starts_with("--device: cuda: 4398046511104 bytes asked, "), "{told}");
+    assert!(told.contains(" free: "), "{told}");
 }
