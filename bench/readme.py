@@ -27,7 +27,7 @@ def row(name, task):
     title = task["title"] + (f", {precision}" if precision in ("bf16", "fp32") else "")
     unit = " s" if task["unit"] == "s" else ""
     best = task["best_peer"]
-    theirs = f"{number(task['medians'][best])}{unit} ({best})" if best else ""
+    theirs = f"{number(task['medians'][best])}{unit or f' ({best})'}" if best else ""
     ratio = f"{task['ratio']:.2f}" if task["ratio"] else ""
     return f"| {title} | {number(task['medians'][first])}{unit} | {theirs} | {ratio} |"
 

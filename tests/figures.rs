@@ -118,6 +118,16 @@ fn every_chart_of_the_paper_is_drawn() {
     assert!(charts["1d"].footer.iter().any(|f| f.starts_with("open marks")));
     let point = charts["1d"].panels[0].series[0].points.last().unwrap();
     assert!(point.rising && point.interval.is_some());
+
+    // All of it on one page.
+    let page = Path::new(env!("CARGO_TARGET_TMPDIR")).join("study.html");
+    let (runs, out) = (dir.path().to_str().unwrap(), page.to_str().unwrap());
+    let json = emm(["report", runs, "--scale", "tiny", "--out", out, "--force", "--json"]).json();
+    assert!(json["charts"].as_u64() > Some(15) && json["tables"].as_u64() > Some(2), "{json}");
+    let html = std::fs::read_to_string(page).unwrap();
+    for words in ["9: Unconditional", "Weight decay (Gu et al. 2023, Table 2)", "92.09"] {
+        assert!(html.contains(words), "no {words:?}");
+    }
 }
 
 #[test]

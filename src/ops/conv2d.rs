@@ -10,10 +10,10 @@ use super::conv2d_kernels;
 use super::conv2d_winograd::{Winograd, WinogradWgrad};
 use super::sums::{store, sum_images};
 use super::{Direction, Grads, Io, Op, Reads, Shape, words};
-use crate::device::cpu::gemm::{Mat, gemm};
+use crate::device::cpu::gemm::{Mat, gemm, transpose};
 use crate::device::cpu::math;
 use crate::device::cpu::patches::{Tile, Tiles, Window, patches};
-use crate::device::cpu::winograd::PANEL;
+use crate::device::cpu::winograd::{Finish, PANEL};
 use crate::device::{Acc, Bound, Dtype, Kernel, Launch, Precision, Sink, Slot};
 use anyhow::{Result, ensure};
 
@@ -90,6 +90,31 @@ impl Conv2d {
 
     pub(super) fn window(&self) -> Window {
         Window { kernel: self.kernel, stride: self.stride, pad: self.pad as isize }
+    }
+}
+
+/// The pixels of an image of at most 2×2, in pairs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pairs {
+    h: usize,
+    w: usize,
+}
+
+impl Pairs {
+    pub(super) fn pixels(self) -> usize {
+        self.h * self.w
+    }
+
+    /// The tap through which output pixel `p` sees input pixel `q`.
+    pub(super) fn tap(self, p: usize, q: usize) -> usize {
+        let [y, x] = [q / self.w + 1 - p / self.w, q % self.w + 1 - p % self.w];
+        3 * y + x
+    }
+
+    /// All (output pixel, input pixel).
+    pub(super) fn all(self) -> impl Iterator<Item = (usize, usize)> {
+        let n = self.pixels();
+        (0..n * n).map(move |i| (i / n, i % n))
     }
 }
 
@@ -187,7 +212,7 @@ impl Op for Conv2d {
         let whole = if winograd.is_some() { 0 } else { tiles.pixels().max(x[1] * x[2]) * x[3] };
         let wide = wide.fold(io.ins[0].wide(whole), usize::max);
         let product = winograd.map_or(tiles.pixels() * depth, |w| w.scratch_words());
-        let work = product.max(o).max(rounded_words(&io));
+        let work = (product + tiles.images() * o).max(rounded_words(&io));
         Launch::new("conv2d_fwd", ready + wide_out + wide + work, move |b| {
             // Each thread's own copy of the weights as products take them.
             let prepare = || {
@@ -209,13 +234,29 @@ impl Op for Conv2d {
                 let ((w, sw), tile) = (ready.split_at(w_words), tiles.get(t));
                 let (at, len) = tile.span([y[1], y[2], o]);
                 b.write(Sink::set(io.outs[0]), at, len, out, |out| {
+                    let (bias, work) = work.split_at_mut(tile.present * o);
+                    op.biases(b, &io, tile, bias);
+                    // The shortcut is scaled before what is added to it.
+                    let add = op.shortcut_tile(b, wide, &io, sw, out, tile, y);
+                    if winograd.is_none() {
+                        op.direct_tile(b, work, wide, &io, w, out, add, tile, x, y);
+                    }
+                    let residual =
+                        op.input(Input::Residual).map(|i| b.read(io.ins[i], at, len, wide));
                     match winograd {
                         Some(winograd) => {
-                            winograd.run_tile(b, work, io.ins[0], w, out, Acc::Set, 1.0, tile)
+                            let (factor, bias) = (op.scale, Some(&*bias));
+                            let finish = Finish { add, factor, bias, residual };
+                            winograd.run_tile(b, work, io.ins[0], w, tile, out, finish);
                         }
-                        None => op.direct_tile(b, work, wide, &io, w, out, tile, x, y),
+                        None => {
+                            let per = out.len() / tile.present;
+                            for (i, rows) in out.chunks_exact_mut(per).enumerate() {
+                                let residual = residual.map(|r| &r[i * per..][..per]);
+                                finish(rows, &bias[i * o..][..o], residual, op.scale);
+                            }
+                        }
                     }
-                    op.finish_tile(b, &mut work[..o], wide, &io, sw, out, tile, y);
                 });
             });
         })
@@ -264,13 +305,16 @@ impl Op for Conv2d {
                         let tile = winograd.tiles.get(t);
                         let (at, len) = tile.span([x[1], x[2], x[3]]);
                         b.write(dx, at, len, wide, |to| {
-                            winograd.run_tile(b, work, dy, w, to, dx.acc, op.scale, tile);
+                            let (add, factor) = (dx.acc == Acc::Add, op.scale);
+                            let finish = Finish { add, factor, bias: None, residual: None };
+                            winograd.run_tile(b, work, dy, w, tile, to, finish);
                         });
                     });
                 }
                 (Some(dx), None) if op.is_point() => {
                     PointDgrad::new(x, y[3]).run(b, &io, dx, dy, 0, 0, op.scale);
                 }
+                (Some(dx), None) if op.pairs(x).is_some() => dgrad.run_pairs(b, &op, &io, dx, dy),
                 (Some(dx), None) => dgrad.run(b, &op, &io, dx, dy),
                 (None, _) => {}
             }
@@ -313,13 +357,20 @@ impl Conv2d {
         (self.kernel, self.stride, self.pad) == (1, 1, 0)
     }
 
+    /// 3×3 of images so small that every pixel sees every other: a product for each pair of them.
+    pub(super) fn pairs(&self, x: Shape) -> Option<Pairs> {
+        (self.is_plain() && x[1] <= 2 && x[2] <= 2).then_some(Pairs { h: x[1], w: x[2] })
+    }
+
     /// The fast way of the forward and of the input's gradient, where the shape suits it.
     fn winograd(&self, x: Shape) -> Option<Winograd> {
-        Winograd::new(x, self.out_channels).filter(|_| self.is_plain())
+        let suits = self.is_plain() && self.pairs(x).is_none();
+        Winograd::new(x, self.out_channels).filter(|_| suits)
     }
 
     fn winograd_wgrad(&self, x: Shape) -> Option<WinogradWgrad> {
-        WinogradWgrad::new(x, self.out_channels).filter(|_| self.is_plain())
+        let suits = self.is_plain() && self.pairs(x).is_none();
+        WinogradWgrad::new(x, self.out_channels).filter(|_| suits)
     }
 }
 
@@ -331,12 +382,7 @@ fn sink_of(op: &Conv2d, grads: &Grads, which: Input) -> Option<Sink> {
 fn transpose_weight(to: &mut [f32], from: &[f32], o: usize, k: usize) {
     for o0 in (0..o).step_by(PANEL) {
         let width = PANEL.min(o - o0);
-        let panel = &mut to[o0 * k..][..width * k];
-        for (r, row) in from[o0 * k..].chunks_exact(k).take(width).enumerate() {
-            for (to, &v) in panel[r..].iter_mut().step_by(width).zip(row) {
-                *to = v;
-            }
-        }
+        transpose(&mut to[o0 * k..][..width * k], &from[o0 * k..][..width * k], width, k);
     }
 }
 
@@ -368,7 +414,7 @@ pub(super) fn rounded<'a>(b: &'a Bound, io: &Io, i: usize, work: &'a mut [f32]) 
 }
 
 impl Conv2d {
-    /// `out` = the tile's patches times the weight's panels `w`.
+    /// `out` (=|+=) the tile's patches times the weight's panels `w`.
     fn direct_tile(
         &self,
         b: &Bound,
@@ -377,12 +423,28 @@ impl Conv2d {
         io: &Io,
         w: &[f32],
         out: &mut [f32],
+        add: bool,
         tile: Tile,
         x: Shape,
         y: Shape,
     ) {
-        let (o, depth, image) = (y[3], self.depth(x), [x[1], x[2], x[3]]);
+        let (o, c, depth, image) = (y[3], x[3], self.depth(x), [x[1], x[2], x[3]]);
         let pixels = out.len() / o;
+        if let Some(pairs) = self.pairs(x) {
+            let (at, len) = tile.span(image);
+            let (n, src) = (pairs.pixels(), b.read(io.ins[0], at, len, wide));
+            for (p, q) in pairs.all() {
+                let acc = if add || q > 0 { Acc::Add } else { Acc::Set };
+                let a = Mat::rows(&src[q * c..], n * c);
+                for o0 in (0..o).step_by(PANEL) {
+                    let width = PANEL.min(o - o0);
+                    let w = &w[o0 * depth + pairs.tap(p, q) * c * width..][..c * width];
+                    let (to, w) = (&mut out[p * o + o0..], Mat::rows(w, width));
+                    gemm([tile.present, width, c], to, n * o, acc, 1.0, a, w);
+                }
+            }
+            return;
+        }
         let a = if self.is_point() {
             let (at, len) = tile.span(image);
             b.read(io.ins[0], at, len, wide)
@@ -395,52 +457,51 @@ impl Conv2d {
             }
             cols
         };
-        panels_product(out, Acc::Set, Mat::rows(a, depth), w, [pixels, o, depth]);
+        let acc = if add { Acc::Add } else { Acc::Set };
+        panels_product(out, acc, Mat::rows(a, depth), w, [pixels, o, depth]);
     }
 
-    /// What is added to the convolution: the shortcut with its weight's panels `sw`, then bias, shortcut's bias, emb
-    /// and residual; and the scale.
-    fn finish_tile(
+    /// Sets `out` to the shortcut with its weight's panels `sw`, times the scale if what is added will be scaled; false
+    /// where there is none.
+    fn shortcut_tile(
         &self,
         b: &Bound,
-        bias: &mut [f32],
         wide: &mut [f32],
         io: &Io,
         sw: &[f32],
         out: &mut [f32],
         tile: Tile,
         y: Shape,
-    ) {
+    ) -> bool {
         let (o, side) = (y[3], self.shortcut_channels(&io.shapes));
         let pixels = out.len() / o;
+        let scale = if self.winograd(io.shapes[0]).is_some() { self.scale } else { 1.0 };
         let mut first = 0;
         for i in [Input::S1, Input::S2].into_iter().filter_map(|s| self.input(s)) {
             let c = io.shapes[i][3];
             let (at, len) = tile.span([y[1], y[2], c]);
             let a = Mat::rows(b.read(io.ins[i], at, len, wide), c);
+            let acc = if first == 0 { Acc::Set } else { Acc::Add };
             for o0 in (0..o).step_by(PANEL) {
                 let width = PANEL.min(o - o0);
                 let w = Mat::rows(&sw[o0 * side + first * width..][..c * width], width);
-                gemm([pixels, width, c], &mut out[o0..], o, Acc::Add, 1.0, a, w);
+                gemm([pixels, width, c], &mut out[o0..], o, acc, scale, a, w);
             }
             first += c;
         }
-        let per = out.len() / tile.present;
-        let residual = self.input(Input::Residual).map(|i| {
-            let (at, len) = tile.span([y[1], y[2], o]);
-            b.read(io.ins[i], at, len, wide)
-        });
-        for (i, rows) in out.chunks_exact_mut(per).enumerate() {
+        first > 0
+    }
+
+    /// bias [present, o] of a tile's images: bias + shortcut's bias + emb.
+    fn biases(&self, b: &Bound, io: &Io, tile: Tile, bias: &mut [f32]) {
+        let o = self.out_channels;
+        for (i, bias) in bias.chunks_exact_mut(o).enumerate() {
             bias.copy_from_slice(b.get(io.params[1]));
             if self.shortcut.is_some() {
                 math::add(bias, b.get(io.params[3]));
             }
             if let Some(e) = self.input(Input::Emb) {
                 math::add(bias, b.get(io.ins[e].part((tile.image + i) * o, o)));
-            }
-            match residual {
-                Some(r) => finish_residual(rows, bias, &r[i * per..][..per], self.scale),
-                None => finish(rows, bias, self.scale),
             }
         }
     }
@@ -494,19 +555,23 @@ impl Conv2d {
 }
 
 math::vectorized! {
-    fn finish(rows: &mut [f32], bias: &[f32], scale: f32) {
-        for row in rows.chunks_exact_mut(bias.len()) {
-            for (y, &b) in row.iter_mut().zip(bias) {
-                *y = (*y + b) * scale;
-            }
-        }
-    }
-
-    fn finish_residual(rows: &mut [f32], bias: &[f32], residual: &[f32], scale: f32) {
+    /// y ← (y + bias + residual) · scale.
+    fn finish(rows: &mut [f32], bias: &[f32], residual: Option<&[f32]>, scale: f32) {
         let o = bias.len();
-        for (row, res) in rows.chunks_exact_mut(o).zip(residual.chunks_exact(o)) {
-            for ((y, &b), &r) in row.iter_mut().zip(bias).zip(res) {
-                *y = (*y + b + r) * scale;
+        match residual {
+            None => {
+                for row in rows.chunks_exact_mut(o) {
+                    for (y, &b) in row.iter_mut().zip(bias) {
+                        *y = (*y + b) * scale;
+                    }
+                }
+            }
+            Some(residual) => {
+                for (row, res) in rows.chunks_exact_mut(o).zip(residual.chunks_exact(o)) {
+                    for ((y, &b), &r) in row.iter_mut().zip(bias).zip(res) {
+                        *y = (*y + b + r) * scale;
+                    }
+                }
             }
         }
     }

@@ -54,6 +54,11 @@ impl Tiles {
         if self.images > 1 { self.n.div_ceil(self.images) } else { self.n * self.per_image() }
     }
 
+    /// Images of the largest tile.
+    pub fn images(&self) -> usize {
+        self.images
+    }
+
     /// Pixels of the largest tile.
     pub fn pixels(&self) -> usize {
         self.images * self.rows * self.w
