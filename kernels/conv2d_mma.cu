@@ -1,6 +1,7 @@
 // conv2d_mma: the convolution on tensor cores, an implicit product of 128 pixels x 128 output channels a block.
 //
 //   conv2d_mma_bf16, _tf32 y (=|+=) (conv(x) + bias + emb + residual + shortcut) * scale, as conv2d_fwd
+//   conv2d_mma_last        conv2d_mma_bf16 with y in float32: the network's last convolution
 //
 // The gradient of the input of a stride-1 convolution is the convolution of dy with pack_transposed's weights (pack.cu)
 // and padding kernel - 1 - pad.
@@ -92,8 +93,8 @@ DEVICE void multiply(float (&acc)[4][4][4], uint32_t (&a)[4][4], uint32_t (&b)[4
     mma_tf32(acc, a, b);
 }
 
-template <class T>
-DEVICE void convolve(T* y, Source<T> x, Source<T> s1, Source<T> s2, const float* bias, const float* emb,
+template <class T, class Y>
+DEVICE void convolve(Y* y, Source<T> x, Source<T> s1, Source<T> s2, const float* bias, const float* emb,
                      const T* residual, const float* sbias, int n, int ho, int wo, int o, float scale, int add) {
     EMM_DYNAMIC_SHARED(unsigned char, stages);
     int steps = x.steps() + s1.steps() + s2.steps();
@@ -129,13 +130,13 @@ DEVICE void convolve(T* y, Source<T> x, Source<T> s1, Source<T> s2, const float*
             if (emb) v += emb_row[out];
             if (residual) v += to_float(residual[at]);
             v *= scale;
-            y[at] = from_float<T>(add ? to_float(y[at]) + v : v);
+            put(y + at, v, add);
         }
     }
 }
 
-#define CONV_ARGUMENTS(T)                                                                                              \
-    T *y, const T *__restrict__ x, const T *__restrict__ weight, const float *__restrict__ bias,                       \
+#define CONV_ARGUMENTS(T, Y)                                                                                           \
+    Y *y, const T *__restrict__ x, const T *__restrict__ weight, const float *__restrict__ bias,                       \
         const float *__restrict__ emb, const T *__restrict__ residual, const T *__restrict__ s1,                       \
         const T *__restrict__ s2, const T *__restrict__ sweight, const float *__restrict__ sbias, int n, int h, int w, \
         int c, int ho, int wo, int o, int kernel, int stride, int pad, int c1, int c2, int srow, float scale, int add
@@ -144,8 +145,11 @@ DEVICE void convolve(T* y, Source<T> x, Source<T> s1, Source<T> s2, const float*
                 {s1, sweight, ho, wo, c1, 1, 1, 0, srow}, {s2, sweight + c1, ho, wo, c2, 1, 1, 0, srow}, bias, emb,   \
                 residual, s1 ? sbias : nullptr, n, ho, wo, o, scale, add)
 
-extern "C" __global__ void __launch_bounds__(256) conv2d_mma_bf16(CONV_ARGUMENTS(bf16)) { CONV(bf16); }
+extern "C" __global__ void __launch_bounds__(256) conv2d_mma_bf16(CONV_ARGUMENTS(bf16, bf16)) { CONV(bf16); }
 EMM_KERNEL(conv2d_mma_bf16)
 
-extern "C" __global__ void __launch_bounds__(256) conv2d_mma_tf32(CONV_ARGUMENTS(float)) { CONV(float); }
+extern "C" __global__ void __launch_bounds__(256) conv2d_mma_tf32(CONV_ARGUMENTS(float, float)) { CONV(float); }
 EMM_KERNEL(conv2d_mma_tf32)
+
+extern "C" __global__ void __launch_bounds__(256) conv2d_mma_last(CONV_ARGUMENTS(bf16, float)) { CONV(bf16); }
+EMM_KERNEL(conv2d_mma_last)

@@ -1,13 +1,13 @@
 // norm_slab: GroupNorm + SiLU + dropout + resampling in one pass: a block keeps `cb` channels of one whole image in
 // shared memory, so that forward reads x once and writes y once, and backward reads x and dy once and writes dx once.
 //
-//   norm_slab_fwd_*   stats, y and xr as norm_stats and norm_fwd (norm.cu)
-//   norm_slab_bwd_*   sums[2, n, c] as norm_bwd_sums, dx1 and dx2 as norm_bwd; then sum_rows for dgamma, dbeta
+//   norm_slab_fwd     stats, y and xr as norm_stats and norm_fwd (norm.cu)
+//   norm_slab_bwd     sums[2, n, c] as norm_bwd_sums, dx1 and dx2 as norm_bwd; then sum_rows for dgamma, dbeta
 //
-// Layout     norm.cu's; * is f32 or bf16, the type of x, y, xr and their gradients. c1, c2, c multiples of 8 (bf16) or
+// Layout     norm.cu's; the _bf16 kernels have x, y, xr and their gradients in bf16. c1, c2, c multiples of 8 (bf16) or
 //            4; pointers 16-byte aligned; cb a multiple of c / groups and of 8 (bf16) or 4, divides c, and cb <= 512.
 // Arguments  SLAB = x1, x2, gamma, beta, n, h, w, c1, c2, c, groups, silu, how, step, first_image, layer, threshold, cb
-//            norm_slab_fwd_*(y, xr, stats, SLAB); norm_slab_bwd_*(dx1, dx2, sums, dy, dxr, stats, SLAB, add1, add2)
+//            norm_slab_fwd(y, xr, stats, SLAB); norm_slab_bwd(dx1, dx2, sums, dy, dxr, stats, SLAB, add1, add2)
 // Launch     grid (c / cb, n), 256 threads. Dynamic shared: h w cb sizeof(T) for forward, twice that for backward, plus
 //            8,192 + 40 cb bytes. At 32 x 32 and cb = 16 in bf16: 41 KB and 74 KB; fp32 cb = 8: the same. cb so that
 //            it is at most 96 KB (98,304 B) dynamic shared.
@@ -260,5 +260,5 @@ DEVICE void backward(T* dx1, T* dx2, float* sums, const T* dy, const T* dxr, con
     }                                                                                                               \
     EMM_KERNEL(bwd_name)
 
-KERNELS(float, norm_slab_fwd_f32, norm_slab_bwd_f32)
+KERNELS(float, norm_slab_fwd, norm_slab_bwd)
 KERNELS(bf16, norm_slab_fwd_bf16, norm_slab_bwd_bf16)

@@ -312,7 +312,8 @@ impl Case {
     ) -> Result<Ran> {
         let temp_words = |ins: &[Shape], d| self.op.kernel_temp_words(ins, precision, d);
         let mut laid = Laid::new(self, precision, temp_words, acc, start)?;
-        let mut kernels = self.op.kernels(&laid.io(Direction::Fwd), None);
+        let mut kernels = laid.packs.clone();
+        kernels.extend(self.op.kernels(&laid.io(Direction::Fwd), None));
         if self.has_backward() {
             kernels.extend(self.op.kernels(&laid.io(Direction::Bwd), Some(&laid.grad_slots)));
         }
@@ -368,6 +369,7 @@ impl Case {
         let kernels: Vec<Kernel> =
             directions.iter().flat_map(|(io, grads)| self.op.kernels(io, *grads)).collect();
         let (buffers, addresses) = self.on_card(cuda, &laid)?;
+        cuda.launch(&laid.packs, &addresses)?;
         let mut clock = Clock::new(cuda)?;
         let mut seconds = vec![Vec::new(); kernels.len()];
         for _ in 0..repeats {
@@ -469,6 +471,9 @@ struct Laid {
     d_ins: Vec<Slot>,
     params: Vec<Slot>,
     temps: [Slot; 2],
+    packed: Vec<Slot>,
+    /// What fills `packed`.
+    packs: Vec<Kernel>,
     grad_slots: Grads,
 }
 
@@ -506,6 +511,11 @@ impl Laid {
         let params: Vec<Slot> = (case.params.iter())
             .map(|p| place(Space::Weights, p.words.len(), Dtype::F32))
             .collect();
+        let wanted = case.op.packs(&shapes, precision, true);
+        let packed: Vec<Slot> =
+            wanted.iter().map(|p| place(Space::Arena, p.elements(), p.dtype)).collect();
+        let packs = (wanted.iter().zip(&packed)).map(|(p, &s)| p.kernel(s, params[p.param]));
+        let packs = packs.collect();
         let mut arena = vec![POISON; end];
         let mut weights = vec![POISON; end];
         let grads = vec![if acc == Acc::Add { start } else { POISON }; end];
@@ -533,7 +543,19 @@ impl Laid {
                 .collect(),
         };
         let words = [arena, weights, grads];
-        Ok(Laid { precision, words, shapes, ins, outs, d_ins, params, temps, grad_slots })
+        Ok(Laid {
+            precision,
+            words,
+            shapes,
+            ins,
+            outs,
+            d_ins,
+            params,
+            temps,
+            packed,
+            packs,
+            grad_slots,
+        })
     }
 
     fn io(&self, direction: Direction) -> Io {
@@ -543,6 +565,7 @@ impl Laid {
             params: self.params.clone(),
             outs: self.outs.clone(),
             temp: self.temps[(direction == Direction::Bwd) as usize],
+            packed: self.packed.clone(),
             precision: self.precision,
         }
     }

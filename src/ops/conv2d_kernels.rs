@@ -1,14 +1,16 @@
-//! The convolution on the CUDA device: `kernels/conv2d_fwd.cu`, `conv2d_bwd.cu`, `sums.cu`.
+//! The convolution on the CUDA device: on tensor cores where they take it (`conv2d_mma`), else by
+//! `kernels/conv2d_fwd.cu` and `conv2d_bwd.cu`; `sums.cu`.
 
 use super::conv2d::{Conv2d, Input};
+use super::conv2d_mma::{self, Epilogue, Product, Role, Way, Ways};
 use super::sums::{scaled_add, sum_rows, zeros};
-use super::{Grads, Io, Op as _, Shape};
-use crate::device::{Dtype, Kernel, Sink, Slot, args, typed};
+use super::{Direction, Grads, Io, Op as _, Shape, words};
+use crate::device::{Acc, Dtype, Kernel, Precision, Sink, Slot, Space, args, typed};
 
 /// Side of the tiles that products are cut into.
 const TILE: usize = 64;
 /// Images per partial weight gradient: the unit in which sums over images are rounded.
-const IMAGES: usize = 8;
+pub(super) const IMAGES: usize = 8;
 
 /// One of the inputs that a weight's rows hold columns for.
 struct Columns {
@@ -28,12 +30,50 @@ impl Columns {
     }
 }
 
-/// Words that the backward needs for itself: sums per image and channel, and partial weight gradients.
-pub(super) fn temp_words(op: &Conv2d, ins: &[Shape]) -> usize {
-    let x = ins[0];
-    let widest = ins.iter().map(|s| s[3]).max().unwrap_or(0).max(op.depth(x));
-    let sums = (x[0] * op.out_channels).next_multiple_of(16);
-    sums + x[0].div_ceil(IMAGES) * op.out_channels * widest
+/// Words that a direction needs for itself: patches; backward also sums per image and channel, and partial weight
+/// gradients.
+pub(super) fn temp_words(
+    op: &Conv2d,
+    ins: &[Shape],
+    precision: Precision,
+    direction: Direction,
+) -> usize {
+    let ways = Ways::new(op, precision);
+    match direction {
+        Direction::Fwd => ways.forward_words(ins),
+        Direction::Bwd => Temps::new(op, ins, ways, None).words,
+    }
+}
+
+/// Where the backward's own tensors lie.
+struct Temps {
+    sums: Slot,
+    /// The patches of x or of dy, with their shape.
+    patches: Option<(Slot, Shape)>,
+    partials: Slot,
+    words: usize,
+}
+
+impl Temps {
+    /// In `temp`, or of no place to tell the words.
+    fn new(op: &Conv2d, ins: &[Shape], ways: Ways, temp: Option<Slot>) -> Self {
+        let nowhere =
+            Slot { space: Space::Arena, offset: 0, len: usize::MAX / 8, dtype: Dtype::F32 };
+        let (temp, mut words_so_far) = (temp.unwrap_or(nowhere), 0);
+        let mut take = |len: usize, dtype: Dtype| {
+            let slot = temp.stored(words_so_far, len, dtype);
+            words_so_far = (words_so_far + slot.words()).next_multiple_of(16);
+            slot
+        };
+        let (x, o) = (ins[0], op.out_channels);
+        let sums = take(x[0] * o, Dtype::F32);
+        let patches = ways.backward_patches(x).map(|p| (take(words(p), ways.dtype()), p));
+        let sides = [Input::S1, Input::S2].into_iter().filter_map(|s| op.input(s));
+        let of_sides = sides.map(|i| o * ins[i][3]).max().unwrap_or(0);
+        let partials =
+            take(x[0].div_ceil(IMAGES) * of_sides.max(ways.partial_words(x)), Dtype::F32);
+        Temps { sums, patches, partials, words: words_so_far }
+    }
 }
 
 /// Which of a general kernel's three, [float32, bf16, the last layer's], takes x or its gradient and y or its gradient.
@@ -53,50 +93,85 @@ pub(super) fn forward(op: &Conv2d, io: &Io) -> Vec<Kernel> {
     let slot = |which| op.input(which).map(|i| io.ins[i]);
     let channels = |which| op.input(which).map_or(0, |i| io.shapes[i][3]);
     let param = |i: usize| io.params.get(i).copied();
-    let kernel = Kernel::new(
-        general(["conv2d_fwd", "conv2d_fwd_bf16", "conv2d_fwd_last"], io.ins[0], io.outs[0]),
-        [(n * ho * wo).div_ceil(TILE), o.div_ceil(TILE)],
-        args![
-            io.outs[0],
-            io.ins[0],
-            io.params[0],
-            io.params[1],
-            slot(Input::Emb),
-            slot(Input::Residual),
-            slot(Input::S1),
-            slot(Input::S2),
-            param(2),
-            param(3),
-            n,
-            h,
-            w,
-            c,
-            ho,
-            wo,
-            o,
-            op.kernel,
-            op.stride,
-            op.pad,
-            channels(Input::S1),
-            channels(Input::S2),
-            op.shortcut_channels(&io.shapes),
-            op.scale,
-        ],
-    );
-    vec![kernel.flop(op.flop(&io.shapes) as usize)]
+    let ways = Ways::new(op, io.precision);
+    let way = ways.forward(&io.shapes);
+    if way != Way::General {
+        let side = |which| op.input(which).map(|i| (io.ins[i], io.shapes[i][3]));
+        let weight = |role, param| ways.weight(role, &io.shapes, &io.packed, param);
+        let epilogue = Epilogue {
+            bias: Some(io.params[1]),
+            emb: slot(Input::Emb),
+            residual: slot(Input::Residual),
+            sides: [Input::S1, Input::S2].map(side),
+            sweight: param(2).map(|p| weight(Role::Shortcut, p)),
+            sbias: param(3),
+            srow: ways.shortcut_row(&io.shapes),
+        };
+        let mut product = Product {
+            y: Sink { slot: io.outs[0], acc: Acc::Set },
+            y_shape: y,
+            x: io.ins[0],
+            x_shape: x,
+            weight: weight(Role::Weight, io.params[0]),
+            window: [op.kernel, op.stride, op.pad],
+            scale: op.scale,
+        };
+        let mut list = Vec::new();
+        if way == Way::PatchesOfX {
+            let p = ways.patches_of_x(x);
+            let patches = io.temp.stored(0, words(p), ways.dtype());
+            list.push(ways.write_patches_of_x(patches, io.ins[0], x));
+            product = Product { x: patches, x_shape: p, window: [1, 1, 0], ..product };
+        }
+        list.push(product.kernel(epilogue).flop(op.flop(&io.shapes) as usize));
+        return list;
+    }
+    vec![
+        Kernel::new(
+            general(["conv2d_fwd", "conv2d_fwd_bf16", "conv2d_fwd_last"], io.ins[0], io.outs[0]),
+            [(n * ho * wo).div_ceil(TILE), o.div_ceil(TILE)],
+            args![
+                io.outs[0],
+                io.ins[0],
+                io.params[0],
+                io.params[1],
+                slot(Input::Emb),
+                slot(Input::Residual),
+                slot(Input::S1),
+                slot(Input::S2),
+                param(2),
+                param(3),
+                n,
+                h,
+                w,
+                c,
+                ho,
+                wo,
+                o,
+                op.kernel,
+                op.stride,
+                op.pad,
+                channels(Input::S1),
+                channels(Input::S2),
+                op.shortcut_channels(&io.shapes),
+                op.scale,
+            ],
+        )
+        .flop(op.flop(&io.shapes) as usize),
+    ]
 }
 
 pub(super) fn backward(op: &Conv2d, io: &Io, grads: &Grads) -> Vec<Kernel> {
     let (x, y) = (io.shapes[0], op.out_shape(io.shapes[0]));
     let (n, pixels, o) = (y[0], y[1] * y[2], y[3]);
     let dy = grads.outs[0].expect("conv2d has one output");
-    let sums = io.temp.part(0, n * o);
-    let at = (n * o).next_multiple_of(16);
-    let partials = io.temp.part(at, io.temp.len - at);
+    let ways = Ways::new(op, io.precision);
+    let temps = Temps::new(op, &io.shapes, ways, Some(io.temp));
+    let sums = temps.sums;
     let sink = |which| op.input(which).and_then(|i| grads.ins[i]);
 
     let demb = sink(Input::Emb);
-    let add = demb.is_some_and(|s| s.acc == crate::device::Acc::Add);
+    let add = demb.is_some_and(|s| s.acc == Acc::Add);
     let mut list = vec![Kernel::new(
         typed!("sum_pixels", dy.dtype),
         [o.div_ceil(32), n],
@@ -108,6 +183,17 @@ pub(super) fn backward(op: &Conv2d, io: &Io, grads: &Grads) -> Vec<Kernel> {
     if let Some(residual) = sink(Input::Residual) {
         list.push(scaled_add(residual, dy, op.scale));
     }
+    let own = [ways.input_gradient(), ways.weight_gradient(x)];
+    let wanted = if grads.ins[0].is_some() { &own[..] } else { &own[1..] };
+    let patches = temps
+        .patches
+        .filter(|_| wanted.contains(&Way::PatchesOfX) || wanted.contains(&Way::PatchesOfDy));
+    if let Some((to, _)) = patches {
+        list.push(match own[1] {
+            Way::PatchesOfX => ways.write_patches_of_x(to, io.ins[0], x),
+            _ => ways.write_patches_of_dy(to, dy, x),
+        });
+    }
     let main = Columns {
         input: io.ins[0],
         shape: x,
@@ -117,7 +203,14 @@ pub(super) fn backward(op: &Conv2d, io: &Io, grads: &Grads) -> Vec<Kernel> {
         stride: op.stride,
         pad: op.pad,
     };
-    list.extend(of_input(op, &main, grads.ins[0], io.params[0], grads.params[0], dy, y, partials));
+    let of_y = OfY { op, dy, y, patches, partials: temps.partials };
+    let weight = |role, param| ways.weight(role, &io.shapes, &io.packed, param);
+    if let Some(dx) = grads.ins[0] {
+        let packed = weight(Role::Back, io.params[0]);
+        list.push(of_y.input_gradient(own[0], &main, dx, io.params[0], packed));
+    }
+    list.extend(of_y.weight_gradient(own[1], &main, grads.params[0]));
+
     let Some(shortcut) = op.shortcut else { return list };
     let row_words = op.shortcut_channels(&io.shapes);
     let mut first = 0;
@@ -125,16 +218,12 @@ pub(super) fn backward(op: &Conv2d, io: &Io, grads: &Grads) -> Vec<Kernel> {
         let shape = io.shapes[i];
         let side =
             Columns { input: io.ins[i], shape, first, row_words, kernel: 1, stride: 1, pad: 0 };
-        list.extend(of_input(
-            op,
-            &side,
-            grads.ins[i],
-            io.params[2],
-            grads.params[2],
-            dy,
-            y,
-            partials,
-        ));
+        let [of_input, of_weight] = ways.side_gradients(shape[3]);
+        if let Some(dx) = grads.ins[i] {
+            let packed = weight(Role::BackOf(i), io.params[2]);
+            list.push(of_y.input_gradient(of_input, &side, dx, io.params[2], packed));
+        }
+        list.extend(of_y.weight_gradient(of_weight, &side, grads.params[2]));
         first += shape[3];
     }
     if shortcut.off > 0 {
@@ -143,45 +232,97 @@ pub(super) fn backward(op: &Conv2d, io: &Io, grads: &Grads) -> Vec<Kernel> {
     list
 }
 
-/// Gradients of one input and of its columns of the weight.
-fn of_input(
-    op: &Conv2d,
-    columns: &Columns,
-    dx: Option<Sink>,
-    weight: Slot,
-    dw: Sink,
+/// What the gradients of a convolution's inputs and weights share.
+struct OfY<'a> {
+    op: &'a Conv2d,
     dy: Slot,
     y: Shape,
+    patches: Option<(Slot, Shape)>,
     partials: Slot,
-) -> Vec<Kernel> {
-    let [n, h, w, c] = columns.shape;
-    let [_, ho, wo, o] = y;
-    let Columns { first, row_words, kernel, stride, pad, .. } = *columns;
-    let (chunks, width) = (n.div_ceil(IMAGES), columns.width());
-    let partials = partials.part(0, chunks * o * width);
-    let flop = 2 * n * ho * wo * o * width;
-    let mut list = Vec::new();
-    if let Some(dx) = dx {
-        let dgrad = Kernel::new(
-            general(["conv2d_dgrad", "conv2d_dgrad_bf16", "conv2d_dgrad_last"], dx.slot, dy),
-            [(n * h * w).div_ceil(TILE), c.div_ceil(TILE)],
-            args![
-                dx, dy, weight, n, h, w, c, ho, wo, o, kernel, stride, pad, row_words, first,
-                op.scale, dx.acc,
-            ],
-        );
-        list.push(dgrad.flop(flop));
+}
+
+impl OfY<'_> {
+    /// The gradient of one input, of a weight as it is or of its working copy.
+    fn input_gradient(
+        &self,
+        way: Way,
+        columns: &Columns,
+        dx: Sink,
+        weight: Slot,
+        packed: Slot,
+    ) -> Kernel {
+        let Columns { shape, first, row_words, kernel, stride, pad, .. } = *columns;
+        let ([n, h, w, c], [_, ho, wo, o]) = (shape, self.y);
+        let flop = 2 * n * ho * wo * o * columns.width();
+        let window = [kernel, 1, kernel - 1 - pad.min(kernel - 1)];
+        let scale = self.op.scale;
+        let (dy, y) = (self.dy, self.y);
+        let product = |x, x_shape, window| {
+            let product =
+                Product { y: dx, y_shape: shape, x, x_shape, weight: packed, window, scale };
+            product.kernel(Epilogue::default()).flop(flop)
+        };
+        match (way, self.patches) {
+            (Way::PatchesOfDy, Some((patches, p))) => product(patches, p, [1, 1, 0]),
+            (Way::Tensor, _) => product(dy, y, window),
+            _ => Kernel::new(
+                general(["conv2d_dgrad", "conv2d_dgrad_bf16", "conv2d_dgrad_last"], dx.slot, dy),
+                [(n * h * w).div_ceil(TILE), c.div_ceil(TILE)],
+                args![
+                    dx, dy, weight, n, h, w, c, ho, wo, o, kernel, stride, pad, row_words, first,
+                    scale, dx.acc,
+                ],
+            )
+            .flop(flop),
+        }
     }
-    let wgrad = Kernel::new(
-        general(["conv2d_wgrad", "conv2d_wgrad_bf16", "conv2d_wgrad_last"], columns.input, dy),
-        [o.div_ceil(TILE) * c.div_ceil(TILE), kernel * kernel, chunks],
-        args![partials, dy, columns.input, n, h, w, c, ho, wo, o, kernel, stride, pad, IMAGES],
-    );
-    list.push(wgrad.flop(flop));
-    list.push(Kernel::new(
-        "wgrad_reduce",
-        (o * width).div_ceil(256),
-        args![dw, partials, o, width, width, row_words, first, chunks, op.scale, dw.acc],
-    ));
-    list
+
+    /// The gradient of one input's columns of the weight.
+    fn weight_gradient(&self, way: Way, columns: &Columns, dw: Sink) -> [Kernel; 2] {
+        let Columns { input, shape, first, row_words, kernel, stride, pad } = *columns;
+        let ([n, h, w, c], [_, ho, wo, o]) = (shape, self.y);
+        let (chunks, width, scale) = (n.div_ceil(IMAGES), columns.width(), self.op.scale);
+        let flop = 2 * n * ho * wo * o * width;
+        let partials = |row: usize, words: usize| self.partials.part(0, chunks * row * words);
+        let reduce = |partials: Slot, words: usize| {
+            Kernel::new(
+                "wgrad_reduce",
+                (o * width).div_ceil(256),
+                args![dw, partials, o, width, words, row_words, first, chunks, scale, dw.acc],
+            )
+        };
+        let dy = (self.dy, self.y);
+        match (way, self.patches) {
+            (Way::Tensor, _) => {
+                let partials = partials(o, width);
+                let window = [kernel, stride, pad];
+                let product = conv2d_mma::weight_gradient(partials, dy, (input, shape), window);
+                [product.flop(flop), reduce(partials, width)]
+            }
+            (Way::PatchesOfX, Some((patches, p))) => {
+                let partials = partials(o, p[3]);
+                let product = conv2d_mma::weight_gradient(partials, dy, (patches, p), [1, 1, 0]);
+                [product.flop(flop), reduce(partials, p[3])]
+            }
+            (Way::PatchesOfDy, Some((patches, p))) => {
+                let partials = partials(p[3], c);
+                let (x, sizes) = ((input, shape), [o, kernel * kernel, c, p[3], chunks]);
+                let product = conv2d_mma::weight_gradient(partials, (patches, p), x, [1, 1, 0]);
+                [product.flop(flop), conv2d_mma::reduce_reversed(dw, partials, sizes, scale)]
+            }
+            _ => {
+                let names = ["conv2d_wgrad", "conv2d_wgrad_bf16", "conv2d_wgrad_last"];
+                let partials = partials(o, width);
+                let product = Kernel::new(
+                    general(names, input, self.dy),
+                    [o.div_ceil(TILE) * c.div_ceil(TILE), kernel * kernel, chunks],
+                    args![
+                        partials, self.dy, input, n, h, w, c, ho, wo, o, kernel, stride, pad,
+                        IMAGES,
+                    ],
+                );
+                [product.flop(flop), reduce(partials, width)]
+            }
+        }
+    }
 }

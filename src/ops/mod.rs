@@ -6,7 +6,9 @@ pub mod adam_ema;
 pub mod attention;
 pub mod conv2d;
 mod conv2d_bwd;
+mod conv2d_fwd;
 mod conv2d_kernels;
+mod conv2d_mma;
 mod conv2d_winograd;
 pub mod fir;
 pub mod label_embed;
@@ -14,12 +16,15 @@ pub mod linear;
 pub mod loss;
 pub mod noise_embed;
 pub mod norm;
+mod norm_kernels;
+pub mod pack;
 pub mod precondition;
 pub mod prepare_batch;
 mod sums;
 
 use crate::device::{Acc, Cost, Dtype, Kernel, Launch, Precision, Sink, Slot, bytes_of};
 use anyhow::Result;
+use pack::Pack;
 
 /// N, H, W, C. Vectors per image are [N, 1, 1, C]; a float64 or two-word value counts as two channels.
 pub type Shape = [usize; 4];
@@ -43,6 +48,8 @@ pub struct Io {
     pub outs: Vec<Slot>,
     /// Words asked by [`Op::temp_words`] for this direction.
     pub temp: Slot,
+    /// Working copies asked by [`Op::packs`].
+    pub packed: Vec<Slot>,
     pub precision: Precision,
 }
 
@@ -126,6 +133,12 @@ pub trait Op: Send + Sync {
         _direction: Direction,
     ) -> usize {
         0
+    }
+
+    /// Working copies of its parameters that the CUDA device's kernels read; `training`: also the backward's, after
+    /// those of the forward. They depend on neither the number of images nor their size.
+    fn packs(&self, _ins: &[Shape], _precision: Precision, _training: bool) -> Vec<Pack> {
+        vec![]
     }
 
     fn fwd(&self, io: &Io) -> Launch;

@@ -5,13 +5,12 @@
 //!   the statistics and leave as f(β), but are neither stored nor differentiated.
 //! - gamma, beta [C1 + C2 + off]; y [N, H', W', C]; statistics [N, 1, 1, 2·groups] (mean, 1/deviation).
 
-use super::sums::{sum_images, sum_rows};
+use super::norm_kernels;
+use super::sums::sum_images;
 use super::{Direction, Grads, Io, Op, Reads, Shape};
 use crate::device::cpu::math::{self, sigmoid, vectorized};
 use crate::device::cpu::resample::{Resample, Resampler};
-use crate::device::{
-    Acc, Arg, Bound, Dtype, Kernel, Launch, Precision, Sink, StepArgs, args, typed,
-};
+use crate::device::{Acc, Bound, Dtype, Kernel, Launch, Precision, Sink, StepArgs};
 use crate::rng::{Stream, philox, tag};
 use anyhow::{Result, ensure};
 
@@ -28,11 +27,11 @@ pub struct Norm {
 const EPS: f32 = 1e-6;
 
 impl Norm {
-    fn channels(&self, ins: &[Shape]) -> usize {
+    pub(super) fn channels(&self, ins: &[Shape]) -> usize {
         ins.iter().map(|s| s[3]).sum::<usize>() + self.off
     }
 
-    fn out_size(&self, x: Shape) -> [usize; 2] {
+    pub(super) fn out_size(&self, x: Shape) -> [usize; 2] {
         [1, 2].map(|i| self.resample.map_or(x[i], |r| r.out_len(x[i])))
     }
 }
@@ -184,78 +183,11 @@ impl Op for Norm {
         _precision: Precision,
         direction: Direction,
     ) -> usize {
-        match direction {
-            Direction::Fwd => 0,
-            Direction::Bwd => 2 * ins[0][0] * (self.channels(ins) + self.groups),
-        }
+        norm_kernels::temp_words(self, ins, direction)
     }
 
     fn kernels(&self, io: &Io, grads: Option<&Grads>) -> Vec<Kernel> {
-        let x = io.shapes[0];
-        let [n, h, w, c1] = x;
-        let (c, groups) = (self.channels(&io.shapes), self.groups);
-        let c2 = io.shapes.get(1).map_or(0, |s| s[3]);
-        let [ho, wo] = self.out_size(x);
-        let (x2, stats) = (io.ins.get(1).copied(), io.outs[1]);
-        let (threshold, layer) = match self.dropout {
-            Some((p, layer)) => (keep_threshold(p) as usize, layer as usize),
-            None => (0, 0),
-        };
-        let dtype = io.ins[0].dtype;
-        let how = self.resample.map_or(0, |r| r.number());
-        let shared = args![
-            io.ins[0],
-            x2,
-            stats,
-            io.params[0],
-            io.params[1],
-            n,
-            h,
-            w,
-            c1,
-            c2,
-            c,
-            groups,
-            self.silu,
-            how,
-            Arg::Step,
-            Arg::FirstImage,
-            layer,
-            threshold,
-        ];
-        let with = |first: Vec<Arg>, last: Vec<Arg>| [first, shared.clone(), last].concat();
-        let Some(grads) = grads else {
-            let xr = io.outs.get(2).copied();
-            let grid = (n * (ho * wo * c).div_ceil(8)).div_ceil(256);
-            let of_groups = args![stats, io.ins[0], x2, h * w, c1, c2, c, groups];
-            return vec![
-                Kernel::new(typed!("norm_stats", dtype), [groups, n], of_groups),
-                Kernel::new(typed!("norm_fwd", dtype), grid, with(args![io.outs[0], xr], vec![])),
-            ];
-        };
-        let dy = grads.outs[0].expect("norm's output has a gradient");
-        let dxr = grads.outs.get(2).copied().flatten();
-        let (sums, means) = (io.temp.part(0, 2 * n * c), io.temp.part(2 * n * c, 2 * n * groups));
-        let sink = |i: usize| grads.ins.get(i).copied().flatten();
-        let (dx1, dx2) = (sink(0), sink(1));
-        let adds = |s: Option<Sink>| s.is_some_and(|s| s.acc == Acc::Add);
-        let of_groups = args![means, sums, io.params[0], n, c, groups, h * w];
-        let grid = (n * (h * w * c).div_ceil(8)).div_ceil(256);
-        vec![
-            Kernel::new(
-                typed!("norm_bwd_sums", dtype),
-                [c.div_ceil(32), n],
-                with(args![sums, dy], vec![]),
-            ),
-            Kernel::new("norm_bwd_groups", (n * groups).div_ceil(256), of_groups),
-            Kernel::new(
-                typed!("norm_bwd", dtype),
-                grid,
-                with(args![dx1, dx2, dy, dxr, means], args![adds(dx1), adds(dx2)]),
-            ),
-            sum_rows(grads.params[0], sums.part(0, n * c), n, c),
-            sum_rows(grads.params[1], sums.part(n * c, n * c), n, c),
-        ]
+        norm_kernels::kernels(self, io, grads)
     }
 }
 
@@ -452,7 +384,7 @@ vectorized! {
 }
 
 /// What 16 random bits must lie below to keep an element.
-fn keep_threshold(p: f64) -> u32 {
+pub(super) fn keep_threshold(p: f64) -> u32 {
     ((1.0 - p) * 65536.0).round() as u32
 }
 

@@ -33,6 +33,8 @@ enum Program {
 /// A flat list of launches and the layout of the arena they run in.
 pub struct Plan {
     program: Program,
+    /// Makes the working copies of the weights, which lie at the arena's beginning.
+    packs: Vec<Kernel>,
     /// Words of the arena, per-thread scratch not counted.
     arena_words: usize,
     slots: HashMap<Value, Slot>,
@@ -172,10 +174,28 @@ impl Plan {
             })
             .collect();
 
-        let arena_words = place(&mut pieces);
+        // First the working copies: in one place in all recordings of a network, so that one pack serves them.
+        let (mut packs, mut packed, mut packed_words) = (Vec::new(), Vec::new(), 0);
+        for node in &tape.nodes {
+            let shapes: Vec<_> = node.ins.iter().map(|&v| tape.shape(v)).collect();
+            let wanted = match target {
+                Target::Cpu => vec![],
+                Target::Cuda => node.op.packs(&shapes, precision, training),
+            };
+            let mut slots = Vec::new();
+            for pack in wanted {
+                let (offset, len, dtype) = (packed_words, pack.elements(), pack.dtype);
+                let slot = Slot { space: Space::Arena, offset, len, dtype };
+                packed_words += slot.words().next_multiple_of(16);
+                packs.push(pack.kernel(slot, in_space(&node.params[pack.param], Space::Weights)));
+                slots.push(slot);
+            }
+            packed.push(slots);
+        }
+        let arena_words = packed_words + place(&mut pieces);
         let arena = |p: usize| {
             let Piece { len, dtype, offset, .. } = pieces[p];
-            Slot { space: Space::Arena, offset, len, dtype }
+            Slot { space: Space::Arena, offset: packed_words + offset, len, dtype }
         };
         let slot = |v: &Value| arena(value_piece[v]);
 
@@ -192,6 +212,7 @@ impl Plan {
                 params: node.params.iter().map(|p| in_space(p, Space::Weights)).collect(),
                 outs: node.outs.iter().map(&slot).collect(),
                 temp: arena(temps[k][(direction == Direction::Bwd) as usize]),
+                packed: packed[k].clone(),
                 precision,
             }
         };
@@ -227,6 +248,7 @@ impl Plan {
         }
         Plan {
             program,
+            packs,
             arena_words,
             slots: value_piece.keys().map(|v| (*v, slot(v))).collect(),
             grad_slots: grad_piece.iter().map(|(v, &p)| (*v, arena(p))).collect(),
@@ -285,9 +307,20 @@ impl Plan {
         }
     }
 
+    /// Makes the working copies of `weights` in `memory`: once after each change of them, before the next run. Plans
+    /// of one network that are for training, whatever their images, find them in the same place.
+    ///
+    /// # Errors
+    /// Device (exit 4): a kernel that does not launch.
+    pub fn pack(&self, device: &Device, memory: &mut Buffer, weights: &Buffer) -> Result<()> {
+        let Device::Cuda { cuda, .. } = device else { return Ok(()) };
+        let addresses = [memory.address(), weights.address(), 0, 0];
+        cuda.launch(&self.packs, &Addresses::new(addresses, 0))
+    }
+
     /// Runs all launches.
     ///
-    /// - `memory`: at least [`Plan::memory_words`]. `grads`: the flat gradient, of training plans.
+    /// - `memory`: at least [`Plan::memory_words`], with the weights packed. `grads`: the flat gradient, of training plans.
     /// - `step`: a card's `Step` words, which plans with dropout read.
     ///
     /// # Errors

@@ -1,0 +1,314 @@
+//! The convolution on tensor cores: which of its products they take and how (`kernels/conv2d_mma.cu`,
+//! `conv2d_wgrad_mma.cu`, `pack.cu`).
+//!
+//! They read whole 16-byte pieces of channels. What has fewer channels than a piece, as images have, is written out as
+//! patches first, and its convolution becomes a 1×1 one.
+
+use super::conv2d::{Conv2d, Input};
+use super::conv2d_kernels::IMAGES;
+use super::pack::{Form, Pack};
+use super::{Shape, words};
+use crate::device::{Acc, Dtype, Kernel, MMA_SHARED_BYTES, Precision, Sink, Slot, args, typed};
+
+/// Side of the tiles that products are cut into.
+const TILE: usize = 128;
+
+/// How a product is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// On the fp32 pipes, any shape.
+    General,
+    Tensor,
+    /// On tensor cores, of the patches of x.
+    PatchesOfX,
+    /// On tensor cores, of the patches of dy.
+    PatchesOfDy,
+}
+
+/// The ways of a convolution's products at one precision.
+#[derive(Clone, Copy)]
+pub(super) struct Ways {
+    op: Conv2d,
+    dtype: Dtype,
+    /// Elements of 16 bytes; `None` where tensor cores are too coarse.
+    piece: Option<usize>,
+}
+
+impl Ways {
+    pub(super) fn new(op: &Conv2d, precision: Precision) -> Self {
+        let piece = match precision {
+            Precision::Fp32 => None,
+            Precision::Tf32 => Some(4),
+            Precision::Bf16 => Some(8),
+        };
+        Ways { op: *op, dtype: precision.storage(), piece }
+    }
+
+    /// How patches are stored.
+    pub(super) fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    fn whole(&self, channels: usize) -> bool {
+        self.piece.is_some_and(|piece| channels.is_multiple_of(piece))
+    }
+
+    fn few(&self, channels: usize) -> bool {
+        self.piece.is_some_and(|piece| channels < piece)
+    }
+
+    fn padded(&self, width: usize) -> usize {
+        width.next_multiple_of(self.piece.unwrap_or(1))
+    }
+
+    /// Whether dy is float32 beside an x in bf16: the network's last convolution.
+    fn mixed(&self) -> bool {
+        self.op.float32 && self.dtype == Dtype::Bf16
+    }
+
+    pub(super) fn forward(&self, ins: &[Shape]) -> Way {
+        let sides = [Input::S1, Input::S2].into_iter().filter_map(|s| self.op.input(s));
+        match ins[0][3] {
+            _ if sides.into_iter().any(|i| !self.whole(ins[i][3])) => Way::General,
+            c if self.whole(c) => Way::Tensor,
+            c if self.few(c) => Way::PatchesOfX,
+            _ => Way::General,
+        }
+    }
+
+    /// Of the gradient of x.
+    pub(super) fn input_gradient(&self) -> Way {
+        let o = self.op.out_channels;
+        match self.op.stride {
+            1 if self.few(o) || self.mixed() => Way::PatchesOfDy,
+            1 if self.whole(o) => Way::Tensor,
+            _ => Way::General,
+        }
+    }
+
+    /// Of the gradient of x's weight.
+    pub(super) fn weight_gradient(&self, x: Shape) -> Way {
+        let (c, o, mixed) = (x[3], self.op.out_channels, self.mixed());
+        match self.op.stride {
+            1 if (self.few(o) || mixed) && self.whole(c) => Way::PatchesOfDy,
+            _ if mixed || !self.whole(o) => Way::General,
+            _ if self.whole(c) => Way::Tensor,
+            _ if self.few(c) => Way::PatchesOfX,
+            _ => Way::General,
+        }
+    }
+
+    /// Of both gradients of a shortcut's input and its columns: for the first dy's channels matter alone.
+    pub(super) fn side_gradients(&self, channels: usize) -> [Way; 2] {
+        let o = self.whole(self.op.out_channels);
+        [o, o && self.whole(channels)].map(|yes| if yes { Way::Tensor } else { Way::General })
+    }
+
+    /// Shape of the patches of x, rows padded to whole pieces.
+    pub(super) fn patches_of_x(&self, x: Shape) -> Shape {
+        let [n, ho, wo, _] = self.op.out_shape(x);
+        [n, ho, wo, self.padded(self.op.depth(x))]
+    }
+
+    /// Shape of the patches of dy that reach x's pixels.
+    fn patches_of_dy(&self, x: Shape) -> Shape {
+        let taps = self.op.kernel * self.op.kernel;
+        [x[0], x[1], x[2], self.padded(taps * self.op.out_channels)]
+    }
+
+    /// Words of the forward's patches.
+    pub(super) fn forward_words(&self, ins: &[Shape]) -> usize {
+        match self.forward(ins) {
+            Way::PatchesOfX => self.dtype.words(words(self.patches_of_x(ins[0]))),
+            _ => 0,
+        }
+    }
+
+    /// Shape of the backward's patches.
+    pub(super) fn backward_patches(&self, x: Shape) -> Option<Shape> {
+        match (self.weight_gradient(x), self.input_gradient()) {
+            (Way::PatchesOfX, _) => Some(self.patches_of_x(x)),
+            (Way::PatchesOfDy, _) | (_, Way::PatchesOfDy) => Some(self.patches_of_dy(x)),
+            _ => None,
+        }
+    }
+
+    /// Elements of a chunk's partial gradient of x's weight.
+    pub(super) fn partial_words(&self, x: Shape) -> usize {
+        match self.weight_gradient(x) {
+            Way::General | Way::Tensor => self.op.out_channels * self.op.depth(x),
+            Way::PatchesOfX => self.op.out_channels * self.patches_of_x(x)[3],
+            Way::PatchesOfDy => self.patches_of_dy(x)[3] * x[3],
+        }
+    }
+
+    pub(super) fn packs(&self, ins: &[Shape], training: bool) -> Vec<Pack> {
+        self.roles(ins, training).into_iter().map(|(_, pack)| pack).collect()
+    }
+
+    /// The working copies in order; inference has the first of training's.
+    fn roles(&self, ins: &[Shape], training: bool) -> Vec<(Role, Pack)> {
+        let (op, dtype, x) = (&self.op, self.dtype, ins[0]);
+        let (o, depth, srow) = (op.out_channels, op.depth(x), op.shortcut_channels(ins));
+        let mut list = Vec::new();
+        let mut rows = |role: Role, param: usize, width: usize| {
+            let padded = self.padded(width);
+            // Rows of float32 that need no padding are read where they lie.
+            if dtype == Dtype::Bf16 || padded > width {
+                list.push((
+                    role,
+                    Pack { param, dtype, padded, form: Form::Rows { rows: o, width } },
+                ));
+            }
+        };
+        if self.forward(ins) != Way::General {
+            rows(Role::Weight, 0, depth);
+            if op.shortcut.is_some() {
+                rows(Role::Shortcut, 2, srow);
+            }
+        }
+        if !training {
+            return list;
+        }
+        let taps = op.kernel * op.kernel;
+        let transposed = |param, taps, c, row_words, first, padded| Pack {
+            param,
+            dtype,
+            padded,
+            form: Form::Transposed { o, taps, c, row_words, first },
+        };
+        if self.input_gradient() != Way::General {
+            let padded = self.padded(taps * o);
+            list.push((Role::Back, transposed(0, taps, x[3], depth, 0, padded)));
+        }
+        let mut first = 0;
+        for which in [Input::S1, Input::S2] {
+            let Some(i) = op.input(which) else { continue };
+            if self.side_gradients(ins[i][3])[0] == Way::Tensor {
+                let pack = transposed(2, 1, ins[i][3], srow, first, o);
+                list.push((Role::BackOf(i), pack));
+            }
+            first += ins[i][3];
+        }
+        list
+    }
+
+    /// The working copy in a role, which is the parameter itself where none is needed.
+    pub(super) fn weight(&self, role: Role, ins: &[Shape], packed: &[Slot], param: Slot) -> Slot {
+        let found = self.roles(ins, true).iter().position(|(r, _)| *r == role);
+        found.map_or(param, |i| packed[i])
+    }
+
+    /// Length of a shortcut's rows as the forward reads them.
+    pub(super) fn shortcut_row(&self, ins: &[Shape]) -> usize {
+        self.padded(self.op.shortcut_channels(ins))
+    }
+
+    /// The patches of x [n, ho, wo, width].
+    pub(super) fn write_patches_of_x(&self, to: Slot, x: Slot, shape: Shape) -> Kernel {
+        let p = self.patches_of_x(shape);
+        im2col(to, x, shape, p, [self.op.kernel, self.op.stride, self.op.pad])
+    }
+
+    /// The patches of dy [n, h, w, width].
+    pub(super) fn write_patches_of_dy(&self, to: Slot, dy: Slot, x: Shape) -> Kernel {
+        let (p, y) = (self.patches_of_dy(x), self.op.out_shape(x));
+        im2col(to, dy, y, p, [self.op.kernel, 1, self.op.kernel - 1 - self.op.pad])
+    }
+}
+
+/// What a working copy is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    Weight,
+    Shortcut,
+    /// The gradient of x.
+    Back,
+    /// The gradient of this input, one of a shortcut's.
+    BackOf(usize),
+}
+
+fn im2col(to: Slot, x: Slot, from: Shape, p: Shape, [kernel, stride, pad]: [usize; 3]) -> Kernel {
+    let name = match (x.dtype, to.dtype) {
+        (Dtype::F32, Dtype::Bf16) => "im2col_last",
+        (_, dtype) => typed!("im2col", dtype),
+    };
+    let [n, h, w, c] = from;
+    let arguments = args![to, x, n, h, w, c, p[1], p[2], kernel, stride, pad, p[3]];
+    Kernel::new(name, words(p).div_ceil(256), arguments)
+}
+
+/// What is added to a product of `kernels/conv2d_mma.cu`.
+#[derive(Default)]
+pub(super) struct Epilogue {
+    pub bias: Option<Slot>,
+    pub emb: Option<Slot>,
+    pub residual: Option<Slot>,
+    /// A shortcut's inputs and their channels.
+    pub sides: [Option<(Slot, usize)>; 2],
+    pub sweight: Option<Slot>,
+    pub sbias: Option<Slot>,
+    pub srow: usize,
+}
+
+/// An implicit product: y [n, ho, wo, o] of x [n, h, w, c] through a window (size, stride, padding).
+pub(super) struct Product {
+    pub y: Sink,
+    pub y_shape: Shape,
+    pub x: Slot,
+    pub x_shape: Shape,
+    pub weight: Slot,
+    pub window: [usize; 3],
+    pub scale: f32,
+}
+
+impl Product {
+    pub(super) fn kernel(&self, e: Epilogue) -> Kernel {
+        let Product { y, x, weight, window: [kernel, stride, pad], scale, .. } = *self;
+        let ([n, h, w, c], [_, ho, wo, o]) = (self.x_shape, self.y_shape);
+        let name = match (x.dtype, y.slot.dtype) {
+            (Dtype::F32, _) => "conv2d_mma_tf32",
+            (Dtype::Bf16, Dtype::Bf16) => "conv2d_mma_bf16",
+            (Dtype::Bf16, Dtype::F32) => "conv2d_mma_last",
+        };
+        let [s1, s2] = e.sides.map(|s| s.map(|(slot, _)| slot));
+        let [c1, c2] = e.sides.map(|s| s.map_or(0, |(_, c)| c));
+        let grid = [(n * ho * wo).div_ceil(TILE), o.div_ceil(TILE)];
+        let arguments = args![
+            y, x, weight, e.bias, e.emb, e.residual, s1, s2, e.sweight, e.sbias, n, h, w, c, ho,
+            wo, o, kernel, stride, pad, c1, c2, e.srow, scale, y.acc,
+        ];
+        let taps = kernel * kernel * c + c1 + c2;
+        Kernel::new(name, grid, arguments).shared(MMA_SHARED_BYTES).flop(2 * n * ho * wo * o * taps)
+    }
+}
+
+/// Partial gradients of a weight: [chunk, o, k, k, c] of dy [n, ho, wo, o] and x [n, h, w, c].
+pub(super) fn weight_gradient(
+    partials: Slot,
+    (dy, y_shape): (Slot, Shape),
+    (x, x_shape): (Slot, Shape),
+    [kernel, stride, pad]: [usize; 3],
+) -> Kernel {
+    let ([n, h, w, c], [_, ho, wo, o]) = (x_shape, y_shape);
+    let name = match dy.dtype {
+        Dtype::F32 => "wgrad_mma_tf32",
+        Dtype::Bf16 => "wgrad_mma_bf16",
+    };
+    let grid = [o.div_ceil(TILE) * c.div_ceil(TILE), kernel * kernel, n.div_ceil(IMAGES)];
+    let arguments = args![partials, dy, x, n, h, w, c, ho, wo, o, kernel, stride, pad, IMAGES];
+    Kernel::new(name, grid, arguments)
+        .shared(MMA_SHARED_BYTES)
+        .flop(2 * n * ho * wo * o * kernel * kernel * c)
+}
+
+/// dw [o, taps, c] (=|+=) scale · the sum over chunks, in order, of partials [chunk, width, c] of dy's patches.
+pub(super) fn reduce_reversed(
+    dw: Sink,
+    partials: Slot,
+    [o, taps, c, width, chunks]: [usize; 5],
+    scale: f32,
+) -> Kernel {
+    let arguments = args![dw, partials, o, taps, c, width, chunks, scale, dw.acc == Acc::Add];
+    Kernel::new("wgrad_reduce_reversed", (o * taps * c).div_ceil(256), arguments)
+}

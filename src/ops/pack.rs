@@ -1,0 +1,49 @@
+//! pack: working copies of weights as the tensor-core convolutions read them (`kernels/pack.cu`), made once after
+//! each update.
+
+use crate::device::{Dtype, Kernel, Slot, args, typed};
+
+/// A working copy of one of an op's parameters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pack {
+    /// Index into the op's parameters.
+    pub param: usize,
+    pub dtype: Dtype,
+    /// Elements of a row of the copy; zeros beyond what the form says.
+    pub padded: usize,
+    pub form: Form,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// The parameter's rows.
+    Rows { rows: usize, width: usize },
+    /// Columns `first .. first + taps·c` of rows of `row_words` as [c, taps, o], taps reversed: the gradient of a
+    /// stride-1 convolution's input is a convolution of dy with them.
+    Transposed { o: usize, taps: usize, c: usize, row_words: usize, first: usize },
+}
+
+impl Pack {
+    /// Elements of the copy.
+    pub fn elements(&self) -> usize {
+        match self.form {
+            Form::Rows { rows, .. } => rows * self.padded,
+            Form::Transposed { c, .. } => c * self.padded,
+        }
+    }
+
+    /// What makes the copy `to` of the parameter `from`.
+    pub fn kernel(&self, to: Slot, from: Slot) -> Kernel {
+        let grid = self.elements().div_ceil(256);
+        match self.form {
+            Form::Rows { rows, width } => {
+                let arguments = args![to, from, rows, width, self.padded];
+                Kernel::new(typed!("pack_rows", self.dtype), grid, arguments)
+            }
+            Form::Transposed { o, taps, c, row_words, first } => {
+                let arguments = args![to, from, o, taps, c, row_words, first, self.padded];
+                Kernel::new(typed!("pack_transposed", self.dtype), grid, arguments)
+            }
+        }
+    }
+}
