@@ -85,6 +85,28 @@ fn the_optimum_equals_its_definition_at_every_noise_level() {
     }
 }
 
+/// Halfway between two images that have little in common, seven bits cannot tell which one is nearer.
+#[test]
+fn images_as_near_as_each_other_both_count() {
+    let len = 768;
+    let pixels = smooth(300, 16, 3, 30, 8);
+    let set = Dataset { resolution: 16, channels: 3, pixels, labels: None };
+    let y: Vec<Vec<f64>> = (set.pixels.chunks(len))
+        .map(|image| image.iter().map(|&u| u as f64 / 127.5 - 1.0).collect())
+        .collect();
+    let mut optimal = Optimal::new(&set, &cpu(1));
+    for pair in 0..30 {
+        let (a, b) = (&y[pair], &y[299 - pair]);
+        let x: Vec<f32> = a.iter().zip(b).map(|(a, b)| ((a + b) / 2.0) as f32).collect();
+        for sigma in [0.01, 0.05, 0.2] {
+            let mut out = vec![f32::NAN; len];
+            optimal.denoise(&x, &[sigma], &[], &mut out).unwrap();
+            let off = error(&out, &definition(&y, &x, sigma));
+            assert!(off < 1e-6, "pair {pair}, sigma {sigma}: off by {off:.1e}");
+        }
+    }
+}
+
 #[test]
 fn images_that_are_not_finite_stay_so_and_spoil_no_other() {
     let set =
