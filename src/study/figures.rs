@@ -158,6 +158,9 @@ struct View<'a> {
     lines: &'a [Line<'a>],
 }
 
+/// A line and what it is called.
+type Named<'a> = (String, &'a Line<'a>);
+
 /// How cells lie along the horizontal axis.
 enum Along {
     Epochs,
@@ -184,7 +187,7 @@ impl View<'_> {
             Some(n) if varying.contains(&n) => varying.iter().partition(|&&a| a == n),
             _ => (varying, Vec::new()),
         };
-        let mut groups: Vec<(Vec<usize>, Vec<(String, &Line)>)> = Vec::new();
+        let mut groups: Vec<(Vec<usize>, Vec<Named>)> = Vec::new();
         for (line, at) in self.lines.iter().zip(&cells) {
             let key: Vec<usize> = splitting.iter().map(|&a| at[a]).collect();
             let names: Vec<String> = naming.iter().map(|&a| self.value(a, at[a])).collect();
@@ -202,7 +205,7 @@ impl View<'_> {
                 Some(self.value(a, at))
             })
             .collect();
-        let panel = |(key, lines): (Vec<usize>, Vec<(String, &Line)>)| {
+        let panel = |(key, lines): (Vec<usize>, Vec<Named>)| {
             let split = splitting.iter().zip(key).map(|(&a, at)| self.value(a, at));
             let more: Vec<String> = held.iter().cloned().chain(split).collect();
             let more =
@@ -224,7 +227,7 @@ impl View<'_> {
         }
     }
 
-    fn panel(&self, title: &str, lines: &[(String, &Line)]) -> Panel {
+    fn panel(&self, title: &str, lines: &[Named]) -> Panel {
         let along = self.along(lines);
         let x_name = match (&along, self.axis(&self.spec.x)) {
             (Along::Epochs, _) | (_, None) => "epochs".to_string(),
@@ -259,7 +262,7 @@ impl View<'_> {
         }
     }
 
-    fn along(&self, lines: &[(String, &Line)]) -> Along {
+    fn along(&self, lines: &[Named]) -> Along {
         match self.spec.x.as_str() {
             "epochs" => return Along::Epochs,
             "size" => return Along::Sizes,
@@ -290,7 +293,7 @@ impl View<'_> {
 
     fn line(&self, name: &str, line: &Line, along: &Along) -> Series {
         let points: Vec<Point> =
-            line.points.iter().filter_map(|p| Some(point(place(p.x?, along)?, p.seen)?)).collect();
+            line.points.iter().filter_map(|p| point(place(p.x?, along)?, p.seen)).collect();
         let emm = match along {
             Along::Sizes if points.len() > 1 => {
                 let pairs: Vec<_> = points.iter().map(|p| (p.x as u64, p.y)).collect();
@@ -302,7 +305,7 @@ impl View<'_> {
     }
 
     /// Marks of masks: `3 at 16` is a series "3 skips" at 16×16; of one kept skip the series is its resolution.
-    fn marks(&self, names: &[String], lines: &[(String, &Line)]) -> (Vec<String>, Vec<Series>) {
+    fn marks(&self, names: &[String], lines: &[Named]) -> (Vec<String>, Vec<Series>) {
         let split: Option<Vec<(&str, &str)>> = names
             .iter()
             .map(|n| n.split_once(" at ").or((n == "all").then_some(("all", "all"))))
@@ -345,7 +348,7 @@ impl View<'_> {
     }
 
     /// The paper's printed values of these lines.
-    fn printed(&self, lines: &[(String, &Line)], along: &Along) -> Vec<Series> {
+    fn printed(&self, lines: &[Named], along: &Along) -> Vec<Series> {
         let series = lines.iter().map(|(name, line)| {
             let at = |p: &super::plan::Point| match along {
                 // Of the whole run: at its end.
