@@ -161,6 +161,9 @@ struct View<'a> {
     lines: &'a [Line<'a>],
 }
 
+/// A line and what it is called.
+type Named<'a> = (String, &'a Line<'a>);
+
 /// How cells lie along the horizontal axis.
 enum Along {
     Epochs,
@@ -227,7 +230,7 @@ impl View<'_> {
         }
     }
 
-    fn panel(&self, title: &str, lines: &[(String, &Line)]) -> Panel {
+    fn panel(&self, title: &str, lines: &[Named]) -> Panel {
         let along = self.along(lines);
         let x_name = match (&along, self.axis(&self.spec.x)) {
             (Along::Epochs, _) | (_, None) => "epochs".to_string(),
@@ -262,7 +265,7 @@ impl View<'_> {
         }
     }
 
-    fn along(&self, lines: &[(String, &Line)]) -> Along {
+    fn along(&self, lines: &[Named]) -> Along {
         match self.spec.x.as_str() {
             "epochs" => return Along::Epochs,
             "size" => return Along::Sizes,
@@ -305,7 +308,7 @@ impl View<'_> {
     }
 
     /// Marks of masks: `3 at 16` is a series "3 skips" at 16×16; of one kept skip the series is its resolution.
-    fn marks(&self, names: &[String], lines: &[(String, &Line)]) -> (Vec<String>, Vec<Series>) {
+    fn marks(&self, names: &[String], lines: &[Named]) -> (Vec<String>, Vec<Series>) {
         let split: Option<Vec<(&str, &str)>> = names
             .iter()
             .map(|n| n.split_once(" at ").or((n == "all").then_some(("all", "all"))))
@@ -348,7 +351,7 @@ impl View<'_> {
     }
 
     /// The paper's printed values of these lines.
-    fn printed(&self, lines: &[(String, &Line)], along: &Along) -> Vec<Series> {
+    fn printed(&self, lines: &[Named], along: &Along) -> Vec<Series> {
         let series = lines.iter().map(|(name, line)| {
             let at = |p: &super::plan::Point| match along {
                 // Of the whole run: at its end.
