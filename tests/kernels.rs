@@ -1,7 +1,7 @@
 //! The CUDA kernels, run on the CPU by the emulator through cudarc: every op's cases against float64.
 
 mod interval;
-mod planted;
+mod bugs;
 mod search;
 
 use crate::emulator::{for_each_schedule, gpu, in_check_build, launches};
