@@ -150,13 +150,21 @@ pub fn in_check_build(name: &str, body: impl FnOnce()) {
 }
 
 /// Whether the test `name` still passes when `find`, which stands once in the kernel file `file`, reads `replace`.
-/// The change is made in a copy, compiled like the original and linked into a library for a child process.
 pub fn passes_patched(name: &str, file: &str, find: &str, replace: &str) -> bool {
+    passes_with_header(name, file, file, find, replace)
+}
+
+/// As [`passes_patched`], for a change in `file`, a header that the kernel file `unit` includes or that file itself. The
+/// change is made in a copy of all kernels, in which `unit` is compiled like the original and linked into a library for
+/// a child process.
+pub fn passes_with_header(name: &str, unit: &str, file: &str, find: &str, replace: &str) -> bool {
     let source = std::fs::read_to_string(file).unwrap();
     assert_eq!(source.matches(find).count(), 1, "{find:?} in {file}");
     let scratch = tempfile::tempdir().unwrap();
-    let changed = scratch.path().join(Path::new(file).file_name().unwrap());
-    std::fs::write(&changed, source.replace(find, replace)).unwrap();
+    let copied = Command::new("cp").arg("-r").arg("kernels").arg(scratch.path()).status();
+    assert!(copied.unwrap().success(), "the kernels cannot be copied");
+    std::fs::write(scratch.path().join(file), source.replace(find, replace)).unwrap();
+    let changed = scratch.path().join(unit);
     let (object, library) = (scratch.path().join("changed.o"), scratch.path().join("libcuda.so"));
 
     let built = Path::new(env!("EMM_EMULATOR_DIR"));
@@ -169,8 +177,8 @@ pub fn passes_patched(name: &str, file: &str, find: &str, replace: &str) -> bool
 
     let objects = std::fs::read_to_string(built.join("objects")).unwrap();
     let pairs = objects.lines().map(|line| line.split_once('\t').unwrap());
-    let others: Vec<&str> = pairs.clone().filter(|(s, _)| *s != file).map(|(_, o)| o).collect();
-    assert_eq!(others.len() + 1, pairs.count(), "{file} is not a kernel file");
+    let others: Vec<&str> = pairs.clone().filter(|(s, _)| *s != unit).map(|(_, o)| o).collect();
+    assert_eq!(others.len() + 1, pairs.count(), "{unit} is not a kernel file");
     let status = Command::new(compiler)
         .args(["-shared", "-Wl,-soname,libcuda.so", "-Wl,-Bsymbolic", "-o"])
         .args([&library, &object])

@@ -1,8 +1,10 @@
 //! The CUDA kernels, run on the CPU by the emulator through cudarc: every op's cases against float64.
 
-mod interval;
 mod bugs;
+mod interval;
+mod planted;
 mod search;
+mod ways;
 
 use crate::emulator::{for_each_schedule, gpu, in_check_build, launches};
 use crate::model::{random_data, small};
@@ -21,9 +23,14 @@ fn cuda() -> Cuda {
     Cuda::open(0, &[b"emulator"]).unwrap()
 }
 
-/// Runs all cases and returns how many.
+/// Runs all cases at all precisions and returns how many that were.
 fn run_all(cuda: &Cuda, what: &str) -> usize {
-    let cases = all_cases();
+    run_cases(cuda, what, |_| true)
+}
+
+/// Those with a name, `conv2d plain`, that is wanted.
+fn run_cases(cuda: &Cuda, what: &str, wanted: impl Fn(&str) -> bool) -> usize {
+    let cases: Vec<_> = all_cases().into_iter().filter(|(name, ..)| wanted(name)).collect();
     let mut runs = 0;
     for precision in [Precision::Fp32, Precision::Tf32, Precision::Bf16] {
         for (name, golden, case) in cases.iter().filter(|c| c.2.applies(precision)) {

@@ -116,7 +116,13 @@ fn gradients_match_finite_differences() {
 }
 
 /// conv3×3 of the textbook, in float64.
-fn plain_conv(x: &[f32], w: &[f32], b: &[f32], [n, h, wd, c]: [usize; 4], o: usize) -> Vec<f64> {
+pub fn plain_conv(
+    x: &[f32],
+    w: &[f32],
+    b: &[f32],
+    [n, h, wd, c]: [usize; 4],
+    o: usize,
+) -> Vec<f64> {
     let mut y = Vec::new();
     for i in 0..n {
         for r in 0..h {
@@ -140,7 +146,12 @@ fn plain_conv(x: &[f32], w: &[f32], b: &[f32], [n, h, wd, c]: [usize; 4], o: usi
 }
 
 /// Its weight gradient, [o, 3, 3, c].
-fn plain_weight_gradient(x: &[f32], dy: &[f32], [n, h, wd, c]: [usize; 4], o: usize) -> Vec<f64> {
+pub fn plain_weight_gradient(
+    x: &[f32],
+    dy: &[f32],
+    [n, h, wd, c]: [usize; 4],
+    o: usize,
+) -> Vec<f64> {
     let mut dw = vec![0.0; o * 9 * c];
     for (i, r, s) in (0..n * h * wd).map(|p| (p / (h * wd), p / wd % h, p % wd)) {
         let dy = &dy[((i * h + r) * wd + s) * o..][..o];

@@ -2,7 +2,6 @@
 
 use super::samples_io::{read_images, read_labels, read_sigmas, write_images};
 use super::{Common, say};
-use crate::device::Precision;
 use crate::error::usage;
 use crate::files::check_output;
 use crate::model::{Denoiser, SavedModel};
@@ -62,9 +61,9 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         }
     };
 
-    let batch = args.batch.min(images);
+    let (batch, precision) = (args.batch.min(images), model.precision(&device));
     let mut denoiser =
-        Denoiser::new(&device, &config, Precision::Fp32, model.weights, model.freqs, batch)?;
+        Denoiser::new(&device, &config, precision, model.weights, model.freqs, batch)?;
     let mut out = Vec::with_capacity(x.len());
     for (i, x) in x.chunks(batch * len).enumerate() {
         let these = i * batch..i * batch + x.len() / len;

@@ -110,6 +110,15 @@ impl Common {
         }
     }
 
+    /// Whether the device is a card, here or one that is only planned for; opens nothing.
+    pub fn on_card(&self) -> bool {
+        match self.choice() {
+            Ok(Choice::Cpu) => false,
+            Ok(Choice::Auto) => cuda_card(0).is_ok(),
+            Ok(Choice::Cuda(_)) | Err(_) => true,
+        }
+    }
+
     fn choice(&self) -> Result<Choice> {
         let name = self.device.as_str();
         Ok(match name {

@@ -116,7 +116,7 @@ pub struct TrainFlags {
     /// EMA rate per step, in place of the half-life rule [default: half-life of 10 epochs]
     #[arg(long, value_name = "R")]
     pub ema_rate: Option<f64>,
-    /// auto is fp32 on the CPU
+    /// auto is bf16 on CUDA devices, fp32 on the CPU
     #[arg(long, value_name = "auto|bf16|tf32|fp32", default_value = "auto")]
     pub precision: String,
     /// A new shuffle each epoch, or one for ever as the reference does [default: shuffle]
@@ -314,7 +314,7 @@ impl TrainFlags {
             lr,
             weight_decay: self.weight_decay,
             ema_rate: self.ema_rate,
-            precision: self.precision()?,
+            precision: self.precision(common)?,
             order: self.order.unwrap_or(base.order),
             scrub_gradients: self.scrub_gradients,
             looks,
@@ -324,10 +324,12 @@ impl TrainFlags {
         })
     }
 
-    fn precision(&self) -> Result<Precision> {
+    fn precision(&self, common: &Common) -> Result<Precision> {
         match self.precision.as_str() {
+            "auto" if common.on_card() => Ok(Precision::Bf16),
             "auto" | "fp32" => Ok(Precision::Fp32),
             "bf16" => Ok(Precision::Bf16),
+            "tf32" if common.on_card() => Ok(Precision::Tf32),
             "tf32" => Err(usage(
                 "--precision: tf32 is for CUDA devices, the CPU device computes fp32 or bf16",
             )),

@@ -32,6 +32,22 @@ impl Device {
         }
     }
 
+    /// What it computes in unless told otherwise.
+    pub fn precision(&self) -> Precision {
+        match self {
+            Device::Cpu(_) => Precision::Fp32,
+            Device::Cuda { .. } => Precision::Bf16,
+        }
+    }
+
+    /// All that it computes in.
+    pub fn precisions(&self) -> &'static [Precision] {
+        match self {
+            Device::Cpu(_) => &[Precision::Fp32, Precision::Bf16],
+            Device::Cuda { .. } => &[Precision::Fp32, Precision::Tf32, Precision::Bf16],
+        }
+    }
+
     /// The host's threads.
     pub fn host(&self) -> &Cpu {
         match self {

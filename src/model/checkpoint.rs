@@ -5,6 +5,7 @@ use super::config::{Arch, Embedding, ModelConfig};
 use super::layout::{Kind, Layout};
 use super::params::Params;
 use super::tensor_file::{self, TensorFile};
+use crate::device::{Device, Precision};
 use crate::error::{OrExit as _, data};
 use anyhow::Result;
 use serde_json::Value;
@@ -49,6 +50,14 @@ impl SavedModel {
         let weights = read_flat(&file, &config, "")?;
         let freqs = read_freqs(&file, &config)?;
         Ok(SavedModel { config, weights, freqs, run })
+    }
+
+    /// What its network computes in on `device`: what it was trained in, or the device's own choice where the file does
+    /// not tell or the device cannot.
+    pub fn precision(&self, device: &Device) -> Precision {
+        let trained = self.run.as_ref().map(|run| run["config"]["train"]["precision"].clone());
+        let trained = trained.and_then(|p| serde_json::from_value(p).ok());
+        trained.filter(|p| device.precisions().contains(p)).unwrap_or(device.precision())
     }
 
     /// Writes a model file whole or not at all; equal models give equal bytes.

@@ -3,7 +3,7 @@
 use super::{Look, RunConfig};
 use crate::data::Dataset;
 use crate::device::cuda::Cuda;
-use crate::device::{Arg, Device, Precision};
+use crate::device::{Arg, Device};
 use crate::error::{Exit, fail};
 use crate::files::write_atomic;
 use crate::memorization::{Nearest, Score, Search, Threshold};
@@ -32,8 +32,9 @@ impl<'a> Network<'a> {
         batch: usize,
         stop: &'a dyn Fn() -> bool,
     ) -> Result<Self> {
+        let precision = model.precision(device);
         let SavedModel { config, weights, freqs, .. } = model;
-        let denoiser = Denoiser::new(device, &config, Precision::Fp32, weights, freqs, batch)?;
+        let denoiser = Denoiser::new(device, &config, precision, weights, freqs, batch)?;
         Ok(Network { denoiser, stop })
     }
 

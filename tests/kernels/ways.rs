@@ -1,0 +1,120 @@
+//! Which kernels the products of the networks go by, and the tensor cores' on shapes that cross their tiles.
+
+use super::cuda;
+use crate::ops::{fresh_seed, plain_conv, plain_weight_gradient};
+use emm::check::cases::{Case, Operand};
+use emm::check::golden::rel_err;
+use emm::device::{Acc, Precision, StepArgs, Target};
+use emm::model::trainer::Recording;
+use emm::model::{Arch, ModelConfig};
+use emm::ops::conv2d::Conv2d;
+use emm::rng::fill_normals;
+use emm::tape::Mode;
+
+/// Kernels of each part of a recorded network: (op, whether backward, inputs' shapes, names).
+fn parts(config: &ModelConfig, precision: Precision) -> Vec<(&'static str, bool, String)> {
+    let r = Recording::new(Target::Cuda, config, precision, 16, 512, Mode::Training).unwrap();
+    let names: Vec<&str> = r.plan.launch_names().collect();
+    let part = |p: &emm::tape::Part| (p.op, p.backward, names[p.launches.clone()].join(" "));
+    r.plan.parts().iter().map(part).collect()
+}
+
+#[test]
+fn convolutions_of_the_paper_go_by_tensor_cores() {
+    let general = ["conv2d_fwd", "conv2d_dgrad", "conv2d_wgrad"];
+    for (arch, channels, resolution, blocks) in [
+        (Arch::DdpmPP, 128, 32, 2),
+        (Arch::DdpmPP, 192, 32, 2),
+        (Arch::DdpmPP, 256, 32, 2),
+        (Arch::DdpmPP, 320, 32, 2),
+        (Arch::DdpmPP, 128, 32, 4),
+        (Arch::DdpmPP, 128, 16, 2),
+        (Arch::DdpmPP, 128, 8, 2),
+        (Arch::NcsnPP, 128, 32, 2),
+    ] {
+        let basic = ModelConfig::basic(arch, resolution, 3);
+        let config = ModelConfig { model_channels: channels, num_blocks: blocks, ..basic };
+        let skips = vec![1; config.num_skips()];
+        let config = ModelConfig { skip_connections: skips, ..config };
+        for precision in [Precision::Bf16, Precision::Tf32] {
+            let mut strided = 0;
+            for (op, backward, names) in parts(&config, precision) {
+                if op != "conv2d" {
+                    continue;
+                }
+                let of_general = |n: &&str| general.iter().any(|g| n.starts_with(g));
+                let slow: Vec<&str> =
+                    names.split(' ').filter(of_general).filter(|n| !n.contains("mma")).collect();
+                // The gradient of a stride-2 convolution's input, one for each level of NCSN++ but two: the first has
+                // the image as its input.
+                let must = backward && slow.len() == 1 && slow[0].starts_with("conv2d_dgrad");
+                strided += must as usize;
+                assert!(slow.is_empty() || must, "{arch:?} {channels} {precision:?}: {names}");
+            }
+            let want = if arch == Arch::NcsnPP { 1 } else { 0 };
+            assert_eq!(strided, want, "{arch:?} {channels} at {resolution}, {precision:?}");
+        }
+        let attention = parts(&config, Precision::Bf16).into_iter().filter(|p| p.0 == "attention");
+        // Four pixels, at the lowest level of 8 × 8 images, are no whole piece.
+        for (_, _, names) in attention.filter(|_| resolution > 8) {
+            assert!(
+                names.split(' ').all(|n| n.contains("_mma_") || n.contains("softmax")),
+                "{names}"
+            );
+        }
+    }
+}
+
+#[test]
+fn tensor_cores_are_right_across_tile_borders() {
+    let (cuda, seed) = (cuda(), fresh_seed());
+    // More than 128 pixels, channels and outputs; ragged batches; chunks of images; the network's ends.
+    let shapes =
+        [([3, 8, 8, 136], 24), ([9, 4, 4, 24], 136), ([2, 16, 16, 3], 16), ([2, 12, 12, 16], 3)];
+    for (shape, o) in shapes {
+        let normal = |len: usize, tag: u32| {
+            let mut v = vec![0.0; len];
+            fill_normals(&mut v, 0, 0, tag, seed);
+            v
+        };
+        let operand = |shape: [usize; 4], tag, activation| Operand {
+            shape,
+            words: normal(shape.iter().product(), tag),
+            grad: Some(String::new()),
+            activation,
+        };
+        let c = shape[3];
+        let x = operand(shape, 1, true);
+        let (w, b) = (operand([1, 1, 1, o * 9 * c], 2, false), operand([1, 1, 1, o], 3, false));
+        let y = plain_conv(&x.words, &w.words, &b.words, shape, o);
+        let dy = normal(y.len(), 4);
+        let mut flipped = vec![0.0; w.words.len()];
+        for (k, t, j) in (0..o * 9 * c).map(|i| (i / (9 * c), i / c % 9, i % c)) {
+            flipped[(j * 9 + 8 - t) * o + k] = w.words[(k * 9 + t) * c + j];
+        }
+        let dx = plain_conv(&dy, &flipped, &vec![0.0; c], [shape[0], shape[1], shape[2], o], c);
+        let dw = plain_weight_gradient(&x.words, &dy, shape, o);
+        let case = Case {
+            op: Box::new(Conv2d { float32: o < 8, ..Conv2d::same(3, o) }),
+            ins: vec![x],
+            params: vec![w, b],
+            outs: vec![None],
+            d_outs: vec![Some(dy)],
+            args: StepArgs::default(),
+            float32_only: false,
+        };
+        for precision in [Precision::Tf32, Precision::Bf16] {
+            let ran = case.run_kernels(&cuda, precision, Acc::Set, 0.0).unwrap();
+            let d_x = ran.d_ins[0].as_ref().unwrap();
+            for (what, got, want) in
+                [("y", &ran.outs[0], &y), ("dx", d_x, &dx), ("dw", &ran.d_params[0], &dw)]
+            {
+                let got: Vec<f64> = got.iter().map(|&v| v as f64).collect();
+                let err = rel_err(&got, want).unwrap();
+                assert!(err < case.bar(precision), "{shape:?} {precision:?} {what}: {err:.1e}");
+                // Rounding must show, or a float32 kernel ran.
+                assert!(err > 1e-5, "{shape:?} {precision:?} {what}: {err:.1e}");
+            }
+        }
+    }
+}
