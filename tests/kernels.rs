@@ -2,6 +2,7 @@
 
 mod interval;
 mod planted;
+mod planted_ops;
 mod search;
 mod ways;
 

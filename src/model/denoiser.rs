@@ -104,10 +104,10 @@ impl Denoiser {
     /// Device (exit 4): what the driver says.
     pub fn set_weights(&mut self, weights: &[f32], freqs: &[f32]) -> Result<()> {
         self.weights.write(0, weights)?;
-        match self.places.freqs {
-            Some(slot) => self.memory.put(slot, freqs),
-            None => Ok(()),
+        if let Some(slot) = self.places.freqs {
+            self.memory.put(slot, freqs)?;
         }
+        self.plan.pack(&self.device, &mut self.memory, &self.weights)
     }
 
     /// Bytes of weights, arena and scratch that a denoiser of `config` reserves; nothing is reserved.
