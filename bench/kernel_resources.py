@@ -27,7 +27,7 @@ INSTRUCTIONS = [
     (re.compile(r"ceiling_mma_u8"), ["IMMA.16832.U8.U8"]),
     (re.compile(r"ceiling_mma_(bf16|tf32)"), ["HMMA"]),
     (re.compile(r"nearest_mma"), ["IMMA.16832.U8.U8", "LDGSTS", "LDSM"]),
-    (re.compile(r".*mma.*bf16|matmul_mma_.*"), ["HMMA.16816.F32.BF16", "LDGSTS", "LDSM"]),
+    (re.compile(r".*mma.*(bf16|last)|matmul_mma_.*"), ["HMMA.16816.F32.BF16", "LDGSTS", "LDSM"]),
     (re.compile(r".*mma.*tf32"), ["HMMA.1688.F32.TF32", "LDGSTS"]),
     (re.compile(r"norm_slab_.*"), ["LDGSTS"]),
 ]

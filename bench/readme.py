@@ -13,6 +13,9 @@ import re
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "bench" / "peers"))
+from all import TASKS  # noqa: E402
+
 BLOCK = re.compile(r"(<!-- bench/readme\.py: (\w+) (\S+) -->\n)(.*?)(<!-- end -->)", re.S)
 TABLES = {"step": "step-", "search": ("nearest-", "optimal"), "sample": "sample-", "linear": "linear-"}
 
@@ -27,22 +30,19 @@ def row(name, task):
     title = task["title"] + (f", {precision}" if precision in ("bf16", "fp32") else "")
     unit = " s" if task["unit"] == "s" else ""
     best = task["best_peer"]
-    theirs = f"{number(task['medians'][best])}{unit} ({best})" if best else ""
+    theirs = f"{number(task['medians'][best])}{unit or f' ({best})'}" if best else ""
     ratio = f"{task['ratio']:.2f}" if task["ratio"] else ""
     return f"| {title} | {number(task['medians'][first])}{unit} | {theirs} | {ratio} |"
 
 
 def table(which, folder):
     """The Markdown table of a folder's tasks of one kind."""
-    files = [path for path in sorted(folder.glob("*.json")) if path.name.startswith(TABLES[which])]
-    tasks = {path.stem: json.loads(path.read_text()) for path in files}
+    files = [folder / f"{name}.json" for name in TASKS if name.startswith(TABLES[which])]
+    tasks = {path.stem: json.loads(path.read_text()) for path in files if path.exists()}
     if not tasks:
         sys.exit(f"{folder}: no results for the table {which}")
-    # As measured: precision first, then from small to large, which the names' numbers say.
-    order = {"8x8": 0, "16x16": 1, "basic": 2}
-    key = lambda name: (name.endswith("bf16"), next((v for k, v in order.items() if k in name.split("-")), 3), name)  # noqa: E731
     head = "work | once | four times | ratio" if which == "linear" else "images per second | emm | best peer | ratio"
-    lines = [f"| {head} |", "|---|---:|---:|---:|", *(row(name, tasks[name]) for name in sorted(tasks, key=key))]
+    lines = [f"| {head} |", "|---|---:|---:|---:|", *(row(*item) for item in tasks.items())]
     return "\n".join(lines) + "\n"
 
 

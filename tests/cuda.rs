@@ -125,6 +125,17 @@ fn a_card_continues_what_the_cpu_began() {
 }
 
 #[test]
+fn divergence_on_a_card_names_the_step_and_keeps_a_good_state() {
+    let scene = Scene::new();
+    let train = format!("train --run run --lr 1e30 --looks 0 {}", TINY.replace("--looks 2", ""));
+    scene.card(&train).refused(5, "step ", "not finite");
+    assert!(saved_step(&scene.path("run")).unwrap() < 8);
+    scene.cpu("ckpt export run --out m.safetensors").ok();
+    let model = SavedModel::open(&scene.path("m.safetensors")).unwrap();
+    assert!(model.weights.iter().all(|w| w.is_finite()));
+}
+
+#[test]
 fn sampling_and_denoising_on_a_card_give_the_cpus_images() {
     let (scene, _) = trained();
     let mut x = vec![0.0; 3 * 64];
@@ -185,6 +196,24 @@ fn studies_and_measurements_run_on_a_card() {
         runs.flatten().any(|run| saved_step(&run.path()).is_some())
     });
     assert_eq!(stop(child, libc::SIGTERM), Some(75));
+}
+
+#[test]
+fn micro_batches_fit_the_cards_free_memory() {
+    let scene = Scene::new();
+    let flags = "--channels 8 --mult 1,1 --blocks 1 --attn none --batch 32 --looks 0";
+    let plan = scene.card(&format!("plan --data d.zip --json --rate 1 {flags}")).json();
+    assert_eq!(plan["micro_batch"], 32);
+    let whole = ["arena_bytes", "parameter_bytes"].map(|key| plan[key].as_u64().unwrap());
+    let memory = whole.iter().sum::<u64>().to_string();
+    let train = format!("train --run run --data d.zip --epochs 4 --quiet {flags}");
+    let mut first = scene.command(&format!("{train} --stop-after-steps 1"), "cuda");
+    suspended(Ended::of(first.env("EMM_EMULATOR_MEMORY", memory)), "stopped at step 1 of 2");
+    let kept = || fs::read_to_string(scene.path("run/config.toml")).unwrap();
+    assert!(kept().contains("micro_batch = 16\n"), "{}", kept());
+    // Kept, though more is free now.
+    scene.card(&train).ok();
+    assert!(kept().contains("micro_batch = 16\n"), "{}", kept());
 }
 
 #[test]

@@ -118,6 +118,16 @@ fn every_chart_of_the_paper_is_drawn() {
     assert!(charts["1d"].footer.iter().any(|f| f.starts_with("open marks")));
     let point = charts["1d"].panels[0].series[0].points.last().unwrap();
     assert!(point.rising && point.interval.is_some());
+
+    // All of it on one page.
+    let page = Path::new(env!("CARGO_TARGET_TMPDIR")).join("study.html");
+    let (runs, out) = (dir.path().to_str().unwrap(), page.to_str().unwrap());
+    let json = emm(["report", runs, "--scale", "tiny", "--out", out, "--force", "--json"]).json();
+    assert!(json["charts"].as_u64() > Some(15) && json["tables"].as_u64() > Some(2), "{json}");
+    let html = std::fs::read_to_string(page).unwrap();
+    for words in ["9: Unconditional", "Weight decay (Gu et al. 2023, Table 2)", "92.09"] {
+        assert!(html.contains(words), "no {words:?}");
+    }
 }
 
 #[test]
@@ -140,8 +150,10 @@ fn what_is_missing_is_named_and_the_rest_drawn() {
     // What scores.csv says is what is drawn.
     let scores = RunDir::new(run.dir.as_ref().unwrap()).scores_path();
     let text = std::fs::read_to_string(&scores).unwrap();
-    assert!(text.contains(",200,0.5,"), "{text}");
-    std::fs::write(&scores, text.replace(",200,0.5,", ",320,0.8,")).unwrap();
+    let images = run.config.train.score_images;
+    let row = |ratio: f64| format!(",{},{ratio},", ratio * images as f64);
+    assert!(text.contains(&row(0.5)), "{text}");
+    std::fs::write(&scores, text.replace(&row(0.5), &row(0.8))).unwrap();
     assert_eq!(figure("3a", &plans).unwrap().chart.panels[0].series[0].points[0].y, 0.8);
     std::fs::write(&scores, "step,epoch\n1,2\n").unwrap();
     let e = figure("3a", &plans).err().unwrap();

@@ -2,6 +2,7 @@
 
 use super::support::{Ended, emm, emm_in};
 use emm::data::Dataset;
+use emm::device::cuda::probe::NEEDED;
 use emm::device::cuda::{KERNELS_FOR, runs_on};
 use emm::device::{Cpu, Device};
 use emm::model::Precond;
@@ -446,14 +447,7 @@ fn with_driver(c: &str, args: &[&str]) -> Ended {
 
 /// A driver of this version whose cuInit returns `init`, with one card.
 fn driver(init: i32, version: i32) -> String {
-    let needed = [
-        "cuDevicePrimaryCtxRetain",
-        "cuModuleLoadData",
-        "cuLaunchKernel",
-        "cuStreamBeginCapture_v2",
-        "cuEventElapsedTime_v2",
-    ];
-    let others: String = needed.iter().map(|f| format!("int {f}() {{ return 999; }}\n")).collect();
+    let others: String = NEEDED.iter().map(|f| format!("int {f}() {{ return 999; }}\n")).collect();
     format!(
         "#include <string.h>\n{others}
          int cuInit(unsigned f) {{ return {init}; }}

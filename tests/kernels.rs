@@ -1,9 +1,10 @@
 //! The CUDA kernels, run on the CPU by the emulator through cudarc: every op's cases against float64.
 
+mod interval;
 mod planted;
-mod ways;
-
+mod planted_ops;
 mod search;
+mod ways;
 
 use crate::emulator::{for_each_schedule, gpu, in_check_build, launches};
 use crate::model::{random_data, small};

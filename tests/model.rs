@@ -303,16 +303,19 @@ fn planned_flop_are_those_of_the_recorded_ops() {
         let mut config = small(blocks);
         config.skip_connections[1] = 0;
         config.label_dim *= blocks % 2;
-        let planned = |target: Target| {
-            Recording::new(target, &config, Precision::Fp32, 3, 3, Mode::Training).unwrap().plan
+        let planned = |target: Target, precision| {
+            Recording::new(target, &config, precision, 3, 3, Mode::Training).unwrap().plan
         };
-        let (plan, want) = (planned(Target::Cpu), emm::model::flops::flops(&config));
+        let plan = planned(Target::Cpu, Precision::Fp32);
+        let want = emm::model::flops::flops(&config);
         assert_eq!(plan.flop(), 3 * want.forward);
         let of_parts: u64 = plan.parts().iter().map(|p| p.cost.flop).sum();
         assert_eq!(of_parts, 3 * want.train);
-        let plan = planned(Target::Cuda);
-        let of_kernels: u64 = plan.kernels().iter().map(|k| k.cost().flop).sum();
-        assert_eq!(of_kernels, 3 * want.train);
-        assert!(plan.kernels().iter().all(|k| k.cost().bytes > 0));
+        for precision in [Precision::Fp32, Precision::Tf32, Precision::Bf16] {
+            let plan = planned(Target::Cuda, precision);
+            let of_kernels: u64 = plan.kernels().iter().map(|k| k.cost().flop).sum();
+            assert_eq!(of_kernels, 3 * want.train, "{precision:?}");
+            assert!(plan.kernels().iter().all(|k| k.cost().bytes > 0));
+        }
     }
 }

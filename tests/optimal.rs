@@ -2,7 +2,8 @@
 //! sketches.
 
 use crate::nearest::{cpu, smooth};
-use emm::data::Dataset;
+use crate::support::emm as run;
+use emm::data::{Dataset, npy};
 use emm::device::cpu::dots::Isa;
 use emm::rng::{Stream, fill_normals, tag};
 use emm::sampler::{Denoise as _, Optimal};
@@ -96,4 +97,37 @@ fn images_that_are_not_finite_stay_so_and_spoil_no_other() {
         assert!(out[..2 * 768].iter().all(|v| v.is_nan()), "sigma {sigma}");
         assert!(out[2 * 768..].iter().all(|v| v.is_finite()), "sigma {sigma}");
     }
+}
+
+#[test]
+fn its_sampler_is_timed_with_fixed_keys() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let (images, latents, flat) = (at("images.npy"), at("latents.npy"), at("flat.npy"));
+    let digits = Dataset::digits();
+    npy::write(images.as_ref(), false, &[40, 8, 8, 1], &digits.pixels[..40 * 64]).unwrap();
+    npy::write(flat.as_ref(), false, &[40, 64], &digits.pixels[..40 * 64]).unwrap();
+    let mut z = vec![0.0f32; 3 * 64];
+    fill_normals(&mut z, 0, 0, tag(Stream::Latent, 0), 5);
+    npy::write(latents.as_ref(), false, &[3, 1, 8, 8], &z).unwrap();
+    let base = ["bench", "optimal", "--references", "30", "--steps", "8", "--repeats", "1"];
+    let bench = |more: &[&str]| run(base.iter().chain(more));
+    let found =
+        bench(&["--images", "3", "--data", &images, "--latents", &latents, "--json"]).json();
+    for key in ["images_per_s", "median_s", "prepare_s", "peak_rss_bytes"] {
+        assert!(found[key].as_f64().is_some_and(|v| v >= 0.0), "{key}: {found}");
+    }
+    assert_eq!((&found["images"], &found["references"]), (&3.into(), &30.into()));
+    assert_eq!((&found["steps"], &found["memorized"]), (&8.into(), &3.into()));
+    let nearest = found["nearest"].as_array().unwrap();
+    assert!(nearest.len() == 3 && nearest.iter().all(|n| n.as_u64().unwrap() < 30), "{found}");
+
+    bench(&["--images", "4", "--data", &images, "--latents", &latents]).refused(
+        3,
+        &latents,
+        "expected 4 latents",
+    );
+    bench(&["--data", &flat]).refused(3, &flat, "30 square images");
+    run(["bench", "optimal", "--data", &images]).refused(3, &images, "10000 square images");
+    bench(&["--images", "0"]).refused(2, "--images, ", "at least 1");
 }

@@ -18,8 +18,8 @@ fn check(html: &str) {
     while let Some(at) = rest.find('<') {
         rest = &rest[at + 1..];
         let name: String = rest.chars().take_while(|c| c.is_alphanumeric()).collect();
-        if rest.starts_with('/') {
-            let name: String = rest[1..].chars().take_while(|c| c.is_alphanumeric()).collect();
+        if let Some(rest) = rest.strip_prefix('/') {
+            let name: String = rest.chars().take_while(|c| c.is_alphanumeric()).collect();
             assert_eq!(open.pop().as_deref(), Some(name.as_str()), "closed out of order");
             continue;
         }

@@ -32,15 +32,20 @@ DIGITS = ROOT / "data" / "digits8x8-images-idx3-ubyte"
 
 
 class Task:
-    """`bench` and its peers, all with `settings`; speeds are images per second."""
+    """`bench` and its peers, all with `settings`; speeds are images per second. What `agree` names in the results of
+    one contender must be the same in all."""
 
-    def __init__(self, title, bench, settings, peers, needs_images=False):
+    def __init__(self, title, bench, settings, peers, needs_images=False, latents=False, agree=()):
         self.title, self.bench, self.settings, self.peers = title, bench, settings.split(), peers
-        self.needs_images = needs_images
+        self.needs_images, self.latents, self.agree = needs_images, latents, agree
 
-    def contenders(self, emm, images, _scratch):
+    def contenders(self, emm, images, scratch):
         """Name → a function that runs it once and returns its JSON. The first is emm."""
         settings = [*self.settings, *(["--data", str(images)] if self.needs_images else [])]
+        if self.latents:
+            path = str(scratch / "latents.npy")
+            subprocess.run([sys.executable, str(HERE / "optimal.py"), "--make-latents", path], check=True, stdout=subprocess.DEVNULL)
+            settings += ["--latents", path]
         found = {"emm": [emm, "bench", self.bench, "--json", "--device", "cpu", *settings]}
         for name, (script, library, flags) in self.peers.items():
             if not (HERE / script).exists() or not importlib.util.find_spec(library):
@@ -54,7 +59,7 @@ class Linear:
     """Seconds of four times as much work over those of the work itself; emm alone."""
 
     def __init__(self, title, command):
-        self.title, self.command, self.needs_images = title, command, False
+        self.title, self.command, self.needs_images, self.agree = title, command, False, ()
 
     def contenders(self, emm, _images, scratch):
         return {"1×": lambda: self.once(emm, scratch, 1), "4×": lambda: self.once(emm, scratch, 4)}
@@ -110,7 +115,7 @@ TASKS = {
     },
     "sample-8x8": Task(
         "1,000 images of 8×8×3, 32 channels, 18 steps", "sample",
-        "--resolution 8 --channels 32 --samples 1000 --repeats 1", {"PyTorch": ("sample.py", "torch", "")},
+        "--resolution 8 --channels 32 --samples 1000 --at-a-time 250 --repeats 1", {"PyTorch": ("sample.py", "torch", "")},
     ),
     **{
         f"nearest-{queries}": Task(
@@ -127,7 +132,8 @@ TASKS = {
         for queries in (2000, 10000)
     },
     "optimal": Task(
-        "256 optimal samples of 10,000 real images, 18 steps", "optimal", "", {"PyTorch": ("optimal.py", "torch", "")}, needs_images=True,
+        "256 optimal samples of 10,000 real images, 18 steps", "optimal", "--repeats 1", {"PyTorch": ("optimal.py", "torch", "")},
+        needs_images=True, latents=True, agree=("memorized", "nearest"),
     ),
     "linear-queries": Linear("search, 4 × the queries", lambda times, _: nearest(times, "queries")),
     "linear-references": Linear("search, 4 × the references", lambda times, _: nearest(times, "references")),
@@ -147,6 +153,10 @@ def measure(task, emm, images, scratch, runs):
             last = found[name][-1]
             told = f"{last['seconds']:.3f} s" if "seconds" in last else f"{speed(last):.2f} images/s"
             print(f"  {i + 1}/{runs} {name}: {told}", file=sys.stderr)
+    for key in task.agree:
+        answers = [r[key] for rs in found.values() for r in rs]
+        if answers.count(answers[0]) < len(answers):
+            sys.exit(f"the contenders differ in {key}")
     linear = isinstance(task, Linear)
     value = (lambda r: r["seconds"]) if linear else speed
     medians = {name: statistics.median(map(value, rs)) for name, rs in found.items()}
@@ -211,7 +221,7 @@ def main():
         try:
             with tempfile.TemporaryDirectory() as scratch:
                 result = measure(task, a.emm, a.images, pathlib.Path(scratch), a.runs)
-        except SystemExit as e:  # a contender failed, and said so
+        except (SystemExit, subprocess.CalledProcessError) as e:  # what failed has said why
             print(f"{name}: {e}", file=sys.stderr)
             failed.append(name)
             continue

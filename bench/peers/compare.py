@@ -4,13 +4,11 @@
         --channels 32 --mult 2,2,2 --blocks 2 --resolution 8 --batch 32
     python bench/peers/compare.py nearest -- --queries 2000 --references 50000
     python bench/peers/compare.py optimal -- --data images.npy --latents latents.npy
-    python bench/peers/compare.py linear -- --queries 500 --references 12500
 
 What follows `--` goes to both. Order A B A B …, at least 5 of each, so that a machine that slows down
 slows both. Prints one JSON object; with --out DIR also writes it as DIR/<what>-<settings>.json.
 Speeds are images per second: trained (step), searched for (nearest) or sampled (optimal, whose samples must be
-nearest to the same training images on both sides, and as many of them copies). `linear` has no peer: it times
-`emm bench nearest` with four times the queries and four times the references against as given.
+nearest to the same training images on both sides, and as many of them copies).
 """
 
 import argparse
@@ -46,28 +44,15 @@ def speed(result):
     return result["images_per_s"] if "images_per_s" in result else result["queries"] / result["median_s"]
 
 
-def linear(a, emm, settings):
-    """Median times of four times the queries or references over those of the settings."""
-    p = argparse.ArgumentParser()
-    p.add_argument("--queries", type=int, default=500)
-    p.add_argument("--references", type=int, default=12500)
-    base, settings = p.parse_known_args(settings)
-    q, r = base.queries, base.references
-    sizes = {"base": (q, r), "queries": (4 * q, r), "references": (q, 4 * r)}
-    emm = [*emm, *settings]
-    runs = {name: [] for name in sizes}
-    for i in range(a.runs):
-        for name, (queries, references) in sizes.items():
-            runs[name].append(run([*emm, "--queries", str(queries), "--references", str(references)]))
-            print(f"{i + 1}/{a.runs} {name}: {runs[name][-1]['median_s']:.3f} s", file=sys.stderr)
-    medians = {name: statistics.median(r["median_s"] for r in rs) for name, rs in runs.items()}
-    ratios = {name: medians[name] / medians["base"] for name in ("queries", "references")}
-    return {"median_s": medians, "time_ratio_of_4x": ratios, "runs": runs}
+def decided_alike(runs):
+    """Ends the program unless all samplings of the optimum copy the same training images."""
+    if len({(r["memorized"], *r["nearest"]) for r in runs}) > 1:
+        sys.exit("optimal: the samples are not copies of the same images on all sides")
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("what", choices=["step", "nearest", "optimal", "linear"])
+    p.add_argument("what", choices=["step", "nearest", "optimal"])
     p.add_argument("--emm", default=str(ROOT / "target" / "release" / "emm"), help="the binary")
     p.add_argument("--runs", type=int, default=5, help="runs of each, at least 5")
     p.add_argument("--peer-args", default="", help='flags for the peer alone, e.g. "--compile"')
@@ -78,14 +63,11 @@ def main():
     if a.runs < 5:
         p.error(f"--runs: {a.runs} is too few, at least 5 are needed")
 
-    emm = [a.emm, "bench", "nearest" if a.what == "linear" else a.what, "--json", *a.emm_args.split()]
+    emm = [a.emm, "bench", a.what, "--json", *settings, *a.emm_args.split()]
     peer = [sys.executable, str(ROOT / "bench" / "peers" / f"{a.what}.py"), *settings, *a.peer_args.split()]
     load = os.getloadavg()[0]
     if load > 0.5:
         print(f"load average {load:.1f}: other work distorts both, the peer often more", file=sys.stderr)
-    if a.what == "linear":
-        return finish(a, settings, load, linear(a, emm, settings))
-    emm += settings
     runs = {"emm": [], "peer": []}
     for i in range(a.runs):
         for name, command in (("emm", emm), ("peer", peer)):
@@ -93,17 +75,17 @@ def main():
             print(f"{i + 1}/{a.runs} {name}: {speed(runs[name][-1]):.2f} images/s", file=sys.stderr)
 
     if a.what == "optimal":
-        decisions = [(r["memorized"], r["nearest"]) for rs in runs.values() for r in rs]
-        if decisions.count(decisions[0]) < len(decisions):
-            sys.exit("optimal: the samples of both sides are not copies of the same images")
+        decided_alike(runs["emm"] + runs["peer"])
     medians = {name: statistics.median(map(speed, rs)) for name, rs in runs.items()}
-    finish(a, settings, load, {"images_per_s": medians, "ratio": medians["emm"] / medians["peer"], "runs": runs})
-
-
-def finish(a, settings, load, measured):
-    """Prints and writes what was measured, and where."""
-    result = {**measured, "cpu": cpu_model(), "cores": os.cpu_count(), "load_average_before": load, "settings": settings}
-    result["runs"] = result.pop("runs")
+    result = {
+        "images_per_s": medians,
+        "ratio": medians["emm"] / medians["peer"],
+        "cpu": cpu_model(),
+        "cores": os.cpu_count(),
+        "load_average_before": load,
+        "settings": settings,
+        "runs": runs,
+    }
     print(json.dumps(result))
     if a.out:
         a.out.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ use super::numbers::count;
 use super::samples_io::HeunArgs;
 use super::train_flags::{ImageFlags, TrainFlags};
 use super::{Common, bench_nearest, bench_optimal, say};
+use crate::device::Device;
 use crate::error::usage;
 use crate::model::flops::flops;
 use crate::model::trainer::TrainerOptions;
@@ -11,7 +12,7 @@ use crate::model::{ModelConfig, Params};
 use crate::run::bench::{launches, median, sample, step};
 use crate::run::ceilings::Ceilings;
 use crate::run::kernel_times::{self, Row};
-use crate::run::train::micro_batch;
+use crate::run::memory::micro_batch;
 use anyhow::Result;
 use serde_json::json;
 
@@ -89,7 +90,7 @@ pub fn run(command: Command, common: &Common) -> Result<()> {
 fn run_step(a: Step, common: &Common) -> Result<()> {
     at_least_one(&[("--repeats", a.repeats)])?;
     let device = common.device()?;
-    let (config, options) = network(&a.flags, &a.images, common)?;
+    let (config, options) = network(&a.flags, &a.images, common, &device)?;
     let batch = options.batch as f64;
     let times = step(&device, &config, options, a.repeats)?;
     let s = median(&times.step_s);
@@ -125,7 +126,7 @@ fn run_sample(a: Sample, common: &Common) -> Result<()> {
     let ones = [("--repeats", a.repeats), ("--samples", a.samples), ("--at-a-time", a.at_a_time)];
     at_least_one(&ones)?;
     let device = common.device()?;
-    let (heun, (config, _)) = (a.heun.options()?, network(&a.flags, &a.images, common)?);
+    let (heun, (config, _)) = (a.heun.options()?, network(&a.flags, &a.images, common, &device)?);
     let batch = a.at_a_time.min(a.samples);
     let seed = common.seed;
     let times = sample(&device, &config, seed, a.samples, batch, &heun, a.repeats)?;
@@ -157,7 +158,7 @@ fn run_sample(a: Sample, common: &Common) -> Result<()> {
 fn run_kernels(a: Kernels, common: &Common) -> Result<()> {
     at_least_one(&[("--repeats", a.repeats)])?;
     let device = common.device()?;
-    let (config, options) = network(&a.flags, &a.images, common)?;
+    let (config, options) = network(&a.flags, &a.images, common, &device)?;
     let images = options.micro_batch;
     let ceilings = Ceilings::measure(&device)?;
     let layers = launches(&device, &config, options, a.repeats)?;
@@ -244,12 +245,13 @@ fn network(
     flags: &TrainFlags,
     images: &ImageFlags,
     common: &Common,
+    device: &Device,
 ) -> Result<(ModelConfig, TrainerOptions)> {
     let run = flags.resolve_images(common, images)?;
     let options = TrainerOptions {
         seed: common.seed,
         batch: run.train.batch,
-        micro_batch: micro_batch(&run),
+        micro_batch: micro_batch(device, &run)?,
         shuffle: true,
         scrub_gradients: false,
         precision: run.train.precision,

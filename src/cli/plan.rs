@@ -3,15 +3,15 @@
 use super::numbers::amount;
 use super::train_flags::{ImageFlags, TrainFlags};
 use super::{Common, say};
-use crate::device::{Cost, Device};
+use crate::device::{Cost, Device, Precision};
 use crate::error::usage;
 use crate::model::Params;
 use crate::model::flops::flops;
 use crate::model::trainer::{Recording, TrainerOptions};
 use crate::run::card::{Card, Prediction, Share};
 use crate::run::kernel_times;
+use crate::run::memory::micro_batch;
 use crate::run::progress::{IMAGE_COST, duration};
-use crate::run::train::micro_batch;
 use crate::run::{RunConfig, bench};
 use crate::tape::Mode;
 use anyhow::Result;
@@ -52,7 +52,14 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         Some(card) => Where::Planned(card),
         None => Where::Here(common.device()?),
     };
-    let config = args.flags.resolve_images(common, &args.images)?;
+    let mut flags = args.flags;
+    let asked = asked_precision(&flags.precision).filter(|_| matches!(place, Where::Planned(_)));
+    if asked.is_some() {
+        // What this machine's device refuses, a planned card may have.
+        flags.precision = "auto".into();
+    }
+    let mut config = flags.resolve_images(common, &args.images)?;
+    config.train.precision = asked.unwrap_or(config.train.precision);
     let t = &config.train;
     let parameters = Params::new(&config.model);
     let cost = flops(&config.model);
@@ -61,7 +68,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     }
     let (micro_batch, recording, prediction) = match &place {
         Where::Here(device) => {
-            let n = micro_batch(&config);
+            let n = micro_batch(device, &config)?;
             let mode = Mode::Training;
             (n, Recording::new(device, &config.model, t.precision, n, t.batch, mode)?, None)
         }
@@ -145,6 +152,16 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         print_layers(&layers);
     }
     Ok(())
+}
+
+/// The precision that the flag names, if it names one.
+fn asked_precision(flag: &str) -> Option<Precision> {
+    match flag {
+        "bf16" => Some(Precision::Bf16),
+        "tf32" => Some(Precision::Tf32),
+        "fp32" => Some(Precision::Fp32),
+        _ => None,
+    }
 }
 
 /// A layer's forward or backward.

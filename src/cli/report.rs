@@ -1,11 +1,13 @@
 //! `emm report`: a folder as one HTML page.
 
 use super::numbers::count;
+use super::study_flags::StudyFlags;
 use super::{Common, say};
 use crate::error::usage;
 use crate::files::{check_output, write_atomic};
 use crate::study::report::gather;
 use crate::study::theirs::Theirs;
+use crate::study::{Plan, Study};
 use anyhow::Result;
 use serde_json::json;
 use std::io::Write as _;
@@ -13,12 +15,16 @@ use std::path::{Path, PathBuf};
 
 /// Write one HTML page of everything in a folder: answer, tables, figures, runs, sheets, settings, costs
 ///
+/// With --scale and --data as `emm sweep run` had them, the paper's tables and figures of finished runs are shown
+/// too.
+///
 /// The folder is one that `quickstart` or `find` wrote, a folder of runs, one run, or any folder of charts (the
 /// .json of `emm figure`), tables (.csv) and sheets (.png). The page is one file without links to elsewhere: it can be
 /// sent, read on a phone and printed.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   emm report quickstart
+  emm report runs --scale tiny
   emm report runs --theirs 00000-cifar10-1000-uncond-ddpmpp-vp-gpus8-batch512-fp32
   emm report runs --out runs.html --title \"Digits, wider networks\"")]
 pub struct Args {
@@ -35,18 +41,20 @@ pub struct Args {
     /// N= says its training images where its folder's name or training_options.json does not
     #[arg(long, value_name = "[N=]PATH")]
     theirs: Vec<String>,
+    #[command(flatten)]
+    flags: StudyFlags,
     /// Replace the page if it exists
     #[arg(long)]
     force: bool,
 }
 
 pub fn run(args: Args, common: &Common) -> Result<()> {
-    let out = args.out.unwrap_or_else(|| args.folder.join("report.html"));
+    let out = args.out.clone().unwrap_or_else(|| args.folder.join("report.html"));
     if out.extension().is_none_or(|e| e != "html") {
         return Err(usage(format!("--out: expected a .html file, found {}", out.display())));
     }
     let theirs = args.theirs.iter().map(|t| read_theirs(t)).collect::<Result<Vec<_>>>()?;
-    let gathered = gather(&args.folder, args.title.as_deref(), theirs)?;
+    let gathered = gather(&args.folder, args.title.as_deref(), &plans(&args, common)?, theirs)?;
     check_output(&out, args.force)?;
     let html = gathered.page.html();
     write_atomic(&out, args.force, |file| Ok(file.write_all(html.as_bytes())?))?;
@@ -75,5 +83,16 @@ fn read_theirs(text: &str) -> Result<Theirs> {
     match numbered {
         Some((size, path)) => Theirs::read(Path::new(path), Some(size)),
         None => Theirs::read(Path::new(text), None),
+    }
+}
+
+/// All studies at the scale that is asked for, as far as there is a set: their runs lie in the folder or its `runs`.
+fn plans(args: &Args, common: &Common) -> Result<Vec<Plan>> {
+    let inner = args.folder.join("runs");
+    let runs = if inner.is_dir() { inner } else { args.folder.clone() };
+    let setup = args.flags.setup(common, &runs)?;
+    match setup.set {
+        Some(_) => args.flags.plans(&Study::shipped(), &setup),
+        None => Ok(Vec::new()),
     }
 }

@@ -179,10 +179,10 @@ fn plan(args: &PlanArgs, common: &Common) -> Result<()> {
     let sweep = args.what.sweep(&setup)?;
     let devices = devices(common, None, &configs(&sweep))?;
     let rates = Rates::here(&devices[0], &args.runs, &configs(&sweep))?;
-    let card = |config: &RunConfig, k: usize| flop_of(config) / CARDS[k].flop_per_s;
     if common.json {
         let run = |(i, r): (usize, &crate::study::sweep::SweepRun)| {
             let config = &r.run.config;
+            let card = rates.card_seconds(config);
             json!({
                 "index": i,
                 "name": r.name,
@@ -191,8 +191,8 @@ fn plan(args: &PlanArgs, common: &Common) -> Result<()> {
                 "flop": flop_of(config),
                 "hours": {
                     "here": rates.seconds(config).map(|s| s / 3600.0),
-                    "h100": card(config, 0) / 3600.0,
-                    "a100": card(config, 1) / 3600.0,
+                    "h100": card[0].map(|s| s / 3600.0),
+                    "a100": card[1].map(|s| s / 3600.0),
                 },
                 "config": config,
             })
@@ -217,7 +217,8 @@ fn plan(args: &PlanArgs, common: &Common) -> Result<()> {
     let mut sums = [0.0; 3];
     for (i, r) in sweep.runs.iter().enumerate() {
         let config = &r.run.config;
-        let seconds = [rates.seconds(config).unwrap_or(f64::NAN), card(config, 0), card(config, 1)];
+        let [h100, a100] = rates.card_seconds(config);
+        let seconds = [rates.seconds(config), h100, a100].map(|s| s.unwrap_or(f64::NAN));
         (0..3).for_each(|k| sums[k] += seconds[k]);
         let hours = seconds.map(|s| Cell::Text(hours_said(s / 3600.0)));
         let id = r.run.dir.as_ref().and_then(|d| d.file_name()).map(|n| n.to_string_lossy().into());

@@ -103,7 +103,8 @@ pub struct TrainFlags {
     /// Images per optimizer step
     #[arg(long, value_name = "IMAGES", value_parser = count, default_value = "512")]
     pub batch: usize,
-    /// Images computed at a time, rounded up to a multiple of 8: less memory, the same numbers
+    /// Images computed at a time, rounded up to a multiple of 8: less memory, the same numbers. auto: 32 on the CPU, on
+    /// a card as many as fit; kept from the run's first start on
     #[arg(long, value_name = "auto|IMAGES", default_value = "auto")]
     pub micro_batch: String,
     /// Learning rate after its ramp of 200 epochs [default: 2e-4]

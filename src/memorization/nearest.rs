@@ -38,7 +38,7 @@ impl Neighbour {
     const NONE: Neighbour = Neighbour { squared: u64::MAX, index: u32::MAX };
 }
 
-/// How far pairs are told apart by their sketches.
+/// Whether pairs are told to be too far apart by their sketches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pruning {
     /// Where a sample of the queries says that it pays.
@@ -314,11 +314,15 @@ impl<'a> References<'a> {
         let sample: Vec<u8> = (0..picked).flat_map(query).copied().collect();
         let drawn = Drawn::new(sketches, sample.par_chunks_exact(self.image_len));
         let best = self.seeded(sketches, &drawn, &sample, k);
+        let most = (PRUNED_SHARE * (picked * self.len()) as f64) as usize;
         let left = AtomicUsize::new(0);
         self.scan_sketches(sketches, &drawn, &best, 1, |_, _, _| {
-            left.fetch_add(1, Ordering::Relaxed);
+            // Once it is decided, threads no longer wait for each other.
+            if left.load(Ordering::Relaxed) < most {
+                left.fetch_add(1, Ordering::Relaxed);
+            }
         });
-        (left.into_inner() as f64) < PRUNED_SHARE * picked as f64 * self.len() as f64
+        left.into_inner() < most
     }
 }
 

@@ -1,8 +1,8 @@
 //! Inference: D(x; sigma) for a batch of images.
 
 use super::unet::{self, Inputs};
-use super::{ModelConfig, Params};
-use crate::device::cuda::Cuda;
+use super::{Embedding, ModelConfig, Params};
+use crate::device::cuda::{Cuda, Repeated};
 use crate::device::{Buffer, Device, Precision, Slot, StepArgs};
 use crate::error::usage;
 use crate::ops::precondition::{Denoised, ScaleInput};
@@ -19,10 +19,43 @@ pub struct Denoiser {
     batch: usize,
     plan: Plan,
     memory: Buffer,
+    /// A run on a card.
+    evaluation: Repeated,
+    places: Places,
+}
+
+/// Where a plan takes its operands and leaves its result.
+struct Places {
     x: Slot,
     sigma: Slot,
     labels: Option<Slot>,
+    freqs: Option<Slot>,
     out: Slot,
+}
+
+/// Records and plans the network for batches of `batch` images.
+fn record(
+    device: &Device,
+    config: &ModelConfig,
+    precision: Precision,
+    batch: usize,
+) -> Result<(Plan, Places)> {
+    let mut tape = Tape::new();
+    let image = [batch, config.resolution, config.resolution, config.image_channels];
+    let x = tape.input(image);
+    let sigma = tape.input([batch, 1, 1, 2]);
+    let labels = (config.label_dim > 0).then(|| tape.input([batch, 1, 1, 1]));
+    let fourier = config.embedding == Embedding::Fourier;
+    let freqs = fourier.then(|| tape.input([1, 1, 1, config.noise_channels() / 2]));
+    let scaled = tape.push1(ScaleInput(config.precond), &[x, sigma], &[])?;
+    let inputs = Inputs { x: scaled, sigma, labels, freqs };
+    let f = unet::record(&mut tape, config, &Params::new(config), inputs, false)?;
+    let out = tape.push1(Denoised(config.precond), &[x, f, sigma], &[])?;
+    let plan = Plan::new(&tape, device, precision, Mode::Inference, &[out]);
+    let [labels, freqs] = [labels, freqs].map(|v| v.map(|v| plan.slot(v)));
+    let places =
+        Places { x: plan.slot(x), sigma: plan.slot(sigma), labels, freqs, out: plan.slot(out) };
+    Ok((plan, places))
 }
 
 impl Denoiser {
@@ -41,25 +74,17 @@ impl Denoiser {
         freqs: Vec<f32>,
         batch: usize,
     ) -> Result<Self> {
-        let params = Params::new(config);
-        ensure!(weights.len() == params.flat_len, "{} weights given", weights.len());
-        let mut tape = Tape::new();
-        let image = [batch, config.resolution, config.resolution, config.image_channels];
-        let x = tape.input(image);
-        let sigma = tape.input([batch, 1, 1, 2]);
-        let labels = (config.label_dim > 0).then(|| tape.input([batch, 1, 1, 1]));
-        let freq_value = (!freqs.is_empty()).then(|| tape.input([1, 1, 1, freqs.len()]));
-        let scaled = tape.push1(ScaleInput(config.precond), &[x, sigma], &[])?;
-        let inputs = Inputs { x: scaled, sigma, labels, freqs: freq_value };
-        let f = unet::record(&mut tape, config, &params, inputs, false)?;
-        let out = tape.push1(Denoised(config.precond), &[x, f, sigma], &[])?;
-        let plan = Plan::new(&tape, device, precision, Mode::Inference, &[out]);
+        let flat_len = Params::new(config).flat_len;
+        ensure!(weights.len() == flat_len, "{} weights given", weights.len());
+        let (plan, places) = record(device, config, precision, batch)?;
+        let wanted = places.freqs.map_or(0, |s| s.len);
+        ensure!(freqs.len() == wanted, "{} frequencies given", freqs.len());
         let on_device = Buffer::of(device, &weights)?;
         // Before the arena is reserved: both at once would be the peak.
         drop(weights);
         let mut memory = Buffer::new(device, plan.memory_words(device))?;
-        if let Some(v) = freq_value {
-            memory.put(plan.slot(v), &freqs)?;
+        if let Some(slot) = places.freqs {
+            memory.put(slot, &freqs)?;
         }
         plan.pack(device, &mut memory, &on_device)?;
         Ok(Denoiser {
@@ -67,13 +92,33 @@ impl Denoiser {
             config: config.clone(),
             weights: on_device,
             batch,
-            x: plan.slot(x),
-            sigma: plan.slot(sigma),
-            labels: labels.map(|v| plan.slot(v)),
-            out: plan.slot(out),
+            places,
             plan,
             memory,
+            evaluation: Repeated::default(),
         })
+    }
+    /// Takes other weights and frequencies of the same network.
+    ///
+    /// # Errors
+    /// Device (exit 4): what the driver says.
+    pub fn set_weights(&mut self, weights: &[f32], freqs: &[f32]) -> Result<()> {
+        self.weights.write(0, weights)?;
+        match self.places.freqs {
+            Some(slot) => self.memory.put(slot, freqs),
+            None => Ok(()),
+        }
+    }
+
+    /// Bytes of weights, arena and scratch that a denoiser of `config` reserves; nothing is reserved.
+    pub fn plan_bytes(
+        device: &Device,
+        config: &ModelConfig,
+        precision: Precision,
+        batch: usize,
+    ) -> Result<usize> {
+        let (plan, _) = record(device, config, precision, batch)?;
+        Ok(4 * (plan.memory_words(device) + Params::new(config).flat_len))
     }
 
     pub fn config(&self) -> &ModelConfig {
@@ -101,7 +146,7 @@ impl Denoiser {
         );
         self.fill(x, sigma, labels)?;
         self.run()?;
-        self.memory.read(self.out.offset, b * len)
+        self.memory.read(self.places.out.offset, b * len)
     }
 
     /// The card that it computes on, if it does.
@@ -124,7 +169,8 @@ impl Denoiser {
             self.batch
         );
         self.fill(&[], &vec![1.0; images], labels)?;
-        Ok([self.x, self.sigma, self.out].map(|s| self.memory.address() + 4 * s.offset as u64))
+        Ok([self.places.x, self.places.sigma, self.places.out]
+            .map(|s| self.memory.address() + 4 * s.offset as u64))
     }
 
     /// Queues an evaluation of what lies in the operands' places.
@@ -132,8 +178,13 @@ impl Denoiser {
     /// # Errors
     /// Device (exit 4): a kernel that does not launch.
     pub fn run(&mut self) -> Result<()> {
-        let (memory, args) = (&mut self.memory, StepArgs::default());
-        self.plan.run(&self.device, memory, &self.weights, None, None, args)
+        let (device, memory, weights) = (&self.device, &mut self.memory, &self.weights);
+        let plan = &self.plan;
+        let mut run = || plan.run(device, memory, weights, None, None, StepArgs::default());
+        match device {
+            Device::Cpu(_) => run(),
+            Device::Cuda { cuda, .. } => self.evaluation.run(cuda, run),
+        }
     }
 
     /// Puts a batch into its places.
@@ -146,11 +197,11 @@ impl Denoiser {
             all[..given.len()].copy_from_slice(given);
             all
         };
-        self.memory.put(self.x, &fill(x, self.x.len, 0.0))?;
+        self.memory.put(self.places.x, &fill(x, self.places.x.len, 0.0))?;
         let mut levels = vec![1.0; self.batch];
         levels[..b].copy_from_slice(sigma);
-        self.memory.put(self.sigma, bytemuck::cast_slice(&levels))?;
-        if let Some(slot) = self.labels {
+        self.memory.put(self.places.sigma, bytemuck::cast_slice(&levels))?;
+        if let Some(slot) = self.places.labels {
             self.memory.put(slot, &fill(bytemuck::cast_slice(labels), slot.len, 0.0))?;
         }
         Ok(())

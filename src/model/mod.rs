@@ -10,6 +10,7 @@ pub mod layout;
 pub mod params;
 pub mod tensor_file;
 pub mod trainer;
+mod trainer_card;
 pub mod unet;
 
 pub use checkpoint::SavedModel;

@@ -1,16 +1,17 @@
 //! Training: one optimizer step at a time over images resident on the device.
 
 use super::params::fourier_freqs;
+use super::trainer_card::{Card, LONGEST_INTERVAL};
 use super::unet::{self, Inputs};
 use super::{ModelConfig, Params};
 use crate::data::Dataset;
-use crate::device::cuda::{Addresses, Clock, StepWords};
+use crate::device::cuda::{Addresses, Clock};
 use crate::device::{Buffer, Device, Precision, StepArgs, Target};
-use crate::error::{Exit, fail};
+use crate::error::{Exit, exit_code, fail};
 use crate::ops::adam_ema::{self, Update};
 use crate::ops::loss::Loss;
 use crate::ops::precondition::Noisy;
-use crate::ops::prepare_batch::{self, Batch, OnCard, Position, Source};
+use crate::ops::prepare_batch::{self, Batch, Position, Source};
 use crate::tape::{Mode, Plan, Tape, Value};
 use anyhow::Result;
 use std::time::Instant;
@@ -24,6 +25,17 @@ pub struct StepScalars {
     /// EMA ← beta·EMA + (1 − beta)·w.
     pub ema_beta: f64,
     pub weight_decay: f64,
+}
+
+/// How some steps went.
+#[derive(Debug)]
+pub struct Steps {
+    /// Steps done: all that were asked for, unless stopped or diverged.
+    pub done: usize,
+    /// Mean over them of the loss: a mean over the batch, summed over pixels. NaN if there are none.
+    pub loss: f64,
+    /// Why the next one was not done: a diverged error (exit 5) that names the step.
+    pub diverged: Option<anyhow::Error>,
 }
 
 /// What fixes a trainer beside the network.
@@ -50,8 +62,8 @@ pub struct Recording {
     pub noise: Value,
     pub sigma: Value,
     pub labels: Option<Value>,
-    freqs: Option<Value>,
-    loss: Value,
+    pub(super) freqs: Option<Value>,
+    pub(super) loss: Value,
 }
 
 impl Recording {
@@ -104,49 +116,21 @@ pub struct Trainer<'d> {
     pub adam_v: Buffer,
     pub ema: Buffer,
     pub freqs: Vec<f32>,
-    device: Device,
-    config: ModelConfig,
-    options: TrainerOptions,
-    data: &'d Dataset,
-    grads: Buffer,
+    pub(super) device: Device,
+    pub(super) config: ModelConfig,
+    pub(super) options: TrainerOptions,
+    pub(super) data: &'d Dataset,
+    pub(super) grads: Buffer,
     /// Reserved from the start; given back only while the trainer rests.
-    memory: Option<Buffer>,
+    pub(super) memory: Option<Buffer>,
     memory_words: usize,
     /// Values of weights, gradient, moments and EMA each.
-    flat_len: usize,
+    pub(super) flat_len: usize,
     /// (first image, recording) in the order of the batch.
-    schedule: Vec<(usize, usize)>,
-    recordings: Vec<Recording>,
-    /// What stays on a card.
+    pub(super) schedule: Vec<(usize, usize)>,
+    pub(super) recordings: Vec<Recording>,
+    /// What stays on a card beside these.
     card: Option<Card>,
-}
-
-/// Beside weights and arena: the set, and the words of a step.
-struct Card {
-    pixels: Buffer,
-    labels: Option<Buffer>,
-    index: Buffer,
-    step: Buffer,
-    bad_step: Buffer,
-}
-
-/// `bad_step` while every step was good.
-const GOOD: u32 = u32::MAX;
-
-impl Card {
-    fn new(device: &Device, data: &Dataset, batch: usize) -> Result<Self> {
-        let mut pixels = data.pixels.clone();
-        pixels.resize(pixels.len().next_multiple_of(4), 0);
-        let words: Vec<f32> = bytemuck::pod_collect_to_vec(&pixels);
-        let labels = data.labels.as_ref().map(|l| Buffer::of(device, bytemuck::cast_slice(l)));
-        Ok(Card {
-            pixels: Buffer::of(device, &words)?,
-            labels: labels.transpose()?,
-            index: Buffer::new(device, batch)?,
-            step: Buffer::new(device, std::mem::size_of::<StepWords>() / 4)?,
-            bad_step: Buffer::of(device, &[f32::from_bits(GOOD)])?,
-        })
-    }
 }
 
 /// How a batch is cut into micro-batches.
@@ -194,6 +178,7 @@ impl<'d> Trainer<'d> {
             .collect::<Result<Vec<_>>>()?;
         let words = recordings.iter().map(|r| r.plan.memory_words(device)).max().unwrap_or(0);
         let weights = params.init(options.seed);
+        let freqs = fourier_freqs(config, options.seed);
         let zeros = || Buffer::of(device, &vec![0.0; weights.len()]);
         Ok(Trainer {
             adam_m: zeros()?,
@@ -203,10 +188,12 @@ impl<'d> Trainer<'d> {
             grads: zeros()?,
             card: match device {
                 Device::Cpu(_) => None,
-                Device::Cuda { .. } => Some(Card::new(device, data, options.batch)?),
+                Device::Cuda { cuda, .. } => {
+                    Some(Card::new(device, cuda, data, options.batch, freqs.len())?)
+                }
             },
             weights: Buffer::of(device, &weights)?,
-            freqs: fourier_freqs(config, options.seed),
+            freqs,
             device: device.clone(),
             config: config.clone(),
             options,
@@ -232,21 +219,70 @@ impl<'d> Trainer<'d> {
         Ok(recording.plan.memory_words(device) * 4)
     }
 
-    /// One optimizer step. Returns the loss (mean over the batch, summed over pixels), or `None` when
-    /// `stop()` answered true between micro-batches: then nothing has changed.
+    /// Takes steps, in order, until one diverges or `stop` answers true. The CPU asks it between micro-batches, and
+    /// throws the unfinished step away; a card asks it between steps, as far ahead as they are queued.
+    ///
+    /// At most [`Trainer::longest_interval`] steps.
+    ///
+    /// # Errors
+    /// Device (exit 4): what the driver says. Divergence is none: the steps before it are done.
+    pub fn steps(&mut self, scalars: &[StepScalars], stop: &dyn Fn() -> bool) -> Result<Steps> {
+        if let Some(mut card) = self.card.take() {
+            let steps = card.steps(self, scalars, stop);
+            self.card = Some(card);
+            return steps;
+        }
+        let mut steps = Steps { done: 0, loss: 0.0, diverged: None };
+        for &s in scalars {
+            match self.step_on_cpu(s, stop) {
+                Ok(Some(loss)) => {
+                    steps.done += 1;
+                    steps.loss += loss;
+                }
+                Ok(None) => break,
+                Err(e) if exit_code(&e) == Exit::Diverged as i32 => {
+                    steps.diverged = Some(e);
+                    break;
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        steps.loss /= steps.done as f64;
+        Ok(steps)
+    }
+
+    /// The most steps that one call of [`Trainer::steps`] takes without the host hearing of them.
+    pub fn longest_interval(&self) -> usize {
+        if self.card.is_some() { LONGEST_INTERVAL } else { 1 }
+    }
+
+    /// One step. Returns the loss (mean over the batch, summed over pixels), or `None` when `stop()` answered true:
+    /// then nothing has changed.
     ///
     /// # Errors
     /// A diverged error (exit 5) that names the step, if the loss or a gradient is not finite; the state is
     /// then that of the step before.
     pub fn step(&mut self, s: StepScalars, stop: &dyn Fn() -> bool) -> Result<Option<f64>> {
-        let update = Update {
+        let steps = self.steps(&[s], stop)?;
+        match steps.diverged {
+            Some(e) => Err(e),
+            None => Ok((steps.done == 1).then_some(steps.loss)),
+        }
+    }
+
+    pub(super) fn update_of(&self, s: StepScalars) -> Update {
+        Update {
             lr: s.lr,
             weight_decay: s.weight_decay,
             ema_beta: s.ema_beta,
             count: s.step + 1,
             scrub: self.options.scrub_gradients,
-        };
-        let Some(loss) = self.gradient(s.step, update, stop)? else { return Ok(None) };
+        }
+    }
+
+    fn step_on_cpu(&mut self, s: StepScalars, stop: &dyn Fn() -> bool) -> Result<Option<f64>> {
+        let update = self.update_of(s);
+        let Some(loss) = self.gradient(s.step, stop)? else { return Ok(None) };
         let diverged = |what: &str| {
             let message =
                 format!("step {}: the {what} is not finite; kept the state before it", s.step);
@@ -255,52 +291,22 @@ impl<'d> Trainer<'d> {
         if !update.scrub && !loss.is_finite() {
             return Err(diverged(&format!("loss ({loss})")));
         }
-        match self.update(update)? {
-            true => Ok(Some(loss)),
-            false => Err(diverged("gradient")),
+        let (cpu, grads) = (self.device.host(), self.grads.cpu());
+        if !update.scrub && !adam_ema::all_finite(cpu, grads) {
+            return Err(diverged("gradient"));
         }
-    }
-
-    /// Weights, moments and EMA after the gradient; false, and nothing changed, if it is not finite.
-    fn update(&mut self, update: Update) -> Result<bool> {
-        match (&self.device, &mut self.card) {
-            (Device::Cuda { cuda, .. }, Some(card)) => {
-                let buffers = [&self.weights, &self.grads, &self.adam_m, &self.adam_v, &self.ema];
-                let count = self.flat_len;
-                let check = !update.scrub;
-                let kernels = adam_ema::kernels(buffers, count, &card.bad_step, check);
-                cuda.launch(&kernels, &Addresses::new([0, 0, 0, card.step.address()], 0))?;
-                Ok(card.bad_step.read(0, 1)?[0].to_bits() == GOOD)
-            }
-            (device, _) => {
-                let (cpu, grads) = (device.host(), self.grads.cpu());
-                if !update.scrub && !adam_ema::all_finite(cpu, grads) {
-                    return Ok(false);
-                }
-                let (w, m, v) =
-                    (self.weights.cpu_mut(), self.adam_m.cpu_mut(), self.adam_v.cpu_mut());
-                adam_ema::adam_ema(cpu, update, w, grads, m, v, self.ema.cpu_mut());
-                Ok(true)
-            }
-        }
+        let (w, m, v) = (self.weights.cpu_mut(), self.adam_m.cpu_mut(), self.adam_v.cpu_mut());
+        adam_ema::adam_ema(cpu, update, w, grads, m, v, self.ema.cpu_mut());
+        Ok(Some(loss))
     }
 
     /// Gradients of step `step` into the flat gradient; returns the loss, `None` if stopped.
-    fn gradient(
-        &mut self,
-        step: u64,
-        update: Update,
-        stop: &dyn Fn() -> bool,
-    ) -> Result<Option<f64>> {
+    fn gradient(&mut self, step: u64, stop: &dyn Fn() -> bool) -> Result<Option<f64>> {
         let (o, precond) = (&self.options, self.config.precond);
         let memory = match &mut self.memory {
             Some(memory) => memory,
             none => none.insert(Buffer::new(&self.device, self.memory_words)?),
         };
-        if let Some(card) = &mut self.card {
-            card.step.write(0, bytemuck::cast_slice(&[step_words(o.seed, step, update)]))?;
-        }
-        self.recordings[0].plan.pack(&self.device, memory, &self.weights)?;
         let mut loss = 0.0;
         for &(first_image, index) in &self.schedule {
             if stop() {
@@ -309,11 +315,11 @@ impl<'d> Trainer<'d> {
             let r = &self.recordings[index];
             let (seed, batch, shuffle) = (o.seed, o.batch, o.shuffle);
             let at = Position { seed, step, batch, first_image, shuffle };
-            prepare(&self.device, precond, r, memory, self.data, self.card.as_ref(), at)?;
+            prepare(&self.device, precond, r, memory, self.data, at);
             r.set_freqs(memory, &self.freqs)?;
             let args = StepArgs { seed, step: step as u32, first_image: first_image as u32 };
-            let (device, words) = (&self.device, self.card.as_ref().map(|c| &c.step));
-            r.plan.run(device, memory, &self.weights, Some(&mut self.grads), words, args)?;
+            let (device, grads) = (&self.device, Some(&mut self.grads));
+            r.plan.run(device, memory, &self.weights, grads, None, args)?;
             // One image after another, so that micro-batches round as the whole batch does.
             loss = r.losses(memory)?.iter().fold(loss, |sum, l| sum + l);
         }
@@ -335,8 +341,9 @@ impl<'d> Trainer<'d> {
         let mut times = vec![Vec::new(); plan.launch_names().count()];
         let Some(memory) = &mut self.memory else { return Ok(times) };
         if let (Device::Cuda { cuda, .. }, Some(card)) = (&self.device, &self.card) {
-            let buffers = [&*memory, &self.weights, &self.grads, &card.step];
-            let addresses = Addresses::new(buffers.map(Buffer::address), 0);
+            let [memory, weights, grads] =
+                [&*memory, &self.weights, &self.grads].map(Buffer::address);
+            let addresses = Addresses::new([memory, weights, grads, card.step_address()], 0);
             let mut clock = Clock::new(cuda)?;
             for _ in 0..repeats {
                 for (kernel, times) in plan.kernels().iter().zip(&mut times) {
@@ -379,33 +386,16 @@ impl<'d> Trainer<'d> {
     }
 }
 
-/// Fills a recording's batch: on the CPU in its arena, on a card by kernels.
+/// Fills a recording's batch on the CPU.
 fn prepare(
     device: &Device,
     precond: super::Precond,
     r: &Recording,
     memory: &mut Buffer,
     data: &Dataset,
-    card: Option<&Card>,
     at: Position,
-) -> Result<()> {
+) {
     let slot = |v: Value| r.plan.slot(v);
-    if let (Device::Cuda { cuda, .. }, Some(card)) = (device, card) {
-        let on = OnCard {
-            y: slot(r.y),
-            noise: slot(r.noise),
-            sigma: slot(r.sigma),
-            labels: r.labels.map(slot),
-            pixels: &card.pixels,
-            set_labels: card.labels.as_ref(),
-            index: &card.index,
-            images: data.len(),
-            image_len: data.image_len(),
-        };
-        let kernels = prepare_batch::kernels(precond, on, at, r.images);
-        let addresses = [memory.address(), 0, 0, card.step.address()];
-        return cuda.launch(&kernels, &Addresses::new(addresses, at.first_image as u32));
-    }
     let labels = data.labels.as_deref().unwrap_or(&[]);
     let source = Source { pixels: &data.pixels, image_len: data.image_len(), labels };
     let labels = r.labels.map_or(slot(r.sigma).part(0, 0), slot);
@@ -416,20 +406,4 @@ fn prepare(
     let (sigma, labels) = (bytemuck::cast_slice_mut(sigma), bytemuck::cast_slice_mut(labels));
     let batch = Batch { y, noise, sigma, labels };
     prepare_batch::prepare_batch(device.host(), precond, source, at, batch);
-    Ok(())
-}
-
-fn step_words(seed: u64, step: u64, update: Update) -> StepWords {
-    let s = update.scalars();
-    StepWords {
-        seed,
-        step,
-        decay: s.decay,
-        rate: s.step,
-        root: s.root,
-        ema: s.ema,
-        ema_rest: s.ema_rest,
-        scrub: s.scrub as u32,
-        unused: [0; 2],
-    }
 }

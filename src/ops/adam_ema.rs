@@ -3,7 +3,7 @@
 
 use crate::device::cpu::math::vectorized;
 use crate::device::{Arg, Buffer, Cpu, Kernel, args};
-use rayon::prelude::*;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Scalars of one update, computed in float64 and rounded once.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -61,17 +61,18 @@ pub fn adam_ema(
     ema: &mut [f32],
 ) {
     let s = u.scalars();
-    cpu.run(|| {
-        (w.par_chunks_mut(CHUNK).zip(g.par_chunks(CHUNK)))
-            .zip(m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK)))
-            .zip(ema.par_chunks_mut(CHUNK))
-            .for_each(|(((w, g), (m, v)), ema)| update(w, g, m, v, ema, s));
-    });
+    let moments = m.chunks_mut(CHUNK).zip(v.chunks_mut(CHUNK));
+    let weights = w.chunks_mut(CHUNK).zip(ema.chunks_mut(CHUNK));
+    let mut chunks: Vec<_> = weights.zip(moments).zip(g.chunks(CHUNK)).collect();
+    cpu.each_mut(&mut chunks, |(((w, ema), (m, v)), g)| update(w, g, m, v, ema, s));
 }
 
 /// Whether every value is finite.
 pub fn all_finite(cpu: &Cpu, g: &[f32]) -> bool {
-    cpu.run(|| g.par_chunks(CHUNK).all(finite))
+    let all = AtomicBool::new(true);
+    let mut chunks: Vec<_> = g.chunks(CHUNK).collect();
+    cpu.each_mut(&mut chunks, |g| _ = finite(g) || all.swap(false, Ordering::Relaxed));
+    all.into_inner()
 }
 
 vectorized! {
@@ -105,17 +106,18 @@ vectorized! {
 }
 
 /// The CUDA device's update; nothing happens from the first step on whose gradient is not finite, which `bad_step`
-/// then holds. `check`: look for one first.
+/// then holds. `loss`: look for one first, and at this sum of losses.
 pub fn kernels(
     [w, g, m, v, ema]: [&Buffer; 5],
     count: usize,
-    bad_step: &Buffer,
-    check: bool,
+    bad_step: Arg,
+    loss: Option<Arg>,
 ) -> Vec<Kernel> {
     let n = Arg::I64(count as i64);
     let update = args![w, g, m, v, ema, n, Arg::Step, bad_step];
     let update = Kernel::new("adam_ema", count.div_ceil(1024), update).moves(36 * count);
-    let look = args![bad_step, g, n, Arg::Null, 0usize, Arg::Step];
+    let Some(loss) = loss else { return vec![update] };
+    let look = args![bad_step, g, n, loss, 1usize, Arg::Step];
     let look = Kernel::new("check_finite", count.div_ceil(1024).min(1024), look).moves(4 * count);
-    if check { vec![look, update] } else { vec![update] }
+    vec![look, update]
 }

@@ -6,16 +6,16 @@
 //!   and bias [O]; `off` channels are those of a skip that is switched off: zeros, neither read nor stored.
 
 use super::conv2d_bwd::{Dgrad, PointDgrad, Wgrad};
+use super::conv2d_fwd::{rounded, rounded_words};
 use super::conv2d_kernels;
 use super::conv2d_mma::Ways;
 use super::conv2d_winograd::{Winograd, WinogradWgrad};
 use super::pack::Pack;
 use super::sums::{store, sum_images};
 use super::{Direction, Grads, Io, Op, Reads, Shape, words};
-use crate::device::cpu::gemm::{Mat, gemm};
 use crate::device::cpu::math;
-use crate::device::cpu::patches::{Tile, Tiles, Window, patches};
-use crate::device::cpu::winograd::PANEL;
+use crate::device::cpu::patches::Window;
+use crate::device::cpu::winograd::Finish;
 use crate::device::{Acc, Bound, Dtype, Kernel, Launch, Precision, Sink, Slot};
 use anyhow::{Result, ensure};
 
@@ -92,6 +92,31 @@ impl Conv2d {
 
     pub(super) fn window(&self) -> Window {
         Window { kernel: self.kernel, stride: self.stride, pad: self.pad as isize }
+    }
+}
+
+/// The pixels of an image of at most 2×2, in pairs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pairs {
+    h: usize,
+    w: usize,
+}
+
+impl Pairs {
+    pub(super) fn pixels(self) -> usize {
+        self.h * self.w
+    }
+
+    /// The tap through which output pixel `p` sees input pixel `q`.
+    pub(super) fn tap(self, p: usize, q: usize) -> usize {
+        let [y, x] = [q / self.w + 1 - p / self.w, q % self.w + 1 - p % self.w];
+        3 * y + x
+    }
+
+    /// All (output pixel, input pixel).
+    pub(super) fn all(self) -> impl Iterator<Item = (usize, usize)> {
+        let n = self.pixels();
+        (0..n * n).map(move |i| (i / n, i % n))
     }
 }
 
@@ -175,52 +200,7 @@ impl Op for Conv2d {
     }
 
     fn fwd(&self, io: &Io) -> Launch {
-        let (op, io) = (*self, io.clone());
-        let (x, y) = (io.shapes[0], self.out_shape(io.shapes[0]));
-        let (o, depth, side) = (y[3], self.depth(x), op.shortcut_channels(&io.shapes));
-        let winograd = self.winograd(x);
-        let tiles = winograd.map_or(Tiles::new([y[0], y[1], y[2]], depth), |w| w.tiles);
-        let w_words = winograd.map_or(o * depth, |w| w.weight_words());
-        let ready = w_words + side * o;
-        let wide_out = io.outs[0].wide(tiles.pixels() * o);
-        // Of an operand beside x, one at a time, or of x itself before.
-        let beside = io.ins[1..].iter().zip(&io.shapes[1..]);
-        let wide = beside.map(|(s, shape)| s.wide(tiles.pixels() * shape[3]));
-        let whole = if winograd.is_some() { 0 } else { tiles.pixels().max(x[1] * x[2]) * x[3] };
-        let wide = wide.fold(io.ins[0].wide(whole), usize::max);
-        let product = winograd.map_or(tiles.pixels() * depth, |w| w.scratch_words());
-        let work = product.max(o).max(rounded_words(&io));
-        Launch::new("conv2d_fwd", ready + wide_out + wide + work, move |b| {
-            // Each thread's own copy of the weights as products take them.
-            let prepare = || {
-                let (ready, rest) = b.scratch().split_at_mut(ready);
-                let (w, sw) = ready.split_at_mut(w_words);
-                let weight = rounded(b, &io, 0, rest);
-                match winograd {
-                    Some(winograd) => winograd.prepare(w, weight),
-                    None => transpose_weight(w, weight, o, depth),
-                }
-                if side > 0 {
-                    transpose_weight(sw, rounded(b, &io, 2, rest), o, side);
-                }
-            };
-            b.each_prepared(tiles.count(), words(y) * depth, prepare, |t| {
-                let (ready, rest) = b.scratch().split_at_mut(ready);
-                let (out, rest) = rest.split_at_mut(wide_out);
-                let (wide, work) = rest.split_at_mut(wide);
-                let ((w, sw), tile) = (ready.split_at(w_words), tiles.get(t));
-                let (at, len) = tile.span([y[1], y[2], o]);
-                b.write(Sink::set(io.outs[0]), at, len, out, |out| {
-                    match winograd {
-                        Some(winograd) => {
-                            winograd.run_tile(b, work, io.ins[0], w, out, Acc::Set, 1.0, tile)
-                        }
-                        None => op.direct_tile(b, work, wide, &io, w, out, tile, x, y),
-                    }
-                    op.finish_tile(b, &mut work[..o], wide, &io, sw, out, tile, y);
-                });
-            });
-        })
+        self.forward(io)
     }
 
     fn bwd(&self, io: &Io, grads: &Grads) -> Launch {
@@ -266,13 +246,16 @@ impl Op for Conv2d {
                         let tile = winograd.tiles.get(t);
                         let (at, len) = tile.span([x[1], x[2], x[3]]);
                         b.write(dx, at, len, wide, |to| {
-                            winograd.run_tile(b, work, dy, w, to, dx.acc, op.scale, tile);
+                            let (add, factor) = (dx.acc == Acc::Add, op.scale);
+                            let finish = Finish { add, factor, bias: None, residual: None };
+                            winograd.run_tile(b, work, dy, w, tile, to, finish);
                         });
                     });
                 }
                 (Some(dx), None) if op.is_point() => {
                     PointDgrad::new(x, y[3]).run(b, &io, dx, dy, 0, 0, op.scale);
                 }
+                (Some(dx), None) if op.pairs(x).is_some() => dgrad.run_pairs(b, &op, &io, dx, dy),
                 (Some(dx), None) => dgrad.run(b, &op, &io, dx, dy),
                 (None, _) => {}
             }
@@ -316,13 +299,20 @@ impl Conv2d {
         (self.kernel, self.stride, self.pad) == (1, 1, 0)
     }
 
+    /// 3×3 of images so small that every pixel sees every other: a product for each pair of them.
+    pub(super) fn pairs(&self, x: Shape) -> Option<Pairs> {
+        (self.is_plain() && x[1] <= 2 && x[2] <= 2).then_some(Pairs { h: x[1], w: x[2] })
+    }
+
     /// The fast way of the forward and of the input's gradient, where the shape suits it.
-    fn winograd(&self, x: Shape) -> Option<Winograd> {
-        Winograd::new(x, self.out_channels).filter(|_| self.is_plain())
+    pub(super) fn winograd(&self, x: Shape) -> Option<Winograd> {
+        let suits = self.is_plain() && self.pairs(x).is_none();
+        Winograd::new(x, self.out_channels).filter(|_| suits)
     }
 
     fn winograd_wgrad(&self, x: Shape) -> Option<WinogradWgrad> {
-        WinogradWgrad::new(x, self.out_channels).filter(|_| self.is_plain())
+        let suits = self.is_plain() && self.pairs(x).is_none();
+        WinogradWgrad::new(x, self.out_channels).filter(|_| suits)
     }
 }
 
@@ -330,124 +320,7 @@ fn sink_of(op: &Conv2d, grads: &Grads, which: Input) -> Option<Sink> {
     grads.ins[op.input(which)?]
 }
 
-/// to ← from [o, k] as panels of [k, o]: what products read as vectors of output channels.
-fn transpose_weight(to: &mut [f32], from: &[f32], o: usize, k: usize) {
-    for o0 in (0..o).step_by(PANEL) {
-        let width = PANEL.min(o - o0);
-        let panel = &mut to[o0 * k..][..width * k];
-        for (r, row) in from[o0 * k..].chunks_exact(k).take(width).enumerate() {
-            for (to, &v) in panel[r..].iter_mut().step_by(width).zip(row) {
-                *to = v;
-            }
-        }
-    }
-}
-
-/// y [m, o] (=|+=) a [m, k] · panels of [k, o].
-fn panels_product(y: &mut [f32], acc: Acc, a: Mat, panels: &[f32], [m, o, k]: [usize; 3]) {
-    for o0 in (0..o).step_by(PANEL) {
-        let width = PANEL.min(o - o0);
-        let w = Mat::rows(&panels[o0 * k..][..width * k], width);
-        gemm([m, width, k], &mut y[o0..], o, acc, 1.0, a, w);
-    }
-}
-
-/// Words of working memory that [`rounded`] takes.
-pub(super) fn rounded_words(io: &Io) -> usize {
-    match io.precision {
-        Precision::Bf16 => io.params.iter().map(|p| p.len).max().unwrap_or(0),
-        Precision::Fp32 | Precision::Tf32 => 0,
-    }
-}
-
-/// Parameter `i` as products take it: rounded, in the first of `work`, where activations are bf16.
-pub(super) fn rounded<'a>(b: &'a Bound, io: &Io, i: usize, work: &'a mut [f32]) -> &'a [f32] {
-    let w = b.get(io.params[i]);
-    if io.precision != Precision::Bf16 {
-        return w;
-    }
-    math::round_to_half(&mut work[..w.len()], w);
-    &work[..w.len()]
-}
-
 impl Conv2d {
-    /// `out` = the tile's patches times the weight's panels `w`.
-    fn direct_tile(
-        &self,
-        b: &Bound,
-        work: &mut [f32],
-        wide: &mut [f32],
-        io: &Io,
-        w: &[f32],
-        out: &mut [f32],
-        tile: Tile,
-        x: Shape,
-        y: Shape,
-    ) {
-        let (o, depth, image) = (y[3], self.depth(x), [x[1], x[2], x[3]]);
-        let pixels = out.len() / o;
-        let a = if self.is_point() {
-            let (at, len) = tile.span(image);
-            b.read(io.ins[0], at, len, wide)
-        } else {
-            let (cols, image_words) = (&mut work[..pixels * depth], words(x) / x[0]);
-            let per = cols.len() / tile.present;
-            for (i, cols) in cols.chunks_exact_mut(per).enumerate() {
-                let src = b.read(io.ins[0], (tile.image + i) * image_words, image_words, wide);
-                patches(cols, src, image, self.window(), (tile.row, tile.rows), y[2]);
-            }
-            cols
-        };
-        panels_product(out, Acc::Set, Mat::rows(a, depth), w, [pixels, o, depth]);
-    }
-
-    /// What is added to the convolution: the shortcut with its weight's panels `sw`, then bias, shortcut's bias, emb
-    /// and residual; and the scale.
-    fn finish_tile(
-        &self,
-        b: &Bound,
-        bias: &mut [f32],
-        wide: &mut [f32],
-        io: &Io,
-        sw: &[f32],
-        out: &mut [f32],
-        tile: Tile,
-        y: Shape,
-    ) {
-        let (o, side) = (y[3], self.shortcut_channels(&io.shapes));
-        let pixels = out.len() / o;
-        let mut first = 0;
-        for i in [Input::S1, Input::S2].into_iter().filter_map(|s| self.input(s)) {
-            let c = io.shapes[i][3];
-            let (at, len) = tile.span([y[1], y[2], c]);
-            let a = Mat::rows(b.read(io.ins[i], at, len, wide), c);
-            for o0 in (0..o).step_by(PANEL) {
-                let width = PANEL.min(o - o0);
-                let w = Mat::rows(&sw[o0 * side + first * width..][..c * width], width);
-                gemm([pixels, width, c], &mut out[o0..], o, Acc::Add, 1.0, a, w);
-            }
-            first += c;
-        }
-        let per = out.len() / tile.present;
-        let residual = self.input(Input::Residual).map(|i| {
-            let (at, len) = tile.span([y[1], y[2], o]);
-            b.read(io.ins[i], at, len, wide)
-        });
-        for (i, rows) in out.chunks_exact_mut(per).enumerate() {
-            bias.copy_from_slice(b.get(io.params[1]));
-            if self.shortcut.is_some() {
-                math::add(bias, b.get(io.params[3]));
-            }
-            if let Some(e) = self.input(Input::Emb) {
-                math::add(bias, b.get(io.ins[e].part((tile.image + i) * o, o)));
-            }
-            match residual {
-                Some(r) => finish_residual(rows, bias, &r[i * per..][..per], self.scale),
-                None => finish(rows, bias, self.scale),
-            }
-        }
-    }
-
     /// Gradients of both biases and of emb: sums over pixels per image, then over images in order. And the
     /// residual's gradient, while dy is at hand.
     fn bwd_sums(&self, b: &Bound, grads: &Grads, dy: Slot, y: Shape, sums: Slot) {
@@ -491,25 +364,6 @@ impl Conv2d {
         if shortcut.off > 0 && grads.params[2].acc == Acc::Set {
             for row in b.get_mut(grads.params[2].slot).chunks_exact_mut(total) {
                 row[first..].fill(0.0);
-            }
-        }
-    }
-}
-
-math::vectorized! {
-    fn finish(rows: &mut [f32], bias: &[f32], scale: f32) {
-        for row in rows.chunks_exact_mut(bias.len()) {
-            for (y, &b) in row.iter_mut().zip(bias) {
-                *y = (*y + b) * scale;
-            }
-        }
-    }
-
-    fn finish_residual(rows: &mut [f32], bias: &[f32], residual: &[f32], scale: f32) {
-        let o = bias.len();
-        for (row, res) in rows.chunks_exact_mut(o).zip(residual.chunks_exact(o)) {
-            for ((y, &b), &r) in row.iter_mut().zip(bias).zip(res) {
-                *y = (*y + b + r) * scale;
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The convolution's gradients of x and of the weight; everything else of its backward is in `conv2d`.
 
-use super::conv2d::{Conv2d, rounded, rounded_words};
+use super::conv2d::{Conv2d, Pairs};
+use super::conv2d_fwd::{rounded, rounded_words};
 use super::sums::store;
 use super::{Io, Shape, words};
 use crate::device::cpu::gemm::{Mat, gemm};
@@ -73,6 +74,32 @@ impl Dgrad {
             let (a, w) = (Mat::rows(cols, depth), Mat::rows(flipped, c));
             b.write(dx, at, len, wide_dx, |to| {
                 gemm([pixels, c, depth], to, c, dx.acc, op.scale, a, w);
+            });
+        });
+    }
+}
+
+impl Dgrad {
+    /// As [`Dgrad::run`] for images of at most 2×2.
+    pub(super) fn run_pairs(&self, b: &Bound, op: &Conv2d, io: &Io, dx: Sink, dy: Slot) {
+        let (x, Some(pairs)) = (self.x, op.pairs(self.x)) else { return };
+        let (c, o, n, ready) = (x[3], self.y[3], pairs.pixels(), rounded_words(io));
+        let prepare = || _ = rounded(b, io, 0, &mut b.scratch()[..ready]);
+        b.each_prepared(self.tiles.count(), n * words(x) * o, prepare, |t| {
+            let tile = self.tiles.get(t);
+            let (w, work) = b.scratch().split_at_mut(ready);
+            let w = if ready > 0 { &w[..io.params[0].len] } else { b.get(io.params[0]) };
+            let ((at, len), (at_dy, len_dy)) =
+                (tile.span([x[1], x[2], c]), tile.span([x[1], x[2], o]));
+            let (wide, wide_dx) = work.split_at_mut(dy.wide(len_dy));
+            let src = b.read(dy, at_dy, len_dy, wide);
+            b.write(dx, at, len, wide_dx, |to| {
+                for (q, p) in pairs.all() {
+                    let acc = if p == 0 { dx.acc } else { Acc::Add };
+                    let w = Mat::rows(&w[pairs.tap(p, q) * c..], 9 * c);
+                    let a = Mat::rows(&src[p * o..], n * o);
+                    gemm([tile.present, c, o], &mut to[q * c..], n * c, acc, op.scale, a, w);
+                }
             });
         });
     }
@@ -198,6 +225,7 @@ impl Groups {
 pub(super) struct Wgrad {
     x: Shape,
     y: Shape,
+    pairs: Option<Pairs>,
     window: Window,
     /// Where a row of the result lies in a row of dw, and that row's length.
     first_column: usize,
@@ -207,19 +235,18 @@ pub(super) struct Wgrad {
 impl Wgrad {
     /// The unit in which sums over images are rounded.
     const IMAGES: usize = 8;
-    /// Output channels per job.
-    const BLOCK: usize = 32;
     /// Words of patches at a time.
     const PATCHES: usize = 64 * 1024;
 
     pub(super) fn new(op: &Conv2d, x: Shape, y: Shape) -> Self {
-        Wgrad { x, y, window: op.window(), first_column: 0, row_words: op.depth(x) }
+        let (window, pairs) = (op.window(), op.pairs(x));
+        Wgrad { x, y, pairs, window, first_column: 0, row_words: op.depth(x) }
     }
 
     /// Of a 1×1 convolution.
     pub(super) fn point(x: Shape, y: Shape) -> Self {
         let window = Window { kernel: 1, stride: 1, pad: 0 };
-        Wgrad { x, y, window, first_column: 0, row_words: x[3] }
+        Wgrad { x, y, pairs: None, window, first_column: 0, row_words: x[3] }
     }
 
     /// The same for the columns of one input of a shortcut.
@@ -246,6 +273,11 @@ impl Wgrad {
         (Self::PATCHES / (self.y[2] * self.depth())).clamp(1, self.y[1])
     }
 
+    /// Output channels per job: many, so that x is read seldom, but so few that there are two jobs.
+    fn block(&self) -> usize {
+        if self.y[3] > 64 { 64 } else { 32 }
+    }
+
     fn is_point(&self) -> bool {
         (self.window.kernel, self.window.stride, self.window.pad) == (1, 1, 0)
     }
@@ -260,22 +292,28 @@ impl Wgrad {
     pub(super) fn scratch_words(&self, dy: Slot, x: Slot) -> usize {
         let pixels = if self.is_point() { Self::PIXELS } else { self.rows() * self.y[2] };
         let patches = if self.is_point() { 0 } else { pixels * self.depth() };
-        let taken = if self.is_point() { pixels * self.depth() } else { words(self.x) / self.x[0] };
+        let taken = match (self.is_point(), self.pairs) {
+            (true, _) => pixels * self.depth(),
+            (_, Some(_)) => Self::IMAGES * words(self.x) / self.x[0],
+            _ => words(self.x) / self.x[0],
+        };
+        let pixels =
+            if self.pairs.is_some() { Self::IMAGES * self.y[1] * self.y[2] } else { pixels };
         patches + dy.wide(pixels * self.y[3]) + x.wide(taken)
     }
 
     /// dw (=|+=) scale · Σ over images and pixels.
     pub(super) fn run(&self, b: &Bound, scale: f32, dw: Sink, dy: Slot, x: Slot, temp: Slot) {
         let ([n, _, _, o], depth) = (self.y, self.depth());
-        let blocks = o.div_ceil(Self::BLOCK);
+        let blocks = o.div_ceil(self.block());
         let sum = o * depth;
         let mut acc = dw.acc;
         for first in (0..self.groups()).step_by(self.wave()) {
             let wave = self.wave().min(self.groups() - first);
             let work = wave * Self::IMAGES * words(self.y) / n * depth;
             b.each(wave * blocks, work, |job| {
-                let (i, o0) = (job / blocks, job % blocks * Self::BLOCK);
-                let m = Self::BLOCK.min(o - o0);
+                let (i, o0) = (job / blocks, job % blocks * self.block());
+                let m = self.block().min(o - o0);
                 let to = b.get_mut(temp.part(i * sum + o0 * depth, m * depth));
                 self.sum_group(b, scale, to, [dy, x], first + i, [o0, m]);
             });
@@ -318,6 +356,20 @@ impl Wgrad {
                 let a = b.read(x, pixel * depth, pixels * depth, wide);
                 product(acc, to, pixel, pixels, a, work);
                 acc = Acc::Add;
+            }
+            return;
+        }
+        if let Some(pairs) = self.pairs {
+            let (n, c) = (h * w, self.x[3]);
+            let (wide, work) = b.scratch().split_at_mut(x.wide(images * n * c));
+            let x = b.read(x, first * n * c, images * n * c, wide);
+            let dy = b.read(dy, first * n * o, images * n * o, work);
+            to.fill(0.0);
+            for (p, q) in pairs.all() {
+                let dy = Mat::cols(&dy[p * o + o0..], n * o);
+                let x = Mat::rows(&x[q * c..], n * c);
+                let to = &mut to[pairs.tap(p, q) * c..];
+                gemm([m, c, images], to, depth, Acc::Add, scale, dy, x);
             }
             return;
         }

@@ -5,7 +5,7 @@ use super::conv2d_bwd::Groups;
 use crate::device::cpu::gemm::{Mat, gemm};
 use crate::device::cpu::patches::{Tile, Tiles};
 use crate::device::cpu::winograd::{
-    self, PANEL, PLANES, Pixels, Place, Planes, Product, Square, TILE,
+    self, Finish, PANEL, PLANES, Pixels, Place, Planes, Product, Square, TILE,
 };
 use crate::device::cpu::winograd::{plane_stride, suits};
 use crate::device::{Acc, Bound, Dtype, Sink, Slot};
@@ -44,7 +44,7 @@ impl Winograd {
 
     pub(super) fn scratch_words(&self) -> usize {
         let rows = self.tiles.squares();
-        PLANES * (plane_stride(rows, self.c) + plane_stride(rows, PANEL))
+        PLANES * (plane_stride(rows, self.c) + plane_stride(rows, self.o))
     }
 
     /// Transforms weights [o, 3, 3, c].
@@ -61,24 +61,23 @@ impl Winograd {
         }
     }
 
-    /// `out`, the pixels of a tile, (=|+=) factor · conv(src).
+    /// The convolution's values v of a tile's pixels: `to` (=|+=) factor · (v + bias + residual).
     ///
-    /// - `u`: prepared weights. `work`: [`Winograd::scratch_words`].
+    /// - `u`: prepared weights. `work`: [`Winograd::scratch_words`]. `bias`: of each of the tile's images.
     pub(super) fn run_tile(
         &self,
         b: &Bound,
         work: &mut [f32],
         src: Slot,
         u: &[f32],
-        out: &mut [f32],
-        acc: Acc,
-        factor: f32,
         tile: Tile,
+        to: &mut [f32],
+        finish: Finish,
     ) {
         let (h, w, c, o) = (self.h, self.w, self.c, self.o);
         let (down, across) = (tile.rows.div_ceil(TILE), w.div_ceil(TILE));
         let squares = tile.present * down * across;
-        let (vs, ms) = (plane_stride(squares, c), plane_stride(squares, PANEL));
+        let (vs, ms) = (plane_stride(squares, c), plane_stride(squares, o));
         let (v, m) = work.split_at_mut(PLANES * vs);
         let image = |i: usize| pixels(b, src, (tile.image + i) * h * w * c, h * w * c);
         let place = |square: usize| {
@@ -92,22 +91,25 @@ impl Winograd {
             winograd::input(&mut planes, at, image(i), square, [0, c]);
         }
         let words = tile.rows * w * o;
-        for first in (0..o).step_by(PANEL) {
-            let block = PANEL.min(o - first);
-            for p in 0..PLANES {
-                let a = Mat::rows(&v[p * vs..][..squares * c], c);
+        for p in 0..PLANES {
+            let a = Mat::rows(&v[p * vs..][..squares * c], c);
+            for first in (0..o).step_by(PANEL) {
+                let block = PANEL.min(o - first);
                 let u = &u[p * self.weight_stride() + first * c..][..c * block];
-                let product = &mut m[p * ms..][..squares * block];
-                let u = Mat::rows(u, block);
-                gemm([squares, block, c], product, block, Acc::Set, 1.0, a, u);
+                let (product, u) = (&mut m[p * ms + first..], Mat::rows(u, block));
+                gemm([squares, block, c], product, o, Acc::Set, 1.0, a, u);
             }
-            let product = Product { words: m, stride: ms, block };
-            for at in 0..squares {
-                let (i, row, column) = place(at);
-                let square = Square { h: tile.rows, w, channels: o, row, column };
-                let image = &mut out[i * words..][..words];
-                winograd::output(image, acc == Acc::Add, factor, product, at, square, first);
-            }
+        }
+        let product = Product { words: m, stride: ms, block: o };
+        for at in 0..squares {
+            let (i, row, column) = place(at);
+            let square = Square { h: tile.rows, w, channels: o, row, column };
+            let finish = Finish {
+                bias: finish.bias.map(|b| &b[i * o..][..o]),
+                residual: finish.residual.map(|r| &r[i * words..][..words]),
+                ..finish
+            };
+            winograd::output(&mut to[i * words..][..words], product, at, square, finish);
         }
     }
 }
@@ -134,10 +136,12 @@ pub(super) struct WinogradWgrad {
 impl WinogradWgrad {
     /// The unit in which sums over images are rounded.
     const IMAGES: usize = 8;
-    /// Squares that one product sums over.
-    const SQUARES: usize = 32;
-    /// Input and output channels of a job.
-    const BLOCK: usize = 64;
+    /// Squares that one product sums over. Measured, as the next two.
+    const SQUARES: usize = 64;
+    /// Input channels of a job.
+    const C_BLOCK: usize = 64;
+    /// Its output channels.
+    const O_BLOCK: usize = 128;
 
     /// `None` where the shape does not suit it.
     pub(super) fn new(x: Shape, o: usize) -> Option<Self> {
@@ -160,7 +164,8 @@ impl WinogradWgrad {
 
     /// Words between planes of a chunk's V, of a panel of its Z, and of the group's dU.
     fn strides(&self) -> [usize; 3] {
-        let (squares, c, o) = (self.squares(), Self::BLOCK.min(self.c), Self::BLOCK.min(self.o));
+        let (squares, c, o) =
+            (self.squares(), Self::C_BLOCK.min(self.c), Self::O_BLOCK.min(self.o));
         [plane_stride(squares, c), plane_stride(squares, PANEL.min(o)), plane_stride(o, c)]
     }
 
@@ -174,10 +179,10 @@ impl WinogradWgrad {
 
     /// dw [o, 3, 3, c] (=|+=) factor · Σ over images and pixels.
     pub(super) fn run(&self, b: &Bound, factor: f32, dw: Sink, dy: Slot, x: Slot, temp: Slot) {
-        let blocks = [self.c, self.o].map(|n| n.div_ceil(Self::BLOCK));
+        let blocks = [self.c.div_ceil(Self::C_BLOCK), self.o.div_ceil(Self::O_BLOCK)];
         let work = PLANES * Self::IMAGES * self.per_image() * self.c * self.o;
         self.groups().sum(b, blocks[0] * blocks[1], work, dw, temp, |to, group, job| {
-            let [c0, o0] = [job % blocks[0], job / blocks[0]].map(|i| i * Self::BLOCK);
+            let [c0, o0] = [job % blocks[0] * Self::C_BLOCK, job / blocks[0] * Self::O_BLOCK];
             self.sum_block(b, factor, to, [dy, x], group, [c0, o0]);
         });
     }
@@ -192,7 +197,7 @@ impl WinogradWgrad {
         group: usize,
         [c0, o0]: [usize; 2],
     ) {
-        let (c, o) = (Self::BLOCK.min(self.c - c0), Self::BLOCK.min(self.o - o0));
+        let (c, o) = (Self::C_BLOCK.min(self.c - c0), Self::O_BLOCK.min(self.o - o0));
         let [vs, zs, us] = self.strides();
         let first = group * Self::IMAGES;
         let all = Self::IMAGES.min(self.n - first) * self.per_image();

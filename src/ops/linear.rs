@@ -2,7 +2,7 @@
 //!
 //! With SiLU a second output keeps the pre-activation for the backward.
 
-use super::sums::{store, sum_images, sum_rows};
+use super::sums::{sum_images, sum_rows};
 use super::{Direction, Grads, Io, Op, Reads, Shape};
 use crate::device::cpu::gemm::{Mat, gemm};
 use crate::device::cpu::math;
@@ -15,10 +15,11 @@ pub struct Linear {
     pub silu: bool,
 }
 
-/// Images per product: fixed, so that an image's bits don't depend on the batch.
+/// Images per product that sums over them: the unit in which such sums are rounded.
 const ROWS: usize = 8;
-/// Output features per job.
-const BLOCK: usize = 128;
+/// Images and output features per job.
+const JOB: usize = 16;
+const BLOCK: usize = 64;
 
 impl Op for Linear {
     fn name(&self) -> &'static str {
@@ -44,11 +45,8 @@ impl Op for Linear {
 
     fn temp_words(&self, ins: &[Shape], direction: Direction) -> usize {
         match direction {
-            Direction::Fwd => 0,
-            // dz and x, padded to whole tiles of rows.
-            Direction::Bwd => {
-                ins[0][0].next_multiple_of(ROWS) * (self.out_features + 2 * ins[0][3])
-            }
+            Direction::Bwd if self.silu => ins[0][0] * self.out_features,
+            _ => 0,
         }
     }
 
@@ -60,25 +58,25 @@ impl Op for Linear {
         let (op, io) = (*self, io.clone());
         let [n, _, _, i] = io.shapes[0];
         let o = self.out_features;
-        Launch::new("linear_fwd", ROWS * (i + BLOCK), move |b| {
+        Launch::new("linear_fwd", 0, move |b| {
             let blocks = o.div_ceil(BLOCK);
-            b.each(n.div_ceil(ROWS) * blocks, n * i * o, |job| {
-                let (n0, o0) = (job / blocks * ROWS, job % blocks * BLOCK);
-                let (rows, cols) = (ROWS.min(n - n0), BLOCK.min(o - o0));
-                let (x, y) = b.scratch().split_at_mut(ROWS * i);
-                x[..rows * i].copy_from_slice(b.get(io.ins[0].part(n0 * i, rows * i)));
-                x[rows * i..].fill(0.0);
+            b.each(n.div_ceil(JOB) * blocks, n * i * o, |job| {
+                let (n0, o0) = (job / blocks * JOB, job % blocks * BLOCK);
+                let (rows, cols) = (JOB.min(n - n0), BLOCK.min(o - o0));
+                let x = Mat::rows(b.get(io.ins[0].part(n0 * i, rows * i)), i);
                 let w = Mat::cols(b.get(io.params[0].part(o0 * i, cols * i)), i);
-                gemm([ROWS, cols, i], y, cols, Acc::Set, 1.0, Mat::rows(x, i), w);
+                // Other jobs own other columns of these rows.
+                let part = |s: Slot| b.get_mut(s.part(n0 * o + o0, (rows - 1) * o + cols));
+                let y = part(io.outs[0]);
+                gemm([rows, cols, i], y, o, Acc::Set, 1.0, x, w);
                 let bias = b.get(io.params[1].part(o0, cols));
-                for (r, row) in y.chunks_exact_mut(cols).take(rows).enumerate() {
+                for (r, row) in y.chunks_mut(o).enumerate() {
+                    let row = &mut row[..cols];
                     math::add(row, bias);
-                    let at = (n0 + r) * o + o0;
                     if op.silu {
-                        b.get_mut(io.outs[1].part(at, cols)).copy_from_slice(row);
+                        part(io.outs[1])[r * o..][..cols].copy_from_slice(row);
                         math::silu(row);
                     }
-                    b.get_mut(io.outs[0].part(at, cols)).copy_from_slice(row);
                 }
             });
         })
@@ -88,45 +86,39 @@ impl Op for Linear {
         let (op, io, grads) = (*self, io.clone(), grads.clone());
         let [n, _, _, i] = io.shapes[0];
         let o = self.out_features;
-        let padded = n.next_multiple_of(ROWS);
         let dy = grads.outs[0].expect("linear's output has a gradient");
         Launch::new("linear_bwd", 0, move |b| {
-            let dz_slot = io.temp.part(0, padded * o);
-            let x_slot = io.temp.part(padded * o, padded * i);
-            let dx_slot = io.temp.part(padded * (o + i), padded * i);
-            let (dz, x) = (b.get_mut(dz_slot), b.get_mut(x_slot));
+            let mut dz = b.get(dy);
             if op.silu {
-                math::silu_bwd(&mut dz[..n * o], b.get(io.outs[1]), b.get(dy));
-            } else {
-                dz[..n * o].copy_from_slice(b.get(dy));
+                let to = b.get_mut(io.temp.part(0, n * o));
+                math::silu_bwd(to, b.get(io.outs[1]), dz);
+                dz = to;
             }
-            dz[n * o..].fill(0.0);
-            x[..n * i].copy_from_slice(b.get(io.ins[0]));
-            x[n * i..].fill(0.0);
-            let (dz, x) = (b.get(dz_slot), b.get(x_slot));
+            let x = b.get(io.ins[0]);
             let db = grads.params[1];
-            sum_images(b.get_mut(db.slot), db.acc, &dz[..n * o]);
+            sum_images(b.get_mut(db.slot), db.acc, dz);
             let (dw, blocks) = (grads.params[0], o.div_ceil(BLOCK));
             b.each(blocks, n * i * o, |job| {
                 let o0 = job * BLOCK;
                 let m = BLOCK.min(o - o0);
                 let out = b.get_mut(dw.slot.part(o0 * i, m * i));
                 let mut acc = dw.acc;
-                for n0 in (0..padded).step_by(ROWS) {
-                    let a = Mat::cols(&dz[n0 * o + o0..][..(ROWS - 1) * o + m], o);
-                    let x = Mat::rows(&x[n0 * i..][..ROWS * i], i);
-                    gemm([m, i, ROWS], out, i, acc, 1.0, a, x);
+                for n0 in (0..n).step_by(ROWS) {
+                    let rows = ROWS.min(n - n0);
+                    let a = Mat::cols(&dz[n0 * o + o0..], o);
+                    gemm([m, i, rows], out, i, acc, 1.0, a, Mat::rows(&x[n0 * i..], i));
                     acc = Acc::Add;
                 }
             });
             if let Some(dx) = grads.ins[0] {
                 let w = b.get(io.params[0]);
-                b.each(padded / ROWS, n * i * o, |job| {
-                    let a = Mat::rows(&dz[job * ROWS * o..][..ROWS * o], o);
-                    let out = b.get_mut(dx_slot.part(job * ROWS * i, ROWS * i));
-                    gemm([ROWS, i, o], out, i, Acc::Set, 1.0, a, Mat::rows(w, i));
+                b.each(n.div_ceil(JOB), n * i * o, |job| {
+                    let n0 = job * JOB;
+                    let rows = JOB.min(n - n0);
+                    let a = Mat::rows(&dz[n0 * o..], o);
+                    let out = b.get_mut(dx.slot.part(n0 * i, rows * i));
+                    gemm([rows, i, o], out, i, dx.acc, 1.0, a, Mat::rows(w, i));
                 });
-                store(b.get_mut(dx.slot), dx.acc, &b.get(dx_slot)[..n * i]);
             }
         })
     }

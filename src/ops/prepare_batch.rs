@@ -4,7 +4,6 @@
 use super::precondition::Precond;
 use crate::device::{Arg, Buffer, Cpu, Kernel, Slot, args};
 use crate::rng::{Stream, fill_normals, normals8, permute, philox, tag, unit};
-use rayon::prelude::*;
 
 /// The images resident on the device.
 #[derive(Debug, Clone, Copy)]
@@ -64,19 +63,15 @@ pub fn prepare_batch(cpu: &Cpu, precond: Precond, source: Source, at: Position, 
     for (i, label) in out.labels.iter_mut().enumerate() {
         *label = source.labels[image_index(images, at, at.first_image + i)];
     }
-    cpu.run(|| {
-        (out.y.par_chunks_mut(len).zip(out.noise.par_chunks_mut(len)))
-            .zip(out.sigma.par_iter_mut())
-            .with_min_len(8)
-            .enumerate()
-            .for_each(|(i, ((y, noise), sigma))| {
-                let place = at.first_image + i;
-                let index = image_index(images, at, place);
-                to_unit(y, &source.pixels[index * len..][..len]);
-                let stream = tag(Stream::Noise, 0);
-                fill_normals(noise, place as u32, at.step as u32, stream, at.seed);
-                *sigma = training_sigma(precond, at, place);
-            });
+    let pixels = out.y.chunks_mut(len).zip(out.noise.chunks_mut(len));
+    let mut batch: Vec<_> = pixels.zip(out.sigma).enumerate().collect();
+    cpu.each_mut(&mut batch, |(i, ((y, noise), sigma))| {
+        let place = at.first_image + *i;
+        let index = image_index(images, at, place);
+        to_unit(y, &source.pixels[index * len..][..len]);
+        let stream = tag(Stream::Noise, 0);
+        fill_normals(noise, place as u32, at.step as u32, stream, at.seed);
+        **sigma = training_sigma(precond, at, place);
     });
 }
 

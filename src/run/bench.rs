@@ -127,6 +127,7 @@ pub fn sample(
             std::hint::black_box(images);
             Ok(true)
         })?;
+        device.wait()?;
         Ok::<f64, anyhow::Error>(start.elapsed().as_secs_f64())
     };
     run(batch.min(images))?;

@@ -1,8 +1,11 @@
 //! The machine's memory, as the system tells it.
 
+use super::RunConfig;
 use crate::device::{Device, Precision};
 use crate::error::{Exit, fail};
-use crate::model::{ModelConfig, Params, Trainer};
+use crate::memorization::Search;
+use crate::model::{Denoiser, ModelConfig, Params, Trainer};
+use crate::sampler::CARD_BYTES;
 use anyhow::Result;
 use std::fs;
 
@@ -17,16 +20,54 @@ pub fn check(
     precision: Precision,
     micro_batch: usize,
 ) -> Result<()> {
-    // Weights, gradient, two moments and EMA.
-    let buffers = 5 * 4 * Params::new(config).flat_len;
-    let mut wanted = buffers;
-    let free = match device {
-        Device::Cpu(_) => available().unwrap_or(usize::MAX),
-        Device::Cuda { cuda, .. } => cuda.free_bytes()?,
-    };
-    if buffers <= free {
-        wanted += Trainer::plan_bytes(device, config, precision, micro_batch)?;
+    let free = free(device)?;
+    refuse_over(free, of_training(device, config, precision, micro_batch, free)?)
+}
+
+/// As [`check`], with all that a run reserves at its start: on a card the set, the search, and what looks need.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_run(device: &Device, config: &RunConfig, micro_batch: usize) -> Result<()> {
+    let free = free(device)?;
+    refuse_over(free, of_run(device, config, micro_batch, free)?)
+}
+
+/// Images computed at a time: as configured, or where that is 0 (auto) on the CPU a few of the chunks that sums are cut
+/// into, which keep every core busy, and on a card the most that its free memory holds with all else.
+///
+/// # Errors
+/// Device (exit 4): what the driver says.
+pub fn micro_batch(device: &Device, config: &RunConfig) -> Result<usize> {
+    let t = &config.train;
+    match device {
+        _ if t.micro_batch > 0 => Ok(t.micro_batch),
+        Device::Cpu(_) => Ok(t.batch.min(32)),
+        Device::Cuda { .. } => {
+            let usable = (USABLE * free(device)? as f64) as usize;
+            let mut images = t.batch;
+            while images > SUM_CHUNK && of_run(device, config, images, usable)? > usable {
+                images = images.div_ceil(2).next_multiple_of(SUM_CHUNK);
+            }
+            Ok(images)
+        }
     }
+}
+
+/// Share of a card's free memory that `auto` takes: the driver and others need some too.
+const USABLE: f64 = 0.9;
+/// Sums over images are rounded in chunks of so many: micro-batches of whole chunks give the whole batch's bits.
+const SUM_CHUNK: usize = 8;
+
+/// Bytes that could be had now.
+fn free(device: &Device) -> Result<usize> {
+    match device {
+        Device::Cpu(_) => Ok(available().unwrap_or(usize::MAX)),
+        Device::Cuda { cuda, .. } => cuda.free_bytes(),
+    }
+}
+
+fn refuse_over(free: usize, wanted: usize) -> Result<()> {
     match wanted <= free {
         true => Ok(()),
         false => Err(fail(
@@ -38,6 +79,51 @@ pub fn check(
         )),
     }
 }
+
+/// Bytes of parameters and arena; a network whose parameters alone exceed `most` is not planned.
+fn of_training(
+    device: &Device,
+    config: &ModelConfig,
+    precision: Precision,
+    micro_batch: usize,
+    most: usize,
+) -> Result<usize> {
+    // Weights, gradient, two moments and EMA.
+    let buffers = 5 * 4 * Params::new(config).flat_len;
+    match buffers <= most {
+        true => Ok(buffers + Trainer::plan_bytes(device, config, precision, micro_batch)?),
+        false => Ok(buffers),
+    }
+}
+
+/// Bytes of a whole run: the CPU gives its training arena back for looks, a card keeps both.
+fn of_run(device: &Device, config: &RunConfig, micro_batch: usize, most: usize) -> Result<usize> {
+    let (model, precision) = (&config.model, config.train.precision);
+    let training = of_training(device, model, precision, micro_batch, most)?;
+    if matches!(device, Device::Cpu(_)) || training > most {
+        return Ok(training);
+    }
+    let images = config.data.images;
+    let set = images * (model.image_len() + 4);
+    let looks = match look_batch(config, micro_batch) {
+        None => 0,
+        Some(batch) => {
+            Search::card_bytes(images, model.image_len())
+                + Denoiser::plan_bytes(device, model, precision, batch)?
+                + CARD_BYTES * batch * model.image_len()
+        }
+    };
+    Ok(training + set + looks)
+}
+
+/// Images generated at a time for looks, if there are any.
+pub fn look_batch(config: &RunConfig, micro_batch: usize) -> Option<usize> {
+    let most = config.train.score_images.max(config.train.rescore_images);
+    (config.train.looks > 0).then(|| micro_batch.max(LOOK_BATCH).min(most))
+}
+
+/// Images generated at a time, unless micro-batches are larger: enough to keep every core busy.
+const LOOK_BATCH: usize = 32;
 
 /// Bytes of memory in the machine.
 pub fn total() -> Option<usize> {

@@ -38,6 +38,14 @@ impl<'a> Network<'a> {
         Ok(Network { denoiser, stop })
     }
 
+    /// Takes the weights of another snapshot of the same network.
+    ///
+    /// # Errors
+    /// Device (exit 4): what the driver says.
+    pub fn load(&mut self, model: &SavedModel) -> Result<()> {
+        self.denoiser.set_weights(&model.weights, &model.freqs)
+    }
+
     fn check_stop(&self) -> Result<()> {
         match (self.stop)() {
             true => Err(fail(Exit::Suspended, "stopped by a signal")),

@@ -17,7 +17,7 @@ use crate::data::Dataset;
 use crate::device::Device;
 use crate::error::{Exit, exit_code, usage};
 use crate::memorization::Search;
-use crate::model::trainer::TrainerOptions;
+use crate::model::trainer::{Steps, TrainerOptions};
 use crate::model::{SavedModel, Trainer};
 use anyhow::Result;
 use std::path::Path;
@@ -67,11 +67,11 @@ pub struct Outcome {
     pub elapsed_s: f64,
 }
 
+/// What a trainer that takes several steps at once is given takes about this long: a signal waits no longer.
+const INTERVAL_S: f64 = 0.5;
+
 /// Lines of `stats.jsonl` are at least this far apart.
 const STATS_INTERVAL_S: f64 = 5.0;
-
-/// Images generated at a time, unless micro-batches are larger: enough to keep every core busy.
-const LOOK_BATCH: usize = 32;
 
 /// Unfinished looks are saved this often where saves are counted in steps.
 const LOOK_SAVE_INTERVAL_S: f64 = 30.0;
@@ -111,13 +111,15 @@ pub fn train_part(
     let run_dir = RunDir::new(dir);
     if run_dir.stored_config()?.is_none() {
         // Before anything is written: the smaller network asked for next is no changed setting.
-        memory::check(device, &config.model, config.train.precision, micro_batch(config))?;
+        memory::check_run(device, config, memory::micro_batch(device, config)?)?;
     }
     let lock = run_dir.lock()?;
     let mut asked = config.clone();
     if asked.train.micro_batch == 0 {
-        let stored = run_dir.stored_config()?.map(|c| c.train.micro_batch);
-        asked.train.micro_batch = stored.unwrap_or_else(|| micro_batch(config));
+        asked.train.micro_batch = match run_dir.stored_config()? {
+            Some(stored) => stored.train.micro_batch,
+            None => memory::micro_batch(device, config)?,
+        };
     }
     let config = run_dir.settle(&asked, &options.data_name)?;
     if let Some(outcome) = finished(&run_dir, &config, started)? {
@@ -126,7 +128,7 @@ pub fn train_part(
         }
         return Ok(outcome);
     }
-    memory::check(device, &config.model, config.train.precision, config.train.micro_batch)?;
+    memory::check_run(device, &config, config.train.micro_batch)?;
     Run::start(device, config, data, run_dir, lock, options, part, started)?.go()
 }
 
@@ -136,15 +138,6 @@ pub fn work(config: &RunConfig) -> f64 {
     let looks = config.look_steps().len();
     let generated = looks * t.score_images + if looks > 0 { t.rescore_images } else { 0 };
     config.steps() as f64 * t.batch as f64 + generated as f64 * IMAGE_COST
-}
-
-/// Images computed at a time: as configured, or where that is 0 (auto) a few of the chunks that sums are cut
-/// into, which keep every core busy.
-pub fn micro_batch(config: &RunConfig) -> usize {
-    match config.train.micro_batch {
-        0 => config.train.batch.min(32),
-        n => n,
-    }
 }
 
 /// The outcome of a run that needs no more work.
@@ -169,11 +162,15 @@ struct Run<'a> {
     options: &'a RunOptions,
     search: Option<Search<'a>>,
     trainer: Trainer<'a>,
+    /// What looks evaluate: on a card reserved from the start, on the CPU only while a look lasts.
+    network: Option<Network<'static>>,
     /// Steps done, steps of this start, and the step of the state on disk.
     step: u64,
     steps_here: u64,
     saved_step: Option<u64>,
     last_save: Instant,
+    /// Steps given to the trainer at once.
+    interval: u64,
     look_steps: Vec<u64>,
     looks: Vec<Look>,
     last_loss: f64,
@@ -235,10 +232,12 @@ impl<'a> Run<'a> {
             options,
             search,
             trainer,
+            network: None,
             step,
             steps_here: 0,
             saved_step,
             last_save: Instant::now(),
+            interval: 1,
             look_steps,
             looks,
             last_loss: f64::NAN,
@@ -248,6 +247,9 @@ impl<'a> Run<'a> {
     }
 
     fn go(mut self) -> Result<Outcome> {
+        if let (Device::Cuda { .. }, Some(_)) = (self.device, &self.search) {
+            self.network = Some(self.look_network(self.snapshot()?)?);
+        }
         self.prune()?;
         // There is a good state from the first step on, and a full disk shows before work is lost.
         self.save()?;
@@ -265,7 +267,7 @@ impl<'a> Run<'a> {
                 self.save()?;
                 return self.outcome(false, None);
             }
-            if !self.train_step()? {
+            if !self.train_steps()? {
                 self.save()?;
                 return self.outcome(false, None);
             }
@@ -283,34 +285,48 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// One step; false if a signal stopped it, and then nothing has changed.
-    fn train_step(&mut self) -> Result<bool> {
+    /// Steps up to the next look, save or end, as many as the trainer takes at once; false if a signal stopped it
+    /// before they were done.
+    fn train_steps(&mut self) -> Result<bool> {
         let started = Instant::now();
-        let scalars = schedule::scalars(&self.config, self.step);
-        let loss = match self.trainer.step(scalars, &stop_asked) {
-            Ok(Some(loss)) => loss,
-            Ok(None) => return Ok(false),
-            Err(e) => {
-                // The state before this step, unless a weight has overflown in it: then an earlier one stays.
-                if exit_code(&e) == Exit::Diverged as i32 {
-                    let _ = self.save();
-                }
-                return Err(e);
-            }
-        };
-        let elapsed = started.elapsed();
-        let images = self.config.train.batch as u64;
-        self.step += 1;
-        self.steps_here += 1;
-        self.last_loss = loss;
-        self.stats.add("Loss/loss", loss);
-        self.stats.trained(images, elapsed.as_secs_f64());
-        if self.stats.age_s() >= STATS_INTERVAL_S {
-            self.flush_stats()?;
+        let until = self.next_halt().min(self.step + self.interval);
+        let config = &self.config;
+        let scalars: Vec<_> = (self.step..until).map(|s| schedule::scalars(config, s)).collect();
+        let Steps { done, loss, diverged } = self.trainer.steps(&scalars, &stop_asked)?;
+        let (elapsed, steps) = (started.elapsed(), done as u64);
+        self.step += steps;
+        self.steps_here += steps;
+        if let Some(e) = diverged {
+            // The state before that step, unless a weight has overflown in it: then an earlier one stays.
+            let _ = self.save();
+            return Err(e);
         }
-        let (step, config) = (self.step, &self.config);
-        self.progress.trained(images, elapsed, || progress_text(config, step, loss));
-        Ok(true)
+        if done > 0 {
+            let images = steps * self.config.train.batch as u64;
+            self.last_loss = loss;
+            self.stats.add("Loss/loss", loss);
+            self.stats.trained(images, elapsed.as_secs_f64());
+            if self.stats.age_s() >= STATS_INTERVAL_S {
+                self.flush_stats()?;
+            }
+            let (step, config) = (self.step, &self.config);
+            self.progress.trained(images, elapsed, || progress_text(config, step, loss));
+            let fitting = INTERVAL_S / elapsed.as_secs_f64() * done as f64;
+            self.interval = (fitting as u64).clamp(1, self.trainer.longest_interval() as u64);
+        }
+        Ok(done == scalars.len())
+    }
+
+    /// The next step before which there is something else to do.
+    fn next_halt(&self) -> u64 {
+        let look = self.look_steps.iter().copied().find(|&s| s > self.step);
+        let stop = self.options.stop_after_steps.map(|n| self.step + (n - self.steps_here));
+        let save = match self.options.save_every {
+            SaveEvery::Steps(n) => Some(self.saved_step.unwrap_or(0) + n),
+            SaveEvery::Seconds(_) => None,
+        };
+        let halts = [look, stop, save.filter(|&s| s > self.step)];
+        halts.into_iter().flatten().fold(self.config.steps(), u64::min)
     }
 
     fn save_due(&self) -> bool {
@@ -388,10 +404,15 @@ impl<'a> Run<'a> {
         first_seed: u64,
         images: usize,
     ) -> Result<Option<Look>> {
-        let search = self.search.as_mut().expect("a run with looks has references");
         self.trainer.rest();
-        let batch = self.config.train.micro_batch.max(LOOK_BATCH).min(images);
-        let mut network = Network::new(self.device, model, batch, &stop_asked)?;
+        let mut network = match self.network.take() {
+            Some(mut network) => {
+                network.load(&model)?;
+                network
+            }
+            None => self.look_network(model)?,
+        };
+        let search = self.search.as_mut().expect("a run with looks has references");
         let path = self.dir.partial_look_path();
         let mut found = load_partial(&path, step, first_seed, images);
         let interval = match self.options.save_every {
@@ -421,6 +442,9 @@ impl<'a> Run<'a> {
                 Ok(())
             },
         );
+        if let Device::Cuda { .. } = self.device {
+            self.network = Some(network);
+        }
         match result {
             Ok(()) => Ok(Some(look_of(&self.config, step, &found))),
             Err(e) if exit_code(&e) == Exit::Suspended as i32 => {
@@ -429,6 +453,11 @@ impl<'a> Run<'a> {
             }
             Err(e) => Err(e),
         }
+    }
+
+    fn look_network(&self, model: SavedModel) -> Result<Network<'static>> {
+        let batch = memory::look_batch(&self.config, self.config.train.micro_batch);
+        Network::new(self.device, model, batch.expect("a run with looks"), &stop_asked)
     }
 
     fn forget_partial(&self) {

@@ -25,6 +25,9 @@ pub(super) struct CardState<'d> {
     bad_image: Buffer,
 }
 
+/// Bytes that sampling on a card takes for each value of a batch, beside the denoiser's.
+pub const CARD_BYTES: usize = 3 * 8 + 4 + 1;
+
 /// `bad_image` while all are finite.
 const NONE: u32 = u32::MAX;
 

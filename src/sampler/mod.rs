@@ -7,6 +7,7 @@ pub mod optimal;
 mod optimal_card;
 
 pub use heun::{HeunOptions, Start, noise_levels, quantise, sample, sample_each};
+pub use heun_card::CARD_BYTES;
 pub use optimal::Optimal;
 pub use optimal_card::CardOptimal;
 

@@ -1,45 +1,51 @@
-//! What runs cost, before they are run: floating-point operations over a machine's rate.
+//! What runs cost, before they are run: here by floating-point operations over a measured rate, on cards that are not
+//! here by the least that their kernels can take.
 
-use crate::device::Device;
+use crate::device::{Device, Precision};
 use crate::model::flops::flops;
 use crate::model::trainer::TrainerOptions;
 use crate::model::{ModelConfig, Params};
-use crate::run::train::micro_batch;
+use crate::run::card::Prediction;
+pub use crate::run::card::{CARDS, Card};
+use crate::run::progress::IMAGE_COST;
 use crate::run::{RunConfig, RunDir, bench};
 use anyhow::Result;
 use serde_json::Value;
+use std::cell::RefCell;
 use std::path::Path;
 
 /// Evaluations of the network for one generated image: 18 steps of Heun's method.
 const EVALUATIONS: f64 = 35.0;
 
-/// A machine that nothing has been measured on.
-pub struct Card {
-    pub name: &'static str,
-    /// FLOP per second, as [`flops`] counts them.
-    pub flop_per_s: f64,
-}
-
-/// FLOP that the paper's basic model costs per training image.
-const BASIC_FLOP: f64 = 76.24e9;
-
-/// One card each. The rates are what this project's kernels are to reach at the paper's basic model in bf16 with
-/// mma.sync, not what any has been seen to do: [`CARDS_BASIS`] is said wherever they are used.
-pub const CARDS: [Card; 2] = [
-    Card { name: "H100", flop_per_s: 4000.0 * BASIC_FLOP },
-    Card { name: "A100", flop_per_s: 2500.0 * BASIC_FLOP },
-];
-
-pub const CARDS_BASIS: &str = "H100 and A100: assumed 4,000 and 2,500 img/s of the paper's basic model, goals that no card has confirmed";
+pub const CARDS_BASIS: &str = "h100, a100: the least that such a card can take, kernel by kernel in bf16 (`emm plan \
+                               --device h100`); no card has confirmed it";
 
 /// FLOP of a whole run: training and looks.
 pub fn flop_of(config: &RunConfig) -> f64 {
-    let t = &config.train;
     let cost = flops(&config.model);
+    let [trained, generated] = images_of(config);
+    trained * cost.train as f64 + generated * EVALUATIONS * cost.forward as f64
+}
+
+/// Images that a run trains on, and that its looks generate.
+fn images_of(config: &RunConfig) -> [f64; 2] {
+    let t = &config.train;
     let looks = config.look_steps().len();
     let generated = looks * t.score_images + if looks > 0 { t.rescore_images } else { 0 };
-    let trained = config.steps() as f64 * t.batch as f64;
-    trained * cost.train as f64 + generated as f64 * EVALUATIONS * cost.forward as f64
+    [config.steps() as f64 * t.batch as f64, generated as f64]
+}
+
+/// Seconds of a training image on a card, at least; `None` if the card cannot hold the network.
+fn image_s(card: &Card, config: &RunConfig) -> Option<f64> {
+    let batch = config.train.batch;
+    let step = Prediction::new(card, &config.model, Precision::Bf16, batch, None).ok()?;
+    Some(step.step_s() / batch as f64)
+}
+
+/// Seconds of a whole run on a card, at least; `None` if the card cannot hold the network.
+pub fn card_s(card: &Card, config: &RunConfig) -> Option<f64> {
+    let [trained, generated] = images_of(config);
+    Some((trained + generated * IMAGE_COST) * image_s(card, config)?)
 }
 
 /// How fast this machine is at networks like those of a sweep.
@@ -48,6 +54,15 @@ pub struct Rates {
     known: Vec<(ModelConfig, f64)>,
     /// How they are known, for people.
     pub basis: &'static str,
+    on_cards: RefCell<Vec<OnCards>>,
+}
+
+/// What a training image takes on the cards.
+struct OnCards {
+    model: ModelConfig,
+    batch: usize,
+    /// Seconds on each of [`CARDS`].
+    image_s: [Option<f64>; 2],
 }
 
 impl Rates {
@@ -64,20 +79,21 @@ impl Rates {
                 networks.push(config);
             }
         }
+        let on_cards = RefCell::default();
         let known = from_stats(runs, &networks);
         if !known.is_empty() {
-            return Ok(Rates { known, basis: "as earlier runs here went" });
+            return Ok(Rates { known, basis: "as earlier runs here went", on_cards });
         }
         networks.sort_by_key(|c| flops(&c.model).train);
         let mut known = Vec::new();
         for (i, config) in networks.iter().enumerate() {
-            let batch = micro_batch(config).min(8);
+            let batch = config.train.batch.min(8);
             let flop = (flops(&config.model).train * batch as u64) as f64;
             if i == 0 || flop < MOMENT_FLOP {
                 known.push((config.model.clone(), flop / measure(device, config, batch)?));
             }
         }
-        Ok(Rates { known, basis: "as a few training steps now went" })
+        Ok(Rates { known, basis: "as a few training steps now went", on_cards })
     }
 
     /// Seconds that a run takes here on one device.
@@ -89,6 +105,24 @@ impl Rates {
         };
         let nearest = self.known.iter().min_by(|a, b| far(&a.0).total_cmp(&far(&b.0)))?;
         Some(flop_of(config) / nearest.1)
+    }
+}
+
+impl Rates {
+    /// [`card_s`] of a run on each of [`CARDS`].
+    pub fn card_seconds(&self, config: &RunConfig) -> [Option<f64>; 2] {
+        let mut known = self.on_cards.borrow_mut();
+        let (model, batch) = (&config.model, config.train.batch);
+        let image_s = match known.iter().find(|k| k.model == *model && k.batch == batch) {
+            Some(known) => known.image_s,
+            None => {
+                let image_s = [0, 1].map(|k| image_s(&CARDS[k], config));
+                known.push(OnCards { model: model.clone(), batch, image_s });
+                image_s
+            }
+        };
+        let [trained, generated] = images_of(config);
+        image_s.map(|s| Some((trained + generated * IMAGE_COST) * s?))
     }
 }
 

@@ -151,6 +151,9 @@ fn said_of(plan: &Plan, seen: &[Seen], of: &str) -> Vec<String> {
     out
 }
 
+/// The lines of one panel, named, and the values that make it one.
+type Group<'a> = (Vec<usize>, Vec<(String, &'a Line<'a>)>);
+
 /// One figure's lines, about to become panels.
 struct View<'a> {
     plan: &'a Plan,
@@ -184,7 +187,7 @@ impl View<'_> {
             Some(n) if varying.contains(&n) => varying.iter().partition(|&&a| a == n),
             _ => (varying, Vec::new()),
         };
-        let mut groups: Vec<(Vec<usize>, Vec<(String, &Line)>)> = Vec::new();
+        let mut groups: Vec<Group> = Vec::new();
         for (line, at) in self.lines.iter().zip(&cells) {
             let key: Vec<usize> = splitting.iter().map(|&a| at[a]).collect();
             let names: Vec<String> = naming.iter().map(|&a| self.value(a, at[a])).collect();
@@ -202,7 +205,7 @@ impl View<'_> {
                 Some(self.value(a, at))
             })
             .collect();
-        let panel = |(key, lines): (Vec<usize>, Vec<(String, &Line)>)| {
+        let panel = |(key, lines): Group| {
             let split = splitting.iter().zip(key).map(|(&a, at)| self.value(a, at));
             let more: Vec<String> = held.iter().cloned().chain(split).collect();
             let more =
@@ -290,7 +293,7 @@ impl View<'_> {
 
     fn line(&self, name: &str, line: &Line, along: &Along) -> Series {
         let points: Vec<Point> =
-            line.points.iter().filter_map(|p| Some(point(place(p.x?, along)?, p.seen)?)).collect();
+            line.points.iter().filter_map(|p| point(place(p.x?, along)?, p.seen)).collect();
         let emm = match along {
             Along::Sizes if points.len() > 1 => {
                 let pairs: Vec<_> = points.iter().map(|p| (p.x as u64, p.y)).collect();

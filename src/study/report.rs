@@ -1,8 +1,11 @@
 //! What a folder holds, as a page: a search's answer, tables, charts, sheets, and runs with their settings, curves
 //! and costs.
 
+use super::figures::figure;
 use super::folder::{IMAGES, RunSeen, differing, hours_said, runs_in, shared};
 use super::outcome::{RunState, Seen};
+use super::plan::Plan;
+use super::tables::matrix;
 use super::theirs::{self, TheirLook, Theirs};
 use crate::error::{Exit, OrExit as _, data};
 use crate::memorization::emm_of;
@@ -32,13 +35,18 @@ pub struct Gathered {
 }
 
 /// Reads `folder`: a run, a folder of runs, what `find` or `quickstart` wrote, or saved charts, tables and sheets.
-/// `theirs`: results of the reference's program, set beside; one in the folder itself is found.
+/// `plans`: studies at one scale; tables and figures of those with a finished run are shown. `theirs`: results of the reference's program, set beside; one in the folder itself is found.
 ///
 /// A run or file that cannot be read is named on the page and does not stop it.
 ///
 /// # Errors
 /// Data (exit 3): no such folder, nothing in it to report.
-pub fn gather(folder: &Path, title: Option<&str>, mut theirs: Vec<Theirs>) -> Result<Gathered> {
+pub fn gather(
+    folder: &Path,
+    title: Option<&str>,
+    plans: &[Plan],
+    mut theirs: Vec<Theirs>,
+) -> Result<Gathered> {
     let what = || folder.display().to_string();
     let mut files: Vec<PathBuf> = (fs::read_dir(folder).or_data(what)?)
         .map(|entry| entry.map(|e| e.path()))
@@ -49,6 +57,7 @@ pub fn gather(folder: &Path, title: Option<&str>, mut theirs: Vec<Theirs>) -> Re
     let mut found = Found { broken, ..Found::default() };
     found.answer(&folder.join("results.json"));
     files.iter().for_each(|path| found.take(path));
+    plans.iter().for_each(|plan| found.study(plan));
     if folder.join(theirs::LOG).exists() {
         theirs.push(Theirs::read(folder, None)?);
     }
@@ -86,8 +95,12 @@ fn lead(runs: &[RunSeen]) -> Vec<String> {
     ];
     if !runs.is_empty() {
         let done = runs.iter().filter(|r| r.done.is_some()).count();
-        let hours: f64 = runs.iter().filter_map(|r| r.hours).sum();
-        lead.push(format!("{done} of {} runs finished · {}", runs.len(), hours_said(hours)));
+        let hours: Vec<f64> = runs.iter().filter_map(|r| r.hours).collect();
+        let hours = match hours.is_empty() {
+            true => "no logs of their time".into(),
+            false => hours_said(hours.iter().sum()),
+        };
+        lead.push(format!("{done} of {} runs finished · {hours}", runs.len()));
     }
     lead.push(format!("emm {}", env!("CARGO_PKG_VERSION")));
     lead
@@ -168,6 +181,31 @@ impl Found {
             Some("csv") => self.table(path, stem),
             Some("png") => self.picture(path, stem),
             _ => {}
+        }
+    }
+
+    /// A study's tables and figures, if anything of it has finished.
+    fn study(&mut self, plan: &Plan) {
+        let drawn = plan.read().and_then(|seen| {
+            if seen.iter().all(|s| s.ratio.is_none()) {
+                return Ok(None);
+            }
+            let figure = figure(&plan.study.name, std::slice::from_ref(plan))?;
+            Ok(Some((matrix(plan, &seen), figure.chart)))
+        });
+        match drawn {
+            Ok(Some((table, chart))) => {
+                let scale = plan.scale.said();
+                let title = format!("{} ({}); {scale}", plan.study.title, plan.study.source);
+                if !plan.study.tables.is_empty() {
+                    self.tables.push((title, table));
+                }
+                if !chart.panels.is_empty() {
+                    self.charts.push(chart);
+                }
+            }
+            Ok(None) => {}
+            Err(e) => self.broken.push(format!("{}: {e:#}", plan.study.name)),
         }
     }
 
@@ -391,7 +429,9 @@ fn setting_parts(runs: &[RunSeen]) -> Vec<Part> {
     let all: Vec<&RunSeen> = runs.iter().collect();
     let mut costs = Vec::new();
     let known: Vec<f64> = runs.iter().filter_map(|r| r.hours).collect();
-    costs.push(("all runs".to_string(), hours_said(known.iter().sum())));
+    if !known.is_empty() {
+        costs.push(("all runs".to_string(), hours_said(known.iter().sum())));
+    }
     if known.len() < runs.len() {
         let without = (runs.len() - known.len()).to_string();
         costs.push(("runs without a log".to_string(), without));
@@ -418,7 +458,7 @@ fn their_parts(theirs: &[Theirs], runs: &[RunSeen]) -> Vec<Part> {
     if theirs.is_empty() {
         return Vec::new();
     }
-    let columns = ["run", "images", "ratio", "95% from", "to", "best epoch", "looks", "ours"];
+    let columns = ["images", "ratio", "ours", "95% from", "to", "best epoch", "looks", "run"];
     let mut table = Table::new(&columns);
     for t in theirs {
         let best = t.best();
@@ -427,14 +467,14 @@ fn their_parts(theirs: &[Theirs], runs: &[RunSeen]) -> Vec<Part> {
             .filter_map(|r| Some(format!("{:.2}%", 100.0 * r.done.as_ref()?.value.ratio)))
             .collect();
         table.row(vec![
-            Cell::Text(t.name.clone()),
             Cell::Integer(t.size as i64),
             Cell::Percent(best.ratio, 2),
+            Cell::Text(ours.join(", ")),
             end(0),
             end(1),
             Cell::Number(best.epoch, 0),
             Cell::Integer(t.looks.len() as i64),
-            Cell::Text(ours.join(", ")),
+            Cell::Text(t.name.clone()),
         ]);
     }
     let mut sizes: Vec<usize> = theirs.iter().map(|t| t.size).collect();

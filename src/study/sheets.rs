@@ -94,7 +94,7 @@ pub struct SheetFigure {
     pub plan: Plan,
     /// Which of the plan's cells have no finished run.
     pub missing: Vec<usize>,
-    /// (title, copies, samples) of each part.
+    /// What each part shows, with the scale.
     pub parts: Vec<String>,
 }
 
@@ -114,6 +114,10 @@ pub fn sheet_figure(id: &str, setup: &Setup, device: &Device) -> Result<SheetFig
     let shown =
         if id == "1b" { plan.cells.len() - 1..plan.cells.len() } else { 0..plan.cells.len() };
     let scale = plan.scale.said();
+    let figure = match plan.scale.is_paper() {
+        true => format!("Figure {id}"),
+        false => format!("Figure {id} at scale {}", plan.scale.name),
+    };
     let (mut drawn, mut missing) = (Vec::new(), Vec::new());
     for i in shown {
         let cell = &plan.cells[i];
@@ -122,7 +126,7 @@ pub fn sheet_figure(id: &str, setup: &Setup, device: &Device) -> Result<SheetFig
             return Err(usage(format!("--data: {}: {why}", plan.name(cell))));
         };
         if let Of::Optimum = of {
-            let by = format!("Figure {id}: the optimum of {} images", run.recipe.size);
+            let by = format!("{figure}: the optimum of {} images", run.recipe.size);
             drawn.push(Drawn::by_optimum(setup.images(&run.recipe)?, &by, device)?);
             break;
         }
@@ -132,7 +136,7 @@ pub fn sheet_figure(id: &str, setup: &Setup, device: &Device) -> Result<SheetFig
         };
         match &run.dir {
             Some(dir) if done => {
-                let by = format!("Figure {id}: EDM, {}", name(&plan, cell));
+                let by = format!("{figure}: EDM, {}", name(&plan, cell));
                 drawn.push(Drawn::by_run(dir, setup.images(&run.recipe)?, &by, device)?);
             }
             _ => missing.push(i),

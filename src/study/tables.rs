@@ -291,8 +291,10 @@ impl<'a> View<'a> {
     fn hours(&self, cell: &PlannedCell, seen: &Seen) -> [Option<f64>; 3] {
         let left = || cell.runs.iter().zip(&seen.states).filter(|(_, s)| s.done().is_none());
         let here = left().map(|(run, _)| self.rates.seconds(&run.config)).sum::<Option<f64>>();
-        let on = |k: usize| flop_left(cell, seen) / CARDS[k].flop_per_s / 3600.0;
-        [here.map(|s| s / 3600.0), Some(on(0)), Some(on(1))]
+        let on = |k: usize| {
+            left().map(|(run, _)| self.rates.card_seconds(&run.config)[k]).sum::<Option<f64>>()
+        };
+        [here, on(0), on(1)].map(|seconds| Some(seconds? / 3600.0))
     }
 
     fn command_of(&self, plan: &Plan, cell: &PlannedCell, seen: &Seen) -> String {
@@ -337,7 +339,7 @@ fn deviations(cell: &PlannedCell, seen: &Seen) -> Option<f64> {
 
 /// The table as the paper lays it out: a group of lines for each combination of the other axes, a column for each
 /// value of the table's.
-fn matrix(plan: &Plan, seen: &[Seen]) -> Table {
+pub fn matrix(plan: &Plan, seen: &[Seen]) -> Table {
     let study = &plan.study;
     let named = study.tables.first().map(|t| t.columns.as_str()).unwrap_or("size");
     let column = plan.axes.iter().position(|a| a.name == named).unwrap_or(plan.axes.len() - 1);

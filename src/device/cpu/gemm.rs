@@ -6,7 +6,7 @@
 #![allow(clippy::needless_range_loop)]
 
 use super::super::Acc;
-use crate::simd::{LANES, lanes};
+use crate::simd::{self, LANES, lanes};
 use std::mem::MaybeUninit;
 
 /// Steps of k between roundings into c.
@@ -98,20 +98,29 @@ fn pack(
 ) -> *const f32 {
     let from = &b.data[k0 * b.row + n0 * b.col..];
     assert!(b.reach(depth, columns) <= from.len() && depth * columns <= panel.len());
-    let to: *mut f32 = panel.as_mut_ptr().cast();
+    let (to, from): (*mut f32, _) = (panel.as_mut_ptr().cast(), from.as_ptr());
     // SAFETY: both ends lie in their slices by the check above.
     unsafe {
         if b.col == 1 && columns == COLUMNS {
-            copy_rows(to, from.as_ptr(), b.row, depth);
+            copy_rows(to, from, b.row, depth);
+        } else if b.row == 1 {
+            transpose_rows(to, from, b.col, columns, depth);
         } else {
             for kk in 0..depth {
                 for j in 0..columns {
-                    to.add(kk * columns + j).write(*from.as_ptr().add(kk * b.row + j * b.col));
+                    to.add(kk * columns + j).write(*from.add(kk * b.row + j * b.col));
                 }
             }
         }
     }
     to
+}
+
+/// to [k, n] ← from [n, k].
+pub fn transpose(to: &mut [f32], from: &[f32], n: usize, k: usize) {
+    assert!(to.len() == n * k && from.len() == n * k);
+    // SAFETY: both are as long as the check above says.
+    unsafe { transpose_rows(to.as_mut_ptr(), from.as_ptr(), k, n, k) }
 }
 
 /// Up to [`ROWS`]×[`COLUMNS`] elements of c.
@@ -134,6 +143,27 @@ impl Tile {
     /// # Safety
     /// The strides lead to memory of the matrices; c is exclusive.
     unsafe fn run(&self, rows: usize) {
+        if simd::level() == 4 {
+            // SAFETY: the caller's promise.
+            return unsafe { self.rows(rows) };
+        }
+        // Half of the registers, each half as wide: a quarter of the tile at a time.
+        for first in (0..self.columns).step_by(LANES) {
+            for row in (0..rows).step_by(ROWS / 2) {
+                let part = Tile {
+                    columns: LANES.min(self.columns - first),
+                    a: self.a.wrapping_add(row * self.a_row),
+                    b: self.b.wrapping_add(first),
+                    c: self.c.wrapping_add(row * self.c_row + first),
+                    ..*self
+                };
+                // SAFETY: the caller's promise; parts of c.
+                unsafe { part.rows((ROWS / 2).min(rows - row)) };
+            }
+        }
+    }
+
+    unsafe fn rows(&self, rows: usize) {
         // SAFETY: the caller's promise.
         unsafe {
             match rows {
@@ -163,6 +193,37 @@ impl Tile {
 }
 
 lanes! {
+    /// to [k, n] ← from [n, k], whose rows are `stride` apart.
+    unsafe fn transpose_rows<V>(to: *mut f32, from: *const f32, stride: usize, n: usize, k: usize) {
+        for i0 in (0..n).step_by(LANES) {
+            for j0 in (0..k).step_by(LANES) {
+                // SAFETY: rows and columns lie in the matrices, the caller's promise.
+                unsafe {
+                    let (rows, columns) = (LANES.min(n - i0), LANES.min(k - j0));
+                    let (from, to) = (from.add(i0 * stride + j0), to.add(j0 * n + i0));
+                    let mut block = [V::splat(0.0); LANES];
+                    if (rows, columns) == (LANES, LANES) {
+                        for i in 0..LANES {
+                            block[i] = V::load(from.add(i * stride));
+                        }
+                        V::transpose(&mut block);
+                        for j in 0..LANES {
+                            block[j].store(to.add(j * n));
+                        }
+                    } else {
+                        for i in 0..rows {
+                            block[i] = V::load_first(from.add(i * stride), columns);
+                        }
+                        V::transpose(&mut block);
+                        for j in 0..columns {
+                            block[j].store_first(to.add(j * n), rows);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
     /// `depth` rows of [`COLUMNS`] words, `stride` apart, one after another.
     unsafe fn copy_rows<V>(to: *mut f32, from: *const f32, stride: usize, depth: usize) {
         for k in 0..depth {

@@ -1,5 +1,6 @@
-//! The embedded default: fp32 on a pool of threads. Jobs are cut by shape alone and reduce in a fixed
-//! order, so results depend neither on the number of threads nor on the batch an image travels in.
+//! The embedded default: threads that compute in float32, over tensors in float32 or bf16. Jobs are cut by shape alone
+//! and sums over images have a fixed order, so results depend neither on the number of threads nor on the batch an
+//! image travels in.
 
 pub mod dots;
 pub mod gemm;
@@ -13,7 +14,6 @@ pub mod winograd;
 use super::{Acc, Dtype, Sink, Slot, Space, StepArgs};
 use crate::error::{Exit, fail};
 use anyhow::Result;
-use rayon::prelude::*;
 use std::sync::Arc;
 use team::Team;
 
@@ -44,7 +44,17 @@ impl Cpu {
 
     /// Runs `f` on each item, at most one a thread at a time.
     pub fn each_mut<T: Send>(&self, items: &mut [T], f: impl Fn(&mut T) + Send + Sync) {
-        self.run(|| items.par_iter_mut().with_max_len(1).for_each(f));
+        struct Items<T>(*mut T);
+        // SAFETY: each item is handed to one thread at a time, and is Send.
+        unsafe impl<T: Send> Sync for Items<T> {}
+        impl<T> Items<T> {
+            fn at(&self, i: usize) -> *mut T {
+                self.0.wrapping_add(i)
+            }
+        }
+        let all = Items(items.as_mut_ptr());
+        // SAFETY: i < items.len(), and every i comes once.
+        self.team.each(items.len(), &|| (), &|i| f(unsafe { &mut *all.at(i) }));
     }
 }
 

@@ -54,6 +54,11 @@ impl Tiles {
         if self.images > 1 { self.n.div_ceil(self.images) } else { self.n * self.per_image() }
     }
 
+    /// Images of the largest tile.
+    pub fn images(&self) -> usize {
+        self.images
+    }
+
     /// Pixels of the largest tile.
     pub fn pixels(&self) -> usize {
         self.images * self.rows * self.w
@@ -119,44 +124,6 @@ pub fn patches(
                 line[..skip * c].fill(0.0);
                 line[skip * c..(skip + take) * c].copy_from_slice(&src[from..from + take * c]);
                 line[(skip + take) * c..].fill(0.0);
-            }
-        }
-    }
-}
-
-/// Writes what one tap (kh, kw) of the window sees of output rows `row..row + rows`: [rows·w_out, c].
-pub fn tap(
-    dst: &mut [f32],
-    src: &[f32],
-    [h, w, c]: [usize; 3],
-    win: Window,
-    (kh, kw): (usize, usize),
-    (row, rows): (usize, usize),
-    w_out: usize,
-) {
-    for (line, oh) in dst.chunks_exact_mut(w_out * c).zip(row..row + rows) {
-        let ih = (oh * win.stride + kh) as isize - win.pad;
-        let left = kw as isize - win.pad;
-        if ih < 0 || ih >= h as isize {
-            line.fill(0.0);
-        } else if win.stride == 1 {
-            let skip = (-left).clamp(0, w_out as isize) as usize;
-            let end = (w as isize - left).clamp(skip as isize, w_out as isize) as usize;
-            let from = (ih as usize * w) as isize + skip as isize + left;
-            line[..skip * c].fill(0.0);
-            line[end * c..].fill(0.0);
-            if end > skip {
-                line[skip * c..end * c]
-                    .copy_from_slice(&src[from as usize * c..][..(end - skip) * c]);
-            }
-        } else {
-            for (pixel, ow) in line.chunks_exact_mut(c).zip(0..) {
-                let iw = left + (ow * win.stride) as isize;
-                if iw < 0 || iw >= w as isize {
-                    pixel.fill(0.0);
-                } else {
-                    pixel.copy_from_slice(&src[(ih as usize * w + iw as usize) * c..][..c]);
-                }
             }
         }
     }

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 /// How long an idle worker stays awake.
 const AWAKE: Duration = Duration::from_micros(200);
 
+const OPEN: usize = 1 << 63;
+
 /// Jobs of one region, each taken by whichever thread is free.
 #[derive(Clone, Copy)]
 struct Region {
@@ -40,8 +42,9 @@ struct Shared {
     region: Mutex<Option<Region>>,
     /// The next job that no thread has taken, of each thread's share.
     next: Vec<Next>,
-    /// Workers that have not finished the region.
-    busy: AtomicUsize,
+    /// [`OPEN`] while a region has jobs that nobody has taken, plus the workers within it. A worker that comes late,
+    /// since others use its core, finds it closed and is not waited for.
+    gate: AtomicUsize,
     asleep: Vec<AtomicBool>,
     stop: AtomicBool,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
@@ -71,7 +74,7 @@ impl Team {
             epoch: AtomicUsize::new(0),
             region: Mutex::new(None),
             next: (0..=others).map(|_| Next(AtomicUsize::new(0))).collect(),
-            busy: AtomicUsize::new(0),
+            gate: AtomicUsize::new(0),
             asleep: (0..others).map(|_| AtomicBool::new(false)).collect(),
             stop: AtomicBool::new(false),
             panic: Mutex::new(None),
@@ -102,7 +105,7 @@ impl Team {
         }
         let _one = self.region.lock().unwrap_or_else(PoisonError::into_inner);
         let shared = &*self.shared;
-        // SAFETY: only the lifetimes change; no worker uses them once `busy` is 0.
+        // SAFETY: only the lifetimes change; no worker uses them once the gate is closed and empty.
         let region = unsafe {
             let prepare: &'static (dyn Fn() + Sync) = std::mem::transmute(prepare);
             let job: &'static (dyn Fn(usize) + Sync) = std::mem::transmute(job);
@@ -112,7 +115,7 @@ impl Team {
         for (share, next) in shared.next.iter().enumerate() {
             next.0.store(share * jobs / self.threads(), Ordering::Relaxed);
         }
-        shared.busy.store(self.workers.len(), Ordering::Relaxed);
+        shared.gate.store(OPEN, Ordering::Release);
         shared.epoch.fetch_add(1, Ordering::SeqCst);
         for ((_, thread), asleep) in self.workers.iter().zip(&shared.asleep) {
             if asleep.load(Ordering::SeqCst) {
@@ -120,8 +123,10 @@ impl Team {
             }
         }
         shared.take_jobs(0, region);
+        // Every job is taken; those within have yet to finish theirs.
+        shared.gate.fetch_and(!OPEN, Ordering::AcqRel);
         let mut turns = 0;
-        while shared.busy.load(Ordering::Acquire) > 0 {
+        while shared.gate.load(Ordering::Acquire) > 0 {
             pause(&mut turns);
         }
         if let Some(panic) = lock(&shared.panic).take() {
@@ -146,11 +151,21 @@ impl Shared {
         let mut seen = 0;
         while self.wait(worker, seen) {
             seen = self.epoch.load(Ordering::SeqCst);
+            if !self.enter() {
+                continue;
+            }
+            // The region stays while someone is within it.
             if let Some(region) = *lock(&self.region) {
                 self.take_jobs(worker + 1, region);
             }
-            self.busy.fetch_sub(1, Ordering::Release);
+            self.gate.fetch_sub(1, Ordering::Release);
         }
+    }
+
+    /// Whether the gate is open, and then this worker within.
+    fn enter(&self) -> bool {
+        let entered = |gate| (gate & OPEN > 0).then_some(gate + 1);
+        self.gate.fetch_update(Ordering::AcqRel, Ordering::Acquire, entered).is_ok()
     }
 
     /// Until there is another region than number `seen`; false at the end.
@@ -164,7 +179,7 @@ impl Shared {
                 return true;
             }
             pause(&mut turns);
-            if turns.is_multiple_of(64) && start.elapsed() > AWAKE {
+            if turns.is_multiple_of(32) && start.elapsed() > AWAKE {
                 self.asleep[worker].store(true, Ordering::SeqCst);
                 // A region started before the flag was up finds no one to wake.
                 if self.epoch.load(Ordering::SeqCst) == seen && !self.stop.load(Ordering::SeqCst) {
@@ -203,10 +218,11 @@ impl Shared {
     }
 }
 
-/// A short wait; gives the core away where it lasts, since whoever is waited for may need it.
+/// A short wait; one that lasts gives the core away each time, since whoever is waited for may need it.
 fn pause(turns: &mut u32) {
+    const SPIN: u32 = 256;
     *turns += 1;
-    if turns.is_multiple_of(1024) { thread::yield_now() } else { std::hint::spin_loop() }
+    if *turns > SPIN { thread::yield_now() } else { std::hint::spin_loop() }
 }
 
 fn lock<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -276,20 +276,25 @@ impl Product<'_> {
     }
 }
 
-/// y (=|+=) factor · the 4×4 outputs of a tile, from row `at` of the planes: `block` channels from `first` on.
-pub fn output(
-    y: &mut [f32],
-    add_to: bool,
-    factor: f32,
-    planes: Product,
-    at: usize,
-    square: Square,
-    first: usize,
-) {
-    assert!(y.len() >= square.words() && first + planes.block <= square.channels);
+/// What becomes of outputs v: y (=|+=) factor · (v + bias + residual).
+#[derive(Clone, Copy)]
+pub struct Finish<'a> {
+    pub add: bool,
+    pub factor: f32,
+    /// A value per channel.
+    pub bias: Option<&'a [f32]>,
+    /// Values beside y.
+    pub residual: Option<&'a [f32]>,
+}
+
+/// The 4×4 outputs of a tile, from row `at` of the planes, into y.
+pub fn output(y: &mut [f32], planes: Product, at: usize, square: Square, finish: Finish) {
+    assert!(y.len() >= square.words() && planes.block == square.channels);
+    assert!(finish.bias.is_none_or(|b| b.len() >= planes.block));
+    assert!(finish.residual.is_none_or(|r| r.len() >= square.words()));
     planes.check(at);
-    // SAFETY: image and planes are as long as the checks above say.
-    unsafe { output_lanes(y, add_to, factor, planes, at, square, first) }
+    // SAFETY: images, bias and planes are as long as the checks above say.
+    unsafe { output_lanes(y, planes, at, square, finish) }
 }
 
 /// U for the forward: weights [o, 9, c] of output channels `o0..o0+16`, all c, to panels of [c, o].
@@ -402,30 +407,36 @@ lanes! {
 
     unsafe fn output_lanes<V>(
         y: &mut [f32],
-        add_to: bool,
-        factor: f32,
         planes: Product,
         at: usize,
         square: Square,
-        first: usize,
+        finish: Finish,
     ) {
-        // SAFETY: pixels lie in the image, places in the planes, the caller's promise.
+        // SAFETY: pixels lie in the images, places in the planes, the caller's promise.
         unsafe {
-            let (zero, factor) = (V::splat(0.0), V::splat(factor));
-            for b0 in (0..planes.block).step_by(LANES) {
-                let from = planes.words.as_ptr().add(at * planes.block + b0);
+            let (zero, factor) = (V::splat(0.0), V::splat(finish.factor));
+            for c0 in (0..planes.block).step_by(LANES) {
+                let from = planes.words.as_ptr().add(at * planes.block + c0);
                 let mut columns = [[zero; 4]; 6];
                 for j in 0..6 {
                     columns[j] = output_1d(load_column(from, planes.stride, j));
                 }
+                let bias = match finish.bias {
+                    Some(bias) => V::load(bias.as_ptr().add(c0)),
+                    None => zero,
+                };
                 for i in 0..4 {
                     let row = output_1d(across(&columns, i));
                     for j in 0..4 {
                         if let Some(pixel) = square.pixel(i, j) {
-                            let to = y.as_mut_ptr().add(pixel + first + b0);
-                            let v = match add_to {
-                                true => factor.mul_add(row[j], V::load(to)),
-                                false => factor.mul(row[j]),
+                            let to = y.as_mut_ptr().add(pixel + c0);
+                            let mut v = row[j].add(bias);
+                            if let Some(residual) = finish.residual {
+                                v = v.add(V::load(residual.as_ptr().add(pixel + c0)));
+                            }
+                            let v = match finish.add {
+                                true => factor.mul_add(v, V::load(to)),
+                                false => factor.mul(v),
                             };
                             v.store(to);
                         }

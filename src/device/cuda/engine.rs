@@ -84,6 +84,8 @@ impl Cuda {
     /// # Errors
     /// Device (exit 4): what the driver says.
     pub fn free_bytes(&self) -> Result<usize> {
+        // What was given back is free once the stream has come that far.
+        self.wait()?;
         let told = self.0.stream.context().mem_get_info();
         told.map(|(free, _)| free).map_err(driver("no memory information"))
     }

@@ -2,10 +2,12 @@
 
 mod clock;
 mod engine;
+mod graph;
 pub mod probe;
 
 pub use clock::Clock;
 pub use engine::{Addresses, Buffer, Cuda, StepWords};
+pub use graph::Repeated;
 pub use probe::{Card, Driver, Trouble, probe};
 
 mod built {

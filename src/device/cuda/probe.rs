@@ -8,13 +8,43 @@ use std::fmt;
 /// The oldest driver that takes our kernels, as CUDA counts versions.
 const OLDEST: c_int = 13_000;
 
-/// What the device code will call beside what this file calls: a stub or an old driver lacks some.
-const NEEDED: [&str; 5] = [
+/// What the device code calls, through cudarc, beside what this file calls: a stub or an old driver lacks some, and
+/// cudarc would panic.
+pub const NEEDED: [&str; 34] = [
+    "cuCtxGetCurrent",
+    "cuCtxSetCurrent",
+    "cuCtxSynchronize",
+    "cuDevicePrimaryCtxRelease_v2",
     "cuDevicePrimaryCtxRetain",
-    "cuModuleLoadData",
-    "cuLaunchKernel",
-    "cuStreamBeginCapture_v2",
+    "cuEventCreate",
+    "cuEventDestroy_v2",
     "cuEventElapsedTime_v2",
+    "cuEventRecord",
+    "cuEventSynchronize",
+    "cuFuncSetAttribute",
+    "cuGetErrorName",
+    "cuGetErrorString",
+    "cuGraphDestroy",
+    "cuGraphExecDestroy",
+    "cuGraphInstantiateWithFlags",
+    "cuGraphLaunch",
+    "cuGraphUpload",
+    "cuLaunchKernel",
+    "cuMemAllocAsync",
+    "cuMemAlloc_v2",
+    "cuMemFreeAsync",
+    "cuMemFree_v2",
+    "cuMemGetInfo_v2",
+    "cuMemcpyDtoHAsync_v2",
+    "cuMemcpyHtoDAsync_v2",
+    "cuMemsetD8Async",
+    "cuModuleGetFunction",
+    "cuModuleLoadData",
+    "cuStreamBeginCapture_v2",
+    "cuStreamCreate",
+    "cuStreamDestroy_v2",
+    "cuStreamEndCapture",
+    "cuStreamSynchronize",
 ];
 
 const CAPABILITY_MAJOR: c_int = 75;

@@ -1,0 +1,214 @@
+//! Training steps on a card: each is one graph, and the host hears of an interval of them once.
+
+use super::trainer::{Recording, StepScalars, Steps, Trainer};
+use crate::data::Dataset;
+use crate::device::cuda::{self, Addresses, Cuda, Repeated, StepWords};
+use crate::device::{Arg, Buffer, Device, Kernel, StepArgs, args};
+use crate::error::{Exit, fail};
+use crate::ops::adam_ema::{self, Update};
+use crate::ops::prepare_batch::{self, OnCard, Position};
+use crate::tape::Value;
+use anyhow::Result;
+
+/// Steps of an interval, at most.
+pub const LONGEST_INTERVAL: usize = 256;
+
+/// `bad_step` while every step was good.
+const GOOD: u32 = u32::MAX;
+
+/// What a card holds beside parameters and arena, and the graph of a step.
+pub(super) struct Card {
+    on: Resident,
+    step: Repeated,
+}
+
+struct Resident {
+    cuda: Cuda,
+    /// The set.
+    pixels: Buffer,
+    labels: Option<Buffer>,
+    freqs: Option<cuda::Buffer>,
+    /// The images of a micro-batch, by index in the set.
+    index: Buffer,
+    /// What the step under way reads: `Step` in `kernels/prelude/types.cuh`.
+    step: Buffer,
+    /// An [`Interval`], and the words of its steps.
+    interval: cuda::Buffer,
+}
+
+/// What goes up and comes back once per interval.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct Interval {
+    /// Sum of the losses of all images so far.
+    loss: f64,
+    /// Steps begun.
+    cursor: u32,
+    /// The first step whose loss or gradient was not finite; nothing is updated from it on.
+    bad_step: u32,
+}
+
+const INTERVAL_WORDS: usize = size_of::<Interval>() / 4;
+
+impl Card {
+    /// `freqs`: how many frequencies the embedding has.
+    pub fn new(
+        device: &Device,
+        cuda: &Cuda,
+        data: &Dataset,
+        batch: usize,
+        freqs: usize,
+    ) -> Result<Self> {
+        let labels = data.labels.as_ref().map(|l| Buffer::of(device, bytemuck::cast_slice(l)));
+        let table = LONGEST_INTERVAL * size_of::<StepWords>() / 4;
+        let on = Resident {
+            cuda: cuda.clone(),
+            pixels: Buffer::Cuda(cuda.buffer_of(&data.pixels)?),
+            labels: labels.transpose()?,
+            freqs: if freqs > 0 { Some(cuda.buffer(freqs)?) } else { None },
+            index: Buffer::new(device, batch)?,
+            step: Buffer::new(device, size_of::<StepWords>() / 4)?,
+            interval: cuda.buffer(INTERVAL_WORDS + table)?,
+        };
+        Ok(Card { on, step: Repeated::default() })
+    }
+
+    /// Where the step's words lie.
+    pub fn step_address(&self) -> u64 {
+        self.on.step.address()
+    }
+
+    /// As [`Trainer::steps`].
+    pub fn steps(
+        &mut self,
+        trainer: &mut Trainer,
+        scalars: &[StepScalars],
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Steps> {
+        let Card { on, step } = self;
+        on.begin(trainer, scalars)?;
+        for _ in scalars {
+            if stop() {
+                break;
+            }
+            step.run(&on.cuda.clone(), || on.queue(trainer))?;
+        }
+        on.end(trainer, scalars)
+    }
+}
+
+impl Resident {
+    /// Sends an interval's words.
+    fn begin(&mut self, t: &Trainer, scalars: &[StepScalars]) -> Result<()> {
+        assert!(scalars.len() <= LONGEST_INTERVAL, "an interval of {} steps", scalars.len());
+        let start = Interval { loss: 0.0, cursor: 0, bad_step: GOOD };
+        let mut words: Vec<f32> = bytemuck::pod_collect_to_vec(&[start]);
+        for s in scalars {
+            let step = step_words(t.options.seed, s.step, t.update_of(*s));
+            words.extend(bytemuck::pod_collect_to_vec::<_, f32>(&[step]));
+        }
+        self.interval.write(0, &words)?;
+        match &mut self.freqs {
+            Some(freqs) => freqs.write(0, &t.freqs),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads how an interval went.
+    fn end(&self, t: &Trainer, scalars: &[StepScalars]) -> Result<Steps> {
+        let words = self.interval.read(0, INTERVAL_WORDS)?;
+        let end: Interval = bytemuck::pod_read_unaligned(bytemuck::cast_slice(&words));
+        let bad = scalars.iter().position(|s| s.step as u32 == end.bad_step);
+        let bad = bad.filter(|_| end.bad_step != GOOD);
+        let done = bad.unwrap_or(end.cursor as usize);
+        let diverged = bad.map(|i| {
+            let step = scalars[i].step;
+            let what = "the loss or its gradient is not finite; kept the state before it";
+            fail(Exit::Diverged, format!("step {step}: {what}"))
+        });
+        let loss = end.loss / (done * t.options.batch) as f64;
+        Ok(Steps { done, loss, diverged })
+    }
+
+    /// Byte `at` of the interval's words.
+    fn interval_at(&self, at: usize) -> Arg {
+        Arg::Address(self.interval.address() + at as u64)
+    }
+
+    /// Queues one step: its words, its micro-batches, its update.
+    fn queue(&self, t: &mut Trainer) -> Result<()> {
+        let (loss, cursor, bad_step, table) = (
+            self.interval_at(std::mem::offset_of!(Interval, loss)),
+            self.interval_at(std::mem::offset_of!(Interval, cursor)),
+            self.interval_at(std::mem::offset_of!(Interval, bad_step)),
+            self.interval_at(size_of::<Interval>()),
+        );
+        let next = Kernel::new("step_next", 1, args![&self.step, table, cursor]).threads(32);
+        self.cuda.run(&[next])?;
+        let memory = t.memory.as_mut().expect("a card's memory stays");
+        t.recordings[0].plan.pack(&t.device, memory, &t.weights)?;
+        for &(first_image, index) in &t.schedule {
+            let r = &t.recordings[index];
+            let at = Position {
+                seed: t.options.seed,
+                step: 0, // the step's words say
+                batch: t.options.batch,
+                first_image,
+                shuffle: t.options.shuffle,
+            };
+            let batch = self.batch(r, t.data);
+            let mut prepare = prepare_batch::kernels(t.config.precond, batch, at, r.images);
+            prepare.extend(self.freqs(r));
+            let addresses = [memory.address(), 0, 0, self.step.address()];
+            let addresses = Addresses::new(addresses, first_image as u32);
+            self.cuda.launch(&prepare, &addresses)?;
+            let args = StepArgs { first_image: first_image as u32, ..StepArgs::default() };
+            let (grads, step) = (Some(&mut t.grads), Some(&self.step));
+            r.plan.run(&t.device, memory, &t.weights, grads, step, args)?;
+            let sum = args![loss, r.plan.slot(r.loss), r.images];
+            self.cuda.launch(&[Kernel::new("loss_sum", 1, sum).threads(32)], &addresses)?;
+        }
+        let buffers = [&t.weights, &t.grads, &t.adam_m, &t.adam_v, &t.ema];
+        let check = (!t.options.scrub_gradients).then_some(loss);
+        let update = adam_ema::kernels(buffers, t.flat_len, bad_step, check);
+        self.cuda.launch(&update, &Addresses::new([0, 0, 0, self.step.address()], 0))
+    }
+
+    /// Where a recording's batch comes from and goes.
+    fn batch(&self, r: &Recording, data: &Dataset) -> OnCard<'_> {
+        let slot = |v: Value| r.plan.slot(v);
+        OnCard {
+            y: slot(r.y),
+            noise: slot(r.noise),
+            sigma: slot(r.sigma),
+            labels: r.labels.map(slot),
+            pixels: &self.pixels,
+            set_labels: self.labels.as_ref(),
+            index: &self.index,
+            images: data.len(),
+            image_len: data.image_len(),
+        }
+    }
+
+    /// Copies the embedding's frequencies into a recording's place; recordings share one arena.
+    fn freqs(&self, r: &Recording) -> Option<Kernel> {
+        let (freqs, to) = (self.freqs.as_ref()?, r.plan.slot(r.freqs?));
+        let n = Arg::I64(to.len as i64);
+        Some(Kernel::new("scaled_add", to.len.div_ceil(1024), args![to, freqs, n, 1.0, false]))
+    }
+}
+
+fn step_words(seed: u64, step: u64, update: Update) -> StepWords {
+    let s = update.scalars();
+    StepWords {
+        seed,
+        step,
+        decay: s.decay,
+        rate: s.step,
+        root: s.root,
+        ema: s.ema,
+        ema_rest: s.ema_rest,
+        scrub: s.scrub as u32,
+        unused: [0; 2],
+    }
+}

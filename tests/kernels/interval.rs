@@ -1,0 +1,133 @@
+//! Intervals of training steps on a card: graphs, what comes back of them, and how they end early.
+
+use super::{card, cuda, flats, networks};
+use crate::emulator::{for_each_schedule, in_check_build};
+use crate::model::random_data;
+use crate::ops::fresh_seed;
+use emm::data::Dataset;
+use emm::device::{Device, Precision};
+use emm::model::trainer::TrainerOptions;
+use emm::model::{ModelConfig, StepScalars, Trainer};
+use std::cell::Cell;
+
+fn options(micro_batch: usize) -> TrainerOptions {
+    super::options(Precision::Fp32, micro_batch)
+}
+
+fn scalars(steps: std::ops::Range<u64>) -> Vec<StepScalars> {
+    let lr = |step| 1e-3 / (1 + step) as f64;
+    let one = |step| StepScalars { step, lr: lr(step), ema_beta: 0.9, weight_decay: 1e-4 };
+    steps.map(one).collect()
+}
+
+fn bits(t: &Trainer) -> Vec<u32> {
+    flats(t).concat().iter().map(|v| v.to_bits()).collect()
+}
+
+/// Steps one by one, each by a trainer of its own, which launches every kernel singly. Returns the mean loss.
+fn one_by_one<'d>(
+    device: &Device,
+    config: &ModelConfig,
+    data: &'d Dataset,
+    steps: u64,
+) -> (Trainer<'d>, f64) {
+    let mut trainer = Trainer::new(device, config, options(8), data).unwrap();
+    let mut sum = 0.0;
+    for s in scalars(0..steps) {
+        let state = flats(&trainer);
+        trainer = Trainer::new(device, config, options(8), data).unwrap();
+        let t = &mut trainer;
+        let buffers = [&mut t.weights, &mut t.adam_m, &mut t.adam_v, &mut t.ema];
+        for (buffer, values) in buffers.into_iter().zip(&state) {
+            buffer.write(0, values).unwrap();
+        }
+        sum += trainer.step(s, &|| false).unwrap().unwrap();
+    }
+    (trainer, sum / steps as f64)
+}
+
+fn check_replay(config: &ModelConfig, seed: u64) {
+    let (data, device) = (random_data(20, seed), card());
+    let (single, want) = one_by_one(&device, config, &data, 3);
+    let mut replayed = Trainer::new(&device, config, options(8), &data).unwrap();
+    let steps = replayed.steps(&scalars(0..3), &|| false).unwrap();
+    assert!(steps.done == 3 && steps.diverged.is_none(), "{steps:?}");
+    // Sums of the same numbers, in another order.
+    assert!(((steps.loss - want) / want).abs() < 1e-12, "{} {want}", steps.loss);
+    assert!(bits(&replayed) == bits(&single), "{:?}, seed {seed}", config.arch);
+}
+
+#[test]
+fn a_replayed_step_equals_one_launched_singly() {
+    let seed = fresh_seed();
+    for config in networks() {
+        check_replay(&config, seed);
+    }
+}
+
+#[test]
+fn intervals_have_the_same_bits_in_every_schedule() {
+    let [config, _] = networks();
+    let (data, device, mut all) = (random_data(20, fresh_seed()), card(), Vec::new());
+    for_each_schedule(|_| {
+        // The second is replayed.
+        let mut t = Trainer::new(&device, &config, options(16), &data).unwrap();
+        assert_eq!(t.steps(&scalars(0..2), &|| false).unwrap().done, 2);
+        all.push(bits(&t));
+    });
+    assert!(all.iter().all(|b| *b == all[0]));
+}
+
+#[test]
+fn the_checker_has_nothing_to_say_of_a_replayed_step() {
+    in_check_build("kernels::interval::the_checker_has_nothing_to_say_of_a_replayed_step", || {
+        let [_, config] = networks();
+        let data = random_data(20, 1);
+        let mut t = Trainer::new(&card(), &config, options(8), &data).unwrap();
+        assert_eq!(t.steps(&scalars(0..2), &|| false).unwrap().done, 2);
+    });
+}
+
+#[test]
+fn a_stop_ends_an_interval_between_steps() {
+    let [config, _] = networks();
+    let (data, device) = (random_data(20, 8), card());
+    let mut stopped = Trainer::new(&device, &config, options(16), &data).unwrap();
+    let asked = Cell::new(0);
+    let stop = || asked.replace(asked.get() + 1) == 2;
+    let steps = stopped.steps(&scalars(0..5), &stop).unwrap();
+    assert!(steps.done == 2 && steps.diverged.is_none(), "{steps:?}");
+    let mut two = Trainer::new(&device, &config, options(16), &data).unwrap();
+    two.steps(&scalars(0..2), &|| false).unwrap();
+    assert!(bits(&stopped) == bits(&two));
+    let none = stopped.steps(&scalars(2..4), &|| true).unwrap();
+    assert!(none.done == 0 && bits(&stopped) == bits(&two), "{none:?}");
+}
+
+#[test]
+fn an_interval_keeps_the_state_before_its_first_bad_step() {
+    let [config, _] = networks();
+    let (data, device) = (random_data(20, 9), card());
+    let mut all = scalars(0..6);
+    // Steps 0 and 1 are good; after the second, weights are so large that step 2 overflows.
+    all[1].lr = 1e30;
+    let mut t = Trainer::new(&device, &config, options(16), &data).unwrap();
+    let steps = t.steps(&all, &|| false).unwrap();
+    let e = steps.diverged.expect("step 2 diverges");
+    assert_eq!((steps.done, emm::error::exit_code(&e)), (2, 5));
+    assert!(e.to_string().starts_with("step 2: "), "{e}");
+    let mut two = Trainer::new(&device, &config, options(16), &data).unwrap();
+    assert_eq!(two.steps(&all[..2], &|| false).unwrap().done, 2);
+    assert!(bits(&t) == bits(&two));
+    // What comes after a bad interval is asked anew.
+    assert_eq!(t.steps(&all[2..3], &|| false).unwrap().done, 0);
+}
+
+#[test]
+fn memory_that_a_card_lacks_is_an_error_with_the_bytes() {
+    let Err(e) = cuda().buffer(1 << 40) else { panic!("four terabytes were there") };
+    assert_eq!(emm::error::exit_code(&e), 4);
+    let told = e.to_string();
+    assert!(told.starts_with("--device: cuda: 4398046511104 bytes asked, "), "{told}");
+    assert!(told.contains(" free: "), "{told}");
+}
