@@ -31,7 +31,8 @@ macro_rules! vectorized {
 }
 pub(crate) use vectorized;
 
-/// The x86-64 level (4: AVX-512, 3: AVX2 and FMA, 1: neither) that [`vectorized`] loops run at.
+/// The x86-64 level (4: AVX-512, 3: AVX2 and FMA, 1: neither) that [`vectorized`] loops run at: the processor's, or a
+/// lower one that `EMM_X86_LEVEL` names, so that every machine can test what others compute with.
 pub fn level() -> u8 {
     #[cfg(target_arch = "x86_64")]
     {
@@ -45,7 +46,13 @@ pub fn level() -> u8 {
                     && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512dq")
                     && is_x86_feature_detected!("avx512bw");
-                let found = if v4 { 4 } else { 1 + 2 * v3 as u8 };
+                let asked =
+                    std::env::var("EMM_X86_LEVEL").ok().and_then(|level| level.parse().ok());
+                let found = match asked.unwrap_or(4) {
+                    4.. if v4 => 4,
+                    3.. if v3 => 3,
+                    _ => 1,
+                };
                 LEVEL.store(found, Ordering::Relaxed);
                 found
             }

@@ -1,10 +1,12 @@
 //! The CPU device's own parts: its team of threads and its matrix products.
 
 use crate::ops::fresh_seed;
+use crate::support::Ended;
 use emm::device::Acc;
 use emm::device::cpu::gemm::{Mat, gemm};
 use emm::device::cpu::team::Team;
 use emm::rng::fill_normals;
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 #[test]
@@ -100,5 +102,29 @@ fn products_do_not_depend_on_their_size() {
         let (row, column) = (Mat::rows(&a[i * k..], k), Mat::rows(&b[j..], n));
         gemm([1, 1, k], &mut one, 1, Acc::Set, 1.0, row, column);
         assert_eq!(one[0].to_bits(), whole[i * n + j].to_bits(), "at {i}, {j}");
+    }
+}
+
+#[test]
+fn lower_instruction_sets_pass_every_case_and_train_to_the_same_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    let emm = |level: &str, args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_emm"));
+        command.args(["--device", "cpu", "--quiet"]).args(args);
+        Ended::of(command.env("EMM_X86_LEVEL", level).current_dir(dir.path())).ok()
+    };
+    let digits = concat!(env!("CARGO_MANIFEST_DIR"), "/data/digits8x8-images-idx3-ubyte");
+    emm("4", &["data", "import", digits, "--size", "16", "--out", "d.zip"]);
+    let trained = |level: &str| {
+        let words = "train --data d.zip --channels 16 --mult 2,2 --blocks 1 --batch 8 --epochs 2 --looks 1 \
+                     --score-images 8 --rescore-images 0 --run";
+        let words: Vec<&str> = words.split_whitespace().chain([level]).collect();
+        emm(level, &words);
+        std::fs::read(dir.path().join(level).join("state/state.safetensors")).unwrap()
+    };
+    let own = trained("4");
+    for level in ["3", "1"] {
+        emm(level, &["check"]);
+        assert!(trained(level) == own, "level {level} trains to other bits");
     }
 }
