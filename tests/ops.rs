@@ -212,10 +212,12 @@ fn convolution_is_right_across_tile_borders() {
         let as_f64 = |v: &[f32]| v.iter().map(|&v| v as f64).collect::<Vec<_>>();
         let err = rel_err(&as_f64(&ran.outs[0]), &want).unwrap();
         assert!(err < 1e-5, "{shape:?}: forward off by {err:.1e}");
-        // PyTorch 2.15 on a CPU is off by 2.9e-3 at this: x, w and y are rounded once each.
+        // PyTorch 2.15 on a CPU is off by 2.9e-3 at this: x, w and y are rounded once each. Of so few values as the
+        // smallest shape has, the error itself varies: four of its standard deviations are allowed for.
         let half = case.run(&device(2), Precision::Bf16, Acc::Set, 0.0).unwrap();
         let err = rel_err(&as_f64(&half.outs[0]), &want).unwrap();
-        assert!(err < 3e-3, "{shape:?}: forward in bf16 off by {err:.1e}");
+        let bar = 2.9e-3 * (1.0 + 4.0 / (2.0 * want.len() as f64).sqrt());
+        assert!(err < bar, "{shape:?}: forward in bf16 off by {err:.2e}");
         // Every element of dx, by the same loop on dy with the flipped, transposed weight.
         let c = shape[3];
         let mut flipped = vec![0.0; w.words.len()];
