@@ -18,7 +18,7 @@
 //            columns of partial_words, the length of a row of partials (k k c, or more where rows were padded)
 // Launch     conv2d_dgrad: grid (ceil(n h w / 64), ceil(c / 64)). conv2d_wgrad: grid (ceil(o / 64) * ceil(c / 64),
 //            k k, chunks) with chunks = ceil(n / images). wgrad_reduce: grid ceil(o width / 256). 256 threads, 8.5 KB.
-//            `images` must be a function of the image size alone: sums then don't depend on how a batch is split,
+//            `images` is a constant: sums then don't depend on how a batch is split,
 //            as long as the pieces are multiples of it.
 // Cost       2 n ho wo o k k c FLOP each, on the float32 pipes; partials are written and read once.
 // Exactness  fixed order throughout, no atomics.

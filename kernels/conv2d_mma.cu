@@ -11,7 +11,7 @@
 //            c2, srow and kernel^2 c multiples of 8 (bf16) or 4 (tf32), pointers 16-byte aligned. Any pixels, any o.
 // Arguments  y, x, weight, bias, emb, residual, s1, s2, sweight, sbias, n, h, w, c, ho, wo, o, kernel, stride, pad, c1,
 //            c2, srow, scale, add.
-// Launch     conv: grid (ceil(n ho wo / 128), ceil(o / 128)), 256 threads, 96 KB (98,304 B) dynamic shared.
+// Launch     grid (ceil(n ho wo / 128), ceil(o / 128)), 256 threads, 96 KB (98,304 B) dynamic shared.
 // Pipeline   a k-step is 128 bytes of channels (64 bf16, 32 float) of one tap; 3 stages of cp.async, zero-filled at
 //            borders; 128-byte rows with their 16-byte pieces XORed by row % 8, read by ldmatrix; 8 warps of 64 x 32.
 // Cost       2 n ho wo o (k k c + c1 + c2) FLOP. Floor at 256 -> 256, 3x3, 32x32, N = 512 on an A100: 0.62 TFLOP at 312
@@ -82,13 +82,12 @@ struct Loader {
 
 DEVICE void multiply(float (&acc)[4][4][4], uint32_t (&a)[4][4], uint32_t (&b)[4][2], bf16) { mma_bf16(acc, a, b); }
 DEVICE void multiply(float (&acc)[4][4][4], uint32_t (&a)[4][4], uint32_t (&b)[4][2], float) {
-    // The instruction drops the low 13 bits: adding half of them rounds.
 #pragma unroll
     for (int i = 0; i < 4; i++) {
 #pragma unroll
-        for (int j = 0; j < 4; j++) a[i][j] += 0x1000;
-        b[i][0] += 0x1000;
-        b[i][1] += 0x1000;
+        for (int j = 0; j < 4; j++) a[i][j] = round_tf32(a[i][j]);
+        b[i][0] = round_tf32(b[i][0]);
+        b[i][1] = round_tf32(b[i][1]);
     }
     mma_tf32(acc, a, b);
 }

@@ -54,7 +54,7 @@ DEVICE void step_product(float (&acc)[4][4][4], const unsigned char* stage, bf16
 // One element, rounded to tf32.
 DEVICE uint32_t element(const unsigned char* operand, int pixel, int channel) {
     const unsigned char* p = operand + Sidewise<float>::offset(pixel, channel / 4) + channel % 4 * 4;
-    return *reinterpret_cast<const uint32_t*>(p) + 0x1000;
+    return round_tf32(*reinterpret_cast<const uint32_t*>(p));
 }
 
 DEVICE void step_product(float (&acc)[4][4][4], const unsigned char* stage, float) {

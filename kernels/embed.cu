@@ -8,8 +8,8 @@
 //   label_rows        lists each label's images first: next[n] = the next image of n's label or -1, head[n] = is the
 //                     first
 //
-// The bias's gradient is sum_rows(dbias, dy, n, d); e's is dy (scaled_add). Where dtable is set, fill it with zeros
-// first (a memset node): a batch touches few rows.
+// The bias's gradient is sum_rows(dbias, dy, n, d); e's is dy (scaled_add). Where dtable is set, wgrad_reduce with
+// chunks = 0 fills it with zeros first: a batch touches few rows.
 // Arguments  noise_embed(e, sigma, freqs or null, n, channels, precond); label_embed_fwd(y, e, labels, table, bias, n,
 //            d, scale); label_rows(next, head, labels, n); label_embed_bwd(dtable, dy, labels, next, head, d,
 //            scale); scale = sqrt(label_dim) rounded once.

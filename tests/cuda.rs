@@ -170,7 +170,9 @@ fn scores_on_a_card_are_those_of_the_cpu() {
         let gap = "gap --run run --data d.zip --levels 3 --draws 4 --json";
         Ended::of(&mut scene.command(gap, device)).json()["levels"].clone()
     });
-    for (card, cpu) in card.as_array().unwrap().iter().zip(cpu.as_array().unwrap()) {
+    let (card, cpu) = (card.as_array().unwrap(), cpu.as_array().unwrap());
+    assert_eq!((card.len(), cpu.len()), (3, 3));
+    for (card, cpu) in card.iter().zip(cpu) {
         for key in ["gap", "optimum_loss", "loss"] {
             let (card, cpu) = (card[key].as_f64().unwrap(), cpu[key].as_f64().unwrap());
             assert!((card - cpu).abs() <= 1e-4 * cpu.abs(), "{key}: {card}, {cpu} on the CPU");
@@ -219,7 +221,7 @@ fn micro_batches_fit_the_cards_free_memory() {
 #[test]
 fn too_small_a_card_is_a_device_error_with_the_bytes() {
     let scene = Scene::new();
-    // A megabyte more than nothing: auto takes the card too, so it is refused too.
+    // A tenth of a megabyte: auto takes the card too, so it is refused too.
     for device in ["cuda", "auto"] {
         let mut train = scene.command(&format!("train --run run {TINY}"), device);
         Ended::of(train.env("EMM_EMULATOR_MEMORY", "100000")).refused(
@@ -229,7 +231,7 @@ fn too_small_a_card_is_a_device_error_with_the_bytes() {
         );
         assert!(!scene.path("run").exists(), "a refused network leaves nothing");
     }
-    let mut optimal =
+    let mut nearest =
         scene.command("bench nearest --queries 2 --references 3 --repeats 1", "cuda:1");
-    Ended::of(&mut optimal).refused(4, "--device: cuda:1: there is no card 1", "--device cpu");
+    Ended::of(&mut nearest).refused(4, "--device: cuda:1: there is no card 1", "--device cpu");
 }

@@ -34,7 +34,7 @@ pub fn smooth(images: usize, side: usize, channels: usize, noise: u8, seed: u64)
 }
 
 /// The `k` nearest by the definition, in 64-bit integers.
-fn naive(references: &[u8], queries: &[u8], len: usize, k: usize) -> Vec<Neighbour> {
+pub fn naive(references: &[u8], queries: &[u8], len: usize, k: usize) -> Vec<Neighbour> {
     let near = |q: &[u8]| {
         let squared = |r: &[u8]| -> i64 {
             q.iter().zip(r).map(|(&a, &b)| (a as i64 - b as i64) * (a as i64 - b as i64)).sum()

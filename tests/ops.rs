@@ -145,6 +145,20 @@ pub fn plain_conv(
     y
 }
 
+/// Its input gradient: the same loop on dy with the flipped, transposed weight.
+pub fn plain_input_gradient(
+    dy: &[f32],
+    w: &[f32],
+    [n, h, wd, c]: [usize; 4],
+    o: usize,
+) -> Vec<f64> {
+    let mut flipped = vec![0.0; w.len()];
+    for (k, t, j) in (0..o * 9 * c).map(|i| (i / (9 * c), i / c % 9, i % c)) {
+        flipped[(j * 9 + 8 - t) * o + k] = w[(k * 9 + t) * c + j];
+    }
+    plain_conv(dy, &flipped, &vec![0.0; c], [n, h, wd, o], c)
+}
+
 /// Its weight gradient, [o, 3, 3, c].
 pub fn plain_weight_gradient(
     x: &[f32],
@@ -218,15 +232,7 @@ fn convolution_is_right_across_tile_borders() {
         let err = rel_err(&as_f64(&half.outs[0]), &want).unwrap();
         let bar = 2.9e-3 * (1.0 + 4.0 / (2.0 * want.len() as f64).sqrt());
         assert!(err < bar, "{shape:?}: forward in bf16 off by {err:.2e}");
-        // Every element of dx, by the same loop on dy with the flipped, transposed weight.
-        let c = shape[3];
-        let mut flipped = vec![0.0; w.words.len()];
-        for (k, t, j) in (0..o * 9 * c).map(|i| (i / (9 * c), i / c % 9, i % c)) {
-            flipped[(j * 9 + 8 - t) * o + k] = w.words[(k * 9 + t) * c + j];
-        }
-        let zero = vec![0.0; c];
-        let dy_shape = [shape[0], shape[1], shape[2], o];
-        let want = plain_conv(&dy, &flipped, &zero, dy_shape, c);
+        let want = plain_input_gradient(&dy, &w.words, shape, o);
         let err = rel_err(&as_f64(ran.d_ins[0].as_ref().unwrap()), &want).unwrap();
         assert!(err < 1e-5, "{shape:?}: dx off by {err:.1e}");
         let want = plain_weight_gradient(&x.words, &dy, shape, o);

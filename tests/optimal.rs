@@ -9,7 +9,7 @@ use emm::rng::{Stream, fill_normals, tag};
 use emm::sampler::{Denoise as _, Optimal};
 
 /// D*(x; σ) by the definition.
-fn definition(images: &[Vec<f64>], x: &[f32], sigma: f64) -> Vec<f64> {
+pub fn definition(images: &[Vec<f64>], x: &[f32], sigma: f64) -> Vec<f64> {
     let squared = |y: &Vec<f64>| -> f64 {
         x.iter().zip(y).map(|(&x, y)| (x as f64 - y) * (x as f64 - y)).sum()
     };

@@ -3,7 +3,7 @@
 
 use super::{Nearest, References};
 use crate::device::cuda::{self, Cuda};
-use crate::device::{Arg, Device, Kernel, Pixels, args};
+use crate::device::{Arg, Device, Kernel, MMA_SHARED_BYTES, Pixels, args};
 use anyhow::Result;
 
 /// Training images on a device, ready to be searched.
@@ -48,8 +48,6 @@ impl<'a> Search<'a> {
 const QUERIES: usize = 2048;
 /// Images of a block's tile of queries, and of references.
 const TILE: usize = 128;
-/// Dynamic shared memory of `nearest_mma`.
-const MMA_SHARED: u32 = 98_304;
 /// The longest image that its 31-bit sums take.
 const MMA_LONGEST: usize = 32_768;
 
@@ -148,7 +146,7 @@ impl Card {
         ];
         let search = match mma {
             true => Kernel::new("nearest_mma", [count.div_ceil(TILE), splits], arguments)
-                .shared(MMA_SHARED),
+                .shared(MMA_SHARED_BYTES),
             false => Kernel::new("nearest_search", [count.div_ceil(64), splits], arguments),
         };
         let merge = args![

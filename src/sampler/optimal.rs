@@ -25,6 +25,42 @@ const BATCH: usize = 256;
 /// Weights held at a time: 32 MiB, however many images there are.
 const WEIGHTS: usize = 4 << 20;
 
+/// Images of each class; none without labels.
+pub(super) struct Classes(Vec<Range<usize>>);
+
+impl Classes {
+    /// # Errors
+    /// Usage, if no image has the label.
+    pub fn of(&self, label: u32) -> Result<Range<usize>> {
+        match self.0.get(label as usize) {
+            Some(range) if !range.is_empty() => Ok(range.clone()),
+            _ => Err(usage(format!("label {label}: the data set has no image of this class"))),
+        }
+    }
+}
+
+/// A set's images, [N, H, W, C], sorted by class where there are labels.
+pub(super) struct ByClass {
+    pub pixels: Vec<u8>,
+    pub classes: Classes,
+}
+
+impl ByClass {
+    pub fn of(data: &Dataset) -> Self {
+        let mut order: Vec<usize> = (0..data.len()).collect();
+        let mut classes = Vec::new();
+        if let Some(labels) = &data.labels {
+            order.sort_by_key(|&i| labels[i]);
+            for class in 0..data.label_dim() as u32 {
+                let start = order.partition_point(|&i| labels[i] < class);
+                classes.push(start..order.partition_point(|&i| labels[i] <= class));
+            }
+        }
+        let pixels = order.iter().flat_map(|&i| data.image(i)).copied().collect();
+        ByClass { pixels, classes: Classes(classes) }
+    }
+}
+
 /// D*(x; σ) = Σ softmax_n(−‖x − y_n‖² / 2σ²) y_n over the training images y_n in [−1, 1]; with labels, over
 /// those of the label's class. Agrees with float64 to float32's last bits at every noise level.
 pub struct Optimal {
@@ -33,8 +69,7 @@ pub struct Optimal {
     /// [N, H, W, C], sorted by class where there are labels.
     pixels: Vec<u8>,
     image_len: usize,
-    /// Images of each class; empty without labels.
-    classes: Vec<Range<usize>>,
+    classes: Classes,
     /// ‖y_n‖².
     squared_norms: Vec<f64>,
     /// Mean squared distance of two images.
@@ -49,16 +84,7 @@ impl Optimal {
 
     /// With these instructions: results are the same.
     pub fn with(data: &Dataset, device: &Device, isa: Isa) -> Self {
-        let mut order: Vec<usize> = (0..data.len()).collect();
-        let mut classes = Vec::new();
-        if let Some(labels) = &data.labels {
-            order.sort_by_key(|&i| labels[i]);
-            for class in 0..data.label_dim() as u32 {
-                let start = order.partition_point(|&i| labels[i] < class);
-                classes.push(start..order.partition_point(|&i| labels[i] <= class));
-            }
-        }
-        let pixels: Vec<u8> = order.iter().flat_map(|&i| data.image(i)).copied().collect();
+        let ByClass { pixels, classes } = ByClass::of(data);
         let image_len = data.image_len();
         let norm = |image: &[u8]| {
             // (u/127.5 − 1)² = (2u − 255)² / 255², summed exactly.
@@ -70,13 +96,6 @@ impl Optimal {
         let spread = spread(&pixels, &squared_norms);
         let device = device.clone();
         Optimal { device, isa, pixels, image_len, classes, squared_norms, spread }
-    }
-
-    fn class(&self, label: u32) -> Result<Range<usize>> {
-        match self.classes.get(label as usize) {
-            Some(range) if !range.is_empty() => Ok(range.clone()),
-            _ => Err(usage(format!("label {label}: the data set has no image of this class"))),
-        }
     }
 
     fn image(&self, n: usize) -> &[u8] {
@@ -189,7 +208,7 @@ impl Denoise for Optimal {
             for group in queries.chunk_by_mut(|a, b| a.label == b.label) {
                 let images = match group[0].label {
                     None => 0..this.squared_norms.len(),
-                    Some(label) => this.class(label)?,
+                    Some(label) => this.classes.of(label)?,
                 };
                 this.denoise_group(images, group);
             }

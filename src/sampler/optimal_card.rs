@@ -1,10 +1,10 @@
 //! The theoretical optimum on a card (`kernels/optimal.cu`), over images that stay there.
 
+use super::optimal::{ByClass, Classes};
 use super::{Denoise, OnCard, Operands};
 use crate::data::Dataset;
 use crate::device::cuda::{Buffer, Cuda};
 use crate::device::{Arg, Kernel, args};
-use crate::error::usage;
 use anyhow::Result;
 
 /// Queries of a batch, at most,
@@ -18,8 +18,7 @@ pub struct CardOptimal {
     image_len: usize,
     count: usize,
     batch: usize,
-    /// First image and end of each class; empty without labels.
-    classes: Vec<[u32; 2]>,
+    classes: Classes,
     /// Images of the evaluations to come.
     images: usize,
     /// [N, H, W, C] bytes, sorted by class where there are labels, and the squared norms.
@@ -41,17 +40,7 @@ impl CardOptimal {
     /// Device (exit 4): out of memory.
     pub fn new(data: &Dataset, cuda: &Cuda) -> Result<Self> {
         let (count, image_len) = (data.len(), data.image_len());
-        let mut order: Vec<usize> = (0..count).collect();
-        let mut classes = Vec::new();
-        if let Some(labels) = &data.labels {
-            order.sort_by_key(|&i| labels[i]);
-            for class in 0..data.label_dim() as u32 {
-                let first = order.partition_point(|&i| labels[i] < class);
-                let end = order.partition_point(|&i| labels[i] <= class);
-                classes.push([first as u32, end as u32]);
-            }
-        }
-        let pixels: Vec<u8> = order.iter().flat_map(|&i| data.image(i)).copied().collect();
+        let ByClass { pixels, classes } = ByClass::of(data);
         let batch = (WEIGHT_BYTES / (8 * count)).clamp(1, BATCH);
         let optimal = CardOptimal {
             cuda: cuda.clone(),
@@ -72,14 +61,6 @@ impl CardOptimal {
         let norms = args![&optimal.norms, &optimal.pixels, image_len, count];
         cuda.run(&[Kernel::new("optimal_norms", count.div_ceil(8), norms)])?;
         Ok(optimal)
-    }
-
-    /// First image and end of a label's class.
-    fn class(&self, label: u32) -> Result<[u32; 2]> {
-        match self.classes.get(label as usize) {
-            Some(&range) if range[0] < range[1] => Ok(range),
-            _ => Err(usage(format!("label {label}: the data set has no image of this class"))),
-        }
     }
 }
 
@@ -123,9 +104,13 @@ impl OnCard for CardOptimal {
 
     fn begin(&mut self, images: usize, labels: &[u32]) -> Result<Operands> {
         self.images = images;
+        let range = |&label: &u32| {
+            let images = self.classes.of(label)?;
+            Ok([images.start as u32, images.end as u32])
+        };
         let ranges = match labels {
             [] => vec![[0, self.count as u32]; images],
-            labels => labels.iter().map(|&l| self.class(l)).collect::<Result<_>>()?,
+            labels => labels.iter().map(range).collect::<Result<_>>()?,
         };
         self.ranges.write(0, bytemuck::cast_slice(&ranges))?;
         let (x, sigma, out) = (Arg::from(&self.x), Arg::from(&self.sigma), Arg::from(&self.out));

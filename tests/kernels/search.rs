@@ -2,13 +2,15 @@
 
 use super::{card, cuda};
 use crate::emulator::{for_each_schedule, in_check_build};
+use crate::nearest::naive;
 use crate::ops::fresh_seed;
+use crate::optimal::definition;
 use anyhow::Result;
 use emm::check::golden::rel_err;
 use emm::data::Dataset;
 use emm::device::cuda::{Buffer, Cuda};
 use emm::device::{Arg, Cpu, Device, Kernel, Pixels};
-use emm::memorization::{Nearest, Search};
+use emm::memorization::{Nearest, Neighbour, Search};
 use emm::rng::{fill_normals, philox};
 use emm::sampler::{
     CardOptimal, Denoise, HeunOptions, OnCard, Operands, Optimal, Start, sample, sample_each,
@@ -24,16 +26,11 @@ fn bytes(seed: u64, which: u32, len: usize) -> Vec<u8> {
 }
 
 fn brute_force(references: &[u8], queries: &[u8], len: usize) -> Vec<Nearest> {
-    let one = |query: &[u8]| {
-        let squared = |r: &[u8]| -> u64 {
-            r.iter().zip(query).map(|(&a, &b)| a.abs_diff(b) as u64 * a.abs_diff(b) as u64).sum()
-        };
-        let mut all: Vec<(u64, u32)> =
-            references.chunks(len).zip(0..).map(|(r, i)| (squared(r), i)).collect();
-        all.sort();
-        Nearest { index: [all[0].1, all[1].1], squared: [all[0].0, all[1].0] }
+    let two = |n: &[Neighbour]| Nearest {
+        index: [n[0].index, n[1].index],
+        squared: [n[0].squared, n[1].squared],
     };
-    queries.chunks(len).map(one).collect()
+    naive(references, queries, len, 2).chunks(2).map(two).collect()
 }
 
 fn check_search(seed: u64, len: usize, references: usize, queries: usize) {
@@ -75,27 +72,12 @@ fn data(seed: u64, images: usize, resolution: usize, channels: usize, labels: bo
     Dataset { resolution, channels, pixels, labels }
 }
 
-/// Eq. 2 of Gu et al. 2023, plainly.
+/// D* over the images of a label, or all.
 fn optimum(data: &Dataset, x: &[f32], sigma: f64, label: Option<u32>) -> Vec<f32> {
-    let y = |i: usize| data.image(i).iter().map(|&u| u as f64 / 127.5 - 1.0);
-    let chosen: Vec<usize> = (0..data.len())
-        .filter(|&i| label.is_none_or(|l| data.labels.as_ref().unwrap()[i] == l))
-        .collect();
-    let exponent = |&i: &usize| {
-        let squared: f64 = x.iter().zip(y(i)).map(|(&x, y)| (x as f64 - y).powi(2)).sum();
-        -squared / (2.0 * sigma * sigma)
-    };
-    let exponents: Vec<f64> = chosen.iter().map(exponent).collect();
-    let highest = exponents.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let weights: Vec<f64> = exponents.iter().map(|e| (e - highest).exp()).collect();
-    let total: f64 = weights.iter().sum();
-    let mut mean = vec![0.0; x.len()];
-    for (&i, w) in chosen.iter().zip(&weights) {
-        for (m, y) in mean.iter_mut().zip(y(i)) {
-            *m += w * y / total;
-        }
-    }
-    mean.into_iter().map(|m| m as f32).collect()
+    let floats = |i: usize| data.image(i).iter().map(|&u| u as f64 / 127.5 - 1.0).collect();
+    let counts = |&i: &usize| label.is_none_or(|l| data.labels.as_ref().unwrap()[i] == l);
+    let images: Vec<Vec<f64>> = (0..data.len()).filter(counts).map(floats).collect();
+    definition(&images, x, sigma).into_iter().map(|v| v as f32).collect()
 }
 
 fn check_optimum(seed: u64, cuda: &Cuda) {
