@@ -3,13 +3,15 @@
     python bench/peers/all.py --out bench/runs/2026-11-24-mymachine
     python bench/peers/all.py --only step-8x8-fp32,nearest-2000 --out /tmp/there
     python bench/peers/all.py --images images.npy --out ...     with real images: see nearest.py --make
+    python bench/peers/all.py --what step --out ... -- --channels 48 --batch 16       settings of your own
 
 Each task runs its contenders in turn, A B C A B C …, at least five times each, in processes of their own, and is
 written as OUT/<task>.json: medians, the ratio to the best peer, every run's own JSON, the processor, threads, and the
 binary's hash. A task of a folder that is there already is measured anew only with --again. OUT/README.md is their table;
 `bench/readme.py` puts them into the project's README. A peer whose script or library is missing is skipped and named.
 
-A task is an entry of TASKS: what emm runs, and for each peer a script of this folder with its flags.
+A task is an entry of TASKS: what emm runs, and for each peer a script of this folder with its flags. With --what, what
+follows `--` goes to `emm bench WHAT` and to the peers alike, as one more task.
 """
 
 import argparse
@@ -18,6 +20,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import platform
 import shutil
 import statistics
 import subprocess
@@ -25,19 +28,39 @@ import sys
 import tempfile
 import time
 
-from compare import ROOT, cpu_model, run, speed
-
 HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
 DIGITS = ROOT / "data" / "digits8x8-images-idx3-ubyte"
+
+
+def cpu_model():
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def run(command, **settings):
+    """The JSON object that `command` prints, with `settings` added to its environment."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **settings})
+    if done.returncode:
+        sys.exit(f"{' '.join(command)}: exit code {done.returncode}")
+    return json.loads(done.stdout)
+
+
+def speed(result):
+    """Images per second of one run."""
+    return result["images_per_s"] if "images_per_s" in result else result["queries"] / result["median_s"]
 
 
 class Task:
     """`bench` and its peers, all with `settings`; speeds are images per second. What `agree` names in the results of
-    one contender must be the same in all."""
+    one contender must be the same in all. `held_to` is the environment that holds emm, and emm alone, to less."""
 
-    def __init__(self, title, bench, settings, peers, needs_images=False, latents=False, agree=()):
+    def __init__(self, title, bench, settings, peers, needs_images=False, latents=False, agree=(), held_to=None):
         self.title, self.bench, self.settings, self.peers = title, bench, settings.split(), peers
-        self.needs_images, self.latents, self.agree = needs_images, latents, agree
+        self.needs_images, self.latents, self.agree, self.held_to = needs_images, latents, agree, held_to or {}
 
     def contenders(self, emm, images, scratch):
         """Name → a function that runs it once and returns its JSON. The first is emm."""
@@ -52,7 +75,8 @@ class Task:
                 print(f"  {name} skipped: no {script} or no {library}", file=sys.stderr)
                 continue
             found[name] = [sys.executable, str(HERE / script), *settings, *flags.split()]
-        return {name: (lambda c=command: run(c)) for name, command in found.items()}
+        held_to = {"emm": self.held_to}
+        return {name: (lambda c=command, e=held_to.get(name, {}): run(c, **e)) for name, command in found.items()}
 
 
 class Linear:
@@ -75,11 +99,16 @@ class Linear:
         return {"seconds": time.perf_counter() - start}
 
 
-STEP_PEERS = {
-    "PyTorch eager": ("step.py", "torch", "--layout best"),
-    "PyTorch compiled": ("step.py", "torch", "--layout best --compile"),
+PEERS = {  # of what emm bench runs
+    "step": {
+        "PyTorch eager": ("step.py", "torch", "--layout best"),
+        "PyTorch compiled": ("step.py", "torch", "--layout best --compile"),
+    },
+    "sample": {"PyTorch": ("sample.py", "torch", "")},
+    "nearest": {"FAISS": ("nearest.py", "faiss", "--with faiss"), "PyTorch": ("nearest.py", "torch", "--with torch")},
+    "optimal": {"PyTorch": ("optimal.py", "torch", "")},
 }
-NEAREST_PEERS = {"FAISS": ("nearest.py", "faiss", "--with faiss"), "PyTorch": ("nearest.py", "torch", "--with torch")}
+AGREE = {"optimal": ("memorized", "nearest")}
 NETWORKS = {
     "8x8": ("8×8×3, 32 channels, batch 32", "--resolution 8 --channels 32 --batch 32"),
     "16x16": ("16×16×3, 64 channels, batch 16", "--resolution 16 --channels 64 --batch 16 --repeats 6"),
@@ -109,31 +138,38 @@ def train(scratch, size, epochs):
 
 TASKS = {
     **{
-        f"step-{name}-{precision}": Task(title, "step", f"{flags} --precision {precision}", STEP_PEERS)
+        f"step-{name}-{precision}": Task(title, "step", f"{flags} --precision {precision}", PEERS["step"])
         for precision in ("fp32", "bf16")
         for name, (title, flags) in NETWORKS.items()
     },
     "sample-8x8": Task(
         "1,000 images of 8×8×3, 32 channels, 18 steps", "sample",
-        "--resolution 8 --channels 32 --samples 1000 --at-a-time 250 --repeats 1", {"PyTorch": ("sample.py", "torch", "")},
+        "--resolution 8 --channels 32 --samples 1000 --at-a-time 250 --repeats 1", PEERS["sample"],
     ),
     **{
         f"nearest-{queries}": Task(
             f"nearest 2 of 50,000 for {queries:,} random images of 3,072 bytes", "nearest",
-            f"--queries {queries} --references 50000 --repeats 1", NEAREST_PEERS,
+            f"--queries {queries} --references 50000 --repeats 1", PEERS["nearest"],
         )
         for queries in (2000, 10000)
     },
     **{
         f"nearest-real-{queries}": Task(
             f"nearest 2 of 50,000 for {queries:,} real images of 3,072 bytes", "nearest",
-            f"--queries {queries} --references 50000 --repeats 1", NEAREST_PEERS, needs_images=True,
+            f"--queries {queries} --references 50000 --repeats 1", PEERS["nearest"], needs_images=True,
         )
         for queries in (2000, 10000)
     },
+    **{
+        f"nearest-{kind}avx2-2000": Task(
+            f"the same for 2,000 {told} images, emm held to AVX2", "nearest", "--queries 2000 --references 50000 --repeats 1",
+            {"FAISS": PEERS["nearest"]["FAISS"]}, needs_images=kind == "real-", held_to={"EMM_X86_LEVEL": "3"},
+        )
+        for kind, told in (("", "random"), ("real-", "real"))
+    },
     "optimal": Task(
-        "256 optimal samples of 10,000 real images, 18 steps", "optimal", "--repeats 1", {"PyTorch": ("optimal.py", "torch", "")},
-        needs_images=True, latents=True, agree=("memorized", "nearest"),
+        "256 optimal samples of 10,000 real images, 18 steps", "optimal", "--repeats 1", PEERS["optimal"],
+        needs_images=True, latents=True, agree=AGREE["optimal"],
     ),
     "linear-queries": Linear("search, 4 × the queries", lambda times, _: nearest(times, "queries")),
     "linear-references": Linear("search, 4 × the references", lambda times, _: nearest(times, "references")),
@@ -202,9 +238,16 @@ def main():
     p.add_argument("--runs", type=int, default=5, help="of each contender, at least 5")
     p.add_argument("--images", type=pathlib.Path, help="unsigned bytes [N,32,32,3] as .npy, for the tasks with real images")
     p.add_argument("--again", action="store_true", help="measure what the folder holds already, too")
-    a = p.parse_args()
+    p.add_argument("--what", choices=PEERS, help="measure this with the settings that follow --, and nothing else")
+    cut = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    a, settings = p.parse_args(sys.argv[1:cut]), " ".join(sys.argv[cut + 1 :])
     if a.runs < 5:
         p.error(f"--runs: {a.runs} is too few, at least 5 are needed")
+    if settings and not a.what:
+        p.error(f"--what: wanted before `-- {settings}`: one of {', '.join(PEERS)}")
+    if a.what:
+        a.only = "-".join([a.what, *(s.lstrip("-").replace(",", ".").replace("/", ".") for s in settings.split())])
+        TASKS[a.only] = Task(f"{a.what} {settings}".strip(), a.what, settings, PEERS[a.what], agree=AGREE.get(a.what, ()))
     unknown = [name for name in a.only.split(",") if name not in TASKS]
     if unknown:
         p.error(f"--only: no task {unknown[0]}; there are {', '.join(TASKS)}")
