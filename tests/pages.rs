@@ -143,7 +143,8 @@ fn a_search_becomes_a_page() {
         "sheet-20.png",
         "2 of 2 runs finished",
         "<dt>model channels</dt><dd>4</dd>",
-        "device-hours",
+        "of one device",
+        "Device-hours",
         "broken.png: not a picture",
         "config.toml: not a run&#39;s configuration",
     ] {

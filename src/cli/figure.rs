@@ -204,12 +204,9 @@ fn tell(args: &Args, missing: &[Missing]) {
         say!("{}", out.display());
     }
     for m in missing {
-        let hours = m.hours.map(hours_said).unwrap_or_default();
-        let (cells, of) = (m.cells.len(), m.of);
-        say!(
-            "missing: {cells} of {of} cells of {}, about {hours} hours of one device here:",
-            m.study
-        );
+        let (cells, of, study) = (m.cells.len(), m.of, &m.study);
+        let hours = m.hours.map(|h| format!(", about {} of one device here", hours_said(h)));
+        say!("missing: {cells} of {of} cells of {study}{}:", hours.unwrap_or_default());
         say!("  {}", m.command);
     }
 }

@@ -2,10 +2,10 @@
 //! and costs.
 
 use super::figures::figure;
-use super::folder::{IMAGES, RunSeen, differing, hours_said, runs_in, shared};
+use super::folder::{IMAGES, RunSeen, differing, runs_in, shared};
 use super::outcome::{RunState, Seen};
 use super::plan::Plan;
-use super::tables::matrix;
+use super::tables::{hours_said, matrix};
 use super::theirs::{self, TheirLook, Theirs};
 use crate::error::{Exit, OrExit as _, data};
 use crate::memorization::emm_of;
@@ -98,7 +98,7 @@ fn lead(runs: &[RunSeen]) -> Vec<String> {
         let hours: Vec<f64> = runs.iter().filter_map(|r| r.hours).collect();
         let hours = match hours.is_empty() {
             true => "no logs of their time".into(),
-            false => hours_said(hours.iter().sum()),
+            false => format!("{} of one device", hours_said(hours.iter().sum())),
         };
         lead.push(format!("{done} of {} runs finished · {hours}", runs.len()));
     }
@@ -444,7 +444,7 @@ fn setting_parts(runs: &[RunSeen]) -> Vec<Part> {
         if runs.len() == 1 { "Settings of the run." } else { "Settings that all runs share." };
     vec![
         Part::Text(
-            "Costs by the runs' logs, scoring included; a device is what one run computes on."
+            "Device-hours by the runs' logs, scoring included; a device is what one run computes on."
                 .into(),
         ),
         Part::Facts(costs),
