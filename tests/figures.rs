@@ -1,13 +1,14 @@
 //! The paper's figures from finished runs. The runs here are files alone; pictures are left in the target's `tmp`
 //! folder to be looked at.
 
-use crate::support::{emm, emm_in};
+use crate::support::{Ended, emm, emm_in};
 use emm::data::{Dataset, Image};
 use emm::report::{Chart, Scale as Axis, Style};
 use emm::run::{Look, RunConfig, RunDir};
 use emm::study::figures::{bootstrap, figure, studies_of};
 use emm::study::{Plan, Scale, Set, Setup};
 use std::path::Path;
+use std::process::Command;
 use tempfile::tempdir;
 
 const CHARTS: &str =
@@ -240,6 +241,19 @@ fn the_optimum_copies_and_a_missing_run_is_named() {
     assert!(!dir.path().join("10.png").exists());
     run(&["figure", "1b", "--out", "1b.png"]).refused(2, "--data: ", "not given");
     run(&["figure", "1b", "--scale", "tiny"]).refused(2, "--out: ", "not given");
+}
+
+#[test]
+fn the_helps_example_of_a_page_works_as_it_stands() {
+    let dir = tempdir().unwrap();
+    let help = emm(["figure", "--help"]).ok();
+    let line = help.lines().find(|l| l.contains("emm report")).unwrap();
+    let bin = Path::new(env!("CARGO_BIN_EXE_emm")).parent().unwrap();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let mut shell = Command::new("sh");
+    Ended::of(shell.args(["-ec", line]).current_dir(dir.path()).env("PATH", path)).ok();
+    let html = std::fs::read_to_string(dir.path().join("page/report.html")).unwrap();
+    assert!(html.contains("Figure 9 of Gu et al. 2023"), "{html}");
 }
 
 #[test]

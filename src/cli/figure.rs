@@ -24,7 +24,7 @@ use std::path::PathBuf;
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   emm figure 3a --scale tiny --out figure3a.png --out figure3a.svg
-  emm figure 9 --scale tiny --out report/figure9.json && emm report report
+  mkdir -p page && emm figure 9 --scale tiny --out page/figure9.json && emm report page
   emm figure 1a --data cifar10.zip --out figure1a.png")]
 pub struct Args {
     /// A figure of the paper, or a study
