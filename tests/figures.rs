@@ -208,7 +208,6 @@ fn a_figure_of_nothing_says_how_to_get_it() {
     ] {
         assert!(out.contains(words), "no {words:?} in {out}");
     }
-    let json = emm_in(dir.path(), ["figure", "8b", "--scale", "tiny", "--out", "f.svg", "--json"]);
     let missing = out.lines().find(|l| l.starts_with("missing: 9 of 9 cells of ")).unwrap();
     let hours = missing
         .strip_prefix("missing: 9 of 9 cells of skip-deletion, about ")
@@ -216,6 +215,7 @@ fn a_figure_of_nothing_says_how_to_get_it() {
         .unwrap_or_else(|| panic!("{missing}"));
     let unit = hours.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
     assert!(unit == " h" || (unit.len() < hours.len() && hours.ends_with('s')), "{missing}");
+    let json = emm_in(dir.path(), ["figure", "8b", "--scale", "tiny", "--out", "f.svg", "--json"]);
     let json = json.json();
     assert_eq!(json["missing"][0]["cells"].as_array().unwrap().len(), 9);
     assert!(json["missing"][0]["hours_here"].as_f64().unwrap() > 0.0);
@@ -262,7 +262,8 @@ fn wrong_figures_are_refused() {
     let out = dir.path().join("f.jpg");
     let out = out.to_str().unwrap();
     emm(["figure", "2d"]).refused(2, "FIGURE: ", "the paper has 1a to 1d");
-    emm(["figure", "ab"]).refused(2, "", "ab");
+    emm(["figure", "ab"]).refused(2, "FIGURE: unknown study \"ab\"", "there are size, ");
+    emm(["figure", "widht"]).refused(2, "FIGURE: ", "did you mean \"width\"?");
     emm(["figure", "batch"]).refused(2, "FIGURE: batch", "no [[figure]]");
     emm(["figure", "2a", "--out", out]).refused(2, "--out: ", ".png, .svg, .csv, .json");
     emm(["figure", "10", "--out", "f.svg"]).refused(2, "--out: f.svg", ".png");

@@ -38,7 +38,7 @@ pub fn studies_of(id: &str) -> Result<Vec<Study>> {
              8a, 8b, 9, 10"
         )));
     }
-    let study = Study::load(id)?;
+    let study = Study::given("FIGURE", id)?;
     match study.figures.is_empty() {
         true => Err(usage(format!("FIGURE: {id}: the study has no [[figure]]"))),
         false => Ok(vec![study]),

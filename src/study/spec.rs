@@ -201,11 +201,18 @@ impl Study {
         SHIPPED.iter().map(read).collect()
     }
 
-    /// A shipped study by name, or one read from a file: what ends in `.toml` is a path.
+    /// A shipped study by name, or one read from a file: what ends in `.toml` is a path. Errors as of
+    /// [`Study::given`], whose argument is STUDY.
+    pub fn load(name: &str) -> Result<Study> {
+        Study::given("STUDY", name)
+    }
+
+    /// As [`Study::load`], of a name that a command's `argument` gave.
     ///
     /// # Errors
-    /// Usage: an unknown name, with the nearest known one; a file that is no study. Other: unreadable.
-    pub fn load(name: &str) -> Result<Study> {
+    /// Usage: an unknown name, begins with `argument` and has the nearest known one; a file that is no study.
+    /// Other: unreadable.
+    pub fn given(argument: &str, name: &str) -> Result<Study> {
         if name.ends_with(".toml") {
             let text = std::fs::read_to_string(Path::new(name))
                 .or_exit(Exit::Other, || format!("{name}: cannot read"))?;
@@ -216,19 +223,17 @@ impl Study {
         let found = all.into_iter().find(|s| s.name == name);
         found.ok_or_else(|| {
             let known = names.iter().map(String::as_str);
-            usage(format!(
-                "STUDY: {} (or a path that ends in .toml)",
-                unknown("study", name, known)
-            ))
+            let what = unknown("study", name, known);
+            usage(format!("{argument}: {what} (or a path that ends in .toml)"))
         })
     }
 
-    /// The studies of a name: as [`Study::load`], and `table1`, `figure3a` for all that are a part of it, `all` for
+    /// The studies of a name: as [`Study::given`], and `table1`, `figure3a` for all that are a part of it, `all` for
     /// all of the paper's.
     ///
     /// # Errors
-    /// As [`Study::load`].
-    pub fn named(name: &str) -> Result<Vec<Study>> {
+    /// As [`Study::given`].
+    pub fn named(argument: &str, name: &str) -> Result<Vec<Study>> {
         let shipped = Study::shipped();
         let part_of = |study: &Study| {
             let table = |t: &TableSpec| name.strip_prefix("table") == Some(&t.id);
@@ -239,7 +244,7 @@ impl Study {
             return Ok(shipped);
         }
         let parts: Vec<Study> = shipped.into_iter().filter(part_of).collect();
-        if parts.is_empty() { Ok(vec![Study::load(name)?]) } else { Ok(parts) }
+        if parts.is_empty() { Ok(vec![Study::given(argument, name)?]) } else { Ok(parts) }
     }
 
     /// Reads a study; `file` begins its errors.
@@ -363,12 +368,15 @@ impl Study {
     }
 
     /// Settings of a cell: the study's, then each axis' in order.
+    ///
+    /// # Errors
+    /// Usage, which begins with what the study was called by: settings that do not go together.
     pub fn settings_of(&self, cell: &[usize]) -> Result<Settings> {
         let mut all = self.settings.clone();
         for (axis, &value) in self.axes.iter().zip(cell) {
             all.extend(axis.values[value].settings.clone());
         }
-        Settings::read(&all, &self.name)
+        Settings::read(&all, &self.called)
     }
 }
 

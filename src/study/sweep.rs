@@ -16,7 +16,7 @@ use std::sync::{Mutex, PoisonError};
 /// cells where it comes first.
 pub struct Sweep {
     pub runs: Vec<SweepRun>,
-    /// Cells that the set or the scale cannot give: name and reason.
+    /// Cells that the set or the scale cannot give: name, which begins with what the study was called by, and reason.
     pub impossible: Vec<(String, String)>,
 }
 
@@ -43,10 +43,11 @@ impl Sweep {
         let mut sweep = Sweep { runs: Vec::new(), impossible: Vec::new() };
         for plan in plans {
             for cell in &plan.cells {
-                let name = format!("{}: {}", plan.study.name, plan.name(cell));
                 if let Some(why) = &cell.impossible {
-                    sweep.impossible.push((name.clone(), why.clone()));
+                    let name = format!("{}: {}", plan.study.called, plan.name(cell));
+                    sweep.impossible.push((name, why.clone()));
                 }
+                let name = format!("{}: {}", plan.study.name, plan.name(cell));
                 for run in &cell.runs {
                     let known = |r: &SweepRun| r.run.config == run.config;
                     if sweep.runs.iter().any(known) {
