@@ -307,7 +307,8 @@ impl View<'_> {
         Series { name: name.into(), style: Style::Line, points, emm }
     }
 
-    /// Marks of masks: `3 at 16` is a series "3 skips" at 16×16; of one kept skip the series is its resolution.
+    /// Marks of masks: `2 at 16` or `2 at 16 (1, 3)` is of the series "2 skips" at 16×16; of one kept skip the series
+    /// is its resolution.
     fn marks(&self, names: &[String], lines: &[Named]) -> (Vec<String>, Vec<Series>) {
         let split: Option<Vec<(&str, &str)>> = names
             .iter()
@@ -337,6 +338,7 @@ impl View<'_> {
                     (Some(_), Some(("all", _))) => add("all skips".into(), "all".into(), p.seen),
                     (Some(_), Some((count, at))) => {
                         let skips = if count == "1" { "skip" } else { "skips" };
+                        let at = at.split_once(" (").map_or(at, |(at, _)| at);
                         add(format!("{count} {skips}"), resolution_at(p.cell, at), p.seen);
                     }
                     _ => {
