@@ -143,6 +143,11 @@ fn an_empty_folder_shows_the_paper_blanks_and_costs() {
     assert_eq!(parts, ["weight-decay", "ema-rate"]);
     assert_eq!(cells(&go(dir.path(), "table 1 --json").json()).len(), 14);
     assert!(two["said"].as_str().unwrap().contains("Scale tiny, not the paper's"), "{two}");
+    // Five cells cannot be had for one reason: digits have too few pixels.
+    let resolution = go(dir.path(), "table resolution").ok();
+    let why: Vec<_> = resolution.lines().filter(|l| l.starts_with("Not to be had")).collect();
+    let cells = "Not to be had here: 5 cells (resolution 2, size 10 to resolution 2, size 160): ";
+    assert!(why.len() == 1 && why[0].starts_with(cells), "{why:?}");
     go(dir.path(), "table 4").refused(2, "TABLE: 4", "1, 2 and 3");
     go(dir.path(), "table tabel3").refused(2, "TABLE: ", "did you mean \"table3\"?");
 }

@@ -172,8 +172,8 @@ fn head(setup: &Setup, sweep: &Sweep) {
         }
     }
     say!("");
-    for (name, why) in &sweep.impossible {
-        say!("not to be had here: {name}: {why}");
+    for line in sweep.said_of_impossible() {
+        say!("not to be had here: {line}");
     }
 }
 
@@ -263,8 +263,8 @@ fn run_all(args: &RunArgs, common: &Common) -> Result<()> {
     let devices = devices(common, args.jobs_per_device, &configs(&sweep))?;
     let options = options(args.what.flags.data.as_ref(), &args.run, common);
     if !common.quiet {
-        for (name, why) in &sweep.impossible {
-            eprintln!("not to be had here: {name}: {why}");
+        for line in sweep.said_of_impossible() {
+            eprintln!("not to be had here: {line}");
         }
     }
     if !sweep.run(&setup, &devices, &options)? {

@@ -1,5 +1,6 @@
 //! The paper's figures as charts: views over finished runs, missing ones left out and named.
 
+use super::names::by_reason;
 use super::outcome::Seen;
 use super::plan::{Line, Plan, PlannedCell};
 use super::spec::{FigureSpec, Study};
@@ -141,13 +142,9 @@ fn said_of(plan: &Plan, seen: &[Seen], of: &str) -> Vec<String> {
     if !plan.study.note.is_empty() {
         out.push(format!("{of}: {}", plan.study.note));
     }
-    let impossible: Vec<&PlannedCell> =
-        plan.cells.iter().filter(|c| c.impossible.is_some()).collect();
-    if let Some(first) = impossible.first() {
-        let why = first.impossible.as_deref().unwrap_or_default();
-        let (count, name) = (impossible.len(), plan.name(first));
-        out.push(format!("{of}: not to be had here: {count} cells ({name}: {why})"));
-    }
+    let impossible = plan.cells.iter().filter_map(|c| Some((plan.name(c), c.impossible.clone()?)));
+    let lines = by_reason(impossible).into_iter();
+    out.extend(lines.map(|line| format!("{of}: not to be had here: {line}")));
     out
 }
 

@@ -1,6 +1,7 @@
 //! The runs of several studies, each once: planned, done by as many devices and processes as there are, looked at.
 
 use super::cost::{Rates, flop_of};
+use super::names::by_reason;
 use super::outcome::{RunState, state_of};
 use super::plan::{Plan, PlannedRun, Setup};
 use super::share::share;
@@ -62,6 +63,11 @@ impl Sweep {
             }
         }
         sweep
+    }
+
+    /// A line for each reason that keeps cells from being.
+    pub fn said_of_impossible(&self) -> Vec<String> {
+        by_reason(self.impossible.iter().cloned())
     }
 
     /// Trains and scores what is missing, the costliest first; false if a signal stopped it: the same call goes on.
