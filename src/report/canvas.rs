@@ -38,6 +38,21 @@ pub fn width_of(words: &str, size: f64) -> f64 {
     measured.map_or(0.0, |(width, _)| BROWSER * width as f64 * size / 64.0)
 }
 
+/// Lines of at most `width` pixels, broken at spaces; none for no text.
+pub fn wrap(text: &str, size: f64, width: f64) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if width_of(&format!("{line} {word}"), size) <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.into()),
+        }
+    }
+    lines
+}
+
 /// An error of plotters, whose types are not `Send`.
 pub fn drawn<T, E: std::fmt::Display>(result: Result<T, E>) -> Result<T> {
     result.map_err(|e| anyhow!("drawing: {e}"))

@@ -4,14 +4,13 @@ use super::names::by_reason;
 use super::outcome::Seen;
 use super::plan::{Line, Plan, PlannedCell};
 use super::spec::{FigureSpec, Study};
+use super::tables::EPSILON;
 use crate::error::usage;
 use crate::memorization::emm_of;
 use crate::report::{Chart, Panel, Point, Scale, Series, Style};
 use crate::rng::{Stream, philox, tag};
 use anyhow::Result;
 
-/// The line of the EMM in every figure (Gu et al. 2023, section 2).
-const EPSILON: f64 = 0.1;
 const RISING: &str = "open marks: the ratio was still rising at a run's last look";
 /// A numeric axis that spans so many times its first value is logarithmic.
 const LOG_SPAN: f64 = 50.0;
