@@ -179,7 +179,7 @@ fn axes(shapes: &mut Vec<Shape>, panel: &Panel, frame: &Frame) {
 
 /// Band, line, bars and marks, and where the line falls through the level.
 fn series_shapes(panel: &Panel, series: &Series, frame: &Frame, look: &Look) -> Vec<Shape> {
-    let mut points: Vec<Point> = series.points.iter().filter(|p| frame.shows(p)).copied().collect();
+    let mut points: Vec<&Point> = series.points.iter().filter(|p| frame.shows(p)).collect();
     if series.style != Style::Marks {
         points.sort_by(|a, b| a.x.total_cmp(&b.x));
     }
@@ -200,8 +200,8 @@ fn series_shapes(panel: &Panel, series: &Series, frame: &Frame, look: &Look) -> 
         shapes.push(look.line(frame.path(&line)));
     }
     let marked = points.len() <= MOST_MARKS;
-    for p in &points {
-        let at = (frame.x(p.x) + aside(panel, series, frame, p.x), frame.y(p.y));
+    for &p in &points {
+        let at = (frame.x(p.x) + aside(panel, series, frame, p), frame.y(p.y));
         let mut parts = Vec::new();
         if let Some([low, high]) = p.interval.filter(|_| !banded) {
             let (low, high) = (frame.y(low), frame.y(high));
@@ -225,18 +225,14 @@ fn series_shapes(panel: &Panel, series: &Series, frame: &Frame, look: &Look) -> 
     shapes
 }
 
-/// How far a mark stands beside its category where other series have one too, so that equal values are seen.
-fn aside(panel: &Panel, series: &Series, frame: &Frame, x: f64) -> f64 {
-    let here = |s: &&Series| s.style == Style::Marks && s.points.iter().any(|p| p.x == x);
-    let sharing: Vec<&Series> = panel.series.iter().filter(here).collect();
-    let place = sharing.iter().position(|s| std::ptr::eq(*s, series));
-    match (&panel.x.scale, place) {
-        (Scale::Categories(_), Some(i)) => {
-            let room = 0.8 * (frame.x(1.0) - frame.x(0.0)) / sharing.len() as f64;
-            room.min(13.0) * (i as f64 - (sharing.len() - 1) as f64 / 2.0)
-        }
-        _ => 0.0,
-    }
+/// How far a mark stands beside its category where there are others too, so that equal values are seen.
+fn aside(panel: &Panel, series: &Series, frame: &Frame, mark: &Point) -> f64 {
+    let (Scale::Categories(_), Style::Marks) = (&panel.x.scale, series.style) else { return 0.0 };
+    let marks = panel.series.iter().filter(|s| s.style == Style::Marks).flat_map(|s| &s.points);
+    let here: Vec<&Point> = marks.filter(|p| p.x == mark.x && frame.shows(p)).collect();
+    let place = here.iter().position(|p| std::ptr::eq(*p, mark)).unwrap_or(0);
+    let room = 0.8 * (frame.x(1.0) - frame.x(0.0)) / here.len() as f64;
+    room.min(13.0) * (place as f64 - (here.len() - 1) as f64 / 2.0)
 }
 
 /// A dashed line down from where a line falls through the level; the value beside it if it is the only one.

@@ -1,6 +1,6 @@
 //! Samples beside the two training images nearest to them.
 
-use super::canvas::{ACCENT, Canvas, INK, MUTED, RULE, drawn, scale_to, text};
+use super::canvas::{ACCENT, BROWSER, Canvas, INK, MUTED, RULE, drawn, scale_to, text, wrap};
 use anyhow::Result;
 use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
@@ -19,7 +19,10 @@ pub struct Triplet<'a> {
 const TILE: usize = 64;
 const COLUMNS: usize = 4;
 const MARGIN: usize = 28;
-const HEADER: usize = 92;
+/// Above the triplets without the title, whose lines are this high.
+const HEADER: usize = 64;
+const TITLE_LINE: usize = 28;
+const TITLE: f64 = 22.0;
 const GAP: usize = 6;
 /// Frame around a triplet, and the space between frames.
 const PAD: usize = 8;
@@ -31,12 +34,13 @@ pub struct Sheet<'a> {
     pub triplets: Vec<Triplet<'a>>,
     /// Pixels along an image's side.
     pub side: usize,
+    /// Broken into lines where it is long.
     pub title: String,
 }
 
 /// A PNG of triplets, row by row; memorized ones have a coloured frame.
 ///
-/// - `side`: pixels along an image's side. `title`: one line.
+/// - `side`: pixels along an image's side. `title`: broken into lines where it is long.
 pub fn sheet(triplets: &[Triplet], side: usize, title: &str) -> Result<Vec<u8>> {
     drawn_sheet(triplets, side, title)?.png()
 }
@@ -64,22 +68,28 @@ fn drawn_sheet(triplets: &[Triplet], side: usize, title: &str) -> Result<Canvas>
     let (width, height) = (3 * tile + 2 * GAP + 2 * PAD, tile + 2 * PAD + CAPTION);
     let columns = triplets.len().clamp(1, COLUMNS);
     let rows = triplets.len().div_ceil(columns);
+    let whole = (2 * MARGIN + columns * (width + BETWEEN) - BETWEEN).max(560);
+    let title = wrap(title, TITLE, BROWSER * (whole - 2 * MARGIN) as f64);
+    let header = HEADER + title.len() * TITLE_LINE;
     let mut canvas = Canvas::new(
-        (2 * MARGIN + columns * (width + BETWEEN) - BETWEEN).max(560),
-        HEADER + rows * (height + BETWEEN) - BETWEEN.min(rows * BETWEEN) + MARGIN,
+        whole,
+        header + rows * (height + BETWEEN) - BETWEEN.min(rows * BETWEEN) + MARGIN,
     );
     let corner = |i: usize| {
-        (MARGIN + i % columns * (width + BETWEEN), HEADER + i / columns * (height + BETWEEN))
+        (MARGIN + i % columns * (width + BETWEEN), header + i / columns * (height + BETWEEN))
     };
     let place = |(x, y): (usize, usize)| (x as i32, y as i32);
     canvas.draw(|area| {
-        drawn(area.draw_text(title, &text(22.0, INK, HPos::Left), place((MARGIN, 30))))?;
+        for (i, line) in title.iter().enumerate() {
+            let at = place((MARGIN, 30 + i * TITLE_LINE));
+            drawn(area.draw_text(line, &text(TITLE, INK, HPos::Left), at))?;
+        }
         for column in 0..columns {
             let (x, _) = corner(column);
             for (k, name) in ["sample", "nearest", "second"].into_iter().enumerate() {
                 let middle = x + PAD + k * (tile + GAP) + tile / 2;
                 let style = text(15.0, MUTED, HPos::Center);
-                drawn(area.draw_text(name, &style, place((middle, HEADER - 16))))?;
+                drawn(area.draw_text(name, &style, place((middle, header - 16))))?;
             }
         }
         for (i, t) in triplets.iter().enumerate() {
