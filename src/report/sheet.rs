@@ -59,22 +59,16 @@ pub fn sheets(all: &[Sheet]) -> Result<Vec<u8>> {
     whole.png()
 }
 
-/// What stands over the images of a sample with `k` neighbours.
-fn headings(k: usize) -> Vec<String> {
-    let nth = |n: usize| match n {
-        1 => "nearest".to_string(),
-        2 => "second".to_string(),
-        3 => "third".to_string(),
-        n => format!("{n}th"),
-    };
-    std::iter::once("sample".to_string()).chain((1..=k).map(nth)).collect()
-}
+/// What stands over a sample and its neighbours.
+const HEADINGS: [&str; 12] = [
+    "sample", "nearest", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth",
+    "ninth", "tenth", "eleventh",
+];
 
 fn drawn_sheet(samples: &[Compared], side: usize, title: &str) -> Result<Canvas> {
     let scale = scale_to(side, TILE);
     let tile = side * scale;
-    let headings = headings(samples.first().map_or(2, |s| s.neighbours.len()));
-    let images = headings.len();
+    let images = 1 + samples.first().map_or(2, |s| s.neighbours.len());
     let width = images * tile + (images - 1) * GAP + 2 * PAD;
     let height = tile + 2 * PAD + CAPTION;
     let columns = samples.len().clamp(1, (ROW / images).max(1));
@@ -91,7 +85,7 @@ fn drawn_sheet(samples: &[Compared], side: usize, title: &str) -> Result<Canvas>
         drawn(area.draw_text(title, &text(22.0, INK, HPos::Left), place((MARGIN, 30))))?;
         for column in 0..columns {
             let (x, _) = corner(column);
-            for (k, name) in headings.iter().enumerate() {
+            for (k, name) in HEADINGS.iter().take(images).enumerate() {
                 let middle = x + PAD + k * (tile + GAP) + tile / 2;
                 let style = text(15.0, MUTED, HPos::Center);
                 drawn(area.draw_text(name, &style, place((middle, HEADER - 16))))?;
