@@ -8,6 +8,8 @@ use super::theirs::{TheirLook, Theirs};
 use crate::memorization::emm_of;
 use crate::report::{Cell, Chart, Panel, Part, Point, Scale, Series, Style, Table};
 use crate::run::Look;
+use std::cmp::Reverse;
+use std::collections::HashSet;
 
 /// Series of one chart.
 const MOST_LINES: usize = 8;
@@ -112,6 +114,9 @@ fn over_training(runs: &[RunSeen], differing: &[String]) -> Option<Chart> {
 fn named(runs: &[&RunSeen], varying: &[String]) -> (String, Vec<String>) {
     let mut apart = differing(runs);
     apart.retain(|key| varying.contains(key));
+    // A name may be cut: what tells most apart comes first.
+    let values = |key: &str| runs.iter().map(|r| r.setting(key)).collect::<HashSet<_>>().len();
+    apart.sort_by_key(|key| (HASHES.contains(&key.as_str()), key != IMAGES, Reverse(values(key))));
     let mut shared = varying.to_vec();
     shared.retain(|key| {
         let same = runs.iter().all(|r| r.setting(key) == runs[0].setting(key));
