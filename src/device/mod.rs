@@ -8,6 +8,7 @@ pub use cpu::{Bound, Cpu};
 pub use memory::{Buffer, Pixels};
 
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// A device that ops lower themselves to.
 #[derive(Clone)]
@@ -111,6 +112,17 @@ impl Precision {
             Precision::Bf16 => Dtype::Bf16,
             Precision::Tf32 | Precision::Fp32 => Dtype::F32,
         }
+    }
+}
+
+impl fmt::Display for Precision {
+    /// As `--precision` takes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Precision::Bf16 => "bf16",
+            Precision::Tf32 => "tf32",
+            Precision::Fp32 => "fp32",
+        })
     }
 }
 
