@@ -195,7 +195,7 @@ fn run_kernels(a: Kernels, common: &Common) -> Result<()> {
         );
         return Ok(());
     }
-    say!("device {}, {precision}", device.name());
+    say!("device {}, {}", device.name(), precision.name());
     let tensor = ceilings.tensor.map_or(String::new(), |t| {
         let [bf16, tf32, u8] =
             [t.bf16_flop_per_s, t.tf32_flop_per_s, t.u8_op_per_s].map(|rate| rate / 1e12);

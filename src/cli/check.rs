@@ -117,6 +117,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     }
     work.retain(|w| !w.cases.is_empty());
     if let (true, Some(op), Some(p)) = (work.is_empty(), &args.op, args.precision) {
+        let p = p.name();
         return Err(usage(format!("--precision: {op} computes in {p} what it does in fp32")));
     }
     if !common.json {
@@ -132,13 +133,14 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
                 None => "ok".into(),
                 Some(why) => format!("FAIL {why}"),
             };
-            let Outcome { op, precision, cases, bar, worst, .. } = o;
+            let Outcome { op, cases, bar, worst, .. } = o;
+            let precision = o.precision.name();
             say!("{op:<14}{precision:>10}{cases:>6}{bar:>8.0e}{worst:>14.1e}  {verdict}");
         }
         outcomes.push(o);
     }
     let failed: Vec<String> = (outcomes.iter().filter(|o| o.failed.is_some()))
-        .map(|o| format!("{} in {}", o.op, o.precision))
+        .map(|o| format!("{} in {}", o.op, o.precision.name()))
         .collect();
     if common.json {
         let ops: Vec<_> = outcomes

@@ -8,7 +8,6 @@ pub use cpu::{Bound, Cpu};
 pub use memory::{Buffer, Pixels};
 
 use serde::{Deserialize, Serialize};
-use std::fmt;
 
 /// A device that ops lower themselves to.
 #[derive(Clone)]
@@ -106,23 +105,21 @@ pub enum Precision {
 }
 
 impl Precision {
+    /// As `--precision` takes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::Bf16 => "bf16",
+            Precision::Tf32 => "tf32",
+            Precision::Fp32 => "fp32",
+        }
+    }
+
     /// How activations are stored.
     pub fn storage(self) -> Dtype {
         match self {
             Precision::Bf16 => Dtype::Bf16,
             Precision::Tf32 | Precision::Fp32 => Dtype::F32,
         }
-    }
-}
-
-impl fmt::Display for Precision {
-    /// As `--precision` takes it.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Precision::Bf16 => "bf16",
-            Precision::Tf32 => "tf32",
-            Precision::Fp32 => "fp32",
-        })
     }
 }
 
