@@ -1,6 +1,7 @@
 //! The CUDA kernels, run on the CPU by the emulator through cudarc: every op's cases against float64.
 
 mod interval;
+mod limits;
 mod planted;
 mod planted_ops;
 mod search;

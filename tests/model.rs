@@ -4,7 +4,7 @@
 use crate::ops::fresh_seed;
 use emm::check::golden::{Golden, rel_err};
 use emm::data::Dataset;
-use emm::device::{Buffer, Cpu, Device, Precision, StepArgs, Target};
+use emm::device::{Buffer, Cpu, Device, LEAST_SHARED_BYTES, Precision, StepArgs, Target};
 use emm::model::trainer::{Recording, TrainerOptions};
 use emm::model::{Denoiser, ModelConfig, Params, StepScalars, Trainer};
 use emm::ops::adam_ema::{Update, adam_ema};
@@ -312,7 +312,7 @@ fn planned_flop_are_those_of_the_recorded_ops() {
         let of_parts: u64 = plan.parts().iter().map(|p| p.cost.flop).sum();
         assert_eq!(of_parts, 3 * want.train);
         for precision in [Precision::Fp32, Precision::Tf32, Precision::Bf16] {
-            let plan = planned(Target::Cuda, precision);
+            let plan = planned(Target::Cuda { shared_bytes: LEAST_SHARED_BYTES }, precision);
             let of_kernels: u64 = plan.kernels().iter().map(|k| k.cost().flop).sum();
             assert_eq!(of_kernels, 3 * want.train, "{precision:?}");
             assert!(plan.kernels().iter().all(|k| k.cost().bytes > 0));
