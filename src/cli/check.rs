@@ -18,7 +18,8 @@ use serde_json::json;
 
 Each case runs in fp32, and in bf16 and on a card tf32 where that changes what the op computes. Outputs start as NaN;
 gradients are both written and added. Exit code 1 if an op is off by more than its bar (‖got − reference‖ / ‖reference‖:
-1e-5, 2e-3 of products in tf32, 2e-2 of what is stored in bf16), 4 if the device cannot be had. With --device auto, CUDA if a card and kernels for it are there, else the CPU.")]
+1e-5, 2e-3 of products in tf32, 2e-2 of what is stored in bf16), 4 if the device cannot be had. With --device auto, CUDA
+if a card and kernels for it are there, else the CPU.")]
 pub struct Args {
     /// Only this op
     #[arg(long, value_name = "NAME", hide_possible_values = true,
