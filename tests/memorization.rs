@@ -384,6 +384,8 @@ fn the_search_is_timed_with_fixed_keys() {
     run(some.iter().chain(&["--references", "51"])).refused(3, &file, "71 images");
     run(["bench", "nearest", "--data", &floats]).refused(3, &floats, "|u1");
     run(["bench", "nearest", "--instructions", "mmx"]).refused(2, "--instructions", "portable");
-    run(["bench", "nearest", "--references", "1"]).refused(2, "--queries, ", "at least 2");
+    run(["bench", "nearest", "--references", "1"]).refused(2, "--references: 1", "at least 2");
     run(["bench", "nearest", "--references", "900000000"]).refused(4, "--references: ", "memory");
+    run(["bench", "nearest", "--queries", "99999999999"]).refused(4, "--queries: ", "memory");
+    run(["bench", "nearest", "--queries", "0"]).refused(2, "--queries: 0", "at least 1");
 }
