@@ -5,6 +5,9 @@ import sys
 from pathlib import Path
 
 
+PRECISIONS = ("bf16", "tf32", "fp32")
+
+
 def load(folder, name):
     try:
         return json.loads((folder / f"{name}.json").read_text())
@@ -29,22 +32,27 @@ def main():
     print(f"Made by `bench/gpu.sh`; driver {doctor.get('cuda_driver')}, binary {binary[:16]}. Raw numbers beside this page.\n")
     check = get("check")
     if check:
-        worst = {o["op"]: o["worst_error"] for o in check["ops"]}
-        verdict = "pass" if check["ok"] else "FAIL"
-        print(f"`emm check` on {check['device']}: {sum(o['cases'] for o in check['ops'])} cases {verdict}, worst error {max(worst.values()):.1e}.\n")
+        print(f"`emm check` on {check['device']}:")
+        for precision in PRECISIONS:
+            ops = [o for o in check["ops"] if o["precision"] == precision]
+            if ops:
+                verdict = "pass" if all(o["ok"] for o in ops) else "FAIL"
+                worst = max(o["worst_error"] for o in ops)
+                print(f"{sum(o['cases'] for o in ops)} cases {verdict} in {precision}, worst error {worst:.1e}.")
+        print()
 
     print("## Beside PyTorch\n\n| work | emm | PyTorch | ratio |\n|---|---:|---:|---:|")
     speed = lambda name: (get(name) or {}).get("images_per_s")  # noqa: E731
-    for precision in ("bf16", "fp32"):
+    for precision in PRECISIONS:
         ours = speed(f"step-{precision}")
         for how, name in (("eager", f"step-{precision}-pytorch"), ("compiled", f"step-{precision}-pytorch-compiled")):
-            if (folder / f"{name}.json").exists() or how == "eager":
+            if (folder / f"{name}.json").exists() or (how == "eager" and ours):
                 print(f"| training step, {precision}, {how}, img/s | {number(ours)} | {number(speed(name))} | {ratio(ours, speed(name))} |")
     ours, theirs = ((get(name) or {}).get("median_s") for name in ("nearest", "nearest-pytorch"))
     print(f"| nearest 2, ms | {number(ours and ours * 1e3)} | {number(theirs and theirs * 1e3)} | {ratio(theirs, ours)} |")
     print(f"| sampling, img/s | {number(speed('sample'))} | | |\n")
 
-    for precision in ("bf16", "fp32"):
+    for precision in PRECISIONS:
         kernels = get(f"kernels-{precision}")
         if not kernels:
             continue
@@ -55,7 +63,7 @@ def main():
             print(f"| {r['name']} | {r['of']} | {r['shapes']} | {r['count']} | {r['median_s'] * 1e3:.4f} | "
                   f"{r['flop_per_s'] / 1e12:.1f} | {r['bytes_per_s'] / 1e9:.0f} | {r['of_ceiling'] * 100:.0f}% |")  # fmt: skip
         print()
-    for precision in ("bf16", "fp32"):
+    for precision in PRECISIONS:
         conv = get(f"conv-{precision}-pytorch")
         if not conv:
             continue

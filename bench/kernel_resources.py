@@ -5,8 +5,8 @@
 
 Compiles kernels/*.cu (or the files named) for each architecture and fails if a kernel spills registers, if ptxas warns
 of serialized tensor-core instructions (C75xx), if shared memory, static and as the file's header says at most dynamic,
-passes what a block may have on every card (99 KB), or if a kernel on tensor cores lacks their instructions in its SASS,
-or the asynchronous copies that feed it.
+passes what a block may have on a card that the header names for it, or on any card where it names none, or if a kernel
+on tensor cores lacks their instructions in its SASS, or the asynchronous copies that feed it.
 """
 
 import argparse
@@ -19,9 +19,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SHARED_LIMIT = 99 * 1024
-# A header's "Launch" ends so where its kernels have dynamic shared memory.
-DYNAMIC = re.compile(r"([\d,]+) B\) dynamic shared")
+# Shared memory that a block may ask for, in KB (CUDA's programming guide, technical specifications).
+SHARED_LIMITS = {"sm_80": 163, "sm_86": 99, "sm_89": 99, "sm_90": 227, "sm_100": 227, "sm_120": 99}
+# A header's "Launch" says so how much dynamic shared memory its kernels have, on all cards or on those named.
+DYNAMIC = re.compile(r"([\d,]+) B\)? dynamic shared(?: on (sm_\d+(?:, sm_\d+)*))?")
 # What a kernel's SASS must hold, by the first pattern that its name matches; a name with mma in it must match one.
 INSTRUCTIONS = [
     (re.compile(r"ceiling_mma_u8"), ["IMMA.16832.U8.U8"]),
@@ -39,13 +40,16 @@ SERIALIZED = re.compile(r"\bC75\d\d\b")
 
 
 def dynamic_shared(source):
-    """Bytes of dynamic shared memory that a file's kernels take at most, by its header; None if that says nothing."""
+    """Bytes of dynamic shared memory that a file's kernels take at most, by card, as far as its header says."""
     text = source.read_text()
     if "EMM_DYNAMIC_SHARED" not in text:
-        return 0
+        return dict.fromkeys(SHARED_LIMITS, 0)
     header = re.sub(r"\n//\s*", " ", text.split("#include")[0])
-    found = [int(n.replace(",", "")) for n in DYNAMIC.findall(header)]
-    return max(found) if found else None
+    most = {}
+    for number, cards in DYNAMIC.findall(header):
+        for card in cards.split(", ") if cards else SHARED_LIMITS:
+            most[card] = max(most.get(card, 0), int(number.replace(",", "")))
+    return most
 
 
 def wanted_instructions(kernel):
@@ -105,9 +109,10 @@ def read(text, file, arch, dynamic):
                 complaints.append(f"{file}: {entry} for {arch} spills: {line.strip()}")
         elif found := USED.search(line):
             shared = int(s[1]) if (s := SHARED.search(line)) else 0
-            if shared + dynamic > SHARED_LIMIT:
-                told = f"{shared} + {dynamic} bytes of shared memory, {SHARED_LIMIT} is the most"
-                complaints.append(f"{file}: {entry} for {arch}: {told}")
+            for card, limit in SHARED_LIMITS.items():
+                if shared + dynamic.get(card, 0) > limit * 1024:
+                    told = f"{shared} + {dynamic[card]} bytes of shared memory, {limit} KB are the most"
+                    complaints.append(f"{file}: {entry} on {card}: {told}")
             kernels[entry] = (int(found[1]), shared, stack)
         if SERIALIZED.search(line):
             complaints.append(f"{file}: {arch}: {line.strip()}")
@@ -130,18 +135,21 @@ def main():
 
     rows, complaints = {}, []
     dynamics = {source: dynamic_shared(source) for source in sources}
-    for source in (s for s, bytes in dynamics.items() if bytes is None):
-        complaints.append(f"{source.name}: its header does not say how many bytes of dynamic shared memory it takes")
+    for source, most in dynamics.items():
+        if most.keys() != SHARED_LIMITS.keys():
+            cards = ", ".join(sorted(SHARED_LIMITS.keys() ^ most.keys()))
+            complaints.append(f"{source.name}: how many bytes of dynamic shared memory does its header mean on {cards}?")
     for (source, arch), (text, lacking) in zip(jobs, said):
-        kernels, wrong = read(text, source.name, arch, dynamics[source] or 0)
+        kernels, wrong = read(text, source.name, arch, dynamics[source])
         complaints += wrong + lacking
         if not kernels:
             complaints.append(f"{source.name}: ptxas named no kernel for {arch}")
         for name, numbers in kernels.items():
-            rows.setdefault((source.stem, name, dynamics[source] or 0), {})[arch] = numbers
+            dynamic = " ".join(map(str, sorted(set(dynamics[source].values()))))
+            rows.setdefault((source.stem, name, dynamic), {})[arch] = numbers
 
     print("Registers a thread, static shared bytes and stack bytes of each kernel, by ptxas, and the dynamic shared bytes "
-          "that its file's\nheader allows; made by `bench/kernel_resources.py`.\n")
+          "that its file's\nheader allows, the least card's first; made by `bench/kernel_resources.py`.\n")
     print("| file | kernel | dynamic |" + "".join(f" {a} registers | shared | stack |" for a in archs))
     print("|---|---|---:|" + "---:|---:|---:|" * len(archs))
     for (file, name, dynamic), by_arch in sorted(rows.items()):

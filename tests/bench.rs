@@ -22,8 +22,8 @@ fn number(value: &Value) -> f64 {
     value.as_f64().unwrap_or_else(|| panic!("a number wanted, {value} found"))
 }
 
-fn check_kernels(found: &Value, device: &str) {
-    assert_eq!(found["device"], device);
+fn check_kernels(found: &Value, device: &str, precision: &str) {
+    assert_eq!((&found["device"], &found["precision"]), (&device.into(), &precision.into()));
     let ceilings = found["ceilings"].as_object().unwrap();
     assert!(ceilings.values().all(|c| number(c) > 0.0), "{ceilings:?}");
     assert_eq!(ceilings.contains_key("bf16_flop_per_s"), device != "cpu");
@@ -71,7 +71,20 @@ fn bench(what: &str, more: &[&'static str]) -> Vec<String> {
 #[test]
 fn every_bench_reports_on_the_cpu() {
     let cpu = ["--device", "cpu"];
-    check_kernels(&emm(bench("kernels", &cpu)).json(), "cpu");
+    let [fp32, bf16] = ["fp32", "bf16"].map(|precision| {
+        // What auto is on the CPU.
+        let asked: &[&str] = if precision == "fp32" { &[] } else { &["--precision", "bf16"] };
+        let found = emm(bench("kernels", &[&cpu[..], asked].concat())).json();
+        check_kernels(&found, "cpu", precision);
+        let bytes = |rows: &str| {
+            let rows = found[rows].as_array().unwrap().iter();
+            rows.filter(|r| r["name"] == "conv2d_fwd").map(|r| number(&r["bytes"])).sum::<f64>()
+        };
+        ["layers", "cases"].map(bytes)
+    });
+    assert!(bf16[0] < fp32[0] && bf16[1] < 0.8 * fp32[1], "{bf16:?} {fp32:?}");
+    let tf32 = emm(bench("kernels", &[&cpu[..], &["--precision", "tf32"]].concat()));
+    tf32.refused(2, "--precision: tf32 ", "CUDA");
     check_step(&emm(bench("step", &cpu)).json(), "cpu");
     check_sample(&emm(bench("sample", &[&cpu[..], &SAMPLE].concat())).json(), "cpu");
     for (what, flag) in [("step", "--repeats"), ("kernels", "--repeats"), ("sample", "--samples")] {
@@ -88,7 +101,21 @@ fn every_bench_reports_on_a_card() {
         crate::check::on_the_emulator(dir.path(), &arguments)
     };
     let device = "cuda:0, CPU emulator";
-    check_kernels(&run("kernels", &[]), device);
+    for precision in ["bf16", "tf32", "fp32"] {
+        // What auto is on a card.
+        let asked = ["--precision", precision];
+        let found = run("kernels", if precision == "bf16" { &[] } else { &asked[..] });
+        check_kernels(&found, device, precision);
+        for rows in ["layers", "cases"] {
+            let rows = found[rows].as_array().unwrap().iter();
+            let names: Vec<&str> = rows.map(|r| r["name"].as_str().unwrap()).collect();
+            let has = |what: &str| names.iter().any(|name| name.contains(what));
+            let tensor = (has("conv2d_mma_bf16"), has("conv2d_mma_tf32"));
+            assert_eq!(tensor, (precision == "bf16", precision == "tf32"), "{names:?}");
+            assert_eq!(has("norm_slab_bwd_bf16"), precision == "bf16", "{names:?}");
+            assert_eq!(has("_mma_"), precision != "fp32", "{names:?}");
+        }
+    }
     check_step(&run("step", &[]), device);
     check_sample(&run("sample", &SAMPLE), device);
     let small = ["--queries", "3", "--references", "5", "--pixels", "48", "--repeats", "1"];

@@ -12,17 +12,47 @@ fn every_op_is_checked_and_passes() {
     let in_fp32 = ops.iter().filter(|op| op["precision"] == "fp32");
     let cases: u64 = in_fp32.map(|op| op["cases"].as_u64().unwrap()).sum();
     assert_eq!(cases, all_cases().len() as u64);
-    assert!(ops.iter().any(|op| op["precision"] == "bf16" && op["op"] == "conv2d"));
+    check_precisions(&found, &["fp32", "bf16"]);
     for op in ops {
         // Embeddings are rounded once from float64 and may be exact; an exact conv2d would mean nothing was compared.
         let worst = op["worst_error"].as_f64().unwrap();
-        let bar = if op["precision"] == "fp32" { 1e-5 } else { 2e-2 };
-        assert!(worst < bar && (worst > 0.0 || op["op"] == "noise_embed"), "{op}");
+        assert!(worst > 0.0 || op["op"] == "noise_embed", "{op}");
     }
     let text = emm(["check", "--op", "norm", "--device", "cpu"]).ok();
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(lines.len(), 4, "{text}");
     assert!(lines[2..].iter().all(|l| l.starts_with("norm ") && l.ends_with("  ok")), "{text}");
+    let bf16 = emm(["check", "--op", "norm", "--device", "cpu", "--precision", "bf16"]).ok();
+    assert_eq!(bf16.lines().collect::<Vec<_>>(), [lines[0], lines[1], lines[3]]);
+    // Where nothing would be checked, nothing passes.
+    let nothing = emm(["check", "--op", "linear", "--device", "cpu", "--precision", "bf16"]);
+    nothing.refused(2, "--precision: linear computes in bf16 ", "in fp32");
+    emm(["check", "--device", "cpu", "--precision", "tf32"]).refused(
+        2,
+        "--precision: tf32 ",
+        "CUDA",
+    );
+    emm(["check", "--device", "cpu", "--precision", "f32"]).refused(2, "--precision: ", "fp32");
+}
+
+/// The check ran in these precisions and no other, each op within the bar of its precision.
+fn check_precisions(found: &serde_json::Value, precisions: &[&str]) {
+    let ops = found["ops"].as_array().unwrap();
+    for &precision in precisions {
+        // tf32 rounds factors of products (2^-12), bf16 also what is stored (2^-9).
+        let (floor, bar) = match precision {
+            "fp32" => (0.0, 1e-5),
+            "tf32" => (1e-5, 2e-3),
+            _ => (1e-4, 2e-2),
+        };
+        let these: Vec<_> = ops.iter().filter(|op| op["precision"] == precision).collect();
+        assert!(these.iter().any(|op| op["op"] == "conv2d"), "{precision}: {found}");
+        for op in these {
+            let worst = op["worst_error"].as_f64().unwrap();
+            assert!(worst >= floor && worst < bar, "{op}");
+        }
+    }
+    assert!(ops.iter().all(|op| precisions.iter().any(|p| op["precision"] == *p)), "{found}");
 }
 
 #[test]
@@ -59,5 +89,6 @@ fn kernels_are_checked_as_a_card_would() {
             (&found["ok"], &found["device"]),
             (&json!(true), &json!("cuda:0, CPU emulator"))
         );
+        check_precisions(&found, &["fp32", "tf32", "bf16"]);
     }
 }

@@ -200,6 +200,24 @@ fn studies_and_measurements_run_on_a_card() {
     assert_eq!(stop(child, libc::SIGTERM), Some(75));
 }
 
+/// The backward of 384 joined channels at 32×32 keeps 105 KB in one pass.
+#[test]
+fn a_plan_takes_the_shared_memory_that_the_card_gives() {
+    let scene = Scene::new();
+    let plan = "plan --json --rate 1 --batch 8 --precision bf16 --launches";
+    for (kilobytes, in_one_pass) in [(99, false), (163, true)] {
+        let mut command = scene.command(plan, "cuda");
+        command.env("EMM_EMULATOR_SHARED", (kilobytes << 10).to_string());
+        let launches = Ended::of(&mut command).json()["launches"].clone();
+        assert!(launches["norm_slab_bwd_bf16"].as_u64() > Some(0), "{launches}");
+        assert_eq!(launches["norm_bwd_sums_bf16"].is_null(), in_one_pass, "{launches}");
+    }
+    for card in ["a100", "h100"] {
+        let launches = Ended::of(&mut scene.command(plan, card)).json()["launches"].clone();
+        assert!(launches["norm_bwd_sums_bf16"].is_null(), "{card}: {launches}");
+    }
+}
+
 #[test]
 fn micro_batches_fit_the_cards_free_memory() {
     let scene = Scene::new();

@@ -2,7 +2,7 @@
 //!
 //! `gpu()` is a cudarc context on it. A process holds one libcuda.so, so a test that wants another than the plain one
 //! runs its body in a child process of the same binary: `in_check_build` for the checker, `passes_patched` for a kernel
-//! with a bug put into it.
+//! with a bug put into it, `on_each_card` for cards of other sizes.
 
 mod driver;
 mod planted;
@@ -10,13 +10,15 @@ mod primitives;
 
 use cudarc::driver::{CudaContext, CudaFunction, CudaModule, CudaStream, LaunchConfig};
 use cudarc::nvrtc::Ptx;
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_void};
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::{Arc, OnceLock};
 
 /// Names the libcuda.so of a child process.
 const LIBRARY: &str = "EMM_EMULATOR_LIBRARY";
+/// Says how many bytes of shared memory a block may ask for.
+const SHARED_LIMIT: &str = "EMM_EMULATOR_SHARED";
 
 /// One order of threads and one time at which asynchronous copies land.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,11 +128,11 @@ pub fn is_check_build() -> bool {
     is() != 0
 }
 
-/// Runs the test `name` (its path, `emulator::…`) in a child process that loads `library`.
-fn run_child(name: &str, library: &Path) -> Output {
+/// Runs the test `name` (its path, `emulator::…`) in a child process with `variable` set to `value`.
+fn run_child(name: &str, variable: &str, value: impl AsRef<OsStr>) -> Output {
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", name, "--nocapture"])
-        .env(LIBRARY, library)
+        .env(variable, value)
         .output()
         .unwrap();
     let told = String::from_utf8_lossy(&output.stdout);
@@ -144,9 +146,24 @@ pub fn in_check_build(name: &str, body: impl FnOnce()) {
     if is_check_build() {
         return body();
     }
-    let output = run_child(name, &Path::new(env!("EMM_EMULATOR_CHECK_DIR")).join("libcuda.so"));
-    print!("{}", String::from_utf8_lossy(&output.stdout));
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let library = Path::new(env!("EMM_EMULATOR_CHECK_DIR")).join("libcuda.so");
+    must_pass(&run_child(name, LIBRARY, library));
+}
+
+/// Runs `body` on cards that give a block 99, 163 and 227 KB of shared memory, as those of sm_86, an A100 and an H100 do:
+/// at once in the child processes, where this is called again, which run the test `name`.
+pub fn on_each_card(name: &str, body: impl FnOnce()) {
+    if std::env::var_os(SHARED_LIMIT).is_some() {
+        return body();
+    }
+    for kilobytes in [99, 163, 227] {
+        must_pass(&run_child(name, SHARED_LIMIT, (kilobytes << 10).to_string()));
+    }
+}
+
+fn must_pass(child: &Output) {
+    print!("{}", String::from_utf8_lossy(&child.stdout));
+    assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stderr));
 }
 
 /// Whether the test `name` still passes when `find`, which stands once in the kernel file `file`, reads `replace`.
@@ -186,7 +203,7 @@ pub fn passes_with_header(name: &str, unit: &str, file: &str, find: &str, replac
         .args(["-ldl", "-pthread"])
         .status();
     assert!(status.unwrap().success(), "linking failed");
-    run_child(name, &library).status.success()
+    run_child(name, LIBRARY, library).status.success()
 }
 
 /// A context on the emulator with a stream and its kernels.

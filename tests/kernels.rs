@@ -1,13 +1,14 @@
 //! The CUDA kernels, run on the CPU by the emulator through cudarc: every op's cases against float64.
 
 mod interval;
+mod limits;
 mod planted;
 mod planted_ops;
 mod search;
 mod ways;
 
 use crate::emulator::{for_each_schedule, gpu, in_check_build, launches};
-use crate::model::{random_data, small};
+use crate::model::{check_denoising, random_data, small};
 use crate::ops::all_cases;
 use emm::check::cases::Case;
 use emm::check::golden::rel_err;
@@ -143,6 +144,11 @@ fn micro_batches_and_resumption_give_the_same_bits_on_a_card() {
 }
 
 #[test]
+fn golden_networks_denoise_on_a_card_as_float64() {
+    check_denoising(&card());
+}
+
+#[test]
 fn a_card_denoises_as_the_cpu_does() {
     let [config, _] = networks();
     let params = Params::new(&config);
@@ -157,9 +163,10 @@ fn a_card_denoises_as_the_cpu_does() {
     };
     let cpu = |precision| denoise(&Device::Cpu(Cpu::new(2).unwrap()), precision);
     let want = cpu(Precision::Fp32);
-    // What twenty layers make of roundings of 2^-12 (tf32) and 2^-9 (bf16): measured 5e-4 and 1e-2.
+    // Weights of variance 1 amplify roundings: of twelve such networks PyTorch in bf16 is off by 7e-3 at least, 2e-2 in
+    // the middle, 5e-2 at most. Measured here 1.0e-2, and in tf32 5e-4.
     for (precision, bar) in
-        [(Precision::Fp32, 1e-5), (Precision::Tf32, 2e-3), (Precision::Bf16, 2e-2)]
+        [(Precision::Fp32, 1e-5), (Precision::Tf32, 1e-3), (Precision::Bf16, 1.5e-2)]
     {
         let err = rel_err(&denoise(&card(), precision), &want).unwrap();
         assert!(err < bar, "{precision:?}: off by {err:.1e}");

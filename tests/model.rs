@@ -4,7 +4,7 @@
 use crate::ops::fresh_seed;
 use emm::check::golden::{Golden, rel_err};
 use emm::data::Dataset;
-use emm::device::{Buffer, Cpu, Device, Precision, StepArgs, Target};
+use emm::device::{Buffer, Cpu, Device, LEAST_SHARED_BYTES, Precision, StepArgs, Target};
 use emm::model::trainer::{Recording, TrainerOptions};
 use emm::model::{Denoiser, ModelConfig, Params, StepScalars, Trainer};
 use emm::ops::adam_ema::{Update, adam_ema};
@@ -42,6 +42,42 @@ fn labels(g: &Golden) -> Vec<u32> {
     if g.has("labels") { g.i32("labels").1.iter().map(|&l| l as u32).collect() } else { vec![] }
 }
 
+/// D of each golden network against float64's, in all that a device computes in. In bf16 it is no further off than
+/// PyTorch's own network in bf16 of the same weights and images (2e-3 to 9e-3: some forty roundings of 2^-9 one after
+/// another); in tf32, which keeps three bits more, an eighth of that.
+pub fn check_denoising(device: &Device) {
+    for (name, bytes) in MODELS {
+        let g = Golden::parse(bytes).unwrap();
+        let config = config(&g);
+        let (_, w, freqs) = weights(&g, &config);
+        let ((shape, y), (_, noise)) = (g.f32("y"), g.f32("noise"));
+        let (sigma, len) = (g.f64("sigma").1, config.image_len());
+        let x: Vec<f32> =
+            (0..y.len()).map(|i| (y[i] as f64 + sigma[i / len] * noise[i] as f64) as f32).collect();
+        let pytorchs = g.metadata("bf16_error").unwrap().as_f64().unwrap();
+        for &precision in device.precisions() {
+            let (w, freqs) = (w.clone(), freqs.clone());
+            let mut net = Denoiser::new(device, &config, precision, w, freqs, shape[0]).unwrap();
+            let d = net.denoise(&x, &sigma, &labels(&g)).unwrap();
+            let err = rel_err(&d, &g.f32("D").1).unwrap();
+            // Where nothing is rounded, something else was computed.
+            let (floor, bar) = match precision {
+                Precision::Fp32 => (0.0, 1e-5),
+                Precision::Tf32 => (1e-5, pytorchs / 8.0),
+                Precision::Bf16 => (1e-3, pytorchs),
+            };
+            let what = format!("{name} on {} in {}", device.name(), precision.name());
+            println!("{what}: {err:.1e}, bar {bar:.1e}");
+            assert!(floor <= err && err <= bar, "{what}: D off by {err:.1e}");
+        }
+    }
+}
+
+#[test]
+fn golden_networks_denoise_as_float64() {
+    check_denoising(&Device::Cpu(cpu()));
+}
+
 #[test]
 fn whole_networks_match_float64() {
     for (name, bytes) in MODELS {
@@ -52,17 +88,6 @@ fn whole_networks_match_float64() {
         let batch = shape[0];
         let (noise, sigma, labels) = (g.f32("noise").1, g.f64("sigma").1, labels(&g));
         let device = Device::Cpu(cpu());
-
-        let len = config.image_len();
-        let x: Vec<f32> =
-            (0..y.len()).map(|i| (y[i] as f64 + sigma[i / len] * noise[i] as f64) as f32).collect();
-        let mut net =
-            Denoiser::new(&device, &config, Precision::Fp32, w.clone(), freqs.clone(), batch)
-                .unwrap();
-        let d = net.denoise(&x, &sigma, &labels).unwrap();
-        let err = rel_err(&d, &g.f32("D").1).unwrap();
-        assert!(err < 1e-5, "{name}: D off by {err:.1e}");
-
         let r = Recording::new(&device, &config, Precision::Fp32, batch, batch, Mode::Training)
             .unwrap();
         let mut memory = Buffer::new(&device, r.plan.memory_words(&device)).unwrap();
@@ -120,7 +145,8 @@ fn ten_training_losses_match_float64() {
 
 #[test]
 fn ten_training_losses_in_bf16_are_near_float64s() {
-    ten_losses(Precision::Bf16, 2e-2);
+    // PyTorch's, by autocast, are off by up to 2.3e-3.
+    ten_losses(Precision::Bf16, 2.3e-3);
 }
 
 /// Losses within `bar` of the golden ones; in float32 also the weights afterwards.
@@ -312,7 +338,7 @@ fn planned_flop_are_those_of_the_recorded_ops() {
         let of_parts: u64 = plan.parts().iter().map(|p| p.cost.flop).sum();
         assert_eq!(of_parts, 3 * want.train);
         for precision in [Precision::Fp32, Precision::Tf32, Precision::Bf16] {
-            let plan = planned(Target::Cuda, precision);
+            let plan = planned(Target::Cuda { shared_bytes: LEAST_SHARED_BYTES }, precision);
             let of_kernels: u64 = plan.kernels().iter().map(|k| k.cost().flop).sum();
             assert_eq!(of_kernels, 3 * want.train, "{precision:?}");
             assert!(plan.kernels().iter().all(|k| k.cost().bytes > 0));

@@ -1,4 +1,4 @@
-"""The PyTorch peer of `emm bench step`: the same network's training step, in float32 or by bf16 autocast.
+"""The PyTorch peer of `emm bench step`: the same network's training step, in float32, tf32 or by bf16 autocast.
 
     python bench/peers/step.py --channels 32 --mult 2,2,2 --blocks 2 --resolution 8 --batch 32
 
@@ -34,7 +34,7 @@ def flags(doc):
     p.add_argument("--blocks", type=int, default=2)
     p.add_argument("--dropout", type=float, default=0.13)
     p.add_argument("--batch", type=int, default=8)
-    p.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="bf16: by autocast")
+    p.add_argument("--precision", choices=["fp32", "tf32", "bf16"], default="fp32", help="bf16: by autocast")
     p.add_argument("--layout", choices=["nchw", "channels_last", "best"], default="best")
     p.add_argument("--compile", action="store_true", help="torch.compile the loss")
     p.add_argument("--threads", type=int, help="default: PyTorch's choice")
@@ -125,7 +125,7 @@ def main():
     if a.threads:
         torch.set_num_threads(a.threads)
     torch.backends.cudnn.benchmark = True
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = a.precision == "tf32"
     cfg = config(a)
     layouts = ["nchw", "channels_last"] if a.layout == "best" else [a.layout]
     _, layout, step = min((warmed(cfg, a, layout) for layout in layouts), key=lambda w: w[0])

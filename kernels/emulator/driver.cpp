@@ -43,6 +43,7 @@ static Schedule& thread_schedule() {
 }
 const Schedule& wanted_schedule() { return thread_schedule(); }
 
+// Opt-in shared memory a block: 99, 163 or 227 KB stand for sm_86, sm_80 and sm_90.
 static void read_environment() {
     if (const char* bytes = getenv("EMM_EMULATOR_SHARED")) device.shared_limit = unsigned(strtoul(bytes, nullptr, 10));
     if (const char* bytes = getenv("EMM_EMULATOR_MEMORY")) device.memory = strtoull(bytes, nullptr, 10);
@@ -57,13 +58,6 @@ EMU_EXPORT int emm_emulator_set_order(int order, unsigned long long seed) {
 }
 EMU_EXPORT int emm_emulator_set_async(int early) {
     thread_schedule().early_copies = early != 0;
-    return Success;
-}
-// Opt-in shared memory a block: 99, 163 or 227 KB stand for sm_86, sm_80 and sm_90.
-EMU_EXPORT int emm_emulator_set_shared_limit(unsigned bytes) {
-    Locked locked(driver_lock);
-    if (bytes < (48 << 10) || bytes > (227 << 10)) return InvalidValue;
-    device.shared_limit = bytes;
     return Success;
 }
 EMU_EXPORT int emm_emulator_set_memory(size_t bytes) {

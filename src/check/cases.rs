@@ -5,7 +5,7 @@ use super::golden::{Golden, rel_err};
 use crate::device::cpu::resample::Resample;
 use crate::device::cuda::{Addresses, Buffer, Clock, Cuda, StepWords};
 use crate::device::{
-    Acc, Bound, Cost, Cpu, Device, Dtype, Kernel, Precision, Sink, Slot, Space, StepArgs,
+    Acc, Bound, Cost, Cpu, Device, Dtype, Kernel, Precision, Sink, Slot, Space, StepArgs, Target,
 };
 use crate::ops::attention::Attention;
 use crate::ops::conv2d::{Conv2d, Shortcut};
@@ -268,8 +268,7 @@ impl Case {
     /// Runs forward and, if the case has gradients, backward. Memory starts as NaN but for gradients that
     /// are added to, which start as `start`.
     pub fn run(&self, cpu: &Cpu, precision: Precision, acc: Acc, start: f32) -> Result<Ran> {
-        let temp_words = |ins: &[Shape], d| self.op.temp_words(ins, d);
-        let mut laid = Laid::new(self, precision, temp_words, acc, start)?;
+        let mut laid = Laid::new(self, Target::Cpu, precision, acc, start)?;
         let io = [Direction::Fwd, Direction::Bwd].map(|d| laid.io(d));
         let mut launches = vec![self.op.fwd(&io[0])];
         if self.has_backward() {
@@ -310,8 +309,8 @@ impl Case {
         acc: Acc,
         start: f32,
     ) -> Result<Ran> {
-        let temp_words = |ins: &[Shape], d| self.op.kernel_temp_words(ins, precision, d);
-        let mut laid = Laid::new(self, precision, temp_words, acc, start)?;
+        let target = Target::Cuda { shared_bytes: cuda.shared_bytes() };
+        let mut laid = Laid::new(self, target, precision, acc, start)?;
         let mut kernels = laid.packs.clone();
         kernels.extend(self.op.kernels(&laid.io(Direction::Fwd), None));
         if self.has_backward() {
@@ -335,11 +334,7 @@ impl Case {
         precision: Precision,
         repeats: usize,
     ) -> Result<Vec<Timed>> {
-        let temp = |ins: &[Shape], d| match device {
-            Device::Cpu(_) => self.op.temp_words(ins, d),
-            Device::Cuda { .. } => self.op.kernel_temp_words(ins, precision, d),
-        };
-        let mut laid = Laid::new(self, precision, temp, Acc::Set, 0.0)?;
+        let mut laid = Laid::new(self, device.into(), precision, Acc::Set, 0.0)?;
         let io = [Direction::Fwd, Direction::Bwd].map(|d| laid.io(d));
         let grads = laid.grad_slots.clone();
         let mut directions = vec![(&io[0], None)];
@@ -463,6 +458,7 @@ fn load(words: &[f32], s: Slot) -> Vec<f32> {
 
 /// A case's operands in memory, three buffers in the order of [`Space`], with everything else NaN.
 struct Laid {
+    target: Target,
     precision: Precision,
     words: [Vec<f32>; 3],
     shapes: Vec<Shape>,
@@ -480,8 +476,8 @@ struct Laid {
 impl Laid {
     fn new(
         case: &Case,
+        target: Target,
         precision: Precision,
-        temp_words: impl Fn(&[Shape], Direction) -> usize,
         acc: Acc,
         start: f32,
     ) -> Result<Self> {
@@ -507,7 +503,11 @@ impl Laid {
         let (ins, outs) = (all(&shapes, &in_dtypes), all(&out_shapes, &out_dtypes));
         let (d_ins, d_outs) = (all(&shapes, &in_dtypes), all(&out_shapes, &out_dtypes));
         let temps = [Direction::Fwd, Direction::Bwd]
-            .map(|d| place(Space::Arena, temp_words(&shapes, d), Dtype::F32));
+            .map(|d| match target {
+                Target::Cpu => case.op.temp_words(&shapes, d),
+                Target::Cuda { .. } => case.op.kernel_temp_words(&shapes, precision, d),
+            })
+            .map(|words| place(Space::Arena, words, Dtype::F32));
         let params: Vec<Slot> = (case.params.iter())
             .map(|p| place(Space::Weights, p.words.len(), Dtype::F32))
             .collect();
@@ -544,6 +544,7 @@ impl Laid {
         };
         let words = [arena, weights, grads];
         Ok(Laid {
+            target,
             precision,
             words,
             shapes,
@@ -567,6 +568,7 @@ impl Laid {
             temp: self.temps[(direction == Direction::Bwd) as usize],
             packed: self.packed.clone(),
             precision: self.precision,
+            shared_bytes: self.target.shared_bytes(),
         }
     }
 

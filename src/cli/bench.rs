@@ -62,10 +62,13 @@ pub struct Sample {
 
 /// Time each launch of a training step's first micro-batch, and of the ops' cases, against what this machine can do
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Example:\n  emm bench kernels --batch 8 --json
+#[command(after_help = "Examples:
+  emm bench kernels --batch 8 --json
+  emm bench kernels --device cuda --precision tf32
 
-The ceilings are measured first: fp32 products, a copy of memory, on a card also its tensor cores. A launch's share of
-them counts the direct algorithm's FLOP and each operand's bytes once; an algorithm of fewer operations may pass 100%.
+Launches are those of --precision: auto, as in training, is bf16 on a card and fp32 on the CPU. The ceilings are measured first: fp32 products, a copy of memory, on a card also its tensor cores in bf16, tf32 and u8; a launch is held
+to those of the arithmetic it does. Its share of them counts the direct algorithm's FLOP and each operand's bytes once; an
+algorithm of fewer operations may pass 100%.
 On a card the second-level cache is flushed before each launch.")]
 pub struct Kernels {
     #[command(flatten)]
@@ -159,10 +162,10 @@ fn run_kernels(a: Kernels, common: &Common) -> Result<()> {
     at_least_one(&[("--repeats", a.repeats)])?;
     let device = common.device()?;
     let (config, options) = network(&a.flags, &a.images, common, &device)?;
-    let images = options.micro_batch;
+    let (images, precision) = (options.micro_batch, options.precision);
     let ceilings = Ceilings::measure(&device)?;
     let layers = launches(&device, &config, options, a.repeats)?;
-    let cases = kernel_times::of_cases(&device, a.repeats)?;
+    let cases = kernel_times::of_cases(&device, precision, a.repeats)?;
     if common.json {
         let object = |row: &Row| {
             json!({
@@ -183,6 +186,7 @@ fn run_kernels(a: Kernels, common: &Common) -> Result<()> {
             "{}",
             json!({
                 "device": device.name(),
+                "precision": precision,
                 "ceilings": ceilings,
                 "images": images,
                 "layers": all(&layers),
@@ -191,7 +195,7 @@ fn run_kernels(a: Kernels, common: &Common) -> Result<()> {
         );
         return Ok(());
     }
-    say!("device {}", device.name());
+    say!("device {}, {}", device.name(), precision.name());
     let tensor = ceilings.tensor.map_or(String::new(), |t| {
         let [bf16, tf32, u8] =
             [t.bf16_flop_per_s, t.tf32_flop_per_s, t.u8_op_per_s].map(|rate| rate / 1e12);

@@ -26,8 +26,8 @@ use std::collections::BTreeMap;
   emm plan --device h100 --precision bf16
   emm plan --device a100 --launches --json
 
---device h100 or a100 needs no card: the step's kernels are added up, each at the FLOP/s or bytes/s that such a card
-reaches at most. That is a floor, not a measurement: no kernel is faster, most are slower.")]
+--device h100 or a100 needs no card: the step's kernels, as its shared memory lets them be chosen, are added up, each at
+the FLOP/s or bytes/s that such a card reaches at most. That is a floor, not a measurement: no kernel is faster, most are slower.")]
 pub struct Args {
     #[command(flatten)]
     images: ImageFlags,

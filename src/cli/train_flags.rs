@@ -277,11 +277,14 @@ pub fn precision(flag: &str, common: &Common) -> Result<Precision> {
         "auto" | "fp32" => Ok(Precision::Fp32),
         "bf16" => Ok(Precision::Bf16),
         "tf32" if common.on_card() => Ok(Precision::Tf32),
-        "tf32" => Err(usage(
-            "--precision: tf32 is for CUDA devices, the CPU device computes fp32 or bf16",
-        )),
+        "tf32" => Err(no_tf32()),
         p => Err(usage(format!("--precision: {p:?} is none of auto, bf16, tf32, fp32"))),
     }
+}
+
+/// Why the CPU device refuses tf32.
+pub fn no_tf32() -> anyhow::Error {
+    usage("--precision: tf32 is for CUDA devices, the CPU device computes fp32 or bf16")
 }
 
 /// Which snapshots stay.

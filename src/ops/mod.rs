@@ -51,6 +51,8 @@ pub struct Io {
     /// Working copies asked by [`Op::packs`].
     pub packed: Vec<Slot>,
     pub precision: Precision,
+    /// Shared memory that a block of a kernel may ask for.
+    pub shared_bytes: usize,
 }
 
 /// Gradients that reach an op and where its own go; `None` where nobody asks.

@@ -1,13 +1,10 @@
 //! The norm on the CUDA device: in one pass over slabs of channels (`kernels/norm_slab.cu`) where an image's slab fits in
-//! a block's shared memory, else by `kernels/norm.cu`.
+//! the shared memory that the card gives a block, else by `kernels/norm.cu`.
 
 use super::norm::{Norm, keep_threshold};
 use super::sums::sum_rows;
 use super::{Direction, Grads, Io, Shape};
-use crate::device::{Acc, Arg, Dtype, Kernel, Sink, args, typed};
-
-/// Dynamic shared memory that every card the kernels run on gives to a block.
-const SHARED_BYTES: usize = 99 << 10;
+use crate::device::{Acc, Arg, Kernel, Sink, args, typed};
 
 /// Words that the backward needs for itself: sums of an image's channels, and means of its groups.
 pub(super) fn temp_words(op: &Norm, ins: &[Shape], direction: Direction) -> usize {
@@ -25,7 +22,8 @@ struct Slab {
 
 impl Slab {
     /// `copies`: tensors of the slab that are kept: x, and backward the gradient too.
-    fn new(op: &Norm, ins: &[Shape], dtype: Dtype, copies: usize) -> Option<Slab> {
+    fn new(op: &Norm, io: &Io, copies: usize) -> Option<Slab> {
+        let (ins, dtype) = (&io.shapes, io.ins[0].dtype);
         let (c, pixels) = (op.channels(ins), ins[0][1] * ins[0][2]);
         let (size, piece) = (dtype.bytes(1), 16 / dtype.bytes(1));
         let whole = |channels: usize| channels.is_multiple_of(piece);
@@ -35,7 +33,7 @@ impl Slab {
         let bytes = |channels: usize| copies * pixels * channels * size + 8192 + 40 * channels;
         let fits = |&n: &usize| {
             let per = c / op.groups;
-            c.is_multiple_of(n) && n.is_multiple_of(per) && whole(n) && bytes(n) <= SHARED_BYTES
+            c.is_multiple_of(n) && n.is_multiple_of(per) && whole(n) && bytes(n) <= io.shared_bytes
         };
         let all: Vec<usize> = (piece..=c.min(512)).step_by(piece).filter(fits).collect();
         // Whole sectors of memory and work for every thread; more blocks rather than larger ones.
@@ -69,7 +67,7 @@ pub(super) fn kernels(op: &Norm, io: &Io, grads: Option<&Grads>) -> Vec<Kernel> 
     };
     let Some(grads) = grads else {
         let xr = io.outs.get(2).copied();
-        if let Some(slab) = Slab::new(op, &io.shapes, dtype, 1) {
+        if let Some(slab) = Slab::new(op, io, 1) {
             let arguments = of_slab(args![io.outs[0], xr, stats], &slab, vec![]);
             let kernel =
                 Kernel::new(typed!("norm_slab_fwd", dtype), [c / slab.channels, n], arguments);
@@ -90,7 +88,7 @@ pub(super) fn kernels(op: &Norm, io: &Io, grads: Option<&Grads>) -> Vec<Kernel> 
     let (dx1, dx2) = (sink(0), sink(1));
     let [add1, add2] = [dx1, dx2].map(|s: Option<Sink>| s.is_some_and(|s| s.acc == Acc::Add));
     let mut list = Vec::new();
-    if let Some(slab) = Slab::new(op, &io.shapes, dtype, 2) {
+    if let Some(slab) = Slab::new(op, io, 2) {
         let first = args![dx1, dx2, sums, dy, dxr, stats];
         let arguments = of_slab(first, &slab, args![add1, add2]);
         let kernel = Kernel::new(typed!("norm_slab_bwd", dtype), [c / slab.channels, n], arguments);

@@ -16,6 +16,8 @@ pub struct Card {
     /// As `--device` takes it.
     pub name: &'static str,
     pub memory_bytes: usize,
+    /// Shared memory that a block may ask for.
+    pub shared_bytes: usize,
     pub ceilings: Ceilings,
 }
 
@@ -25,6 +27,7 @@ pub const CARDS: [Card; 2] = [
     Card {
         name: "h100",
         memory_bytes: 80_000_000_000,
+        shared_bytes: 227 << 10,
         ceilings: Ceilings {
             fp32_flop_per_s: 60e12,
             copy_bytes_per_s: 3.0e12,
@@ -38,6 +41,7 @@ pub const CARDS: [Card; 2] = [
     Card {
         name: "a100",
         memory_bytes: 80_000_000_000,
+        shared_bytes: 163 << 10,
         ceilings: Ceilings {
             fp32_flop_per_s: 18e12,
             copy_bytes_per_s: 1.8e12,
@@ -98,8 +102,8 @@ impl Prediction {
         batch: usize,
         micro_batch: Option<usize>,
     ) -> Result<Self> {
-        let record =
-            |images, mode| Recording::new(Target::Cuda, config, precision, images, batch, mode);
+        let target = Target::Cuda { shared_bytes: card.shared_bytes };
+        let record = |images, mode| Recording::new(target, config, precision, images, batch, mode);
         let flat_bytes = 4 * Params::new(config).flat_len;
         let free = (USABLE * card.memory_bytes as f64) as usize;
         let over = |wanted: usize| {

@@ -81,18 +81,18 @@ pub fn of_plan(plan: &Plan, params: &Params, seconds: &[Vec<f64>]) -> Vec<Row> {
     rows
 }
 
-/// Every op's cases, each launch timed `repeats` times.
+/// Every op's cases in what they launch at `precision`, each launch timed `repeats` times.
 ///
 /// # Errors
 /// Device (exit 4): what the driver says.
-pub fn of_cases(device: &Device, repeats: usize) -> Result<Vec<Row>> {
+pub fn of_cases(device: &Device, precision: Precision, repeats: usize) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for (op, bytes) in GOLDENS {
         let golden = Golden::parse(bytes)?;
         for (name, attributes) in golden.cases() {
             let case = Case::from_golden(op, &golden, &name, &attributes);
             let shapes: Vec<String> = case.ins.iter().map(|o| text(o.shape)).collect();
-            for timed in case.time(device, Precision::Fp32, repeats)? {
+            for timed in case.time(device, precision, repeats)? {
                 rows.push(Row {
                     name: timed.name,
                     of: format!("{op} {name}"),

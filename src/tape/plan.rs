@@ -87,7 +87,7 @@ impl Plan {
         );
         let temp_words = |op: &dyn Op, shapes: &[Shape], direction| match target {
             Target::Cpu => op.temp_words(shapes, direction),
-            Target::Cuda => op.kernel_temp_words(shapes, precision, direction),
+            Target::Cuda { .. } => op.kernel_temp_words(shapes, precision, direction),
         };
         let training = mode != Mode::Inference;
         let n = tape.nodes.len();
@@ -180,7 +180,7 @@ impl Plan {
             let shapes: Vec<_> = node.ins.iter().map(|&v| tape.shape(v)).collect();
             let wanted = match target {
                 Target::Cpu => vec![],
-                Target::Cuda => node.op.packs(&shapes, precision, training),
+                Target::Cuda { .. } => node.op.packs(&shapes, precision, training),
             };
             let mut slots = Vec::new();
             for pack in wanted {
@@ -201,7 +201,7 @@ impl Plan {
 
         let mut program = match target {
             Target::Cpu => Program::Cpu(Vec::with_capacity(steps), 0),
-            Target::Cuda => Program::Cuda(Vec::with_capacity(steps)),
+            Target::Cuda { .. } => Program::Cuda(Vec::with_capacity(steps)),
         };
         let (mut flop, mut parts) = (0, Vec::with_capacity(steps));
         let io = |k: usize, direction: Direction| {
@@ -214,6 +214,7 @@ impl Plan {
                 temp: arena(temps[k][(direction == Direction::Bwd) as usize]),
                 packed: packed[k].clone(),
                 precision,
+                shared_bytes: target.shared_bytes(),
             }
         };
         for (k, node) in tape.nodes.iter().enumerate() {

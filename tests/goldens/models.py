@@ -63,6 +63,15 @@ def as_float64(arrays):
     return {k: torch.from_numpy(v).double() if v.dtype.kind == "f" else torch.from_numpy(v).long() for k, v in arrays.items()}
 
 
+@torch.no_grad()
+def bf16_error(cfg, p, x, sigma, labels, d):
+    """Relative error of D (two digits) where PyTorch computes the network in bf16: weights, image and activations."""
+    c_skip, c_out, c_in, c_noise = network.coefficients(cfg["precond"], per_image(sigma))
+    low = {k: v if k.endswith("freqs") else v.bfloat16() for k, v in p.items()}
+    f = network.forward(cfg, low, (c_in * x).bfloat16(), c_noise.flatten(), labels)
+    return float(f"{(c_skip * x + c_out * f.double() - d).norm() / d.norm():.1e}")
+
+
 def model(name, cfg):
     """D, loss (mean over the batch) and every gradient of one network at given parameters."""
     rng = draws("model", name)
@@ -79,9 +88,10 @@ def model(name, cfg):
         d = network.denoise(cfg, p, y + noise * per_image(t["sigma"]), t["sigma"], labels)
     total = network.loss(cfg, p, y, noise, t["sigma"], labels)
     grads = torch.autograd.grad(total, [p[k] for k in trained])
+    rounded = bf16_error(cfg, p, y + noise * per_image(t["sigma"]), t["sigma"], labels, d)
     tensors = {f"p/{k}": v for k, v in params.items()} | data | {"D": nhwc(d), "loss": total}
     tensors |= {f"g/{k}": g for k, g in zip(trained, grads)}
-    save(FOLDER / "models" / f"{name}.safetensors", tensors, config=cfg)
+    save(FOLDER / "models" / f"{name}.safetensors", tensors, config=cfg, bf16_error=rounded)
 
 
 def ten_losses():

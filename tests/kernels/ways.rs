@@ -4,7 +4,7 @@ use super::cuda;
 use crate::ops::{fresh_seed, plain_conv, plain_input_gradient, plain_weight_gradient};
 use emm::check::cases::{Case, Operand};
 use emm::check::golden::rel_err;
-use emm::device::{Acc, Precision, StepArgs, Target};
+use emm::device::{Acc, LEAST_SHARED_BYTES, Precision, StepArgs, Target};
 use emm::model::trainer::Recording;
 use emm::model::{Arch, ModelConfig};
 use emm::ops::conv2d::Conv2d;
@@ -13,7 +13,8 @@ use emm::tape::Mode;
 
 /// Kernels of each part of a recorded network: (op, whether backward, inputs' shapes, names).
 fn parts(config: &ModelConfig, precision: Precision) -> Vec<(&'static str, bool, String)> {
-    let r = Recording::new(Target::Cuda, config, precision, 16, 512, Mode::Training).unwrap();
+    let target = Target::Cuda { shared_bytes: LEAST_SHARED_BYTES };
+    let r = Recording::new(target, config, precision, 16, 512, Mode::Training).unwrap();
     let names: Vec<&str> = r.plan.launch_names().collect();
     let part = |p: &emm::tape::Part| (p.op, p.backward, names[p.launches.clone()].join(" "));
     r.plan.parts().iter().map(part).collect()

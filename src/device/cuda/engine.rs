@@ -3,7 +3,7 @@
 use super::super::{Arg, Kernel, Slot, Space};
 use crate::error::{Exit, fail};
 use anyhow::{Context as _, Result};
-use cudarc::driver::sys::CUfunction_attribute as Attribute;
+use cudarc::driver::sys::{CUdevice_attribute, CUfunction_attribute as Attribute};
 use cudarc::driver::{
     CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, DriverError,
     LaunchConfig, PushKernelArg,
@@ -34,6 +34,8 @@ pub struct Cuda(Arc<Inner>);
 
 struct Inner {
     name: String,
+    /// Shared memory that a block may ask for.
+    shared_bytes: usize,
     stream: Arc<CudaStream>,
     modules: Vec<Arc<CudaModule>>,
     /// By name, with the dynamic shared memory that each may have.
@@ -62,6 +64,8 @@ impl Cuda {
     pub fn open(index: usize, images: &[&[u8]]) -> Result<Self> {
         let context = CudaContext::new(index).map_err(driver("cannot open the card"))?;
         let name = context.name().map_err(driver("no name"))?;
+        let opt_in = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
+        let shared_bytes = context.attribute(opt_in).map_err(driver("no attribute"))? as usize;
         // SAFETY: one stream does everything, so no event has to order two.
         unsafe { context.disable_event_tracking() };
         let stream = context.new_stream().map_err(driver("no stream"))?;
@@ -71,12 +75,18 @@ impl Cuda {
         };
         let modules = images.iter().map(load).collect::<Result<Vec<_>>>()?;
         let name = format!("cuda:{index}, {name}");
-        Ok(Cuda(Arc::new(Inner { name, stream, modules, functions: Mutex::default() })))
+        let functions = Mutex::default();
+        Ok(Cuda(Arc::new(Inner { name, shared_bytes, stream, modules, functions })))
     }
 
     /// `cuda:0, NVIDIA H100`.
     pub fn name(&self) -> &str {
         &self.0.name
+    }
+
+    /// Shared memory that a block may ask for.
+    pub fn shared_bytes(&self) -> usize {
+        self.0.shared_bytes
     }
 
     /// Bytes that are free on the card.
