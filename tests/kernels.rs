@@ -8,7 +8,8 @@ mod ways;
 
 use crate::emulator::{for_each_schedule, gpu, in_check_build, launches};
 use crate::model::{random_data, small};
-use crate::ops::all_cases;
+use crate::ops::{all_cases, fresh_seed};
+use crate::tape::embedded;
 use emm::check::cases::Case;
 use emm::check::golden::rel_err;
 use emm::device::cuda::Cuda;
@@ -63,6 +64,16 @@ fn the_checker_has_nothing_to_say_of_the_kernels() {
 
 fn card() -> Device {
     Device::Cuda { cuda: cuda(), host: Cpu::new(2).unwrap() }
+}
+
+#[test]
+fn linears_side_by_side_give_the_bits_of_each_alone_on_a_card() {
+    let (seed, card) = (fresh_seed(), card());
+    let bits = |v: Vec<f32>| v.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+    for_each_schedule(|schedule| {
+        let [alone, together] = [false, true].map(|both| bits(embedded(&card, seed, both)));
+        assert!(alone == together, "{schedule:?}");
+    });
 }
 
 /// A small DDPM++ and a small NCSN++, with labels, a mask and dropout.
