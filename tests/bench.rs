@@ -128,6 +128,18 @@ fn a_card_that_is_not_here_is_planned_kernel_by_kernel() {
         launches.iter().all(|l| number(&l["floor_s"]) >= 2e-6 && number(&l["geometry"][1]) > 0.0)
     );
     // A model that is large enough for more than launches.
+    for too_much in [
+        "--batch 512 --micro-batch 512 --channels 4096",
+        "--batch 1m --channels 4096",
+        "--resolution 4096",
+        "--resolution 256 --batch 1m --micro-batch 1m",
+    ] {
+        let words = ["plan", "--device", "h100"].into_iter().chain(too_much.split(' '));
+        emm(words).refused(4, "--device: ", "");
+    }
+    let large = ["plan", "--device", "h100", "--json", "--batch", "1m"];
+    assert!(emm(large).json()["micro_batch"].as_u64().unwrap() >= 512);
+    emm(["plan", "--device", "h200"]).refused(2, "--device: ", "h100, a100");
     let wide = ["--resolution", "32", "--channels", "128", "--batch", "512"];
     let words = |device: &str| {
         [&["plan", "--json", "--device", device][..], &wide]

@@ -126,5 +126,9 @@ fn lower_instruction_sets_pass_every_case_and_train_to_the_same_bits() {
     for level in ["3", "1"] {
         emm(level, &["check"]);
         assert!(trained(level) == own, "level {level} trains to other bits");
+        let search =
+            emm(level, &["bench", "nearest", "--queries", "3", "--references", "5", "--json"]);
+        let instructions = if level == "3" { "\"avx2\"" } else { "\"portable\"" };
+        assert!(search.contains(instructions), "level {level}: {search}");
     }
 }

@@ -157,7 +157,9 @@ fn npy_files_are_numpys_byte_for_byte() {
         assert_eq!(fs::read(&out).unwrap(), fs::read(&path).unwrap(), "{name}");
     }
     let (shape, values) = npy::read_f32(&golden("arrays/f32.npy")).unwrap();
-    let (_, doubles) = npy::read_f64(&golden("arrays/f64.npy")).unwrap();
+    let npy::Values::F64(doubles) = npy::read(&golden("arrays/f64.npy")).unwrap().values else {
+        panic!("f64.npy holds doubles");
+    };
     assert_eq!(shape, [2, 3, 4]);
     assert_eq!(values, doubles.iter().map(|&v| v as f32).collect::<Vec<_>>());
     assert_eq!(npy::read_i64(&golden("arrays/i32.npy")).unwrap().0, [7]);

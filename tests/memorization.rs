@@ -257,7 +257,18 @@ fn score_prints_the_fixed_keys_and_writes_its_files() {
     let copies = std::fs::read_to_string(&csv).unwrap();
     let want: String = (0..20).map(|i| format!("{i},{}\n", (i == 3 || i == 7) as u8)).collect();
     assert_eq!(copies, format!("image,copies\n{want}"));
-    emm::data::Image::decode(&std::fs::read(&sheet).unwrap(), false, "sheet").unwrap();
+    let decoded = |path: &str| {
+        emm::data::Image::decode(&std::fs::read(path).unwrap(), false, "sheet").unwrap()
+    };
+    let wide = at("wide.png");
+    run(args.iter().chain(&["--sheet", &wide, "--neighbours", "5"])).json();
+    // The samples' nearest two stand where they did, three more beside them.
+    let ([two, five], from) = ([&sheet, &wide].map(|p| decoded(p)), 28 + 8);
+    assert!(five.width > from + 6 * 64 && two.width > from + 3 * 64);
+    for (x, y) in (0..64 * 3 + 12).flat_map(|x| (0..64).map(move |y| (from + x, 100 + y))) {
+        let at = |i: &emm::data::Image| i.pixels[(y * i.width + x) * 3..][..3].to_vec();
+        assert_eq!(at(&two), at(&five), "{x},{y}");
+    }
 
     // Existing outputs are refused, and none of them is touched.
     run(args.iter().chain(&files)).refused(2, &sheet, "--force");
@@ -294,6 +305,9 @@ fn score_refuses_what_it_cannot_compare() {
         score(&samples, &train, &["--threshold", bad]).refused(2, "--threshold: ", bad);
     }
     score(&samples, &train, &["--sheet", "s.jpg"]).refused(2, "--sheet: ", "s.jpg");
+    for k in ["1", "12"] {
+        score(&samples, &train, &["--neighbours", k]).refused(2, "--neighbours: ", "2 to 11");
+    }
     let missing = at("missing.npz");
     score(&missing, &train, &[]).refused(3, &missing, "");
     score(&samples, &missing, &[]).refused(3, &missing, "");

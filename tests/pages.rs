@@ -3,7 +3,7 @@
 
 use crate::support::{emm, emm_in};
 use emm::data::Dataset;
-use emm::report::{Cell, Chart, Page, Panel, Part, Section, Table, Triplet, sheet};
+use emm::report::{Cell, Chart, Compared, Page, Panel, Part, Section, Table, sheet};
 use std::fs;
 use std::path::Path;
 use tempfile::tempdir;
@@ -61,8 +61,9 @@ fn check(html: &str) {
 
 fn picture() -> Vec<u8> {
     let digits = Dataset::digits();
-    let (sample, nearest, second) = (digits.image(0), digits.image(1), digits.image(2));
-    let one = Triplet { sample, nearest, second, distance_ratio: 0.1, memorized: true };
+    let neighbours = vec![digits.image(1), digits.image(2)];
+    let one =
+        Compared { sample: digits.image(0), neighbours, distance_ratio: 0.1, memorized: true };
     sheet(&[one], 8, "one").unwrap()
 }
 

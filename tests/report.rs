@@ -1,7 +1,7 @@
 //! Tables, charts, sheets. The pictures are left in the target's `tmp` folder to be looked at.
 
 use emm::data::{Dataset, Image};
-use emm::report::{Cell, Chart, Panel, Point, Scale, Series, Style, Table, Triplet, grid, sheet};
+use emm::report::{Cell, Chart, Compared, Panel, Point, Scale, Series, Style, Table, grid, sheet};
 
 fn keep(name: &str, bytes: &[u8]) {
     let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
@@ -83,18 +83,17 @@ fn grids_hold_every_image_two_pixels_apart() {
 #[test]
 fn sheets_frame_copies() {
     let digits = Dataset::digits();
-    let triplet = |i: usize, memorized| Triplet {
+    let beside = |i: usize, memorized, k: usize| Compared {
         sample: digits.image(i),
-        nearest: digits.image(i + 1),
-        second: digits.image(i + 2),
+        neighbours: (1..=k).map(|n| digits.image(i + n)).collect(),
         distance_ratio: if i == 5 { f64::NAN } else { 0.05 * i as f64 },
         memorized,
     };
-    let some: Vec<Triplet> = (0..12).map(|i| triplet(i, i % 3 == 0)).collect();
+    let some: Vec<Compared> = (0..12).map(|i| beside(i, i % 3 == 0, 2)).collect();
     let png = sheet(&some, 8, "4 of 12 samples copy a training image").unwrap();
     keep("sheet_digits.png", &png);
     let with = decode(&png);
-    let none: Vec<Triplet> = (0..12).map(|i| triplet(i, false)).collect();
+    let none: Vec<Compared> = (0..12).map(|i| beside(i, false, 2)).collect();
     let without = decode(&sheet(&none, 8, "none").unwrap());
     assert_eq!((with.width, with.height), (without.width, without.height));
     assert_eq!(count(&without, ACCENT), 0);
@@ -107,6 +106,13 @@ fn sheets_frame_copies() {
         assert_eq!((at(x, y), at(x + 7, y + 7)), (digits.image(0)[p], digits.image(0)[p]));
     }
     decode(&sheet(&some[..1], 8, "a single one").unwrap());
+    let five: Vec<Compared> = (0..7).map(|i| beside(i, i == 0, 5)).collect();
+    let png = sheet(&five, 8, "1 of 7 samples copies a training image").unwrap();
+    keep("sheet_of_five.png", &png);
+    let wide = decode(&png);
+    // The fifth neighbour of the first sample.
+    let (x, y) = (28 + 8 + 5 * (64 + 6), 92 + 8);
+    assert_eq!(wide.pixels[((y + 32) * wide.width + x + 24) * 3], digits.image(5)[4 * 8 + 3]);
     decode(&sheet(&[], 8, "none at all").unwrap());
 }
 

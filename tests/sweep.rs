@@ -187,7 +187,7 @@ fn costs_grow_with_size_epochs_and_width() {
     let table = go(dir.path(), "table mine.toml --json").json();
     for cell in cells(&table) {
         let hours = |on: &str| cell["hours"][on].as_f64().unwrap();
-        assert!(hours("here") > 0.0 && hours("h100") > 0.0 && hours("a100") > hours("h100") / 2.0);
+        assert!(hours("here") > 0.0 && hours("h100") > 0.0 && hours("a100") >= hours("h100"));
         let command = cell["command"].as_str().unwrap();
         assert!(command.starts_with("emm sweep run mine.toml --scale tiny --only "), "{cell}");
     }
@@ -265,6 +265,33 @@ fn finished_runs_stand_in_their_cells_as_scores_csv_has_them() {
     go(dir, "table mine.toml").refused(2, "--runs: ", "numerics of this version");
     std::fs::write(&config, text.replace(&numerics, "numerix = 1")).unwrap();
     go(dir, "table mine.toml").refused(3, run, "not a run's configuration");
+}
+
+#[test]
+fn a_run_in_any_precision_serves_unless_one_is_asked_for() {
+    let dir = folder();
+    let dir = dir.path();
+    go(dir, "sweep run mine.toml --only size=400 --precision bf16").ok();
+    let table = |flags: &str| go(dir, &format!("table mine.toml --json {flags}")).json();
+    let states = |flags: &str| {
+        let table = table(flags);
+        let cells = cells(&table).iter();
+        cells.map(|c| (c["precisions"][0].clone(), c["runs_done"] == 1)).collect::<Vec<_>>()
+    };
+    let [bf16, fp32] = ["bf16", "fp32"].map(Value::from);
+    let auto = [(&bf16, true), (&fp32, false), (&bf16, true), (&fp32, false)];
+    assert_eq!(states(""), auto.map(|(p, done)| (p.clone(), done)));
+    assert_eq!(states("--precision fp32"), vec![(fp32.clone(), false); 4]);
+    // What another precision has done is not done again, and the command that fills the rest says which it was asked.
+    go(dir, "sweep run mine.toml").ok();
+    assert_eq!(states("--precision fp32").iter().filter(|s| s.1).count(), 2);
+    let said = go(dir, "table mine.toml").ok();
+    assert!(said.contains("Computed in bf16 (2 runs) and fp32 (2 runs)."), "{said}");
+    let named = table("--precision fp32");
+    let command = cells(&named)[0]["command"].as_str().unwrap();
+    assert!(command.contains(" --precision fp32 "), "{command}");
+    go(dir, "table mine.toml --precision tf32").refused(2, "--precision: tf32", "CUDA");
+    go(dir, "table mine.toml --precision fp8").refused(2, "--precision: ", "none of auto");
 }
 
 #[test]
@@ -422,7 +449,29 @@ fn a_plan_lists_each_run_once_and_prints_its_files() {
     go(dir, "sweep plan none.toml").refused(1, "none.toml: ", "cannot read");
     go(dir, "sweep plan table3 --only sise=1000").refused(2, "--only: ", "did you mean \"size\"?");
     go(dir, "sweep plan table3 --only size=1001").refused(2, "--only: ", "did you mean \"1000\"?");
-    go(dir, "sweep plan table3 --repeats 0").refused(2, "--repeats: 0", "");
+    for repeats in ["0", "1001", "4e9"] {
+        go(dir, &format!("sweep plan table3 --repeats {repeats}")).refused(
+            2,
+            "--repeats: ",
+            "1000",
+        );
+    }
+    for zero in ["size", "batch", "score_images", "channels"] {
+        let bad = MINE.replacen("[settings]", &format!("[settings]\n{zero} = 0"), 1);
+        let bad = bad.replacen(&format!("\n{zero} = 32"), "", 1).replacen(
+            &format!("\n{zero} = 256"),
+            "",
+            1,
+        );
+        let bad = bad.replacen(&format!("\n{zero} = 200"), "", 1);
+        std::fs::write(dir.join("zero.toml"), bad).unwrap();
+        let start = format!("zero.toml: settings: {zero}: 0");
+        go(dir, "sweep plan zero.toml").refused(2, &start, "at least 1");
+    }
+    let wide = MINE.replace("channels = 32", "channels = 32\nresolution = 4294967296");
+    std::fs::write(dir.join("large.toml"), wide).unwrap();
+    let said = go(dir, "table large.toml").ok();
+    assert!(said.contains("--resolution: expected 1 to 4096 pixels"), "{said}");
     go(dir, "sweep run table3 --jobs-per-device 0").refused(2, "--jobs-per-device: 0", "");
     go(dir, "sweep run-one 4 mine.toml").refused(2, "I: 4", "0 to 3");
     emm_in(dir, words("table 3 --scale tinyy")).refused(2, "--scale: ", "did you mean \"tiny\"?");

@@ -97,7 +97,7 @@ pub struct SubsetArgs {
     /// True labels, labels drawn by --seed as Python's random does, the image's index, or none. By default
     /// labels are kept if all images have one
     #[arg(long, value_name = "true|random:C|unique|none")]
-    labels: Option<String>,
+    labels: Option<Labels>,
     /// Resample to this many pixels (Lanczos, as Pillow does it)
     #[arg(long, value_name = "PIXELS")]
     resolution: Option<usize>,
@@ -166,14 +166,13 @@ fn import(args: &ImportArgs, common: &Common) -> Result<()> {
 }
 
 fn cut(args: &SubsetArgs, common: &Common) -> Result<()> {
-    check_side("--resolution", args.resolution)?;
     check_output(&args.out, args.force)?;
     let blend = args.blend.as_deref().map(parse_blend).transpose()?;
     let subset = Subset {
         size: args.size,
         classes: args.classes,
         class: args.class,
-        labels: parse_labels(args.labels.as_deref())?,
+        labels: args.labels.unwrap_or(Labels::Keep),
         resolution: args.resolution,
         seed: common.seed,
         blend: match blend {
@@ -243,8 +242,9 @@ fn tell(set: &Dataset, path: &Path, common: &Common) -> Result<()> {
 
 fn check_side(flag: &str, side: Option<usize>) -> Result<()> {
     match side {
-        Some(side) if !(1..=4096).contains(&side) => {
-            Err(usage(format!("{flag}: expected 1 to 4096 pixels, found {side}")))
+        Some(side) if !subset::SIDES.contains(&side) => {
+            let [least, most] = [subset::SIDES.start(), subset::SIDES.end()];
+            Err(usage(format!("{flag}: expected {least} to {most} pixels, found {side}")))
         }
         _ => Ok(()),
     }
@@ -259,18 +259,5 @@ fn parse_blend(text: &str) -> Result<(PathBuf, f64)> {
         _ => Err(usage(format!(
             "--blend: expected E.zip:ALPHA with ALPHA from 0 to 1, found {text:?}"
         ))),
-    }
-}
-
-fn parse_labels(text: Option<&str>) -> Result<Labels> {
-    let random = |text: &str| text.strip_prefix("random:")?.parse().ok().filter(|&c| c > 0);
-    match text {
-        None => Ok(Labels::Keep),
-        Some("true") => Ok(Labels::True),
-        Some("unique") => Ok(Labels::Unique),
-        Some("none") => Ok(Labels::None),
-        Some(text) => random(text).map(Labels::Random).ok_or_else(|| {
-            usage(format!("--labels: expected true, random:C, unique or none, found {text:?}"))
-        }),
     }
 }

@@ -4,15 +4,15 @@ use super::numbers::amount;
 use super::train_flags::{ImageFlags, TrainFlags};
 use super::{Common, say};
 use crate::device::{Cost, Device, Precision};
-use crate::error::usage;
+use crate::error::{Exit, exit_code, usage};
 use crate::model::Params;
 use crate::model::flops::flops;
-use crate::model::trainer::{Recording, TrainerOptions};
-use crate::run::card::{Card, Prediction, Share};
+use crate::model::trainer::Recording;
+use crate::run::bench;
+use crate::run::card::{CARDS, Card, Prediction, Share};
 use crate::run::kernel_times;
 use crate::run::memory::micro_batch;
 use crate::run::progress::{IMAGE_COST, duration};
-use crate::run::{RunConfig, bench};
 use crate::tape::Mode;
 use anyhow::Result;
 use serde::Serialize;
@@ -47,11 +47,19 @@ enum Where {
     Planned(&'static Card),
 }
 
+/// What `--device` names: a card that is planned for, or a device that is here.
+fn place(common: &Common) -> Result<Where> {
+    if let Some(card) = Card::named(&common.device) {
+        return Ok(Where::Planned(card));
+    }
+    common.device().map(Where::Here).map_err(|e| match exit_code(&e) == Exit::Usage as i32 {
+        true => usage(format!("{e:#}; a plan also takes {}", CARDS.map(|c| c.name).join(", "))),
+        false => e,
+    })
+}
+
 pub fn run(args: Args, common: &Common) -> Result<()> {
-    let place = match Card::named(&common.device) {
-        Some(card) => Where::Planned(card),
-        None => Where::Here(common.device()?),
-    };
+    let place = place(common)?;
     let mut flags = args.flags;
     let asked = asked_precision(&flags.precision).filter(|_| matches!(place, Where::Planned(_)));
     if asked.is_some() {
@@ -91,7 +99,10 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     let rate = match (args.rate, &prediction, &place) {
         (Some(rate), ..) => rate,
         (None, Some((step_s, _)), _) => t.batch as f64 / step_s,
-        (None, None, Where::Here(device)) => measure(device, &config, micro_batch)?,
+        (None, None, Where::Here(device)) => {
+            let images = micro_batch.min(8);
+            images as f64 / bench::step_s(device, &config, images, 1)?
+        }
         (None, None, Where::Planned(_)) => unreachable!("a planned card has a prediction"),
     };
     let train_s = images_seen as f64 / rate;
@@ -250,20 +261,4 @@ fn print_shares(step_s: f64, shares: &[Share]) {
     if launches > 0 {
         line("the rest", launches, seconds, "");
     }
-}
-
-/// Training images per second of a few small steps on this machine.
-fn measure(device: &Device, config: &RunConfig, micro_batch: usize) -> Result<f64> {
-    let batch = micro_batch.min(8);
-    let seed = config.train.seed;
-    let options = TrainerOptions {
-        seed,
-        batch,
-        micro_batch: batch,
-        shuffle: true,
-        scrub_gradients: false,
-        precision: config.train.precision,
-    };
-    let times = bench::step(device, &config.model, options, 1)?;
-    Ok(batch as f64 / bench::median(&times.step_s))
 }

@@ -1,16 +1,17 @@
 //! `emm score`: which samples copy a training image.
 
+use super::numbers::count;
 use super::samples_io::{Counter, parse_seeds};
 use super::{Common, say};
 use crate::data::{Dataset, Transform, npy, open_any};
 use crate::device::{Device, Pixels};
 use crate::error::{data, usage};
 use crate::files::{check_output, write_atomic};
-use crate::memorization::{Nearest, Score, Search, Threshold};
+use crate::memorization::{Nearest, References, Score, Search, Threshold};
 use crate::model::SavedModel;
 use crate::report::sheet;
 use crate::run::RunDir;
-use crate::run::score::{Network, labels_of, triplets};
+use crate::run::score::{Network, compared, labels_of};
 use crate::sampler::{HeunOptions, Start, sample_each};
 use anyhow::Result;
 use std::io::Write as _;
@@ -28,7 +29,8 @@ const SHEET_IMAGES: usize = 40;
     group = clap::ArgGroup::new("what").required(true).args(["run", "samples"]),
     after_help = "Examples:
   emm score --samples samples.npz --reference digits.zip
-  emm score --samples out/ --reference c1k.zip --sheet sheet.png --per-image copies.csv --json
+  emm score --samples out/ --reference c1k.zip --sheet sheet.png --neighbours 5
+  emm score --samples out/ --reference c1k.zip --per-image copies.csv --json
   emm score --run runs/digits --reference digits.zip --images 1000"
 )]
 pub struct Args {
@@ -53,9 +55,12 @@ pub struct Args {
     /// A copy has d1/d2 below this: a fraction or a decimal
     #[arg(long, value_name = "A/B", default_value = "1/3")]
     threshold: String,
-    /// Write the first samples beside their two nearest training images
+    /// Write the first samples beside their nearest training images
     #[arg(long, value_name = "F.png")]
     sheet: Option<PathBuf>,
+    /// Training images beside each sample of the sheet, 2 to 11
+    #[arg(long, value_name = "K", value_parser = count, default_value = "2")]
+    neighbours: usize,
     /// Write each sample's two nearest: `index` [S,2] and `squared` distances [S,2]
     #[arg(long, value_name = "F.npz")]
     pairs: Option<PathBuf>,
@@ -85,6 +90,9 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         }
         check_output(path, args.force)?;
     }
+    if !(2..=11).contains(&args.neighbours) {
+        return Err(usage(format!("--neighbours: {}, expected 2 to 11", args.neighbours)));
+    }
     let training = Dataset::open(&args.reference)?;
     if training.len() < 2 {
         let name = args.reference.display();
@@ -98,7 +106,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     }
     let score = scoring.score(threshold);
     if let Some(path) = &args.sheet {
-        let png = scoring.sheet(threshold)?;
+        let png = scoring.sheet(threshold, args.neighbours)?;
         write_atomic(path, args.force, |file| Ok(file.write_all(&png)?))?;
     }
     if let Some(path) = &args.pairs {
@@ -206,17 +214,25 @@ impl<'a> Scoring<'a> {
         Score::of(&self.found, threshold, self.training.image_len(), self.training.len())
     }
 
-    /// The first samples beside their nearest, as a PNG.
-    fn sheet(&self, threshold: Threshold) -> Result<Vec<u8>> {
-        let triplets = triplets(&self.shown, self.training, &self.found, threshold);
+    /// The first samples beside their `k` nearest, as a PNG.
+    fn sheet(&self, threshold: Threshold, k: usize) -> Result<Vec<u8>> {
+        let mut shown = compared(&self.shown, self.training, &self.found, threshold);
+        if k > 2 {
+            let references = References::new(&self.training.pixels, self.training.image_len());
+            let found = references.nearest_k(&self.shown, k, self.device);
+            for (sample, all) in shown.iter_mut().zip(found.chunks(k.min(self.training.len()))) {
+                sample.neighbours =
+                    all.iter().map(|n| self.training.image(n.index as usize)).collect();
+            }
+        }
         let score = self.score(threshold);
-        let first = match triplets.len() < self.found.len() {
-            true => format!("; the first {}", triplets.len()),
+        let first = match shown.len() < self.found.len() {
+            true => format!("; the first {}", shown.len()),
             false => String::new(),
         };
         let title =
             format!("{} of {} samples copy a training image{first}", score.memorized, score.images);
-        sheet(&triplets, self.training.resolution, &title)
+        sheet(&shown, self.training.resolution, &title)
     }
 
     fn pairs(&self) -> [(&'static str, npy::Array); 2] {

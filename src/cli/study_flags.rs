@@ -3,6 +3,7 @@
 use super::Common;
 use super::find::one_per_thread;
 use super::numbers::count;
+use super::train_flags::precision;
 use crate::data::Dataset;
 use crate::device::{Cpu, Device};
 use crate::error::usage;
@@ -28,10 +29,17 @@ pub struct StudyFlags {
     /// Runs of each cell, with seeds S, S + 1, …: their spread is what training seeds change
     #[arg(long, value_name = "R", value_parser = count, default_value = "1")]
     pub repeats: usize,
+    /// What runs are computed in. auto is bf16 on CUDA devices and fp32 on the CPU, and takes runs that have finished
+    /// in another precision as they are
+    #[arg(long, value_name = "auto|bf16|tf32|fp32", default_value = "auto")]
+    pub precision: String,
     /// Only the cells with this value, by its name in the study; several for one axis add up
     #[arg(long, value_name = "AXIS=VALUE", value_parser = pair)]
     pub only: Vec<(String, String)>,
 }
+
+/// Seeds of a cell: far more than a spread needs.
+const MAX_REPEATS: usize = 1000;
 
 fn pair(text: &str) -> Result<(String, String), String> {
     let (axis, value) = text.split_once('=').ok_or("expected AXIS=VALUE")?;
@@ -42,8 +50,9 @@ impl StudyFlags {
     /// Reads the sets.
     pub fn setup(&self, common: &Common, runs: &Path) -> Result<Setup> {
         let scale = Scale::named(&self.scale)?;
-        if self.repeats == 0 {
-            return Err(usage("--repeats: 0 runs of each cell, at least 1 is needed"));
+        if !(1..=MAX_REPEATS).contains(&self.repeats) {
+            let found = self.repeats;
+            return Err(usage(format!("--repeats: {found}, expected 1 to {MAX_REPEATS}")));
         }
         if common.seed.checked_add(self.repeats as u64 - 1).is_none() {
             return Err(usage("--seed: too large for --repeats more seeds"));
@@ -60,7 +69,13 @@ impl StudyFlags {
         };
         let mut setup = Setup::new(scale, set, runs.into());
         setup.blend = self.blend.as_ref().map(open).transpose()?;
-        (setup.repeats, setup.seed, setup.precision) = (self.repeats, common.seed, Precision::Fp32);
+        (setup.repeats, setup.seed) = (self.repeats, common.seed);
+        let first = precision(&self.precision, common)?;
+        setup.precisions = vec![first];
+        if self.precision == "auto" {
+            let all = [Precision::Bf16, Precision::Tf32, Precision::Fp32];
+            setup.precisions.extend(all.into_iter().filter(|&p| p != first));
+        }
         Ok(setup)
     }
 
@@ -92,6 +107,9 @@ impl StudyFlags {
         }
         if self.repeats != 1 {
             flag("repeats", self.repeats.to_string());
+        }
+        if self.precision != "auto" {
+            flag("precision", self.precision.clone());
         }
         if common.seed != 1024 {
             flag("seed", common.seed.to_string());

@@ -7,6 +7,7 @@ use crate::error::usage;
 use crate::model::{Arch, Embedding, ModelConfig, Precond};
 use crate::run::config::NUMERICS;
 use crate::run::{DataId, Order, Precision, RunConfig, RunOptions, SaveEvery, TrainConfig};
+use crate::study::Shape;
 use crate::study::presets::{DEFAULT, PRESETS, preset};
 use anyhow::Result;
 use std::path::PathBuf;
@@ -16,26 +17,6 @@ const EPOCHS_PER_MIMG: f64 = 20.0;
 
 /// Sums over images are cut into chunks of this many, so multiples of it change no number.
 const MICRO_BATCH: usize = 8;
-
-/// What images a network is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shape {
-    pub images: usize,
-    pub resolution: usize,
-    pub channels: usize,
-    pub label_dim: usize,
-}
-
-impl Shape {
-    pub fn of(data: &Dataset) -> Self {
-        Shape {
-            images: data.len(),
-            resolution: data.resolution,
-            channels: data.channels,
-            label_dim: data.label_dim(),
-        }
-    }
-}
 
 /// The images that a cost is asked for: a set, or its shape.
 #[derive(clap::Args, Debug, Clone)]
@@ -179,12 +160,7 @@ impl TrainFlags {
                 sha256_labels: String::new(),
             },
         };
-        if shape.images == 0 {
-            return Err(usage("--size: 0 images, at least 1 is needed"));
-        }
-        if config.steps() > 1 << 31 {
-            return Err(usage(format!("--epochs: {} steps are more than 2^31", config.steps())));
-        }
+        config.check()?;
         Ok(config)
     }
 
@@ -258,19 +234,10 @@ impl TrainFlags {
         let base = self.base();
         let epochs =
             self.duration.map(|d| d * EPOCHS_PER_MIMG).or(self.epochs).unwrap_or(base.epochs);
-        if epochs == 0.0 {
-            return Err(usage("--epochs: 0, at least a part of one is needed"));
-        }
-        if self.batch == 0 {
-            return Err(usage("--batch: 0 images, at least 1 is needed"));
-        }
-        if self.batch > 1 << 20 {
-            return Err(usage(format!("--batch: {} images are over 2^20", self.batch)));
-        }
         let micro_batch = match self.micro_batch.as_str() {
             "auto" => 0,
             text => match count(text) {
-                Ok(n) if (1..=self.batch).contains(&n) => {
+                Ok(n) if (1..=self.batch.max(1)).contains(&n) => {
                     n.next_multiple_of(MICRO_BATCH).min(self.batch)
                 }
                 _ => {
@@ -281,60 +248,39 @@ impl TrainFlags {
                 }
             },
         };
-        let lr = self.lr.unwrap_or(base.lr);
-        for (flag, value) in [("--lr", lr), ("--weight-decay", self.weight_decay)] {
-            if !value.is_finite() || value < 0.0 {
-                return Err(usage(format!("{flag}: {value} is not a finite number ≥ 0")));
-            }
-        }
-        if let Some(r) = self.ema_rate
-            && !(0.0..1.0).contains(&r)
-        {
-            return Err(usage(format!("--ema-rate: {r} is outside [0, 1)")));
-        }
-        let looks = self.looks.unwrap_or(base.looks);
-        if looks > 1_000_000 {
-            return Err(usage(format!("--looks: {looks} are over a million")));
-        }
-        let score_images = self.score_images.unwrap_or(base.score_images);
-        if score_images == 0 {
-            return Err(usage("--score-images: 0; to train without scoring give --looks 0"));
-        }
-        let rescore_images = self.rescore_images.unwrap_or(base.rescore_images);
-        for (flag, n) in [("--score-images", score_images), ("--rescore-images", rescore_images)] {
-            if n > 100_000_000 {
-                return Err(usage(format!("{flag}: {n} are over a hundred million")));
-            }
-        }
         Ok(TrainConfig {
             seed: common.seed,
             epochs,
             batch: self.batch,
             micro_batch,
-            lr,
+            lr: self.lr.unwrap_or(base.lr),
             weight_decay: self.weight_decay,
             ema_rate: self.ema_rate,
-            precision: self.precision(common)?,
+            precision: precision(&self.precision, common)?,
             order: self.order.unwrap_or(base.order),
             scrub_gradients: self.scrub_gradients,
-            looks,
-            score_images,
-            rescore_images,
+            looks: self.looks.unwrap_or(base.looks),
+            score_images: self.score_images.unwrap_or(base.score_images),
+            rescore_images: self.rescore_images.unwrap_or(base.rescore_images),
             numerics: NUMERICS,
         })
     }
+}
 
-    fn precision(&self, common: &Common) -> Result<Precision> {
-        match self.precision.as_str() {
-            "auto" if common.on_card() => Ok(Precision::Bf16),
-            "auto" | "fp32" => Ok(Precision::Fp32),
-            "bf16" => Ok(Precision::Bf16),
-            "tf32" if common.on_card() => Ok(Precision::Tf32),
-            "tf32" => Err(usage(
-                "--precision: tf32 is for CUDA devices, the CPU device computes fp32 or bf16",
-            )),
-            p => Err(usage(format!("--precision: {p:?} is none of auto, bf16, tf32, fp32"))),
-        }
+/// The precision that `--precision` names on this device.
+///
+/// # Errors
+/// Usage: none of them, or one that the device does not compute in.
+pub fn precision(flag: &str, common: &Common) -> Result<Precision> {
+    match flag {
+        "auto" if common.on_card() => Ok(Precision::Bf16),
+        "auto" | "fp32" => Ok(Precision::Fp32),
+        "bf16" => Ok(Precision::Bf16),
+        "tf32" if common.on_card() => Ok(Precision::Tf32),
+        "tf32" => Err(usage(
+            "--precision: tf32 is for CUDA devices, the CPU device computes fp32 or bf16",
+        )),
+        p => Err(usage(format!("--precision: {p:?} is none of auto, bf16, tf32, fp32"))),
     }
 }
 

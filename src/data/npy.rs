@@ -272,14 +272,6 @@ pub fn read_f32(path: &Path) -> Result<(Vec<usize>, Vec<f32>)> {
     read(path)?.of(&path.display().to_string())
 }
 
-/// Reads an npy file of exactly float64.
-///
-/// # Errors
-/// As [`read`]; another type.
-pub fn read_f64(path: &Path) -> Result<(Vec<usize>, Vec<f64>)> {
-    read(path)?.of(&path.display().to_string())
-}
-
 /// Reads an npy file of int64, int32 or uint8.
 ///
 /// # Errors

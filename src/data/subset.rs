@@ -7,6 +7,8 @@ use crate::rng::{Stream, philox, tag};
 use anyhow::Result;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
 
 /// What becomes of the labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +25,22 @@ pub enum Labels {
     None,
 }
 
+impl FromStr for Labels {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Labels, String> {
+        let random = |text: &str| text.strip_prefix("random:")?.parse().ok().filter(|&c| c > 0);
+        match text {
+            "true" => Ok(Labels::True),
+            "unique" => Ok(Labels::Unique),
+            "none" => Ok(Labels::None),
+            _ => random(text)
+                .map(Labels::Random)
+                .ok_or_else(|| format!("expected true, random:C, unique or none, found {text:?}")),
+        }
+    }
+}
+
 /// Images that take the place of some of a set's own.
 #[derive(Debug, Clone)]
 pub struct Blend {
@@ -32,6 +50,9 @@ pub struct Blend {
     /// Share of the images that `with` gives, 0 to 1.
     pub alpha: f64,
 }
+
+/// Pixels along the side of an image that is resampled.
+pub const SIDES: RangeInclusive<usize> = 1..=4096;
 
 /// A subset to be made of a set.
 #[derive(Debug, Clone)]
@@ -58,10 +79,15 @@ impl Subset {
     /// the first images of the other set follow.
     ///
     /// # Errors
-    /// Usage errors that begin with the flag: size 0, classes or a class that are not there, labels that are
+    /// Usage errors that begin with the flag: size 0, a resolution outside [`SIDES`], classes or a class that are not there, labels that are
     /// not there. Data errors that begin with the file: too few images of a class (with class, have and want)
     /// or at all, blends of different shapes.
     pub fn of(&self, set: &Dataset, name: &str) -> Result<Dataset> {
+        if let Some(side) = self.resolution.filter(|side| !SIDES.contains(side)) {
+            let [least, most] = [SIDES.start(), SIDES.end()];
+            let expected = format!("expected {least} to {most} pixels");
+            return Err(usage(format!("--resolution: {expected}, found {side}")));
+        }
         if self.size == 0 {
             return Err(usage("--size: expected at least one image, found 0"));
         }

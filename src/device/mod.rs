@@ -105,6 +105,15 @@ pub enum Precision {
 }
 
 impl Precision {
+    /// As `--precision` takes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::Bf16 => "bf16",
+            Precision::Tf32 => "tf32",
+            Precision::Fp32 => "fp32",
+        }
+    }
+
     /// How activations are stored.
     pub fn storage(self) -> Dtype {
         match self {

@@ -12,5 +12,5 @@ pub mod table;
 pub use chart::{Chart, Panel, Point, Scale, Series, Style};
 pub use grid::grid;
 pub use page::{Page, Part, Section};
-pub use sheet::{Sheet, Triplet, sheet, sheets};
+pub use sheet::{Compared, Sheet, sheet, sheets};
 pub use table::{Cell, Table};

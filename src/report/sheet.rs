@@ -1,4 +1,4 @@
-//! Samples beside the two training images nearest to them.
+//! Samples beside the training images nearest to them.
 
 use super::canvas::{ACCENT, Canvas, INK, MUTED, RULE, drawn, scale_to, text};
 use anyhow::Result;
@@ -6,10 +6,10 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
 
 /// One sample and what it is compared with, each [H, W, C].
-pub struct Triplet<'a> {
+pub struct Compared<'a> {
     pub sample: &'a [u8],
-    pub nearest: &'a [u8],
-    pub second: &'a [u8],
+    /// Nearest first; as many for each sample of a sheet.
+    pub neighbours: Vec<&'a [u8]>,
     /// d1 / d2; not a number where both are 0.
     pub distance_ratio: f64,
     pub memorized: bool,
@@ -17,33 +17,34 @@ pub struct Triplet<'a> {
 
 /// Images are blown up by a whole factor to at least this many pixels.
 const TILE: usize = 64;
-const COLUMNS: usize = 4;
+/// Images in a row of the sheet, as long as at least one sample with its neighbours stands there.
+const ROW: usize = 12;
 const MARGIN: usize = 28;
 const HEADER: usize = 92;
 const GAP: usize = 6;
-/// Frame around a triplet, and the space between frames.
+/// Frame around a sample and its neighbours, and the space between frames.
 const PAD: usize = 8;
 const BETWEEN: usize = 22;
 const CAPTION: usize = 20;
 
 /// Samples of one network, and a line about them.
 pub struct Sheet<'a> {
-    pub triplets: Vec<Triplet<'a>>,
+    pub samples: Vec<Compared<'a>>,
     /// Pixels along an image's side.
     pub side: usize,
     pub title: String,
 }
 
-/// A PNG of triplets, row by row; memorized ones have a coloured frame.
+/// A PNG of samples with their neighbours, row by row; memorized ones have a coloured frame.
 ///
 /// - `side`: pixels along an image's side. `title`: one line.
-pub fn sheet(triplets: &[Triplet], side: usize, title: &str) -> Result<Vec<u8>> {
-    drawn_sheet(triplets, side, title)?.png()
+pub fn sheet(samples: &[Compared], side: usize, title: &str) -> Result<Vec<u8>> {
+    drawn_sheet(samples, side, title)?.png()
 }
 
 /// Several sheets, one below the other.
 pub fn sheets(all: &[Sheet]) -> Result<Vec<u8>> {
-    let parts = all.iter().map(|s| drawn_sheet(&s.triplets, s.side, &s.title));
+    let parts = all.iter().map(|s| drawn_sheet(&s.samples, s.side, &s.title));
     let parts: Vec<Canvas> = parts.collect::<Result<_>>()?;
     let width = parts.iter().map(|p| p.width).max().unwrap_or(1);
     let height = parts.iter().map(|p| p.height).sum::<usize>().max(1);
@@ -58,12 +59,20 @@ pub fn sheets(all: &[Sheet]) -> Result<Vec<u8>> {
     whole.png()
 }
 
-fn drawn_sheet(triplets: &[Triplet], side: usize, title: &str) -> Result<Canvas> {
+/// What stands over a sample and its neighbours.
+const HEADINGS: [&str; 12] = [
+    "sample", "nearest", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth",
+    "ninth", "tenth", "eleventh",
+];
+
+fn drawn_sheet(samples: &[Compared], side: usize, title: &str) -> Result<Canvas> {
     let scale = scale_to(side, TILE);
     let tile = side * scale;
-    let (width, height) = (3 * tile + 2 * GAP + 2 * PAD, tile + 2 * PAD + CAPTION);
-    let columns = triplets.len().clamp(1, COLUMNS);
-    let rows = triplets.len().div_ceil(columns);
+    let images = 1 + samples.first().map_or(2, |s| s.neighbours.len());
+    let width = images * tile + (images - 1) * GAP + 2 * PAD;
+    let height = tile + 2 * PAD + CAPTION;
+    let columns = samples.len().clamp(1, (ROW / images).max(1));
+    let rows = samples.len().div_ceil(columns);
     let mut canvas = Canvas::new(
         (2 * MARGIN + columns * (width + BETWEEN) - BETWEEN).max(560),
         HEADER + rows * (height + BETWEEN) - BETWEEN.min(rows * BETWEEN) + MARGIN,
@@ -76,13 +85,13 @@ fn drawn_sheet(triplets: &[Triplet], side: usize, title: &str) -> Result<Canvas>
         drawn(area.draw_text(title, &text(22.0, INK, HPos::Left), place((MARGIN, 30))))?;
         for column in 0..columns {
             let (x, _) = corner(column);
-            for (k, name) in ["sample", "nearest", "second"].into_iter().enumerate() {
+            for (k, name) in HEADINGS.iter().take(images).enumerate() {
                 let middle = x + PAD + k * (tile + GAP) + tile / 2;
                 let style = text(15.0, MUTED, HPos::Center);
                 drawn(area.draw_text(name, &style, place((middle, HEADER - 16))))?;
             }
         }
-        for (i, t) in triplets.iter().enumerate() {
+        for (i, t) in samples.iter().enumerate() {
             let (x, y) = corner(i);
             let frame = |inset: usize| {
                 [place((x + inset, y + inset)), place((x + width - inset, y + height - inset))]
@@ -100,9 +109,10 @@ fn drawn_sheet(triplets: &[Triplet], side: usize, title: &str) -> Result<Canvas>
         }
         Ok(())
     })?;
-    for (i, t) in triplets.iter().enumerate() {
+    for (i, t) in samples.iter().enumerate() {
         let (x, y) = corner(i);
-        for (k, image) in [t.sample, t.nearest, t.second].into_iter().enumerate() {
+        for (k, image) in std::iter::once(t.sample).chain(t.neighbours.iter().copied()).enumerate()
+        {
             canvas.put(x + PAD + k * (tile + GAP), y + PAD, image, side, scale);
         }
     }

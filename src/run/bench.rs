@@ -2,7 +2,7 @@
 
 use super::kernel_times::{self, Row};
 use super::score::labels_of;
-use super::{Network, memory};
+use super::{Network, RunConfig, memory};
 use crate::data::Dataset;
 use crate::device::Device;
 use crate::model::params::fourier_freqs;
@@ -65,6 +65,22 @@ pub fn step(
         }
     }
     Ok(StepTimes { step_s, arena_bytes: trainer.arena_bytes() })
+}
+
+/// Seconds of a training step of a run's network on so many images, as a few steps take it.
+///
+/// # Errors
+/// As [`step`].
+pub fn step_s(device: &Device, run: &RunConfig, images: usize, repeats: usize) -> Result<f64> {
+    let options = TrainerOptions {
+        seed: run.train.seed,
+        batch: images,
+        micro_batch: images,
+        shuffle: true,
+        scrub_gradients: false,
+        precision: run.train.precision,
+    };
+    Ok(median(&step(device, &run.model, options, repeats)?.step_s))
 }
 
 fn scalars(step: u64) -> StepScalars {

@@ -1,6 +1,7 @@
 //! What a training would take on a card that is not here: each kernel at what such a card can do at most.
 
 use super::ceilings::{Ceilings, Tensor};
+use super::memory;
 use crate::device::{Cost, Precision, Target};
 use crate::error::{Exit, fail};
 use crate::model::trainer::Recording;
@@ -101,15 +102,27 @@ impl Prediction {
             |images, mode| Recording::new(Target::Cuda, config, precision, images, batch, mode);
         let flat_bytes = 4 * Params::new(config).flat_len;
         let free = (USABLE * card.memory_bytes as f64) as usize;
-        let fits = |r: &Recording| r.plan.arena_bytes() + 5 * flat_bytes <= free;
-        let mut micro_batch_now = micro_batch.unwrap_or(batch).min(batch);
+        let over = |wanted: usize| {
+            fail(
+                Exit::Device,
+                format!("--device: {}: {wanted} bytes wanted, {free} usable", card.name),
+            )
+        };
+        if 5 * flat_bytes > free {
+            return Err(over(5 * flat_bytes));
+        }
+        let mut micro_batch_now = match micro_batch {
+            Some(asked) => memory::refuse_uncounted(config, asked.min(batch))?,
+            None => memory::most_at_once(config, batch)?,
+        };
         let mut first = record(micro_batch_now, Mode::Training)?;
-        while !fits(&first) {
+        loop {
+            let wanted = first.plan.arena_bytes() + 5 * flat_bytes;
+            if wanted <= free {
+                break;
+            }
             if micro_batch.is_some() || micro_batch_now <= 8 {
-                let wanted = first.plan.arena_bytes() + 5 * flat_bytes;
-                let message =
-                    format!("--device: {}: {wanted} bytes wanted, {free} usable", card.name);
-                return Err(fail(Exit::Device, message));
+                return Err(over(wanted));
             }
             micro_batch_now = micro_batch_now.div_ceil(2).next_multiple_of(8);
             first = record(micro_batch_now, Mode::Training)?;

@@ -2,7 +2,9 @@
 
 use crate::data::Dataset;
 use crate::device::Precision;
+use crate::error::usage;
 use crate::model::ModelConfig;
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -73,6 +75,46 @@ pub struct RunConfig {
 }
 
 impl RunConfig {
+    /// Whether such a run can be trained and scored, its network aside ([`ModelConfig::check`]).
+    ///
+    /// # Errors
+    /// Usage errors that begin with the flag at fault.
+    pub fn check(&self) -> Result<()> {
+        let t = &self.train;
+        if t.score_images == 0 {
+            return Err(usage("--score-images: 0; to train without scoring give --looks 0"));
+        }
+        let counts = [
+            ("--size", self.data.images, 1, u32::MAX as usize),
+            ("--batch", t.batch, 1, 1 << 20),
+            ("--looks", t.looks, 0, 1_000_000),
+            ("--score-images", t.score_images, 1, 100_000_000),
+            ("--rescore-images", t.rescore_images, 0, 100_000_000),
+        ];
+        for (flag, n, least, most) in counts {
+            if !(least..=most).contains(&n) {
+                return Err(usage(format!("{flag}: {n}, expected {least} to {most}")));
+            }
+        }
+        for (flag, value) in
+            [("--epochs", t.epochs), ("--lr", t.lr), ("--weight-decay", t.weight_decay)]
+        {
+            if !value.is_finite() || value < 0.0 {
+                return Err(usage(format!("{flag}: {value} is not a finite number ≥ 0")));
+            }
+        }
+        if t.epochs == 0.0 {
+            return Err(usage("--epochs: 0, at least a part of one is needed"));
+        }
+        if let Some(rate) = t.ema_rate.filter(|r| !(0.0..1.0).contains(r)) {
+            return Err(usage(format!("--ema-rate: {rate} is outside [0, 1)")));
+        }
+        if self.steps() > 1 << 31 {
+            return Err(usage(format!("--epochs: {} steps are more than 2^31", self.steps())));
+        }
+        Ok(())
+    }
+
     /// ceil(epochs · N / batch).
     pub fn steps(&self) -> u64 {
         (self.train.epochs * self.data.images as f64 / self.train.batch as f64).ceil() as u64

@@ -41,16 +41,45 @@ pub fn check_run(device: &Device, config: &RunConfig, micro_batch: usize) -> Res
 pub fn micro_batch(device: &Device, config: &RunConfig) -> Result<usize> {
     let t = &config.train;
     match device {
+        Device::Cuda { .. } if t.micro_batch > 0 => refuse_uncounted(&config.model, t.micro_batch),
         _ if t.micro_batch > 0 => Ok(t.micro_batch),
         Device::Cpu(_) => Ok(t.batch.min(32)),
         Device::Cuda { .. } => {
             let usable = (USABLE * free(device)? as f64) as usize;
-            let mut images = t.batch;
+            let mut images = most_at_once(&config.model, t.batch)?;
             while images > SUM_CHUNK && of_run(device, config, images, usable)? > usable {
                 images = images.div_ceil(2).next_multiple_of(SUM_CHUNK);
             }
             Ok(images)
         }
+    }
+}
+
+/// The first guess of `auto` on a card: the whole batch, if its kernels can count that far.
+///
+/// # Errors
+/// Device (exit 4): a network so large that they cannot count a few images.
+pub fn most_at_once(config: &ModelConfig, batch: usize) -> Result<usize> {
+    let most = config.most_images_on_card();
+    let images = if batch <= most { batch } else { most - most % SUM_CHUNK };
+    refuse_uncounted(config, images.max(SUM_CHUNK.min(batch)))
+}
+
+/// `images`, if a card's kernels can count them.
+///
+/// # Errors
+/// Device (exit 4).
+pub fn refuse_uncounted(config: &ModelConfig, images: usize) -> Result<usize> {
+    let most = config.most_images_on_card();
+    match images <= most {
+        true => Ok(images),
+        false => Err(fail(
+            Exit::Device,
+            format!(
+                "--device: {images} images at a time, a card's kernels count at most {most} of this network's; \
+                 smaller --micro-batch, --channels or --resolution need less"
+            ),
+        )),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::error::{Exit, fail};
 use crate::files::write_atomic;
 use crate::memorization::{Nearest, Score, Search, Threshold};
 use crate::model::{Denoiser, SavedModel};
-use crate::report::Triplet;
+use crate::report::Compared;
 use crate::rng::uniform_label;
 use crate::sampler::{Denoise, HeunOptions, OnCard, Operands, Start, sample_each};
 use anyhow::Result;
@@ -148,20 +148,19 @@ pub fn look_of(config: &RunConfig, step: u64, found: &[Nearest]) -> Look {
 }
 
 /// Samples [S, H, W, C] beside the two training images that each is nearest to, as many as both lists have.
-pub fn triplets<'a>(
+pub fn compared<'a>(
     samples: &'a [u8],
     training: &'a Dataset,
     found: &'a [Nearest],
     threshold: Threshold,
-) -> Vec<Triplet<'a>> {
-    let triplet = |(sample, n): (&'a [u8], &'a Nearest)| Triplet {
+) -> Vec<Compared<'a>> {
+    let compared = |(sample, n): (&'a [u8], &'a Nearest)| Compared {
         sample,
-        nearest: training.image(n.index[0] as usize),
-        second: training.image(n.index[1] as usize),
+        neighbours: n.index.map(|i| training.image(i as usize)).to_vec(),
         distance_ratio: (n.squared[0] as f64 / n.squared[1] as f64).sqrt(),
         memorized: threshold.memorized(n),
     };
-    samples.chunks_exact(training.image_len()).zip(found).map(triplet).collect()
+    samples.chunks_exact(training.image_len()).zip(found).map(compared).collect()
 }
 
 /// What of a look is done, for the next start.

@@ -3,7 +3,6 @@
 
 use crate::device::{Device, Precision};
 use crate::model::flops::flops;
-use crate::model::trainer::TrainerOptions;
 use crate::model::{ModelConfig, Params};
 use crate::run::card::Prediction;
 pub use crate::run::card::{CARDS, Card};
@@ -90,7 +89,9 @@ impl Rates {
             let batch = config.train.batch.min(8);
             let flop = (flops(&config.model).train * batch as u64) as f64;
             if i == 0 || flop < MOMENT_FLOP {
-                known.push((config.model.clone(), flop / measure(device, config, batch)?));
+                let repeats = if Params::new(&config.model).count() < 1_000_000 { 5 } else { 1 };
+                let step_s = bench::step_s(device, config, batch, repeats)?;
+                known.push((config.model.clone(), flop / step_s));
             }
         }
         Ok(Rates { known, basis: "as a few training steps now went", on_cards })
@@ -128,20 +129,6 @@ impl Rates {
 
 /// A step of so many operations is measured even if another network's rate is known.
 const MOMENT_FLOP: f64 = 5e10;
-
-/// Seconds of a training step of `batch` images.
-fn measure(device: &Device, config: &RunConfig, batch: usize) -> Result<f64> {
-    let options = TrainerOptions {
-        seed: config.train.seed,
-        batch,
-        micro_batch: batch,
-        shuffle: true,
-        scrub_gradients: false,
-        precision: config.train.precision,
-    };
-    let repeats = if Params::new(&config.model).count() < 1_000_000 { 5 } else { 1 };
-    Ok(bench::median(&bench::step(device, &config.model, options, repeats)?.step_s))
-}
 
 /// Rates of these networks that runs have written down.
 fn from_stats(runs: &Path, networks: &[&RunConfig]) -> Vec<(ModelConfig, f64)> {

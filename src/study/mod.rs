@@ -29,5 +29,6 @@ pub use find::{Found, Measured, Search, Sizes, find};
 pub use outcome::{RunState, Seen};
 pub use plan::{Plan, Set, Setup};
 pub use scale::Scale;
+pub use settings::Shape;
 pub use spec::Study;
 pub use sweep::Sweep;

@@ -16,7 +16,7 @@
 //! names [`Scale::said`] and `plan.set_name`.
 
 use super::names::unknown;
-use super::outcome::Seen;
+use super::outcome::{RunState, Seen, state_of};
 use super::scale::Scale;
 use super::settings::{Recipe, Settings, Shape};
 use super::spec::{FigureSpec, Study};
@@ -44,7 +44,8 @@ pub struct Setup {
     /// Runs of each cell, with consecutive seeds from `seed` on.
     pub repeats: usize,
     pub seed: u64,
-    pub precision: Precision,
+    /// What new runs are computed in; the first of those in which a finished run counts.
+    pub precisions: Vec<Precision>,
     /// Folder of runs.
     pub runs: PathBuf,
     /// Shapes and names of the subsets that are made already: many cells share one.
@@ -62,7 +63,7 @@ impl Setup {
             blend: None,
             repeats: 1,
             seed: 1024,
-            precision: Precision::Fp32,
+            precisions: vec![Precision::Fp32],
             runs,
             made: Mutex::default(),
         }
@@ -334,18 +335,34 @@ impl Setup {
         };
         let mut runs = Vec::new();
         for seed in (0..self.repeats as u64).map(|r| self.seed.wrapping_add(r)) {
-            let mut config = match settings.config(&self.scale, shape, seed, self.precision) {
+            let mut config = match settings.config(&self.scale, shape, seed, self.precisions[0]) {
                 Ok(config) => config,
                 Err(e) => return Ok(Err(impossible(e)?)),
             };
-            let mut dir = None;
             if let Some(id) = &id {
                 config.data = id.clone();
-                dir = Some(self.runs.join(config.id()));
             }
-            runs.push(PlannedRun { config, recipe: recipe.clone(), dir });
+            let run = PlannedRun { config, recipe: recipe.clone(), dir: None };
+            runs.push(if id.is_some() { self.place(run)? } else { run });
         }
         Ok(Ok(runs))
+    }
+
+    /// A run with its folder, in the first precision that it has finished in, else in the first of all.
+    fn place(&self, run: PlannedRun) -> Result<PlannedRun> {
+        let planned = |&precision| {
+            let mut run = run.clone();
+            run.config.train.precision = precision;
+            run.dir = Some(self.runs.join(run.config.id()));
+            run
+        };
+        for run in self.precisions.iter().map(planned) {
+            let dir = run.dir.as_deref().filter(|dir| dir.exists());
+            if let Some(RunState::Done(_)) = dir.map(|d| state_of(&run.config, d)).transpose()? {
+                return Ok(run);
+            }
+        }
+        Ok(planned(&self.precisions[0]))
     }
 }
 

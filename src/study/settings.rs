@@ -88,9 +88,19 @@ impl Settings {
             .clone()
             .try_into()
             .map_err(|e: toml::de::Error| usage(format!("{what}: {}", e.message())))?;
-        labels(settings.labels.as_deref().unwrap_or("none")).ok_or_else(|| {
-            usage(format!("{what}: labels: none of none, true, unique, random:C"))
-        })?;
+        if let Some(text) = &settings.labels {
+            text.parse::<Labels>().map_err(|e| usage(format!("{what}: labels: {e}")))?;
+        }
+        // A scale makes at least one of anything, so that a 0 would pass unseen.
+        let counts = [
+            ("size", settings.size),
+            ("batch", settings.batch),
+            ("channels", settings.channels),
+            ("score_images", settings.score_images),
+        ];
+        if let Some((key, _)) = counts.iter().find(|(_, n)| *n == Some(0)) {
+            return Err(usage(format!("{what}: {key}: 0, expected at least 1")));
+        }
         if settings.random_skips.is_some() && settings.skips.is_some() {
             return Err(usage(format!("{what}: skips and random_skips exclude each other")));
         }
@@ -105,7 +115,7 @@ impl Settings {
             classes: self.classes,
             class: self.class,
             blend: self.blend.unwrap_or(0.0),
-            labels: labels(self.labels.as_deref().unwrap_or("none")).unwrap_or(Labels::None),
+            labels: self.labels.as_deref().and_then(|l| l.parse().ok()).unwrap_or(Labels::None),
             resolution: (resolution != full).then_some(resolution),
         }
     }
@@ -157,28 +167,13 @@ impl Settings {
             rescore_images: 0,
             numerics: NUMERICS,
         };
-        let numbers =
-            [("epochs", train.epochs), ("lr", train.lr), ("weight_decay", train.weight_decay)];
-        for (key, value) in numbers {
-            if !value.is_finite() || value < 0.0 {
-                return Err(usage(format!("{key}: {value} is not a finite number ≥ 0")));
-            }
-        }
-        if train.epochs == 0.0 {
-            return Err(usage("epochs: 0, at least a part of one is needed"));
-        }
-        if let Some(rate) = train.ema_rate.filter(|r| !(0.0..1.0).contains(r)) {
-            return Err(usage(format!("ema_rate: {rate} is outside [0, 1)")));
-        }
         let data = DataId {
             images: shape.images,
             sha256_pixels: String::new(),
             sha256_labels: String::new(),
         };
         let config = RunConfig { model, train, data };
-        if config.steps() > 1 << 31 {
-            return Err(usage(format!("epochs: {} steps are more than 2^31", config.steps())));
-        }
+        config.check()?;
         Ok(config)
     }
 
@@ -196,15 +191,6 @@ impl Settings {
         order[..kept].iter().for_each(|&skip| mask[skip] = 1);
         Ok(mask)
     }
-}
-
-fn labels(text: &str) -> Option<Labels> {
-    Some(match text {
-        "none" => Labels::None,
-        "true" => Labels::True,
-        "unique" => Labels::Unique,
-        _ => Labels::Random(text.strip_prefix("random:")?.parse().ok().filter(|&c| c > 0)?),
-    })
 }
 
 /// What images a network is for.

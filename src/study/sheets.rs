@@ -10,7 +10,7 @@ use crate::error::usage;
 use crate::memorization::{Nearest, Search, Threshold};
 use crate::model::SavedModel;
 use crate::report::{Sheet, sheets};
-use crate::run::score::{labels_of, triplets};
+use crate::run::score::{compared, labels_of};
 use crate::run::{Network, RunDir};
 use crate::sampler::{Denoise, HeunOptions, Start, optimum, quantise, sample};
 use anyhow::Result;
@@ -65,10 +65,10 @@ impl Drawn {
     }
 
     pub fn sheet(&self) -> Sheet<'_> {
-        let found = triplets(&self.pixels, &self.training, &self.nearest, Threshold::default());
-        let copied = found.iter().filter(|t| t.memorized).count();
+        let samples = compared(&self.pixels, &self.training, &self.nearest, Threshold::default());
+        let copied = samples.iter().filter(|t| t.memorized).count();
         let title = format!("{}: {copied} of the first {SAMPLES} samples are copies", self.by);
-        Sheet { triplets: found, side: self.training.resolution, title }
+        Sheet { samples, side: self.training.resolution, title }
     }
 }
 

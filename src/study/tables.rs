@@ -8,6 +8,7 @@ use crate::report::{Cell, Table};
 use crate::run::progress::duration;
 use anyhow::Result;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// ε of the EMM that is printed where sizes are columns.
 pub const EPSILON: f64 = 0.1;
@@ -165,6 +166,7 @@ impl<'a> View<'a> {
                 "runs": cell.runs.iter().map(|r| r.dir.as_ref().map(|d| d.display().to_string()))
                     .collect::<Vec<_>>(),
                 "runs_done": done(seen),
+                "precisions": cell.runs.iter().map(|r| r.config.train.precision).collect::<Vec<_>>(),
                 "impossible": cell.impossible,
                 "flop": flop_left(cell, seen),
                 "hours": {"here": hours[0], "h100": hours[1], "a100": hours[2]},
@@ -229,6 +231,9 @@ impl<'a> View<'a> {
                 "{RISING}: still rising at the last look; longer training would give more."
             ));
         }
+        if let Some(said) = self.precisions() {
+            lines.push(format!("Computed in {said}."));
+        }
         if self.plans.iter().any(|p| !p.scale.is_paper()) {
             lines.push(
                 "At another scale than the paper's the difference compares two experiments; where a value has two \
@@ -237,6 +242,27 @@ impl<'a> View<'a> {
             );
         }
         lines
+    }
+
+    /// What finished runs were computed in: one precision, or each with how many runs.
+    fn precisions(&self) -> Option<String> {
+        let mut counts = BTreeMap::<&str, usize>::new();
+        for (plan, seen) in self.parts() {
+            for (cell, seen) in plan.cells.iter().zip(seen) {
+                let done = cell.runs.iter().zip(&seen.states).filter(|(_, s)| s.done().is_some());
+                done.for_each(|(run, _)| {
+                    *counts.entry(run.config.train.precision.name()).or_default() += 1;
+                });
+            }
+        }
+        match counts.len() {
+            0 => None,
+            1 => counts.keys().next().map(|name| name.to_string()),
+            _ => {
+                let said = counts.iter().map(|(name, n)| format!("{name} ({n} runs)"));
+                Some(said.collect::<Vec<_>>().join(" and "))
+            }
+        }
     }
 
     /// One row for each cell with runs to be done.

@@ -397,9 +397,9 @@ fn npz_files_that_are_broken() {
     }
     let version = [b"\x93NUMPY\x09", &good[7..]].concat();
     bench.refuses("x.npz", &zip_of(&[("images.npy", &version)]), "version 9");
-    let f32s = arrays.join("f32.npy");
-    assert!(npy::read_f64(&f32s).unwrap_err().to_string().contains("type <f8, found <f4"));
-    assert!(npy::read_i64(&f32s).unwrap_err().to_string().contains("expected integers"));
+    let f64s = arrays.join("f64.npy");
+    assert!(npy::read_f32(&f64s).unwrap_err().to_string().contains("type <f4, found <f8"));
+    assert!(npy::read_i64(&f64s).unwrap_err().to_string().contains("expected integers"));
 }
 
 #[test]

@@ -5,6 +5,8 @@
 //! values, so that one instruction multiplies a word of a row with that of 16 or 8 columns. A panel of CIFAR's
 //! images takes 96 KiB of the second-level cache and is read once per tile of rows; no sum leaves the registers.
 
+#[cfg(target_arch = "x86_64")]
+use crate::simd::level;
 use crate::simd::vectorized;
 use bytemuck::{Pod, Zeroable};
 
@@ -36,18 +38,15 @@ enum Set {
 }
 
 impl Isa {
-    /// Those that this processor has, fastest first.
+    /// Those that this processor has, at most at the [`level`] that is asked for; fastest first.
     pub fn available() -> Vec<Isa> {
         let mut found = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
-            if is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512bw")
-                && is_x86_feature_detected!("avx512vnni")
-            {
+            if level() >= 4 && is_x86_feature_detected!("avx512vnni") {
                 found.push(Isa(Set::Vnni));
             }
-            if is_x86_feature_detected!("avx2") {
+            if level() >= 3 {
                 found.push(Isa(Set::Avx2));
             }
         }
