@@ -119,7 +119,7 @@ DEVICE void convolve(Y* y, Source<T> x, Source<T> s1, Source<T> s2, const float*
     for (int i = 0; i < 8; i++) {
         int pixel = blockIdx.x * LINES + warp_row() + fragment_row(i);
         if (pixel >= n * ho * wo) continue;
-        const float* emb_row = emb ? emb + (i64)(pixel / (ho * wo)) * emb_row : nullptr;
+        const float* added = emb ? emb + (i64)(pixel / (ho * wo)) * emb_row : nullptr;
 #pragma unroll
         for (int j = 0; j < 8; j++) {
             int out = blockIdx.y * LINES + warp_col() + fragment_col(j);
@@ -128,7 +128,7 @@ DEVICE void convolve(Y* y, Source<T> x, Source<T> s1, Source<T> s2, const float*
             float v = acc[i / 2][j / 2][2 * (i % 2) + j % 2];
             if (bias) v += bias[out];
             if (sbias) v += sbias[out];
-            if (emb) v += emb_row[out];
+            if (emb) v += added[out];
             if (residual) v += to_float(residual[at]);
             v *= scale;
             put(y + at, v, add);
