@@ -157,8 +157,15 @@ fn micro_batches_and_resumption_give_the_same_bits_on_a_card() {
 fn a_card_denoises_as_the_cpu_does() {
     let [config, _] = networks();
     let params = Params::new(&config);
-    let mut weights = vec![0.0; params.flat_len];
-    fill_normals(&mut weights, 0, 0, 0, 9);
+    // In the order of the list, each tensor from a new line on: the same network wherever tensors lie in memory.
+    let lines = |len: usize| len.next_multiple_of(16);
+    let mut normals = vec![0.0; params.specs.iter().map(|s| lines(s.len)).sum()];
+    fill_normals(&mut normals, 0, 0, 0, 9);
+    let (mut weights, mut at) = (vec![0.0; params.flat_len], 0);
+    for s in &params.specs {
+        weights[s.offset..][..s.len].copy_from_slice(&normals[at..at + s.len]);
+        at += lines(s.len);
+    }
     let mut x = vec![0.0; 5 * config.image_len()];
     fill_normals(&mut x, 1, 0, 0, 9);
     let (sigma, labels) = ([0.02, 0.3, 1.0, 9.0, 70.0], [0, 1, 2, 3, 4]);
