@@ -1,13 +1,14 @@
 //! The paper's figures from finished runs. The runs here are files alone; pictures are left in the target's `tmp`
 //! folder to be looked at.
 
-use crate::support::{emm, emm_in};
+use crate::support::{Ended, emm, emm_in};
 use emm::data::{Dataset, Image};
 use emm::report::{Chart, Scale as Axis, Style};
 use emm::run::{Look, RunConfig, RunDir};
 use emm::study::figures::{bootstrap, figure, studies_of};
 use emm::study::{Plan, Scale, Set, Setup};
 use std::path::Path;
+use std::process::Command;
 use tempfile::tempdir;
 
 const CHARTS: &str =
@@ -203,11 +204,17 @@ fn a_figure_of_nothing_says_how_to_get_it() {
     for words in [
         "Figure 8b of Gu et al. 2023",
         "scale tiny, not the paper's",
-        "missing: 9 of 9 cells of skip-deletion, about ",
         "emm sweep run skip-deletion --scale tiny",
     ] {
         assert!(out.contains(words), "no {words:?} in {out}");
     }
+    let missing = out.lines().find(|l| l.starts_with("missing: 9 of 9 cells of ")).unwrap();
+    let hours = missing
+        .strip_prefix("missing: 9 of 9 cells of skip-deletion, about ")
+        .and_then(|rest| rest.strip_suffix(" of one device here:"))
+        .unwrap_or_else(|| panic!("{missing}"));
+    let unit = hours.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+    assert!(unit == " h" || (unit.len() < hours.len() && hours.ends_with('s')), "{missing}");
     let json = emm_in(dir.path(), ["figure", "8b", "--scale", "tiny", "--out", "f.svg", "--json"]);
     let json = json.json();
     assert_eq!(json["missing"][0]["cells"].as_array().unwrap().len(), 9);
@@ -237,12 +244,26 @@ fn the_optimum_copies_and_a_missing_run_is_named() {
 }
 
 #[test]
+fn the_helps_example_of_a_page_works_as_it_stands() {
+    let dir = tempdir().unwrap();
+    let help = emm(["figure", "--help"]).ok();
+    let line = help.lines().find(|l| l.contains("emm report")).unwrap();
+    let bin = Path::new(env!("CARGO_BIN_EXE_emm")).parent().unwrap();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let mut shell = Command::new("sh");
+    Ended::of(shell.args(["-ec", line]).current_dir(dir.path()).env("PATH", path)).ok();
+    let html = std::fs::read_to_string(dir.path().join("page/report.html")).unwrap();
+    assert!(html.contains("Figure 9 of Gu et al. 2023"), "{html}");
+}
+
+#[test]
 fn wrong_figures_are_refused() {
     let dir = tempdir().unwrap();
     let out = dir.path().join("f.jpg");
     let out = out.to_str().unwrap();
     emm(["figure", "2d"]).refused(2, "FIGURE: ", "the paper has 1a to 1d");
-    emm(["figure", "ab"]).refused(2, "", "ab");
+    emm(["figure", "ab"]).refused(2, "FIGURE: unknown study \"ab\"", "there are size, ");
+    emm(["figure", "widht"]).refused(2, "FIGURE: ", "did you mean \"width\"?");
     emm(["figure", "batch"]).refused(2, "FIGURE: batch", "no [[figure]]");
     emm(["figure", "2a", "--out", out]).refused(2, "--out: ", ".png, .svg, .csv, .json");
     emm(["figure", "10", "--out", "f.svg"]).refused(2, "--out: f.svg", ".png");

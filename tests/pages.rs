@@ -5,7 +5,9 @@ use crate::support::{emm, emm_in};
 use emm::data::Dataset;
 use emm::report::{Cell, Chart, Compared, Page, Panel, Part, Section, Table, sheet};
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
+use std::process::Command;
 use tempfile::tempdir;
 
 const EVIL: &str = "</title></style><script>alert(1)</script>\"'&\u{1}<img src=http://x/>";
@@ -144,7 +146,8 @@ fn a_search_becomes_a_page() {
         "sheet-20.png",
         "2 of 2 runs finished",
         "<dt>model channels</dt><dd>4</dd>",
-        "device-hours",
+        "of one device",
+        "Device-hours",
         "broken.png: not a picture",
         "config.toml: not a run&#39;s configuration",
     ] {
@@ -186,13 +189,25 @@ fn a_page_needs_something_to_show() {
     emm(["report", path, "--out", "page.pdf"]).refused(2, "--out: ", ".html");
 }
 
+/// The browser that `EMM_BROWSER` names, which has to be there, or else one that is.
+fn browser() -> Option<String> {
+    let runs = |browser: &String| {
+        Command::new(browser).arg("--version").output().is_ok_and(|o| o.status.success())
+    };
+    if let Ok(named) = std::env::var("EMM_BROWSER") {
+        assert!(runs(&named), "EMM_BROWSER: {named:?} does not run");
+        return Some(named);
+    }
+    ["chromium", "chromium-browser", "google-chrome"].map(String::from).into_iter().find(runs)
+}
+
 /// In a browser, if there is one: scripts run without errors, names switch series, points tell their values.
 #[test]
 fn a_browser_runs_the_page() {
-    let Some(browser) = ["chromium", "chromium-browser", "google-chrome"].into_iter().find(|b| {
-        std::process::Command::new(b).arg("--version").output().is_ok_and(|o| o.status.success())
-    }) else {
-        eprintln!("skipped: no browser");
+    let Some(browser) = browser() else {
+        // Past the test's own output, which is shown only when it fails.
+        let said = "pages::a_browser_runs_the_page: skipped, no browser; EMM_BROWSER names one\n";
+        std::io::stderr().write_all(said.as_bytes()).unwrap();
         return;
     };
     let dir = tempdir().unwrap();
@@ -212,7 +227,7 @@ fn a_browser_runs_the_page() {
         </script></body>";
     let file = dir.path().join("page.html");
     fs::write(&file, page.replace("</body>", probe)).unwrap();
-    let out = std::process::Command::new(browser)
+    let out = Command::new(browser)
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
         .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
         .arg(format!("--user-data-dir={}", dir.path().join("profile").display()))

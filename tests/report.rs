@@ -105,6 +105,11 @@ fn sheets_frame_copies() {
         let (x, y) = (28 + 8 + p % 8 * 8, 92 + 8 + p / 8 * 8);
         assert_eq!((at(x, y), at(x + 7, y + 7)), (digits.image(0)[p], digits.image(0)[p]));
     }
+    // A title too long for a line takes several, and loses nothing at the right.
+    let long = decode(&sheet(&none, 8, &"word ".repeat(60)).unwrap());
+    assert_eq!((long.width, long.height), (without.width, without.height + 3 * 28));
+    let margin = |x: usize| (0..long.height).all(|y| long.pixels[(y * long.width + x) * 3] == 255);
+    assert!((long.width - 20..long.width).all(margin));
     decode(&sheet(&some[..1], 8, "a single one").unwrap());
     let five: Vec<Compared> = (0..7).map(|i| beside(i, i == 0, 5)).collect();
     let png = sheet(&five, 8, "1 of 7 samples copies a training image").unwrap();

@@ -64,7 +64,7 @@ fn at_the_papers_scale_the_cells_are_the_papers_settings() {
     assert_eq!(find("table3", &[2, 4]).model.label_dim, 5000);
     assert_eq!(find("table3", &[1, 4]).model.label_dim, 10);
     assert_eq!(find("edm-50k", &[1]).train.epochs, 12_000.0);
-    assert_eq!(find("resolution", &[2, 0]).model.resolution, 8);
+    assert_eq!(find("resolution", &[2, 1]).model.resolution, 8);
     assert_eq!(find("skip-deletion", &[8]).model.skip_connections, [1, 1, 1, 1, 1, 1, 0, 0, 0]);
     // Five draws of two skips: each of two, not all alike, and the same tomorrow.
     let draws: Vec<_> =
@@ -86,7 +86,51 @@ fn printed_values_stand_at_their_cells() {
     assert_eq!(paper("weight-decay", &[0, 6]), Some(13.79));
     assert_eq!(paper("ema-rate", &[1, 8]), Some(59.20));
     assert_eq!(paper("labels", &[2, 0]), None);
+    // What is left out has no cell, and no other cell gets its printed value.
+    let text = "name = \"x\"\ntitle = \"x\"\n[[axis]]\nname = \"size\"\nkey = \"size\"\nvalues = [10, 20]\n\
+                [[axis]]\nname = \"width\"\nkey = \"channels\"\nvalues = [16, 32]\n\
+                [[without]]\nsize = [\"10\"]\nwidth = [\"32\"]\n[paper]\npercent = [[1, nan], [3, 4]]\n";
+    let study = Study::parse(text, "x").unwrap();
+    assert_eq!(study.cells(), [[0, 0], [1, 0], [1, 1]]);
+    assert_eq!(study.paper.percent, [1.0, 3.0, 4.0]);
     assert_eq!(paper("classes", &[0, 0]), None);
+}
+
+/// Facts of the authors' program and its pictures (sail-sg/DiffMemorize): which cells they ran.
+#[test]
+fn cells_are_those_that_the_authors_ran() {
+    // How many cells each value of a study's first axis has.
+    let counts = |study: &str| {
+        let study = Study::load(study).unwrap();
+        let mut counts = vec![0; study.axes[0].values.len()];
+        study.cells().iter().for_each(|at| counts[at[0]] += 1);
+        counts
+    };
+    // Figure 2a: sizes up to 4k at 32×32, from 1k to 16k at 16×16 and 8×8.
+    assert_eq!(counts("resolution"), [4, 5, 5]);
+    // Figure 5b: classes of 1k, 2k and 5k images.
+    assert_eq!(counts("random-labels"), [7, 7, 6]);
+    // Figures 4a and 4c: every choice of one, two and three skips at a resolution, and all.
+    let skips = Study::load("skip-resolution").unwrap();
+    let values = &skips.axes[1].values;
+    assert_eq!(values.len(), 3 * 7 + 1);
+    for value in values {
+        let mask = value.settings["skips"].as_array().unwrap();
+        let kept: Vec<usize> = (0..9).filter(|&i| mask[i].as_integer() == Some(1)).collect();
+        let Some((number, place)) = value.name.split_once(" at ") else {
+            assert_eq!((value.name.as_str(), kept.len()), ("all", 9));
+            continue;
+        };
+        assert_eq!(number, kept.len().to_string(), "{}", value.name);
+        let (resolution, which) = place.split_once(" (").unwrap_or((place, "1, 2, 3)"));
+        let level = [32, 16, 8].iter().position(|r| r.to_string() == resolution).unwrap();
+        let named: Vec<usize> = which
+            .trim_end_matches(')')
+            .split(", ")
+            .map(|k| 3 * level + k.parse::<usize>().unwrap() - 1)
+            .collect();
+        assert_eq!(kept, named, "{}", value.name);
+    }
 }
 
 #[test]
@@ -115,7 +159,7 @@ fn what_a_set_cannot_give_is_a_blank_with_its_reason() {
     let setup = tiny(dir.path());
     let plan = |name: &str| Plan::new(&Study::load(name).unwrap(), &setup).unwrap();
     let resolution = plan("resolution");
-    let why = |k: usize| resolution.cells[4 * k].impossible.clone();
+    let why = |k: usize| resolution.cells.iter().find(|c| c.at[0] == k).unwrap().impossible.clone();
     assert_eq!((why(0), why(1)), (None, None), "8 and 4 pixels");
     assert!(why(2).unwrap().contains("power of two from 4"), "2 pixels");
     let blend = plan("blend");
@@ -163,6 +207,15 @@ fn files_that_are_no_study_are_refused_in_one_line() {
             good.to_string() + "[[figure]]\nid = \"1\"\nx = \"size\"\nonly = { size = [\"30\"] }\n",
             "unknown value of size \"30\"",
         ),
+        (
+            good.to_string() + "[[without]]\nsise = [\"10\"]\n",
+            "without: unknown axis \"sise\"; did you mean \"size\"?",
+        ),
+        (
+            good.to_string() + "[[without]]\nsize = [\"30\"]\n",
+            "without: unknown value of size \"30\"",
+        ),
+        (good.to_string() + "[[without]]\n", "without: leaves no cell"),
         (String::new(), "missing field `name`"),
     ] {
         let e = Study::parse(&text, "f.toml").unwrap_err().to_string();

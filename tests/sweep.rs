@@ -143,8 +143,13 @@ fn an_empty_folder_shows_the_paper_blanks_and_costs() {
     assert_eq!(parts, ["weight-decay", "ema-rate"]);
     assert_eq!(cells(&go(dir.path(), "table 1 --json").json()).len(), 14);
     assert!(two["said"].as_str().unwrap().contains("Scale tiny, not the paper's"), "{two}");
+    // Five cells cannot be had for one reason: digits have too few pixels.
+    let resolution = go(dir.path(), "table resolution").ok();
+    let why: Vec<_> = resolution.lines().filter(|l| l.starts_with("Not to be had")).collect();
+    let cells = "Not to be had here: 5 cells (resolution 2, size 10 to resolution 2, size 160): ";
+    assert!(why.len() == 1 && why[0].starts_with(cells), "{why:?}");
     go(dir.path(), "table 4").refused(2, "TABLE: 4", "1, 2 and 3");
-    go(dir.path(), "table tabel3").refused(2, "STUDY: ", "did you mean \"table3\"?");
+    go(dir.path(), "table tabel3").refused(2, "TABLE: ", "did you mean \"table3\"?");
 }
 
 #[test]
@@ -199,7 +204,10 @@ fn finished_runs_stand_in_their_cells_as_scores_csv_has_them() {
     let dir = dir.path();
     let table = || go(dir, "table mine.toml --json").json();
     assert!(cells(&table()).iter().all(|c| c["ratio"] == Value::Null));
-    go(dir, "sweep run mine.toml --only size=400").ok();
+    let said = go(dir, "sweep run mine.toml --only size=400").ok();
+    let shows = "emm table mine.toml --scale tiny --only size=400";
+    assert_eq!(said, format!("2 runs done; to see them:\n  {shows}\n"));
+    emm_in(dir, &words(shows)[1..]).ok();
     let after = table();
     let ratios: Vec<_> = cells(&after).iter().map(|c| c["ratio"].is_number()).collect();
     assert_eq!(ratios, [true, false, true, false]);
@@ -474,11 +482,24 @@ fn a_plan_lists_each_run_once_and_prints_its_files() {
     assert!(said.contains("--resolution: expected 1 to 4096 pixels"), "{said}");
     go(dir, "sweep run table3 --jobs-per-device 0").refused(2, "--jobs-per-device: 0", "");
     go(dir, "sweep run-one 4 mine.toml").refused(2, "I: 4", "0 to 3");
+    go(dir, "sweep run-one x mine.toml").refused(2, "I: ", "'x'");
     emm_in(dir, words("table 3 --scale tinyy")).refused(2, "--scale: ", "did you mean \"tiny\"?");
     emm_in(dir, words("sweep run table3 --scale half")).refused(2, "--data: not given", "half");
     go(dir, "sweep plan table3 --data mine.toml").refused(3, "mine.toml: ", "");
     std::fs::write(dir.join("bad.toml"), MINE.replace("channels", "chanels")).unwrap();
     go(dir, "sweep run bad.toml").refused(2, "bad.toml: settings: ", "did you mean \"channels\"?");
+    // A file is named as it was given, not by the study's name in it.
+    let far = MINE.replace("[400, 800]", "[400, 90000000]");
+    std::fs::write(dir.join("far.toml"), far).unwrap();
+    go(dir, "sweep run far.toml --only size=90000000").refused(
+        2,
+        "far.toml: unconditional, size 900000: ",
+        " images, wants ",
+    );
+    let clash = "name = \"mine\"\ntitle = \"Mine\"\n[[axis]]\nname = \"a\"\nkey = \"random_skips\"\nvalues = [1]\n\
+                 [[axis]]\nname = \"b\"\nvalues = [{ name = \"x\", skips = [1] }]\n";
+    std::fs::write(dir.join("clash.toml"), clash).unwrap();
+    go(dir, "sweep plan clash.toml").refused(2, "clash.toml: skips", "exclude each other");
     go(dir, "sweep run blend --only blend=1 --only size=500").refused(
         2,
         "blend: ",

@@ -53,18 +53,29 @@ fn isa(text: &str) -> Result<Isa, String> {
 
 pub fn run(a: Args, common: &Common) -> Result<()> {
     let pixels = a.pixels.unwrap_or(3072);
-    if a.queries == 0 || pixels == 0 || a.repeats == 0 || a.references < 2 {
-        return Err(usage("--queries, --pixels, --repeats: at least 1, --references: at least 2"));
+    for (flag, value, least) in [
+        ("--queries", a.queries, 1),
+        ("--references", a.references, 2),
+        ("--pixels", pixels, 1),
+        ("--repeats", a.repeats, 1),
+    ] {
+        if value < least {
+            return Err(usage(format!("{flag}: {value}, at least {least} is needed")));
+        }
     }
     if let Some(path) = &a.data {
         let images = MappedBytes::open(path)?;
-        let pixels = image_len(&images.shape, a.queries + a.references, path)?;
+        let wanted = a.queries.saturating_add(a.references);
+        let pixels = image_len(&images.shape, wanted, path)?;
         let (first, last) = (a.references * pixels, images.values().len() - a.queries * pixels);
         return report(&a, common, &images.values()[last..], &images.values()[..first], pixels);
     }
-    let bytes = a.queries.max(a.references).checked_mul(pixels);
-    if bytes.is_none_or(|b| b > memory::available().unwrap_or(usize::MAX) / 4) {
-        return Err(fail(Exit::Device, "--references: so many images don't fit into memory"));
+    let most = memory::available().unwrap_or(usize::MAX) / 4;
+    for (flag, images) in [("--queries", a.queries), ("--references", a.references)] {
+        if images.checked_mul(pixels).is_none_or(|bytes| bytes > most) {
+            let what = format!("{flag}: {images} images of {pixels} bytes don't fit into memory");
+            return Err(fail(Exit::Device, what));
+        }
     }
     let queries = random_images(common.seed, 0, a.queries, pixels);
     let references = random_images(common.seed, 1, a.references, pixels);

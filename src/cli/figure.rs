@@ -6,11 +6,11 @@ use crate::error::{Exit, fail, usage};
 use crate::files::{check_output, write_atomic};
 use crate::report::Chart;
 use crate::run::RunConfig;
-use crate::study::Plan;
 use crate::study::cost::Rates;
 use crate::study::figures::{figure, studies_of};
 use crate::study::sheets::{is_sheet, sheet_figure};
 use crate::study::tables::hours_said;
+use crate::study::{Plan, Setup};
 use anyhow::Result;
 use serde_json::{Value, json};
 use std::io::Write as _;
@@ -24,7 +24,7 @@ use std::path::PathBuf;
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   emm figure 3a --scale tiny --out figure3a.png --out figure3a.svg
-  emm figure 9 --scale tiny --out report/figure9.json && emm report report
+  mkdir -p page && emm figure 9 --scale tiny --out page/figure9.json && emm report page
   emm figure 1a --data cifar10.zip --out figure1a.png")]
 pub struct Args {
     /// A figure of the paper, or a study
@@ -80,17 +80,7 @@ fn chart(args: &Args, common: &Common) -> Result<()> {
         found.chart.save(out, args.force)?;
     }
     if common.json {
-        say!(
-            "{}",
-            json!({
-                "figure": args.figure,
-                "scale": setup.scale.name,
-                "chart": found.chart,
-                "missing": missing.iter().map(Missing::json).collect::<Vec<_>>(),
-                "files": files(args),
-            })
-        );
-        return Ok(());
+        return tell_json(args, &setup, ("chart", json!(found.chart)), &missing);
     }
     if args.out.is_empty() {
         print(&found.chart);
@@ -122,27 +112,13 @@ fn sheet(args: &Args, common: &Common) -> Result<()> {
         write_atomic(out, args.force, |file| Ok(file.write_all(png)?))?;
     }
     if common.json {
-        say!(
-            "{}",
-            json!({
-                "figure": args.figure,
-                "scale": setup.scale.name,
-                "sheets": found.parts,
-                "missing": missing.iter().map(Missing::json).collect::<Vec<_>>(),
-                "files": files(args),
-            })
-        );
-        return Ok(());
+        return tell_json(args, &setup, ("sheets", json!(found.parts)), &missing);
     }
     for part in &found.parts {
         say!("{part}");
     }
     tell(args, &missing);
     Ok(())
-}
-
-fn files(args: &Args) -> Vec<String> {
-    args.out.iter().map(|p| p.display().to_string()).collect()
 }
 
 /// What each study lacks, with the command that fills it and its hours.
@@ -204,12 +180,22 @@ fn tell(args: &Args, missing: &[Missing]) {
         say!("{}", out.display());
     }
     for m in missing {
-        let hours = m.hours.map(hours_said).unwrap_or_default();
-        let (cells, of) = (m.cells.len(), m.of);
-        say!(
-            "missing: {cells} of {of} cells of {}, about {hours} hours of one device here:",
-            m.study
-        );
+        let (cells, of, study) = (m.cells.len(), m.of, &m.study);
+        let hours = m.hours.map(|h| format!(", about {} of one device here", hours_said(h)));
+        say!("missing: {cells} of {of} cells of {study}{}:", hours.unwrap_or_default());
         say!("  {}", m.command);
     }
+}
+
+/// What was drawn under its name, what is missing, what was written.
+fn tell_json(args: &Args, setup: &Setup, drawn: (&str, Value), missing: &[Missing]) -> Result<()> {
+    let mut all = json!({
+        "figure": args.figure,
+        "scale": setup.scale.name,
+        "missing": missing.iter().map(Missing::json).collect::<Vec<_>>(),
+        "files": args.out.iter().map(|p| p.display().to_string()).collect::<Vec<_>>(),
+    });
+    all[drawn.0] = drawn.1;
+    say!("{all}");
+    Ok(())
 }

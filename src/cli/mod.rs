@@ -304,9 +304,13 @@ fn one_line(e: &clap::Error) -> String {
         .collect();
     let said = said.join(" ");
     let said = said.strip_prefix("error: ").unwrap_or(&said);
+    // `--flag <VALUE>`, or `<ARGUMENT>` where it stands for itself.
     match e.get(ContextKind::InvalidArg) {
         Some(ContextValue::String(arg)) if arg.starts_with("--") => {
             format!("{}: {said}", arg.split_whitespace().next().unwrap_or(arg))
+        }
+        Some(ContextValue::String(arg)) if arg.starts_with(['<', '[']) => {
+            format!("{}: {said}", arg.trim_matches(['<', '>', '[', ']', '.']))
         }
         _ => said.into(),
     }

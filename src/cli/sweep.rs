@@ -14,7 +14,7 @@ use crate::study::{Setup, Study, Sweep};
 use anyhow::Result;
 use serde_json::{Value, json};
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Do the runs of the paper's experiments, or of a study file of your own
 ///
@@ -132,8 +132,11 @@ pub fn run(command: Command, common: &Common) -> Result<()> {
 
 impl What {
     fn studies(&self) -> Result<Vec<Study>> {
-        let named =
-            self.studies.iter().map(|name| Study::named(name)).collect::<Result<Vec<_>>>()?;
+        let named = self
+            .studies
+            .iter()
+            .map(|name| Study::named("STUDY", name))
+            .collect::<Result<Vec<_>>>()?;
         Ok(named.concat())
     }
 
@@ -141,7 +144,15 @@ impl What {
         Ok(Sweep::of(&self.flags.plans(&self.studies()?, setup)?))
     }
 
-    /// As the user would type it.
+    /// The flags again, for a command that the user is told.
+    fn again(&self, common: &Common, runs: &Path) -> String {
+        let only = |(axis, value): &(String, String)| {
+            format!(" --only {}", quoted(&format!("{axis}={value}")))
+        };
+        self.flags.again(common, runs) + &self.flags.only.iter().map(only).collect::<String>()
+    }
+
+    /// The studies, as the user would type them.
     fn words(&self) -> String {
         self.studies.iter().map(|s| quoted(s)).collect::<Vec<_>>().join(" ")
     }
@@ -161,8 +172,8 @@ fn head(setup: &Setup, sweep: &Sweep) {
         }
     }
     say!("");
-    for (name, why) in &sweep.impossible {
-        say!("not to be had here: {name}: {why}");
+    for line in sweep.said_of_impossible() {
+        say!("not to be had here: {line}");
     }
 }
 
@@ -252,21 +263,21 @@ fn run_all(args: &RunArgs, common: &Common) -> Result<()> {
     let devices = devices(common, args.jobs_per_device, &configs(&sweep))?;
     let options = options(args.what.flags.data.as_ref(), &args.run, common);
     if !common.quiet {
-        for (name, why) in &sweep.impossible {
-            eprintln!("not to be had here: {name}: {why}");
+        for line in sweep.said_of_impossible() {
+            eprintln!("not to be had here: {line}");
         }
     }
     if !sweep.run(&setup, &devices, &options)? {
         return Err(suspended(&args.run.runs));
     }
     let runs = sweep.runs.len();
-    match common.json {
-        true => say!("{}", json!({"runs": runs, "done": runs, "scale": setup.scale.name})),
-        false => say!(
-            "{runs} runs done; `emm table STUDY{}` shows them",
-            args.what.flags.again(common, &args.run.runs)
-        ),
+    if common.json {
+        say!("{}", json!({"runs": runs, "done": runs, "scale": setup.scale.name}));
+        return Ok(());
     }
+    say!("{runs} runs done; to see them:");
+    let flags = args.what.again(common, &args.run.runs);
+    args.what.studies.iter().for_each(|study| say!("  emm table {}{flags}", quoted(study)));
     Ok(())
 }
 
@@ -292,7 +303,7 @@ fn options(data: Option<&PathBuf>, run: &RunFlags, common: &Common) -> RunOption
     run.options(common, &name)
 }
 
-fn suspended(runs: &std::path::Path) -> anyhow::Error {
+fn suspended(runs: &Path) -> anyhow::Error {
     let runs = runs.display();
     fail(Exit::Suspended, format!("--runs: {runs}: stopped, saved; the same command continues"))
 }
@@ -367,10 +378,7 @@ fn slurm(args: &SlurmArgs, common: &Common) -> Result<()> {
     if time.is_empty() || !time.chars().all(|c| c.is_ascii_digit() || ":-".contains(c)) {
         return Err(usage(format!("--time: {time:?} is no time such as 04:00:00")));
     }
-    let mut flags = args.what.flags.again(common, &args.runs);
-    for (axis, value) in &args.what.flags.only {
-        flags += &format!(" --only {}", quoted(&format!("{axis}={value}")));
-    }
+    let mut flags = args.what.again(common, &args.runs);
     if common.device != "auto" {
         flags += &format!(" --device {}", common.device);
     }

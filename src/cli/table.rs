@@ -54,9 +54,9 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     }
     let name = args.table.as_str();
     let studies = match name.parse::<u32>() {
-        Ok(1..=3) => Study::named(&format!("table{name}"))?,
+        Ok(1..=3) => Study::named("TABLE", &format!("table{name}"))?,
         Ok(_) => return Err(usage(format!("TABLE: {name}, the paper has tables 1, 2 and 3"))),
-        Err(_) => Study::named(name)?,
+        Err(_) => Study::named("TABLE", name)?,
     };
     let setup = args.flags.setup(common, &args.runs)?;
     let plans = args.flags.plans(&studies, &setup)?;

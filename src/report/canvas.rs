@@ -29,13 +29,30 @@ pub fn text(size: f64, color: RGBColor, anchor: HPos) -> TextStyle<'static> {
     (FONT, size).into_font().color(&color).pos(Pos::new(anchor, VPos::Center))
 }
 
-/// How wide text of `size` pixels is at most, in pixels.
+/// How much wider words are in browsers: a bitmap's font is as high as its size from top to bottom, a browser's in its
+/// em, which is smaller.
+pub const BROWSER: f64 = 1.17;
+
+/// How wide text of `size` pixels is at most, in pixels: in a browser.
 pub fn width_of(words: &str, size: f64) -> f64 {
-    // Measured large: boxes are whole pixels. The bitmap's font is this many pixels high from top to bottom, a
-    // browser's is so in its em, the smaller: in browsers words are wider.
-    const BROWSER: f64 = 1.17;
+    // Measured large: boxes are whole pixels.
     let measured = text(64.0, INK, HPos::Left).font.box_size(words);
     measured.map_or(0.0, |(width, _)| BROWSER * width as f64 * size / 64.0)
+}
+
+/// Lines of at most `width` pixels, broken at spaces; none for no text.
+pub fn wrap(text: &str, size: f64, width: f64) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if width_of(&format!("{line} {word}"), size) <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.into()),
+        }
+    }
+    lines
 }
 
 /// An error of plotters, whose types are not `Send`.

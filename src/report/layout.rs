@@ -1,7 +1,8 @@
 //! Where everything in a chart goes.
 
-use super::canvas::{ACCENT, INK, MUTED, RULE, width_of};
+use super::canvas::{ACCENT, INK, MUTED, RULE, width_of, wrap};
 use super::chart::{Chart, Panel, Point, RATIO, Scale, Series, Style, category};
+use super::frame::{Frame, LEFT, RIGHT, SMALL, number, round_step};
 use super::scene::{At, Scene, Shape, Sign};
 use plotters::style::RGBColor;
 use plotters::style::text_anchor::HPos;
@@ -14,15 +15,11 @@ const PAGE: (f64, f64) = (400.0, 240.0);
 /// Space between panels, and around the chart.
 const GAP: f64 = 28.0;
 const MARGIN: f64 = 20.0;
-/// From a panel's left side to its vertical axis, and from its right end back.
-const LEFT: f64 = 52.0;
-const RIGHT: f64 = 18.0;
 /// Under the horizontal axis: ticks and its name.
 const UNDER: f64 = 54.0;
 const TITLE: f64 = 18.0;
 const PANEL_TITLE: f64 = 15.0;
 const WORDS: f64 = 12.5;
-const SMALL: f64 = 11.5;
 /// One row of names of series.
 const KEY_ROW: f64 = 21.0;
 const KEY_SIGN: f64 = 30.0;
@@ -182,7 +179,7 @@ fn axes(shapes: &mut Vec<Shape>, panel: &Panel, frame: &Frame) {
 
 /// Band, line, bars and marks, and where the line falls through the level.
 fn series_shapes(panel: &Panel, series: &Series, frame: &Frame, look: &Look) -> Vec<Shape> {
-    let mut points: Vec<Point> = series.points.iter().filter(|p| frame.shows(p)).copied().collect();
+    let mut points: Vec<&Point> = series.points.iter().filter(|p| frame.shows(p)).collect();
     if series.style != Style::Marks {
         points.sort_by(|a, b| a.x.total_cmp(&b.x));
     }
@@ -203,8 +200,8 @@ fn series_shapes(panel: &Panel, series: &Series, frame: &Frame, look: &Look) -> 
         shapes.push(look.line(frame.path(&line)));
     }
     let marked = points.len() <= MOST_MARKS;
-    for p in &points {
-        let at = (frame.x(p.x) + aside(panel, series, frame, p.x), frame.y(p.y));
+    for &p in &points {
+        let at = (frame.x(p.x) + aside(panel, series, frame, p), frame.y(p.y));
         let mut parts = Vec::new();
         if let Some([low, high]) = p.interval.filter(|_| !banded) {
             let (low, high) = (frame.y(low), frame.y(high));
@@ -228,18 +225,14 @@ fn series_shapes(panel: &Panel, series: &Series, frame: &Frame, look: &Look) -> 
     shapes
 }
 
-/// How far a mark stands beside its category where other series have one too, so that equal values are seen.
-fn aside(panel: &Panel, series: &Series, frame: &Frame, x: f64) -> f64 {
-    let here = |s: &&Series| s.style == Style::Marks && s.points.iter().any(|p| p.x == x);
-    let sharing: Vec<&Series> = panel.series.iter().filter(here).collect();
-    let place = sharing.iter().position(|s| std::ptr::eq(*s, series));
-    match (&panel.x.scale, place) {
-        (Scale::Categories(_), Some(i)) => {
-            let room = 0.8 * (frame.x(1.0) - frame.x(0.0)) / sharing.len() as f64;
-            room.min(13.0) * (i as f64 - (sharing.len() - 1) as f64 / 2.0)
-        }
-        _ => 0.0,
-    }
+/// How far a mark stands beside its category where there are others too, so that equal values are seen.
+fn aside(panel: &Panel, series: &Series, frame: &Frame, mark: &Point) -> f64 {
+    let (Scale::Categories(_), Style::Marks) = (&panel.x.scale, series.style) else { return 0.0 };
+    let marks = panel.series.iter().filter(|s| s.style == Style::Marks).flat_map(|s| &s.points);
+    let here: Vec<&Point> = marks.filter(|p| p.x == mark.x && frame.shows(p)).collect();
+    let place = here.iter().position(|p| std::ptr::eq(*p, mark)).unwrap_or(0);
+    let room = 0.8 * (frame.x(1.0) - frame.x(0.0)) / here.len() as f64;
+    room.min(13.0) * (place as f64 - (here.len() - 1) as f64 / 2.0)
 }
 
 /// A dashed line down from where a line falls through the level; the value beside it if it is the only one.
@@ -319,127 +312,6 @@ impl Look {
     }
 }
 
-/// Where values are, in the SVG's units.
-struct Frame {
-    left: f64,
-    right: f64,
-    top: f64,
-    bottom: f64,
-    log: bool,
-    straight_in_images: bool,
-    x: [f64; 2],
-    y: [f64; 2],
-}
-
-impl Frame {
-    /// A panel whose left upper corner is (`x`, `y`), with `head` above the plot.
-    fn new(panel: &Panel, x: f64, y: f64, width: f64, head: f64, plot: f64) -> Frame {
-        let usable = |v: &f64| v.is_finite() && (*v > 0.0 || panel.x.scale != Scale::Log);
-        let all = panel.series.iter().flat_map(|s| &s.points).map(|p| p.x).filter(usable);
-        let (low, high) =
-            all.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
-        let log = match panel.x.scale {
-            Scale::Log => true,
-            Scale::Images => low > 0.0 && high >= 4.0 * low,
-            _ => false,
-        };
-        let ends = match &panel.x.scale {
-            Scale::Categories(names) => [-0.5, names.len().max(1) as f64 - 0.5],
-            // No value at all: an empty frame.
-            _ if low > high => [1.0, 2.0],
-            Scale::Linear => [0.0_f64.min(low), if high > 0.0 { high } else { low + 1.0 }],
-            _ if low == high => [low * 0.5, if high > 0.0 { high * 1.5 } else { 1.0 }],
-            _ if log => {
-                let margin = (high / low).powf(0.06);
-                [low / margin, high * margin]
-            }
-            _ => [low - 0.06 * (high - low), high + 0.06 * (high - low)],
-        };
-        let y_ends = match panel.y {
-            [a, b] if a.is_finite() && b.is_finite() && a < b => panel.y,
-            _ => [0.0, 1.0],
-        };
-        Frame {
-            left: x + LEFT,
-            right: x + width - RIGHT,
-            top: y + head,
-            bottom: y + head + plot,
-            log,
-            straight_in_images: panel.x.scale == Scale::Images,
-            x: ends,
-            y: y_ends,
-        }
-    }
-
-    fn x(&self, value: f64) -> f64 {
-        let f = |v: f64| if self.log { v.ln() } else { v };
-        let [low, high] = self.x.map(f);
-        self.left + (f(value) - low) / (high - low) * (self.right - self.left)
-    }
-
-    fn y(&self, share: f64) -> f64 {
-        let [low, high] = self.y;
-        let share = share.clamp(low, high);
-        self.bottom - (share - low) / (high - low) * (self.bottom - self.top)
-    }
-
-    /// Whether a point has a place.
-    fn shows(&self, p: &Point) -> bool {
-        p.y.is_finite() && p.x.is_finite() && (self.x[0]..=self.x[1]).contains(&p.x)
-    }
-
-    /// A line through values; straight in the number of images on a logarithmic axis of sizes.
-    fn path(&self, values: &[At]) -> Vec<At> {
-        let place = |(x, y): At| (self.x(x), self.y(y));
-        if !(self.log && self.straight_in_images) {
-            return values.iter().map(|&v| place(v)).collect();
-        }
-        let first = values.iter().take(1).map(|&v| place(v));
-        let rest = values.windows(2).flat_map(|w| {
-            let (a, b) = (w[0], w[1]);
-            (1..=16).map(move |i| {
-                let t = i as f64 / 16.0;
-                place((a.0 + t * (b.0 - a.0), a.1 + t * (b.1 - a.1)))
-            })
-        });
-        first.chain(rest).collect()
-    }
-
-    /// Values with a label on the horizontal axis: round ones, or those that were measured, as far as there
-    /// is room.
-    fn ticks(&self, panel: &Panel) -> Vec<(f64, String)> {
-        let measured = || {
-            let points = panel.series.iter().flat_map(|s| &s.points).filter(|p| self.shows(p));
-            let mut values: Vec<f64> = points.map(|p| p.x).collect();
-            values.sort_by(f64::total_cmp);
-            values.dedup();
-            values
-        };
-        let wanted: Vec<(f64, String)> = match &panel.x.scale {
-            Scale::Categories(names) => {
-                names.iter().enumerate().map(|(i, n)| (i as f64, n.clone())).collect()
-            }
-            Scale::Linear => {
-                let step = round_step(self.x[1] - self.x[0]);
-                let first = (self.x[0] / step).ceil() as i64;
-                let last = (self.x[1] / step * (1.0 + 1e-12)).floor() as i64;
-                (first..=last).map(|i| i as f64 * step).map(|v| (v, number(v))).collect()
-            }
-            _ => measured().into_iter().map(|v| (v, number(v))).collect(),
-        };
-        let mut ticks: Vec<(f64, String)> = Vec::new();
-        let mut free = f64::NEG_INFINITY;
-        for (value, label) in wanted {
-            let (x, half) = (self.x(value), width_of(&label, SMALL) / 2.0);
-            if x - half > free {
-                free = x + half + 7.0;
-                ticks.push((value, label));
-            }
-        }
-        ticks
-    }
-}
-
 fn words(words: impl Into<String>, size: f64, color: RGBColor, anchor: HPos, at: At) -> Shape {
     // What no font shows.
     let words = words.into().replace(char::is_control, " ");
@@ -454,30 +326,6 @@ fn dashed(path: Vec<At>, color: RGBColor) -> Shape {
     Shape::Line { path, width: 1.3, color, dashed: true }
 }
 
-/// Lines of at most `width` units, broken at spaces; none for no text.
-fn wrap(text: &str, size: f64, width: f64) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split_whitespace() {
-        match lines.last_mut() {
-            Some(line) if width_of(&format!("{line} {word}"), size) <= width => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.into()),
-        }
-    }
-    lines
-}
-
-/// A step of 1, 2 or 5 times a power of ten that divides `span` into five or so.
-fn round_step(span: f64) -> f64 {
-    let rough = span / 5.0;
-    let power = 10f64.powf(rough.log10().floor());
-    let steps = [1.0, 2.0, 5.0, 10.0].map(|m| m * power);
-    let step = steps.into_iter().find(|&s| s >= rough * (1.0 - 1e-9)).unwrap_or(rough);
-    if step.is_finite() && step > 0.0 { step } else { 1.0 }
-}
-
 /// The colour of series `i` of `n`.
 fn along_scale(i: usize, n: usize) -> RGBColor {
     let place = i as f64 / (n.max(2) - 1) as f64 * (SCALE.len() - 1) as f64;
@@ -485,25 +333,4 @@ fn along_scale(i: usize, n: usize) -> RGBColor {
     let mix = |a: u8, b: u8| (a as f64 + (place - k as f64) * (b as f64 - a as f64)).round() as u8;
     let (a, b) = (SCALE[k], SCALE[k + 1]);
     RGBColor(mix(a.0, b.0), mix(a.1, b.1), mix(a.2, b.2))
-}
-
-/// 12345 → "12,345"; fractions with up to three decimals, no trailing zeros.
-pub fn number(value: f64) -> String {
-    let rounded = format!("{value:.3}");
-    let (whole, fraction) = rounded.split_once('.').unwrap_or((&rounded, ""));
-    let (sign, digits) = match whole.strip_prefix('-') {
-        Some(digits) => ("-", digits),
-        None => ("", whole),
-    };
-    let mut out = sign.to_string();
-    for (i, c) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(c);
-    }
-    match fraction.trim_end_matches('0') {
-        "" => out,
-        fraction => format!("{out}.{fraction}"),
-    }
 }

@@ -2,6 +2,7 @@
 
 mod canvas;
 pub mod chart;
+mod frame;
 pub mod grid;
 mod layout;
 pub mod page;

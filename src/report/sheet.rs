@@ -1,6 +1,6 @@
 //! Samples beside the training images nearest to them.
 
-use super::canvas::{ACCENT, Canvas, INK, MUTED, RULE, drawn, scale_to, text};
+use super::canvas::{ACCENT, BROWSER, Canvas, INK, MUTED, RULE, drawn, scale_to, text, wrap};
 use anyhow::Result;
 use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
@@ -20,7 +20,10 @@ const TILE: usize = 64;
 /// Images in a row of the sheet, as long as at least one sample with its neighbours stands there.
 const ROW: usize = 12;
 const MARGIN: usize = 28;
-const HEADER: usize = 92;
+/// Above the samples without the title, whose lines are this high.
+const HEADER: usize = 64;
+const TITLE_LINE: usize = 28;
+const TITLE: f64 = 22.0;
 const GAP: usize = 6;
 /// Frame around a sample and its neighbours, and the space between frames.
 const PAD: usize = 8;
@@ -32,12 +35,13 @@ pub struct Sheet<'a> {
     pub samples: Vec<Compared<'a>>,
     /// Pixels along an image's side.
     pub side: usize,
+    /// Broken into lines where it is long.
     pub title: String,
 }
 
 /// A PNG of samples with their neighbours, row by row; memorized ones have a coloured frame.
 ///
-/// - `side`: pixels along an image's side. `title`: one line.
+/// - `side`: pixels along an image's side. `title`: broken into lines where it is long.
 pub fn sheet(samples: &[Compared], side: usize, title: &str) -> Result<Vec<u8>> {
     drawn_sheet(samples, side, title)?.png()
 }
@@ -73,22 +77,28 @@ fn drawn_sheet(samples: &[Compared], side: usize, title: &str) -> Result<Canvas>
     let height = tile + 2 * PAD + CAPTION;
     let columns = samples.len().clamp(1, (ROW / images).max(1));
     let rows = samples.len().div_ceil(columns);
+    let whole = (2 * MARGIN + columns * (width + BETWEEN) - BETWEEN).max(560);
+    let title = wrap(title, TITLE, BROWSER * (whole - 2 * MARGIN) as f64);
+    let header = HEADER + title.len() * TITLE_LINE;
     let mut canvas = Canvas::new(
-        (2 * MARGIN + columns * (width + BETWEEN) - BETWEEN).max(560),
-        HEADER + rows * (height + BETWEEN) - BETWEEN.min(rows * BETWEEN) + MARGIN,
+        whole,
+        header + rows * (height + BETWEEN) - BETWEEN.min(rows * BETWEEN) + MARGIN,
     );
     let corner = |i: usize| {
-        (MARGIN + i % columns * (width + BETWEEN), HEADER + i / columns * (height + BETWEEN))
+        (MARGIN + i % columns * (width + BETWEEN), header + i / columns * (height + BETWEEN))
     };
     let place = |(x, y): (usize, usize)| (x as i32, y as i32);
     canvas.draw(|area| {
-        drawn(area.draw_text(title, &text(22.0, INK, HPos::Left), place((MARGIN, 30))))?;
+        for (i, line) in title.iter().enumerate() {
+            let at = place((MARGIN, 30 + i * TITLE_LINE));
+            drawn(area.draw_text(line, &text(TITLE, INK, HPos::Left), at))?;
+        }
         for column in 0..columns {
             let (x, _) = corner(column);
             for (k, name) in HEADINGS.iter().take(images).enumerate() {
                 let middle = x + PAD + k * (tile + GAP) + tile / 2;
                 let style = text(15.0, MUTED, HPos::Center);
-                drawn(area.draw_text(name, &style, place((middle, HEADER - 16))))?;
+                drawn(area.draw_text(name, &style, place((middle, header - 16))))?;
             }
         }
         for (i, t) in samples.iter().enumerate() {

@@ -1,16 +1,16 @@
 //! The paper's figures as charts: views over finished runs, missing ones left out and named.
 
+use super::names::by_reason;
 use super::outcome::Seen;
 use super::plan::{Line, Plan, PlannedCell};
 use super::spec::{FigureSpec, Study};
+use super::tables::EPSILON;
 use crate::error::usage;
 use crate::memorization::emm_of;
 use crate::report::{Chart, Panel, Point, Scale, Series, Style};
 use crate::rng::{Stream, philox, tag};
 use anyhow::Result;
 
-/// The line of the EMM in every figure (Gu et al. 2023, section 2).
-const EPSILON: f64 = 0.1;
 const RISING: &str = "open marks: the ratio was still rising at a run's last look";
 /// A numeric axis that spans so many times its first value is logarithmic.
 const LOG_SPAN: f64 = 50.0;
@@ -38,7 +38,7 @@ pub fn studies_of(id: &str) -> Result<Vec<Study>> {
              8a, 8b, 9, 10"
         )));
     }
-    let study = Study::load(id)?;
+    let study = Study::given("FIGURE", id)?;
     match study.figures.is_empty() {
         true => Err(usage(format!("FIGURE: {id}: the study has no [[figure]]"))),
         false => Ok(vec![study]),
@@ -141,13 +141,9 @@ fn said_of(plan: &Plan, seen: &[Seen], of: &str) -> Vec<String> {
     if !plan.study.note.is_empty() {
         out.push(format!("{of}: {}", plan.study.note));
     }
-    let impossible: Vec<&PlannedCell> =
-        plan.cells.iter().filter(|c| c.impossible.is_some()).collect();
-    if let Some(first) = impossible.first() {
-        let why = first.impossible.as_deref().unwrap_or_default();
-        let (count, name) = (impossible.len(), plan.name(first));
-        out.push(format!("{of}: not to be had here: {count} cells ({name}: {why})"));
-    }
+    let impossible = plan.cells.iter().filter_map(|c| Some((plan.name(c), c.impossible.clone()?)));
+    let lines = by_reason(impossible).into_iter();
+    out.extend(lines.map(|line| format!("{of}: not to be had here: {line}")));
     out
 }
 
@@ -307,7 +303,8 @@ impl View<'_> {
         Series { name: name.into(), style: Style::Line, points, emm }
     }
 
-    /// Marks of masks: `3 at 16` is a series "3 skips" at 16×16; of one kept skip the series is its resolution.
+    /// Marks of masks: `2 at 16` or `2 at 16 (1, 3)` is of the series "2 skips" at 16×16; of one kept skip the series
+    /// is its resolution.
     fn marks(&self, names: &[String], lines: &[Named]) -> (Vec<String>, Vec<Series>) {
         let split: Option<Vec<(&str, &str)>> = names
             .iter()
@@ -337,6 +334,7 @@ impl View<'_> {
                     (Some(_), Some(("all", _))) => add("all skips".into(), "all".into(), p.seen),
                     (Some(_), Some((count, at))) => {
                         let skips = if count == "1" { "skip" } else { "skips" };
+                        let at = at.split_once(" (").map_or(at, |(at, _)| at);
                         add(format!("{count} {skips}"), resolution_at(p.cell, at), p.seen);
                     }
                     _ => {

@@ -162,12 +162,3 @@ fn hours(stats: &Path) -> Option<f64> {
     }
     last.map(|_| seconds / 3600.0)
 }
-
-/// Device-hours in the unit that reads best.
-pub fn hours_said(hours: f64) -> String {
-    match hours {
-        h if h >= 9.95 => format!("{h:.0} device-hours"),
-        h if h >= 0.995 => format!("{h:.1} device-hours"),
-        h => format!("{h:.3} device-hours ({:.1} minutes)", 60.0 * h),
-    }
-}

@@ -4,6 +4,7 @@
 //! back from the folders of finished runs ([`outcome`]).
 
 mod names;
+mod report_runs;
 
 pub mod cost;
 pub mod figures;

@@ -1,4 +1,4 @@
-//! "Did you mean": the known name nearest to a misspelt one.
+//! "Did you mean": the known name nearest to a misspelt one; and many names that share a reason.
 
 /// The name among `known` that is nearest to `word`, if one is near at all.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
@@ -17,6 +17,25 @@ pub fn unknown<'a>(what: &str, word: &str, known: impl IntoIterator<Item = &'a s
         Some(name) => format!("unknown {what} {word:?}; did you mean {name:?}?"),
         None => format!("unknown {what} {word:?}; there are {}", known.join(", ")),
     }
+}
+
+/// One line a reason: the name that it holds for, or how many and the first and last of them. Of (name, reason).
+pub fn by_reason(all: impl IntoIterator<Item = (String, String)>) -> Vec<String> {
+    let mut reasons: Vec<(String, Vec<String>)> = Vec::new();
+    for (name, why) in all {
+        match reasons.iter_mut().find(|(known, _)| *known == why) {
+            Some((_, names)) => names.push(name),
+            None => reasons.push((why, vec![name])),
+        }
+    }
+    let line = |(why, names): (String, Vec<String>)| match names.as_slice() {
+        [first, between @ .., last] => {
+            let to = if between.is_empty() { "and" } else { "to" };
+            format!("{} cells ({first} {to} {last}): {why}", names.len())
+        }
+        _ => format!("{}: {why}", names.concat()),
+    };
+    reasons.into_iter().map(line).collect()
 }
 
 /// The fewest insertions, deletions, replacements and swaps of neighbours that make one word of the other.
@@ -53,6 +72,14 @@ mod tests {
         ] {
             assert_eq!((distance(a, b), distance(b, a)), (d, d), "{a} {b}");
         }
+    }
+
+    #[test]
+    fn cells_of_one_reason_share_a_line() {
+        let of = |name: &str, why: &str| (name.to_string(), why.to_string());
+        let all = [of("a", "small"), of("b", "wide"), of("c", "small"), of("d", "small")];
+        assert_eq!(by_reason(all), ["3 cells (a to d): small", "b: wide"]);
+        assert_eq!(by_reason([of("a", "w"), of("b", "w")]), ["2 cells (a and b): w"]);
     }
 
     #[test]

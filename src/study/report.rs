@@ -2,28 +2,22 @@
 //! and costs.
 
 use super::figures::figure;
-use super::folder::{IMAGES, RunSeen, differing, hours_said, runs_in, shared};
-use super::outcome::{RunState, Seen};
+use super::folder::{RunSeen, runs_in};
 use super::plan::Plan;
-use super::tables::matrix;
-use super::theirs::{self, TheirLook, Theirs};
+use super::report_runs::{run_parts, setting_parts, their_parts};
+use super::tables::{hours_said, matrix};
+use super::theirs::{self, Theirs};
 use crate::error::{Exit, OrExit as _, data};
-use crate::memorization::emm_of;
-use crate::report::{Cell, Chart, Page, Panel, Part, Point, Scale, Section, Series, Style, Table};
-use crate::run::Look;
+use crate::report::{Cell, Chart, Page, Panel, Part, Point, Section, Series, Style, Table};
 use anyhow::Result;
 use serde::Deserialize;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Series of one chart.
-const MOST_LINES: usize = 8;
 /// Larger files are named, not shown.
 const MOST_PICTURE_BYTES: u64 = 16 << 20;
 const MOST_TABLE_ROWS: usize = 500;
 const MOST_TEXT_BYTES: u64 = 8 << 20;
-const EPSILON: f64 = 0.1;
-const RISING: &str = "open marks: the run's ratio was still rising at its last look";
 
 /// What [`gather`] found.
 pub struct Gathered {
@@ -98,7 +92,7 @@ fn lead(runs: &[RunSeen]) -> Vec<String> {
         let hours: Vec<f64> = runs.iter().filter_map(|r| r.hours).collect();
         let hours = match hours.is_empty() {
             true => "no logs of their time".into(),
-            false => hours_said(hours.iter().sum()),
+            false => format!("{} of one device", hours_said(hours.iter().sum())),
         };
         lead.push(format!("{done} of {} runs finished · {hours}", runs.len()));
     }
@@ -312,210 +306,4 @@ fn answer_parts(results: &Results) -> Vec<Part> {
         Part::Table(table),
         Part::Chart(Chart { title, panels: vec![sizes, epochs], footer }),
     ]
-}
-
-/// The runs' table and curves.
-fn run_parts(runs: &[RunSeen], answered: bool) -> Vec<Part> {
-    if runs.is_empty() {
-        return Vec::new();
-    }
-    let differing = differing(&runs.iter().collect::<Vec<_>>());
-    let mut columns: Vec<&str> = differing.iter().map(String::as_str).collect();
-    columns.extend(["ratio", "95% from", "to", "best epoch", "looks", "hours", "run"]);
-    let mut table = Table::new(&columns);
-    for run in runs {
-        let mut row: Vec<Cell> =
-            differing.iter().map(|key| Cell::of_text(run.setting(key))).collect();
-        let share = |of: &dyn Fn(&Look) -> f64| {
-            run.value().map_or(Cell::Empty, |l| Cell::Percent(of(l), 2))
-        };
-        row.extend([share(&|l| l.ratio), share(&|l| l.low), share(&|l| l.high)]);
-        row.push(run.best_epoch().map_or(Cell::Empty, |e| Cell::Number(e, 0)));
-        let looks = run.looks.len();
-        row.push(match &run.done {
-            Some(_) => Cell::Integer(looks as i64),
-            None => Cell::Text(format!("{looks} of {}", run.config.look_steps().len())),
-        });
-        row.push(run.hours.map_or(Cell::Empty, |h| Cell::Number(h, if h < 1.0 { 4 } else { 1 })));
-        row.push(Cell::Text(run.name.clone()));
-        table.row(row);
-    }
-    let charts = by_size(runs).into_iter().chain(over_training(runs, &differing));
-    let charts: Vec<Part> = charts.map(Part::Chart).collect();
-    match answered {
-        // The answer's charts show them.
-        true => vec![Part::Table(table), Part::Folded("Charts of the runs".into(), charts)],
-        false => std::iter::once(Part::Table(table)).chain(charts).collect(),
-    }
-}
-
-/// Ratio against size: a line for each setting that several sizes were measured of.
-fn by_size(runs: &[RunSeen]) -> Option<Chart> {
-    let mut groups: Vec<(String, Vec<&RunSeen>)> = Vec::new();
-    for run in runs.iter().filter(|r| r.done.is_some()) {
-        let key = run.key();
-        match groups.iter_mut().find(|(k, _)| *k == key) {
-            Some((_, group)) => group.push(run),
-            None => groups.push((key, vec![run])),
-        }
-    }
-    groups.retain(|(_, group)| sizes_of(group).len() > 1);
-    let firsts: Vec<&RunSeen> = groups.iter().map(|(_, group)| group[0]).collect();
-    let varying: Vec<String> =
-        differing(&firsts).into_iter().filter(|k| k != IMAGES && k != "seed").collect();
-    let series = |(_, group): &(String, Vec<&RunSeen>)| {
-        let points = sizes_of(group).into_iter().filter_map(|size| mean_point(group, size));
-        let points: Vec<Point> = points.collect();
-        let pairs: Vec<_> = points.iter().map(|p| (p.x as u64, p.y)).collect();
-        let emm = emm_of(&pairs, EPSILON).found.ok().map(|f| f.0);
-        Series { name: group[0].called(&varying), style: Style::Line, emm, points }
-    };
-    let series: Vec<Series> = groups.iter().map(series).collect();
-    let panels = series.chunks(MOST_LINES).map(|c| Panel::sizes("", EPSILON, c.to_vec()));
-    let averaged = groups.iter().any(|(_, group)| sizes_of(group).len() < group.len());
-    let more = if averaged { "; the mean of several seeds" } else { "" };
-    chart("Against training-set size", panels.collect(), more)
-}
-
-/// Ascending.
-fn sizes_of(group: &[&RunSeen]) -> Vec<usize> {
-    let mut sizes: Vec<usize> = group.iter().map(|r| r.config.data.images).collect();
-    sizes.sort();
-    sizes.dedup();
-    sizes
-}
-
-/// The finished runs of one size: their mean, the interval of all their images.
-fn mean_point(group: &[&RunSeen], size: usize) -> Option<Point> {
-    let runs = group.iter().filter(|r| r.config.data.images == size);
-    let seen = Seen::of(runs.filter_map(|r| r.done.clone().map(RunState::Done)).collect());
-    let (interval, rising) = (Some(seen.interval), seen.rising);
-    Some(Point { x: size as f64, y: seen.ratio?, interval, rising })
-}
-
-/// Curves, so many a panel that they can be told apart.
-fn over_training(runs: &[RunSeen], differing: &[String]) -> Option<Chart> {
-    let series = |run: &RunSeen| our_curve(run, run.called(differing));
-    let series: Vec<Series> = runs.iter().filter(|r| !r.looks.is_empty()).map(series).collect();
-    let panel = |c: &[Series]| Panel::new("", "epochs", Scale::Linear, c.to_vec());
-    chart("Over training", series.chunks(MOST_LINES).map(panel).collect(), "")
-}
-
-fn our_curve(run: &RunSeen, name: String) -> Series {
-    let point =
-        |l: &Look| Point { interval: Some([l.low, l.high]), ..Point::new(l.epoch, l.ratio) };
-    let mut points: Vec<Point> = run.looks.iter().map(point).collect();
-    if let (Some(last), Some(done)) = (points.last_mut(), &run.done) {
-        last.rising = done.rising();
-    }
-    Series { name, style: Style::Line, points, emm: None }
-}
-
-/// A chart of ratios with intervals; none without panels.
-fn chart(title: &str, panels: Vec<Panel>, more: &str) -> Option<Chart> {
-    let mut footer = vec![format!("band: 95% sampling interval (Wilson){more}")];
-    let mut points = panels.iter().flat_map(|p| &p.series).flat_map(|s| &s.points);
-    if points.any(|p| p.rising) {
-        footer.push(RISING.into());
-    }
-    (!panels.is_empty()).then(|| Chart { title: title.into(), panels, footer })
-}
-
-/// What the runs share, and what they cost.
-fn setting_parts(runs: &[RunSeen]) -> Vec<Part> {
-    if runs.is_empty() {
-        return Vec::new();
-    }
-    let all: Vec<&RunSeen> = runs.iter().collect();
-    let mut costs = Vec::new();
-    let known: Vec<f64> = runs.iter().filter_map(|r| r.hours).collect();
-    if !known.is_empty() {
-        costs.push(("all runs".to_string(), hours_said(known.iter().sum())));
-    }
-    if known.len() < runs.len() {
-        let without = (runs.len() - known.len()).to_string();
-        costs.push(("runs without a log".to_string(), without));
-    }
-    if let Some(longest) = known.iter().copied().reduce(f64::max).filter(|_| runs.len() > 1) {
-        costs.push(("the longest run".to_string(), hours_said(longest)));
-    }
-    let shared = shared(&all);
-    let title =
-        if runs.len() == 1 { "Settings of the run." } else { "Settings that all runs share." };
-    vec![
-        Part::Text(
-            "Costs by the runs' logs, scoring included; a device is what one run computes on."
-                .into(),
-        ),
-        Part::Facts(costs),
-        Part::Text(title.into()),
-        Part::Facts(shared),
-    ]
-}
-
-/// Their curves beside our runs of the same size, and their best looks against size.
-fn their_parts(theirs: &[Theirs], runs: &[RunSeen]) -> Vec<Part> {
-    if theirs.is_empty() {
-        return Vec::new();
-    }
-    let columns = ["images", "ratio", "ours", "95% from", "to", "best epoch", "looks", "run"];
-    let mut table = Table::new(&columns);
-    for t in theirs {
-        let best = t.best();
-        let end = |i: usize| best.interval.map_or(Cell::Empty, |v| Cell::Percent(v[i], 2));
-        let ours: Vec<String> = (of_size(runs, t.size).iter())
-            .filter_map(|r| Some(format!("{:.2}%", 100.0 * r.done.as_ref()?.value.ratio)))
-            .collect();
-        table.row(vec![
-            Cell::Integer(t.size as i64),
-            Cell::Percent(best.ratio, 2),
-            Cell::Text(ours.join(", ")),
-            end(0),
-            end(1),
-            Cell::Number(best.epoch, 0),
-            Cell::Integer(t.looks.len() as i64),
-            Cell::Text(t.name.clone()),
-        ]);
-    }
-    let mut sizes: Vec<usize> = theirs.iter().map(|t| t.size).collect();
-    sizes.sort();
-    sizes.dedup();
-    let panel = |&size: &usize| {
-        let same = of_size(runs, size);
-        let differing = differing(&same);
-        let name = |run: &RunSeen| match differing.is_empty() {
-            true => "ours".to_string(),
-            false => format!("ours: {}", run.called(&differing)),
-        };
-        let ours = same.iter().filter(|r| !r.looks.is_empty()).take(MOST_LINES);
-        let ours = ours.map(|run| our_curve(run, name(run)));
-        let curves = theirs.iter().filter(|t| t.size == size).map(|t| Series {
-            name: t.name.clone(),
-            style: Style::Theirs,
-            points: t.looks.iter().map(their_point).collect(),
-            emm: None,
-        });
-        let title = format!("N = {size}");
-        Panel::new(&title, "epochs", Scale::Linear, ours.chain(curves).collect())
-    };
-    let mut parts = vec![
-        Part::Text(
-            "Ratios as that program decides them: distances in float32 through a matrix product, looks by \
-             thousands of images, so that small sets have fewer than large ones."
-                .into(),
-        ),
-        Part::Table(table),
-    ];
-    let title = "Over training, beside DiffMemorize";
-    parts.extend(chart(title, sizes.iter().map(panel).collect(), "").map(Part::Chart));
-    parts.extend(theirs.iter().flat_map(|t| &t.notes).cloned().map(Part::Text));
-    parts
-}
-
-fn of_size(runs: &[RunSeen], size: usize) -> Vec<&RunSeen> {
-    runs.iter().filter(|r| r.config.data.images == size).collect()
-}
-
-fn their_point(look: &TheirLook) -> Point {
-    Point { interval: look.interval, ..Point::new(look.epoch, look.ratio) }
 }

@@ -23,6 +23,10 @@
 //!   { name = "10 random classes", labels = "random:10" },
 //! ]
 //!
+//! [[without]]                          # optional: combinations that are no cells, by the values' names
+//! labels = ["10 random classes"]
+//! width = ["256", "320"]
+//!
 //! [paper]                              # optional: printed values, nested in the order of the axes; nan where none is
 //! percent = [[92.09, 90.0], [60.93, 80.0]]
 //! emm = [1000, 4000]                   # over the axes other than `size`
@@ -86,12 +90,17 @@ pub struct Study {
     /// Settings of every cell.
     pub settings: Overrides,
     pub axes: Vec<Axis>,
+    /// Combinations that are no cells.
+    pub without: Vec<Held>,
     pub paper: Paper,
     pub tables: Vec<TableSpec>,
     pub figures: Vec<FigureSpec>,
     /// The file as it was read.
     pub text: String,
 }
+
+/// Values, by name, of some axes.
+pub type Held = BTreeMap<String, Vec<String>>;
 
 /// What varies.
 #[derive(Debug, Clone, PartialEq)]
@@ -138,9 +147,9 @@ pub struct FigureSpec {
     /// One line for each value of this axis.
     #[serde(default)]
     pub lines: Option<String>,
-    /// Values, by name, that other axes are held at.
+    /// What other axes are held at.
     #[serde(default)]
-    pub only: BTreeMap<String, Vec<String>>,
+    pub only: Held,
 }
 
 /// The file's own form.
@@ -157,6 +166,8 @@ struct File {
     settings: Overrides,
     #[serde(rename = "axis")]
     axes: Vec<AxisFile>,
+    #[serde(default)]
+    without: Vec<Held>,
     #[serde(default)]
     paper: PaperFile,
     #[serde(default, rename = "table")]
@@ -183,8 +194,8 @@ struct PaperFile {
 }
 
 /// Keys of the tables of a file, for "did you mean".
-const FILE_KEYS: [&str; 9] =
-    ["name", "title", "source", "note", "settings", "axis", "paper", "table", "figure"];
+const FILE_KEYS: [&str; 10] =
+    ["name", "title", "source", "note", "settings", "axis", "without", "paper", "table", "figure"];
 const AXIS_KEYS: [&str; 4] = ["name", "title", "key", "values"];
 const PAPER_KEYS: [&str; 2] = ["percent", "emm"];
 const TABLE_KEYS: [&str; 2] = ["id", "columns"];
@@ -201,11 +212,18 @@ impl Study {
         SHIPPED.iter().map(read).collect()
     }
 
-    /// A shipped study by name, or one read from a file: what ends in `.toml` is a path.
+    /// A shipped study by name, or one read from a file: what ends in `.toml` is a path. Errors as of
+    /// [`Study::given`], whose argument is STUDY.
+    pub fn load(name: &str) -> Result<Study> {
+        Study::given("STUDY", name)
+    }
+
+    /// As [`Study::load`], of a name that a command's `argument` gave.
     ///
     /// # Errors
-    /// Usage: an unknown name, with the nearest known one; a file that is no study. Other: unreadable.
-    pub fn load(name: &str) -> Result<Study> {
+    /// Usage: an unknown name, begins with `argument` and has the nearest known one; a file that is no study.
+    /// Other: unreadable.
+    pub fn given(argument: &str, name: &str) -> Result<Study> {
         if name.ends_with(".toml") {
             let text = std::fs::read_to_string(Path::new(name))
                 .or_exit(Exit::Other, || format!("{name}: cannot read"))?;
@@ -216,19 +234,17 @@ impl Study {
         let found = all.into_iter().find(|s| s.name == name);
         found.ok_or_else(|| {
             let known = names.iter().map(String::as_str);
-            usage(format!(
-                "STUDY: {} (or a path that ends in .toml)",
-                unknown("study", name, known)
-            ))
+            let what = unknown("study", name, known);
+            usage(format!("{argument}: {what} (or a path that ends in .toml)"))
         })
     }
 
-    /// The studies of a name: as [`Study::load`], and `table1`, `figure3a` for all that are a part of it, `all` for
+    /// The studies of a name: as [`Study::given`], and `table1`, `figure3a` for all that are a part of it, `all` for
     /// all of the paper's.
     ///
     /// # Errors
-    /// As [`Study::load`].
-    pub fn named(name: &str) -> Result<Vec<Study>> {
+    /// As [`Study::given`].
+    pub fn named(argument: &str, name: &str) -> Result<Vec<Study>> {
         let shipped = Study::shipped();
         let part_of = |study: &Study| {
             let table = |t: &TableSpec| name.strip_prefix("table") == Some(&t.id);
@@ -239,7 +255,7 @@ impl Study {
             return Ok(shipped);
         }
         let parts: Vec<Study> = shipped.into_iter().filter(part_of).collect();
-        if parts.is_empty() { Ok(vec![Study::load(name)?]) } else { Ok(parts) }
+        if parts.is_empty() { Ok(vec![Study::given(argument, name)?]) } else { Ok(parts) }
     }
 
     /// Reads a study; `file` begins its errors.
@@ -283,6 +299,7 @@ impl Study {
             note: read.note,
             settings: read.settings,
             axes: axes?,
+            without: read.without,
             paper: Paper::default(),
             tables: read.tables,
             figures: read.figures,
@@ -293,8 +310,8 @@ impl Study {
             return Err(wrong(format!("axis {:?} is there twice", study.axes[i].name)));
         }
         let lengths: Vec<usize> = study.axes.iter().map(|a| a.values.len()).collect();
-        let cells = lengths.iter().try_fold(1usize, |n, &len| n.checked_mul(len));
-        if cells.is_none_or(|n| n > MAX_CELLS) {
+        let all = lengths.iter().try_fold(1usize, |n, &len| n.checked_mul(len));
+        if all.is_none_or(|n| n > MAX_CELLS) {
             return Err(wrong(format!("axis: the values combine to more than {MAX_CELLS} cells")));
         }
         let but_size = study.axes.iter().filter(|a| a.name != "size").map(|a| a.values.len());
@@ -312,21 +329,38 @@ impl Study {
                 }
             }
         };
+        let percent = printed(read.paper.percent, &lengths, "percent")?.into_iter();
+        let percent = percent.zip(study.combinations()).filter(|(_, at)| study.is_cell(at));
         study.paper = Paper {
-            percent: printed(read.paper.percent, &lengths, "percent")?,
+            percent: percent.map(|(printed, _)| printed).collect(),
             emm: printed(read.paper.emm, &but_size.collect::<Vec<_>>(), "emm")?,
         };
-        study.check_views(file)?;
+        study.check_names(file)?;
+        if study.cells().is_empty() {
+            return Err(wrong("without: leaves no cell".into()));
+        }
         Ok(study)
     }
 
-    /// That tables and figures name axes and values that are there.
-    fn check_views(&self, file: &str) -> Result<()> {
+    /// That tables, figures and what is left out name axes and values that are there.
+    fn check_names(&self, file: &str) -> Result<()> {
         let names = || self.axes.iter().map(|a| a.name.as_str());
         let axis = |name: &str, what: String| match self.axis(name) {
             Some(axis) => Ok(axis),
             None => Err(usage(format!("{file}: {what}: {}", unknown("axis", name, names())))),
         };
+        let held = |held: &Held, what: String| {
+            for (name, values) in held {
+                let axis = axis(name, what.clone())?;
+                for value in values {
+                    axis.value(value).map_err(|e| usage(format!("{file}: {what}: {e}")))?;
+                }
+            }
+            anyhow::Ok(())
+        };
+        for without in &self.without {
+            held(without, "without".into())?;
+        }
         for table in &self.tables {
             axis(&table.columns, format!("table {}", table.id))?;
         }
@@ -338,12 +372,7 @@ impl Study {
             if let Some(name) = &figure.lines {
                 axis(name, what())?;
             }
-            for (name, values) in &figure.only {
-                let axis = axis(name, what())?;
-                for value in values {
-                    axis.value(value).map_err(|e| usage(format!("{file}: {}: {e}", what())))?;
-                }
-            }
+            held(&figure.only, what())?;
         }
         Ok(())
     }
@@ -352,8 +381,23 @@ impl Study {
         self.axes.iter().find(|a| a.name == name)
     }
 
-    /// All combinations of the axes' values, the last axis fastest: for each axis the index of its value.
+    /// All combinations of the axes' values but [`Study::without`], the last axis fastest: for each axis the index of
+    /// its value.
     pub fn cells(&self) -> Vec<Vec<usize>> {
+        let mut all = self.combinations();
+        all.retain(|at| self.is_cell(at));
+        all
+    }
+
+    fn is_cell(&self, at: &[usize]) -> bool {
+        let is = |(name, values): (&String, &Vec<String>)| {
+            let mut axes = self.axes.iter().zip(at);
+            axes.any(|(axis, &v)| axis.name == *name && values.contains(&axis.values[v].name))
+        };
+        !self.without.iter().any(|without| without.iter().all(is))
+    }
+
+    fn combinations(&self) -> Vec<Vec<usize>> {
         self.axes.iter().fold(vec![vec![]], |cells, axis| {
             let values = 0..axis.values.len();
             let more =
@@ -363,12 +407,15 @@ impl Study {
     }
 
     /// Settings of a cell: the study's, then each axis' in order.
+    ///
+    /// # Errors
+    /// Usage, which begins with what the study was called by: settings that do not go together.
     pub fn settings_of(&self, cell: &[usize]) -> Result<Settings> {
         let mut all = self.settings.clone();
         for (axis, &value) in self.axes.iter().zip(cell) {
             all.extend(axis.values[value].settings.clone());
         }
-        Settings::read(&all, &self.name)
+        Settings::read(&all, &self.called)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The runs of several studies, each once: planned, done by as many devices and processes as there are, looked at.
 
 use super::cost::{Rates, flop_of};
+use super::names::by_reason;
 use super::outcome::{RunState, state_of};
 use super::plan::{Plan, PlannedRun, Setup};
 use super::share::share;
@@ -16,7 +17,7 @@ use std::sync::{Mutex, PoisonError};
 /// cells where it comes first.
 pub struct Sweep {
     pub runs: Vec<SweepRun>,
-    /// Cells that the set or the scale cannot give: name and reason.
+    /// Cells that the set or the scale cannot give: name, which begins with what the study was called by, and reason.
     pub impossible: Vec<(String, String)>,
 }
 
@@ -43,10 +44,11 @@ impl Sweep {
         let mut sweep = Sweep { runs: Vec::new(), impossible: Vec::new() };
         for plan in plans {
             for cell in &plan.cells {
-                let name = format!("{}: {}", plan.study.name, plan.name(cell));
                 if let Some(why) = &cell.impossible {
-                    sweep.impossible.push((name.clone(), why.clone()));
+                    let name = format!("{}: {}", plan.study.called, plan.name(cell));
+                    sweep.impossible.push((name, why.clone()));
                 }
+                let name = format!("{}: {}", plan.study.name, plan.name(cell));
                 for run in &cell.runs {
                     let known = |r: &SweepRun| r.run.config == run.config;
                     if sweep.runs.iter().any(known) {
@@ -61,6 +63,11 @@ impl Sweep {
             }
         }
         sweep
+    }
+
+    /// A line for each reason that keeps cells from being.
+    pub fn said_of_impossible(&self) -> Vec<String> {
+        by_reason(self.impossible.iter().cloned())
     }
 
     /// Trains and scores what is missing, the costliest first; false if a signal stopped it: the same call goes on.

@@ -1,6 +1,7 @@
 //! The paper's tables, its values beside ours: views over finished runs, with what is missing and its cost.
 
 use super::cost::{CARDS, CARDS_BASIS, Rates, flop_of};
+use super::names::by_reason;
 use super::outcome::Seen;
 use super::plan::{Plan, PlannedCell};
 use crate::memorization::emm_of;
@@ -10,7 +11,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// ε of the EMM that is printed where sizes are columns.
+/// ε of the EMM in tables and figures (Gu et al. 2023, section 2).
 pub const EPSILON: f64 = 0.1;
 
 /// A table of one or several studies.
@@ -67,8 +68,8 @@ impl<'a> View<'a> {
         if let Some(missing) = self.missing() {
             out += &format!("\n## Missing\n\n{}\n{}\n", missing.markdown(), self.basis());
         }
-        for (name, why) in self.impossible() {
-            out += &format!("\nNot to be had here: {name}: {why}\n");
+        for line in by_reason(self.impossible()) {
+            out += &format!("\nNot to be had here: {line}\n");
         }
         out
     }
