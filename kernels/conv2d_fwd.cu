@@ -1,13 +1,14 @@
 // conv2d_fwd: y = (conv(x) + bias + emb + residual + shortcut) * scale in one pass over y, float32, any shape.
 //
-//   y[n, ho, wo, o] from x[n, h, w, c], weight[o, k, k, c], bias[o]; emb[n, o], residual[n, ho, wo, o] or null;
+//   y[n, ho, wo, o] from x[n, h, w, c], weight[o, k, k, c], bias[o]; emb[n, o], rows emb_row apart, and
+//   residual[n, ho, wo, o], or null;
 //   shortcut: a 1x1 convolution of s1[n, ho, wo, c1] and s2[n, ho, wo, c2] with sweight[o, srow], whose columns from
 //   c1 + c2 on meet a skip that is switched off, and sbias[o]. s1 null: no shortcut; s2 null: c2 = 0.
 //   conv2d_fwd_bf16: y, x, residual, s1, s2 in bf16, the arithmetic and everything else float32; conv2d_fwd_last:
 //   the same with y in float32, for the network's last convolution.
 //
 // Arguments  y, x, weight, bias, emb, residual, s1, s2, sweight, sbias, n, h, w, c, ho, wo, o, kernel, stride, pad,
-//            c1, c2, srow, scale.
+//            c1, c2, srow, emb_row, scale.
 // Launch     grid (ceil(n ho wo / 64), ceil(o / 64)), 256 threads; 8.5 KB shared.
 // Cost       2 n ho wo o (k k c + c1 + c2) FLOP on the float32 pipes. Depth goes 16 channels of one tap at a time, so
 //            fewer than 16 channels waste the rest. Floor: that work at 60 TFLOP/s (H100).
@@ -63,7 +64,8 @@ struct Weights {
     Y *y, const T *__restrict__ x, const float *__restrict__ weight, const float *__restrict__ bias,                \
         const float *__restrict__ emb, const T *__restrict__ residual, const T *__restrict__ s1,                    \
         const T *__restrict__ s2, const float *__restrict__ sweight, const float *__restrict__ sbias, int n, int h, \
-        int w, int c, int ho, int wo, int o, int kernel, int stride, int pad, int c1, int c2, int srow, float scale
+        int w, int c, int ho, int wo, int o, int kernel, int stride, int pad, int c1, int c2, int srow,             \
+        int emb_row, float scale
 
 template <class T, class Y>
 DEVICE void convolve(ARGUMENTS(T, Y)) {
@@ -91,7 +93,7 @@ DEVICE void convolve(ARGUMENTS(T, Y)) {
             i64 at = (i64)pixel * o + out;
             float v = acc[i][j] + bias[out];
             if (s1) v += sbias[out];
-            if (emb) v += emb[(i64)(pixel / (ho * wo)) * o + out];
+            if (emb) v += emb[(i64)(pixel / (ho * wo)) * emb_row + out];
             if (residual) v += to_float(residual[at]);
             y[at] = from_float<Y>(v * scale);
         }
@@ -101,7 +103,7 @@ DEVICE void convolve(ARGUMENTS(T, Y)) {
 #define CONV2D_FWD(name, T, Y)                                                                                      \
     extern "C" __global__ void __launch_bounds__(256) name(ARGUMENTS(T, Y)) {                                       \
         convolve<T, Y>(y, x, weight, bias, emb, residual, s1, s2, sweight, sbias, n, h, w, c, ho, wo, o, kernel,       \
-                       stride, pad, c1, c2, srow, scale);                                                           \
+                       stride, pad, c1, c2, srow, emb_row, scale);                                                  \
     }                                                                                                               \
     EMM_KERNEL(name)
 

@@ -7,10 +7,11 @@
 // and padding kernel - 1 - pad.
 //
 // Layout     T is bf16, or float whose products are rounded to tf32. x, weight, residual, s1, s2, sweight, y are T in
-//            conv2d_fwd's layouts; bias, sbias, emb float32. bias null: none. Rows must be whole 16-byte pieces: c, c1,
-//            c2, srow and kernel^2 c multiples of 8 (bf16) or 4 (tf32), pointers 16-byte aligned. Any pixels, any o.
+//            conv2d_fwd's layouts; bias, sbias, emb float32, emb's rows emb_row apart. bias null: none. Rows must be
+//            whole 16-byte pieces: c, c1, c2, srow and kernel^2 c multiples of 8 (bf16) or 4 (tf32), pointers 16-byte
+//            aligned. Any pixels, any o.
 // Arguments  y, x, weight, bias, emb, residual, s1, s2, sweight, sbias, n, h, w, c, ho, wo, o, kernel, stride, pad, c1,
-//            c2, srow, scale, add.
+//            c2, srow, emb_row, scale, add.
 // Launch     grid (ceil(n ho wo / 128), ceil(o / 128)), 256 threads, 96 KB (98,304 B) dynamic shared.
 // Pipeline   a k-step is 128 bytes of channels (64 bf16, 32 float) of one tap; 3 stages of cp.async, zero-filled at
 //            borders; 128-byte rows with their 16-byte pieces XORed by row % 8, read by ldmatrix; 8 warps of 64 x 32.
@@ -94,7 +95,8 @@ DEVICE void multiply(float (&acc)[4][4][4], uint32_t (&a)[4][4], uint32_t (&b)[4
 
 template <class T, class Y>
 DEVICE void convolve(Y* y, Source<T> x, Source<T> s1, Source<T> s2, const float* bias, const float* emb,
-                     const T* residual, const float* sbias, int n, int ho, int wo, int o, float scale, int add) {
+                     const T* residual, const float* sbias, int n, int ho, int wo, int o, int emb_row, float scale,
+                     int add) {
     EMM_DYNAMIC_SHARED(unsigned char, stages);
     int steps = x.steps() + s1.steps() + s2.steps();
     Loader<T> loader(x, s1, s2, n, ho, wo, o);
@@ -117,7 +119,7 @@ DEVICE void convolve(Y* y, Source<T> x, Source<T> s1, Source<T> s2, const float*
     for (int i = 0; i < 8; i++) {
         int pixel = blockIdx.x * LINES + warp_row() + fragment_row(i);
         if (pixel >= n * ho * wo) continue;
-        const float* emb_row = emb ? emb + (i64)(pixel / (ho * wo)) * o : nullptr;
+        const float* added = emb ? emb + (i64)(pixel / (ho * wo)) * emb_row : nullptr;
 #pragma unroll
         for (int j = 0; j < 8; j++) {
             int out = blockIdx.y * LINES + warp_col() + fragment_col(j);
@@ -126,7 +128,7 @@ DEVICE void convolve(Y* y, Source<T> x, Source<T> s1, Source<T> s2, const float*
             float v = acc[i / 2][j / 2][2 * (i % 2) + j % 2];
             if (bias) v += bias[out];
             if (sbias) v += sbias[out];
-            if (emb) v += emb_row[out];
+            if (emb) v += added[out];
             if (residual) v += to_float(residual[at]);
             v *= scale;
             put(y + at, v, add);
@@ -138,11 +140,12 @@ DEVICE void convolve(Y* y, Source<T> x, Source<T> s1, Source<T> s2, const float*
     Y *y, const T *__restrict__ x, const T *__restrict__ weight, const float *__restrict__ bias,                       \
         const float *__restrict__ emb, const T *__restrict__ residual, const T *__restrict__ s1,                       \
         const T *__restrict__ s2, const T *__restrict__ sweight, const float *__restrict__ sbias, int n, int h, int w, \
-        int c, int ho, int wo, int o, int kernel, int stride, int pad, int c1, int c2, int srow, float scale, int add
+        int c, int ho, int wo, int o, int kernel, int stride, int pad, int c1, int c2, int srow, int emb_row,          \
+        float scale, int add
 #define CONV(T)                                                                                                       \
     convolve<T>(y, {x, weight, h, w, c, kernel, stride, pad, kernel * kernel * c},                                    \
                 {s1, sweight, ho, wo, c1, 1, 1, 0, srow}, {s2, sweight + c1, ho, wo, c2, 1, 1, 0, srow}, bias, emb,   \
-                residual, s1 ? sbias : nullptr, n, ho, wo, o, scale, add)
+                residual, s1 ? sbias : nullptr, n, ho, wo, o, emb_row, scale, add)
 
 extern "C" __global__ void __launch_bounds__(256) conv2d_mma_bf16(CONV_ARGUMENTS(bf16, bf16)) { CONV(bf16); }
 EMM_KERNEL(conv2d_mma_bf16)

@@ -7,7 +7,7 @@
 // The _bf16 kernels take and give what attention has in bf16: A and B, and C of nn and tn.
 //
 // Arguments  c, a, b pointers; m, n, k; lda, ldb, ldc: words from row to row; batch_a, batch_b, batch_c: words from
-//            matrix to matrix; alpha; add.
+//            matrix to matrix, backwards if negative; alpha; add.
 // Layout     rows contiguous; any m, n, k > 0; four elements a load where pointers and strides allow.
 // Launch     grid (ceil(m / 64), ceil(n / 64), batch), 256 threads; 8.5 KB shared.
 // Cost       2 m n k FLOP a matrix; reads A ceil(n / 64) times and B ceil(m / 64) times.

@@ -2,7 +2,7 @@
 //
 //   sum_rows     dst[c] (=|+=) sum over rows, in order, of src[rows, c]      gradients of biases, gamma, beta
 //   sum_pixels   sums[n, c] = scale * sum over pixels of x[n, pixels, c], and, if `emb` is given, emb[n, c] (=|+=) the
-//                same
+//                same, rows emb_row apart
 //   scaled_add   dst[i] (=|+=) scale * src[i]                                 gradient of a residual
 //
 // The _bf16 kernels take x, src and dst in bf16; sums and emb stay float.
@@ -24,7 +24,8 @@ extern "C" __global__ void sum_rows(float* dst, const float* __restrict__ src, i
 EMM_KERNEL(sum_rows)
 
 template <class T>
-DEVICE void pixel_sums(float* sums, float* emb, const T* x, int pixels, int channels, float scale, int add) {
+DEVICE void pixel_sums(float* sums, float* emb, const T* x, int pixels, int channels, int emb_row, float scale,
+                       int add) {
     EMM_SHARED(float, partial, [8][32]);
     int lane = threadIdx.x % 32, stride = threadIdx.x / 32, n = blockIdx.y, c = blockIdx.x * 32 + lane;
     float sum = 0.0f;
@@ -36,13 +37,13 @@ DEVICE void pixel_sums(float* sums, float* emb, const T* x, int pixels, int chan
     for (int s = 1; s < 8; s++) sum += partial[s][lane];
     sum *= scale;
     sums[(i64)n * channels + c] = sum;
-    if (emb) put(emb + (i64)n * channels + c, sum, add);
+    if (emb) put(emb + (i64)n * emb_row + c, sum, add);
 }
 
 #define SUM_PIXELS(name, T)                                                                                         \
     extern "C" __global__ void name(float* sums, float* emb, const T* __restrict__ x, int pixels, int channels,     \
-                                    float scale, int add) {                                                         \
-        pixel_sums(sums, emb, x, pixels, channels, scale, add);                                                     \
+                                    int emb_row, float scale, int add) {                                            \
+        pixel_sums(sums, emb, x, pixels, channels, emb_row, scale, add);                                            \
     }                                                                                                               \
     EMM_KERNEL(name)
 

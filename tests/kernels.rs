@@ -9,7 +9,8 @@ mod ways;
 
 use crate::emulator::{for_each_schedule, gpu, in_check_build, launches};
 use crate::model::{check_denoising, random_data, small};
-use crate::ops::all_cases;
+use crate::ops::{all_cases, fresh_seed};
+use crate::tape::embedded;
 use emm::check::cases::Case;
 use emm::check::golden::rel_err;
 use emm::device::cuda::Cuda;
@@ -64,6 +65,16 @@ fn the_checker_has_nothing_to_say_of_the_kernels() {
 
 fn card() -> Device {
     Device::Cuda { cuda: cuda(), host: Cpu::new(2).unwrap() }
+}
+
+#[test]
+fn linears_side_by_side_give_the_bits_of_each_alone_on_a_card() {
+    let (seed, card) = (fresh_seed(), card());
+    let bits = |v: Vec<f32>| v.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+    for_each_schedule(|schedule| {
+        let [alone, together] = [false, true].map(|both| bits(embedded(&card, seed, both)));
+        assert!(alone == together, "{schedule:?}");
+    });
 }
 
 /// A small DDPM++ and a small NCSN++, with labels, a mask and dropout.
@@ -152,8 +163,15 @@ fn golden_networks_denoise_on_a_card_as_float64() {
 fn a_card_denoises_as_the_cpu_does() {
     let [config, _] = networks();
     let params = Params::new(&config);
-    let mut weights = vec![0.0; params.flat_len];
-    fill_normals(&mut weights, 0, 0, 0, 9);
+    // In the order of the list, each tensor from a new line on: the same network wherever tensors lie in memory.
+    let lines = |len: usize| len.next_multiple_of(16);
+    let mut normals = vec![0.0; params.specs.iter().map(|s| lines(s.len)).sum()];
+    fill_normals(&mut normals, 0, 0, 0, 9);
+    let (mut weights, mut at) = (vec![0.0; params.flat_len], 0);
+    for s in &params.specs {
+        weights[s.offset..][..s.len].copy_from_slice(&normals[at..at + s.len]);
+        at += lines(s.len);
+    }
     let mut x = vec![0.0; 5 * config.image_len()];
     fill_normals(&mut x, 1, 0, 0, 9);
     let (sigma, labels) = ([0.02, 0.3, 1.0, 9.0, 70.0], [0, 1, 2, 3, 4]);

@@ -36,10 +36,11 @@ struct Linewise {
 DEVICE int result_row() { return threadIdx.x / 16 * 4; }
 DEVICE int result_col() { return threadIdx.x % 16 * 4; }
 
-// acc += A B over `steps` steps of DEPTH. `a`, `b`: shared memory, free again when the call returns.
-template <class A, class B>
-DEVICE void gemm(float (&acc)[4][4], float (&a)[DEPTH][PITCH], float (&b)[DEPTH][PITCH], int steps, const A& load_a,
-                 const B& load_b) {
+// acc += A B over `steps` steps of DEPTH, with `fold()` after every GROUP of it: what takes acc's sums so far and clears
+// them. `a`, `b`: shared memory, free again when the call returns.
+template <int GROUP, class A, class B, class Fold>
+DEVICE void gemm_groups(float (&acc)[4][4], float (&a)[DEPTH][PITCH], float (&b)[DEPTH][PITCH], int steps,
+                        const A& load_a, const B& load_b, Fold fold) {
     if (steps <= 0) return;
     float4 next_a = load_a(0), next_b = load_b(0);
     for (int step = 0; step < steps; step++) {
@@ -59,9 +60,17 @@ DEVICE void gemm(float (&acc)[4][4], float (&a)[DEPTH][PITCH], float (&b)[DEPTH]
             for (int i = 0; i < 4; i++)
 #pragma unroll
                 for (int j = 0; j < 4; j++) acc[i][j] = fmaf(xs[i], ys[j], acc[i][j]);
+            if (k % GROUP == GROUP - 1) fold();
         }
         __syncthreads();
     }
+}
+
+// acc += A B, a single sum of it all.
+template <class A, class B>
+DEVICE void gemm(float (&acc)[4][4], float (&a)[DEPTH][PITCH], float (&b)[DEPTH][PITCH], int steps, const A& load_a,
+                 const B& load_b) {
+    gemm_groups<DEPTH>(acc, a, b, steps, load_a, load_b, [] {});
 }
 
 // A matrix in memory as an operand whose lines lie `stride` apart and whose depth is contiguous.

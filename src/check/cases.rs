@@ -134,7 +134,7 @@ impl Case {
                     pad: size("pad"),
                     out_channels: shape_of("w")[0],
                     scale: a["scale"].as_f64().unwrap_or(1.0) as f32,
-                    emb: has("emb"),
+                    emb: has("emb").then(|| size("emb_first")),
                     residual: has("residual"),
                     shortcut,
                     float32: flag("last"),
@@ -172,7 +172,9 @@ impl Case {
                 (Box::new(op), vec![tensor("e", "de"), labels], params)
             }
             "linear" => {
-                let op = Linear { out_features: shape_of("w")[0], silu: flag("silu") };
+                let widths = a["widths"].as_array().expect("widths of the linears");
+                let widths = widths.iter().map(|w| w.as_u64().expect("a width") as usize);
+                let op = Linear { out_features: widths.collect(), silu: flag("silu") };
                 if op.silu {
                     outs.push(None);
                     d_out_names.push(None);
@@ -530,8 +532,15 @@ impl Laid {
                 store(&mut arena, slot, d);
             }
         }
-        if acc == Acc::Add {
-            d_ins.iter().for_each(|&slot| store(&mut arena, slot, &vec![start; slot.len]));
+        for (i, &slot) in d_ins.iter().enumerate() {
+            // Columns that the op does not take have no gradient from it, and it has to leave them alone.
+            let (columns, row) = (case.op.columns(&shapes, i), shapes[i][3]);
+            let value = |at: usize| match acc {
+                Acc::Add => start,
+                Acc::Set if columns.contains(&(at % row)) => POISON,
+                Acc::Set => 0.0,
+            };
+            store(&mut arena, slot, &(0..slot.len).map(value).collect::<Vec<_>>());
         }
         let grad_slots = Grads {
             outs: d_outs.iter().zip(&case.d_outs).map(|(&s, d)| d.as_ref().map(|_| s)).collect(),

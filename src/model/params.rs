@@ -1,9 +1,11 @@
-//! The list of parameters: one entry per tensor, in EDM's module order, and where each lies in the flat buffers.
+//! The list of parameters: one entry per tensor, in EDM's module order, and where each lies in the flat buffers: in the
+//! same order, but for the blocks' `affine`, which come first.
 
 use super::config::{Embedding, ModelConfig};
 use super::layout::{Kind, Layout};
 use crate::error::usage;
 use crate::rng::{Stream, fill_normals, philox, tag, unit};
+use crate::tape::Param;
 use anyhow::Result;
 
 /// How a tensor lies in the master buffer, next to its PyTorch shape in files.
@@ -42,7 +44,8 @@ pub struct ParamSpec {
     pub shape: Vec<usize>,
     pub storage: Storage,
     pub init: Init,
-    /// First element in the flat buffers (in f32; a multiple of 16, that is 64 bytes).
+    /// First element in the flat buffers (in f32): a multiple of 16, that is 64 bytes, but where one block's `affine`
+    /// follows another's.
     pub offset: usize,
     pub len: usize,
 }
@@ -51,6 +54,9 @@ pub struct ParamSpec {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Params {
     pub specs: Vec<ParamSpec>,
+    /// Weights [Σ channels, 4·C] and biases [Σ channels] of all blocks' `affine`, in the blocks' order: one linear of the
+    /// embedding that they share.
+    pub affine: [Param; 2],
     /// Length of w, gradient, m, v, EMA in f32, padding included (padding stays 0).
     pub flat_len: usize,
 }
@@ -58,13 +64,14 @@ pub struct Params {
 /// Scale of the initial weights of convolutions that end a branch: the block starts as the identity.
 const NEAR_ZERO: f64 = 1e-5;
 
-/// Offsets are multiples of this many f32: 64 bytes.
+/// Offsets are multiples of this many f32: 64 bytes; those of the blocks' `affine` among themselves are not.
 const ALIGN: usize = 16;
 
 impl Params {
     /// The parameters of `config`, which must be valid.
     pub fn new(config: &ModelConfig) -> Self {
-        let mut p = Params { specs: Vec::new(), flat_len: 0 };
+        let nowhere = Param { offset: 0, len: 0 };
+        let mut p = Params { specs: Vec::new(), affine: [nowhere; 2], flat_len: 0 };
         let layout = Layout::new(config);
         let (noise, emb) = (config.noise_channels(), 4 * config.model_channels);
         if config.label_dim > 0 {
@@ -95,14 +102,32 @@ impl Params {
         }
         p.norm(&layout.aux_norm, layout.out_channels);
         p.conv(&layout.aux_conv, layout.out_channels, config.image_channels, 3, NEAR_ZERO);
+        p.place();
         p
+    }
+
+    /// Gives every tensor its place.
+    fn place(&mut self) {
+        let kinds = [".affine.weight", ".affine.bias"];
+        for (all, kind) in self.affine.iter_mut().zip(kinds) {
+            all.offset = self.flat_len;
+            for spec in self.specs.iter_mut().filter(|s| s.name.ends_with(kind)) {
+                spec.offset = all.offset + all.len;
+                all.len += spec.len;
+            }
+            self.flat_len = (all.offset + all.len).next_multiple_of(ALIGN);
+        }
+        let others = self.specs.iter_mut().filter(|s| !kinds.iter().any(|k| s.name.ends_with(k)));
+        for spec in others {
+            spec.offset = self.flat_len;
+            self.flat_len += spec.len.next_multiple_of(ALIGN);
+        }
     }
 
     fn push(&mut self, name: String, shape: Vec<usize>, storage: Storage, init: Init) {
         let len = shape.iter().product();
         let name = format!("model.{name}");
-        self.specs.push(ParamSpec { name, shape, storage, init, offset: self.flat_len, len });
-        self.flat_len += len.next_multiple_of(ALIGN);
+        self.specs.push(ParamSpec { name, shape, storage, init, offset: 0, len });
     }
 
     fn norm(&mut self, name: &str, channels: usize) {
@@ -283,14 +308,40 @@ mod tests {
 
     #[test]
     fn offsets_are_aligned_and_disjoint() {
-        let p = Params::new(&ModelConfig::basic(Arch::NcsnPP, 8, 1));
-        let mut end = 0;
-        for s in &p.specs {
-            assert_eq!(s.offset % ALIGN, 0);
-            assert!(s.offset >= end, "{}", s.name);
-            end = s.offset + s.len;
+        // Of the second's `affine` a weight has 200 values, which are no whole lines.
+        let narrow = ModelConfig { model_channels: 5, ..ModelConfig::basic(Arch::DdpmPP, 8, 1) };
+        for config in [ModelConfig::basic(Arch::NcsnPP, 8, 1), narrow] {
+            let p = Params::new(&config);
+            let mut specs: Vec<_> = p.specs.iter().collect();
+            specs.sort_by_key(|s| s.offset);
+            let mut end = 0;
+            for s in specs {
+                assert!(
+                    s.offset.is_multiple_of(ALIGN) || s.name.contains(".affine."),
+                    "{}",
+                    s.name
+                );
+                assert!(s.offset >= end, "{}", s.name);
+                end = s.offset + s.len;
+            }
+            assert!(p.flat_len >= end && p.flat_len.is_multiple_of(ALIGN));
         }
-        assert!(p.flat_len >= end && p.flat_len.is_multiple_of(ALIGN));
+    }
+
+    #[test]
+    fn all_affine_are_one_linear_in_the_order_of_the_blocks() {
+        let config = ModelConfig { channel_mult: vec![1, 3], ..basic(|c| c.model_channels = 20) };
+        let p = Params::new(&config);
+        for (all, kind) in p.affine.iter().zip(["weight", "bias"]) {
+            let mut end = all.offset;
+            assert_eq!(end % ALIGN, 0);
+            for part in Layout::new(&config).parts().filter(|p| p.kind == Kind::Block) {
+                let spec = p.get(&format!("model.{}.affine.{kind}", part.name)).unwrap();
+                assert_eq!((spec.offset, spec.shape[0]), (end, part.cout), "{}", spec.name);
+                end += spec.len;
+            }
+            assert_eq!(end, all.offset + all.len);
+        }
     }
 
     #[test]

@@ -41,8 +41,9 @@ pub fn record(
     dropout: bool,
 ) -> Result<Value> {
     let layout = Layout::new(config);
-    let mut net = Recorder { tape, config, params, e: inputs.x, dropout, dropped_layers: 0 };
-    net.e = net.embedding(inputs)?;
+    let mut net =
+        Recorder { tape, config, params, emb: inputs.x, columns: 0, dropout, dropped_layers: 0 };
+    net.emb = net.embedding(inputs, &layout)?;
     let mut x = inputs.x;
     let mut aux = inputs.x;
     let mut skips: Vec<Option<Value>> = vec![None; config.num_skips()];
@@ -86,8 +87,10 @@ struct Recorder<'a> {
     tape: &'a mut Tape,
     config: &'a ModelConfig,
     params: &'a Params,
-    /// The embedding that every block reads.
-    e: Value,
+    /// affine(e) of all blocks, side by side: what each adds to its channels.
+    emb: Value,
+    /// Columns of it that the blocks recorded so far have taken.
+    columns: usize,
     dropout: bool,
     dropped_layers: u32,
 }
@@ -103,7 +106,7 @@ impl Recorder<'_> {
         [self.param(&format!("{module}.weight")), self.param(&format!("{module}.bias"))]
     }
 
-    fn embedding(&mut self, inputs: Inputs) -> Result<Value> {
+    fn embedding(&mut self, inputs: Inputs, layout: &Layout) -> Result<Value> {
         let channels = self.config.noise_channels();
         let fourier = self.config.embedding == Embedding::Fourier;
         let embed = NoiseEmbed { precond: self.config.precond, channels, fourier };
@@ -115,10 +118,12 @@ impl Recorder<'_> {
             e = self.tape.push1(embed, &[e, labels], &self.pair("map_label"))?;
         }
         for layer in ["map_layer0", "map_layer1"] {
-            let linear = Linear { out_features: 4 * self.config.model_channels, silu: true };
+            let linear = Linear::new(4 * self.config.model_channels, true);
             e = self.tape.push1(linear, &[e], &self.pair(layer))?;
         }
-        Ok(e)
+        let blocks = layout.parts().filter(|p| p.kind == Kind::Block);
+        let affine = Linear { out_features: blocks.map(|p| p.cout).collect(), silu: false };
+        self.tape.push1(affine, &[e], &self.params.affine)
     }
 
     fn norm(&mut self, name: &str, ins: &[Value], channels: usize, act: Act) -> Result<Vec<Value>> {
@@ -149,10 +154,9 @@ impl Recorder<'_> {
         });
         let act = Act { silu: true, dropout: false, resample, off };
         let norm0 = self.norm(&at("norm0"), &ins, part.cin, act)?;
-        let linear = Linear { out_features: part.cout, silu: false };
-        let emb = self.tape.push1(linear, &[self.e], &self.pair(&at("affine")))?;
-        let conv0 = Conv2d { emb: true, ..Conv2d::same(3, part.cout) };
-        let h = self.tape.push1(conv0, &[norm0[0], emb], &self.pair(&at("conv0")))?;
+        let conv0 = Conv2d { emb: Some(self.columns), ..Conv2d::same(3, part.cout) };
+        self.columns += part.cout;
+        let h = self.tape.push1(conv0, &[norm0[0], self.emb], &self.pair(&at("conv0")))?;
         let act = Act { silu: true, dropout: true, ..Act::default() };
         let h = self.norm(&at("norm1"), &[h], part.cout, act)?[0];
         let mut conv1 = Conv2d { scale: SQRT_HALF, ..Conv2d::same(3, part.cout) };

@@ -1,7 +1,8 @@
 //! conv2d: y = (conv(x) + bias + emb + residual + shortcut) · scale, all in one pass over y.
 //!
 //! - x [N, H, W, C]; weight [O, k, k, C], bias [O]; y [N, Ho, Wo, O].
-//! - emb [N, 1, 1, O]: one value per image and channel. residual [N, Ho, Wo, O].
+//! - emb [N, 1, 1, E]: one value per image and channel in O of its columns, the others being other convolutions'.
+//!   residual [N, Ho, Wo, O].
 //! - shortcut: a 1×1 convolution of [s1, s2] (channels concatenated, never copied) with weight [O, C1 + C2 + off]
 //!   and bias [O]; `off` channels are those of a skip that is switched off: zeros, neither read nor stored.
 
@@ -18,6 +19,7 @@ use crate::device::cpu::patches::Window;
 use crate::device::cpu::winograd::Finish;
 use crate::device::{Acc, Bound, Dtype, Kernel, Launch, Precision, Sink, Slot};
 use anyhow::{Result, ensure};
+use std::ops::Range;
 
 #[derive(Debug, Clone, Copy)]
 pub struct Shortcut {
@@ -35,7 +37,8 @@ pub struct Conv2d {
     pub pad: usize,
     pub out_channels: usize,
     pub scale: f32,
-    pub emb: bool,
+    /// The first of the columns of emb that are this convolution's.
+    pub emb: Option<usize>,
     pub residual: bool,
     pub shortcut: Option<Shortcut>,
     /// y is float32 at every precision: the network's last.
@@ -51,7 +54,7 @@ impl Conv2d {
             pad: kernel / 2,
             out_channels,
             scale: 1.0,
-            emb: false,
+            emb: None,
             residual: false,
             shortcut: None,
             float32: false,
@@ -60,10 +63,10 @@ impl Conv2d {
 
     pub(super) fn input(&self, which: Input) -> Option<usize> {
         let emb = 1;
-        let residual = emb + self.emb as usize;
+        let residual = emb + self.emb.is_some() as usize;
         let s1 = residual + self.residual as usize;
         match which {
-            Input::Emb => self.emb.then_some(emb),
+            Input::Emb => self.emb.map(|_| emb),
             Input::Residual => self.residual.then_some(residual),
             Input::S1 => self.shortcut.map(|_| s1),
             Input::S2 => self.shortcut.filter(|s| s.two).map(|_| s1 + 1),
@@ -72,7 +75,13 @@ impl Conv2d {
 
     fn num_inputs(&self) -> usize {
         let shortcut = self.shortcut.map_or(0, |s| 1 + s.two as usize);
-        1 + self.emb as usize + self.residual as usize + shortcut
+        1 + self.emb.is_some() as usize + self.residual as usize + shortcut
+    }
+
+    /// The columns of emb that are this convolution's.
+    pub(super) fn emb_columns(&self) -> Range<usize> {
+        let first = self.emb.unwrap_or(0);
+        first..first + self.out_channels
     }
 
     pub(super) fn out_shape(&self, x: Shape) -> Shape {
@@ -150,7 +159,12 @@ impl Op for Conv2d {
         );
         let y = self.out_shape(x);
         if let Some(i) = self.input(Input::Emb) {
-            ensure!(ins[i] == [y[0], 1, 1, y[3]], "conv2d: emb {:?} for output {y:?}", ins[i]);
+            let columns = self.emb_columns();
+            ensure!(
+                ins[i][..3] == [y[0], 1, 1] && columns.end <= ins[i][3],
+                "conv2d: emb {:?} with columns {columns:?} for output {y:?}",
+                ins[i]
+            );
         }
         if let Some(i) = self.input(Input::Residual) {
             ensure!(ins[i] == y, "conv2d: residual {:?} for output {y:?}", ins[i]);
@@ -159,6 +173,10 @@ impl Op for Conv2d {
             ensure!(ins[i][..3] == y[..3], "conv2d: shortcut {:?} for output {y:?}", ins[i]);
         }
         Ok(vec![y])
+    }
+
+    fn columns(&self, ins: &[Shape], i: usize) -> Range<usize> {
+        if self.input(Input::Emb) == Some(i) { self.emb_columns() } else { 0..ins[i][3] }
     }
 
     fn dtypes(&self, precision: Precision, _outs: usize) -> Vec<Dtype> {
@@ -340,7 +358,10 @@ impl Conv2d {
         });
         let sums = b.get(sums);
         if let Some(demb) = sink_of(self, grads, Input::Emb) {
-            store(b.get_mut(demb.slot), demb.acc, sums);
+            let (row, first) = (demb.slot.len / y[0], self.emb_columns().start);
+            for (n, sums) in sums.chunks_exact(o).enumerate() {
+                store(b.get_mut(demb.slot.part(n * row + first, o)), demb.acc, sums);
+            }
         }
         for param in [1, 3].into_iter().take(1 + self.shortcut.is_some() as usize) {
             let sink = grads.params[param];

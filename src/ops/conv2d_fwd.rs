@@ -162,7 +162,8 @@ impl Conv2d {
                 math::add(bias, b.get(io.params[3]));
             }
             if let Some(e) = self.input(Input::Emb) {
-                math::add(bias, b.get(io.ins[e].part((tile.image + i) * o, o)));
+                let (row, first) = (io.shapes[e][3], self.emb_columns().start);
+                math::add(bias, b.get(io.ins[e].part((tile.image + i) * row + first, o)));
             }
         }
     }

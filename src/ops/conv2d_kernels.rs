@@ -4,7 +4,7 @@
 use super::conv2d::{Conv2d, Input};
 use super::conv2d_mma::{self, Epilogue, Product, Role, Way, Ways};
 use super::sums::{scaled_add, sum_rows, zeros};
-use super::{Direction, Grads, Io, Op as _, Shape, words};
+use super::{Direction, Grads, Io, Op as _, Shape, columns_of, words};
 use crate::device::{Acc, Dtype, Kernel, Precision, Sink, Slot, Space, args, typed};
 
 /// Side of the tiles that products are cut into.
@@ -91,6 +91,7 @@ pub(super) fn forward(op: &Conv2d, io: &Io) -> Vec<Kernel> {
     let [n, h, w, c] = x;
     let [_, ho, wo, o] = y;
     let slot = |which| op.input(which).map(|i| io.ins[i]);
+    let emb = slot(Input::Emb).map(|s| (columns_of(s, n, op.emb_columns()), s.len / n));
     let channels = |which| op.input(which).map_or(0, |i| io.shapes[i][3]);
     let param = |i: usize| io.params.get(i).copied();
     let ways = Ways::new(op, io.precision);
@@ -100,7 +101,7 @@ pub(super) fn forward(op: &Conv2d, io: &Io) -> Vec<Kernel> {
         let weight = |role, param| ways.weight(role, &io.shapes, &io.packed, param);
         let epilogue = Epilogue {
             bias: Some(io.params[1]),
-            emb: slot(Input::Emb),
+            emb,
             residual: slot(Input::Residual),
             sides: [Input::S1, Input::S2].map(side),
             sweight: param(2).map(|p| weight(Role::Shortcut, p)),
@@ -135,7 +136,7 @@ pub(super) fn forward(op: &Conv2d, io: &Io) -> Vec<Kernel> {
                 io.ins[0],
                 io.params[0],
                 io.params[1],
-                slot(Input::Emb),
+                emb.map(|(slot, _)| slot),
                 slot(Input::Residual),
                 slot(Input::S1),
                 slot(Input::S2),
@@ -154,6 +155,7 @@ pub(super) fn forward(op: &Conv2d, io: &Io) -> Vec<Kernel> {
                 channels(Input::S1),
                 channels(Input::S2),
                 op.shortcut_channels(&io.shapes),
+                emb.map_or(0, |(_, row)| row),
                 op.scale,
             ],
         )
@@ -171,11 +173,12 @@ pub(super) fn backward(op: &Conv2d, io: &Io, grads: &Grads) -> Vec<Kernel> {
     let sink = |which| op.input(which).and_then(|i| grads.ins[i]);
 
     let demb = sink(Input::Emb);
-    let add = demb.is_some_and(|s| s.acc == Acc::Add);
+    let (add, row) = demb.map_or((false, 0), |s| (s.acc == Acc::Add, s.slot.len / n));
+    let demb = demb.map(|s| Sink { slot: columns_of(s.slot, n, op.emb_columns()), ..s });
     let mut list = vec![Kernel::new(
         typed!("sum_pixels", dy.dtype),
         [o.div_ceil(32), n],
-        args![sums, demb, dy, pixels, o, op.scale, add],
+        args![sums, demb, dy, pixels, o, row, op.scale, add],
     )];
     for i in [1, 3].into_iter().filter(|&i| i < grads.params.len()) {
         list.push(sum_rows(grads.params[i], sums, n, o));

@@ -242,7 +242,8 @@ fn im2col(to: Slot, x: Slot, from: Shape, p: Shape, [kernel, stride, pad]: [usiz
 #[derive(Default)]
 pub(super) struct Epilogue {
     pub bias: Option<Slot>,
-    pub emb: Option<Slot>,
+    /// One value per image and channel, and the words of an image's row, of which these are a part.
+    pub emb: Option<(Slot, usize)>,
     pub residual: Option<Slot>,
     /// A shortcut's inputs and their channels.
     pub sides: [Option<(Slot, usize)>; 2],
@@ -271,12 +272,13 @@ impl Product {
             (Dtype::Bf16, Dtype::Bf16) => "conv2d_mma_bf16",
             (Dtype::Bf16, Dtype::F32) => "conv2d_mma_last",
         };
+        let (emb, emb_row) = (e.emb.map(|(slot, _)| slot), e.emb.map_or(0, |(_, row)| row));
         let [s1, s2] = e.sides.map(|s| s.map(|(slot, _)| slot));
         let [c1, c2] = e.sides.map(|s| s.map_or(0, |(_, c)| c));
         let grid = [(n * ho * wo).div_ceil(TILE), o.div_ceil(TILE)];
         let arguments = args![
-            y, x, weight, e.bias, e.emb, e.residual, s1, s2, e.sweight, e.sbias, n, h, w, c, ho,
-            wo, o, kernel, stride, pad, c1, c2, e.srow, scale, y.acc,
+            y, x, weight, e.bias, emb, e.residual, s1, s2, e.sweight, e.sbias, n, h, w, c, ho, wo,
+            o, kernel, stride, pad, c1, c2, e.srow, emb_row, scale, y.acc,
         ];
         let taps = kernel * kernel * c + c1 + c2;
         Kernel::new(name, grid, arguments).shared(MMA_SHARED_BYTES).flop(2 * n * ho * wo * o * taps)

@@ -1,6 +1,9 @@
 //! linear: y = x·Wᵀ + b, optionally through SiLU. x [N, 1, 1, I], W [O, I], y [N, 1, 1, O].
 //!
-//! With SiLU a second output keeps the pre-activation for the backward.
+//! - Several linears of one x are one op: the rows of W and b are those of the first, then the second's; so are the
+//!   columns of y. Results are the bits of each alone, whose gradients of x are added from the last to the first, as a
+//!   tape adds them.
+//! - With SiLU a second output keeps the pre-activation for the backward.
 
 use super::sums::{sum_images, sum_rows};
 use super::{Direction, Grads, Io, Op, Reads, Shape};
@@ -9,17 +12,32 @@ use crate::device::cpu::math;
 use crate::device::{Acc, Arg, Kernel, Launch, Precision, Sink, Slot, args};
 use anyhow::{Result, ensure};
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Linear {
-    pub out_features: usize,
+    /// Of each of the linears.
+    pub out_features: Vec<usize>,
     pub silu: bool,
 }
 
-/// Images per product that sums over them: the unit in which such sums are rounded.
+impl Linear {
+    /// A single one.
+    pub fn new(out_features: usize, silu: bool) -> Self {
+        Linear { out_features: vec![out_features], silu }
+    }
+
+    /// Columns of y.
+    fn columns(&self) -> usize {
+        self.out_features.iter().sum()
+    }
+}
+
+/// Images per product that sums over them: the unit in which such sums are rounded. `GROUP` in `kernels/linear.cu`.
 const ROWS: usize = 8;
 /// Images and output features per job.
 const JOB: usize = 16;
 const BLOCK: usize = 64;
+/// Side of the tiles that a card's products are cut into.
+const TILE: usize = 64;
 
 impl Op for Linear {
     fn name(&self) -> &'static str {
@@ -31,12 +49,12 @@ impl Op for Linear {
             ins.len() == 1 && ins[0][1..3] == [1, 1],
             "linear: one input [N, 1, 1, I] wanted, {ins:?} given"
         );
-        let y = [ins[0][0], 1, 1, self.out_features];
+        let y = [ins[0][0], 1, 1, self.columns()];
         Ok(if self.silu { vec![y, y] } else { vec![y] })
     }
 
     fn param_lens(&self, ins: &[Shape]) -> Vec<usize> {
-        vec![self.out_features * ins[0][3], self.out_features]
+        vec![self.columns() * ins[0][3], self.columns()]
     }
 
     fn reads(&self, _ins: &[Shape]) -> Reads {
@@ -45,19 +63,19 @@ impl Op for Linear {
 
     fn temp_words(&self, ins: &[Shape], direction: Direction) -> usize {
         match direction {
-            Direction::Bwd if self.silu => ins[0][0] * self.out_features,
+            Direction::Bwd if self.silu => ins[0][0] * self.columns(),
             _ => 0,
         }
     }
 
     fn flop(&self, ins: &[Shape]) -> u64 {
-        2 * (ins[0][0] * ins[0][3] * self.out_features) as u64
+        2 * (ins[0][0] * ins[0][3] * self.columns()) as u64
     }
 
     fn fwd(&self, io: &Io) -> Launch {
-        let (op, io) = (*self, io.clone());
+        let (silu, io) = (self.silu, io.clone());
         let [n, _, _, i] = io.shapes[0];
-        let o = self.out_features;
+        let o = self.columns();
         Launch::new("linear_fwd", 0, move |b| {
             let blocks = o.div_ceil(BLOCK);
             b.each(n.div_ceil(JOB) * blocks, n * i * o, |job| {
@@ -73,7 +91,7 @@ impl Op for Linear {
                 for (r, row) in y.chunks_mut(o).enumerate() {
                     let row = &mut row[..cols];
                     math::add(row, bias);
-                    if op.silu {
+                    if silu {
                         part(io.outs[1])[r * o..][..cols].copy_from_slice(row);
                         math::silu(row);
                     }
@@ -83,9 +101,9 @@ impl Op for Linear {
     }
 
     fn bwd(&self, io: &Io, grads: &Grads) -> Launch {
-        let (op, io, grads) = (*self, io.clone(), grads.clone());
+        let (op, io, grads) = (self.clone(), io.clone(), grads.clone());
         let [n, _, _, i] = io.shapes[0];
-        let o = self.out_features;
+        let o = self.columns();
         let dy = grads.outs[0].expect("linear's output has a gradient");
         Launch::new("linear_bwd", 0, move |b| {
             let mut dz = b.get(dy);
@@ -115,9 +133,14 @@ impl Op for Linear {
                 b.each(n.div_ceil(JOB), n * i * o, |job| {
                     let n0 = job * JOB;
                     let rows = JOB.min(n - n0);
-                    let a = Mat::rows(&dz[n0 * o..], o);
                     let out = b.get_mut(dx.slot.part(n0 * i, rows * i));
-                    gemm([rows, i, o], out, i, dx.acc, 1.0, a, Mat::rows(w, i));
+                    let (mut acc, mut end) = (dx.acc, o);
+                    for &width in op.out_features.iter().rev() {
+                        let first = end - width;
+                        let (a, w) = (&dz[n0 * o + first..], &w[first * i..]);
+                        gemm([rows, i, width], out, i, acc, 1.0, Mat::rows(a, o), Mat::rows(w, i));
+                        (acc, end) = (Acc::Add, first);
+                    }
                 });
             }
         })
@@ -129,19 +152,16 @@ impl Op for Linear {
         _precision: Precision,
         direction: Direction,
     ) -> usize {
+        let [n, _, _, i] = ins[0];
         match direction {
             Direction::Fwd => 0,
-            Direction::Bwd => {
-                let [n, _, _, i] = ins[0];
-                (n * self.out_features).next_multiple_of(16)
-                    + n.div_ceil(ROWS) * self.out_features * i
-            }
+            Direction::Bwd => self.dz_words(n) + self.partials() * n * i,
         }
     }
 
     fn kernels(&self, io: &Io, grads: Option<&Grads>) -> Vec<Kernel> {
-        let ([n, _, _, i], o) = (io.shapes[0], self.out_features);
-        let tiles = |a: usize, b: usize| [a.div_ceil(64), b.div_ceil(64), 1];
+        let ([n, _, _, i], o) = (io.shapes[0], self.columns());
+        let tiles = |a: usize, b: usize| [a.div_ceil(TILE), b.div_ceil(TILE)];
         let Some(grads) = grads else {
             let z = io.outs.get(1).copied();
             let arguments = args![io.outs[0], z, io.ins[0], io.params[0], io.params[1], n, o, i];
@@ -158,37 +178,66 @@ impl Op for Linear {
         } else {
             dy
         };
-        // A partial product per ROWS images, added in order: micro-batches round as the whole batch does.
-        let at = (n * o).next_multiple_of(16);
-        let partials = io.temp.part(at, io.temp.len - at);
-        let product = |name, to: Sink, a: Slot, b: Slot, [m, cols, k]: [usize; 3], lda, batch| {
-            let [batch_a, batch_b, batch_c] = [k * o, k * i, o * i].map(|n| Arg::I64(n as i64));
-            let arguments = args![
-                to, a, b, m, cols, k, lda, cols, cols, batch_a, batch_b, batch_c, 1.0f32, to.acc,
-            ];
-            let grid = [m.div_ceil(64), cols.div_ceil(64), batch];
-            Kernel::new(name, grid, arguments).flop(2 * m * cols * k * batch)
-        };
-        let (full, rest) = (n / ROWS, n % ROWS);
-        for (first, images, batch) in [(0, ROWS, full), (full * ROWS, rest, 1)] {
-            if images > 0 && batch > 0 {
-                let (a, x) = (
-                    dz.part(first * o, (n - first) * o),
-                    io.ins[0].part(first * i, (n - first) * i),
-                );
-                let slot = partials.part(first / ROWS * o * i, batch * o * i);
-                let to = Sink { slot, acc: Acc::Set };
-                list.push(product("matmul_tn", to, a, x, [o, i, images], o, batch));
-            }
-        }
         let dw = grads.params[0];
-        let reduce = args![dw, partials, o, i, i, i, 0usize, n.div_ceil(ROWS), 1.0f32, dw.acc];
-        list.push(Kernel::new("wgrad_reduce", (o * i).div_ceil(256), reduce));
+        let of_weight = args![dw, dz, io.ins[0], n, o, i, dw.acc];
+        list.push(Kernel::new("linear_wgrad", tiles(o, i), of_weight).flop(2 * n * o * i));
         list.push(sum_rows(grads.params[1], dz, n, o));
         if let Some(dx) = grads.ins[0] {
-            let sizes = [n, i, o];
-            list.push(product("matmul_nn", dx, dz, io.params[0], sizes, o, 1));
+            let partials = io.temp.part(self.dz_words(n), self.partials() * n * i);
+            list.extend(self.input_gradient(dx, dz, io.params[0], partials, [n, i]));
         }
+        list
+    }
+}
+
+impl Linear {
+    /// Words of the backward's dz, whole lines.
+    fn dz_words(&self, n: usize) -> usize {
+        if self.silu { (n * self.columns()).next_multiple_of(16) } else { 0 }
+    }
+
+    /// Gradients of x that are kept apart before they are added.
+    fn partials(&self) -> usize {
+        if self.out_features.len() > 1 { self.out_features.len() } else { 0 }
+    }
+
+    /// The gradient of x [n, i]: of one linear at once, else a product a linear and then their sum.
+    fn input_gradient(
+        &self,
+        dx: Sink,
+        dz: Slot,
+        w: Slot,
+        partials: Slot,
+        [n, i]: [usize; 2],
+    ) -> Vec<Kernel> {
+        let (o, count) = (self.columns(), self.out_features.len());
+        // `batch` linears of a width from column `first` on.
+        let products = |to: Arg, acc: Acc, first: usize, width: usize, batch: usize| {
+            let [from_dz, from_w] =
+                [(dz, first), (w, first * i)].map(|(s, at)| Arg::Element(s, at));
+            let steps = [width as i64, (width * i) as i64, -((n * i) as i64)].map(Arg::I64);
+            let arguments = args![
+                to, from_dz, from_w, n, i, width, o, i, i, steps[0], steps[1], steps[2], 1.0f32,
+                acc,
+            ];
+            let written = n * i * if acc == Acc::Add { 2 } else { 1 };
+            Kernel::new("matmul_nn", [n.div_ceil(TILE), i.div_ceil(TILE), batch], arguments)
+                .flop(2 * n * i * width * batch)
+                .moves(4 * batch * (n * width + width * i + written))
+        };
+        if count == 1 {
+            return vec![products(dx.into(), dx.acc, 0, o, 1)];
+        }
+        let (mut list, mut first, mut done) = (Vec::new(), 0, 0);
+        for alike in self.out_features.chunk_by(|a, b| a == b) {
+            // The last linear's is the first to be added.
+            let to = Arg::Element(partials, (count - 1 - done) * n * i);
+            list.push(products(to, Acc::Set, first, alike[0], alike.len()));
+            first += alike[0] * alike.len();
+            done += alike.len();
+        }
+        let sum = args![dx, partials, n, i, i, i, 0usize, count, 1.0f32, dx.acc];
+        list.push(Kernel::new("wgrad_reduce", (n * i).div_ceil(256), sum));
         list
     }
 }

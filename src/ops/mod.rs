@@ -25,6 +25,7 @@ mod sums;
 use crate::device::{Acc, Cost, Dtype, Kernel, Launch, Precision, Sink, Slot, bytes_of};
 use anyhow::Result;
 use pack::Pack;
+use std::ops::Range;
 
 /// N, H, W, C. Vectors per image are [N, 1, 1, C]; a float64 or two-word value counts as two channels.
 pub type Shape = [usize; 4];
@@ -76,18 +77,34 @@ pub enum Direction {
     Bwd,
 }
 
+/// Columns of a float32 tensor of `rows` rows as one piece: it begins at the first of them and is as long as they are
+/// together, though rows lie between.
+fn columns_of(slot: Slot, rows: usize, columns: Range<usize>) -> Slot {
+    slot.part(columns.start, rows * columns.len())
+}
+
 /// The cost of an op's forward, or of its backward where there are `grads`.
 pub fn cost(op: &dyn Op, io: &Io, grads: Option<&Grads>) -> Cost {
     let forward = op.flop(&io.shapes);
+    // What the op takes of its input i, or of that input's gradient.
+    let taken = |i: usize, slot: Slot| {
+        let shape = io.shapes[i];
+        columns_of(slot, words(shape) / shape[3], op.columns(&io.shapes, i))
+    };
     let Some(grads) = grads else {
-        let all = io.ins.iter().chain(&io.params).chain(&io.outs);
-        return Cost { flop: forward, bytes: bytes_of(all.copied()) as u64 };
+        let ins = io.ins.iter().enumerate().map(|(i, &slot)| taken(i, slot));
+        let all = ins.chain(io.params.iter().chain(&io.outs).copied());
+        return Cost { flop: forward, bytes: bytes_of(all) as u64 };
     };
     let reads = op.reads(&io.shapes);
-    let ins = reads.ins.iter().map(|&i| io.ins[i]);
+    let ins = reads.ins.iter().map(|&i| taken(i, io.ins[i]));
     let outs = reads.outs.iter().map(|&o| io.outs[o]);
     let given = io.params.iter().chain(grads.outs.iter().flatten()).copied();
-    let sinks = || grads.ins.iter().flatten().chain(&grads.params);
+    let of_ins = || {
+        let ins = grads.ins.iter().enumerate();
+        ins.filter_map(|(i, s)| s.map(|s| Sink { slot: taken(i, s.slot), ..s }))
+    };
+    let sinks = || of_ins().chain(grads.params.iter().copied());
     let all = ins.chain(outs).chain(given).chain(sinks().map(|s| s.slot));
     let added = sinks().filter(|s| s.acc == Acc::Add).map(|s| s.slot.bytes()).sum::<usize>();
     // Every product is differentiated for both factors, save that the image needs no gradient.
@@ -111,6 +128,12 @@ pub trait Op: Send + Sync {
 
     /// What the backward launches read, so that the plan can free everything else early.
     fn reads(&self, ins: &[Shape]) -> Reads;
+
+    /// The columns (last axis) of input `i` that it reads, and whose gradient it gives. Where they are not all, the input
+    /// is float32 and shared: other ops take the other columns.
+    fn columns(&self, ins: &[Shape], i: usize) -> Range<usize> {
+        0..ins[i][3]
+    }
 
     /// How each of its `outs` outputs, and the gradient of each, is stored.
     fn dtypes(&self, _precision: Precision, outs: usize) -> Vec<Dtype> {

@@ -40,6 +40,9 @@ pub fn shapes(part: &Part) -> String {
 
 /// Module of an op's first parameter, in EDM's names; the op's name where it has none.
 pub fn layer(part: &Part, params: &Params) -> String {
+    if part.param == Some(params.affine[0]) {
+        return "*.affine".into();
+    }
     let spec = part.param.and_then(|p| params.specs.iter().find(|s| s.offset == p.offset));
     match spec {
         Some(spec) => {

@@ -133,8 +133,10 @@ impl Plan {
             }
         }
 
-        // Gradients: the last op seeds itself, the rest follow in reverse; first writer sets, others add.
+        // Gradients: the last op seeds itself, the rest follow in reverse; first writer sets, others add. Of a value
+        // that ops share by columns, each set is the first's of its columns.
         let mut grad_piece: HashMap<Value, usize> = HashMap::new();
+        let mut set: HashMap<Value, Vec<Range<usize>>> = HashMap::new();
         let mut ins_acc: Vec<Vec<Option<Acc>>> = vec![Vec::new(); n];
         let mut producer_step: HashMap<Value, usize> = HashMap::new();
         for (k, node) in tape.nodes.iter().enumerate() {
@@ -145,19 +147,21 @@ impl Plan {
         if training {
             for (k, node) in tape.nodes.iter().enumerate().rev() {
                 let reached = k + 1 == n || node.outs.iter().any(|v| grad_piece.contains_key(v));
-                for &v in &node.ins {
-                    let acc = match (reached && tape.differentiable[v.0], grad_piece.get(&v)) {
-                        (false, _) => None,
-                        (true, Some(_)) => Some(Acc::Add),
-                        (true, None) => {
-                            let last = producer_step.get(&v).copied().unwrap_or(steps);
-                            let len = words(tape.shape(v));
-                            grad_piece.insert(v, piece(len, dtypes[v.0], bwd(k), last));
-                            Some(Acc::Set)
-                        }
-                    };
+                let shapes: Vec<_> = node.ins.iter().map(|&v| tape.shape(v)).collect();
+                for (i, &v) in node.ins.iter().enumerate() {
+                    let wanted = reached && tape.differentiable[v.0];
+                    let acc =
+                        wanted.then(|| first_or_add(&mut set, v, node.op.columns(&shapes, i)));
                     ins_acc[k].push(acc);
+                    if wanted && !grad_piece.contains_key(&v) {
+                        let last = producer_step.get(&v).copied().unwrap_or(steps);
+                        grad_piece.insert(v, piece(words(shapes[i]), dtypes[v.0], bwd(k), last));
+                    }
                 }
+            }
+            for (v, set) in set {
+                let (columns, all) = (set.iter().map(Range::len).sum::<usize>(), tape.shape(v)[3]);
+                assert!(columns == all, "columns {set:?} of {all} have a gradient");
             }
         }
         let temps: Vec<[usize; 2]> = (tape.nodes.iter().enumerate())
@@ -412,6 +416,22 @@ fn part(tape: &Tape, k: usize, io: &Io, grads: Option<&Grads>, launches: Range<u
 
 fn bwd_or(training: bool, step: impl Fn() -> usize) -> usize {
     if training { step() } else { 0 }
+}
+
+/// How an op's gradient of columns of `v` is written, `set` being what earlier ones set.
+fn first_or_add(
+    set: &mut HashMap<Value, Vec<Range<usize>>>,
+    v: Value,
+    columns: Range<usize>,
+) -> Acc {
+    let set = set.entry(v).or_default();
+    if set.contains(&columns) {
+        return Acc::Add;
+    }
+    let apart = |s: &Range<usize>| s.end <= columns.start || columns.end <= s.start;
+    assert!(set.iter().all(apart), "columns {columns:?} overlap others: {set:?}");
+    set.push(columns);
+    Acc::Set
 }
 
 fn in_space(p: &Param, space: Space) -> Slot {

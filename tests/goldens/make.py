@@ -36,14 +36,15 @@ def conv2d():
 
     op = Op("conv2d")
 
-    def case(name, n, h, c, o, kernel=3, stride=1, pad=None, scale=1.0, emb=False, residual=False, c1=0, c2=0, off=0, last=False):
+    def case(name, n, h, c, o, kernel=3, stride=1, pad=None, scale=1.0, emb=None, residual=False, c1=0, c2=0, off=0, last=False):
         rng = draws("conv2d", name)
         pad = kernel // 2 if pad is None else pad
         ho = (h + 2 * pad - kernel) // stride + 1
         total = c1 + c2 + off
         t = {"x": normal(rng, n, h, h, c), "w": normal(rng, o, kernel, kernel, c), "b": normal(rng, o)}
+        # emb: the first of this convolution's columns of it, and how many it has.
         if emb:
-            t["emb"] = normal(rng, n, o)
+            t["emb"] = normal(rng, n, emb[1])
         if residual:
             t["residual"] = normal(rng, n, ho, ho, o)
         if c1:
@@ -55,7 +56,7 @@ def conv2d():
         def compute(t):
             y = nhwc(F.conv2d(nchw(t["x"]), nchw(t["w"]), t["b"], stride, pad))
             if emb:
-                y = y + t["emb"][:, None, None]
+                y = y + t["emb"][:, None, None, emb[0] : emb[0] + o]
             if residual:
                 y = y + t["residual"]
             if c1:
@@ -66,6 +67,7 @@ def conv2d():
 
         attrs = dict(kernel=kernel, stride=stride, pad=pad, scale=scale, c1=c1, c2=c2, off=off, skip_total=total)
         attrs |= {"last": True} if last else {}
+        attrs |= {"emb_first": emb[0]} if emb else {}
         op.case(name, attrs, t, compute, ["y"])
 
     case("plain", 3, 6, 20, 12)
@@ -77,7 +79,7 @@ def conv2d():
     case("pointwise", 3, 4, 12, 36, kernel=1)
     case("pointwise_odd", 5, 2, 7, 11, kernel=1)
     case("pointwise_residual", 3, 4, 12, 12, kernel=1, residual=True, scale=SQRT_HALF)
-    case("emb", 5, 4, 12, 9, emb=True)
+    case("emb", 5, 4, 12, 9, emb=(3, 14))
     case("residual", 3, 6, 9, 9, residual=True, scale=SQRT_HALF)
     case("shortcut_one", 2, 4, 12, 12, c1=20, scale=SQRT_HALF)
     case("shortcut_two", 3, 4, 12, 12, c1=20, c2=12, scale=SQRT_HALF)
@@ -94,7 +96,7 @@ def conv2d():
     case("even", 2, 3, 16, 8)
     case("even_pointwise", 1, 2, 72, 8, kernel=1)
     case("even_first", 3, 4, 3, 8)
-    case("even_residual", 9, 1, 8, 8, residual=True, emb=True, scale=SQRT_HALF)
+    case("even_residual", 9, 1, 8, 8, residual=True, emb=(5, 15), scale=SQRT_HALF)
     case("even_shortcut", 3, 2, 8, 8, kernel=1, c1=16, scale=SQRT_HALF)
     case("even_shortcut_two_off", 2, 2, 8, 8, c1=8, c2=16, off=8, scale=SQRT_HALF)
     case("even_stride", 1, 5, 8, 8, stride=2, pad=0, residual=True, scale=SQRT_HALF)
@@ -208,26 +210,27 @@ def attention():
 
 
 def linear():
-    """y = act(x·wᵀ + b), act = SiLU or nothing."""
+    """y = act(x·wᵀ + b), act = SiLU or nothing; w holds the rows of linears of these widths, one after another."""
     import torch.nn.functional as F
 
     op = Op("linear")
 
-    def case(name, n, i, o, silu):
+    def case(name, n, i, widths, silu):
+        o = sum(widths)
         rng = draws("linear", name)
 
         def compute(t):
             y = F.linear(t["x"], t["w"], t["b"])
             return {"y": F.silu(y) if silu else y}
 
-        op.case(name, dict(silu=silu), {"x": normal(rng, n, i), "w": normal(rng, o, i), "b": normal(rng, o)}, compute, ["y"])
+        op.case(name, dict(silu=silu, widths=widths), {"x": normal(rng, n, i), "w": normal(rng, o, i), "b": normal(rng, o)}, compute, ["y"])
 
-    case("silu", 5, 16, 64, True)
-    case("no_silu", 3, 40, 20, False)
-    case("odd", 5, 33, 7, False)
-    case("odd_silu", 3, 7, 33, True)
-    case("one_image", 1, 20, 12, True)
-    case("many_images", 37, 6, 5, False)
+    case("silu", 5, 16, [64], True)
+    case("no_silu", 3, 40, [4, 4, 4, 8], False)
+    case("odd", 5, 33, [7], False)
+    case("odd_silu", 3, 7, [9, 9, 9, 6], True)
+    case("one_image", 1, 20, [12], True)
+    case("many_images", 37, 6, [1, 2, 2], False)
     return op
 
 

@@ -111,7 +111,7 @@ def conv(x, w, stride, pad):
 def conv2d(t, a):
     y = conv(t["x"], t["w"], a["stride"], a["pad"]) + t["b"]
     if "emb" in t:
-        y = y + t["emb"][:, None, None]
+        y = y + t["emb"][:, None, None, a["emb_first"] : a["emb_first"] + y.shape[3]]
     if "residual" in t:
         y = y + t["residual"]
     if "sw" in t:

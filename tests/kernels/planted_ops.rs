@@ -47,6 +47,13 @@ fn planted_bugs_turn_the_kernels_tests_red() {
             "c >= 0 && c <= now.w;",
         ),
         (
+            "the rows of the embedding taken for those of one block",
+            CONVOLUTIONS,
+            "kernels/conv2d_mma.cu",
+            "* emb_row : nullptr",
+            "* o : nullptr",
+        ),
+        (
             "= for += of a gradient",
             CONVOLUTIONS,
             "kernels/conv2d_bwd.cu",
