@@ -146,6 +146,7 @@ fn a_search_becomes_a_page() {
         "sheet-20.png",
         "2 of 2 runs finished",
         "<dt>model channels</dt><dd>4</dd>",
+        "<dt>skip connections</dt><dd>all</dd>",
         "of one device",
         "Device-hours",
         "broken.png: not a picture",

@@ -273,6 +273,22 @@ fn charts_of_little_or_odd_data_can_be_drawn() {
 }
 
 #[test]
+fn names_of_series_fit_their_panel_and_say_what_has_none() {
+    let line = series(&"wide name, ".repeat(9), Style::Line, &[(10.0, 0.95), (20.0, 0.5)]);
+    let absent = series("absent", Style::Line, &[]);
+    let panel = Panel::sizes("", 0.1, vec![Series { emm: Some(11.0), ..line }, absent]);
+    let svgs = Chart::of("c", panel).panel_svgs();
+    let end = svgs[0].find("… · EMM ≈ 11</text>").expect("the EMM is not cut off");
+    let start = svgs[0][..end].rfind('>').unwrap() + 1;
+    // 400 units hold forty letters or so beside the sign and the EMM.
+    assert!(svgs[0][start..end].chars().count() < 45, "{}", &svgs[0][start..end]);
+    assert!(svgs[0].contains(">absent · none</text>"));
+    // An axis without a value has no ticks.
+    let empty = Chart::of("e", Panel::epochs("", vec![("a".into(), vec![])])).svg();
+    assert!(!empty.contains(">1.2</text>"), "{empty}");
+}
+
+#[test]
 fn charts_are_png_svg_csv_or_json() {
     let dir = tempfile::tempdir().unwrap();
     let chart = epochs();

@@ -148,6 +148,9 @@ fn an_empty_folder_shows_the_paper_blanks_and_costs() {
     let why: Vec<_> = resolution.lines().filter(|l| l.starts_with("Not to be had")).collect();
     let cells = "Not to be had here: 5 cells (resolution 2, size 10 to resolution 2, size 160): ";
     assert!(why.len() == 1 && why[0].starts_with(cells), "{why:?}");
+    // Of one resolution alone the paper's EMM is that one's.
+    let one = go(dir.path(), "table resolution --only resolution=16 --json").json();
+    assert_eq!(one["parts"][0]["emm"][0]["paper"], json!(4000.0));
     go(dir.path(), "table 4").refused(2, "TABLE: 4", "1, 2 and 3");
     go(dir.path(), "table tabel3").refused(2, "TABLE: ", "did you mean \"table3\"?");
 }

@@ -110,6 +110,7 @@ impl Frame {
             Scale::Categories(names) => {
                 names.iter().enumerate().map(|(i, n)| (i as f64, n.clone())).collect()
             }
+            Scale::Linear if measured().is_empty() => Vec::new(),
             Scale::Linear => {
                 let step = round_step(self.x[1] - self.x[0]);
                 let first = (self.x[0] / step).ceil() as i64;

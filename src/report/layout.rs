@@ -23,8 +23,8 @@ const WORDS: f64 = 12.5;
 /// One row of names of series.
 const KEY_ROW: f64 = 21.0;
 const KEY_SIGN: f64 = 30.0;
-/// Names longer than this are cut.
-const LONGEST_NAME: usize = 48;
+/// Names longer than this are cut without being measured.
+const LONGEST_NAME: usize = 90;
 /// Lines of more points than this have no marks.
 const MOST_MARKS: usize = 60;
 
@@ -97,13 +97,12 @@ fn keys(panel: &Panel, width: f64) -> Vec<Key> {
     let mut keys: Vec<Key> = Vec::new();
     let (mut x, mut row) = (0.0, 0);
     for (series, s) in panel.series.iter().enumerate().filter(|(_, s)| !s.name.is_empty()) {
-        let mut name: String = s.name.chars().take(LONGEST_NAME).collect();
-        if name.len() < s.name.len() {
-            name.push('…');
-        }
-        if let Some(emm) = s.emm {
-            name += &format!(" · EMM ≈ {}", number(emm.round()));
-        }
+        let end = match s.emm {
+            Some(emm) => format!(" · EMM ≈ {}", number(emm.round())),
+            None if s.points.is_empty() => " · none".into(),
+            None => String::new(),
+        };
+        let name = cut(&s.name, width - KEY_SIGN - width_of(&end, WORDS)) + &end;
         let wide = KEY_SIGN + width_of(&name, WORDS) + 18.0;
         if x > 0.0 && x + wide > width {
             (x, row) = (0.0, row + 1);
@@ -112,6 +111,18 @@ fn keys(panel: &Panel, width: f64) -> Vec<Key> {
         x += wide;
     }
     keys
+}
+
+/// As much of a name as `room` holds.
+fn cut(name: &str, room: f64) -> String {
+    let mut kept: String = name.chars().take(LONGEST_NAME).collect();
+    if kept.len() == name.len() && width_of(name, WORDS) <= room {
+        return kept;
+    }
+    while !kept.is_empty() && width_of(&format!("{kept}…"), WORDS) > room {
+        kept.pop();
+    }
+    kept + "…"
 }
 
 fn panel_shapes(panel: &Panel, frame: &Frame, top: f64, first: usize) -> Vec<Shape> {

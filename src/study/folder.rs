@@ -12,6 +12,9 @@ use std::path::Path;
 /// The setting that is the training-set size.
 pub const IMAGES: &str = "training images";
 
+/// Settings that say no more than which images and labels these are.
+pub const HASHES: [&str; 2] = ["pixels", "labels"];
+
 /// A run as it lies there.
 pub struct RunSeen {
     /// Its folder's name.
@@ -81,7 +84,7 @@ impl RunSeen {
 
     /// Equal for runs that differ in size, seed and images alone.
     pub fn key(&self) -> String {
-        let counts = |k: &str| ![IMAGES, "seed", "pixels", "labels"].contains(&k);
+        let counts = |k: &str| ![IMAGES, "seed"].contains(&k) && !HASHES.contains(&k);
         let parts = self.settings.iter().filter(|(k, _)| counts(k));
         parts.map(|(k, v)| format!("{k}={v};")).collect()
     }
@@ -104,7 +107,7 @@ pub fn differing(runs: &[&RunSeen]) -> Vec<String> {
     let keys = first.settings.iter().map(|(k, _)| k.as_str());
     let all: Vec<String> = keys.filter(|k| differs(k)).map(String::from).collect();
     let (images, plain): (Vec<String>, Vec<String>) =
-        all.into_iter().partition(|k| ["pixels", "labels"].contains(&k.as_str()));
+        all.into_iter().partition(|k| HASHES.contains(&k.as_str()));
     let mut names: Vec<String> = runs.iter().map(|r| r.called(&plain)).collect();
     names.sort();
     match names.windows(2).all(|w| w[0] != w[1]) {
@@ -126,7 +129,12 @@ fn settings(config: &RunConfig) -> Vec<(String, String)> {
     for key in ["model", "train"] {
         for (key, value) in json[key].as_object().into_iter().flatten() {
             if key != "micro_batch" {
-                all.push((key.replace('_', " "), plain(value)));
+                let on = |mask: &Vec<Value>| mask.iter().all(|skip| *skip == 1);
+                let value = match value {
+                    Value::Array(mask) if key == "skip_connections" && on(mask) => "all".into(),
+                    other => plain(other),
+                };
+                all.push((key.replace('_', " "), value));
             }
         }
     }

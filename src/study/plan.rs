@@ -290,15 +290,21 @@ impl Plan {
         if self.axes.iter().all(|a| a.name != "size") {
             return Vec::new();
         }
-        let printed = self.study.paper.emm.iter().copied().map(Some).chain(std::iter::repeat(None));
-        let emm = |(line, paper): (Line, Option<f64>)| {
+        // Printed for each combination of the others, whichever of them are kept.
+        let printed = |cell: &PlannedCell| {
+            let others = self.axes.iter().zip(&cell.at).filter(|(axis, _)| axis.name != "size");
+            let place = others.fold(0, |place, (axis, &at)| place * axis.values.len() + at);
+            self.study.paper.emm.get(place).copied()
+        };
+        let emm = |line: Line| {
+            let paper = line.points.first().and_then(|p| printed(p.cell));
             let known: Vec<(u64, f64)> = (line.points.iter())
                 .filter_map(|p| Some((p.x?.number? as u64, p.seen.ratio?)))
                 .collect();
             let ours = (known.len() > 1).then(|| emm_of(&known, epsilon));
             EmmOf { name: line.name, paper: paper.filter(|p| !p.is_nan()), ours }
         };
-        self.lines(&figure, seen).into_iter().zip(printed).map(emm).collect()
+        self.lines(&figure, seen).into_iter().map(emm).collect()
     }
 }
 

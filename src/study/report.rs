@@ -76,7 +76,9 @@ pub fn gather(
             format!("Memorization: {name}")
         }
     };
-    let page = Page { title, lead: lead(&runs), sections: found.sections(&runs) };
+    let mut lead = lead(&runs);
+    lead.extend(plans.first().map(|plan| format!("{}; set: {}", plan.scale.said(), plan.set_name)));
+    let page = Page { title, lead, sections: found.sections(&runs) };
     let (charts, tables, pictures) = counts;
     Ok(Gathered { page, runs: runs.len(), charts, tables, pictures })
 }
@@ -188,9 +190,13 @@ impl Found {
             Ok(Some((matrix(plan, &seen), figure.chart)))
         });
         match drawn {
-            Ok(Some((table, chart))) => {
-                let scale = plan.scale.said();
-                let title = format!("{} ({}); {scale}", plan.study.title, plan.study.source);
+            Ok(Some((table, mut chart))) => {
+                // What the scale does is said once, at the top.
+                let said = plan.scale.said();
+                let short = said.split(':').next().unwrap_or(&said);
+                chart.footer.iter_mut().for_each(|line| *line = line.replace(&said, short));
+                chart.panels.retain(|p| p.series.iter().any(is_ours));
+                let title = format!("{} ({}); {short}", plan.study.title, plan.study.source);
                 if !plan.study.tables.is_empty() {
                     self.tables.push((title, table));
                 }
@@ -260,6 +266,11 @@ impl Found {
         let section = |(title, parts): (&str, Vec<Part>)| Section { title: title.into(), parts };
         all.into_iter().filter(|(_, parts)| !parts.is_empty()).map(section).collect()
     }
+}
+
+/// Whether a series shows something of ours.
+fn is_ours(series: &Series) -> bool {
+    series.style != Style::Theirs && !series.points.is_empty()
 }
 
 fn name(path: &Path) -> String {

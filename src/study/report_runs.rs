@@ -1,13 +1,15 @@
 //! What runs become on a page: their table and curves, the settings they share and what they cost, and others' runs
 //! beside them.
 
-use super::folder::{IMAGES, RunSeen, differing, shared};
+use super::folder::{HASHES, IMAGES, RunSeen, differing, shared};
 use super::outcome::{RunState, Seen};
 use super::tables::{EPSILON, hours_said};
 use super::theirs::{TheirLook, Theirs};
 use crate::memorization::emm_of;
 use crate::report::{Cell, Chart, Panel, Part, Point, Scale, Series, Style, Table};
 use crate::run::Look;
+use std::cmp::Reverse;
+use std::collections::HashSet;
 
 /// Series of one chart.
 const MOST_LINES: usize = 8;
@@ -62,15 +64,19 @@ fn by_size(runs: &[RunSeen]) -> Option<Chart> {
     let firsts: Vec<&RunSeen> = groups.iter().map(|(_, group)| group[0]).collect();
     let varying: Vec<String> =
         differing(&firsts).into_iter().filter(|k| k != IMAGES && k != "seed").collect();
-    let series = |(_, group): &(String, Vec<&RunSeen>)| {
+    let series = |group: &[&RunSeen], name: String| {
         let points = sizes_of(group).into_iter().filter_map(|size| mean_point(group, size));
         let points: Vec<Point> = points.collect();
         let pairs: Vec<_> = points.iter().map(|p| (p.x as u64, p.y)).collect();
         let emm = emm_of(&pairs, EPSILON).found.ok().map(|f| f.0);
-        Series { name: group[0].called(&varying), style: Style::Line, emm, points }
+        Series { name, style: Style::Line, emm, points }
     };
-    let series: Vec<Series> = groups.iter().map(series).collect();
-    let panels = series.chunks(MOST_LINES).map(|c| Panel::sizes("", EPSILON, c.to_vec()));
+    let panels = groups.chunks(MOST_LINES).map(|chunk| {
+        let firsts: Vec<&RunSeen> = chunk.iter().map(|(_, group)| group[0]).collect();
+        let (title, names) = named(&firsts, &varying);
+        let series = chunk.iter().zip(names).map(|((_, group), name)| series(group, name));
+        Panel::sizes(&title, EPSILON, series.collect())
+    });
     let averaged = groups.iter().any(|(_, group)| sizes_of(group).len() < group.len());
     let more = if averaged { "; the mean of several seeds" } else { "" };
     chart("Against training-set size", panels.collect(), more)
@@ -94,10 +100,30 @@ fn mean_point(group: &[&RunSeen], size: usize) -> Option<Point> {
 
 /// Curves, so many a panel that they can be told apart.
 fn over_training(runs: &[RunSeen], differing: &[String]) -> Option<Chart> {
-    let series = |run: &RunSeen| our_curve(run, run.called(differing));
-    let series: Vec<Series> = runs.iter().filter(|r| !r.looks.is_empty()).map(series).collect();
-    let panel = |c: &[Series]| Panel::new("", "epochs", Scale::Linear, c.to_vec());
-    chart("Over training", series.chunks(MOST_LINES).map(panel).collect(), "")
+    let runs: Vec<&RunSeen> = runs.iter().filter(|r| !r.looks.is_empty()).collect();
+    let panel = |chunk: &[&RunSeen]| {
+        let (title, names) = named(chunk, differing);
+        let series = chunk.iter().zip(names).map(|(run, name)| our_curve(run, name));
+        Panel::new(&title, "epochs", Scale::Linear, series.collect())
+    };
+    chart("Over training", runs.chunks(MOST_LINES).map(panel).collect(), "")
+}
+
+/// The title of a panel of runs, and each run's name in it: of the settings that vary in the whole chart those that
+/// these runs share, and those that tell them apart.
+fn named(runs: &[&RunSeen], varying: &[String]) -> (String, Vec<String>) {
+    let mut apart = differing(runs);
+    apart.retain(|key| varying.contains(key));
+    // A name may be cut: what tells most apart comes first.
+    let values = |key: &str| runs.iter().map(|r| r.setting(key)).collect::<HashSet<_>>().len();
+    apart.sort_by_key(|key| (HASHES.contains(&key.as_str()), key != IMAGES, Reverse(values(key))));
+    let mut shared = varying.to_vec();
+    shared.retain(|key| {
+        let same = runs.iter().all(|r| r.setting(key) == runs[0].setting(key));
+        same && !HASHES.contains(&key.as_str())
+    });
+    let title = runs.first().map_or(String::new(), |run| run.called(&shared));
+    (title, runs.iter().map(|run| run.called(&apart)).collect())
 }
 
 fn our_curve(run: &RunSeen, name: String) -> Series {
