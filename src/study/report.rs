@@ -196,7 +196,7 @@ impl Found {
                 let short = said.split(':').next().unwrap_or(&said);
                 chart.footer.iter_mut().for_each(|line| *line = line.replace(&said, short));
                 chart.panels.retain(|p| p.series.iter().any(is_ours));
-                let title = format!("{} ({}); {short}", plan.study.title, plan.study.source);
+                let title = format!("{}; {short}", plan.study.heading());
                 if !plan.study.tables.is_empty() {
                     self.tables.push((title, table));
                 }

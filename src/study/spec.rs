@@ -377,6 +377,14 @@ impl Study {
         Ok(())
     }
 
+    /// Title, and where in the paper.
+    pub fn heading(&self) -> String {
+        match self.source.as_str() {
+            "" => self.title.clone(),
+            source => format!("{} ({source})", self.title),
+        }
+    }
+
     pub fn axis(&self, name: &str) -> Option<&Axis> {
         self.axes.iter().find(|a| a.name == name)
     }

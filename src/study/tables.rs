@@ -52,12 +52,7 @@ impl<'a> View<'a> {
         let mut out = format!("# {}\n\n{}\n", self.title, self.head());
         for (plan, seen) in self.parts() {
             let study = &plan.study;
-            out += &format!(
-                "\n## {} ({})\n\n{}",
-                study.title,
-                study.source,
-                matrix(plan, seen).markdown()
-            );
+            out += &format!("\n## {}\n\n{}", study.heading(), matrix(plan, seen).markdown());
             if !study.note.is_empty() {
                 out += &format!("\n{}: {}.\n", "Not the paper's word", study.note);
             }
@@ -79,7 +74,7 @@ impl<'a> View<'a> {
         let comment = |text: &str| text.lines().map(|l| format!("% {l}\n")).collect::<String>();
         let mut out = comment(&self.title) + &comment(&self.head());
         for (plan, seen) in self.parts() {
-            out += &comment(&format!("{} ({})", plan.study.title, plan.study.source));
+            out += &comment(&plan.study.heading());
             out += &matrix(plan, seen).latex();
         }
         out + &comment(&self.legend().join("\n"))
