@@ -8,6 +8,7 @@ mod driver;
 mod planted;
 mod primitives;
 
+use crate::support::say;
 use cudarc::driver::{CudaContext, CudaFunction, CudaModule, CudaStream, LaunchConfig};
 use cudarc::nvrtc::Ptx;
 use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_void};
@@ -162,8 +163,10 @@ pub fn on_each_card(name: &str, body: impl FnOnce()) {
 }
 
 fn must_pass(child: &Output) {
+    let said = String::from_utf8_lossy(&child.stderr);
     print!("{}", String::from_utf8_lossy(&child.stdout));
-    assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stderr));
+    assert!(child.status.success(), "{said}");
+    said.lines().for_each(say);
 }
 
 /// Whether the test `name` still passes when `find`, which stands once in the kernel file `file`, reads `replace`.

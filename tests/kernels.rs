@@ -10,6 +10,7 @@ mod ways;
 use crate::emulator::{for_each_schedule, gpu, in_check_build, launches};
 use crate::model::{check_denoising, random_data, small};
 use crate::ops::{all_cases, fresh_seed};
+use crate::support::say;
 use crate::tape::embedded;
 use emm::check::cases::Case;
 use emm::check::golden::rel_err;
@@ -52,14 +53,15 @@ fn every_case_matches_float64_in_every_schedule() {
     let (cuda, before) = (cuda(), launches());
     let mut runs = 0;
     for_each_schedule(|schedule| runs += run_all(&cuda, &format!("{schedule:?}")));
-    println!("{runs} (case, schedule) pairs, {} launches", launches() - before);
+    let launches = launches() - before;
+    say(&format!("kernels: {runs} (case, schedule) pairs, {launches} launches"));
 }
 
 #[test]
 fn the_checker_has_nothing_to_say_of_the_kernels() {
     in_check_build("kernels::the_checker_has_nothing_to_say_of_the_kernels", || {
         let runs = run_all(&cuda(), "checked");
-        println!("{runs} cases in the check build");
+        say(&format!("kernels: {runs} cases in the check build"));
     });
 }
 

@@ -1,11 +1,10 @@
 //! `emm report`: one HTML page of whatever a folder holds. Looked at in a browser by whoever changes it; here its
 //! structure, and that nothing of what files say becomes markup.
 
-use crate::support::{emm, emm_in};
+use crate::support::{emm, emm_in, say};
 use emm::data::Dataset;
 use emm::report::{Cell, Chart, Compared, Page, Panel, Part, Section, Table, sheet};
 use std::fs;
-use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 use tempfile::tempdir;
@@ -206,9 +205,7 @@ fn browser() -> Option<String> {
 #[test]
 fn a_browser_runs_the_page() {
     let Some(browser) = browser() else {
-        // Past the test's own output, which is shown only when it fails.
-        let said = "pages::a_browser_runs_the_page: skipped, no browser; EMM_BROWSER names one\n";
-        std::io::stderr().write_all(said.as_bytes()).unwrap();
+        say("pages::a_browser_runs_the_page: skipped, no browser; EMM_BROWSER names one");
         return;
     };
     let dir = tempdir().unwrap();

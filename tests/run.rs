@@ -1,6 +1,6 @@
 //! Training through the binary: it continues after any kill with the same bytes, and says what is wrong.
 
-use crate::support::{Ended, emm};
+use crate::support::{Ended, emm, say};
 use emm::data::Dataset;
 use emm::model::SavedModel;
 use emm::model::tensor_file::TensorFile;
@@ -358,7 +358,7 @@ fn a_full_disk_is_said_and_the_old_state_stays() {
     match ended.ok().and_then(|e| e.status.code()) {
         Some(0) => {}
         code @ (None | Some(1) | Some(99)) => {
-            eprintln!("skipped: no small file system can be mounted here ({code:?})");
+            say(&format!("run: skipped, no small file system can be mounted here ({code:?})"));
             return;
         }
         code => panic!("script ended with {code:?}"),

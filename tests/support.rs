@@ -1,6 +1,7 @@
 //! Runs the built binary as a user would.
 
 use std::ffi::OsStr;
+use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -11,6 +12,11 @@ pub struct Ended {
     pub code: i32,
     pub stdout: String,
     pub stderr: String,
+}
+
+/// Says a line that is seen although the test passes: a test's own output is shown only if it fails.
+pub fn say(line: &str) {
+    let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
 /// Runs `emm ARGS` to its end with an empty stdin.

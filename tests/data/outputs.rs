@@ -2,7 +2,7 @@
 
 use super::bad_input::listing;
 use super::{labelled, text, with_set};
-use crate::support::emm;
+use crate::support::{emm, say};
 use emm::data::Dataset;
 use emm::files::{write_atomic, write_dir_atomic};
 use std::fs;
@@ -87,7 +87,7 @@ impl Drop for Small {
 #[test]
 fn a_full_disk_leaves_nothing() {
     let Some(small) = Small::mount() else {
-        eprintln!("skipped: mounting a small file system needs rights that are not there");
+        say("data: skipped, mounting a small file system needs rights that are not there");
         return;
     };
     let (_dir, d, _) = with_set(&[0, 1]);
