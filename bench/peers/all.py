@@ -162,7 +162,7 @@ TASKS = {
     },
     **{
         f"nearest-{kind}avx2-2000": Task(
-            f"the same for 2,000 {told} images, emm held to AVX2", "nearest", "--queries 2000 --references 50000 --repeats 1",
+            f"nearest 2 of 50,000 for 2,000 {told} images, emm held to AVX2", "nearest", "--queries 2000 --references 50000 --repeats 1",
             {"FAISS": PEERS["nearest"]["FAISS"]}, needs_images=kind == "real-", held_to={"EMM_X86_LEVEL": "3"},
         )
         for kind, told in (("", "random"), ("real-", "real"))
