@@ -110,14 +110,14 @@ DEVICE void chunk_gradient(float* partials, const T* dy, const T* x, int n, int 
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256, 1)
+extern "C" __global__ void __launch_bounds__(256, 2)
     wgrad_mma_bf16(float* partials, const bf16* __restrict__ dy, const bf16* __restrict__ x, int n, int h, int w, int c,
                int ho, int wo, int o, int kernel, int stride, int pad, int images) {
     chunk_gradient(partials, dy, x, n, h, w, c, ho, wo, o, kernel, stride, pad, images);
 }
 EMM_KERNEL(wgrad_mma_bf16)
 
-extern "C" __global__ void __launch_bounds__(256, 1)
+extern "C" __global__ void __launch_bounds__(256, 2)
     wgrad_mma_tf32(float* partials, const float* __restrict__ dy, const float* __restrict__ x, int n, int h, int w,
                    int c, int ho, int wo, int o, int kernel, int stride, int pad, int images) {
     chunk_gradient(partials, dy, x, n, h, w, c, ho, wo, o, kernel, stride, pad, images);

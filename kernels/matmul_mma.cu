@@ -89,7 +89,7 @@ DEVICE Deep deep(const bf16* p, int first, int lines, int k, int ld) {
 DEVICE Side side(const bf16* p, int first, int lines, int k, int ld) { return {p + first, ld, lines - first, k}; }
 
 #define MATMUL_MMA(name, layout_a, layout_b, TC)                                                                       \
-    extern "C" __global__ void __launch_bounds__(256, 1)                                                              \
+    extern "C" __global__ void __launch_bounds__(256, 2)                                                              \
         name(TC* c, const bf16* __restrict__ a, const bf16* __restrict__ b, int m, int n, int k, int lda, int ldb,    \
              int ldc, i64 batch_a, i64 batch_b, i64 batch_c, float alpha, int add) {                                  \
         product(c + blockIdx.z * batch_c, layout_a(a + blockIdx.z * batch_a, blockIdx.x * LINES, m, k, lda),          \

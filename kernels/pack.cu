@@ -23,34 +23,37 @@
 // Launch     grid ceil(elements of the result / 256), 256 threads.
 // Cost       memory-bound: 6 B a weight, once a step; im2col at 512 x 32 x 32 and width 32: 34 MB in bf16.
 // Exactness  copies; bf16 rounds to nearest even.
+// Sizes      every array here has fewer than 2^31 elements, as the model's configuration sees to: indices are of 32 bits, since
+//            a 64-bit division is some hundred instructions.
 #include "prelude/prelude.cuh"
 
 template <class T>
-DEVICE void pad_rows(T* to, const float* from, int rows, int width, int padded) {
-    i64 i = flat_index();
-    if (i >= (i64)rows * padded) return;
-    int column = (int)(i % padded);
-    to[i] = from_float<T>(column < width ? from[i / padded * width + column] : 0.0f);
+DEVICE void pad_rows(T* to, const float* from, u32 rows, u32 width, u32 padded) {
+    u32 i = flat_index32();
+    if (i >= rows * padded) return;
+    u32 row = i / padded, column = i - row * padded;
+    to[i] = from_float<T>(column < width ? from[row * width + column] : 0.0f);
 }
 
 template <class T>
-DEVICE void transpose(T* to, const float* w, int o, int taps, int c, int row_words, int first, int padded) {
-    i64 i = flat_index();
-    if (i >= (i64)c * padded) return;
-    int column = (int)(i % padded), ch = (int)(i / padded), tap = taps - 1 - column / o, out = column % o;
-    to[i] = from_float<T>(tap >= 0 ? w[(i64)out * row_words + first + tap * c + ch] : 0.0f);
+DEVICE void transpose(T* to, const float* w, u32 o, u32 taps, u32 c, u32 row_words, u32 first, u32 padded) {
+    u32 i = flat_index32();
+    if (i >= c * padded) return;
+    u32 ch = i / padded, column = i - ch * padded, reversed = column / o, out = column - reversed * o;
+    to[i] = from_float<T>(reversed < taps ? w[out * row_words + first + (taps - 1 - reversed) * c + ch] : 0.0f);
 }
 
 template <class T, class X>
-DEVICE void patches(T* cols, const X* x, int n, int h, int w, int c, int ho, int wo, int kernel, int stride, int pad,
-                    int width) {
-    i64 i = flat_index(), pixel = i / width;
-    if (pixel >= (i64)n * ho * wo) return;
-    int column = (int)(i % width), tap = column / c, ch = column % c;
-    int row = (int)(pixel / wo % ho) * stride - pad + tap / kernel;
-    int col = (int)(pixel % wo) * stride - pad + tap % kernel;
-    bool inside = tap < kernel * kernel && row >= 0 && row < h && col >= 0 && col < w;
-    cols[i] = from_float<T>(inside ? to_float(x[((pixel / wo / ho * h + row) * w + col) * c + ch]) : 0.0f);
+DEVICE void patches(T* cols, const X* x, u32 n, u32 h, u32 w, u32 c, u32 ho, u32 wo, u32 kernel, u32 stride, u32 pad,
+                    u32 width) {
+    u32 i = flat_index32(), pixel = i / width, column = i - pixel * width;
+    if (pixel >= n * ho * wo) return;
+    u32 line = pixel / wo, image = line / ho, tap = column / c, ch = column - tap * c, tap_row = tap / kernel;
+    // Above or left of the image they wrap round to what is beyond h and w too.
+    u32 row = (line - image * ho) * stride + tap_row - pad;
+    u32 col = (pixel - line * wo) * stride + (tap - tap_row * kernel) - pad;
+    bool inside = tap_row < kernel && row < h && col < w;
+    cols[i] = from_float<T>(inside ? to_float(x[((image * h + row) * w + col) * c + ch]) : 0.0f);
 }
 
 #define PACKS(T, rows_name, transposed_name)                                                                           \
@@ -80,10 +83,10 @@ IM2COL(bf16, float, im2col_last)
 
 extern "C" __global__ void wgrad_reduce_reversed(float* dw, const float* __restrict__ partials, int o, int taps, int c,
                                                  int width, int chunks, float scale, int add) {
-    i64 i = flat_index();
-    if (i >= (i64)o * taps * c) return;
-    int ch = (int)(i % c), tap = (int)(i / c % taps), out = (int)(i / c / taps);
-    const float* from = partials + (i64)((taps - 1 - tap) * o + out) * c + ch;
+    u32 i = flat_index32();
+    if (i >= (u32)(o * taps * c)) return;
+    u32 row = i / c, ch = i - row * c, out = row / taps, tap = row - out * taps;
+    const float* from = partials + ((taps - 1 - tap) * o + out) * c + ch;
     float sum = add ? dw[i] : 0.0f;
     for (int chunk = 0; chunk < chunks; chunk++) sum = fmaf(scale, from[(i64)chunk * width * c], sum);
     dw[i] = sum;

@@ -103,6 +103,8 @@ DEVICE int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
 // Flat index of this thread in a 1-D grid of 1-D blocks.
 DEVICE i64 flat_index() { return (i64)blockIdx.x * blockDim.x + threadIdx.x; }
+// The same where a grid has fewer than 2^32 threads.
+DEVICE u32 flat_index32() { return blockIdx.x * blockDim.x + threadIdx.x; }
 
 // What a captured training step reads from device memory instead of its arguments; 48 bytes, filled by the host once
 // per log interval for every step of it (`step_next` moves on). All in float64 on the host, rounded once.

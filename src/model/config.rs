@@ -128,10 +128,11 @@ impl ModelConfig {
     }
 
     /// Images that a card can compute at once: its kernels count a tensor's elements in 31 bits. At least as large as
-    /// any tensor are a concatenation of two levels' channels, patches of 3×3 pixels, and attention's weights.
+    /// any tensor are a concatenation of two levels' channels, padded patches of 3×3 pixels, and attention's weights.
     pub fn most_images_on_card(&self) -> usize {
         let widest = 2 * self.model_channels * self.channel_mult.iter().max().unwrap_or(&1);
-        let pixels = self.resolution * self.resolution * widest.max(9 * self.image_channels);
+        let patch = (9 * self.image_channels).next_multiple_of(8);
+        let pixels = self.resolution * self.resolution * widest.max(patch);
         let weights = self.attn_resolutions.iter().map(|a| a.pow(4)).max().unwrap_or(0);
         i32::MAX as usize / pixels.max(weights).max(1)
     }

@@ -102,6 +102,9 @@ impl Cuda {
 
     /// A kernel by name, allowed so much dynamic shared memory.
     fn function(&self, name: &'static str, shared_bytes: u32) -> Result<CudaFunction> {
+        // Looking a kernel up and its attributes want a current context, which this thread may not have yet, and cudarc
+        // binds it only for what goes through the stream.
+        self.0.stream.context().bind_to_thread().map_err(driver(name))?;
         let mut known = self.0.functions.lock().unwrap_or_else(PoisonError::into_inner);
         let (f, allowed) = match known.entry(name) {
             Entry::Occupied(entry) => entry.into_mut(),
