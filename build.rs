@@ -7,17 +7,27 @@ use std::{env, fs};
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=kernels");
+    let features = env::var("CARGO_CFG_TARGET_FEATURE").unwrap_or_default();
+    println!("cargo::rustc-env=EMM_TARGET_FEATURES={features}");
     #[cfg(feature = "emulator")]
-    let (images, archs) = (emulator::build(), vec!["emulator".to_string()]);
+    let Built { images, archs, lacking } = emulator::build();
     #[cfg(not(feature = "emulator"))]
-    let (images, archs) = nvcc::build();
+    let Built { images, archs, lacking } = nvcc::build();
 
     let images: String =
         images.iter().map(|image| format!("    include_bytes!({image:?}),\n")).collect();
     let text = format!(
-        "pub const IMAGES: &[&[u8]] = &[\n{images}];\npub const KERNELS_FOR: &[&str] = &{archs:?};\n"
+        "pub const IMAGES: &[&[u8]] = &[\n{images}];\npub const KERNELS_FOR: &[&str] = &{archs:?};\n\
+         pub const LACKING: &str = {lacking:?};\n"
     );
     fs::write(out_dir().join("kernels.rs"), text).expect("OUT_DIR is writable");
+}
+
+struct Built {
+    images: Vec<PathBuf>,
+    archs: Vec<String>,
+    /// Why there are no images, and how to get them.
+    lacking: String,
 }
 
 fn out_dir() -> PathBuf {
@@ -39,7 +49,7 @@ fn files(dir: &str, extension: &str) -> Vec<PathBuf> {
 /// `kernels/*.cu` compiled by nvcc, one fatbin a file.
 #[cfg(not(feature = "emulator"))]
 mod nvcc {
-    use super::{Path, PathBuf, env, files, fs, out_dir};
+    use super::{Built, Path, PathBuf, env, files, fs, out_dir};
     use std::process::Command;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::thread;
@@ -60,26 +70,27 @@ mod nvcc {
     const WHEELS: &str = include_str!("kernels/nvcc.txt");
 
     /// The fatbins, and what they are for, as nvcc names it: sm_80 is machine code, compute_80 is PTX.
-    pub fn build() -> (Vec<PathBuf>, Vec<String>) {
+    pub fn build() -> Built {
         for variable in VARIABLES {
             println!("cargo::rerun-if-env-changed={variable}");
         }
         let wanted = env::var("EMM_CUDA_ARCHS").ok();
         if wanted.as_deref() == Some("none") {
-            return Default::default();
+            return none("built with EMM_CUDA_ARCHS=none", "build again without that");
         }
         let cards = if wanted.is_none() { cards() } else { None };
         let Some(nvcc) = find() else {
-            // Whoever has no card has nothing to miss.
-            if wanted.is_some() || cards.is_some() {
-                let wheels: Vec<&str> = WHEELS.lines().collect();
-                println!(
-                    "cargo::warning=no nvcc found, so this build has no CUDA kernels; get it by \
-                     `pip install {}`, then `touch build.rs` and build again",
-                    wheels.join(" ")
-                );
+            let wheels = WHEELS.lines().collect::<Vec<_>>().join(" ");
+            let how = format!("`pip install {wheels}`, `touch build.rs` and build again");
+            if wanted.is_some() {
+                fatal(&format!("EMM_CUDA_ARCHS: no nvcc was found; {how}"));
             }
-            return Default::default();
+            let none = none("built where no nvcc was found", &how);
+            // Whoever has no card has nothing to miss.
+            if cards.is_some() {
+                println!("cargo::warning=no CUDA kernels: {}", none.lacking);
+            }
+            return none;
         };
         let list = match wanted.as_deref() {
             Some("all") => ALL.to_string(),
@@ -90,7 +101,13 @@ mod nvcc {
         // One folder a list, so that a file's age says all about it.
         let folder = out_dir().join(format!("cuda-{}", archs.join("-")));
         fs::create_dir_all(&folder).expect("OUT_DIR is writable");
-        (compile(&nvcc, &archs, &folder), archs)
+        let images = compile(&nvcc, &archs, &folder);
+        Built { images, archs, lacking: String::new() }
+    }
+
+    fn none(why: &str, how: &str) -> Built {
+        let lacking = format!("{why}; {how}, or run bench/pack.sh, which gets nvcc by itself");
+        Built { images: Vec::new(), archs: Vec::new(), lacking }
     }
 
     /// `80`, `90a` or `+80` as nvcc names it.
@@ -231,7 +248,7 @@ for folder in sys.path:
 /// from: source, tab, object.
 #[cfg(feature = "emulator")]
 mod emulator {
-    use super::{Path, PathBuf, env, files, fs, out_dir};
+    use super::{Built, Path, PathBuf, env, files, fs, out_dir};
     use std::process::Command;
 
     const RUNTIME: [&str; 6] = ["machine", "prims", "memory", "driver", "launch", "stream"];
@@ -241,7 +258,7 @@ mod emulator {
         ["-g1", "-fsanitize=thread", "--param=tsan-instrument-func-entry-exit=0"];
 
     /// What to load as an image: the emulator knows its kernels by name and looks at no image.
-    pub fn build() -> Vec<PathBuf> {
+    pub fn build() -> Built {
         assert_eq!(
             env::var("CARGO_CFG_TARGET_ARCH").as_deref(),
             Ok("x86_64"),
@@ -269,7 +286,7 @@ mod emulator {
         }
         let image = out.join("emulator.image");
         fs::write(&image, "emulator").expect("OUT_DIR is writable");
-        vec![image]
+        Built { images: vec![image], archs: vec!["emulator".into()], lacking: String::new() }
     }
 
     fn source(name: &str) -> PathBuf {

@@ -3,7 +3,7 @@
 use super::{Common, say};
 use crate::data::Dataset;
 use crate::device::Cpu;
-use crate::device::cuda::{Driver, KERNELS_FOR, Trouble, probe, probe::dotted, runs_on};
+use crate::device::cuda::{Driver, KERNELS_FOR, LACKING, Trouble, probe, probe::dotted, runs_on};
 use crate::run::memory;
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -21,7 +21,7 @@ pub fn run(_args: Args, common: &Common) -> Result<()> {
     let cpu = model_name().unwrap_or_else(|| std::env::consts::ARCH.into());
     let (total, available) = (memory::total(), memory::available());
     let downloads: Vec<_> = DOWNLOADS.iter().filter(|d| Path::new(d).exists()).collect();
-    let missing = missing(&driver, downloads.is_empty());
+    let missing = missing(&driver, LACKING, downloads.is_empty());
     let digits = Dataset::digits().len();
 
     if common.json {
@@ -37,7 +37,7 @@ pub fn run(_args: Args, common: &Common) -> Result<()> {
                 "cuda_driver": driver.as_ref().ok().map(|d| dotted(d.version)),
                 "cuda_trouble": driver.as_ref().err().map(Trouble::to_string),
                 "kernels_for": KERNELS_FOR,
-                "cpu": {"name": cpu, "threads": threads, "features": features},
+                "cpu": {"name": cpu, "threads": threads, "features": features, "needs": needs()},
                 "memory_bytes": total,
                 "available_bytes": available,
                 "data": {"bundled": [format!("digits: {digits} of 8x8")], "here": downloads},
@@ -74,6 +74,9 @@ pub fn run(_args: Args, common: &Common) -> Result<()> {
         false => list.into_iter().map(|f| f.0).collect::<Vec<_>>().join(" "),
     };
     say!("features  {} (not: {})", names(has), names(lacks));
+    if !needs().is_empty() {
+        say!("needs     {}: was built for CPUs with them only", needs().join(" "));
+    }
     say!("memory    {}, {} available", gib(total), gib(available));
     say!("data      bundled: {digits} digits of 8×8 pixels (`emm quickstart`)");
     for d in downloads {
@@ -107,20 +110,19 @@ fn devices(driver: &Result<Driver, Trouble>, cpu: &str) -> Vec<Value> {
     all
 }
 
-/// What is not there, and how to get it.
-fn missing(driver: &Result<Driver, Trouble>, no_downloads: bool) -> Vec<(&'static str, String)> {
+/// What is not there, and how to get it; `kernels` is what is to say of them, if anything.
+fn missing(
+    driver: &Result<Driver, Trouble>,
+    kernels: &str,
+    no_downloads: bool,
+) -> Vec<(&'static str, String)> {
     let mut all = Vec::new();
     if let Err(trouble) = driver {
         let how = format!("{trouble}; only --device cuda needs it: NVIDIA's driver 580 or newer");
         all.push(("CUDA driver", how));
     }
-    if KERNELS_FOR.is_empty() {
-        let wheels: Vec<&str> = include_str!("../../kernels/nvcc.txt").lines().collect();
-        let how = format!(
-            "built without nvcc; everything works on the CPU. `pip install {}`, then build again",
-            wheels.join(" ")
-        );
-        all.push(("CUDA kernels", how));
+    if !kernels.is_empty() {
+        all.push(("CUDA kernels", format!("{kernels}; without, everything works on the CPU")));
     }
     if no_downloads {
         all.push((
@@ -153,8 +155,28 @@ fn features() -> Vec<(&'static str, bool)> {
     Vec::new()
 }
 
+/// Instruction sets that every CPU needs that runs this build: what compiler flags added to the architecture's own.
+fn needs() -> Vec<&'static str> {
+    let features = env!("EMM_TARGET_FEATURES").split(',');
+    features.filter(|f| !["", "fxsr", "sse", "sse2", "x87"].contains(f)).collect()
+}
+
 fn model_name() -> Option<String> {
     let info = std::fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = info.lines().find(|l| l.starts_with("model name"))?;
     Some(line.split_once(':')?.1.trim().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lacking_kernels_are_missing_with_the_reason_and_the_remedy() {
+        let told = missing(&Err(Trouble::Absent), "built so; do that", false);
+        let kernels = told.iter().find(|(what, _)| *what == "CUDA kernels").unwrap();
+        assert!(kernels.1.starts_with("built so; do that"), "{told:?}");
+        let none = missing(&Err(Trouble::Absent), "", false);
+        assert!(none.iter().all(|(what, _)| *what != "CUDA kernels"), "{none:?}");
+    }
 }

@@ -174,7 +174,9 @@ fn cuda_card(k: usize) -> Result<(), String> {
     };
     let (name, (major, minor)) = (&card.name, card.capability);
     if KERNELS_FOR.is_empty() {
-        return Err(format!("{name} is there, but this build holds no CUDA kernels"));
+        return Err(format!(
+            "{name} is there, but this build holds no CUDA kernels (`emm doctor` says why)"
+        ));
     }
     if !runs_on(card.capability) {
         let archs = KERNELS_FOR.join(", ");

@@ -21,6 +21,9 @@ pub const IMAGES: &[&[u8]] = built::IMAGES;
 /// runs its kernels on the CPU.
 pub const KERNELS_FOR: &[&str] = built::KERNELS_FOR;
 
+/// Why this build holds no kernels, and how to get them; empty where it holds some.
+pub const LACKING: &str = built::LACKING;
+
 /// Whether this build's kernels run on cards of a compute capability.
 pub fn runs_on(capability: (u32, u32)) -> bool {
     KERNELS_FOR.iter().any(|arch| serves(arch, capability))
@@ -59,6 +62,7 @@ mod tests {
             assert!(!no.iter().any(|&c| serves(arch, c)), "{arch}");
         }
         assert_eq!(IMAGES.is_empty(), KERNELS_FOR.is_empty());
+        assert_eq!(LACKING.is_empty(), !KERNELS_FOR.is_empty(), "{LACKING}");
         assert!(!runs_on((3, 5)) || KERNELS_FOR == ["emulator"]);
     }
 }
