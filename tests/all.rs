@@ -20,6 +20,7 @@ mod model;
 mod nearest;
 mod ops;
 mod optimal;
+mod pack;
 mod pages;
 mod report;
 mod run;
