@@ -5,6 +5,7 @@
 //! with a bug put into it, `on_each_card` for cards of other sizes.
 
 mod driver;
+mod faults;
 mod planted;
 mod primitives;
 

@@ -2,7 +2,13 @@
 // modules and launches in launch.cpp, streams and graphs in stream.cpp. It exports what programs reach through
 // libcuda.so; work is done when it is submitted, so every stream is always idle.
 //
-// An error is returned by the call that met it and is not sticky: the next launch is fresh.
+// What EMM_EMULATOR_FAIL may ask for, so that a program meets a driver that fails:
+//   open            no context (46, CUDA_ERROR_DEVICE_UNAVAILABLE)
+//   load            no module loads (209, CUDA_ERROR_NO_BINARY_FOR_GPU)
+//   launch[:NAME]   kernels, or those with NAME in their name, fail (700, CUDA_ERROR_ILLEGAL_ADDRESS)
+//   hang[:NAME]     they never end
+//   read            the first copy to the host fails (700)
+// Error 700 is sticky: every later call on the context returns it.
 #include "driver.h"
 #include "memory.h"
 #include <cstdlib>
@@ -22,6 +28,16 @@ Result refuse(Result result, const std::string& why) {
     last_result = result;
     return result;
 }
+
+static Result broken_by;
+static std::string broken_why;
+
+Result break_context(Result result, const std::string& why) {
+    broken_by = result;
+    broken_why = why;
+    return refuse(result, why);
+}
+Result broken() { return broken_by ? refuse(broken_by, broken_why) : Success; }
 
 // ---- options ---------------------------------------------------------------------------------------------------
 
@@ -48,6 +64,22 @@ static void read_environment() {
     if (const char* bytes = getenv("EMM_EMULATOR_SHARED")) device.shared_limit = unsigned(strtoul(bytes, nullptr, 10));
     if (const char* bytes = getenv("EMM_EMULATOR_MEMORY")) device.memory = strtoull(bytes, nullptr, 10);
 }
+
+static Fault environment_fault() {
+    Fault f;
+    const char* asked = getenv("EMM_EMULATOR_FAIL");
+    if (!asked || !*asked) return f;
+    std::string text = asked, word = text.substr(0, text.find(':'));
+    if (word.size() < text.size()) f.kernel = text.substr(word.size() + 1);
+    const struct { const char* word; Fault::Kind kind; } kinds[] = {
+        {"open", Fault::Open}, {"load", Fault::Load}, {"launch", Fault::Launch}, {"hang", Fault::Hang}, {"read", Fault::Read}};
+    for (const auto& k : kinds)
+        if (word == k.word) f.kind = k.kind;
+    if (f.kind) return f;
+    fprintf(stderr, "EMM_EMULATOR_FAIL=%s: expected open, load, launch, launch:KERNEL, hang:KERNEL or read\n", asked);
+    exit(2);
+}
+const Fault fault = environment_fault();
 
 // order: 0 forward, 1 reverse, 2 random
 EMU_EXPORT int emm_emulator_set_order(int order, unsigned long long seed) {
@@ -87,8 +119,10 @@ static const ErrorText error_texts[] = {
     {InvalidValue, "CUDA_ERROR_INVALID_VALUE", "invalid argument"},
     {OutOfMemory, "CUDA_ERROR_OUT_OF_MEMORY", "out of memory"},
     {NotInitialized, "CUDA_ERROR_NOT_INITIALIZED", "initialization error"},
+    {DeviceUnavailable, "CUDA_ERROR_DEVICE_UNAVAILABLE", "CUDA-capable device(s) is/are busy or unavailable"},
     {InvalidDevice, "CUDA_ERROR_INVALID_DEVICE", "invalid device ordinal"},
     {InvalidContext, "CUDA_ERROR_INVALID_CONTEXT", "invalid device context"},
+    {NoBinaryForGpu, "CUDA_ERROR_NO_BINARY_FOR_GPU", "no kernel image is available for execution on the device"},
     {InvalidHandle, "CUDA_ERROR_INVALID_HANDLE", "invalid resource handle"},
     {IllegalState, "CUDA_ERROR_ILLEGAL_STATE", "the operation cannot be performed in the present state"},
     {NotFound, "CUDA_ERROR_NOT_FOUND", "named symbol not found"},
@@ -195,6 +229,7 @@ EMU_EXPORT Result cuDeviceGetAttribute(int* value, int attribute, int ordinal) {
 EMU_EXPORT Result cuDevicePrimaryCtxRetain(void** context, int ordinal) {
     if (!initialized) return NotInitialized;
     if (ordinal) return InvalidDevice;
+    if (fault.meets(Fault::Open)) return refuse(DeviceUnavailable, "EMM_EMULATOR_FAIL=open");
     *context = the_context;
     return Success;
 }
@@ -218,7 +253,7 @@ EMU_EXPORT Result cuCtxGetDevice(int* handle) {
     return bound_context ? Success : InvalidContext;
 }
 EMU_EXPORT Result cuCtxSynchronize() {
-    Locked locked(driver_lock);
+    EMU_ENTER;
     return outside_capture("cuCtxSynchronize");
 }
 EMU_EXPORT Result cuCtxSetFlags(unsigned) { return Success; }
@@ -248,30 +283,30 @@ static Result allocate(DevicePointer* p, size_t bytes) {
 }
 
 EMU_EXPORT Result cuMemAlloc_v2(DevicePointer* p, size_t bytes) {
-    Locked locked(driver_lock);
+    EMU_ENTER;
     if (Result r = outside_capture("cuMemAlloc")) return r;
     return allocate(p, bytes);
 }
 EMU_EXPORT Result cuMemFree_v2(DevicePointer p) {
-    Locked locked(driver_lock);
+    EMU_ENTER;
     if (Result r = outside_capture("cuMemFree")) return r;
     if (p && !device_free(address(p))) return refuse(InvalidValue, "freed what is not a live allocation");
     return Success;
 }
 // Graphs own no memory here: allocating or freeing in a captured stream is refused.
 EMU_EXPORT Result cuMemAllocAsync(DevicePointer* p, size_t bytes, Stream*) {
-    Locked locked(driver_lock);
+    EMU_ENTER;
     if (Result r = outside_capture("cuMemAllocAsync")) return r;
     return allocate(p, bytes);
 }
 EMU_EXPORT Result cuMemFreeAsync(DevicePointer p, Stream*) {
-    Locked locked(driver_lock);
+    EMU_ENTER;
     if (Result r = outside_capture("cuMemFreeAsync")) return r;
     if (p && !device_free(address(p))) return refuse(InvalidValue, "freed what is not a live allocation");
     return Success;
 }
 EMU_EXPORT Result cuMemGetInfo_v2(size_t* free_bytes, size_t* total) {
-    Locked locked(driver_lock);
+    EMU_ENTER;
     *total = device.memory;
     *free_bytes = device.memory - std::min(device.memory, device_in_use());
     return Success;
@@ -308,18 +343,19 @@ struct CopyRange {
             if (Result r = check_range(call, to, bytes)) return r;
         if (from_device)
             if (Result r = check_range(call, from, bytes)) return r;
+        if (!to_device && fault.meets(Fault::Read)) return break_context(IllegalAddress, "EMM_EMULATOR_FAIL=read");
         memmove(to, from, bytes);
         return Success;
     }
 };
 
 static Result copy_now(const CopyRange& copy) {
-    Locked locked(driver_lock);
+    EMU_ENTER;
     if (Result r = outside_capture(copy.call)) return r;
     return copy();
 }
 static Result copy_in(Stream* stream, const CopyRange& copy) {
-    Locked locked(driver_lock);
+    EMU_ENTER;
     return submit(stream, copy);
 }
 
@@ -358,12 +394,12 @@ struct Fill {
 
 #define EMU_MEMSET(bits, T)                                                                                   \
     EMU_EXPORT Result cuMemsetD##bits##_v2(DevicePointer to, T value, size_t count) {                         \
-        Locked locked(driver_lock);                                                                           \
+        EMU_ENTER;                                                                           \
         if (Result r = outside_capture("cuMemset")) return r;                                                 \
         return Fill<T>{address(to), value, count}();                                                          \
     }                                                                                                         \
     EMU_EXPORT Result cuMemsetD##bits##Async(DevicePointer to, T value, size_t count, Stream* stream) {       \
-        Locked locked(driver_lock);                                                                           \
+        EMU_ENTER;                                                                           \
         return submit(stream, Fill<T>{address(to), value, count});                                            \
     }
 EMU_MEMSET(8, unsigned char)

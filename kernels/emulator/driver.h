@@ -26,8 +26,10 @@ enum Result : int {
     InvalidValue = 1,
     OutOfMemory = 2,
     NotInitialized = 3,
+    DeviceUnavailable = 46,
     InvalidDevice = 101,
     InvalidContext = 201,
+    NoBinaryForGpu = 209,
     InvalidHandle = 400,
     IllegalState = 401,
     NotFound = 500,
@@ -51,6 +53,22 @@ const Schedule& wanted_schedule();
 
 // Remembers why, for the calling thread; cuGetErrorString and emm_emulator_last_error tell it.
 Result refuse(Result result, const std::string& why);
+
+// What a kernel or copy that goes wrong does to the context: every later call on it returns the same, until the process
+// ends.
+Result break_context(Result result, const std::string& why);
+// The error that broke the context, or Success.
+Result broken();
+
+// What EMM_EMULATOR_FAIL asks for when the library is loaded: a driver that fails.
+struct Fault {
+    enum Kind { None, Open, Load, Launch, Hang, Read } kind = None;
+    std::string kernel;  // part of the name of the kernels that Launch and Hang mean
+
+    bool meets(Kind asked) const { return kind == asked; }
+    bool meets(Kind asked, const char* name) const { return kind == asked && strstr(name, kernel.c_str()); }
+};
+extern const Fault fault;
 
 // One piece of a stream's work. It owns all it needs, so a graph can run it again.
 using Work = std::function<Result()>;
@@ -80,4 +98,8 @@ struct Handles {
 
 }  // namespace emu
 
+// The first line of every exported function that works on a context.
+#define EMU_ENTER               \
+    Locked locked(driver_lock); \
+    if (Result r = broken()) return r
 #define EMU_EXPORT extern "C" __attribute__((visibility("default")))

@@ -1,6 +1,7 @@
 // The driver's modules, functions and launches; see driver.cpp.
 #include "driver.h"
 #include "memory.h"
+#include <unistd.h>
 
 namespace emu {
 
@@ -16,8 +17,9 @@ struct Module {};
 static Handles<Module> modules;
 
 EMU_EXPORT Result cuModuleLoadData(Module** module, const void* image) {
-    Locked locked(driver_lock);
+    EMU_ENTER;
     if (!image) return InvalidValue;
+    if (fault.meets(Fault::Load)) return refuse(NoBinaryForGpu, "EMM_EMULATOR_FAIL=load");
     *module = modules.add(new Module);
     return Success;
 }
@@ -26,11 +28,11 @@ EMU_EXPORT Result cuModuleLoadDataEx(Module** module, const void* image, unsigne
 }
 EMU_EXPORT Result cuModuleLoadFatBinary(Module** module, const void* image) { return cuModuleLoadData(module, image); }
 EMU_EXPORT Result cuModuleUnload(Module* module) {
-    Locked locked(driver_lock);
+    EMU_ENTER;
     return modules.remove(module) ? Success : InvalidHandle;
 }
 EMU_EXPORT Result cuModuleGetFunction(Kernel** function, Module* module, const char* name) {
-    Locked locked(driver_lock);
+    EMU_ENTER;
     if (!modules.has(module)) return InvalidHandle;
     for (Kernel* kernel = Kernel::first; kernel; kernel = kernel->next)
         if (!strcmp(kernel->name, name)) return *function = kernel, Success;
@@ -50,7 +52,7 @@ EMU_EXPORT Result cuFuncGetAttribute(int* value, int attribute, Kernel* kernel) 
     return Success;
 }
 EMU_EXPORT Result cuFuncSetAttribute(Kernel* kernel, int attribute, int value) {
-    Locked locked(driver_lock);
+    EMU_ENTER;
     if (attribute != 8) return Success;
     if (value < 0 || unsigned(value) + kernel->static_shared_bytes > device.shared_limit)
         return refuse(InvalidValue, std::string(kernel->name) + ": " + std::to_string(value) +
@@ -95,6 +97,9 @@ struct Launch {
         }
         std::vector<void*> pointers;
         for (const std::vector<Value>& value : args) pointers.push_back(const_cast<Value*>(value.data()));
+        if (fault.meets(Fault::Launch, kernel->name))
+            return break_context(IllegalAddress, std::string(kernel->name) + ": EMM_EMULATOR_FAIL=launch");
+        while (fault.meets(Fault::Hang, kernel->name)) sleep(1);
         std::string error;
         launches++;
         return launch(*kernel, geometry, pointers.data(), wanted_schedule(), error) ? Success : refuse(LaunchFailed, error);
@@ -118,7 +123,7 @@ static Result check_geometry(const Kernel& kernel, const Geometry& g) {
 EMU_EXPORT Result cuLaunchKernel(Kernel* kernel, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
                                  unsigned block_y, unsigned block_z, unsigned dynamic_shared, Stream* stream,
                                  void** args, void** extra) {
-    Locked locked(driver_lock);
+    EMU_ENTER;
     if (extra) return refuse(NotSupported, "cuLaunchKernel: arguments packed in one buffer");
     if (!args && kernel->param_count) return refuse(InvalidValue, std::string(kernel->name) + ": no arguments");
     Launch work{kernel, {{grid_x, grid_y, grid_z}, {block_x, block_y, block_z}, dynamic_shared}, {}};

@@ -95,7 +95,7 @@ static std::unique_ptr<Capture> end(Capture* capture) {
 // ---- streams ---------------------------------------------------------------------------------------------------
 
 EMU_EXPORT Result cuStreamCreate(Stream** stream, unsigned) {
-    Locked locked(driver_lock);
+    EMU_ENTER;
     *stream = streams.add(new Stream);
     return Success;
 }
@@ -103,12 +103,12 @@ EMU_EXPORT Result cuStreamCreateWithPriority(Stream** stream, unsigned flags, in
     return cuStreamCreate(stream, flags);
 }
 EMU_EXPORT Result cuStreamDestroy_v2(Stream* stream) {
-    Locked locked(driver_lock);
+    EMU_ENTER;
     if (streams.has(stream) && stream->capture && stream->capture->origin == stream) end(stream->capture);
     return streams.remove(stream) ? Success : refuse(InvalidHandle, "not a live stream");
 }
 EMU_EXPORT Result cuStreamSynchronize(Stream* stream) {
-    Locked locked(driver_lock);
+    EMU_ENTER;
     if (is_default(stream)) return outside_capture("cuStreamSynchronize");
     if (!streams.has(stream)) return refuse(InvalidHandle, "not a live stream");
     if (stream->capture) return spoil(stream->capture, CaptureUnsupported, "cuStreamSynchronize of a captured stream");
@@ -117,7 +117,7 @@ EMU_EXPORT Result cuStreamSynchronize(Stream* stream) {
 EMU_EXPORT Result cuStreamQuery(Stream* stream) { return cuStreamSynchronize(stream); }
 
 EMU_EXPORT Result cuStreamWaitEvent(Stream* stream, Event* event, unsigned) {
-    Locked locked(driver_lock);
+    EMU_ENTER;
     if (!events.has(event)) return refuse(InvalidHandle, "not a live event");
     if (is_default(stream)) return event->capture ? refuse(CapturedEvent, "the default stream waits for a capture") : Success;
     if (!streams.has(stream)) return refuse(InvalidHandle, "not a live stream");
@@ -128,7 +128,7 @@ EMU_EXPORT Result cuStreamWaitEvent(Stream* stream, Event* event, unsigned) {
 }
 
 EMU_EXPORT Result cuLaunchHostFunc(Stream* stream, void (*function)(void*), void* data) {
-    Locked locked(driver_lock);
+    EMU_ENTER;
     return submit(stream, [function, data] {
         function(data);
         return Success;
@@ -138,17 +138,17 @@ EMU_EXPORT Result cuLaunchHostFunc(Stream* stream, void (*function)(void*), void
 // ---- events ----------------------------------------------------------------------------------------------------
 
 EMU_EXPORT Result cuEventCreate(Event** event, unsigned flags) {
-    Locked locked(driver_lock);
+    EMU_ENTER;
     const unsigned disable_timing = 2;
     *event = events.add(new Event{!(flags & disable_timing)});
     return Success;
 }
 EMU_EXPORT Result cuEventDestroy_v2(Event* event) {
-    Locked locked(driver_lock);
+    EMU_ENTER;
     return events.remove(event) ? Success : refuse(InvalidHandle, "not a live event");
 }
 EMU_EXPORT Result cuEventRecord(Event* event, Stream* stream) {
-    Locked locked(driver_lock);
+    EMU_ENTER;
     if (!events.has(event)) return refuse(InvalidHandle, "not a live event");
     if (!is_default(stream) && !streams.has(stream)) return refuse(InvalidHandle, "not a live stream");
     event->capture = is_default(stream) ? nullptr : stream->capture;
@@ -159,13 +159,13 @@ EMU_EXPORT Result cuEventRecord(Event* event, Stream* stream) {
     return Success;
 }
 EMU_EXPORT Result cuEventSynchronize(Event* event) {
-    Locked locked(driver_lock);
+    EMU_ENTER;
     if (!events.has(event)) return refuse(InvalidHandle, "not a live event");
     return event->capture ? refuse(CapturedEvent, "waits for an event of a capture") : Success;
 }
 EMU_EXPORT Result cuEventQuery(Event* event) { return cuEventSynchronize(event); }
 EMU_EXPORT Result cuEventElapsedTime_v2(float* milliseconds, Event* start, Event* end) {
-    Locked locked(driver_lock);
+    EMU_ENTER;
     for (Event* event : {start, end}) {
         if (!events.has(event)) return refuse(InvalidHandle, "not a live event");
         if (event->capture) return refuse(CapturedEvent, "asks the time of an event of a capture");
@@ -181,7 +181,7 @@ EMU_EXPORT Result cuEventElapsedTime(float* milliseconds, Event* start, Event* e
 // ---- capture ---------------------------------------------------------------------------------------------------
 
 EMU_EXPORT Result cuStreamBeginCapture_v2(Stream* stream, int mode) {
-    Locked locked(driver_lock);
+    EMU_ENTER;
     if (is_default(stream)) return refuse(CaptureUnsupported, "the default stream cannot be captured");
     if (!streams.has(stream)) return refuse(InvalidHandle, "not a live stream");
     if (stream->capture) return refuse(IllegalState, "the stream is being captured");
@@ -194,7 +194,7 @@ EMU_EXPORT Result cuStreamBeginCapture_v2(Stream* stream, int mode) {
 }
 
 EMU_EXPORT Result cuStreamEndCapture(Stream* stream, Graph** graph) {
-    Locked locked(driver_lock);
+    EMU_ENTER;
     *graph = nullptr;
     if (is_default(stream) || !streams.has(stream)) return refuse(InvalidHandle, "not a live stream");
     Capture* capture = stream->capture;
@@ -207,7 +207,7 @@ EMU_EXPORT Result cuStreamEndCapture(Stream* stream, Graph** graph) {
 }
 
 EMU_EXPORT Result cuStreamIsCapturing(Stream* stream, int* status) {
-    Locked locked(driver_lock);
+    EMU_ENTER;
     if (!is_default(stream) && !streams.has(stream)) return refuse(InvalidHandle, "not a live stream");
     const Capture* capture = is_default(stream) ? nullptr : stream->capture;
     *status = !capture ? 0 : capture->spoiled ? 2 : 1;
@@ -217,7 +217,7 @@ EMU_EXPORT Result cuStreamIsCapturing(Stream* stream, int* status) {
 // ---- graphs ----------------------------------------------------------------------------------------------------
 
 EMU_EXPORT Result cuGraphGetNodes(Graph* graph, void** nodes, size_t* count) {
-    Locked locked(driver_lock);
+    EMU_ENTER;
     if (!graphs.has(graph)) return refuse(InvalidHandle, "not a live graph");
     if (nodes)
         for (size_t i = 0; i < *count; i++) nodes[i] = i < graph->nodes.size() ? &graph->nodes[i] : nullptr;
@@ -225,25 +225,25 @@ EMU_EXPORT Result cuGraphGetNodes(Graph* graph, void** nodes, size_t* count) {
     return Success;
 }
 EMU_EXPORT Result cuGraphDestroy(Graph* graph) {
-    Locked locked(driver_lock);
+    EMU_ENTER;
     return graphs.remove(graph) ? Success : refuse(InvalidHandle, "not a live graph");
 }
 EMU_EXPORT Result cuGraphInstantiateWithFlags(Executable** executable, Graph* graph, unsigned long long) {
-    Locked locked(driver_lock);
+    EMU_ENTER;
     if (!graphs.has(graph)) return refuse(InvalidHandle, "not a live graph");
     *executable = executables.add(new Executable{graph->nodes});
     return Success;
 }
 EMU_EXPORT Result cuGraphExecDestroy(Executable* executable) {
-    Locked locked(driver_lock);
+    EMU_ENTER;
     return executables.remove(executable) ? Success : refuse(InvalidHandle, "not a live executable graph");
 }
 EMU_EXPORT Result cuGraphUpload(Executable* executable, Stream*) {
-    Locked locked(driver_lock);
+    EMU_ENTER;
     return executables.has(executable) ? Success : refuse(InvalidHandle, "not a live executable graph");
 }
 EMU_EXPORT Result cuGraphLaunch(Executable* executable, Stream* stream) {
-    Locked locked(driver_lock);
+    EMU_ENTER;
     if (!executables.has(executable)) return refuse(InvalidHandle, "not a live executable graph");
     for (const Work& work : executable->nodes)
         if (Result r = submit(stream, work)) return r;
