@@ -2,8 +2,8 @@
 
 use super::super::{Arg, Kernel, Slot, Space};
 use crate::error::{Exit, fail};
-use anyhow::{Context as _, Result};
-use cudarc::driver::sys::{CUdevice_attribute, CUfunction_attribute as Attribute};
+use anyhow::{Result, bail};
+use cudarc::driver::sys::{CUdevice_attribute, CUfunction_attribute as Attribute, CUresult};
 use cudarc::driver::{
     CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, DriverError,
     LaunchConfig, PushKernelArg,
@@ -11,7 +11,8 @@ use cudarc::driver::{
 use cudarc::nvrtc::Ptx;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// What a step's kernels read from device memory: `Step` in `kernels/prelude/types.cuh`.
 #[repr(C)]
@@ -40,7 +41,13 @@ struct Inner {
     modules: Vec<Arc<CudaModule>>,
     /// By name, with the dynamic shared memory that each may have.
     functions: Mutex<HashMap<&'static str, (CudaFunction, u32)>>,
+    /// Who hears of each launch, if anybody does.
+    watcher: OnceLock<Watcher>,
+    /// Launches are recorded into a graph, and none runs.
+    capturing: AtomicBool,
 }
+
+type Watcher = Box<dyn Fn(&str) + Send + Sync>;
 
 /// Dynamic shared memory that a kernel may have without being asked for.
 const SHARED_UNASKED: u32 = 48 << 10;
@@ -75,8 +82,36 @@ impl Cuda {
         };
         let modules = images.iter().map(load).collect::<Result<Vec<_>>>()?;
         let name = format!("cuda:{index}, {name}");
-        let functions = Mutex::default();
-        Ok(Cuda(Arc::new(Inner { name, shared_bytes, stream, modules, functions })))
+        Ok(Cuda(Arc::new(Inner {
+            name,
+            shared_bytes,
+            stream,
+            modules,
+            functions: Mutex::default(),
+            watcher: OnceLock::new(),
+            capturing: AtomicBool::new(false),
+        })))
+    }
+
+    /// From now on `tell` hears the name of each kernel before it is queued, and each is waited for, so that whatever
+    /// goes wrong is that kernel's. A graph that is replayed goes by the name `graph`.
+    pub fn watch(&self, tell: impl Fn(&str) + Send + Sync + 'static) {
+        // Who watches first goes on.
+        let _ = self.0.watcher.set(Box::new(tell));
+    }
+
+    /// Queues something of that name, for whoever watches.
+    pub(super) fn watched(&self, name: &str, queue: impl FnOnce() -> Result<()>) -> Result<()> {
+        let watcher = self.0.watcher.get().filter(|_| !self.0.capturing.load(Ordering::Relaxed));
+        let Some(tell) = watcher else { return queue() };
+        tell(name);
+        queue()?;
+        self.0.stream.synchronize().map_err(driver(name))
+    }
+
+    /// Says that launches are recorded into a graph from now on, or are no longer.
+    pub(super) fn set_capturing(&self, capturing: bool) {
+        self.0.capturing.store(capturing, Ordering::Relaxed);
     }
 
     /// `cuda:0, NVIDIA H100`.
@@ -108,11 +143,7 @@ impl Cuda {
         let mut known = self.0.functions.lock().unwrap_or_else(PoisonError::into_inner);
         let (f, allowed) = match known.entry(name) {
             Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => {
-                let found = self.0.modules.iter().find_map(|m| m.load_function(name).ok());
-                let f = found.with_context(|| format!("no kernel {name} in this build"))?;
-                entry.insert((f, SHARED_UNASKED))
-            }
+            Entry::Vacant(entry) => entry.insert((self.load(name)?, SHARED_UNASKED)),
         };
         if shared_bytes > *allowed {
             let bytes = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
@@ -120,6 +151,16 @@ impl Cuda {
             *allowed = shared_bytes;
         }
         Ok(f.clone())
+    }
+
+    fn load(&self, name: &str) -> Result<CudaFunction> {
+        for module in &self.0.modules {
+            match module.load_function(name) {
+                Err(DriverError(CUresult::CUDA_ERROR_NOT_FOUND)) => {}
+                found => return found.map_err(driver(name)),
+            }
+        }
+        bail!("no kernel {name} in this build")
     }
 
     /// Reserves `words` 32-bit words; what they hold is undefined.
@@ -180,9 +221,12 @@ impl Cuda {
                     Value::F64(v) => builder.arg(v),
                 };
             }
-            // SAFETY: the op that made the kernel promises its arguments' number, order and types, and that the
-            // slots are as long as its geometry reaches.
-            unsafe { builder.launch(config) }.map_err(driver(kernel.name))?;
+            self.watched(kernel.name, || {
+                // SAFETY: the op that made the kernel promises its arguments' number, order and types, and that the
+                // slots are as long as its geometry reaches.
+                unsafe { builder.launch(config) }.map_err(driver(kernel.name))?;
+                Ok(())
+            })?;
         }
         Ok(())
     }

@@ -28,7 +28,7 @@ impl Repeated {
             Some(graph) => graph,
             none => none.insert(capture(cuda, queue)?),
         };
-        graph.launch().map_err(driver("a graph does not launch"))
+        cuda.watched("graph", || graph.launch().map_err(driver("a graph does not launch")))
     }
 }
 
@@ -37,7 +37,9 @@ fn capture(cuda: &Cuda, queue: impl FnOnce() -> Result<()>) -> Result<CudaGraph>
     let stream = cuda.stream();
     let mode = Mode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
     stream.begin_capture(mode).map_err(driver("no capture"))?;
+    cuda.set_capturing(true);
     let queued = queue();
+    cuda.set_capturing(false);
     // Ended in any case: a stream that is still capturing takes no other work.
     let graph = stream.end_capture(CUgraphInstantiate_flags(0));
     queued?;
