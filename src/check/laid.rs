@@ -72,6 +72,11 @@ impl Laid {
             end = (end + slot.words() + 16).next_multiple_of(16);
             slot
         };
+        // First of all, so that weights and gradients are buffers as short as these.
+        let params: Vec<Slot> = (case.params.iter())
+            .map(|p| place(Space::Weights, p.words.len(), Dtype::F32))
+            .collect();
+        let params_end = params.last().map_or(0, |p| p.offset + p.words() + 16);
         let in_dtypes: Vec<Dtype> = case.ins.iter().map(|o| o.dtype(precision)).collect();
         let out_dtypes = case.op.dtypes(precision, out_shapes.len());
         let mut all = |s: &[Shape], dtypes: &[Dtype]| -> Vec<Slot> {
@@ -85,17 +90,14 @@ impl Laid {
                 Target::Cuda { .. } => case.op.kernel_temp_words(&shapes, precision, d),
             })
             .map(|words| place(Space::Arena, words, Dtype::F32));
-        let params: Vec<Slot> = (case.params.iter())
-            .map(|p| place(Space::Weights, p.words.len(), Dtype::F32))
-            .collect();
         let wanted = case.op.packs(&shapes, precision, true);
         let packed: Vec<Slot> =
             wanted.iter().map(|p| place(Space::Arena, p.elements(), p.dtype)).collect();
         let packs = (wanted.iter().zip(&packed)).map(|(p, &s)| p.kernel(s, params[p.param]));
         let packs = packs.collect();
         let mut arena = vec![POISON; end];
-        let mut weights = vec![POISON; end];
-        let grads = vec![if acc == Acc::Add { start } else { POISON }; end];
+        let mut weights = vec![POISON; params_end];
+        let grads = vec![if acc == Acc::Add { start } else { POISON }; params_end];
         for (&slot, o) in ins.iter().zip(&case.ins) {
             store(&mut arena, slot, &o.words);
         }
