@@ -251,6 +251,13 @@ impl<'d> Trainer<'d> {
         Ok(steps)
     }
 
+    /// Launches every kernel of the next step singly, where a card would replay the graph of an earlier one.
+    pub fn forget_graph(&mut self) {
+        if let Some(card) = &mut self.card {
+            card.forget_graph();
+        }
+    }
+
     /// The most steps that one call of [`Trainer::steps`] takes without the host hearing of them.
     pub fn longest_interval(&self) -> usize {
         if self.card.is_some() { LONGEST_INTERVAL } else { 1 }

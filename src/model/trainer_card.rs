@@ -78,6 +78,11 @@ impl Card {
         self.on.step.address()
     }
 
+    /// As [`Trainer::forget_graph`].
+    pub fn forget_graph(&mut self) {
+        self.step = Repeated::default();
+    }
+
     /// As [`Trainer::steps`].
     pub fn steps(
         &mut self,
@@ -143,8 +148,7 @@ impl Resident {
             self.interval_at(std::mem::offset_of!(Interval, bad_step)),
             self.interval_at(size_of::<Interval>()),
         );
-        let next = Kernel::new("step_next", 1, args![&self.step, table, cursor]).threads(32);
-        self.cuda.run(&[next])?;
+        self.cuda.run(&[adam_ema::next_step(&self.step, table, cursor)])?;
         let memory = t.memory.as_mut().expect("a card's memory stays");
         t.recordings[0].plan.pack(&t.device, memory, &t.weights)?;
         for &(first_image, index) in &t.schedule {

@@ -105,6 +105,11 @@ vectorized! {
     }
 }
 
+/// The CUDA device's first kernel of a step: `step` = the words of `table` at `cursor`, which moves on by one.
+pub fn next_step(step: &Buffer, table: Arg, cursor: Arg) -> Kernel {
+    Kernel::new("step_next", 1, args![step, table, cursor]).threads(32)
+}
+
 /// The CUDA device's update; nothing happens from the first step on whose gradient is not finite, which `bad_step`
 /// then holds. `loss`: look for one first, and at this sum of losses.
 pub fn kernels(
