@@ -25,8 +25,10 @@ SHARED_LIMITS = {"sm_80": 163, "sm_86": 99, "sm_89": 99, "sm_90": 227, "sm_100":
 DYNAMIC = re.compile(r"([\d,]+) B\)? dynamic shared(?: on (sm_\d+(?:, sm_\d+)*))?")
 # What a kernel's SASS must hold, by the first pattern that its name matches; a name with mma in it must match one.
 INSTRUCTIONS = [
-    (re.compile(r"ceiling_mma_u8"), ["IMMA.16832.U8.U8"]),
-    (re.compile(r"ceiling_mma_(bf16|tf32)"), ["HMMA"]),
+    (re.compile(r"(ceiling|primitive)_mma_u8"), ["IMMA.16832.U8.U8"]),
+    (re.compile(r"(ceiling|primitive)_mma_(bf16|tf32)"), ["HMMA"]),
+    (re.compile(r"primitive_ldmatrix.*"), ["LDSM"]),
+    (re.compile(r"primitive_cp_async"), ["LDGSTS"]),
     (re.compile(r"nearest_mma"), ["IMMA.16832.U8.U8", "LDGSTS", "LDSM"]),
     (re.compile(r".*mma.*(bf16|last)|matmul_mma_.*"), ["HMMA.16816.F32.BF16", "LDGSTS", "LDSM"]),
     (re.compile(r".*mma.*tf32"), ["HMMA.1688.F32.TF32", "LDGSTS"]),

@@ -95,10 +95,9 @@ fn every_bench_reports_on_the_cpu() {
 #[cfg(feature = "emulator")]
 #[test]
 fn every_bench_reports_on_a_card() {
-    let dir = tempfile::tempdir().unwrap();
     let run = |what: &str, more: &[&'static str]| -> Value {
         let arguments = bench(what, &[&["--device", "cuda"], more].concat());
-        crate::check::on_the_emulator(dir.path(), &arguments)
+        crate::check::on_the_emulator(&arguments)
     };
     let device = "cuda:0, CPU emulator";
     for precision in ["bf16", "tf32", "fp32"] {
@@ -120,7 +119,7 @@ fn every_bench_reports_on_a_card() {
     check_sample(&run("sample", &SAMPLE), device);
     let small = ["--queries", "3", "--references", "5", "--pixels", "48", "--repeats", "1"];
     let search = ["bench", "nearest", "--json", "--device", "cuda"].into_iter().chain(small);
-    let found = crate::check::on_the_emulator(dir.path(), &search.collect::<Vec<_>>());
+    let found = crate::check::on_the_emulator(&search.collect::<Vec<_>>());
     assert_eq!((&found["device"], &found["queries"]), (&device.into(), &3.into()));
     assert!(number(&found["median_s"]) > 0.0, "{found}");
 }

@@ -175,16 +175,25 @@ pub fn passes_patched(name: &str, file: &str, find: &str, replace: &str) -> bool
     passes_with_header(name, file, file, find, replace)
 }
 
-/// As [`passes_patched`], for a change in `file`, a header that the kernel file `unit` includes or that file itself. The
-/// change is made in a copy of all kernels, in which `unit` is compiled like the original and linked into a library for
-/// a child process.
+/// As [`passes_patched`], for a change in `file`, a header that the kernel file `unit` includes or that file itself.
 pub fn passes_with_header(name: &str, unit: &str, file: &str, find: &str, replace: &str) -> bool {
-    let source = std::fs::read_to_string(file).unwrap();
-    assert_eq!(source.matches(find).count(), 1, "{find:?} in {file}");
+    let scratch = patched(unit, file, &[(find, replace)]);
+    run_child(name, LIBRARY, scratch.path().join("libcuda.so")).status.success()
+}
+
+/// A folder with a libcuda.so in which `file`, `unit` or a header that it includes, reads otherwise: each pair is what
+/// stands there once, and what stands there instead. The change is made in a copy of all kernels, in which `unit` is
+/// compiled like the original.
+pub fn patched(unit: &str, file: &str, changes: &[(&str, &str)]) -> tempfile::TempDir {
+    let mut source = std::fs::read_to_string(file).unwrap();
+    for (find, replace) in changes {
+        assert_eq!(source.matches(find).count(), 1, "{find:?} in {file}");
+        source = source.replace(find, replace);
+    }
     let scratch = tempfile::tempdir().unwrap();
     let copied = Command::new("cp").arg("-r").arg("kernels").arg(scratch.path()).status();
     assert!(copied.unwrap().success(), "the kernels cannot be copied");
-    std::fs::write(scratch.path().join(file), source.replace(find, replace)).unwrap();
+    std::fs::write(scratch.path().join(file), source).unwrap();
     let changed = scratch.path().join(unit);
     let (object, library) = (scratch.path().join("changed.o"), scratch.path().join("libcuda.so"));
 
@@ -194,7 +203,7 @@ pub fn passes_with_header(name: &str, unit: &str, file: &str, find: &str, replac
     let compiler = words.next().unwrap();
     let status =
         Command::new(compiler).args(words).arg("-c").arg(&changed).arg("-o").arg(&object).status();
-    assert!(status.unwrap().success(), "{file} does not compile with {replace:?}");
+    assert!(status.unwrap().success(), "{file} does not compile with {changes:?}");
 
     let objects = std::fs::read_to_string(built.join("objects")).unwrap();
     let pairs = objects.lines().map(|line| line.split_once('\t').unwrap());
@@ -207,7 +216,7 @@ pub fn passes_with_header(name: &str, unit: &str, file: &str, find: &str, replac
         .args(["-ldl", "-pthread"])
         .status();
     assert!(status.unwrap().success(), "linking failed");
-    run_child(name, LIBRARY, library).status.success()
+    scratch
 }
 
 /// A context on the emulator with a stream and its kernels.

@@ -39,9 +39,9 @@ fn run_cases(cuda: &Cuda, what: &str, wanted: impl Fn(&str) -> bool) -> usize {
         for (name, golden, case) in cases.iter().filter(|c| c.2.applies(precision)) {
             let what = format!("{name} {precision:?} {what}");
             let run = |case: &Case, acc, start| case.run_kernels(cuda, precision, acc, start);
-            let err = case.error(golden, precision, run);
-            let err = err.unwrap_or_else(|e| panic!("{what}: {e:#}"));
-            assert!(err < case.bar(precision), "{what}: off by {err:.1e}");
+            let off = case.error(golden, precision, run);
+            let off = off.unwrap_or_else(|e| panic!("{what}: {e:#}"));
+            assert!(off.by < case.bar(precision), "{what}: {} off by {:.1e}", off.at, off.by);
             runs += 1;
         }
     }
@@ -65,7 +65,7 @@ fn the_checker_has_nothing_to_say_of_the_kernels() {
     });
 }
 
-fn card() -> Device {
+pub fn card() -> Device {
     Device::Cuda { cuda: cuda(), host: Cpu::new(2).unwrap() }
 }
 

@@ -35,13 +35,13 @@ pub fn all_cases() -> Vec<(String, Golden, Case)> {
 fn every_case_matches_float64() {
     let device = device(2);
     for (name, golden, case) in all_cases() {
-        let err = case
+        let off = case
             .error(&golden, Precision::Fp32, |case, acc, start| {
                 case.run(&device, Precision::Fp32, acc, start)
             })
             .unwrap_or_else(|e| panic!("{name}: {e:#}"));
         // The bar of every op is 1e-5. Embeddings and losses are rounded once from float64.
-        assert!(err < 1e-5, "{name}: off by {err:.1e}");
+        assert!(off.by < 1e-5, "{name}: {} off by {:.1e}", off.at, off.by);
     }
 }
 
@@ -53,12 +53,12 @@ fn every_case_in_bf16_is_near_float64() {
         if !case.applies(Precision::Bf16) {
             continue;
         }
-        let err = case
+        let off = case
             .error(&golden, Precision::Bf16, |case, acc, start| {
                 case.run(&device, Precision::Bf16, acc, start)
             })
             .unwrap_or_else(|e| panic!("{name}: {e:#}"));
-        assert!(err < case.bar(Precision::Bf16), "{name}: off by {err:.1e}");
+        assert!(off.by < case.bar(Precision::Bf16), "{name}: {} off by {:.1e}", off.at, off.by);
         ran += 1;
     }
     assert!(ran > 30, "{ran} cases in bf16");

@@ -1,6 +1,7 @@
 //! Every op's cases: the golden files name them, this page says how a file's tensors become an op's operands.
 //! Runs a case forward and backward on a device, from NaN-filled memory, setting and adding gradients.
 
+use super::Off;
 use super::golden::{Golden, rel_err};
 use super::laid::Laid;
 use crate::device::cpu::resample::Resample;
@@ -284,6 +285,23 @@ impl Case {
         Ok(laid.ran(self))
     }
 
+    /// As [`Case::run`] or [`Case::run_kernels`].
+    ///
+    /// # Errors
+    /// As [`Case::run_kernels`].
+    pub fn run_on(
+        &self,
+        device: &Device,
+        precision: Precision,
+        acc: Acc,
+        start: f32,
+    ) -> Result<Ran> {
+        match device {
+            Device::Cpu(cpu) => self.run(cpu, precision, acc, start),
+            Device::Cuda { cuda, .. } => self.run_kernels(cuda, precision, acc, start),
+        }
+    }
+
     /// A case's memory on a card, and where it is.
     fn on_card(&self, cuda: &Cuda, laid: &Laid) -> Result<(Vec<Buffer>, Addresses)> {
         let step =
@@ -389,21 +407,20 @@ impl Case {
         g: &Golden,
         precision: Precision,
         run: impl Fn(&Case, Acc, f32) -> Result<Ran>,
-    ) -> Result<f64> {
+    ) -> Result<Off> {
         const START: f32 = 0.5;
-        let mut worst: f64 = 0.0;
+        let mut worst = Off::default();
         for acc in [Acc::Set, Acc::Add] {
             let ran = run(self, acc, START)?;
             let mut compare = |name: &str, got: &[f32], started: f32| -> Result<()> {
-                let context = |e: anyhow::Error| e.context(name.to_string());
-                let err = if name.ends_with("/loss") {
+                let tensor = name.rsplit('/').next().unwrap_or(name);
+                let err = if tensor == "loss" {
                     rel_err(bytemuck::cast_slice::<f32, f64>(got), &g.f64(name).1)
-                        .map_err(context)?
                 } else {
                     let want: Vec<f32> = g.f32(name).1.iter().map(|v| v + started).collect();
-                    rel_err(got, &want).map_err(context)?
+                    rel_err(got, &want)
                 };
-                worst = worst.max(err);
+                worst.take(err.map_err(|e| e.context(tensor.to_string()))?, tensor);
                 Ok(())
             };
             for (name, got) in self.outs.iter().zip(&ran.outs) {

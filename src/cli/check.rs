@@ -2,161 +2,227 @@
 
 use super::train_flags::no_tf32;
 use super::{Common, say};
-use crate::check::cases::{Case, GOLDENS};
-use crate::check::golden::Golden;
+use crate::check::real::Network;
+use crate::check::tally::{Outcome, Tally};
+use crate::check::worker;
+use crate::check::{Check, OPS, Size, Wanted, children, list};
+use crate::device::cuda::KERNELS_FOR;
 use crate::device::{Device, Precision};
-use crate::error::{Exit, exit_code, usage};
+use crate::error::{Exit, OrExit as _, usage};
 use anyhow::{Result, bail};
 use clap::builder::PossibleValuesParser;
 use serde_json::json;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
 
-/// Run every op forward and backward on the device and compare with references in float64
+/// Check every op on the device, forward and backward, against references in float64
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   emm check --device cuda
+  emm check --primitives --device cuda
   emm check --op conv2d --precision bf16 --device cpu
 
-Each case runs in fp32, and in bf16 and on a card tf32 where that changes what the op computes. Outputs start as NaN;
-gradients are both written and added. Exit code 1 if an op is off by more than its bar (‖got − reference‖ / ‖reference‖:
-1e-5, 2e-3 of products in tf32, 2e-2 of what is stored in bf16), 4 if the device cannot be had. With --device auto, CUDA
-if a card and kernels for it are there, else the CPU.")]
+Each case runs in fp32, and in bf16 and on a card tf32 where that changes what the op computes.
+Outputs start as NaN; gradients are both written and added. Real sizes run beside the device's own
+fp32, a few of their values beside float64. On a card also: its instructions, the optimizer, batches,
+the sampler and replayed steps. Each op then has a process of its own: a kernel that fails or never
+ends fails its case, both are named, and the rest goes on.
+
+A line is printed as each op ends, with --json on stderr. Exit code 1 if an op is off by more than
+its bar (‖got − reference‖ / ‖reference‖: 1e-5, 2e-3 of products in tf32, 2e-2 of what is stored in
+bf16; 0 where all must be equal), 4 if the device cannot be had. With --device auto, CUDA if a card
+and kernels for it are there, else the CPU.")]
 pub struct Args {
     /// Only this op
-    #[arg(long, value_name = "NAME", hide_possible_values = true,
-          value_parser = PossibleValuesParser::new(GOLDENS.map(|(op, _)| op)))]
+    #[arg(long, value_name = "NAME", hide_possible_values = true, value_parser = PossibleValuesParser::new(OPS))]
     op: Option<String>,
+    /// Only a card's instructions: --op primitives
+    #[arg(long, conflicts_with = "op")]
+    primitives: bool,
     /// Only this precision [default: all that the device computes in]
     #[arg(long, value_enum, value_name = "bf16|tf32|fp32", hide_possible_values = true)]
     precision: Option<Precision>,
+    /// Small cases with references made beforehand, those of a network in use, or both [default: all on a card, else
+    /// golden]
+    #[arg(long, value_enum, value_name = "golden|real|all", hide_possible_values = true)]
+    sizes: Option<Sizes>,
+    /// The network of --sizes real: images of a batch, channels, pixels along a side
+    #[arg(long, value_name = "N,C,S", default_value = "64,128,32")]
+    network: Network,
+    /// Seconds that a case may take; longer under a tool that slows kernels. Given, the CPU's ops too run in processes of
+    /// their own [default: 30]
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    limit_s: Option<u64>,
+    /// Run the op's cases from this one on and tell the process that started this one
+    #[arg(long, hide = true, value_name = "CASE", requires = "op")]
+    child: Option<usize>,
 }
 
-fn error(device: &Device, precision: Precision, case: &Case, golden: &Golden) -> Result<f64> {
-    case.error(golden, precision, |case, acc, start| match device {
-        Device::Cpu(cpu) => case.run(cpu, precision, acc, start),
-        Device::Cuda { cuda, .. } => case.run_kernels(cuda, precision, acc, start),
-    })
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[value(rename_all = "lower")]
+enum Sizes {
+    Golden,
+    Real,
+    All,
 }
 
-/// How an op's cases went at one precision.
-struct Outcome {
-    op: &'static str,
-    precision: Precision,
-    /// The widest bar of the cases.
-    bar: f64,
-    cases: usize,
-    /// Largest relative error of the cases that gave numbers.
-    worst: f64,
-    /// The first case that failed, and why.
-    failed: Option<String>,
+impl Sizes {
+    fn name(self) -> &'static str {
+        match self {
+            Sizes::Golden => "golden",
+            Sizes::Real => "real",
+            Sizes::All => "all",
+        }
+    }
 }
 
-/// An op's cases that say something at one precision.
-struct Work {
-    op: &'static str,
-    precision: Precision,
-    golden: Golden,
-    cases: Vec<(String, Case)>,
-}
+/// Seconds of a case where --limit-s says nothing.
+const LIMIT_S: u64 = 30;
 
-impl Work {
-    /// # Errors
-    /// A golden that cannot be read.
-    fn new(op: &'static str, bytes: &[u8], precision: Precision) -> Result<Self> {
-        let golden = Golden::parse(bytes)?;
-        let cases = (golden.cases().into_iter())
-            .map(|(name, attributes)| {
-                let case = Case::from_golden(op, &golden, &name, &attributes);
-                (name, case)
-            })
-            .filter(|(_, case)| case.applies(precision))
-            .collect();
-        Ok(Work { op, precision, golden, cases })
+impl Args {
+    fn op(&self) -> Option<&'static str> {
+        let name = if self.primitives { Some("primitives") } else { self.op.as_deref() };
+        OPS.into_iter().find(|op| Some(*op) == name)
     }
 
-    /// Runs them.
-    ///
-    /// # Errors
-    /// Only what ends the whole check: a device that failed.
-    fn check(&self, device: &Device) -> Result<Outcome> {
-        let Work { op, precision, .. } = *self;
-        let cases = self.cases.len();
-        let mut outcome = Outcome { op, precision, bar: 0.0, cases, worst: 0.0, failed: None };
-        for (name, case) in &self.cases {
-            let bar = case.bar(precision);
-            outcome.bar = outcome.bar.max(bar);
-            let why = match error(device, precision, case, &self.golden) {
-                Ok(err) => {
-                    outcome.worst = outcome.worst.max(err);
-                    // Not `err > bar`: NaN must fail.
-                    if err <= bar { None } else { Some(format!("off by {err:.1e}")) }
-                }
-                Err(e) if exit_code(&e) == Exit::Device as i32 => {
-                    return Err(e.context(format!("check: {op} {name}")));
-                }
-                Err(e) => Some(format!("{e:#}")),
-            };
-            outcome.failed = outcome.failed.or(why.map(|why| format!("{name}: {why}")));
+    /// The emulator takes minutes for a network in use.
+    fn sizes(&self, device: &Device) -> Sizes {
+        let card = matches!(device, Device::Cuda { .. }) && !KERNELS_FOR.contains(&"emulator");
+        self.sizes.unwrap_or(if card { Sizes::All } else { Sizes::Golden })
+    }
+
+    fn wanted(&self, device: &Device) -> Result<Wanted> {
+        let precisions = match self.precision {
+            None => device.precisions().to_vec(),
+            Some(one) if device.precisions().contains(&one) => vec![one],
+            Some(_) => return Err(no_tf32()),
+        };
+        let sizes = match self.sizes(device) {
+            Sizes::Golden => vec![Size::Golden],
+            Sizes::Real => vec![Size::Real],
+            Sizes::All => vec![Size::Golden, Size::Real],
+        };
+        let on_card = matches!(device, Device::Cuda { .. });
+        Ok(Wanted { op: self.op(), precisions, sizes, on_card, network: self.network })
+    }
+
+    /// Why there is nothing to check.
+    fn nothing(&self, wanted: &Wanted) -> anyhow::Error {
+        let op = self.op().unwrap_or("every op");
+        match self.precision {
+            Some(p) if p != Precision::Fp32 => {
+                let p = p.name();
+                usage(format!("--precision: {op} computes in {p} what it does in fp32"))
+            }
+            _ if !wanted.on_card => {
+                usage(format!("--op: {op} is a card's check, --device cuda runs it"))
+            }
+            _ => usage(format!("--sizes: {op} has only one, leave it out")),
         }
-        Ok(outcome)
+    }
+
+    /// The command of a child.
+    fn child(
+        &self,
+        program: &Path,
+        (device, sizes): (&str, Sizes),
+        common: &Common,
+        op: &str,
+        from: usize,
+    ) -> Command {
+        let Network { images, channels, side } = self.network;
+        let mut command = Command::new(program);
+        command.args(["check", "--device", device, "--op", op, "--sizes", sizes.name()]);
+        command.args(["--child", &from.to_string(), "--threads", &common.threads.to_string()]);
+        command.arg("--network").arg(format!("{images},{channels},{side}"));
+        if let Some(precision) = self.precision {
+            command.args(["--precision", precision.name()]);
+        }
+        command
     }
 }
 
 pub fn run(args: Args, common: &Common) -> Result<()> {
+    if let Some(from) = args.child {
+        return match common.device() {
+            Ok(device) => {
+                let checks = list(&args.wanted(&device)?)?;
+                worker::run_as_child(&device, &checks, from);
+                Ok(())
+            }
+            Err(e) => {
+                worker::no_device(&e);
+                Ok(())
+            }
+        };
+    }
     let device = common.device()?;
-    let name = device.name();
-    let precisions = match &args.precision {
-        None => device.precisions(),
-        Some(one) if device.precisions().contains(one) => std::slice::from_ref(one),
-        Some(_) => return Err(no_tf32()),
+    let wanted = args.wanted(&device)?;
+    let checks = list(&wanted)?;
+    if checks.is_empty() {
+        return Err(args.nothing(&wanted));
+    }
+    let name = device.name().to_string();
+    tell(common, &format!("device {name}"));
+    let heads = ["precision", "cases", "bar", "worst error"];
+    tell(
+        common,
+        &format!("{:<20}{:>10}{:>6}{:>8}{:>14}", "op", heads[0], heads[1], heads[2], heads[3]),
+    );
+    let mut tally = Tally::new(&checks, |outcome| tell(common, &line(outcome)));
+    let ran = if wanted.on_card || args.limit_s.is_some() {
+        in_children(&args, common, device, &checks, &mut tally)
+    } else {
+        worker::run(&device, &checks, 0, &mut |message| tally.hear(0, message));
+        Ok(())
     };
-    let mut work = Vec::new();
-    for &precision in precisions {
-        let wanted = |op: &str| args.op.as_deref().is_none_or(|name| name == op);
-        for (op, bytes) in GOLDENS.into_iter().filter(|(op, _)| wanted(op)) {
-            work.push(Work::new(op, bytes, precision)?);
-        }
-    }
-    work.retain(|w| !w.cases.is_empty());
-    if let (true, Some(op), Some(p)) = (work.is_empty(), &args.op, args.precision) {
-        let p = p.name();
-        return Err(usage(format!("--precision: {op} computes in {p} what it does in fp32")));
-    }
-    if !common.json {
-        say!("device {name}");
-        let heads = ["precision", "cases", "bar", "worst error"];
-        say!("{:<14}{:>10}{:>6}{:>8}{:>14}", "op", heads[0], heads[1], heads[2], heads[3]);
-    }
-    let mut outcomes = Vec::new();
-    for work in work {
-        let o = work.check(&device)?;
-        if !common.json {
-            let verdict = match &o.failed {
-                None => "ok".into(),
-                Some(why) => format!("FAIL {why}"),
-            };
-            let Outcome { op, cases, bar, worst, .. } = o;
-            let precision = o.precision.name();
-            say!("{op:<14}{precision:>10}{cases:>6}{bar:>8.0e}{worst:>14.1e}  {verdict}");
-        }
-        outcomes.push(o);
-    }
-    let failed: Vec<String> = (outcomes.iter().filter(|o| o.failed.is_some()))
-        .map(|o| format!("{} in {}", o.op, o.precision.name()))
+    let outcomes = tally.finish();
+    let failed: Vec<String> = (outcomes.iter().filter(|o| !o.ok))
+        .map(|o| format!("{} in {}", o.name(), o.precision.name()))
         .collect();
     if common.json {
-        let ops: Vec<_> = outcomes
-            .iter()
-            .map(|o| {
-                json!({
-                    "op": o.op, "precision": o.precision, "cases": o.cases, "bar": o.bar,
-                    "worst_error": o.worst, "ok": o.failed.is_none(), "failed": o.failed,
-                })
-            })
-            .collect();
-        say!("{}", json!({"device": name, "ok": failed.is_empty(), "ops": ops}));
+        say!("{}", json!({"device": name, "ok": failed.is_empty(), "ops": outcomes}));
     }
+    ran?;
     if !failed.is_empty() {
         bail!("check: {} of {} ops failed: {}", failed.len(), outcomes.len(), failed.join(", "));
     }
     Ok(())
+}
+
+/// Each op by a child. The card is given back first: this process needs none.
+fn in_children(
+    args: &Args,
+    common: &Common,
+    device: Device,
+    checks: &[Check],
+    tally: &mut Tally,
+) -> Result<()> {
+    let sizes = args.sizes(&device);
+    let name = device.name().split(',').next().unwrap_or("cpu").to_string();
+    drop(device);
+    let program = std::env::current_exe().or_exit(Exit::Other, || "check: this program".into())?;
+    let start = |op: &'static str, from| args.child(&program, (&name, sizes), common, op, from);
+    let limit = Duration::from_secs(args.limit_s.unwrap_or(LIMIT_S));
+    children::run(checks, &start, limit, tally)
+}
+
+/// Prints a line as soon as it is known; beside --json on stderr.
+fn tell(common: &Common, line: &str) {
+    match (common.json, common.quiet) {
+        (false, _) => say!("{line}"),
+        (true, true) => {}
+        (true, false) => _ = writeln!(std::io::stderr(), "{line}"),
+    }
+}
+
+fn line(o: &Outcome) -> String {
+    let verdict = match &o.failed {
+        None => "ok".into(),
+        Some(why) => format!("FAIL {why}").replace(char::is_control, " "),
+    };
+    let (name, precision) = (o.name(), o.precision.name());
+    format!("{name:<20}{precision:>10}{:>6}{:>8.0e}{:>14.1e}  {verdict}", o.cases, o.bar, o.worst)
 }

@@ -1,8 +1,11 @@
-//! Tensor-core products, ldmatrix, collectives and barriers against plain loops, under every schedule.
+//! What kernels are written with, under every schedule, and products of bytes with a sign.
 
 use super::{config, for_each_schedule, gpu};
+use crate::kernels::card;
 use cudarc::driver::PushKernelArg;
-use half::bf16;
+use emm::check::real::Network;
+use emm::check::{Size, Wanted, list};
+use emm::device::Precision;
 
 /// Small whole numbers that look random, so that every product and sum is exact.
 fn numbers(n: usize, salt: usize) -> Vec<i32> {
@@ -20,55 +23,22 @@ fn transposed(b: &[i32], rows: usize, columns: usize) -> Vec<i32> {
 }
 
 #[test]
-fn mma_bf16_and_ldmatrix_multiply() {
-    let gpu = gpu();
-    let (a, b) = (numbers(32 * 16, 1), numbers(16 * 24, 2));
-    let want: Vec<f32> = product(&a, &b, 32, 24, 16).iter().map(|&x| x as f32).collect();
-    let bits =
-        |x: &[i32]| x.iter().map(|&v| bf16::from_f32(v as f32).to_bits()).collect::<Vec<u16>>();
-    let left = gpu.stream.clone_htod(&bits(&a)).unwrap();
-    for (name, right) in
-        [("emu_mma_bf16", bits(&transposed(&b, 16, 24))), ("emu_mma_bf16_trans", bits(&b))]
-    {
-        let right = gpu.stream.clone_htod(&right).unwrap();
-        for_each_schedule(|schedule| {
-            let mut d = gpu.stream.alloc_zeros::<f32>(32 * 24).unwrap();
-            // SAFETY: the arguments are the kernel's.
-            unsafe {
-                gpu.stream
-                    .launch_builder(&gpu.kernel(name))
-                    .arg(&mut d)
-                    .arg(&left)
-                    .arg(&right)
-                    .launch(config(1, (32, 1)))
-            }
-            .unwrap();
-            assert_eq!(gpu.stream.clone_dtoh(&d).unwrap(), want, "{name} {schedule:?}");
-        });
-    }
-}
-
-#[test]
-fn mma_tf32_multiplies_and_drops_the_low_bits() {
-    let gpu = gpu();
-    let (a, b) = (numbers(16 * 8, 3), numbers(8 * 8, 4));
-    let want: Vec<f32> = product(&a, &b, 16, 8, 8).iter().map(|&x| x as f32).collect();
-    // Thirteen low bits that a tf32 has no room for.
-    let bits = |x: &[i32]| x.iter().map(|&v| (v as f32).to_bits() | 0x1fff).collect::<Vec<u32>>();
-    let left = gpu.stream.clone_htod(&bits(&a)).unwrap();
-    let right = gpu.stream.clone_htod(&bits(&b)).unwrap();
-    let mut d = gpu.stream.alloc_zeros::<f32>(16 * 8).unwrap();
-    // SAFETY: the arguments are the kernel's.
-    unsafe {
-        gpu.stream
-            .launch_builder(&gpu.kernel("emu_mma_tf32"))
-            .arg(&mut d)
-            .arg(&left)
-            .arg(&right)
-            .launch(config(1, (32, 1)))
-    }
-    .unwrap();
-    assert_eq!(gpu.stream.clone_dtoh(&d).unwrap(), want);
+fn every_primitive_gives_what_a_card_must() {
+    let wanted = Wanted {
+        op: Some("primitives"),
+        precisions: vec![Precision::Fp32],
+        sizes: vec![Size::Golden],
+        on_card: true,
+        network: Network::default(),
+    };
+    let (checks, card) = (list(&wanted).unwrap(), card());
+    assert!(checks.len() > 15, "{} primitives", checks.len());
+    for_each_schedule(|schedule| {
+        for check in &checks {
+            let off = (check.run)(&card).unwrap_or_else(|e| panic!("{}: {e:#}", check.case));
+            assert!(off.by <= check.bar, "{} {schedule:?}: {}, {}", check.case, off.at, off.by);
+        }
+    });
 }
 
 #[test]
@@ -100,64 +70,4 @@ fn mma_of_bytes_multiplies_with_and_without_sign() {
         .unwrap();
         assert_eq!(gpu.stream.clone_dtoh(&d).unwrap(), want, "signed {signed}");
     }
-}
-
-#[test]
-fn collectives_give_each_lane_what_cuda_says() {
-    let gpu = gpu();
-    let square = |lane: i32| lane * lane;
-    let want: Vec<i32> = (0..12)
-        .flat_map(|row| {
-            (0..32).map(move |lane: i32| match row {
-                0 => square(5),
-                1 => square(lane ^ 3),
-                2 => square(if lane < 4 { lane } else { lane - 4 }),
-                3 => square(if lane > 27 { lane } else { lane + 4 }),
-                4 => square(if lane % 8 > 5 { lane } else { lane + 2 }),
-                5 => square(lane / 8 * 8 + 1),
-                6 => (0..32).filter(|&l| square(l) & 4 != 0).fold(0, |m, l| m | 1 << l),
-                7 => (0..32).map(square).sum(),
-                8 => 11,
-                9 => 0,
-                10 if lane < 16 => square(lane ^ 1) * 10,
-                10 => square(lane ^ 2) * 100,
-                _ if lane < 16 => 2,
-                _ => 1,
-            })
-        })
-        .collect();
-    for_each_schedule(|schedule| {
-        let mut out = gpu.stream.alloc_zeros::<i32>(12 * 32).unwrap();
-        // SAFETY: the arguments are the kernel's.
-        unsafe {
-            gpu.stream
-                .launch_builder(&gpu.kernel("emu_collectives"))
-                .arg(&mut out)
-                .launch(config(1, (32, 1)))
-        }
-        .unwrap();
-        assert_eq!(gpu.stream.clone_dtoh(&out).unwrap(), want, "{schedule:?}");
-    });
-}
-
-#[test]
-fn the_barrier_counts_only_threads_that_have_not_returned() {
-    let gpu = gpu();
-    for_each_schedule(|schedule| {
-        for n in [1i32, 31, 40, 64] {
-            let mut out = gpu.stream.alloc_zeros::<i32>(65).unwrap();
-            // SAFETY: the arguments are the kernel's.
-            unsafe {
-                gpu.stream
-                    .launch_builder(&gpu.kernel("emu_early_exit"))
-                    .arg(&mut out)
-                    .arg(&n)
-                    .launch(config(1, (64, 1)))
-            }
-            .unwrap();
-            let got = gpu.stream.clone_dtoh(&out).unwrap();
-            let want: Vec<i32> = (0..n).rev().chain([n / 2]).collect();
-            assert_eq!(got[..=n as usize], want, "{n} threads, {schedule:?}");
-        }
-    });
 }

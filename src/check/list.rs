@@ -1,0 +1,143 @@
+//! All that there is to check on a device.
+
+use super::cases::{Case, GOLDENS};
+use super::golden::Golden;
+use super::real::Network;
+use super::{Check, Size, primitives, real, sampling, searching, training};
+use crate::device::Precision;
+use anyhow::Result;
+use std::rc::Rc;
+
+/// Names of everything that is checked, in order: a card's instructions first, for what they get wrong is wrong
+/// everywhere.
+pub const OPS: [&str; 17] = [
+    "primitives",
+    "attention",
+    "conv2d",
+    "denoise",
+    "fir_pad",
+    "label_embed",
+    "linear",
+    "loss",
+    "noise_embed",
+    "norm",
+    "precondition",
+    "adam_ema",
+    "prepare_batch",
+    "heun",
+    "optimum",
+    "nearest",
+    "graph",
+];
+
+/// What of it.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// One of [`OPS`], or all.
+    pub op: Option<&'static str>,
+    pub precisions: Vec<Precision>,
+    pub sizes: Vec<Size>,
+    /// Whether the device is a card: then also what the CPU is the reference of.
+    pub on_card: bool,
+    /// The sizes of [`Size::Real`].
+    pub network: Network,
+}
+
+impl Wanted {
+    pub fn precision(&self, precision: Precision) -> bool {
+        self.precisions.contains(&precision)
+    }
+
+    pub fn size(&self, size: Size) -> bool {
+        self.sizes.contains(&size)
+    }
+}
+
+/// All checks that are wanted, those of an op in a row.
+///
+/// # Errors
+/// A golden that cannot be read.
+pub fn list(wanted: &Wanted) -> Result<Vec<Check>> {
+    let mut checks = Vec::new();
+    for op in OPS.into_iter().filter(|op| wanted.op.is_none_or(|one| one == *op)) {
+        match op {
+            "primitives" => checks.extend(primitives::checks(wanted)),
+            "adam_ema" => checks.extend(training::adam_checks(wanted)?),
+            "prepare_batch" => checks.extend(training::batch_checks(wanted)),
+            "heun" => checks.extend(sampling::heun_checks(wanted)),
+            "optimum" => checks.extend(sampling::optimum_checks(wanted)),
+            "nearest" => checks.extend(searching::checks(wanted)),
+            "graph" => checks.extend(training::graph_checks(wanted)),
+            _ => {
+                if wanted.size(Size::Golden) {
+                    checks.extend(goldens(op, wanted)?);
+                }
+                if wanted.size(Size::Real) {
+                    checks.extend(real::checks(op, wanted));
+                }
+            }
+        }
+    }
+    Ok(checks)
+}
+
+/// The cases of an op's golden file.
+fn goldens(op: &'static str, wanted: &Wanted) -> Result<Vec<Check>> {
+    let bytes = GOLDENS.into_iter().find(|(name, _)| *name == op).expect("an op's golden").1;
+    let golden = Rc::new(Golden::parse(bytes)?);
+    let cases: Vec<(String, Rc<Case>)> = (golden.cases().into_iter())
+        .map(|(name, a)| {
+            let case = Case::from_golden(op, &golden, &name, &a);
+            (name, Rc::new(case))
+        })
+        .collect();
+    let mut checks = Vec::new();
+    for &precision in &wanted.precisions {
+        for (name, case) in cases.iter().filter(|(_, case)| case.applies(precision)) {
+            let (golden, case, bar) = (golden.clone(), case.clone(), case.bar(precision));
+            checks.push(Check {
+                op,
+                size: Size::Golden,
+                precision,
+                case: name.clone(),
+                bar,
+                run: Box::new(move |device| {
+                    case.error(&golden, precision, |case, acc, start| {
+                        case.run_on(device, precision, acc, start)
+                    })
+                }),
+            });
+        }
+    }
+    Ok(checks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_op_has_checks_in_a_row_and_every_golden_is_one() {
+        let all = Wanted {
+            op: None,
+            precisions: vec![Precision::Fp32, Precision::Tf32, Precision::Bf16],
+            sizes: vec![Size::Golden, Size::Real],
+            on_card: true,
+            network: Network::default(),
+        };
+        let checks = list(&all).unwrap();
+        let rows: Vec<&str> = checks.chunk_by(|a, b| a.op == b.op).map(|row| row[0].op).collect();
+        assert_eq!(rows, OPS);
+        for (golden, _) in GOLDENS {
+            for size in [Size::Golden, Size::Real] {
+                assert!(checks.iter().any(|c| c.op == golden && c.size == size), "{golden}");
+            }
+        }
+        for op in OPS {
+            let only = list(&Wanted { op: Some(op), ..all.clone() }).unwrap();
+            let of_all = checks.iter().filter(|c| c.op == op);
+            let same = |(a, b): (&Check, &Check)| (&a.case, a.precision) == (&b.case, b.precision);
+            assert!(only.len() == of_all.clone().count() && only.iter().zip(of_all).all(same));
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! Every op at sizes of a network in use: whole tensors beside those of the device's own float32, whose kernels are the
+//! general ones, and a few values of each beside their definition in float64.
+
+mod places;
+
+use super::cases::{Case, Ran};
+use super::list::Wanted;
+use super::plain::{Of, Sample};
+use super::{Check, Off, Size};
+use crate::device::{Acc, Device, Precision};
+use crate::model::{Arch, ModelConfig, Params};
+use crate::rng::fill_normals;
+use anyhow::Result;
+use places::{Place, places};
+use rayon::prelude::*;
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// What the sizes are those of: the paper's basic network at a batch, with these channels, of images of this side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    pub images: usize,
+    pub channels: usize,
+    pub side: usize,
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Network { images: 64, channels: 128, side: 32 }
+    }
+}
+
+impl FromStr for Network {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let numbers: Option<Vec<usize>> = text.split(',').map(|n| n.trim().parse().ok()).collect();
+        let network = match numbers.as_deref() {
+            Some(&[images, channels, side]) => Network { images, channels, side },
+            _ => return Err("three numbers wanted: IMAGES,CHANNELS,SIDE".into()),
+        };
+        let Network { images, channels, side } = network;
+        if !(1..=512).contains(&images) {
+            return Err(format!("{images} images, 1 to 512 wanted"));
+        }
+        if channels % 8 != 0 || !(8..=512).contains(&channels) {
+            return Err(format!("{channels} channels, a multiple of 8 from 8 to 512 wanted"));
+        }
+        if !side.is_power_of_two() || !(8..=64).contains(&side) {
+            return Err(format!("a side of {side} pixels, a power of two from 8 to 64 wanted"));
+        }
+        Ok(network)
+    }
+}
+
+impl Network {
+    pub fn config(&self) -> ModelConfig {
+        ModelConfig {
+            model_channels: self.channels,
+            ..ModelConfig::basic(Arch::DdpmPP, self.side, 3)
+        }
+    }
+
+    /// Values of its flat buffers.
+    pub fn parameters(&self) -> usize {
+        Params::new(&self.config()).flat_len
+    }
+}
+
+/// Standard normals times a deviation, the same for the same `which`.
+pub fn random(len: usize, which: u32, deviation: f32) -> Vec<f32> {
+    const CHUNK: usize = 1 << 16;
+    let mut values = vec![0.0; len];
+    values.par_chunks_mut(CHUNK).enumerate().for_each(|(i, chunk)| {
+        fill_normals(chunk, i as u32, 0, which, 8);
+        chunk.iter_mut().for_each(|v| *v *= deviation);
+    });
+    values
+}
+
+/// A case with its values, and what they must give.
+struct Made {
+    case: Case,
+    samples: Vec<Sample>,
+    /// The device's own float32, once it was wanted.
+    float32: Option<Ran>,
+}
+
+/// The case made last: one place's precisions follow one another, and hundreds of megabytes are made once for all.
+type Last = Rc<RefCell<Option<(usize, Made)>>>;
+
+/// An op's places at each precision that changes what it computes there.
+pub fn checks(op: &'static str, wanted: &Wanted) -> Vec<Check> {
+    let last = Last::default();
+    let mut checks = Vec::new();
+    for (i, place) in places(op, wanted.network).into_iter().enumerate() {
+        let empty = place.case(false);
+        let place = Arc::new(place);
+        let precisions = [Precision::Fp32, Precision::Tf32, Precision::Bf16].into_iter();
+        for precision in precisions.filter(|&p| wanted.precision(p) && empty.applies(p)) {
+            let (place, last) = (place.clone(), last.clone());
+            checks.push(Check {
+                op,
+                size: Size::Real,
+                precision,
+                case: place.case.into(),
+                bar: empty.bar(precision),
+                run: Box::new(move |device| {
+                    let mut last = last.borrow_mut();
+                    let made = match last.take() {
+                        Some((known, made)) if known == i => made,
+                        _ => device.host().run(|| make(&place)),
+                    };
+                    error(&mut last.insert((i, made)).1, device, precision)
+                }),
+            });
+        }
+    }
+    checks
+}
+
+fn make(place: &Place) -> Made {
+    let case = place.case(true);
+    let samples = place.plain.samples(&case);
+    Made { case, samples, float32: None }
+}
+
+fn error(made: &mut Made, device: &Device, precision: Precision) -> Result<Off> {
+    let Made { case, samples, float32 } = made;
+    let run = |precision| case.run_on(device, precision, Acc::Set, 0.0);
+    let ran = run(precision)?;
+    let mut off = Off::default();
+    for sample in samples.iter() {
+        let name = sample.of.name(case).expect("what is compared has a name");
+        let by = sample.error(case, &ran).map_err(|e| e.context(name.to_string()))?;
+        off.take(by, name);
+    }
+    if precision == Precision::Fp32 {
+        *float32 = Some(ran);
+        return Ok(off);
+    }
+    let float32 = match float32 {
+        Some(known) => known,
+        none => none.insert(run(Precision::Fp32)?),
+    };
+    for of in Of::all(case) {
+        of.beside(case, &ran, float32, &mut off)?;
+    }
+    Ok(off)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::list::{OPS, list};
+    use crate::device::Cpu;
+    use std::collections::BTreeSet;
+
+    const SMALL: Network = Network { images: 2, channels: 16, side: 8 };
+
+    fn wanted() -> Wanted {
+        Wanted {
+            op: None,
+            precisions: vec![Precision::Fp32, Precision::Bf16],
+            sizes: vec![Size::Real],
+            on_card: false,
+            network: SMALL,
+        }
+    }
+
+    /// Definitions and the CPU's ops know nothing of each other.
+    #[test]
+    fn the_cpu_agrees_with_the_definitions() {
+        let device = Device::Cpu(Cpu::new(2).unwrap());
+        let mut seen = BTreeSet::new();
+        for check in list(&wanted()).unwrap() {
+            let Check { op, precision, case, bar, .. } = &check;
+            let what = format!("{op} {case} {precision:?}");
+            let off = (check.run)(&device).unwrap_or_else(|e| panic!("{what}: {e:#}"));
+            assert!(off.by <= *bar, "{what}: {} off by {:.1e}", off.at, off.by);
+            // Something was compared, and at the precision that was asked for.
+            assert!(off.by > 0.0 || *bar < 1e-5, "{what}");
+            assert!(off.by > 1e-4 || *precision == Precision::Fp32, "{what}: {:.1e}", off.by);
+            seen.insert(*op);
+        }
+        let of_cards = ["primitives", "adam_ema", "prepare_batch", "heun", "graph"];
+        assert!(OPS.iter().all(|op| seen.contains(op) != of_cards.contains(op)), "{seen:?}");
+    }
+
+    /// Every tensor that a case compares has a sample: none goes unseen.
+    #[test]
+    fn every_tensor_has_values_from_its_definition() {
+        for op in OPS.into_iter().filter(|op| wanted_has(op)) {
+            for place in places(op, SMALL) {
+                let made = make(&place);
+                for of in Of::all(&made.case) {
+                    let name = of.name(&made.case);
+                    let samples = made.samples.iter().filter(|s| s.of == of);
+                    let values: usize = samples.map(|s| s.want.len()).sum();
+                    assert!(values > 1, "{op} {}: {name:?} has {values}", place.case);
+                }
+            }
+        }
+    }
+
+    fn wanted_has(op: &str) -> bool {
+        crate::check::cases::GOLDENS.iter().any(|(name, _)| *name == op)
+    }
+
+    #[test]
+    fn networks_are_three_numbers() {
+        assert_eq!("2,16,8".parse(), Ok(SMALL));
+        for (text, why) in [
+            ("2,16", "three numbers"),
+            ("0,16,8", "0 images"),
+            ("2,12,8", "12 channels"),
+            ("2,16,24", "side of 24"),
+        ] {
+            let e = text.parse::<Network>().unwrap_err();
+            assert!(e.contains(why), "{e}");
+        }
+    }
+}
