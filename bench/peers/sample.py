@@ -2,8 +2,9 @@
 
     python bench/peers/sample.py --channels 32 --resolution 8 --samples 1000 --at-a-time 250
 
-The state is float64, the network float32, both layouts are tried. Prints one JSON object: images_per_s (from the
-median of the repeats), sample_s {min, median, max}, threads, layout, torch, settings.
+The state is float64, the network float32, or in bf16 by autocast; both layouts are tried. Prints one JSON object:
+images_per_s (from the median of the repeats, images brought to the host), sample_s {min, median, max}, threads, layout,
+torch, settings.
 
 Source: Karras et al. 2022, arXiv:2206.00364, Algorithm 1.
 """
@@ -22,7 +23,7 @@ def noise_levels(precond, steps, rho=7):
     low, high = {"vp": (0.002, 80), "ve": (0.02, 80), "edm": (0.002, 80)}[precond]
     i = torch.arange(steps, dtype=torch.float64) / max(steps - 1, 1)
     levels = (high ** (1 / rho) + i * (low ** (1 / rho) - high ** (1 / rho))) ** rho
-    return torch.cat([levels, torch.zeros(1, dtype=torch.float64)])
+    return [*levels.tolist(), 0.0]
 
 
 @torch.inference_mode()
@@ -30,7 +31,7 @@ def heun(cfg, p, x, levels):
     """Images from noise x (float64, of the first level's standard deviation)."""
 
     def slope(x, sigma):
-        d = network.denoise(cfg, p, x.float(), sigma.float().expand(len(x)))
+        d = network.denoise(cfg, p, x.float(), x.new_full([len(x)], sigma, dtype=torch.float32))
         return (x - d.double()) / sigma
 
     for now, then in zip(levels[:-1], levels[1:]):
@@ -45,13 +46,14 @@ def heun(cfg, p, x, levels):
 def sampler(cfg, a, layout):
     """A function that samples `n` images, so many at a time."""
     memory = torch.channels_last if layout == "channels_last" else torch.contiguous_format
-    p, levels = step.parameters(cfg, a, memory), noise_levels(cfg["precond"], a.steps)
+    p, levels, autocast = step.parameters(cfg, a, memory), noise_levels(cfg["precond"], a.steps), step.bf16_where_asked(a)
 
     def sample(n):
         for first in range(0, n, a.at_a_time):
             shape = (min(a.at_a_time, n - first), cfg["image_channels"], cfg["resolution"], cfg["resolution"])
-            x = torch.randn(shape, dtype=torch.float64).contiguous(memory_format=memory)
-            heun(cfg, p, x * levels[0], levels)
+            x = torch.randn(shape, dtype=torch.float64, device=a.device).contiguous(memory_format=memory)
+            with autocast:
+                heun(cfg, p, x * levels[0], levels).float().cpu()
 
     return sample
 
@@ -70,6 +72,7 @@ def main():
     a = p.parse_args()
     if a.threads:
         torch.set_num_threads(a.threads)
+    step.allow_tf32(a)
     cfg = step.config(a)
     layouts = ["nchw", "channels_last"] if a.layout == "best" else [a.layout]
     trial = min(a.samples, a.at_a_time)
@@ -84,6 +87,8 @@ def main():
                 "sample_s": {"min": min(times), "median": median, "max": max(times)},
                 "threads": torch.get_num_threads(),
                 "layout": layout,
+                "precision": a.precision,
+                "device": a.device,
                 "torch": torch.__version__,
                 "settings": {**cfg, "samples": a.samples, "at_a_time": a.at_a_time, "steps": a.steps},
             }

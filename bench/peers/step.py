@@ -2,8 +2,9 @@
 
     python bench/peers/step.py --channels 32 --mult 2,2,2 --blocks 2 --resolution 8 --batch 32
 
-One step = noise levels and noise drawn, forward, backward, Adam, EMA. Prints one JSON object:
-images_per_s (from the median step), step_s {min, median, max}, threads, layout, torch, settings.
+One step = noise levels and noise drawn, forward, backward, Adam, EMA. Where memory does not hold the batch, a half, a
+quarter … of it is taken. Prints one JSON object: images_per_s (from the median step), step_s {min, median, max},
+threads, layout, torch, settings with the batch.
 """
 
 import argparse
@@ -77,6 +78,22 @@ def parameters(cfg, a, memory):
     return p
 
 
+def bf16_where_asked(a):
+    return torch.autocast(torch.device(a.device).type, torch.bfloat16, enabled=a.precision == "bf16")
+
+
+def allow_tf32(a):
+    """In float32 alone nothing is rounded to tf32; by bf16's autocast what stays in float32 may be."""
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = a.precision != "fp32"
+
+
+def finished(a):
+    """Waits until the card has done what it was given."""
+    if torch.device(a.device).type == "cuda":
+        torch.cuda.synchronize(a.device)
+
+
 def trainer(cfg, a, layout):
     """A function that runs one training step."""
     memory = torch.channels_last if layout == "channels_last" else torch.contiguous_format
@@ -88,7 +105,7 @@ def trainer(cfg, a, layout):
     y = (torch.rand(shape, device=a.device) * 2 - 1).contiguous(memory_format=memory)
     objective = torch.compile(network.loss) if a.compile else network.loss
 
-    autocast = torch.autocast(a.device, torch.bfloat16, enabled=a.precision == "bf16")
+    autocast = bf16_where_asked(a)
 
     def step():
         sigma = draw_sigma(cfg["precond"], a.batch, a.device).float()
@@ -99,8 +116,7 @@ def trainer(cfg, a, layout):
         adam.step()
         with torch.no_grad():
             torch._foreach_lerp_(ema, trained, 1e-3)
-        if a.device != "cpu":
-            torch.cuda.synchronize()
+        finished(a)
 
     return step
 
@@ -120,15 +136,40 @@ def warmed(cfg, a, layout):
     return last, layout, step
 
 
+def fitting(cfg, a, layout):
+    """As warmed, per image, at the largest part of the batch that memory holds."""
+    while True:
+        try:
+            last, layout, step = warmed(cfg, a, layout)
+            return last / a.batch, layout, step
+        except torch.OutOfMemoryError:
+            if a.batch == 1:
+                raise
+        # Here, where the exception no longer holds what was reserved.
+        a.batch //= 2
+        torch.cuda.empty_cache()
+
+
+def about(a):
+    """What PyTorch finds; starts the card."""
+    finished(a)
+    kind = torch.device(a.device).type
+    name = torch.cuda.get_device_name(a.device) if kind == "cuda" else kind
+    return {"torch": torch.__version__, "cuda": torch.version.cuda, "device": name, "sum": torch.ones(8, device=a.device).sum().item()}
+
+
 def main():
-    a = flags(__doc__).parse_args()
+    p = flags(__doc__)
+    p.add_argument("--about", action="store_true", help="say what PyTorch finds, and end")
+    a = p.parse_args()
+    if a.about:
+        return print(json.dumps(about(a)))
     if a.threads:
         torch.set_num_threads(a.threads)
-    torch.backends.cudnn.benchmark = True
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = a.precision == "tf32"
+    allow_tf32(a)
     cfg = config(a)
     layouts = ["nchw", "channels_last"] if a.layout == "best" else [a.layout]
-    _, layout, step = min((warmed(cfg, a, layout) for layout in layouts), key=lambda w: w[0])
+    _, layout, step = min((fitting(cfg, a, layout) for layout in layouts), key=lambda w: w[0])
     times = [timed(step) for _ in range(a.repeats)]
     median = statistics.median(times)
     print(
