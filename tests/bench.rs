@@ -49,6 +49,11 @@ fn check_step(found: &Value, device: &str) {
     let rate = 3.0 / number(&step["median"]);
     assert!((number(&found["images_per_s"]) - rate).abs() < 1e-9 * rate, "{found}");
     assert!(number(&found["flop_per_s"]) > 0.0, "{found}");
+    assert_eq!(found["batch"], 3);
+}
+
+fn losses(found: &Value) -> Vec<f64> {
+    found["losses"].as_array().unwrap().iter().map(number).collect()
 }
 
 fn check_sample(found: &Value, device: &str) {
@@ -86,6 +91,14 @@ fn every_bench_reports_on_the_cpu() {
     let tf32 = emm(bench("kernels", &[&cpu[..], &["--precision", "tf32"]].concat()));
     tf32.refused(2, "--precision: tf32 ", "CUDA");
     check_step(&emm(bench("step", &cpu)).json(), "cpu");
+    let with = |repeats: &str, more: &[&'static str]| {
+        let mut words = bench("step", &[&cpu[..], more].concat());
+        words[3] = repeats.into();
+        emm(words).json()
+    };
+    let (ten, again) = (with("11", &[]), with("8", &["--threads", "1"]));
+    assert_eq!(losses(&ten).len(), 10);
+    assert_eq!(losses(&ten), losses(&again));
     check_sample(&emm(bench("sample", &[&cpu[..], &SAMPLE].concat())).json(), "cpu");
     for (what, flag) in [("step", "--repeats"), ("kernels", "--repeats"), ("sample", "--samples")] {
         emm(["bench", what, flag, "0"]).refused(2, &format!("{flag}: 0"), "at least 1");
@@ -115,7 +128,18 @@ fn every_bench_reports_on_a_card() {
             assert_eq!(has("_mma_"), precision != "fp32", "{names:?}");
         }
     }
-    check_step(&run("step", &[]), device);
+    let step = run("step", &[]);
+    check_step(&step, device);
+    let of = |found: &Value| losses(found);
+    let cpu = |precision| emm(bench("step", &["--device", "cpu", "--precision", precision])).json();
+    assert_eq!(of(&step).len(), 3); // as many as there are steps
+    for (found, wanted, bar) in
+        [(step, cpu("bf16"), 1e-3), (run("step", &["--precision", "fp32"]), cpu("fp32"), 1e-5)]
+    {
+        assert_eq!(found["precision"], wanted["precision"]);
+        let pairs: Vec<_> = of(&found).into_iter().zip(of(&wanted)).collect();
+        assert!(pairs.iter().all(|(a, b)| (a - b).abs() <= bar * b), "{pairs:?}");
+    }
     check_sample(&run("sample", &SAMPLE), device);
     let small = ["--queries", "3", "--references", "5", "--pixels", "48", "--repeats", "1"];
     let search = ["bench", "nearest", "--json", "--device", "cuda"].into_iter().chain(small);

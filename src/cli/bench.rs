@@ -28,7 +28,11 @@ pub enum Command {
 
 /// Time training steps: batch preparation, forward, backward, Adam and EMA
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Example:\n  emm bench step --resolution 8 --channels 32 --batch 32")]
+#[command(after_help = "Example:
+  emm bench step --resolution 8 --channels 32 --batch 32
+
+With --json also the losses of its first ten steps: the same seed and settings give the same on every device, to the
+rounding of the precision. A step whose loss is not finite ends the command with exit code 5, after all are timed.")]
 pub struct Step {
     #[command(flatten)]
     images: ImageFlags,
@@ -95,27 +99,31 @@ fn run_step(a: Step, common: &Common) -> Result<()> {
     at_least_one(&[("--repeats", a.repeats)])?;
     let device = common.device()?;
     let (config, options) = network(&a.flags, &a.images, common, &device)?;
-    let batch = options.batch as f64;
+    let (batch, precision) = (options.batch, options.precision);
     let times = step(&device, &config, options, a.repeats)?;
     let s = median(&times.step_s);
-    let flop = flops(&config).train as f64 * batch;
+    let images_per_s = batch as f64 / s;
+    let flop = flops(&config).train as f64 * batch as f64;
     if common.json {
         say!(
             "{}",
             json!({
-                "images_per_s": batch / s,
+                "images_per_s": images_per_s,
                 "flop_per_s": flop / s,
                 "step_s": spread(&times.step_s),
+                "losses": times.losses,
+                "precision": precision,
+                "batch": batch,
                 "arena_bytes": times.arena_bytes,
                 "device": device.name(),
             })
         );
-        return Ok(());
+        return times.diverged.map_or(Ok(()), Err);
     }
     let [min, max] = ends(&times.step_s);
     say!(
         "{:.2} img/s, {:.1} GFLOP/s; step {:.2} ms ({:.2}..{:.2}); arena {:.1} MB; {} parameters",
-        batch / s,
+        images_per_s,
         flop / s / 1e9,
         s * 1e3,
         min * 1e3,
@@ -123,7 +131,7 @@ fn run_step(a: Step, common: &Common) -> Result<()> {
         times.arena_bytes as f64 / 1e6,
         Params::new(&config).count()
     );
-    Ok(())
+    times.diverged.map_or(Ok(()), Err)
 }
 
 fn run_sample(a: Sample, common: &Common) -> Result<()> {

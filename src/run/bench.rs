@@ -14,12 +14,20 @@ use anyhow::Result;
 use std::time::Instant;
 
 /// Times of repeated training steps.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub struct StepTimes {
     /// Seconds of each step: batch preparation, forward, backward, Adam and EMA. In order, warm-up left out.
     pub step_s: Vec<f64>,
+    /// Losses of the first ten steps from the seed's initial weights, or of all if there are fewer; NaN where a step
+    /// diverged. Functions of settings and seed, so devices and precisions can be told by them.
+    pub losses: Vec<f64>,
+    /// Why the first step that diverged did (exit 5); it left the weights as they were.
+    pub diverged: Option<anyhow::Error>,
     pub arena_bytes: usize,
 }
+
+/// Steps whose losses are kept.
+const LOSSES: usize = 10;
 
 /// Median of some times.
 pub fn median(times: &[f64]) -> f64 {
@@ -42,7 +50,7 @@ fn pixels(config: &ModelConfig) -> Dataset {
     }
 }
 
-/// Times `repeats` training steps after two that warm up.
+/// Times `repeats` training steps after two that warm up. One that diverges is timed all the same.
 ///
 /// # Errors
 /// Device (exit 4) if the free memory cannot hold the network.
@@ -54,23 +62,27 @@ pub fn step(
 ) -> Result<StepTimes> {
     let data = pixels(config);
     let mut trainer = trainer(device, config, options, &data)?;
-    let mut step_s = Vec::new();
+    let (mut step_s, mut losses, mut diverged) = (Vec::new(), Vec::new(), None);
     for step in 0..repeats as u64 + 2 {
         device.wait()?;
         let start = Instant::now();
-        trainer.step(scalars(step), &|| false)?;
+        let done = trainer.steps(&[scalars(step)], &|| false)?;
         device.wait()?;
         if step >= 2 {
             step_s.push(start.elapsed().as_secs_f64());
         }
+        if losses.len() < LOSSES {
+            losses.push(if done.diverged.is_none() { done.loss } else { f64::NAN });
+        }
+        diverged = diverged.or(done.diverged);
     }
-    Ok(StepTimes { step_s, arena_bytes: trainer.arena_bytes() })
+    Ok(StepTimes { step_s, losses, diverged, arena_bytes: trainer.arena_bytes() })
 }
 
 /// Seconds of a training step of a run's network on so many images, as a few steps take it.
 ///
 /// # Errors
-/// As [`step`].
+/// As [`step`]; diverged (exit 5).
 pub fn step_s(device: &Device, run: &RunConfig, images: usize, repeats: usize) -> Result<f64> {
     let options = TrainerOptions {
         seed: run.train.seed,
@@ -80,7 +92,8 @@ pub fn step_s(device: &Device, run: &RunConfig, images: usize, repeats: usize) -
         scrub_gradients: false,
         precision: run.train.precision,
     };
-    Ok(median(&step(device, &run.model, options, repeats)?.step_s))
+    let times = step(device, &run.model, options, repeats)?;
+    times.diverged.map_or(Ok(median(&times.step_s)), Err)
 }
 
 fn scalars(step: u64) -> StepScalars {
