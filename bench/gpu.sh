@@ -1,122 +1,146 @@
 #!/usr/bin/env bash
-# Everything that a machine with a CUDA card can tell, by one command, within nine minutes. It needs the built binary,
-# and for the peers Python with PyTorch; neither Rust nor this repository's history.
+# Everything that a machine with a CUDA card can tell, by one command: checks, benches, and PyTorch beside them, what is
+# worth most first. It needs the built binary and Python 3, for the peers PyTorch; neither Rust nor this repository's
+# history (bench/pack.sh lays out what it takes).
 #
-#   bench/gpu.sh target/release/emm                 writes bench/runs/<date>-<card>/
-#   bench/gpu.sh target/release/emm /tmp/there      writes /tmp/there
+#   bench/gpu.sh [EMM [FOLDER]]
 #
-# In the environment: PYTHON (python3), BUDGET_S (540), BATCH (128, images of a training step), DEVICE (cuda), for both
-# sides; PEER_DEVICE, for PyTorch alone; SMALL=1, tiny settings that try the script itself on any machine.
-# Each part has a time limit of its own and what is left of the budget; README.md in the folder says what was skipped.
-# Every op is checked, and every launch and step timed, in each precision of the device. Left out for the time: the
-# compiled peer in other precisions than bf16, and convolutions alone by PyTorch in tf32; sampling is in bf16.
+# EMM: the packed binary beside bench/, else target/release/emm. FOLDER: bench/runs/<date>-<card>; it gets README.md and
+# results.tar.gz, made anew after each part, and must hold none. A line a part goes to stdout, and a last one with the
+# verdict. If no case of `emm check` passes, each op is tried by itself and under compute-sanitizer, and that is all.
+#
+# In the environment:
+#   BUDGET_S (240)  seconds; what does not fit is skipped, and said
+#   PARTS (*)       only these parts, by name or pattern: PARTS='check peer-*' for a second call; doctor runs always
+#   BATCH (512)     images of a training step
+#   DEVICE (cuda)   or cpu; PEER_DEVICE for PyTorch alone; PYTHON (python3)
+#   SMALL=1         tiny settings, which try the script itself on any machine
 set -euo pipefail
 
-if (($# < 1 || $# > 2)) || [[ ! -x $1 ]]; then
-    echo "usage: bench/gpu.sh EMM [FOLDER]    EMM: the built binary" >&2
+here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=bench/gpu-parts.sh
+. "$here/gpu-parts.sh"
+arguments 0 2 "$@"
+emm=$(find_emm "$here" "${1:-}")
+if [[ ${2:-} && -e $2/results.tar.gz ]]; then
+    echo "gpu.sh: FOLDER: $2 has a results.tar.gz already; name another, or move it away" >&2
     exit 2
 fi
-here=$(cd "$(dirname "$0")" && pwd)
-emm=$(realpath "$1")
-python=${PYTHON:-python3}
-budget=${BUDGET_S:-540}
-device=${DEVICE:-cuda}
+begin "$emm" "${2:-}"
 peer_device=${PEER_DEVICE:-${device%%:*}}
-batch=${BATCH:-128}
-small=${SMALL:-}
 
-raw=$(mktemp -d)
-trap 'rm -rf "$raw"' EXIT
-parts=$raw/parts.tsv
-: >"$parts"
-start=$SECONDS
-
-# part NAME LIMIT_S COMMAND...: what it prints goes to NAME.json, what it says to NAME.log.
-part() {
-    local name=$1 limit=$2 left began status=0 why=ok
-    shift 2
-    # Ten seconds stay for the summary.
-    left=$((budget - (SECONDS - start) - 10))
-    if ((left < 5)); then
-        printf '%s\tskipped: no time left\t0\t%s\n' "$name" "$*" >>"$parts"
-        return
-    fi
-    began=$SECONDS
-    printf '== %s (at %d s)\n' "$name" $((SECONDS - start)) >&2
-    timeout -k 3 $((limit < left ? limit : left)) "$@" >"$raw/$name.json" 2>"$raw/$name.log" || status=$?
-    case $status in
-        0) ;;
-        124 | 137) why="stopped after $((SECONDS - began)) s" ;;
-        *) why="failed with $status: $(tail -n 1 "$raw/$name.log" | tr '\t' ' ' | cut -c1-200)" ;;
-    esac
-    if ((status)); then rm -f "$raw/$name.json"; fi
-    printf '%s\t%s\t%d\t%s\n' "$name" "$why" $((SECONDS - began)) "$*" >>"$parts"
-    printf '   %s\n' "$why" >&2
-}
-
-bench() { # bench NAME LIMIT_S WHAT FLAGS...
-    local name=$1 limit=$2 what=$3
-    shift 3
-    part "$name" "$limit" "$emm" bench "$what" --json --device "$device" "$@"
-}
-peer() { # peer NAME LIMIT_S SCRIPT FLAGS...
-    local name=$1 limit=$2 script=$3
-    shift 3
-    part "$name" "$limit" "$python" "$here/peers/$script.py" --device "$peer_device" "$@"
-}
-
-if [[ $small ]]; then
+if [[ ${SMALL:-} ]]; then
     net=(--resolution 4 --channels 16 --mult "1,1" --blocks 1 --batch 4)
+    few=("${net[@]}" --repeats 1)
     images=(--samples 4 --steps 2 --at-a-time 4)
-    search=(--queries 20 --references 200 --pixels 48)
-    conv=(--resolution 4 --channels 16 --batch 2)
+    search=(--queries 20 --references 200)
+    optimum=(--images 2 --references 40 --steps 2)
     repeats=1
-else
-    net=(--batch "$batch")
+else # the paper's basic model
+    net=(--batch "${BATCH:-512}")
+    few=(--batch 4 --repeats 8) # ten steps, which a CPU can follow
     images=(--samples 256 --at-a-time 256)
     search=(--queries 10000 --references 50000)
-    conv=(--batch "$batch")
+    optimum=(--images 256 --references 10000)
     repeats=10
 fi
 
-precisions=(bf16 fp32 tf32) # the most wanted first
-if [[ $device == cpu ]]; then precisions=(bf16 fp32); fi
+bench_on() { # bench_on DEVICE NAME LIMIT_S WHAT FLAGS...
+    local on=$1 name=$2 limit=$3 what=$4
+    shift 4
+    part "$name" "$limit" "$emm" bench "$what" --json --device "$on" "$@"
+}
+bench() { bench_on "$device" "$@"; }
 
-part doctor 20 "$emm" doctor --json
-part check 60 "$emm" check --json --device "$device"
-for precision in "${precisions[@]}"; do
-    bench "step-$precision" 50 step "${net[@]}" --repeats "$repeats" --precision "$precision"
-    peer "step-$precision-pytorch" 45 step "${net[@]}" --repeats "$repeats" --precision "$precision" --layout channels_last
-done
-for precision in "${precisions[@]}"; do
-    bench "kernels-$precision" 40 kernels "${net[@]}" --repeats "$repeats" --precision "$precision"
-done
-peer conv-bf16-pytorch 40 conv "${conv[@]}" --repeats "$repeats" --precision bf16
-bench nearest 40 nearest "${search[@]}" --repeats "$repeats"
-peer nearest-pytorch 40 nearest "${search[@]}" --repeats "$repeats" --with torch
-bench sample 60 sample "${net[@]}" "${images[@]}" --repeats 3
-peer step-bf16-pytorch-compiled 100 step "${net[@]}" --repeats "$repeats" --precision bf16 --layout channels_last --compile
-peer conv-fp32-pytorch 40 conv "${conv[@]}" --repeats "$repeats" --precision fp32
+torch=
+peer() { # peer NAME LIMIT_S SCRIPT FLAGS...
+    local name=peer-$1 limit=$2 script=$3
+    shift 3
+    wanted "$name" || return 0
+    if [[ ! $torch ]]; then
+        PARTS="${PARTS:-*} peer-torch"
+        part peer-torch 90 "$python" "$here/peers/step.py" --device "$peer_device" --about
+        if gate peer-torch; then torch=yes; else torch=no; fi
+    fi
+    case $torch in
+        yes) part "$name" "$limit" "$python" "$here/peers/$script.py" --device "$peer_device" "$@" ;;
+        no) skip "$name" "no PyTorch" ;;
+    esac
+}
 
-out=${2:-}
-if [[ -z $out ]]; then
-    card=$("$python" - "$raw/doctor.json" "$device" <<'PY'
-import json, re, sys
-try:
-    devices = json.load(open(sys.argv[1]))["devices"]
-except (OSError, ValueError):
-    devices = []
-kind = sys.argv[2].split(":")[0]
-name = next((d["name"] for d in devices if d["device"].startswith(kind)), kind)
-print(re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-"))
-PY
-    )
-    out=$here/runs/$(date +%F)-$card
+sanitizer=$(command -v compute-sanitizer || command -v /usr/local/cuda/bin/compute-sanitizer || true)
+sanitized() { # sanitized NAME LIMIT_S FLAGS...: memcheck of emm check, its ops' own processes too
+    local name=$1 limit=$2
+    shift 2
+    if [[ $sanitizer ]]; then
+        part "$name" "$limit" "$sanitizer" --target-processes all --print-limit 20 --error-exitcode 9 \
+            "$emm" check --device "$device" "$@"
+    elif wanted "$name"; then
+        skip "$name" "no compute-sanitizer on PATH"
+    fi
+}
+
+# Nothing works: what each op says by itself, where a launch is waited for, so that minutes stay for a mended second call.
+diagnose() {
+    local op ops
+    PARTS="diagnose-*"
+    mapfile -t ops < <(summary --failed-ops | head -n 4)
+    for op in ${ops[@]+"${ops[@]}"}; do
+        part "diagnose-$op" 8 env CUDA_LAUNCH_BLOCKING=1 "$emm" check --json --device "$device" --op "$op"
+    done
+    if ((${#ops[@]} == 0)); then
+        part diagnose-all 12 env CUDA_LAUNCH_BLOCKING=1 "$emm" check --json --device "$device"
+    fi
+    sanitized diagnose-sanitizer 20 ${ops[0]:+--op "${ops[0]}"}
+    finish 1
+}
+
+# Reading PyTorch from a cold disk takes as long as a whole part: it is read while nothing is timed.
+if [[ $device != cpu ]]; then
+    "$python" -c 'import torch' >/dev/null 2>&1 &
+    aside+=($!)
 fi
-mkdir -p "$out"
-cp "$raw"/* "$out"/
-find "$out" -name '*.log' -empty -delete
-"$python" "$here/gpu_summary.py" "$out" "$(sha256sum "$emm" | cut -d' ' -f1)" >"$raw/README.md"
-mv "$raw/README.md" "$out/README.md"
-cat "$out/README.md"
-printf 'written to %s after %d s\n' "$out" $((SECONDS - start)) >&2
+
+part doctor 60 "$emm" doctor --json
+gate doctor || diagnose
+clocks before
+part check 90 "$emm" check --json --device "$device"
+gate check || diagnose
+
+others=(tf32 fp32)
+if [[ $device == cpu ]]; then others=(fp32); fi
+
+bench step-bf16 45 step "${net[@]}" --repeats "$repeats" --precision bf16
+clocks loaded
+bench kernels-bf16 45 kernels "${net[@]}" --repeats "$repeats" --precision bf16
+bench_on cpu losses-cpu 40 step "${few[@]}" --precision fp32
+for precision in bf16 "${others[@]}"; do
+    bench "losses-$precision" 30 step "${few[@]}" --precision "$precision"
+done
+if [[ $device != cpu ]]; then sanitized memcheck 45; fi
+bench nearest 30 nearest "${search[@]}" --repeats "$repeats" --pixels 3072
+bench nearest-3000 30 nearest "${search[@]}" --repeats "$repeats" --pixels 3000
+bench optimal 30 optimal "${optimum[@]}" --repeats 3
+bench_on cpu optimal-cpu 40 optimal "${optimum[@]}" --repeats 1
+bench sample 40 sample "${net[@]}" "${images[@]}" --repeats 3
+for precision in "${others[@]}"; do
+    bench "step-$precision" 45 step "${net[@]}" --repeats "$repeats" --precision "$precision"
+done
+for precision in "${others[@]}"; do
+    bench "kernels-$precision" 45 kernels "${net[@]}" --repeats "$repeats" --precision "$precision"
+done
+
+step=("${net[@]}" --repeats "$repeats")
+peer step-bf16 60 step "${step[@]}" --precision bf16 --layout channels_last
+peer conv-bf16 60 conv "${step[@]}" --precision bf16 --layout channels_last
+peer nearest 40 nearest "${search[@]}" --repeats "$repeats" --with torch
+peer sample 60 sample "${net[@]}" "${images[@]}" --repeats 3 --precision bf16 --layout channels_last
+for precision in "${others[@]}"; do # in PyTorch's better layout
+    peer "step-$precision" 60 step "${step[@]}" --precision "$precision"
+done
+for precision in "${others[@]}"; do
+    peer "conv-$precision" 60 conv "${net[@]}" --repeats 3 --precision "$precision"
+done
+peer step-bf16-compiled 300 step "${step[@]}" --precision bf16 --layout channels_last --compile
+clocks after
+finish 0

@@ -12,6 +12,7 @@ mod emulator;
 mod figures;
 mod find;
 mod flags;
+mod gpu_scripts;
 #[cfg(feature = "emulator")]
 mod kernels;
 mod layers;
