@@ -40,9 +40,9 @@ study=(--scale "${SCALE:-mini}" --data "$1" --runs "$runs" --precision "$precisi
 # Table, figure and status of the finished runs, by the CPU; settings and scores of all.
 look() {
     local run file views=("${study[@]}" --device cpu --threads 2 --quiet)
-    timeout 30 "$emm" table "$name" "${views[@]}" --out "$raw/table.md" --force || true
-    timeout 30 "$emm" figure "$name" "${views[@]}" --out "$raw/figure.png" --out "$raw/figure.csv" --force || true
-    timeout 30 "$emm" sweep status "$name" "${views[@]}" --json >"$raw/status.json" || true
+    timeout 15 "$emm" table "$name" "${views[@]}" --out "$raw/table.md" --force || true
+    timeout 15 "$emm" figure "$name" "${views[@]}" --out "$raw/figure.png" --out "$raw/figure.csv" --force || true
+    timeout 15 "$emm" sweep status "$name" "${views[@]}" --json >"$raw/status.json" || true
     for run in "$runs"/*/; do
         mkdir -p "$raw/runs/$(basename "$run")"
         for file in config.toml scores.csv rescored.csv stats.jsonl; do
