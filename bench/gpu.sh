@@ -74,7 +74,7 @@ sanitized() { # sanitized NAME LIMIT_S FLAGS...: memcheck of emm check, its ops'
     shift 2
     if [[ $sanitizer ]]; then
         part "$name" "$limit" "$sanitizer" --target-processes all --print-limit 20 --error-exitcode 9 \
-            "$emm" check --device "$device" "$@"
+            "$emm" check --device "$device" --sizes golden --limit-s 60 "$@"
     elif wanted "$name"; then
         skip "$name" "no compute-sanitizer on PATH"
     fi

@@ -202,8 +202,8 @@ def news(r, name):
     found = r.json(name)
     if name == "doctor" and found:
         return cannot(r, name) or f"{r.named()}; driver: {found.get('cuda_driver') or 'none'}"
-    if name == "check" and checked(r):
-        ops = checked(r)
+    ops = checked(r) if name == "check" else (found or {}).get("ops")
+    if ops:
         bad = next((f"; {op.get('op')} in {op.get('precision')}: {op.get('failed')}" for op in ops if not op.get("ok")), "")
         return f"{sum(bool(op.get('ok')) for op in ops)} of {len(ops)} pass{bad}"
     if name.startswith("losses") and losses(r, name):
@@ -255,9 +255,11 @@ def head(r):
     worst = alerts(r)
     for alert in worst:
         print(f"- **{alert}**")
-    if not worst and checked(r):
-        agree = ", losses agree" if compared(r) else ""
-        print(f"Every op that was checked passes{agree}.")
+    good = ["every op that was checked passes"] if checked(r) else []
+    good += ["losses agree"] if compared(r) else []
+    if good and not worst:
+        said = ", ".join(good)
+        print(f"{said[0].upper()}{said[1:]}.")
     doctor = r.json("doctor") or {}
     print("\n| | |\n|---|---|")
     print(f"| made by | `bench/{r.about.get('script')}`; raw numbers in results.tar.gz |")

@@ -322,16 +322,16 @@ mod on_the_emulator {
     #[test]
     fn every_part_of_ours_runs_as_on_a_card() {
         let scene = Scene::new();
-        // Kernels are timed on the emulator by tests of the bench.
-        let parts = "check memcheck step-* losses-* nearest* optimal* sample";
+        // Tests of the check and of the bench run ops and time kernels on the emulator.
+        let parts = "memcheck step-* losses-* nearest* optimal* sample";
         let said = Ended::of(&mut gpu(&scene, parts)).ok();
         let parts = scene.parts();
         let skipped = |how: &str| how.starts_with("skipped: no nvidia-smi");
         assert!(parts.values().all(|how| how == "ok" || skipped(how)), "{parts:?}");
-        assert_eq!(parts.values().filter(|how| *how == "ok").count(), 15, "{parts:?}");
+        assert_eq!(parts.values().filter(|how| *how == "ok").count(), 14, "{parts:?}");
         assert!(said.contains("gpu.sh: CPU emulator: ok; "), "{said}");
         let page = scene.page();
-        assert!(page.contains("passes, losses agree"), "{page}");
+        assert!(page.contains("\nLosses agree.\n"), "{page}");
         assert_eq!(page.matches("| the CPU's in fp32 |").count(), 3, "{page}");
     }
 
