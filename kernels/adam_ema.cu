@@ -42,7 +42,7 @@ struct Adam {
     bool scrub;
 
     DEVICE void operator()(float& w, float g, float& m, float& v, float& e) const {
-        if (scrub) g = g != g ? 0.0f : fminf(fmaxf(g, -1e5f), 1e5f);
+        if (scrub && !(fabsf(g) <= 3.402823466e38f)) g = g != g ? 0.0f : copysignf(1e5f, g);
         g = fmaf(decay, w, g);
         m = fmaf(0.9f, m, __fmul_rn(0.1f, g));
         v = fmaf(0.999f, v, __fmul_rn(__fmul_rn(0.001f, g), g));

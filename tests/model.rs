@@ -213,6 +213,20 @@ fn adam_and_ema_match_float64() {
     }
 }
 
+#[test]
+fn scrubbing_replaces_nan_and_infinities_and_nothing_else() {
+    let g = [f32::NAN, f32::INFINITY, -f32::INFINITY, 3e7, -3e7, 1e5, f32::MAX, 0.5];
+    let update = |g: &[f32], scrub| {
+        let u = Update { lr: 1e-3, weight_decay: 0.1, ema_beta: 0.9, count: 3, scrub };
+        let [mut w, mut m, mut ema] = [vec![0.5; g.len()], vec![0.25; g.len()], vec![0.5; g.len()]];
+        let mut v = vec![1e3; g.len()];
+        adam_ema(&cpu(), u, &mut w, g, &mut m, &mut v, &mut ema);
+        [w, m, v, ema].concat().iter().map(|v| v.to_bits()).collect::<Vec<_>>()
+    };
+    let replaced = [0.0, 1e5, -1e5, 3e7, -3e7, 1e5, f32::MAX, 0.5];
+    assert_eq!(update(&g, true), update(&replaced, false));
+}
+
 pub fn random_data(images: usize, seed: u64) -> Dataset {
     let words = |i: u32| emm::rng::philox([i, 0, 0, 0], seed)[0];
     Dataset {

@@ -91,8 +91,8 @@ vectorized! {
         let (b1, b2) = (BETA1 as f32, BETA2 as f32);
         let (c1, c2) = ((1.0 - BETA1) as f32, (1.0 - BETA2) as f32);
         for ((((w, &g), m), v), ema) in w.iter_mut().zip(g).zip(m).zip(v).zip(ema) {
-            let g = if s.scrub {
-                if g.is_nan() { 0.0 } else { g.clamp(-1e5, 1e5) }
+            let g = if s.scrub && !g.is_finite() {
+                if g.is_nan() { 0.0 } else { 1e5_f32.copysign(g) }
             } else {
                 g
             };

@@ -7,7 +7,7 @@ use crate::ops::fresh_seed;
 use emm::data::Dataset;
 use emm::device::{Device, Precision};
 use emm::model::trainer::TrainerOptions;
-use emm::model::{ModelConfig, StepScalars, Trainer};
+use emm::model::{ModelConfig, Params, StepScalars, Trainer};
 use std::cell::Cell;
 
 fn options(micro_batch: usize) -> TrainerOptions {
@@ -121,6 +121,32 @@ fn an_interval_keeps_the_state_before_its_first_bad_step() {
     assert!(bits(&t) == bits(&two));
     // What comes after a bad interval is asked anew.
     assert_eq!(t.steps(&all[2..3], &|| false).unwrap().done, 0);
+}
+
+#[test]
+fn scrubbing_replaces_what_is_not_finite_and_nothing_else() {
+    let [config, _] = networks();
+    let (data, device) = (random_data(20, 10), card());
+    let gain = Params::new(&config).specs.into_iter().find(|s| s.name.ends_with("aux_norm.weight"));
+    let gain = gain.unwrap();
+    // Gradients behind the last norm grow with its gain.
+    let after = |factor: f32, scrub_gradients| {
+        let options = TrainerOptions { scrub_gradients, ..options(16) };
+        let mut t = Trainer::new(&device, &config, options, &data).unwrap();
+        t.weights.write(gain.offset, &[factor; 16]).unwrap();
+        let done = t.steps(&scalars(0..1), &|| false).unwrap().done;
+        (done, flats(&t)[1].clone(), bits(&t))
+    };
+    // The first moment is a tenth of the gradient.
+    let (done, moments, large) = after(1e6, false);
+    let most = moments.iter().fold(0.0_f32, |most, m| most.max(m.abs()));
+    assert!(done == 1 && most > 1e5 && most.is_finite(), "{done} {most}");
+    assert!(after(1e6, true).2 == large);
+    assert_eq!(after(f32::INFINITY, false).0, 0);
+    let (done, mut moments, _) = after(f32::INFINITY, true);
+    // Weight decay adds the infinite gain itself.
+    moments[gain.offset..gain.offset + 16].fill(0.0);
+    assert!(done == 1 && moments.iter().all(|m| m.abs() <= 1.001e4), "{done}");
 }
 
 #[test]
