@@ -52,6 +52,14 @@ fn finish(config: &RunConfig, dir: &Path, ratio: f64) {
     };
     let looks: Vec<Look> = steps.iter().enumerate().map(look).collect();
     run.write_looks(&looks).unwrap();
+    if config.train.rescore_images > 0 {
+        let images = config.train.rescore_images as u64;
+        let memorized = (ratio * images as f64) as u64;
+        let [low, high] = emm::memorization::wilson(memorized, images);
+        let ratio = memorized as f64 / images as f64;
+        let best = looks.last().unwrap().clone();
+        run.write_rescored(&Look { images, memorized, ratio, low, high, ..best }).unwrap();
+    }
 }
 
 fn finish_all(plans: &[Plan]) {
@@ -113,6 +121,11 @@ fn every_chart_of_the_paper_is_drawn() {
     assert_eq!(names(&charts["4b"], 0), ["8×8", "4×4", "2×2"]);
     assert!(charts["4b"].panels[0].series.iter().all(|s| s.points.len() == 3));
     assert_eq!(charts["8a"].panels[0].series.len(), 5);
+    // 6: beyond the images of a look.
+    for panel in &charts["6"].panels {
+        let most = panel.series[0].points.iter().map(|p| p.x).fold(0.0, f64::max);
+        assert_eq!((most, setup.scale.score_images(10_000)), (1250.0, 250), "{}", panel.title);
+    }
     // 5a: printed values beside ours.
     assert_eq!(names(&charts["5a"], 0)[3..], ["paper: unconditional", "paper: true labels"]);
     // Every pretended run rises to its end.

@@ -1,9 +1,13 @@
 //! The paper's study: its files, the runs they become, what is read back.
 
 use emm::data::Dataset;
-use emm::run::{Look, RunDir};
+use emm::data::subset::Labels;
+use emm::model::Precond;
+use emm::run::{Look, RunConfig, RunDir};
 use emm::study::outcome::{RunState, state_of};
-use emm::study::{Plan, Scale, Set, Setup, Study};
+use emm::study::scale::SCALES;
+use emm::study::settings::Recipe;
+use emm::study::{Plan, Scale, Set, Setup, Study, Sweep};
 use std::collections::HashSet;
 use std::path::Path;
 use tempfile::tempdir;
@@ -66,11 +70,152 @@ fn at_the_papers_scale_the_cells_are_the_papers_settings() {
     assert_eq!(find("edm-50k", &[1]).train.epochs, 12_000.0);
     assert_eq!(find("resolution", &[2, 1]).model.resolution, 8);
     assert_eq!(find("skip-deletion", &[8]).model.skip_connections, [1, 1, 1, 1, 1, 1, 0, 0, 0]);
-    // Five draws of two skips: each of two, not all alike, and the same tomorrow.
-    let draws: Vec<_> =
-        (0..5).map(|d| find("skip-number", &[1, d]).model.skip_connections).collect();
-    assert!(draws.iter().all(|m| m.iter().sum::<u8>() == 2), "{draws:?}");
-    assert!(draws.iter().collect::<HashSet<_>>().len() > 2, "{draws:?}");
+    // Figure 8a: five draws of each number of skips, no two of them alike.
+    for kept in 0..8 {
+        let draw = |d| find("skip-number", &[kept, d]).model.skip_connections;
+        let draws: HashSet<Vec<u8>> = (0..5).map(draw).collect();
+        let right = |m: &Vec<u8>| m.iter().map(|&on| on as usize).sum::<usize>() == kept + 1;
+        assert!(draws.len() == 5 && draws.iter().all(right), "{draws:?}");
+    }
+    // Figure 6 resamples more images than are scored elsewhere.
+    let most = find("bootstrap", &[0]).train;
+    assert_eq!((most.score_images, most.rescore_images), (10_000, 50_000));
+}
+
+/// The configuration of a study of one cell with these settings.
+fn config_of(settings: &str, scale: &Scale) -> Result<RunConfig, String> {
+    let text = format!(
+        "name = \"x\"\ntitle = \"x\"\n[settings]\n{settings}\n[[axis]]\nname = \"a\"\nvalues = [{{ name = \"a\" }}]"
+    );
+    let study = Study::parse(&text, "x").map_err(|e| e.to_string())?;
+    let plan = Plan::new(&study, &Setup::new(*scale, None, "runs".into())).unwrap();
+    let cell = &plan.cells[0];
+    cell.runs.first().map(|r| r.config.clone()).ok_or_else(|| cell.impossible.clone().unwrap())
+}
+
+#[test]
+fn draws_differ_as_long_as_there_are_choices() {
+    for kept in [1, 2, 8, 9] {
+        let draw = |d: usize| {
+            let settings = format!("random_skips = {kept}\ndraw = {d}");
+            config_of(&settings, &Scale::PAPER).map(|c| c.model.skip_connections)
+        };
+        let choices = [9, 36, 9, 1][[1, 2, 8, 9].iter().position(|&k| k == kept).unwrap()];
+        let draws: HashSet<_> = (0..choices).map(|d| draw(d).unwrap()).collect();
+        assert_eq!(draws.len(), choices, "{kept} skips");
+        let e = draw(choices).unwrap_err();
+        assert!(e.starts_with(&format!("draw: {choices}, expected 0 to {}", choices - 1)), "{e}");
+    }
+    // Of 39 skips more choices than a number holds, yet no draw beyond what is compared.
+    let e = config_of("blocks = 12\nrandom_skips = 20\ndraw = 1000000", &Scale::PAPER);
+    assert!(e.unwrap_err().starts_with("draw: 1000000, expected 0 to 999"));
+}
+
+#[test]
+fn looks_the_ramp_and_scrubbing_are_settings_of_a_study() {
+    let settings = "looks = 240\nscrub_gradients = true\nramp_epochs = 400\nrescore_images = 40000";
+    let of = |scale: &Scale| config_of(settings, scale).unwrap().train;
+    let read = |scale| {
+        let t = of(scale);
+        (t.looks, t.scrub_gradients, t.ramp_epochs, t.rescore_images)
+    };
+    assert_eq!(read(&Scale::PAPER), (240, true, 400.0, 40_000));
+    assert_eq!(read(&Scale::TINY), (48, true, 10.0, 1000));
+    let none = config_of("size = 1000", &Scale::PAPER).unwrap().train;
+    assert_eq!((none.looks, none.scrub_gradients), (20, false));
+    assert_eq!((none.ramp_epochs, none.rescore_images), (200.0, 0));
+    // A longer run begins with a shorter one's learning rates.
+    let longer = config_of("epochs = 80000", &Scale::TINY).unwrap().train;
+    assert_eq!((longer.epochs, longer.ramp_epochs), (2000.0, 5.0));
+    let e = config_of("looks = 0", &Scale::PAPER).unwrap_err();
+    assert_eq!(e, "x: settings: looks: 0, expected at least 1");
+}
+
+/// Labels of a subset of 50,000 images in ten classes.
+fn labels_of(recipe: &Recipe, set: &Dataset) -> Option<Vec<u32>> {
+    let here = Recipe { resolution: None, blend: 0.0, ..recipe.clone() };
+    here.of((set, "set"), None).unwrap().labels
+}
+
+#[test]
+fn no_scale_leaves_a_class_without_images_or_a_run_in_its_ramp() {
+    let dir = tempdir().unwrap();
+    let labels = Some((0..50_000).map(|i| i % 10).collect());
+    let set = Dataset::new("set", 1, 1, vec![0; 50_000], labels).unwrap();
+    for scale in SCALES {
+        let digits = || Set { images: Dataset::digits(), name: "digits".into() };
+        let setup = Setup::new(scale, (scale == Scale::TINY).then(digits), dir.path().into());
+        let mut known: Vec<(Recipe, Option<Vec<u32>>)> = Vec::new();
+        for study in Study::shipped() {
+            let plan = Plan::new(&study, &setup).unwrap();
+            for cell in &plan.cells {
+                let Some(run) = cell.runs.first() else { continue };
+                let what = format!("{}: {}: {}", scale.name, study.name, plan.name(cell));
+                let classes = run.config.model.label_dim;
+                if !known.iter().any(|k| k.0 == run.recipe) {
+                    known.push((run.recipe.clone(), labels_of(&run.recipe, &set)));
+                }
+                let labels = &known.iter().find(|k| k.0 == run.recipe).unwrap().1;
+                let there = labels.iter().flatten().collect::<HashSet<_>>().len();
+                // The authors' own draw of 1,000 classes for 5,000 images has 4 without any.
+                let empty = match run.recipe.labels {
+                    Labels::Random(1000) if scale.is_paper() => 4,
+                    _ => 0,
+                };
+                assert_eq!(there + empty, classes, "{what}");
+                if let Labels::Random(asked) | Labels::Dealt(asked) = run.recipe.labels {
+                    assert_eq!(classes, asked as usize, "{what}");
+                }
+                assert!(run.recipe.classes.is_none_or(|k| k <= run.recipe.size), "{what}");
+                // The ramp is the same share of every run as in the paper's, whose shortest is 4,000 epochs.
+                let t = &run.config.train;
+                assert!(t.ramp_epochs <= 0.05 * t.epochs, "{what}");
+                if scale == Scale::TINY {
+                    assert_eq!(run.config.model.precond, Precond::Edm, "{what}");
+                }
+            }
+        }
+    }
+    // What is left out is named.
+    let plan = Plan::new(&Study::load("random-labels").unwrap(), &tiny(dir.path())).unwrap();
+    let hundred = plan.cells.iter().find(|c| c.at == [0, 6]).unwrap();
+    let why = hundred.impossible.as_deref();
+    assert_eq!(why, Some("10 images are not one for each of 100 random classes"));
+    let five = Plan::new(&Study::load("classes").unwrap(), &tiny(dir.path())).unwrap();
+    let why: Vec<_> = five.cells.iter().filter_map(|c| c.impossible.as_deref()).collect();
+    assert_eq!(why, ["5 images are not one for each of 10 classes"]);
+}
+
+#[test]
+fn a_sweep_has_the_same_runs_without_the_set_as_with_it() {
+    let dir = tempdir().unwrap();
+    // Of CIFAR-10's shape but grey, as many as scale mini asks for, no two alike.
+    let images = |n: usize, seed: u64| {
+        let word = |i: u32| emm::rng::philox([i, 0, 0, 0], seed)[0].to_le_bytes();
+        let pixels = (0..n * 256).flat_map(|i| word(i as u32)).collect();
+        let labels = Some((0..n as u32).map(|i| i % 10).collect());
+        let images = Dataset::new("set", 32, 1, pixels, labels).unwrap();
+        Set { images, name: "set".into() }
+    };
+    let scale = Scale::named("mini").unwrap();
+    let mut with = Setup::new(scale, Some(images(5000, 1)), dir.path().into());
+    with.blend = Some(images(200, 2));
+    let without = Setup::new(scale, None, dir.path().into());
+    let runs = |studies: &[Study], setup: &Setup| {
+        let plans: Vec<_> = studies.iter().map(|s| Plan::new(s, setup).unwrap()).collect();
+        Sweep::of(&plans).runs.into_iter().map(|r| r.name).collect::<Vec<_>>()
+    };
+    let all = Study::shipped();
+    for study in &all {
+        let one = std::slice::from_ref(study);
+        assert_eq!(runs(one, &without), runs(one, &with), "{}", study.name);
+    }
+    assert_eq!(runs(&all, &without), runs(&all, &with));
+    let paper = Setup::new(Scale::PAPER, None, dir.path().into());
+    let count = |study: &str| runs(&[Study::load(study).unwrap()], &paper).len();
+    assert_eq!(["classes", "blend", "labels"].map(count), [16, 20, 15]);
+    // The whole study, of which Figure 6's are two.
+    assert_eq!(runs(&all, &paper).len(), 292);
 }
 
 #[test]

@@ -94,9 +94,9 @@ pub struct SubsetArgs {
     /// Take the share ALPHA of the images from E.zip instead
     #[arg(long, value_name = "E.zip:ALPHA")]
     blend: Option<String>,
-    /// True labels, labels drawn by --seed as Python's random does, the image's index, or none. By default
-    /// labels are kept if all images have one
-    #[arg(long, value_name = "true|random:C|unique|none")]
+    /// True labels, labels drawn by --seed as Python's random does, as many of each class dealt out by --seed, the
+    /// image's index, or none. By default labels are kept if all images have one
+    #[arg(long, value_name = "true|random:C|dealt:C|unique|none")]
     labels: Option<Labels>,
     /// Resample to this many pixels (Lanczos, as Pillow does it)
     #[arg(long, value_name = "PIXELS")]

@@ -5,7 +5,7 @@ use super::numbers::{amount, count, switch};
 use crate::data::Dataset;
 use crate::error::usage;
 use crate::model::{Arch, Embedding, ModelConfig, Precond};
-use crate::run::config::NUMERICS;
+use crate::run::config::{NUMERICS, RAMP_EPOCHS};
 use crate::run::{DataId, Order, Precision, RunConfig, RunOptions, SaveEvery, TrainConfig};
 use crate::study::Shape;
 use crate::study::presets::{DEFAULT, PRESETS, preset};
@@ -88,9 +88,12 @@ pub struct TrainFlags {
     /// a card as many as fit; kept from the run's first start on
     #[arg(long, value_name = "auto|IMAGES", default_value = "auto")]
     pub micro_batch: String,
-    /// Learning rate after its ramp of 200 epochs [default: 2e-4]
+    /// Learning rate after its ramp [default: 2e-4]
     #[arg(long, value_name = "RATE")]
     pub lr: Option<f64>,
+    /// Epochs over which the learning rate grows from 0; 0 for none
+    #[arg(long, value_name = "EPOCHS", value_parser = amount, default_value_t = RAMP_EPOCHS)]
+    pub ramp_epochs: f64,
     /// L2 weight decay, added to the gradient
     #[arg(long, value_name = "W", default_value_t = 0.0)]
     pub weight_decay: f64,
@@ -254,6 +257,7 @@ impl TrainFlags {
             batch: self.batch,
             micro_batch,
             lr: self.lr.unwrap_or(base.lr),
+            ramp_epochs: self.ramp_epochs,
             weight_decay: self.weight_decay,
             ema_rate: self.ema_rate,
             precision: precision(&self.precision, common)?,

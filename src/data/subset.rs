@@ -19,6 +19,8 @@ pub enum Labels {
     True,
     /// Drawn by Python's `random.randint(0, C − 1)` for one image after the other.
     Random(u32),
+    /// Dealt out at random: each class gets as many images as any other, or one more.
+    Dealt(u32),
     /// The index of the image.
     Unique,
     /// Dropped.
@@ -29,14 +31,16 @@ impl FromStr for Labels {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Labels, String> {
-        let random = |text: &str| text.strip_prefix("random:")?.parse().ok().filter(|&c| c > 0);
+        let classes = |of: &str| text.strip_prefix(of)?.parse().ok().filter(|&c| c > 0);
         match text {
             "true" => Ok(Labels::True),
             "unique" => Ok(Labels::Unique),
             "none" => Ok(Labels::None),
-            _ => random(text)
-                .map(Labels::Random)
-                .ok_or_else(|| format!("expected true, random:C, unique or none, found {text:?}")),
+            _ => (classes("random:").map(Labels::Random))
+                .or(classes("dealt:").map(Labels::Dealt))
+                .ok_or_else(|| {
+                    format!("expected true, random:C, dealt:C, unique or none, found {text:?}")
+                }),
         }
     }
 }
@@ -67,7 +71,7 @@ pub struct Subset {
     pub labels: Labels,
     /// Lanczos to this side, before anything is compared.
     pub resolution: Option<usize>,
-    /// Of random labels.
+    /// Of random and dealt labels.
     pub seed: u64,
 }
 
@@ -131,6 +135,17 @@ impl Subset {
             Labels::Random(classes) => {
                 let mut random = PythonRandom::new(self.seed);
                 Some((0..self.size).map(|_| random.below(classes)).collect())
+            }
+            Labels::Dealt(classes) if classes as usize > self.size => {
+                let size = self.size;
+                return Err(usage(format!(
+                    "--labels: dealt:{classes}, but {size} images are not one for each class"
+                )));
+            }
+            Labels::Dealt(classes) => {
+                let mut labels: Vec<usize> = (0..self.size).map(|i| i % classes as usize).collect();
+                shuffle(&mut labels, self.seed);
+                Some(labels.into_iter().map(|label| label as u32).collect())
             }
             Labels::Unique => Some((0..self.size as u32).collect()),
             Labels::None => None,

@@ -11,6 +11,9 @@ use sha2::{Digest as _, Sha256};
 /// Raised whenever results may change; stored with a run and compared on resume.
 pub const NUMERICS: u32 = 2;
 
+/// Epochs over which the paper's learning rate grows (Gu et al. 2023, appendix B).
+pub const RAMP_EPOCHS: f64 = 200.0;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 #[value(rename_all = "lower")]
@@ -31,6 +34,10 @@ pub struct TrainConfig {
     /// Resolved at the run's first start and kept.
     pub micro_batch: usize,
     pub lr: f64,
+    /// The learning rate grows linearly over so many; 0 for none. Where it is the paper's it is not written, so that
+    /// runs older than this field keep their names.
+    #[serde(default = "papers_ramp", skip_serializing_if = "is_papers_ramp")]
+    pub ramp_epochs: f64,
     pub weight_decay: f64,
     /// Table 2's rate r; `None` is the default half-life rule.
     pub ema_rate: Option<f64>,
@@ -45,6 +52,14 @@ pub struct TrainConfig {
     /// Fresh images that score the best look again; 0 for never.
     pub rescore_images: usize,
     pub numerics: u32,
+}
+
+fn papers_ramp() -> f64 {
+    RAMP_EPOCHS
+}
+
+fn is_papers_ramp(epochs: &f64) -> bool {
+    *epochs == RAMP_EPOCHS
 }
 
 /// The data set by content, not by path.
@@ -96,9 +111,12 @@ impl RunConfig {
                 return Err(usage(format!("{flag}: {n}, expected {least} to {most}")));
             }
         }
-        for (flag, value) in
-            [("--epochs", t.epochs), ("--lr", t.lr), ("--weight-decay", t.weight_decay)]
-        {
+        for (flag, value) in [
+            ("--epochs", t.epochs),
+            ("--lr", t.lr),
+            ("--ramp-epochs", t.ramp_epochs),
+            ("--weight-decay", t.weight_decay),
+        ] {
             if !value.is_finite() || value < 0.0 {
                 return Err(usage(format!("{flag}: {value} is not a finite number ≥ 0")));
             }
@@ -151,7 +169,12 @@ impl RunConfig {
         if asked.train.micro_batch == 0 {
             asked.train.micro_batch = self.train.micro_batch;
         }
-        let json = |c: &RunConfig| serde_json::to_value(c).expect("a configuration is JSON");
+        let json = |c: &RunConfig| {
+            let mut json = serde_json::to_value(c).expect("a configuration is JSON");
+            // Left out where it is the paper's, but compared.
+            json["train"]["ramp_epochs"] = c.train.ramp_epochs.into();
+            json
+        };
         let (stored, asked) = (json(self), json(&asked));
         let mut all = Vec::new();
         for (table, fields) in stored.as_object().into_iter().flatten() {
@@ -196,6 +219,7 @@ pub(crate) mod tests {
                 batch: 64,
                 micro_batch: 16,
                 lr: 2e-4,
+                ramp_epochs: RAMP_EPOCHS,
                 weight_decay: 0.0,
                 ema_rate: None,
                 precision: Precision::Fp32,
@@ -240,6 +264,66 @@ pub(crate) mod tests {
                 "--ema-rate: stored null, asked 0.5"
             ]
         );
+    }
+
+    /// A run's configuration and name from before the ramp was a setting.
+    const OLDER: (&str, &str) = (
+        r#"
+[model]
+arch = "ddpmpp"
+precond = "edm"
+resolution = 8
+image_channels = 1
+label_dim = 0
+model_channels = 16
+channel_mult = [2, 2, 2]
+num_blocks = 2
+attn_resolutions = [4]
+embedding = "positional"
+skip_connections = [1, 1, 1, 1, 1, 1, 1, 1, 1]
+dropout = 0.13
+
+[train]
+seed = 1024
+epochs = 1000.0
+batch = 8
+micro_batch = 8
+lr = 0.002
+weight_decay = 0.0001
+ema_rate = 0.9887077323666074
+precision = "fp32"
+order = "fixed"
+scrub_gradients = false
+looks = 4
+score_images = 250
+rescore_images = 0
+numerics = 2
+
+[data]
+images = 10
+sha256_pixels = "0af657d9c077d4ac9257e96c0ceab562167494113261311eecfc0e221286cd1d"
+sha256_labels = "none"
+"#,
+        "00082136b4c7368c",
+    );
+
+    #[test]
+    fn a_run_older_than_the_ramp_keeps_its_name_and_any_other_ramp_has_its_own() {
+        let paper: RunConfig = toml::from_str(OLDER.0).unwrap();
+        assert_eq!((paper.train.ramp_epochs, paper.id().as_str()), (200.0, OLDER.1));
+        let mut other = paper.clone();
+        other.train.ramp_epochs = 5.0;
+        assert_ne!(paper.id(), other.id());
+        let text = toml::to_string(&paper).unwrap();
+        assert!(!text.contains("ramp"), "{text}");
+        assert_eq!(toml::from_str::<RunConfig>(&text).unwrap(), paper);
+        assert_eq!(toml::from_str::<RunConfig>(&toml::to_string(&other).unwrap()).unwrap(), other);
+        assert_eq!(paper.differences(&other), ["--ramp-epochs: stored 200.0, asked 5.0"]);
+        assert_eq!(other.differences(&paper), ["--ramp-epochs: stored 5.0, asked 200.0"]);
+        for (epochs, right) in [(0.0, true), (-1.0, false), (f64::NAN, false)] {
+            other.train.ramp_epochs = epochs;
+            assert_eq!(other.check().is_ok(), right, "{epochs}");
+        }
     }
 
     #[test]

@@ -3,8 +3,6 @@
 use super::RunConfig;
 use crate::model::StepScalars;
 
-/// The learning rate grows linearly over this many epochs.
-const RAMP_EPOCHS: f64 = 200.0;
 /// The EMA's half-life settles at this many epochs.
 const HALFLIFE_EPOCHS: f64 = 10.0;
 /// and until then is this share of the images seen.
@@ -15,9 +13,13 @@ pub fn scalars(config: &RunConfig, step: u64) -> StepScalars {
     let t = &config.train;
     let seen = step as f64 * t.batch as f64;
     let images = config.data.images as f64;
+    let grown = match t.ramp_epochs {
+        0.0 => 1.0,
+        epochs => (seen / (epochs * images)).min(1.0),
+    };
     StepScalars {
         step,
-        lr: t.lr * (seen / (RAMP_EPOCHS * images)).min(1.0),
+        lr: t.lr * grown,
         ema_beta: ema_beta(t.ema_rate, t.batch as f64, images, seen),
         weight_decay: t.weight_decay,
     }
@@ -40,7 +42,25 @@ fn ema_beta(rate: Option<f64>, batch: f64, images: f64, seen: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::config::tests::example;
     use super::*;
+
+    #[test]
+    fn the_learning_rate_grows_over_the_ramp_whatever_the_length_of_training() {
+        let mut config = example();
+        let lr = |config: &RunConfig, step| scalars(config, step).lr;
+        // 64 of 100 images a step: 200 epochs are 312.5 steps.
+        assert_eq!(lr(&config, 0), 0.0);
+        assert_eq!(lr(&config, 100), 2e-4 * (6400.0 / 20_000.0));
+        assert_eq!([312, 313, 9999].map(|s| lr(&config, s) == 2e-4), [false, true, true]);
+        config.train.epochs *= 40.0;
+        assert_eq!(lr(&config, 100), 2e-4 * (6400.0 / 20_000.0));
+        config.train.ramp_epochs = 5.0;
+        assert_eq!(lr(&config, 4), 2e-4 * (256.0 / 500.0));
+        assert_eq!(lr(&config, 8), 2e-4);
+        config.train.ramp_epochs = 0.0;
+        assert_eq!(lr(&config, 0), 2e-4);
+    }
 
     #[test]
     fn ema_settles_where_it_should() {

@@ -92,9 +92,9 @@ impl Setup {
         Ok(made)
     }
 
-    /// Pixels along a side of the set's images; of CIFAR-10's where there is none.
-    fn full(&self) -> usize {
-        self.set.as_ref().map_or(32, |s| s.images.resolution)
+    /// Pixels along a side of the set's images and its classes; CIFAR-10's where there is none.
+    fn full(&self) -> (usize, usize) {
+        self.set.as_ref().map_or((32, 10), |s| (s.images.resolution, s.images.label_dim()))
     }
 }
 
@@ -169,7 +169,7 @@ impl Plan {
                         .key
                         .as_deref()
                         .zip(number)
-                        .and_then(|(k, n)| scaled(&setup.scale, full, k, n));
+                        .and_then(|(k, n)| scaled(&setup.scale, full.0, k, n));
                     PlannedValue {
                         name: at_scale.map_or(value.name.clone(), |n| n.to_string()),
                         paper_name: value.name.clone(),
@@ -332,6 +332,9 @@ impl Setup {
     /// The runs of a cell, or why it has none here.
     fn runs_of(&self, settings: &Settings) -> Result<Result<Vec<PlannedRun>, String>> {
         let recipe = settings.recipe(&self.scale, self.full());
+        if let Some(why) = settings.too_few(&recipe, self.full().1) {
+            return Ok(Err(why));
+        }
         let (shape, id) = match self.set {
             None => (recipe.shape_of_cifar(), None),
             Some(_) => match self.made(&recipe)? {
@@ -381,8 +384,10 @@ fn scaled(scale: &Scale, full: usize, key: &str, n: f64) -> Option<f64> {
         "batch" => scale.batch(whole) as f64,
         "epochs" => n * scale.epochs,
         "lr" => n * scale.lr,
+        "ramp_epochs" => n * scale.ramp,
+        "looks" => scale.looks(whole) as f64,
         "resolution" => scale.resolution(full, whole) as f64,
-        "score_images" => scale.score_images(whole) as f64,
+        "score_images" | "rescore_images" => scale.score_images(whole) as f64,
         _ => return None,
     })
 }

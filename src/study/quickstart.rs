@@ -4,7 +4,7 @@ use super::{Found, Search, Sizes, find, pictures};
 use crate::data::Dataset;
 use crate::device::Device;
 use crate::model::{Arch, Embedding, ModelConfig, Precond};
-use crate::run::config::NUMERICS;
+use crate::run::config::{NUMERICS, RAMP_EPOCHS};
 use crate::run::{DataId, Order, Precision, RunConfig, RunOptions, TrainConfig};
 use anyhow::Result;
 use std::path::{Path, PathBuf};
@@ -54,6 +54,7 @@ impl Plan {
             batch: 10,
             micro_batch: 0,
             lr: 2e-3,
+            ramp_epochs: RAMP_EPOCHS,
             weight_decay: 0.0,
             // The usual half-life of 10 epochs would be most of the smallest run's thousand steps.
             ema_rate: Some(0.99),

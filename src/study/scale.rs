@@ -2,12 +2,13 @@
 //! output names.
 
 use super::names::unknown;
+use crate::data::subset::Labels;
 use crate::error::usage;
 use crate::model::Precond;
 use anyhow::Result;
 
-/// Factors over the paper's settings. What is not here (depth, levels, skips, weight decay, dropout, the ramp of 200
-/// epochs) stays as the paper has it.
+/// Factors over the paper's settings. What is not here (depth, levels, skips, classes, weight decay, dropout) stays as
+/// the paper has it; a cell with fewer images than classes is none.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Scale {
     pub name: &'static str,
@@ -19,14 +20,17 @@ pub struct Scale {
     pub batch: f64,
     /// Learning rate.
     pub lr: f64,
+    /// Epochs over which the learning rate grows. The scale's own and no share of a run's length, so that a longer run
+    /// begins with a shorter one's bits.
+    pub ramp: f64,
     /// Half-life, in steps, of the average over weights: a rate r becomes r^(1/f).
     pub ema_halflife: f64,
     /// Generated images per look.
     pub score_images: f64,
     /// Scorings of a run.
-    pub looks: usize,
-    /// EDM's preconditioning in place of VP's, which learns too slowly for short runs.
-    pub edm_for_vp: bool,
+    pub looks: f64,
+    /// EDM's preconditioning in place of VP's and VE's, which learn too slowly for short runs.
+    pub edm_precond: bool,
     /// The full resolution is the set's, but at most this; the paper's 32, 16 and 8 are 1, ½ and ¼ of it.
     pub max_resolution: usize,
 }
@@ -40,10 +44,11 @@ pub const SCALES: [Scale; 4] = [
         epochs: 1.0,
         batch: 1.0,
         lr: 1.0,
+        ramp: 1.0,
         ema_halflife: 1.0,
         score_images: 1.0,
-        looks: 20,
-        edm_for_vp: false,
+        looks: 1.0,
+        edm_precond: false,
         max_resolution: 32,
     },
     Scale {
@@ -53,10 +58,11 @@ pub const SCALES: [Scale; 4] = [
         epochs: 0.5,
         batch: 0.5,
         lr: 1.0,
+        ramp: 0.5,
         ema_halflife: 0.5,
         score_images: 0.5,
-        looks: 20,
-        edm_for_vp: false,
+        looks: 1.0,
+        edm_precond: false,
         max_resolution: 32,
     },
     Scale {
@@ -66,10 +72,11 @@ pub const SCALES: [Scale; 4] = [
         epochs: 0.1,
         batch: 0.125,
         lr: 2.0,
+        ramp: 0.1,
         ema_halflife: 0.125,
         score_images: 0.2,
-        looks: 10,
-        edm_for_vp: false,
+        looks: 0.5,
+        edm_precond: false,
         max_resolution: 32,
     },
     Scale {
@@ -79,10 +86,11 @@ pub const SCALES: [Scale; 4] = [
         epochs: 0.025,
         batch: 1.0 / 64.0,
         lr: 10.0,
+        ramp: 0.025,
         ema_halflife: 1.0 / 16.0,
         score_images: 0.025,
-        looks: 4,
-        edm_for_vp: true,
+        looks: 0.2,
+        edm_precond: true,
         max_resolution: 16,
     },
 ];
@@ -116,18 +124,19 @@ impl Scale {
             false => format!("×{}", tidy(f)),
         };
         format!(
-            "scale {}, not the paper's: sizes {}, widths {}, epochs {}, batch {}, learning rate {}, EMA half-life \
-             {}, scored images {}, {} looks, at most {r}×{r} pixels{}",
+            "scale {}, not the paper's: sizes {}, widths {}, epochs {}, batch {}, learning rate {}, its ramp {}, EMA \
+             half-life {}, scored images {}, looks {}, at most {r}×{r} pixels, random labels dealt evenly{}",
             self.name,
             by(self.size),
             by(self.channels),
             by(self.epochs),
             by(self.batch),
             by(self.lr),
+            by(self.ramp),
             by(self.ema_halflife),
             by(self.score_images),
-            self.looks,
-            if self.edm_for_vp { ", EDM's preconditioning in place of VP's" } else { "" },
+            by(self.looks),
+            if self.edm_precond { ", EDM's preconditioning in place of VP's and VE's" } else { "" },
             r = self.max_resolution,
         )
     }
@@ -149,6 +158,19 @@ impl Scale {
         scaled(images, self.score_images, 1)
     }
 
+    pub fn looks(&self, looks: usize) -> usize {
+        scaled(looks, self.looks, 1)
+    }
+
+    /// Labels as the paper draws them for thousands of images leave some of the classes of a few dozen without any,
+    /// which are sampled all the same: there they are dealt out.
+    pub fn labels(&self, labels: Labels) -> Labels {
+        match labels {
+            Labels::Random(classes) if !self.is_paper() => Labels::Dealt(classes),
+            other => other,
+        }
+    }
+
     /// A constant EMA rate; `None` is the paper's half-life rule, which has no meaning in short runs: there it
     /// becomes the rate that it settles at.
     pub fn ema_rate(&self, rate: Option<f64>) -> Option<f64> {
@@ -159,7 +181,7 @@ impl Scale {
     }
 
     pub fn precond(&self, precond: Precond) -> Precond {
-        if self.edm_for_vp && precond == Precond::Vp { Precond::Edm } else { precond }
+        if self.edm_precond { Precond::Edm } else { precond }
     }
 
     /// A resolution that the paper states for images of 32 pixels.
@@ -194,6 +216,7 @@ mod tests {
             (1000, 130, 7, 1)
         );
         assert_eq!((p.ema_rate(None), p.ema_rate(Some(0.5))), (None, Some(0.5)));
+        assert_eq!((p.looks(20), p.labels(Labels::Random(10))), (20, Labels::Random(10)));
         assert_eq!((p.resolution(32, 8), p.resolution(64, 32)), (8, 32));
     }
 
@@ -206,6 +229,8 @@ mod tests {
         let rate = t.ema_rate(None).unwrap();
         assert!((rate - 0.98870).abs() < 1e-5, "{rate}");
         assert_eq!(t.ema_rate(Some(0.0)), Some(0.0));
+        assert_eq!((t.looks(20), t.looks(240), t.looks(1)), (4, 48, 1));
+        assert_eq!(t.labels(Labels::Random(10)), Labels::Dealt(10));
         assert_eq!((t.resolution(8, 32), t.resolution(32, 32), t.resolution(32, 8)), (8, 16, 4));
         assert!(t.said().contains("sizes 1/100"), "{}", t.said());
     }

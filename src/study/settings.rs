@@ -7,7 +7,7 @@ use crate::data::Dataset;
 use crate::data::subset::{Blend, Labels, Subset, shuffle};
 use crate::error::usage;
 use crate::model::{Arch, Embedding, ModelConfig, Precond};
-use crate::run::config::NUMERICS;
+use crate::run::config::{NUMERICS, RAMP_EPOCHS};
 use crate::run::{DataId, Order, Precision, RunConfig, TrainConfig};
 use anyhow::Result;
 use serde::Deserialize;
@@ -60,10 +60,18 @@ settings! {
     epochs: f64,
     batch: usize,
     lr: f64,
+    /// Epochs over which the learning rate grows.
+    ramp_epochs: f64,
     weight_decay: f64,
     ema_rate: f64,
+    /// Replace non-finite gradients as the reference does.
+    scrub_gradients: bool,
+    /// Evenly spaced scorings.
+    looks: usize,
     /// Generated images per look.
     score_images: usize,
+    /// Fresh images that score the best look again.
+    rescore_images: usize,
 }
 
 /// Settings as written: tables of keys, put over one another.
@@ -96,6 +104,7 @@ impl Settings {
             ("size", settings.size),
             ("batch", settings.batch),
             ("channels", settings.channels),
+            ("looks", settings.looks),
             ("score_images", settings.score_images),
         ];
         if let Some((key, _)) = counts.iter().find(|(_, n)| *n == Some(0)) {
@@ -107,17 +116,36 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Which images, at a scale. `full`: the set's resolution.
-    pub fn recipe(&self, scale: &Scale, full: usize) -> Recipe {
-        let resolution = scale.resolution(full, self.resolution.unwrap_or(32));
+    /// Which images, at a scale. `full`: the set's resolution and number of classes.
+    pub fn recipe(&self, scale: &Scale, full: (usize, usize)) -> Recipe {
+        let resolution = scale.resolution(full.0, self.resolution.unwrap_or(32));
+        let labels = self.labels.as_deref().and_then(|l| l.parse().ok()).unwrap_or(Labels::None);
         Recipe {
             size: scale.size(self.size.unwrap_or(1000)),
-            classes: self.classes,
+            // Of all classes and of the whole set are one recipe.
+            classes: self.classes.filter(|&classes| classes != full.1),
             class: self.class,
             blend: self.blend.unwrap_or(0.0),
-            labels: self.labels.as_deref().and_then(|l| l.parse().ok()).unwrap_or(Labels::None),
-            resolution: (resolution != full).then_some(resolution),
+            labels: scale.labels(labels),
+            resolution: (resolution != full.0).then_some(resolution),
         }
+    }
+
+    /// Why fewer images than classes are no such cell. Samples are drawn of every class: those of a class without images
+    /// would be of a label that was never trained. `found`: the set's classes.
+    pub fn too_few(&self, recipe: &Recipe, found: usize) -> Option<String> {
+        let (classes, kind) = match recipe.labels {
+            Labels::Random(classes) | Labels::Dealt(classes) => {
+                (classes as usize, "random classes")
+            }
+            Labels::Keep | Labels::True if self.class.is_none() => {
+                (self.classes.unwrap_or(found), "classes")
+            }
+            _ => (self.classes.unwrap_or(0), "classes"),
+        };
+        let size = recipe.size;
+        let said = || format!("{size} images are not one for each of {classes} {kind}");
+        (size < classes).then(said)
     }
 
     /// The run at a scale on images of this shape, its set unnamed.
@@ -156,15 +184,19 @@ impl Settings {
             batch: scale.batch(self.batch.unwrap_or(512)),
             micro_batch: 0,
             lr: self.lr.unwrap_or(DEFAULT.lr) * scale.lr,
+            ramp_epochs: self.ramp_epochs.unwrap_or(RAMP_EPOCHS) * scale.ramp,
             weight_decay: self.weight_decay.unwrap_or(0.0),
             ema_rate: scale.ema_rate(self.ema_rate),
             precision,
             // As the `paper-*` presets.
             order: Order::Fixed,
-            scrub_gradients: false,
-            looks: scale.looks,
+            scrub_gradients: self.scrub_gradients.unwrap_or(false),
+            looks: scale.looks(self.looks.unwrap_or(DEFAULT.looks)),
             score_images: scale.score_images(self.score_images.unwrap_or(10_000)),
-            rescore_images: 0,
+            rescore_images: match self.rescore_images {
+                None | Some(0) => 0,
+                Some(images) => scale.score_images(images),
+            },
             numerics: NUMERICS,
         };
         let data = DataId {
@@ -185,12 +217,41 @@ impl Settings {
         if kept > count {
             return Err(usage(format!("random_skips: {kept}, the network has {count} skips")));
         }
+        drawn_skips(count, kept, self.draw.unwrap_or(0))
+    }
+}
+
+/// Draws of so many skips that a network is asked for: each is compared with all before it.
+const MAX_DRAWS: u64 = 1000;
+
+/// Draw number `draw` of `kept` skips out of `count`: a mask that no draw of a lower number has.
+///
+/// # Errors
+/// Usage: more draws than there are choices, or than [`MAX_DRAWS`].
+fn drawn_skips(count: usize, kept: usize, draw: u64) -> Result<Vec<u8>> {
+    let choices = (0..kept as u128)
+        .try_fold(1u128, |c, i| c.checked_mul(count as u128 - i).map(|c| c / (i + 1)));
+    let most = choices.map_or(MAX_DRAWS, |c| c.min(MAX_DRAWS as u128) as u64);
+    if draw >= most {
+        return Err(usage(format!(
+            "draw: {draw}, expected 0 to {}: {kept} of {count} skips have {most} draws that differ",
+            most - 1
+        )));
+    }
+    let mask = |seed: u64| {
         let mut order: Vec<usize> = (0..count).collect();
-        shuffle(&mut order, (kept as u64) << 32 | self.draw.unwrap_or(0));
+        shuffle(&mut order, (kept as u64) << 32 | seed);
         let mut mask = vec![0; count];
         order[..kept].iter().for_each(|&skip| mask[skip] = 1);
-        Ok(mask)
+        mask
+    };
+    let mut drawn: Vec<Vec<u8>> = Vec::new();
+    for draw in 0..=draw {
+        // Drawn again, with seeds that no other draw has, where it has been drawn before.
+        let mut again = (0..).map(|again| mask(draw + again * MAX_DRAWS));
+        drawn.extend(again.find(|mask| !drawn.contains(mask)));
     }
+    Ok(drawn.pop().expect("at least one draw"))
 }
 
 /// What images a network is for.
@@ -261,7 +322,7 @@ impl Recipe {
         let label_dim = match self.labels {
             Labels::None => 0,
             Labels::Keep | Labels::True => self.classes.unwrap_or(10),
-            Labels::Random(classes) => classes as usize,
+            Labels::Random(classes) | Labels::Dealt(classes) => classes as usize,
             Labels::Unique => self.size,
         };
         let resolution = self.resolution.unwrap_or(32);

@@ -50,7 +50,10 @@ impl Sweep {
                 }
                 let name = format!("{}: {}", plan.study.name, plan.name(cell));
                 for run in &cell.runs {
-                    let known = |r: &SweepRun| r.run.config == run.config;
+                    // Without a set its images have no names, only recipes.
+                    let same_images =
+                        |r: &SweepRun| run.dir.is_some() || r.run.recipe == run.recipe;
+                    let known = |r: &SweepRun| r.run.config == run.config && same_images(r);
                     if sweep.runs.iter().any(known) {
                         continue;
                     }

@@ -71,7 +71,14 @@ fn labels_are_true_random_unique_or_none() {
     // random.seed(1024); [random.randint(0, 9) for _ in range(6)], and the same with seed 5 and 0 to 2.
     assert_eq!(labels(&["--labels", "random:10"]), Some(vec![0, 7, 6, 5, 8, 1]));
     assert_eq!(labels(&["--labels", "random:3", "--seed", "5"]), Some(vec![2, 1, 2, 1, 2, 2]));
-    for wrong in ["random", "random:0", "random:x", "yes"] {
+    // As many of each, in an order that depends on the seed.
+    let dealt = |flags: &[&str]| labels(&[&["--labels", "dealt:4"], flags].concat()).unwrap();
+    let mut sorted = dealt(&[]);
+    sorted.sort();
+    assert_eq!(sorted, [0, 0, 1, 1, 2, 3]);
+    assert_eq!(dealt(&[]), dealt(&[]));
+    assert!((0..5).any(|seed: u32| dealt(&["--seed", &seed.to_string()]) != dealt(&[])));
+    for wrong in ["random", "random:0", "random:x", "yes", "dealt", "dealt:0", "dealt:7"] {
         subset(&d, &out, &["--size", "6", "--labels", wrong]).refused(2, "--labels: ", wrong);
     }
 }
