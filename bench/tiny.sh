@@ -1,0 +1,74 @@
+#!/bin/bash
+# The paper's study at scale tiny on the bundled digits, over three training seeds: bench/tiny.sh EMM OUT [HOURS]
+#
+#   EMM    the program, built with --release
+#   OUT    folder for the results, such as bench/runs/2026-11-28-tiny
+#   HOURS  after so many (2 by default) what has not finished is left out and named
+#
+# Each group of studies is one `emm sweep run`, which works on as many runs at once as the CPU has threads; the groups
+# that decide most of the paper's signs come first. Stopped by anything, the same command goes on. Snapshots and states
+# lie in WORK (target/tiny by default); OUT gets each run's settings and scores, tables, figures, and a README whose table
+# sets the paper's signs beside these (bench/tiny_signs.py).
+#
+# Not run: width-depth, which costs as much as half of all others, and blend, which needs a second set.
+set -u
+here=$(cd "$(dirname "$0")" && pwd)
+emm=$(realpath "$1") out=$2 hours=${3:-2}
+work=${WORK:-$here/../target/tiny}
+mkdir -p "$work" "$out/runs"
+spent=$work/spent
+[ -e "$spent" ] || echo 0 > "$spent"
+
+groups=(
+    "labels table3 random-labels unique-labels"
+    "width weight-decay"
+    "skip-resolution skip-location skip-deletion"
+    "edm-size edm-50k resolution classes"
+    "embedding batch ema-rate bootstrap"
+    "skip-number"
+    "depth"
+    "size"
+)
+flags=(--scale tiny --repeats 3)
+
+for group in "${groups[@]}"; do
+    left=$(awk -v h="$hours" -v s="$(cat "$spent")" 'BEGIN { printf "%d", h * 3600 - s }')
+    [ "$left" -gt 0 ] || break
+    begun=$(date +%s)
+    # shellcheck disable=SC2086 # A group is several words.
+    timeout --foreground -s INT "$left" "$emm" sweep run $group "${flags[@]}" --runs "$work/runs"
+    code=$?
+    echo $(($(cat "$spent") + $(date +%s) - begun)) > "$spent"
+    # Out of time is 124; a run that diverged (5) keeps no other from its end.
+    case $code in
+        0 | 5) ;;
+        124) break ;;
+        *) exit "$code" ;;
+    esac
+done
+
+for run in "$work"/runs/*/; do
+    name=$(basename "$run")
+    [ -s "$run/scores.csv" ] || continue
+    mkdir -p "$out/runs/$name"
+    for file in config.toml scores.csv rescored.csv; do
+        [ -e "$run/$file" ] && cp "$run/$file" "$out/runs/$name/"
+    done
+done
+
+cd "$out" || exit 1
+studies=()
+for group in "${groups[@]}"; do
+    for study in $group; do studies+=("$study"); done
+done
+for study in "${studies[@]}"; do
+    "$emm" table "$study" "${flags[@]}" --force --out "$study.md" > /dev/null
+    "$emm" table "$study" "${flags[@]}" --json > "$study.json"
+done
+for figure in 1c 1d 2a 2b 3a 3b 3c 3d 4a 4b 4c 4d 5a 5b 5c 5d 6 8a 8b 9; do
+    "$emm" figure "$figure" "${flags[@]}" --force --out "figure-$figure.svg" > /dev/null
+done
+for figure in 3a 4a 5b 9; do
+    "$emm" figure "$figure" "${flags[@]}" --force --out "figure-$figure.png" > /dev/null
+done
+python3 "$here/tiny_signs.py" . --seconds "$(cat "$spent")" > README.md
