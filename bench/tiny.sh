@@ -49,7 +49,8 @@ done
 
 for run in "$work"/runs/*/; do
     name=$(basename "$run")
-    [ -s "$run/scores.csv" ] || continue
+    # A heading and four looks: the finished ones.
+    [ "$(wc -l 2> /dev/null < "$run/scores.csv")" = 5 ] || continue
     mkdir -p "$out/runs/$name"
     for file in config.toml scores.csv rescored.csv; do
         [ -e "$run/$file" ] && cp "$run/$file" "$out/runs/$name/"
