@@ -383,7 +383,7 @@ fn scaled(scale: &Scale, full: usize, key: &str, n: f64) -> Option<f64> {
         "channels" => scale.channels(whole) as f64,
         "batch" => scale.batch(whole) as f64,
         "epochs" => n * scale.epochs,
-        "lr" => n * scale.lr,
+        "lr" => scale.lr(n),
         "ramp_epochs" => n * scale.ramp,
         "looks" => scale.looks(whole) as f64,
         "resolution" => scale.resolution(full, whole) as f64,

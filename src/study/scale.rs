@@ -20,6 +20,8 @@ pub struct Scale {
     pub batch: f64,
     /// Learning rate.
     pub lr: f64,
+    /// The highest that it makes: Adam on batches of a few images diverges beyond, as EDM's 1e-3 times ten does.
+    pub max_lr: f64,
     /// Epochs over which the learning rate grows. The scale's own and no share of a run's length, so that a longer run
     /// begins with a shorter one's bits.
     pub ramp: f64,
@@ -44,6 +46,7 @@ pub const SCALES: [Scale; 4] = [
         epochs: 1.0,
         batch: 1.0,
         lr: 1.0,
+        max_lr: f64::INFINITY,
         ramp: 1.0,
         ema_halflife: 1.0,
         score_images: 1.0,
@@ -58,6 +61,7 @@ pub const SCALES: [Scale; 4] = [
         epochs: 0.5,
         batch: 0.5,
         lr: 1.0,
+        max_lr: f64::INFINITY,
         ramp: 0.5,
         ema_halflife: 0.5,
         score_images: 0.5,
@@ -72,6 +76,7 @@ pub const SCALES: [Scale; 4] = [
         epochs: 0.1,
         batch: 0.125,
         lr: 2.0,
+        max_lr: f64::INFINITY,
         ramp: 0.1,
         ema_halflife: 0.125,
         score_images: 0.2,
@@ -86,6 +91,7 @@ pub const SCALES: [Scale; 4] = [
         epochs: 0.025,
         batch: 1.0 / 64.0,
         lr: 10.0,
+        max_lr: 3.5e-3,
         ramp: 0.025,
         ema_halflife: 1.0 / 16.0,
         score_images: 0.025,
@@ -123,8 +129,12 @@ impl Scale {
             true => format!("1/{}", tidy(1.0 / f)),
             false => format!("×{}", tidy(f)),
         };
+        let highest = match self.max_lr.is_finite() {
+            true => format!(" but at most {}", self.max_lr),
+            false => String::new(),
+        };
         format!(
-            "scale {}, not the paper's: sizes {}, widths {}, epochs {}, batch {}, learning rate {}, its ramp {}, EMA \
+            "scale {}, not the paper's: sizes {}, widths {}, epochs {}, batch {}, learning rate {}{highest}, its ramp {}, EMA \
              half-life {}, scored images {}, looks {}, at most {r}×{r} pixels, random labels dealt evenly{}",
             self.name,
             by(self.size),
@@ -148,6 +158,10 @@ impl Scale {
 
     pub fn channels(&self, channels: usize) -> usize {
         scaled(channels, self.channels, 4)
+    }
+
+    pub fn lr(&self, lr: f64) -> f64 {
+        (lr * self.lr).min(self.max_lr)
     }
 
     pub fn batch(&self, batch: usize) -> usize {
@@ -216,6 +230,7 @@ mod tests {
             (1000, 130, 7, 1)
         );
         assert_eq!((p.ema_rate(None), p.ema_rate(Some(0.5))), (None, Some(0.5)));
+        assert_eq!((p.lr(1e-3), p.lr(5.0)), (1e-3, 5.0));
         assert_eq!((p.looks(20), p.labels(Labels::Random(10))), (20, Labels::Random(10)));
         assert_eq!((p.resolution(32, 8), p.resolution(64, 32)), (8, 32));
     }
@@ -229,6 +244,7 @@ mod tests {
         let rate = t.ema_rate(None).unwrap();
         assert!((rate - 0.98870).abs() < 1e-5, "{rate}");
         assert_eq!(t.ema_rate(Some(0.0)), Some(0.0));
+        assert_eq!((t.lr(2e-4), t.lr(1e-3)), (2e-4 * 10.0, 3.5e-3));
         assert_eq!((t.looks(20), t.looks(240), t.looks(1)), (4, 48, 1));
         assert_eq!(t.labels(Labels::Random(10)), Labels::Dealt(10));
         assert_eq!((t.resolution(8, 32), t.resolution(32, 32), t.resolution(32, 8)), (8, 16, 4));

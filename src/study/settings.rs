@@ -183,7 +183,7 @@ impl Settings {
             epochs,
             batch: scale.batch(self.batch.unwrap_or(512)),
             micro_batch: 0,
-            lr: self.lr.unwrap_or(DEFAULT.lr) * scale.lr,
+            lr: scale.lr(self.lr.unwrap_or(DEFAULT.lr)),
             ramp_epochs: self.ramp_epochs.unwrap_or(RAMP_EPOCHS) * scale.ramp,
             weight_decay: self.weight_decay.unwrap_or(0.0),
             ema_rate: scale.ema_rate(self.ema_rate),
