@@ -7,6 +7,7 @@ use crate::error::usage;
 use crate::rng::{Stream, fill_normals, philox, tag, unit};
 use crate::tape::Param;
 use anyhow::Result;
+use std::collections::HashMap;
 
 /// How a tensor lies in the master buffer, next to its PyTorch shape in files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +60,9 @@ pub struct Params {
     pub affine: [Param; 2],
     /// Length of w, gradient, m, v, EMA in f32, padding included (padding stays 0).
     pub flat_len: usize,
+    /// Indices into `specs`: deep networks have tens of thousands.
+    by_name: HashMap<String, usize>,
+    by_offset: HashMap<usize, usize>,
 }
 
 /// Scale of the initial weights of convolutions that end a branch: the block starts as the identity.
@@ -71,7 +75,13 @@ impl Params {
     /// The parameters of `config`, which must be valid.
     pub fn new(config: &ModelConfig) -> Self {
         let nowhere = Param { offset: 0, len: 0 };
-        let mut p = Params { specs: Vec::new(), affine: [nowhere; 2], flat_len: 0 };
+        let mut p = Params {
+            specs: Vec::new(),
+            affine: [nowhere; 2],
+            flat_len: 0,
+            by_name: HashMap::new(),
+            by_offset: HashMap::new(),
+        };
         let layout = Layout::new(config);
         let (noise, emb) = (config.noise_channels(), 4 * config.model_channels);
         if config.label_dim > 0 {
@@ -122,11 +132,13 @@ impl Params {
             spec.offset = self.flat_len;
             self.flat_len += spec.len.next_multiple_of(ALIGN);
         }
+        self.by_offset = self.specs.iter().enumerate().map(|(i, s)| (s.offset, i)).collect();
     }
 
     fn push(&mut self, name: String, shape: Vec<usize>, storage: Storage, init: Init) {
         let len = shape.iter().product();
         let name = format!("model.{name}");
+        self.by_name.insert(name.clone(), self.specs.len());
         self.specs.push(ParamSpec { name, shape, storage, init, offset: 0, len });
     }
 
@@ -160,7 +172,12 @@ impl Params {
 
     /// The tensor of that name, which includes the leading `model.`.
     pub fn get(&self, name: &str) -> Option<&ParamSpec> {
-        self.specs.iter().find(|s| s.name == name)
+        self.by_name.get(name).map(|&i| &self.specs[i])
+    }
+
+    /// The tensor that begins at this element of the flat buffers.
+    pub fn at(&self, offset: usize) -> Option<&ParamSpec> {
+        self.by_offset.get(&offset).map(|&i| &self.specs[i])
     }
 
     /// Initial values for `seed` in master order.

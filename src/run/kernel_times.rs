@@ -43,7 +43,7 @@ pub fn layer(part: &Part, params: &Params) -> String {
     if part.param == Some(params.affine[0]) {
         return "*.affine".into();
     }
-    let spec = part.param.and_then(|p| params.specs.iter().find(|s| s.offset == p.offset));
+    let spec = part.param.and_then(|p| params.at(p.offset));
     match spec {
         Some(spec) => {
             let name = spec.name.strip_prefix("model.").unwrap_or(&spec.name);

@@ -1,5 +1,6 @@
 //! A small tape: ops are recorded once with their shapes, differentiated and planned once, run many times.
 
+mod arena;
 mod plan;
 
 pub use plan::{Mode, Part, Plan};

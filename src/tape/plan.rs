@@ -1,5 +1,6 @@
 //! From a tape to a flat list of launches over one arena: lifetimes, offsets, and who sets or adds gradients.
 
+use super::arena::{Life, place};
 use super::{Param, Tape, Value};
 use crate::device::cuda::Addresses;
 use crate::device::{
@@ -57,14 +58,11 @@ pub struct Part {
     pub launches: Range<usize>,
 }
 
-/// A piece of arena that lives from step `first` to step `last`, both included.
+/// A piece of the arena: so many values of a type, for as long as they are needed.
 struct Piece {
     len: usize,
     dtype: Dtype,
-    words: usize,
-    first: usize,
-    last: usize,
-    offset: usize,
+    life: Life,
 }
 
 impl Plan {
@@ -95,7 +93,7 @@ impl Plan {
         let mut pieces: Vec<Piece> = Vec::new();
         let mut piece = |len: usize, dtype: Dtype, first: usize, last: usize| {
             let len = len.max(1);
-            pieces.push(Piece { len, dtype, words: dtype.words(len), first, last, offset: 0 });
+            pieces.push(Piece { len, dtype, life: Life { words: dtype.words(len), first, last } });
             pieces.len() - 1
         };
         let mut dtypes = vec![Dtype::F32; tape.shapes.len()];
@@ -196,10 +194,11 @@ impl Plan {
             }
             packed.push(slots);
         }
-        let arena_words = packed_words + place(&mut pieces);
+        let (offsets, words_of_pieces) = place(&pieces.iter().map(|p| p.life).collect::<Vec<_>>());
+        let arena_words = packed_words + words_of_pieces;
         let arena = |p: usize| {
-            let Piece { len, dtype, offset, .. } = pieces[p];
-            Slot { space: Space::Arena, offset: packed_words + offset, len, dtype }
+            let Piece { len, dtype, .. } = pieces[p];
+            Slot { space: Space::Arena, offset: packed_words + offsets[p], len, dtype }
         };
         let slot = |v: &Value| arena(value_piece[v]);
 
@@ -436,32 +435,4 @@ fn first_or_add(
 
 fn in_space(p: &Param, space: Space) -> Slot {
     Slot { space, offset: p.offset, len: p.len, dtype: Dtype::F32 }
-}
-
-/// Gives each piece the lowest offset free during its whole life, the largest first; returns the arena's words.
-fn place(pieces: &mut [Piece]) -> usize {
-    let mut order: Vec<usize> = (0..pieces.len()).collect();
-    order.sort_by_key(|&i| (std::cmp::Reverse(pieces[i].words), i));
-    let mut placed: Vec<usize> = Vec::new();
-    let mut end = 0;
-    for i in order {
-        let (first, last) = (pieces[i].first, pieces[i].last);
-        let mut busy: Vec<(usize, usize)> = (placed.iter())
-            .map(|&j| &pieces[j])
-            .filter(|p| p.first <= last && first <= p.last)
-            .map(|p| (p.offset, p.offset + p.words.next_multiple_of(16)))
-            .collect();
-        busy.sort_unstable();
-        let mut at = 0;
-        for (from, to) in busy {
-            if at + pieces[i].words <= from {
-                break;
-            }
-            at = at.max(to);
-        }
-        pieces[i].offset = at;
-        end = end.max(at + pieces[i].words);
-        placed.push(i);
-    }
-    end
 }
