@@ -29,6 +29,19 @@ fn table() -> Table {
 }
 
 #[test]
+fn nothing_has_no_sign() {
+    let mut table = Table::new(&["hours", "ratio"]);
+    table.row(vec![Cell::Number(-0.0, 2), Cell::Percent(-0.0, 1)]);
+    table.row(vec![Cell::Number(-0.001, 2), Cell::Percent(-0.02, 1)]);
+    assert_eq!(table.csv(), "hours,ratio\n0,0\n-0.001,-0.02\n");
+    assert_eq!(
+        table.json().to_string(),
+        r#"[{"hours":0.0,"ratio":0.0},{"hours":-0.001,"ratio":-0.02}]"#
+    );
+    assert_eq!(table.plain(), "hours  ratio\n 0.00   0.0%\n 0.00  -2.0%\n");
+}
+
+#[test]
 fn tables_line_up_and_keep_their_numbers() {
     assert_eq!(
         table().markdown(),

@@ -37,14 +37,15 @@ impl Cell {
             Cell::Empty => String::new(),
             Cell::Text(ref t) => t.clone(),
             Cell::Integer(i) => i.to_string(),
-            Cell::Number(x, decimals) => format!("{x:.decimals$}"),
-            Cell::Percent(x, decimals) => format!("{:.decimals$}%", 100.0 * x),
+            Cell::Number(x, decimals) => rounded(x, decimals),
+            Cell::Percent(x, decimals) => rounded(100.0 * x, decimals) + "%",
         }
     }
 
     fn exact(&self) -> String {
         match *self {
-            Cell::Number(x, _) | Cell::Percent(x, _) => x.to_string(),
+            // Nobody reads −0.
+            Cell::Number(x, _) | Cell::Percent(x, _) => (x + 0.0).to_string(),
             _ => self.shown(),
         }
     }
@@ -55,9 +56,16 @@ impl Cell {
             Cell::Text(ref t) => t.as_str().into(),
             Cell::Integer(i) => i.into(),
             // What is no number becomes null.
-            Cell::Number(x, _) | Cell::Percent(x, _) => x.into(),
+            Cell::Number(x, _) | Cell::Percent(x, _) => (x + 0.0).into(),
         }
     }
+}
+
+/// A number as people see it; what rounds to nothing has no sign.
+fn rounded(x: f64, decimals: usize) -> String {
+    let text = format!("{x:.decimals$}");
+    let digits = text.strip_prefix('-').filter(|digits| digits.chars().all(|c| "0.".contains(c)));
+    digits.map_or(text.clone(), String::from)
 }
 
 /// Named columns and rows of as many cells.
