@@ -2,13 +2,78 @@
 
 use crate::support::{Golden, emm as run};
 use emm::data::{Dataset, npy};
-use emm::device::{Cpu, Device};
+use emm::device::{Cpu, Device, Pixels};
 use emm::memorization::{
-    Nearest, Next, References, Score, Side, Threshold, emm_of, next_size, wilson,
+    Nearest, Neighbour, Next, Score, Search, Side, Threshold, emm_of, next_size, wilson,
 };
 
 fn cpu(threads: usize) -> Device {
     Device::Cpu(Cpu::new(threads).unwrap())
+}
+
+/// The two nearest of each query, on so many threads.
+fn nearest(references: &[u8], queries: &[u8], len: usize, threads: usize) -> Vec<Nearest> {
+    let mut search = Search::new(&cpu(threads), references, len).unwrap();
+    search.nearest(&Pixels::Host(queries.into())).unwrap()
+}
+
+/// By the definition, in 64-bit integers: the two nearest, and the nearest that is not the first's image.
+pub fn by_definition(references: &[u8], queries: &[u8], len: usize) -> Vec<Nearest> {
+    let of = |query: &[u8]| {
+        let squared = |r: &[u8]| -> u64 {
+            query.iter().zip(r).map(|(&a, &b)| (a.abs_diff(b) as u64).pow(2)).sum()
+        };
+        let mut all: Vec<_> = references.chunks(len).enumerate().collect();
+        all.sort_by_key(|(i, r)| (squared(r), *i));
+        let [one, two] = [all[0], all[1]];
+        let other = all.iter().find(|(_, r)| *r != one.1);
+        let neighbour =
+            |&(i, r): &(usize, &[u8])| Neighbour { squared: squared(r), index: i as u32 };
+        Nearest {
+            index: [one.0 as u32, two.0 as u32],
+            squared: [squared(one.1), squared(two.1)],
+            distinct: other.map(neighbour),
+        }
+    };
+    queries.chunks(len).map(of).collect()
+}
+
+#[test]
+fn repeated_images_are_searched_once_and_told_both_ways() {
+    let random = |len: usize, seed: u64| -> Vec<u8> {
+        let word = |i: u32| emm::rng::philox([i, 0, 0, 0], seed)[0];
+        (0..len as u32).map(|i| word(i) as u8).collect()
+    };
+    for (len, images, different) in [(1, 40, 7), (3, 9, 9), (16, 60, 20), (48, 33, 2), (64, 5, 1)] {
+        let seed = (len * images) as u64;
+        let distinct = random(different * len, seed);
+        let pick = random(images, seed + 1);
+        let references: Vec<u8> = (pick.iter())
+            .flat_map(|&p| distinct[p as usize % different * len..][..len].to_vec())
+            .collect();
+        // Near images, at them, and between two: ties of different images.
+        let mut queries = [&references[..len], &random(20 * len, seed + 2)].concat();
+        queries.extend(references.iter().map(|p| p.saturating_add(1)));
+        let middle = |(a, b): (&u8, &u8)| ((*a as u16 + *b as u16) / 2) as u8;
+        queries.extend(distinct[..len].iter().zip(&distinct[(different - 1) * len..]).map(middle));
+        let want = by_definition(&references, &queries, len);
+        for threads in [1, 3] {
+            let found = nearest(&references, &queries, len, threads);
+            assert!(found == want, "{images} images of {len} bytes, {different} different");
+        }
+        let third = Threshold::default();
+        let s = Score::of(&want, third, len, images, 0);
+        let rule = |n: &Nearest| n.distinct.is_some_and(|d| 9 * n.squared[0] < d.squared);
+        let copies = want.iter().filter(|n| rule(n)).count() as u64;
+        assert_eq!(s.memorized_distinct, (different > 1).then_some(copies));
+    }
+    // Equal where they are looked at first, and yet different; many, so that no pair may be compared with all.
+    let mut alike = vec![0u8; 3000 * 128];
+    alike.chunks_mut(128).enumerate().for_each(|(i, image)| {
+        image[1..3].copy_from_slice(&(i as u16 / 2).to_le_bytes());
+    });
+    let search = Search::new(&cpu(2), &alike, 128).unwrap();
+    assert_eq!(search.repeats(), 1500);
 }
 
 #[test]
@@ -18,9 +83,10 @@ fn nearest_two_equal_brute_force() {
         let (queries, len) = (g.u8("queries"), g.shape("queries")[1]);
         let (index, squared) = (g.i64("index"), g.i64("squared"));
         let references = g.u8("references");
-        let references = References::new(&references, len);
+        let definition = by_definition(&references, &queries, len);
         for threads in [1, 2, 3] {
-            let found = references.nearest(&queries, &cpu(threads));
+            let found = nearest(&references, &queries, len, threads);
+            assert!(found == definition, "{name}");
             assert_eq!(found.len() * 2, index.len());
             for (i, n) in found.iter().enumerate() {
                 assert_eq!(n.index.map(i64::from), index[2 * i..2 * i + 2], "{name}: query {i}");
@@ -28,9 +94,9 @@ fn nearest_two_equal_brute_force() {
             }
         }
         // A query's result does not depend on the queries beside it.
-        let all = references.nearest(&queries, &cpu(1));
+        let all = nearest(&references, &queries, len, 1);
         for (i, q) in queries.chunks(len).enumerate() {
-            assert_eq!(references.nearest(q, &cpu(1)), all[i..=i]);
+            assert_eq!(nearest(&references, q, len, 1), all[i..=i]);
         }
     }
 }
@@ -40,10 +106,11 @@ fn distances_are_exact_beyond_32_bits() {
     for len in [65_535, 65_536, 65_537, 200_000] {
         let mut references = vec![255u8; 3 * len];
         references[2 * len..].fill(254);
-        let found = References::new(&references, len).nearest(&vec![0; len], &cpu(1));
+        let found = nearest(&references, &vec![0; len], len, 1);
         let full = len as u64 * 255 * 255;
         let near = len as u64 * 254 * 254;
-        assert_eq!(found, [Nearest { index: [2, 0], squared: [near, full] }]);
+        let distinct = Some(Neighbour { squared: full, index: 0 });
+        assert_eq!(found, [Nearest { index: [2, 0], squared: [near, full], distinct }]);
     }
 }
 
@@ -53,8 +120,7 @@ fn blocks_of_references_are_all_searched() {
     let len = 3072;
     let references: Vec<u8> =
         (0..300 * len).map(|i| ((i / len) * 7 + (i % len) * 13) as u8).collect();
-    let r = References::new(&references, len);
-    for (i, n) in r.nearest(&references, &cpu(2)).iter().enumerate() {
+    for (i, n) in nearest(&references, &references, len, 2).iter().enumerate() {
         // 7 k mod 256 repeats after 256 images: those duplicate the first ones.
         assert_eq!(n.index[0] as usize, i % 256);
         assert_eq!(n.squared[0], 0);
@@ -62,7 +128,11 @@ fn blocks_of_references_are_all_searched() {
 }
 
 fn at(d1: u64, d2: u64) -> Nearest {
-    Nearest { index: [0, 1], squared: [d1, d2] }
+    Nearest {
+        index: [0, 1],
+        squared: [d1, d2],
+        distinct: Some(Neighbour { squared: d2, index: 1 }),
+    }
 }
 
 #[test]
@@ -94,7 +164,7 @@ fn thresholds_are_read_exactly() {
 #[test]
 fn scores_count_copies_and_duplicates() {
     let found = [at(0, 0), at(0, 5), at(48, 49), at(12, 1000)];
-    let s = Score::of(&found, Threshold::default(), 12, 7);
+    let s = Score::of(&found, Threshold::default(), 12, 7, 3);
     assert_eq!((s.images, s.memorized, s.duplicate_ties, s.reference_images), (4, 2, 1, 7));
     assert_eq!(s.ratio, 0.5);
     assert_eq!(s.mean_d1, (0.0 + 0.0 + 2.0 + 1.0) / 4.0);
@@ -108,6 +178,9 @@ fn scores_count_copies_and_duplicates() {
         "duplicate_ties",
         "mean_d1",
         "reference_images",
+        "reference_duplicates",
+        "memorized_distinct",
+        "ratio_distinct",
     ];
     assert_eq!(keys, fixed);
 }
@@ -241,7 +314,12 @@ fn score_prints_the_fixed_keys_and_writes_its_files() {
     assert_eq!(json["interval"], serde_json::json!([low, high]));
     assert_eq!(json["duplicate_ties"], 0);
     assert_eq!(json["reference_images"], 20);
-    assert_eq!(json.as_object().unwrap().len(), 7);
+    assert_eq!(
+        (&json["reference_duplicates"], &json["memorized_distinct"]),
+        (&0.into(), &2.into())
+    );
+    assert_eq!(json["ratio_distinct"], 2.0 / 3.0);
+    assert_eq!(json.as_object().unwrap().len(), 10);
 
     let arrays = npy::read_npz(pairs.as_ref()).unwrap();
     let get = |name: &str| {
@@ -291,6 +369,54 @@ fn score_counts_duplicated_training_images_apart() {
     let (samples, twice) = (at("samples.npz"), at("twice.zip"));
     let json = run(["score", "--samples", &samples, "--reference", &twice, "--json"]).json();
     assert_eq!((json["memorized"].as_u64(), json["duplicate_ties"].as_u64()), (Some(1), Some(1)));
+    assert_eq!(json["ratio_distinct"], 2.0 / 3.0);
+}
+
+/// Images near one that the set holds several times tie with its repetition: by the paper's rule none is a copy.
+#[test]
+fn a_repeated_training_image_does_not_hide_its_copies_in_silence() {
+    let (_dir, at) = scene();
+    let set = Dataset::open(at("train.zip").as_ref()).unwrap();
+    for times in [2, 3] {
+        let mut repeated = set.clone();
+        for _ in 1..times {
+            repeated.pixels.extend_from_slice(set.image(5));
+            repeated.labels.as_mut().unwrap().push(5);
+        }
+        repeated.save(at("repeated.zip").as_ref(), true).unwrap();
+        let noise = |i: usize| (emm::rng::philox([i as u32, 0, 0, 0], 9)[0] % 9) as i16 - 4;
+        let near =
+            (0..50).flat_map(|k| set.image(5).iter().enumerate().map(move |(i, &p)| (k, i, p)));
+        let near: Vec<u8> =
+            near.map(|(k, i, p)| (p as i16 + noise(k * 64 + i)).clamp(0, 255) as u8).collect();
+        let samples = npy::Array::new(&[50, 8, 8, 1], near);
+        npy::write_npz(at("near.npz").as_ref(), true, &[("images", samples)]).unwrap();
+        let (samples, reference, csv) = (at("near.npz"), at("repeated.zip"), at("copies.csv"));
+        let args = ["score", "--samples", &samples, "--reference", &reference];
+        let files = ["--per-image", &csv, "--force", "--json"];
+        let json = run(args.iter().chain(&files)).json();
+        assert_eq!((&json["memorized"], &json["duplicate_ties"]), (&0.into(), &0.into()));
+        assert_eq!(json["reference_duplicates"], times - 1);
+        assert_eq!(
+            (&json["memorized_distinct"], &json["ratio_distinct"]),
+            (&50.into(), &1.0.into())
+        );
+        let said = run(args).ok();
+        let line = format!("{} training images repeat an earlier one", times - 1);
+        assert!(said.contains(&line) && said.contains("counted once 50 are: 100.00%"), "{said}");
+        let copies = std::fs::read_to_string(&csv).unwrap();
+        assert!(copies.starts_with("image,copies,copies_distinct\n0,0,0\n"), "{copies}");
+        assert!(copies.contains("\n5,0,50\n"), "{copies}");
+    }
+    // All equal: there is no second image to compare with.
+    let equal = Dataset { pixels: set.image(5).repeat(3), labels: None, ..set.clone() };
+    equal.save(at("equal.zip").as_ref(), false).unwrap();
+    let (samples, reference) = (at("near.npz"), at("equal.zip"));
+    let args = ["score", "--samples", &samples, "--reference", &reference];
+    let json = run(args.iter().chain(&["--json"])).json();
+    assert_eq!((&json["memorized"], &json["reference_duplicates"]), (&0.into(), &2.into()));
+    assert_eq!(json["ratio_distinct"], serde_json::Value::Null);
+    assert!(run(args).ok().contains("all are equal"));
 }
 
 #[test]

@@ -3,9 +3,9 @@
 use crate::support::{Golden, emm as run};
 use anyhow::Result;
 use emm::data::{Dataset, Image, npy};
-use emm::device::{Cpu, Device};
+use emm::device::{Cpu, Device, Pixels};
 use emm::error::exit_code;
-use emm::memorization::{References, Score, Threshold};
+use emm::memorization::{References, Score, Search, Threshold};
 use emm::rng::{self, Stream, tag, uniform_label};
 use emm::sampler::{self, Denoise, HeunOptions, Optimal, Start};
 
@@ -356,9 +356,9 @@ fn the_optimum_memorizes_everything() {
         let o = HeunOptions::default();
         let images = sampler::sample(&mut optimal, Start::Seeds(&seeds), &[], &o, &mut |_, _| true);
         let images: Vec<u8> = images.unwrap().unwrap().into_iter().map(sampler::quantise).collect();
-        let references = References::new(&data.pixels, data.image_len());
-        let found = references.nearest(&images, &device);
-        let score = Score::of(&found, Threshold::default(), data.image_len(), data.len());
+        let mut search = Search::new(&device, &data.pixels, data.image_len()).unwrap();
+        let found = search.nearest(&Pixels::Host(images.into())).unwrap();
+        let score = Score::of(&found, Threshold::default(), data.image_len(), data.len(), 0);
         assert_eq!(score.memorized, 200, "{name}: {score:?}");
         let copied: std::collections::HashSet<u32> = found.iter().map(|n| n.index[0]).collect();
         assert!(copied.len() > data.len() / 2, "{name}: only {} images copied", copied.len());
@@ -420,8 +420,8 @@ fn optimal_samples_one_class() {
     let (_, pixels) = arrays[0].1.clone().of::<u8>("images").unwrap();
     let (_, labels) = arrays[1].1.clone().of::<i64>("labels").unwrap();
     assert_eq!(labels, [7; 20]);
-    for n in References::new(&data.pixels, 64).nearest(&pixels, &cpu(1)) {
-        assert_eq!(data.labels.as_ref().unwrap()[n.index[0] as usize], 7);
+    for n in References::new(&data.pixels, 64).nearest_k(&pixels, 1, &cpu(1)) {
+        assert_eq!(data.labels.as_ref().unwrap()[n.index as usize], 7);
     }
     run(args.iter().chain(&["--force", "--class", "10"])).refused(2, "--class: ", "10");
 }

@@ -3,7 +3,7 @@
 use super::list::Wanted;
 use super::{Check, Off, Size};
 use crate::device::{Device, Pixels, Precision};
-use crate::memorization::{Nearest, References, Search};
+use crate::memorization::{Nearest, Neighbour, Search};
 use crate::rng::philox;
 use anyhow::Result;
 use rayon::prelude::*;
@@ -86,8 +86,15 @@ pub fn nearest(device: &Device, sizes: Sizes, seed: u64) -> Result<Off> {
     let Sizes { len, references, queries, by_force } = sizes;
     let mut all = bytes(seed, 0, references * len);
     let mut asked = bytes(seed, 1, queries * len);
-    // Ties, a query that is a reference, and the largest distance.
+    // Images that repeat others, the first even twice; a query that is one of them, and the largest distance.
     all.copy_within(..len, (references - 1) * len);
+    if references == 5 {
+        all = all[..len].repeat(5);
+    }
+    if references > 60 {
+        all.copy_within(..len, 40 * len);
+        all.copy_within(7 * len..20 * len, 41 * len);
+    }
     asked[..len].copy_from_slice(&all[..len]);
     if queries > 1 && references > 2 {
         asked[len..2 * len].fill(255);
@@ -106,19 +113,26 @@ pub fn nearest(device: &Device, sizes: Sizes, seed: u64) -> Result<Off> {
     off.take(count(&found[..by_force], &forced), "answers of brute force");
     if by_force < queries {
         let host = Device::Cpu(device.host().clone());
-        let want = References::new(&all, len).nearest(&asked, &host);
+        let want =
+            Search::new(&host, &all, len)?.nearest(&Pixels::Host(asked.as_slice().into()))?;
         off.take(count(&found, &want), "answers of the CPU");
     }
     Ok(off)
 }
 
-/// By the definition, in 64-bit integers.
+/// By the definition, in 64-bit integers: the two nearest, and the nearest that is not the first's image.
 fn brute_force(references: &[u8], query: &[u8]) -> Nearest {
     let squared = |reference: &[u8]| -> u64 {
         query.iter().zip(reference).map(|(&a, &b)| (a.abs_diff(b) as u64).pow(2)).sum()
     };
-    let mut all: Vec<(u64, u32)> =
-        references.chunks(query.len()).zip(0..).map(|(r, i)| (squared(r), i)).collect();
+    let image = |n: &Neighbour| &references[n.index as usize * query.len()..][..query.len()];
+    let mut all: Vec<Neighbour> = (references.chunks(query.len()).zip(0..))
+        .map(|(reference, index)| Neighbour { squared: squared(reference), index })
+        .collect();
     all.sort_unstable();
-    Nearest { index: [all[0].1, all[1].1], squared: [all[0].0, all[1].0] }
+    Nearest {
+        index: [all[0].index, all[1].index],
+        squared: [all[0].squared, all[1].squared],
+        distinct: all.iter().find(|other| image(other) != image(&all[0])).copied(),
+    }
 }

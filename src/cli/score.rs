@@ -23,7 +23,8 @@ const SHEET_IMAGES: usize = 40;
 /// Count the samples that copy a training image
 ///
 /// A sample is a copy if it is less than --threshold times as far from its nearest training image as from the
-/// second nearest (L2 over 8-bit pixels, compared in integers).
+/// second nearest (L2 over 8-bit pixels, compared in integers). A training image that is there twice hides its copies so;
+/// both numbers are given, this one and the one with identical training images counted once.
 #[derive(clap::Args, Debug)]
 #[command(
     group = clap::ArgGroup::new("what").required(true).args(["run", "samples"]),
@@ -211,7 +212,8 @@ impl<'a> Scoring<'a> {
     }
 
     fn score(&self, threshold: Threshold) -> Score {
-        Score::of(&self.found, threshold, self.training.image_len(), self.training.len())
+        let (len, references) = (self.training.image_len(), self.training.len());
+        Score::of(&self.found, threshold, len, references, self.search.repeats())
     }
 
     /// The first samples beside their `k` nearest, as a PNG.
@@ -245,14 +247,27 @@ impl<'a> Scoring<'a> {
         ]
     }
 
-    /// `image,copies`: how many samples copy each training image.
+    /// `image,copies`: how many samples copy each training image; where some repeat an earlier one also
+    /// `copies_distinct`, with identical ones counted once: as the first of them.
     fn per_image(&self, threshold: Threshold) -> String {
-        let mut copies = vec![0u64; self.training.len()];
-        for n in self.found.iter().filter(|n| threshold.memorized(n)) {
-            copies[n.index[0] as usize] += 1;
+        let mut copies = vec![[0u64; 2]; self.training.len()];
+        for n in &self.found {
+            let [all, distinct] = &mut copies[n.index[0] as usize];
+            *all += threshold.memorized(n) as u64;
+            *distinct += threshold.memorized_distinct(n) as u64;
         }
-        let rows = copies.iter().enumerate().map(|(image, count)| format!("{image},{count}\n"));
-        "image,copies\n".to_string() + &rows.collect::<String>()
+        let rows = copies.iter().enumerate();
+        match self.search.repeats() {
+            0 => {
+                let rows = rows.map(|(image, [all, _])| format!("{image},{all}\n"));
+                "image,copies\n".to_string() + &rows.collect::<String>()
+            }
+            _ => {
+                let row =
+                    |(image, [all, once]): (usize, &[u64; 2])| format!("{image},{all},{once}\n");
+                "image,copies,copies_distinct\n".to_string() + &rows.map(row).collect::<String>()
+            }
+        }
     }
 }
 
@@ -267,6 +282,18 @@ fn print_score(score: &Score, threshold: &str) {
     );
     say!("95% sampling interval {low:.2}% to {high:.2}%; a copy has d1/d2 < {threshold}");
     say!("mean distance to the nearest training image {:.2} grey levels", score.mean_d1);
+    if score.reference_duplicates > 0 {
+        let once = match (score.memorized_distinct, score.ratio_distinct) {
+            (Some(memorized), Some(ratio)) => {
+                format!("with identical images counted once {memorized} are: {:.2}%", 100.0 * ratio)
+            }
+            _ => "all are equal, so none can be told to be a copy".into(),
+        };
+        say!(
+            "{} training images repeat an earlier one, which hides copies of it; {once}",
+            score.reference_duplicates
+        );
+    }
     if score.duplicate_ties > 0 {
         say!(
             "{} samples equal a training image that is there twice (d1 = d2 = 0): not counted as copies",

@@ -71,6 +71,17 @@ fn print(config: &RunConfig, dir: &Path, outcome: &Outcome) {
     if let Some(l) = &outcome.rescored {
         say!("rescored    {} with fresh seeds", said(l));
     }
+    if let (repeats @ 1.., Some(value)) = (outcome.distinct.repeats, outcome.value()) {
+        let once = match outcome.value_distinct() {
+            Some(l) => format!("{:.2}% memorized", 100.0 * l.ratio),
+            None => "unknown".into(),
+        };
+        say!(
+            "duplicates  {repeats} training images repeat an earlier one, which hides copies of it: with identical images \
+             counted once {once}, not {:.2}%",
+            100.0 * value.ratio
+        );
+    }
     say!("time        {}", duration(outcome.elapsed_s));
 }
 
@@ -87,6 +98,11 @@ fn said(l: &Look) -> String {
 }
 
 fn as_json(config: &RunConfig, dir: &Path, outcome: &Outcome) -> Value {
+    // Of the run's value, with identical training images counted once.
+    let distinct = match outcome.distinct.repeats {
+        0 => outcome.value(),
+        _ => outcome.value_distinct(),
+    };
     json!({
         "run": dir.display().to_string(),
         "finished": outcome.finished,
@@ -97,6 +113,9 @@ fn as_json(config: &RunConfig, dir: &Path, outcome: &Outcome) -> Value {
         "looks": outcome.looks.iter().map(look_json).collect::<Vec<_>>(),
         "best": best(&outcome.looks).map(look_json),
         "rescored": outcome.rescored.as_ref().map(look_json),
+        "reference_duplicates": outcome.distinct.repeats,
+        "memorized_distinct": distinct.map(|l| l.memorized),
+        "ratio_distinct": distinct.map(|l| l.ratio),
         "elapsed_s": outcome.elapsed_s,
     })
 }

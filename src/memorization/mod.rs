@@ -3,9 +3,11 @@
 pub mod emm;
 pub mod nearest;
 pub mod ratio;
+pub mod repeats;
 pub mod search;
 
 pub use emm::{Bracket, Emm, Next, Side, emm_of, next_size};
 pub use nearest::{Nearest, Neighbour, Pruning, References};
 pub use ratio::{Score, Threshold, wilson};
+pub use repeats::Repeats;
 pub use search::Search;

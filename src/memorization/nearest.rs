@@ -15,6 +15,7 @@ use crate::simd::vectorized;
 use best::Best;
 use bytemuck::Zeroable as _;
 use rayon::prelude::*;
+use std::borrow::Cow;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -24,6 +25,19 @@ pub struct Nearest {
     pub index: [u32; 2],
     /// Squared L2 distances in pixel units, `squared[0] <= squared[1]`.
     pub squared: [u64; 2],
+    /// The nearest image whose pixels are not those of `index[0]`: the second unless that repeats the first; none if
+    /// all images are equal.
+    pub distinct: Option<Neighbour>,
+}
+
+impl Nearest {
+    pub(super) fn new([one, two]: [Neighbour; 2], distinct: Neighbour) -> Nearest {
+        Nearest {
+            index: [one.index, two.index],
+            squared: [one.squared, two.squared],
+            distinct: Some(distinct).filter(|d| *d != Neighbour::NONE),
+        }
+    }
 }
 
 /// A reference image near a query; ordered by distance, then index.
@@ -35,7 +49,8 @@ pub struct Neighbour {
 }
 
 impl Neighbour {
-    const NONE: Neighbour = Neighbour { squared: u64::MAX, index: u32::MAX };
+    /// There is no such image.
+    pub const NONE: Neighbour = Neighbour { squared: u64::MAX, index: u32::MAX };
 }
 
 /// Whether pairs are told to be too far apart by their sketches.
@@ -61,7 +76,7 @@ const PRUNED_SHARE: f64 = 1.0 / 32.0;
 
 /// Training images, ready to be searched.
 pub struct References<'a> {
-    pixels: &'a [u8],
+    pixels: Cow<'a, [u8]>,
     image_len: usize,
     isa: Isa,
     pruning: Pruning,
@@ -77,7 +92,8 @@ struct Prepared {
 
 impl<'a> References<'a> {
     /// `pixels`: [N, H, W, C], `image_len` = H·W·C bytes each, N ≥ 1. They may lie in a mapped file.
-    pub fn new(pixels: &'a [u8], image_len: usize) -> Self {
+    pub fn new(pixels: impl Into<Cow<'a, [u8]>>, image_len: usize) -> Self {
+        let pixels = pixels.into();
         assert!(!pixels.is_empty(), "nearest: no reference images");
         assert!(image_len > 0 && pixels.len().is_multiple_of(image_len), "nearest: ragged images");
         let (isa, pruning) = (Isa::best(), Pruning::Auto);
@@ -123,21 +139,11 @@ impl<'a> References<'a> {
             Prepared {
                 bases: self.pixels.par_chunks_exact(self.image_len).map(base).collect(),
                 sketches: sketcher.map(|s| {
-                    let panels = s.panels(self.pixels);
+                    let panels = s.panels(&self.pixels);
                     (s, panels)
                 }),
             }
         })
-    }
-
-    /// The two nearest references of each query; `queries`: [S, H, W, C]. N ≥ 2. Memory grows with S alone.
-    pub fn nearest(&self, queries: &[u8], device: &Device) -> Vec<Nearest> {
-        assert!(self.len() >= 2, "nearest: needs two reference images");
-        let pair = |pair: &[Neighbour]| Nearest {
-            index: [pair[0].index, pair[1].index],
-            squared: [pair[0].squared, pair[1].squared],
-        };
-        self.nearest_k(queries, 2, device).chunks_exact(2).map(pair).collect()
     }
 
     /// The `k` nearest references of each query, nearest first, one query after the other: [S, min(k, N)].

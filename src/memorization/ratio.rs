@@ -40,8 +40,18 @@ impl Threshold {
 
     /// d1/d2 < a/b, as b²·D1 < a²·D2 in integers; d1 = d2 = 0 (a duplicated training image) is no copy.
     pub fn memorized(&self, n: &Nearest) -> bool {
+        self.holds(n.squared[0], n.squared[1])
+    }
+
+    /// As [`Threshold::memorized`] with identical training images counted once: d2 is the distance to the nearest
+    /// image that differs. False if there is none.
+    pub fn memorized_distinct(&self, n: &Nearest) -> bool {
+        n.distinct.is_some_and(|second| self.holds(n.squared[0], second.squared))
+    }
+
+    fn holds(&self, squared_1: u64, squared_2: u64) -> bool {
         let scaled = |k: u32, squared: u64| k as u128 * k as u128 * squared as u128;
-        scaled(self.b, n.squared[0]) < scaled(self.a, n.squared[1])
+        scaled(self.b, squared_1) < scaled(self.a, squared_2)
     }
 }
 
@@ -70,18 +80,27 @@ pub struct Score {
     /// Mean over images of sqrt(D1 / (C·H·W)), in pixel units 0..255.
     pub mean_d1: f64,
     pub reference_images: u64,
+    /// Training images that repeat an earlier one. They hide copies of themselves from `memorized`.
+    pub reference_duplicates: u64,
+    /// `memorized` with identical training images counted once; null if all of them are equal.
+    pub memorized_distinct: Option<u64>,
+    /// memorized_distinct / images.
+    pub ratio_distinct: Option<f64>,
 }
 
 impl Score {
-    /// `image_len` = C·H·W; `found` is not empty.
+    /// `image_len` = C·H·W; `found` is not empty. Of `references` training images, `repeats` repeat an earlier one.
     pub fn of(
         found: &[Nearest],
         threshold: Threshold,
         image_len: usize,
         references: usize,
+        repeats: usize,
     ) -> Self {
         let images = found.len() as u64;
         let memorized = found.iter().filter(|n| threshold.memorized(n)).count() as u64;
+        let distinct = found.iter().filter(|n| threshold.memorized_distinct(n)).count() as u64;
+        let distinct = found.iter().all(|n| n.distinct.is_some()).then_some(distinct);
         let d1 = |n: &Nearest| (n.squared[0] as f64 / image_len as f64).sqrt();
         Score {
             images,
@@ -91,6 +110,9 @@ impl Score {
             duplicate_ties: found.iter().filter(|n| n.squared == [0, 0]).count() as u64,
             mean_d1: found.iter().map(d1).sum::<f64>() / images as f64,
             reference_images: references as u64,
+            reference_duplicates: repeats as u64,
+            memorized_distinct: distinct,
+            ratio_distinct: distinct.map(|m| m as f64 / images as f64),
         }
     }
 }

@@ -1,13 +1,19 @@
 //! The exact search on whichever device: on the CPU by [`References`], on a card by `kernels/nearest*.cu`, with the
 //! references resident there. Integers on both, so the answers are equal.
 
-use super::{Nearest, References};
+use super::{Nearest, Neighbour, References, Repeats};
 use crate::device::cuda::{self, Cuda};
 use crate::device::{Arg, Device, Kernel, MMA_SHARED_BYTES, Pixels, args};
 use anyhow::Result;
+use std::borrow::Cow;
 
-/// Training images on a device, ready to be searched.
-pub enum Search<'a> {
+/// Training images on a device, ready to be searched. Of images that the set holds several times one is searched.
+pub struct Search<'a> {
+    engine: Engine<'a>,
+    repeats: Option<Repeats>,
+}
+
+enum Engine<'a> {
     Cpu(References<'a>, Device),
     Card(Box<Card>),
 }
@@ -18,12 +24,28 @@ impl<'a> Search<'a> {
     /// # Errors
     /// Device (exit 4): a card out of memory.
     pub fn new(device: &Device, pixels: &'a [u8], image_len: usize) -> Result<Self> {
-        Ok(match device {
-            Device::Cpu(_) => Search::Cpu(References::new(pixels, image_len), device.clone()),
+        let repeats = device.host().run(|| Repeats::of(pixels, image_len));
+        let distinct: Cow<[u8]> = match &repeats {
+            Some(repeats) => repeats.distinct(pixels, image_len).into(),
+            None => pixels.into(),
+        };
+        let engine = match device {
+            Device::Cpu(_) => Engine::Cpu(References::new(distinct, image_len), device.clone()),
             Device::Cuda { cuda, .. } => {
-                Search::Card(Box::new(Card::new(cuda, pixels, image_len)?))
+                Engine::Card(Box::new(Card::new(cuda, &distinct, image_len)?))
             }
-        })
+        };
+        Ok(Search { engine, repeats })
+    }
+
+    /// Of references that all differ, or that are to be searched as if they did, on the CPU device.
+    pub fn prepared(references: References<'a>, device: &Device) -> Self {
+        Search { engine: Engine::Cpu(references, device.clone()), repeats: None }
+    }
+
+    /// Images that repeat an earlier one.
+    pub fn repeats(&self) -> usize {
+        self.repeats.as_ref().map_or(0, Repeats::count)
     }
 
     /// Bytes that a search of so many images of `image_len` bytes reserves on a card.
@@ -37,10 +59,19 @@ impl<'a> Search<'a> {
     /// # Errors
     /// Device (exit 4): what the driver says.
     pub fn nearest(&mut self, queries: &Pixels) -> Result<Vec<Nearest>> {
-        match self {
-            Search::Cpu(references, device) => Ok(references.nearest(&queries.to_host()?, device)),
-            Search::Card(card) => card.nearest(queries),
-        }
+        let found = match &mut self.engine {
+            Engine::Cpu(references, device) => {
+                let found = references.nearest_k(&queries.to_host()?, 2, device);
+                let pair = |n: &[Neighbour]| [n[0], n.get(1).copied().unwrap_or(Neighbour::NONE)];
+                found.chunks_exact(references.len().min(2)).map(pair).collect()
+            }
+            Engine::Card(card) => card.nearest(queries)?,
+        };
+        let told = |pair: [Neighbour; 2]| match &self.repeats {
+            Some(repeats) => repeats.nearest(pair),
+            None => Nearest::new(pair, pair[1]),
+        };
+        Ok(found.into_iter().map(told).collect())
     }
 }
 
@@ -52,7 +83,7 @@ const TILE: usize = 128;
 const MMA_LONGEST: usize = 32_768;
 
 /// References resident on a card, and room for a batch of queries.
-pub struct Card {
+struct Card {
     cuda: Cuda,
     image_len: usize,
     count: usize,
@@ -74,7 +105,7 @@ impl Card {
     fn new(cuda: &Cuda, pixels: &[u8], image_len: usize) -> Result<Self> {
         assert!(image_len > 0 && pixels.len().is_multiple_of(image_len), "nearest: ragged images");
         let count = pixels.len() / image_len;
-        assert!(count >= 2, "nearest: needs two reference images");
+        assert!(count >= 1, "nearest: no reference images");
         // A block takes a whole multiprocessor; twice as many even out their ends.
         let blocks = 2 * cuda.multiprocessors()?;
         let split_results = 2 * TILE * (blocks + QUERIES / TILE);
@@ -96,7 +127,8 @@ impl Card {
         Ok(card)
     }
 
-    fn nearest(&mut self, queries: &Pixels) -> Result<Vec<Nearest>> {
+    /// The two nearest of each query; [`Neighbour::NONE`] where there is but one image.
+    fn nearest(&mut self, queries: &Pixels) -> Result<Vec<[Neighbour; 2]>> {
         let total = queries.len() / self.image_len;
         assert!(queries.len().is_multiple_of(self.image_len), "nearest: ragged queries");
         let mut found = Vec::with_capacity(total);
@@ -114,7 +146,10 @@ impl Card {
             let squared: Vec<u64> = bytemuck::pod_collect_to_vec(&self.squared.read(0, 4 * count)?);
             let index: Vec<u32> = bytemuck::cast_vec(self.index.read(0, 2 * count)?);
             let pairs = index.as_chunks::<2>().0.iter().zip(squared.as_chunks::<2>().0);
-            found.extend(pairs.map(|(&index, &squared)| Nearest { index, squared }));
+            let pair = |(index, squared): (&[u32; 2], &[u64; 2])| {
+                [0, 1].map(|k| Neighbour { squared: squared[k], index: index[k] })
+            };
+            found.extend(pairs.map(pair));
         }
         Ok(found)
     }

@@ -51,7 +51,7 @@ pub fn nearest(
         Device::Cpu(_) => {
             let prepared = References::with(references, pixels, isa, Pruning::Auto);
             prepared.prepare(device);
-            Search::Cpu(prepared, device.clone())
+            Search::prepared(prepared, device)
         }
         Device::Cuda { .. } => Search::new(device, references, pixels)?,
     };

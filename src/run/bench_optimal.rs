@@ -1,8 +1,8 @@
 //! Timing of the sampler over the closed-form optimum.
 
 use crate::data::Dataset;
-use crate::device::Device;
-use crate::memorization::{References, Score, Threshold};
+use crate::device::{Device, Pixels};
+use crate::memorization::{Nearest, Search, Threshold};
 use crate::sampler::{HeunOptions, Start, optimum, quantise, sample};
 use anyhow::Result;
 use std::time::Instant;
@@ -44,8 +44,10 @@ pub fn optimal(
         }
     }
     let pixels: Vec<u8> = images.into_iter().map(quantise).collect();
-    let found = References::new(&data.pixels, data.image_len()).nearest(&pixels, device);
-    let score = Score::of(&found, Threshold::default(), data.image_len(), data.len());
+    let mut search = Search::new(device, &data.pixels, data.image_len())?;
+    let found = search.nearest(&Pixels::Host(pixels.into()))?;
+    let copied = |n: &&Nearest| Threshold::default().memorized(n);
+    let memorized = found.iter().filter(copied).count() as u64;
     let nearest = found.iter().map(|n| n.index[0]).collect();
-    Ok(OptimalTimes { prepare_s, sample_s, nearest, memorized: score.memorized })
+    Ok(OptimalTimes { prepare_s, sample_s, nearest, memorized })
 }

@@ -69,6 +69,13 @@ impl RunDir {
     pub fn rescored_path(&self) -> PathBuf {
         self.root.join("rescored.csv")
     }
+    /// As `scores.csv` and `rescored.csv`, with identical training images counted once: only where there are any.
+    fn distinct_scores_path(&self) -> PathBuf {
+        self.root.join("scores-distinct.csv")
+    }
+    fn distinct_rescored_path(&self) -> PathBuf {
+        self.root.join("rescored-distinct.csv")
+    }
     /// Weights, moments, EMA and step.
     pub fn state_path(&self) -> PathBuf {
         self.root.join("state/state.safetensors")
@@ -213,6 +220,24 @@ impl RunDir {
 
     pub fn write_rescored(&self, look: &Look) -> Result<()> {
         write_csv(&self.rescored_path(), std::slice::from_ref(look))
+    }
+
+    /// The looks with identical training images counted once; none where all differ, or all are equal.
+    pub fn distinct_looks(&self) -> Result<Vec<Look>> {
+        read_csv(&self.distinct_scores_path())
+    }
+
+    pub fn write_distinct_looks(&self, looks: &[Look]) -> Result<()> {
+        write_csv(&self.distinct_scores_path(), looks)
+    }
+
+    /// [`RunDir::rescored`] with identical training images counted once, where there are any.
+    pub fn distinct_rescored(&self) -> Result<Option<Look>> {
+        Ok(read_csv(&self.distinct_rescored_path())?.pop())
+    }
+
+    pub fn write_distinct_rescored(&self, look: &Look) -> Result<()> {
+        write_csv(&self.distinct_rescored_path(), std::slice::from_ref(look))
     }
 
     /// Removes snapshots other than those of the given steps.

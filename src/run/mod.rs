@@ -21,4 +21,4 @@ pub use crate::device::Precision;
 pub use config::{DataId, Order, RunConfig, TrainConfig};
 pub use dir::RunDir;
 pub use score::Network;
-pub use train::{Look, Outcome, RunOptions, SaveEvery, train};
+pub use train::{Distinct, Look, Outcome, RunOptions, SaveEvery, train};

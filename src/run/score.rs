@@ -6,7 +6,7 @@ use crate::device::cuda::Cuda;
 use crate::device::{Arg, Device};
 use crate::error::{Exit, fail};
 use crate::files::write_atomic;
-use crate::memorization::{Nearest, Score, Search, Threshold};
+use crate::memorization::{Nearest, Neighbour, Score, Search, Threshold, wilson};
 use crate::model::{Denoiser, SavedModel};
 use crate::report::Compared;
 use crate::rng::uniform_label;
@@ -131,20 +131,30 @@ pub fn generate_and_search(
     Ok(())
 }
 
-/// The row of `scores.csv` for what was found after `step` steps.
-pub fn look_of(config: &RunConfig, step: u64, found: &[Nearest]) -> Look {
-    let references = config.data.images;
-    let s = Score::of(found, Threshold::default(), config.model.image_len(), references);
-    Look {
-        step,
-        epoch: config.epoch(step),
-        images: s.images,
-        memorized: s.memorized,
-        ratio: s.ratio,
-        low: s.interval[0],
-        high: s.interval[1],
-        mean_d1: s.mean_d1,
-    }
+/// The row of `scores.csv` for what was found after `step` steps; and, where `repeats` of the training images repeat an
+/// earlier one and not all are equal, the row with identical ones counted once.
+pub fn look_of(
+    config: &RunConfig,
+    step: u64,
+    found: &[Nearest],
+    repeats: usize,
+) -> (Look, Option<Look>) {
+    let (len, references) = (config.model.image_len(), config.data.images);
+    let s = Score::of(found, Threshold::default(), len, references, repeats);
+    let row = |memorized: u64| {
+        let [low, high] = wilson(memorized, s.images);
+        Look {
+            step,
+            epoch: config.epoch(step),
+            images: s.images,
+            memorized,
+            ratio: memorized as f64 / s.images as f64,
+            low,
+            high,
+            mean_d1: s.mean_d1,
+        }
+    };
+    (row(s.memorized), s.memorized_distinct.filter(|_| repeats > 0).map(row))
 }
 
 /// Samples [S, H, W, C] beside the two training images that each is nearest to, as many as both lists have.
@@ -165,10 +175,12 @@ pub fn compared<'a>(
 
 /// What of a look is done, for the next start.
 pub fn save_partial(path: &Path, step: u64, first_seed: u64, found: &[Nearest]) -> Result<()> {
-    let rows: Vec<[u64; 4]> = found
-        .iter()
-        .map(|n| [n.index[0] as u64, n.index[1] as u64, n.squared[0], n.squared[1]])
-        .collect();
+    let row = |n: &Nearest| {
+        let ([a, b], [c, d]) = (n.index.map(u64::from), n.squared);
+        let distinct = n.distinct.unwrap_or(Neighbour::NONE);
+        [a, b, c, d, distinct.index as u64, distinct.squared]
+    };
+    let rows: Vec<[u64; 6]> = found.iter().map(row).collect();
     let text = serde_json::to_string(&(step, first_seed, rows))?;
     write_atomic(path, true, |out| Ok(out.write_all(text.as_bytes())?))
 }
@@ -176,11 +188,15 @@ pub fn save_partial(path: &Path, step: u64, first_seed: u64, found: &[Nearest]) 
 /// What an earlier start did of the look at `step`; nothing if there is no such file or it is of another look.
 pub fn load_partial(path: &Path, step: u64, first_seed: u64, images: usize) -> Vec<Nearest> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
-    match serde_json::from_str::<(u64, u64, Vec<[u64; 4]>)>(&text) {
-        Ok((s, f, rows)) if (s, f) == (step, first_seed) && rows.len() <= images => rows
-            .iter()
-            .map(|&[a, b, c, d]| Nearest { index: [a as u32, b as u32], squared: [c, d] })
-            .collect(),
+    let nearest = |&[a, b, c, d, index, squared]: &[u64; 6]| {
+        let distinct = Some(Neighbour { squared, index: index as u32 });
+        let distinct = distinct.filter(|n| *n != Neighbour::NONE);
+        Nearest { index: [a as u32, b as u32], squared: [c, d], distinct }
+    };
+    match serde_json::from_str::<(u64, u64, Vec<[u64; 6]>)>(&text) {
+        Ok((s, f, rows)) if (s, f) == (step, first_seed) && rows.len() <= images => {
+            rows.iter().map(nearest).collect()
+        }
         _ => Vec::new(),
     }
 }

@@ -16,7 +16,7 @@ use super::{Order, RunConfig, memory, schedule, state};
 use crate::data::Dataset;
 use crate::device::Device;
 use crate::error::{Exit, exit_code, usage};
-use crate::memorization::Search;
+use crate::memorization::{Repeats, Search};
 use crate::model::trainer::{Steps, TrainerOptions};
 use crate::model::{SavedModel, Trainer};
 use anyhow::Result;
@@ -64,7 +64,32 @@ pub struct Outcome {
     pub looks: Vec<Look>,
     /// The best look scored again with fresh seeds, if the configuration asks for it.
     pub rescored: Option<Look>,
+    /// Where training images repeat earlier ones, the same with identical ones counted once.
+    pub distinct: Distinct,
     pub elapsed_s: f64,
+}
+
+/// Scores with identical training images counted once; empty where all differ.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Distinct {
+    /// Training images that repeat an earlier one.
+    pub repeats: usize,
+    pub looks: Vec<Look>,
+    pub rescored: Option<Look>,
+}
+
+impl Outcome {
+    /// The run's value: its best look, as scored again if it was; none without looks.
+    pub fn value(&self) -> Option<&Look> {
+        self.rescored.as_ref().or(best(&self.looks))
+    }
+
+    /// The same samples with identical training images counted once, where there are any.
+    pub fn value_distinct(&self) -> Option<&Look> {
+        let best = best(&self.looks)?;
+        let look = self.distinct.looks.iter().find(|l| l.step == best.step);
+        if self.rescored.is_some() { self.distinct.rescored.as_ref() } else { look }
+    }
 }
 
 /// What a trainer that takes several steps at once is given takes about this long: a signal waits no longer.
@@ -122,7 +147,9 @@ pub fn train_part(
         };
     }
     let config = run_dir.settle(&asked, &options.data_name)?;
-    if let Some(outcome) = finished(&run_dir, &config, started)? {
+    if let Some(mut outcome) = finished(&run_dir, &config, started)? {
+        let repeats = device.host().run(|| Repeats::of(&data.pixels, data.image_len()));
+        outcome.distinct.repeats = repeats.map_or(0, |r| r.count());
         if let Some(part) = part {
             part.skip(work(&config));
         }
@@ -150,8 +177,13 @@ fn finished(dir: &RunDir, config: &RunConfig, started: Instant) -> Result<Option
     let done = looks.iter().map(|l| l.step).eq(config.look_steps())
         && (rescored.is_some() || config.train.rescore_images == 0 || looks.is_empty())
         && (!looks.is_empty() || dir.snapshot_path(config, step).exists());
+    if !done {
+        return Ok(None);
+    }
+    let distinct =
+        Distinct { repeats: 0, looks: dir.distinct_looks()?, rescored: dir.distinct_rescored()? };
     let elapsed_s = started.elapsed().as_secs_f64();
-    Ok(done.then_some(Outcome { finished: true, step, looks, rescored, elapsed_s }))
+    Ok(Some(Outcome { finished: true, step, looks, rescored, distinct, elapsed_s }))
 }
 
 struct Run<'a> {
@@ -173,6 +205,7 @@ struct Run<'a> {
     interval: u64,
     look_steps: Vec<u64>,
     looks: Vec<Look>,
+    distinct: Distinct,
     last_loss: f64,
     stats: Stats,
     progress: Progress,
@@ -207,11 +240,15 @@ impl<'a> Run<'a> {
             looks.retain(|l| l.step <= step);
             dir.write_looks(&looks)?;
         }
+        let mut distinct = Distinct { looks: dir.distinct_looks()?, ..Distinct::default() };
+        // They are written before the look's own row.
+        distinct.looks.retain(|d| looks.iter().any(|l| l.step == d.step));
         let look_steps = config.look_steps();
         let search = match look_steps.is_empty() {
             true => None,
             false => Some(Search::new(device, &data.pixels, data.image_len())?),
         };
+        distinct.repeats = search.as_ref().map_or(0, Search::repeats);
         let batch = t.batch as f64;
         let generated = looks.len() * t.score_images;
         let done = step as f64 * batch + generated as f64 * IMAGE_COST;
@@ -240,6 +277,7 @@ impl<'a> Run<'a> {
             interval: 1,
             look_steps,
             looks,
+            distinct,
             last_loss: f64::NAN,
             progress,
             started,
@@ -359,11 +397,20 @@ impl<'a> Run<'a> {
     fn look(&mut self) -> Result<bool> {
         let model = self.snapshot()?;
         let images = self.config.train.score_images;
-        let Some(look) = self.score(model, self.step, 0, images)? else { return Ok(false) };
+        let Some((look, distinct)) = self.score(model, self.step, 0, images)? else {
+            return Ok(false);
+        };
         self.write_snapshot()?;
         self.stats.add("Mem/ratio", look.ratio);
+        let mut more = String::new();
+        if let Some(distinct) = distinct {
+            self.stats.add("Mem/ratio_distinct", distinct.ratio);
+            more = format!("; identical training images once, {:.2}%", 100.0 * distinct.ratio);
+            self.distinct.looks.push(distinct);
+            self.dir.write_distinct_looks(&self.distinct.looks)?;
+        }
         self.progress.note(&format!(
-            "epoch {}: {} of {} images memorized, {:.2}% [{:.2}, {:.2}]",
+            "epoch {}: {} of {} images memorized, {:.2}% [{:.2}, {:.2}]{more}",
             rounded(look.epoch),
             look.memorized,
             look.images,
@@ -385,25 +432,30 @@ impl<'a> Run<'a> {
             return Ok(Ended::With(None));
         };
         if let Some(done) = self.dir.rescored()? {
+            self.distinct.rescored = self.dir.distinct_rescored()?;
             return Ok(Ended::With(Some(done)));
         }
         let model = SavedModel::open(&self.dir.snapshot_path(&self.config, step))?;
-        let Some(look) = self.score(model, step, RESCORE_SEED, images)? else {
+        let Some((look, distinct)) = self.score(model, step, RESCORE_SEED, images)? else {
             return Ok(Ended::Stopped);
         };
+        if let Some(distinct) = &distinct {
+            self.dir.write_distinct_rescored(distinct)?;
+        }
+        self.distinct.rescored = distinct;
         self.dir.write_rescored(&look)?;
         self.forget_partial();
         Ok(Ended::With(Some(look)))
     }
 
-    /// Generates and searches, continuing an interrupted look; `None` if a signal stopped it.
+    /// Generates and searches, continuing an interrupted look, as [`look_of`] counts it; `None` if a signal stopped it.
     fn score(
         &mut self,
         model: SavedModel,
         step: u64,
         first_seed: u64,
         images: usize,
-    ) -> Result<Option<Look>> {
+    ) -> Result<Option<(Look, Option<Look>)>> {
         self.trainer.rest();
         let mut network = match self.network.take() {
             Some(mut network) => {
@@ -446,7 +498,7 @@ impl<'a> Run<'a> {
             self.network = Some(network);
         }
         match result {
-            Ok(()) => Ok(Some(look_of(&self.config, step, &found))),
+            Ok(()) => Ok(Some(look_of(&self.config, step, &found, self.distinct.repeats))),
             Err(e) if exit_code(&e) == Exit::Suspended as i32 => {
                 save_partial(&path, step, first_seed, &found)?;
                 Ok(None)
@@ -498,6 +550,7 @@ impl<'a> Run<'a> {
             step: self.step,
             looks: self.looks,
             rescored,
+            distinct: self.distinct,
             elapsed_s: self.started.elapsed().as_secs_f64(),
         })
     }
