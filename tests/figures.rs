@@ -102,8 +102,20 @@ fn every_chart_of_the_paper_is_drawn() {
     assert_eq!((panels("2"), panels("3"), panels("4"), panels("5")), (3, 4, 4, 4));
     assert_eq!((panels("1"), panels("6"), panels("7"), panels("8"), panels("9")), (2, 2, 6, 2, 3));
 
-    // 2a: a line a resolution over sizes, with EMMs, beside nothing of the paper's but those.
-    assert_eq!(names(&charts["2a"], 0), ["8×8", "4×4", "2×2"]);
+    // 2a: a line a resolution over sizes, with EMMs, beside what the paper's plot shows.
+    let theirs = ["paper ≈: 4×4", "paper ≈: 2×2"];
+    assert_eq!(names(&charts["2a"], 0), [&["8×8", "4×4", "2×2"][..], &theirs].concat());
+    let read_off =
+        |id: &str| charts[id].footer.iter().any(|f| f == "paper ≈: read off a plot of the paper's");
+    assert!(
+        read_off("2a") && read_off("4b") && read_off("5b") && read_off("5d") && !read_off("4a")
+    );
+    let balanced = "2a: subsets are balanced by class";
+    assert!(charts["2a"].footer.iter().any(|f| f.starts_with(balanced)));
+    for id in ["1c", "1d"] {
+        let inferred = format!("{id}: its settings are inferred");
+        assert!(charts[id].footer.iter().any(|f| f.starts_with(&inferred)), "{id}");
+    }
     assert!(charts["2a"].panels[0].series[0].emm.is_some());
     assert_eq!(charts["2a"].panels[0].level, Some(0.9));
     assert!(charts["2a"].footer.iter().any(|f| f.contains("EMMs, about: 1000, 4000, 8000")));
@@ -118,16 +130,20 @@ fn every_chart_of_the_paper_is_drawn() {
     let Axis::Categories(places) = &charts["4a"].panels[0].x.scale else { panic!("no categories") };
     assert_eq!(places, &["8×8", "4×4", "2×2", "all"]);
     assert_eq!(names(&charts["4a"], 0), ["3 skips", "2 skips", "1 skip", "all skips"]);
-    assert_eq!(names(&charts["4b"], 0), ["8×8", "4×4", "2×2"]);
-    assert!(charts["4b"].panels[0].series.iter().all(|s| s.points.len() == 3));
+    assert_eq!(names(&charts["4b"], 0), ["8×8", "4×4", "2×2", "paper ≈"]);
+    let points: Vec<_> = charts["4b"].panels[0].series.iter().map(|s| s.points.len()).collect();
+    assert_eq!(points, [3, 3, 3, 9]);
     assert_eq!(charts["8a"].panels[0].series.len(), 5);
     // 6: beyond the images of a look.
     for panel in &charts["6"].panels {
         let most = panel.series[0].points.iter().map(|p| p.x).fold(0.0, f64::max);
         assert_eq!((most, setup.scale.score_images(10_000)), (1250.0, 250), "{}", panel.title);
     }
-    // 5a: printed values beside ours.
-    assert_eq!(names(&charts["5a"], 0)[3..], ["paper: unconditional", "paper: true labels"]);
+    // 5a: printed values beside ours, and those of a plot; 5d: one of each.
+    let theirs = ["paper: unconditional", "paper: true labels", "paper ≈: random labels"];
+    assert_eq!(names(&charts["5a"], 0)[3..], theirs);
+    assert_eq!(names(&charts["5d"], 0)[2..], ["paper", "paper ≈"]);
+    assert_eq!(charts["5b"].panels[0].series.len(), 6);
     // Every pretended run rises to its end.
     assert!(charts["1d"].footer.iter().any(|f| f.starts_with("open marks")));
     let point = charts["1d"].panels[0].series[0].points.last().unwrap();

@@ -7,6 +7,7 @@ use emm::run::{Look, RunConfig, RunDir};
 use emm::study::outcome::{RunState, state_of};
 use emm::study::scale::SCALES;
 use emm::study::settings::Recipe;
+use emm::study::tables::matrix;
 use emm::study::{Plan, Scale, Set, Setup, Study, Sweep};
 use std::collections::HashSet;
 use std::path::Path;
@@ -224,7 +225,8 @@ fn printed_values_stand_at_their_cells() {
     let setup = Setup::new(Scale::PAPER, None, dir.path().into());
     let paper = |study: &str, at: &[usize]| {
         let plan = Plan::new(&Study::load(study).unwrap(), &setup).unwrap();
-        plan.cells.iter().find(|c| c.at == at).unwrap().paper
+        let paper = plan.cells.iter().find(|c| c.at == at).unwrap().paper;
+        paper.filter(|p| !p.plotted).map(|p| p.percent)
     };
     assert_eq!(paper("table3", &[1, 2]), Some(55.62));
     assert_eq!(paper("batch", &[1, 5]), Some(63.33));
@@ -442,4 +444,70 @@ fn what_runs_say_is_read_from_their_folders() {
     std::fs::write(&config, text.replace("epochs =", "epocs =")).unwrap();
     let e = format!("{:#}", state_of(&run.config, folder).unwrap_err());
     assert!(e.contains("not a run's configuration"), "{e}");
+}
+
+#[test]
+fn the_papers_value_is_compared_at_its_own_scale_alone() {
+    let dir = tempdir().unwrap();
+    let mut setup = tiny(dir.path());
+    let lines = |setup: &Setup| {
+        let plan = Plan::new(&Study::load("labels").unwrap(), setup).unwrap();
+        // Of 1,000 images without labels and with random ones.
+        let cells = [0, 10];
+        let end = plan.cells[0].runs[0].config.look_steps().len();
+        cells.iter().for_each(|&cell| finished(&plan, cell, 0, &vec![0.9; end]));
+        let table = matrix(&plan, &plan.read().unwrap()).markdown();
+        table.lines().map(String::from).collect::<Vec<_>>()
+    };
+    let words = |lines: &[String], what: &str| -> Vec<Vec<String>> {
+        let cells = |l: &String| l.split('|').map(|c| c.trim().to_string()).collect::<Vec<_>>();
+        lines.iter().map(cells).filter(|l| l.get(2).is_some_and(|c| c == what)).collect()
+    };
+    let here = lines(&setup);
+    assert!(words(&here, "difference").is_empty(), "{here:#?}");
+    setup.scale = Scale::PAPER;
+    let paper = lines(&setup);
+    let difference = words(&paper, "difference");
+    assert_eq!((difference[0][3].as_str(), difference[2][3].as_str()), ("−2.09", "−6.00"));
+    for lines in [&here, &paper] {
+        let theirs = words(lines, "paper");
+        assert_eq!((theirs[0][3].as_str(), theirs[2][3].as_str()), ("92.09%", "≈ 96%"));
+        assert_eq!(theirs[2][8], "≈ 1375", "its EMM follows from them");
+        let computed = words(lines, "precision");
+        assert_eq!((computed[0][3].as_str(), computed[1][3].as_str()), ("fp32", ""));
+    }
+}
+
+/// What the paper's plots show, as read off, beside what it printed.
+#[test]
+fn values_of_plots_stand_in_their_cells() {
+    let dir = tempdir().unwrap();
+    let setup = Setup::new(Scale::PAPER, None, dir.path().into());
+    let values = |study: &str, of: &[(&str, &str)]| {
+        let mut plan = Plan::new(&Study::load(study).unwrap(), &setup).unwrap();
+        let only: Vec<_> = of.iter().map(|(a, v)| (a.to_string(), v.to_string())).collect();
+        plan.keep(&only).unwrap();
+        let about = |c: &emm::study::plan::PlannedCell| c.paper.map(|p| (p.percent, p.plotted));
+        plan.cells.iter().map(about).collect::<Vec<_>>()
+    };
+    let read_off = |all: &[f64]| all.iter().map(|&p| Some((p, true))).collect::<Vec<_>>();
+    assert_eq!(values("edm-50k", &[]), [Some((0.0, false)), Some((65.0, true))]);
+    let random = values("labels", &[("labels", "random labels")]);
+    assert_eq!(random, read_off(&[96.0, 80.0, 57.0, 39.0, 23.0]));
+    assert_eq!(values("labels", &[("labels", "unconditional")])[0], Some((92.09, false)));
+    for (size, all) in [
+        ("1000", &[91.0, 93.0, 95.0, 96.0, 97.5, 98.5, 99.0][..]),
+        ("2000", &[61.0, 65.0, 73.0, 80.0, 85.0, 90.0, 94.0]),
+        ("5000", &[9.0, 23.5, 50.0, 63.0, 88.0, 93.0]),
+    ] {
+        assert_eq!(values("random-labels", &[("size", size)]), read_off(all), "{size}");
+    }
+    let places = values("skip-location", &[("network", "DDPM++")]);
+    assert_eq!(places, read_off(&[93.0, 93.0, 92.0, 78.0, 81.0, 61.0, 13.0, 3.0, 0.0]));
+    assert!(values("skip-location", &[("network", "NCSN++")]).iter().all(Option::is_none));
+    for (resolution, all) in
+        [("16", [100.0, 99.7, 95.0, 60.0, 11.0]), ("8", [100.0, 99.8, 97.0, 89.5, 64.0])]
+    {
+        assert_eq!(values("resolution", &[("resolution", resolution)]), read_off(&all));
+    }
 }

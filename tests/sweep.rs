@@ -236,19 +236,23 @@ fn finished_runs_stand_in_their_cells_as_scores_csv_has_them() {
     let edited = table();
     let cell = &cells(&edited)[2];
     assert_eq!((&cell["ratio"], &cell["rising"]), (&json!(0.75), &json!(true)));
+    // Two experiments of different scales have no difference.
+    assert_eq!((&cell["paper_percent"], &cell["paper_is"]), (&json!(100.0), &json!("printed")));
     assert_eq!(
-        (&cell["paper_percent"], &cell["difference_points"]),
-        (&json!(100.0), &json!(-25.0))
+        (&cell["difference_points"], &cell["difference_deviations"]),
+        (&Value::Null, &Value::Null)
     );
     assert_eq!(cell["curve"].as_array().unwrap().len(), 4);
     assert_eq!(cells(&edited)[0], cells(&after)[0]);
 
     let said = go(dir, "table mine.toml").ok();
-    assert!(said.contains("75.00%↑") && said.contains("−25.00"), "{said}");
+    assert!(said.contains("75.00%↑") && !said.contains("difference"), "{said}");
+    assert!(said.contains("| precision ") && said.contains("fp32"), "{said}");
     assert!(said.contains("4 (400)") && said.contains("not the paper's"), "{said}");
     let csv = go(dir, "table mine.toml --format csv").ok();
     let row = csv.lines().find(|l| l.starts_with("mine,\"unique labels, size 4\",tiny,")).unwrap();
-    assert!(row.contains(",bundled digits,100,0.75,-25,"), "{row}");
+    assert!(row.contains(",bundled digits,100,0.75,,") && row.ends_with(",fp32,printed,"), "{row}");
+    assert!(!csv.contains("-0"), "hours of nothing left: {csv}");
     let latex = go(dir, "table mine.toml --format latex").ok();
     assert!(latex.contains("75.00\\%$\\uparrow$ &") && latex.contains("\\end{tabular}"), "{latex}");
     go(dir, "table mine.toml --out t.md").ok();
@@ -260,7 +264,6 @@ fn finished_runs_stand_in_their_cells_as_scores_csv_has_them() {
     let spread = go(dir, "table mine.toml --repeats 3 --json").json();
     let cell = &cells(&spread)[2];
     assert_eq!((&cell["spread"]["seeds"], &cell["spread"]["highest"]), (&json!(3), &json!(0.75)));
-    assert!(cell["difference_deviations"].as_f64().unwrap() < 0.0, "{cell}");
     assert!(go(dir, "table mine.toml --repeats 3").ok().contains("3: "), "seeds");
 
     // A row that is none, and a folder that holds another run, are said, not shown.

@@ -321,7 +321,8 @@ fn status(args: &StatusArgs, common: &Common) -> Result<()> {
     let left = sweep.runs.len() - done - running;
     let seconds: Option<f64> =
         sweep.runs.iter().zip(&at).map(|(r, &at)| r.left_s(at, &rates)).sum();
-    let hours = seconds.unwrap_or(f64::NAN) / 3600.0;
+    // Of nothing left a sum of floats is −0.
+    let hours = seconds.unwrap_or(f64::NAN) / 3600.0 + 0.0;
     if common.json {
         let run = |(r, at): (&crate::study::sweep::SweepRun, &At)| -> Value {
             let (state, share) = match *at {

@@ -12,6 +12,9 @@ use crate::rng::{Stream, philox, tag};
 use anyhow::Result;
 
 const RISING: &str = "open marks: the ratio was still rising at a run's last look";
+/// Names of the paper's values: printed, and read off its plots.
+const PRINTED: &str = "paper";
+const PLOTTED: &str = "paper ≈";
 /// A numeric axis that spans so many times its first value is logarithmic.
 const LOG_SPAN: f64 = 50.0;
 
@@ -115,7 +118,10 @@ fn general_footer(plans: &[Plan], panels: &[Panel]) -> Vec<String> {
         out.push(RISING.into());
     }
     if series().any(|s| s.style == Style::Theirs) && plans.iter().any(|p| !p.scale.is_paper()) {
-        out.push("paper: the printed values, at the paper's own scale".into());
+        out.push("paper: its values, at its own scale".into());
+    }
+    if series().any(|s| s.name.starts_with(PLOTTED)) {
+        out.push(format!("{PLOTTED}: read off a plot of the paper's"));
     }
     out
 }
@@ -246,10 +252,13 @@ impl View<'_> {
             }
             Along::Log => {
                 let series = lines.iter().map(|(n, l)| self.line(n, l, &along)).collect();
+                let series = with_printed(series, self.printed(lines, &along));
                 Panel { level, ..Panel::new(title, &x_name, Scale::Log, series) }
             }
             Along::Names(ref names) if self.of_skips() => {
                 let (names, series) = self.marks(names, lines);
+                let printed = self.printed(lines, &Along::Names(names.clone()));
+                let series = with_printed(series, printed);
                 Panel { level, ..Panel::new(title, &x_name, Scale::Categories(names), series) }
             }
             Along::Names(ref names) => {
@@ -348,7 +357,7 @@ impl View<'_> {
         (categories, series)
     }
 
-    /// The paper's printed values of these lines.
+    /// The paper's values of these lines.
     fn printed(&self, lines: &[Named], along: &Along) -> Vec<Series> {
         let series = lines.iter().map(|(name, line)| {
             let at = |p: &super::plan::Point| match along {
@@ -356,22 +365,30 @@ impl View<'_> {
                 Along::Epochs => p.cell.runs.first().map(|r| r.config.train.epochs),
                 _ => place(p.x?, along),
             };
-            let printed = |p: &super::plan::Point| Some(Point::new(at(p)?, p.cell.paper? / 100.0));
-            Series {
-                name: if name.is_empty() { "paper".into() } else { format!("paper: {name}") },
-                style: Style::Theirs,
-                points: line.points.iter().filter_map(printed).collect(),
-                emm: None,
-            }
+            [(false, PRINTED), (true, PLOTTED)].map(|(plotted, whose)| {
+                let value = |p: &super::plan::Point| {
+                    let paper = p.cell.paper.filter(|v| v.plotted == plotted)?;
+                    Some(Point::new(at(p)?, paper.percent / 100.0))
+                };
+                Series {
+                    name: if name.is_empty() { whose.into() } else { format!("{whose}: {name}") },
+                    style: Style::Theirs,
+                    points: line.points.iter().filter_map(value).collect(),
+                    emm: None,
+                }
+            })
         });
-        let mut all: Vec<Series> = series.filter(|s| !s.points.is_empty()).collect();
-        if let Along::Epochs = along {
-            // Single crosses: one name for all.
-            let points = all.iter().flat_map(|s| s.points.clone()).collect::<Vec<_>>();
-            all.truncate(1);
-            all.iter_mut().for_each(|s| (s.name, s.points) = ("paper".into(), points.clone()));
-        }
-        all
+        let all: Vec<Series> = series.flatten().filter(|s| !s.points.is_empty()).collect();
+        let Along::Epochs = along else { return all };
+        // Single crosses: one name for all of a kind.
+        let of_kind = |whose: &str| {
+            let kind = |s: &&Series| s.name == whose || s.name.starts_with(&format!("{whose}: "));
+            let points: Vec<Point> =
+                all.iter().filter(kind).flat_map(|s| s.points.clone()).collect();
+            let (name, style) = (whose.into(), Style::Theirs);
+            (!points.is_empty()).then_some(Series { name, style, points, emm: None })
+        };
+        [PRINTED, PLOTTED].into_iter().filter_map(of_kind).collect()
     }
 }
 

@@ -141,8 +141,23 @@ pub struct PlannedCell {
     pub runs: Vec<PlannedRun>,
     /// Why this set or scale has no such cell.
     pub impossible: Option<String>,
-    /// Percent that the paper printed.
-    pub paper: Option<f64>,
+    /// What the paper has, at its own scale.
+    pub paper: Option<PaperValue>,
+}
+
+/// A value of the paper's.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PaperValue {
+    pub percent: f64,
+    /// About, as a plot shows it; else it is printed.
+    pub plotted: bool,
+}
+
+impl PaperValue {
+    /// Where it is from, as tables say it.
+    pub fn source(&self) -> &'static str {
+        if self.plotted { "read off a plot" } else { "printed" }
+    }
 }
 
 #[derive(Clone)]
@@ -178,13 +193,19 @@ impl Plan {
                 })
                 .collect(),
         });
-        let printed = study.paper.percent.iter().copied().map(Some).chain(std::iter::repeat(None));
-        let cells = study.cells().into_iter().zip(printed).map(|(at, paper)| {
+        let paper = |i: usize| {
+            let of = |all: &[f64], plotted: bool| {
+                let percent = all.get(i).copied().filter(|p| !p.is_nan())?;
+                Some(PaperValue { percent, plotted })
+            };
+            of(&study.paper.percent, false).or(of(&study.paper.plotted, true))
+        };
+        let cells = study.cells().into_iter().enumerate().map(|(i, at)| {
             let (runs, impossible) = match setup.runs_of(&study.settings_of(&at)?)? {
                 Ok(runs) => (runs, None),
                 Err(why) => (Vec::new(), Some(why)),
             };
-            Ok(PlannedCell { at, runs, impossible, paper: paper.filter(|p| !p.is_nan()) })
+            Ok(PlannedCell { at, runs, impossible, paper: paper(i) })
         });
         Ok(Plan {
             scale: setup.scale,

@@ -29,6 +29,7 @@
 //!
 //! [paper]                              # optional: printed values, nested in the order of the axes; nan where none is
 //! percent = [[92.09, 90.0], [60.93, 80.0]]
+//! plotted = [[nan, nan], [nan, 81]]    # optional: where none is printed, about what a plot shows
 //! emm = [1000, 4000]                   # over the axes other than `size`
 //!
 //! [[table]]                            # optional: which table this study is (a part of)
@@ -124,6 +125,8 @@ pub struct AxisValue {
 pub struct Paper {
     /// Percent memorized of each cell, in the order of [`Study::cells`]; NaN where none is printed.
     pub percent: Vec<f64>,
+    /// About what a plot of the paper's shows of each cell, likewise.
+    pub plotted: Vec<f64>,
     /// EMM for each combination of the axes other than `size`, in order; NaN where none is known.
     pub emm: Vec<f64>,
 }
@@ -190,6 +193,7 @@ struct AxisFile {
 #[serde(deny_unknown_fields, default)]
 struct PaperFile {
     percent: Option<toml::Value>,
+    plotted: Option<toml::Value>,
     emm: Option<toml::Value>,
 }
 
@@ -197,7 +201,7 @@ struct PaperFile {
 const FILE_KEYS: [&str; 10] =
     ["name", "title", "source", "note", "settings", "axis", "without", "paper", "table", "figure"];
 const AXIS_KEYS: [&str; 4] = ["name", "title", "key", "values"];
-const PAPER_KEYS: [&str; 2] = ["percent", "emm"];
+const PAPER_KEYS: [&str; 3] = ["percent", "plotted", "emm"];
 const TABLE_KEYS: [&str; 2] = ["id", "columns"];
 const FIGURE_KEYS: [&str; 4] = ["id", "x", "lines", "only"];
 
@@ -329,10 +333,14 @@ impl Study {
                 }
             }
         };
-        let percent = printed(read.paper.percent, &lengths, "percent")?.into_iter();
-        let percent = percent.zip(study.combinations()).filter(|(_, at)| study.is_cell(at));
+        let of_cells = |value: Option<toml::Value>, key: &str| {
+            let all = printed(value, &lengths, key)?.into_iter().zip(study.combinations());
+            let cells = all.filter(|(_, at)| study.is_cell(at));
+            anyhow::Ok(cells.map(|(value, _)| value).collect())
+        };
         study.paper = Paper {
-            percent: percent.map(|(printed, _)| printed).collect(),
+            percent: of_cells(read.paper.percent, "percent")?,
+            plotted: of_cells(read.paper.plotted, "plotted")?,
             emm: printed(read.paper.emm, &but_size.collect::<Vec<_>>(), "emm")?,
         };
         study.check_names(file)?;

@@ -3,7 +3,7 @@
 use super::cost::{CARDS, CARDS_BASIS, Rates, flop_of};
 use super::names::by_reason;
 use super::outcome::Seen;
-use super::plan::{Plan, PlannedCell};
+use super::plan::{PaperValue, Plan, PlannedCell};
 use crate::memorization::emm_of;
 use crate::report::{Cell, Table};
 use crate::run::progress::duration;
@@ -13,6 +13,9 @@ use std::collections::BTreeMap;
 
 /// ε of the EMM in tables and figures (Gu et al. 2023, section 2).
 pub const EPSILON: f64 = 0.1;
+
+/// Begins what is chosen here.
+const NOTE: &str = "Not the paper's word";
 
 /// A table of one or several studies.
 pub struct View<'a> {
@@ -43,6 +46,10 @@ impl<'a> View<'a> {
         Ok(View { title, plans, seen, rates, command })
     }
 
+    fn cells(&self) -> impl Iterator<Item = &PlannedCell> {
+        self.plans.iter().flat_map(|p| &p.cells)
+    }
+
     fn parts(&self) -> impl Iterator<Item = (&Plan, &Vec<Seen>)> {
         self.plans.iter().zip(&self.seen)
     }
@@ -54,7 +61,7 @@ impl<'a> View<'a> {
             let study = &plan.study;
             out += &format!("\n## {}\n\n{}", study.heading(), matrix(plan, seen).markdown());
             if !study.note.is_empty() {
-                out += &format!("\n{}: {}.\n", "Not the paper's word", study.note);
+                out += &format!("\n{NOTE}: {}.\n", study.note);
             }
         }
         out += "\n";
@@ -75,6 +82,9 @@ impl<'a> View<'a> {
         let mut out = comment(&self.title) + &comment(&self.head());
         for (plan, seen) in self.parts() {
             out += &comment(&plan.study.heading());
+            if !plan.study.note.is_empty() {
+                out += &comment(&format!("{NOTE}: {}.", plan.study.note));
+            }
             out += &matrix(plan, seen).latex();
         }
         out + &comment(&self.legend().join("\n"))
@@ -103,6 +113,9 @@ impl<'a> View<'a> {
             "hours_h100",
             "hours_a100",
             "command",
+            "precision",
+            "paper_is",
+            "note",
         ]);
         for (plan, seen) in self.parts() {
             for (cell, seen) in plan.cells.iter().zip(seen) {
@@ -116,9 +129,9 @@ impl<'a> View<'a> {
                     Cell::Text(plan.name(cell)),
                     Cell::Text(plan.scale.name.into()),
                     Cell::Text(plan.set_name.clone()),
-                    share(cell.paper),
+                    share(cell.paper.map(|p| p.percent)),
                     share(seen.ratio),
-                    share(difference(cell, seen)),
+                    share(difference(plan, cell, seen)),
                     share(measured.then_some(seen.interval[0])),
                     share(measured.then_some(seen.interval[1])),
                     seen.spread.map_or(Cell::Empty, |s| Cell::Integer(s.seeds as i64)),
@@ -132,6 +145,9 @@ impl<'a> View<'a> {
                     share(hours[1]),
                     share(hours[2]),
                     Cell::Text(self.command_of(plan, cell, seen)),
+                    Cell::Text(precision(cell, seen)),
+                    Cell::Text(cell.paper.map_or("", |p| p.source()).into()),
+                    Cell::Text(plan.study.note.clone()),
                 ]);
             }
         }
@@ -149,14 +165,15 @@ impl<'a> View<'a> {
             json!({
                 "cell": plan.name(cell),
                 "at": values.collect::<serde_json::Map<_, _>>(),
-                "paper_percent": cell.paper,
+                "paper_percent": cell.paper.map(|p| p.percent),
+                "paper_is": cell.paper.map(|p| p.source()),
                 "ratio": seen.ratio,
-                "difference_points": difference(cell, seen),
+                "difference_points": difference(plan, cell, seen),
                 "interval": measured,
                 "spread": seen.spread.map(|s| json!({
                     "seeds": s.seeds, "lowest": s.lowest, "highest": s.highest, "deviation": s.deviation,
                 })),
-                "difference_deviations": deviations(cell, seen),
+                "difference_deviations": deviations(plan, cell, seen),
                 "rising": seen.rising,
                 "curve": seen.curve.iter().map(|&(e, r)| [e, r]).collect::<Vec<_>>(),
                 "runs": cell.runs.iter().map(|r| r.dir.as_ref().map(|d| d.display().to_string()))
@@ -210,17 +227,26 @@ impl<'a> View<'a> {
     }
 
     fn legend(&self) -> Vec<String> {
-        let mut lines = vec![
-            "ours: highest ratio over a run's looks; 95% sampling: Wilson's interval, what other samples would change; \
-             difference: ours less the paper's, in points."
-                .to_string(),
-        ];
+        let at_paper = self.plans.iter().any(|p| p.scale.is_paper());
+        let mut ours = "ours: highest ratio over a run's looks; 95% sampling: Wilson's interval, what other samples \
+                        would change"
+            .to_string();
+        ours += if at_paper { "; difference: ours less the paper's, in points." } else { "." };
+        let mut lines = vec![ours];
+        if self.cells().any(|c| c.paper.is_some_and(|p| p.plotted)) {
+            lines.push("≈: read off a plot of the paper's.".into());
+        }
         if self.seen.iter().flatten().any(|s| s.spread.is_some()) {
-            lines.push(
-                "seeds: lowest to highest run, what other training seeds change; in deviations: the difference over \
-                 what two such results differ by, of which the paper's is one run."
-                    .into(),
-            );
+            let mut seeds =
+                "seeds: lowest to highest run, what other training seeds change".to_string();
+            seeds += match at_paper {
+                true => {
+                    "; in deviations: the difference over what two such results differ by, of which the paper's is \
+                     one run."
+                }
+                false => ".",
+            };
+            lines.push(seeds);
         }
         if self.seen.iter().flatten().any(|s| s.rising) {
             lines.push(format!(
@@ -232,8 +258,8 @@ impl<'a> View<'a> {
         }
         if self.plans.iter().any(|p| !p.scale.is_paper()) {
             lines.push(
-                "At another scale than the paper's the difference compares two experiments; where a value has two \
-                 names, the second is the paper's."
+                "At another scale than the paper's ours is another experiment than the paper's; where a value has \
+                 two names, the second is the paper's."
                     .into(),
             );
         }
@@ -316,7 +342,8 @@ impl<'a> View<'a> {
         let on = |k: usize| {
             left().map(|(run, _)| self.rates.card_seconds(&run.config)[k]).sum::<Option<f64>>()
         };
-        [here, on(0), on(1)].map(|seconds| Some(seconds? / 3600.0))
+        // Of nothing left a sum of floats is −0.
+        [here, on(0), on(1)].map(|seconds| Some(seconds? / 3600.0 + 0.0))
     }
 
     fn command_of(&self, plan: &Plan, cell: &PlannedCell, seen: &Seen) -> String {
@@ -333,7 +360,7 @@ fn done(seen: &Seen) -> usize {
 
 fn flop_left(cell: &PlannedCell, seen: &Seen) -> f64 {
     let left = cell.runs.iter().zip(&seen.states).filter(|(_, s)| s.done().is_none());
-    left.map(|(run, _)| flop_of(&run.config)).sum()
+    left.map(|(run, _)| flop_of(&run.config)).sum::<f64>() + 0.0
 }
 
 /// Hours as people say them: 21s, 3m20s, 2.9 h, 8134 h.
@@ -346,17 +373,35 @@ pub fn hours_said(hours: f64) -> String {
     }
 }
 
-/// Ours less the paper's, in points.
-fn difference(cell: &PlannedCell, seen: &Seen) -> Option<f64> {
-    Some(100.0 * seen.ratio? - cell.paper?)
+/// Ours less the paper's, in points: at its scale. At another the two are of different experiments.
+fn difference(plan: &Plan, cell: &PlannedCell, seen: &Seen) -> Option<f64> {
+    let paper = cell.paper.filter(|_| plan.scale.is_paper())?;
+    Some(100.0 * seen.ratio? - paper.percent)
+}
+
+/// What a cell's finished runs were computed in.
+fn precision(cell: &PlannedCell, seen: &Seen) -> String {
+    let done = cell.runs.iter().zip(&seen.states).filter(|(_, s)| s.done().is_some());
+    let mut names: Vec<&str> = done.map(|(run, _)| run.config.train.precision.name()).collect();
+    names.sort();
+    names.dedup();
+    names.join(", ")
+}
+
+/// A value of the paper's as people read it.
+fn paper_said(value: &PaperValue) -> String {
+    match value.plotted {
+        true => format!("≈ {}%", value.percent),
+        false => format!("{:.2}%", value.percent),
+    }
 }
 
 /// The difference over the deviation of a difference between the mean of our seeds and one run of the paper's, whose
 /// seeds are taken to spread as ours.
-fn deviations(cell: &PlannedCell, seen: &Seen) -> Option<f64> {
+fn deviations(plan: &Plan, cell: &PlannedCell, seen: &Seen) -> Option<f64> {
     let spread = seen.spread?;
     let one = 100.0 * spread.deviation * (1.0 + 1.0 / spread.seeds as f64).sqrt();
-    Some(difference(cell, seen)? / one).filter(|d| d.is_finite())
+    Some(difference(plan, cell, seen)? / one).filter(|d| d.is_finite())
 }
 
 /// The table as the paper lays it out: a group of lines for each combination of the other axes, a column for each
@@ -410,18 +455,25 @@ pub fn matrix(plan: &Plan, seen: &[Seen]) -> Table {
                 table.row(row);
             };
         let known: Vec<(u64, f64)> = (cells.iter().zip(&study.axes[column].values))
-            .filter_map(|(&i, v)| Some((v.name.parse().ok()?, plan.cells[i?].paper? / 100.0)))
+            .filter_map(|(&i, v)| {
+                Some((v.name.parse().ok()?, plan.cells[i?].paper?.percent / 100.0))
+            })
             .collect();
+        let plotted =
+            cells.iter().flatten().any(|&i| plan.cells[i].paper.is_some_and(|p| p.plotted));
         let of_emm = emms.get(k);
         let paper_emm = match of_emm.and_then(|e| e.paper) {
             Some(about) => format!("about {about}"),
+            None if known.len() > 1 && plotted => {
+                format!("≈ {}", emm_said(&emm_of(&known, EPSILON)))
+            }
             None if known.len() > 1 => emm_said(&emm_of(&known, EPSILON)),
             None => String::new(),
         };
         let our_emm = of_emm.and_then(|e| e.ours.as_ref()).map_or(String::new(), emm_said);
         if printed {
             let paper =
-                |c: &PlannedCell, _: &Seen| c.paper.map_or(String::new(), |p| format!("{p:.2}%"));
+                |c: &PlannedCell, _: &Seen| c.paper.as_ref().map_or(String::new(), paper_said);
             line("paper", &paper, paper_emm);
         }
         let ours = |c: &PlannedCell, s: &Seen| match s.ratio {
@@ -430,9 +482,9 @@ pub fn matrix(plan: &Plan, seen: &[Seen]) -> Table {
             None => String::new(),
         };
         line("ours", &ours, our_emm);
-        if printed {
+        if printed && plan.scale.is_paper() {
             let signed = |x: Option<f64>| x.map_or(String::new(), |x| signed(x, 2));
-            line("difference", &|c, s| signed(difference(c, s)), String::new());
+            line("difference", &|c, s| signed(difference(plan, c, s)), String::new());
         }
         let interval = |_: &PlannedCell, s: &Seen| match s.ratio {
             Some(_) => format!("{:.2}–{:.2}", 100.0 * s.interval[0], 100.0 * s.interval[1]),
@@ -446,11 +498,14 @@ pub fn matrix(plan: &Plan, seen: &[Seen]) -> Table {
             };
             line("seeds", &seeds, String::new());
         }
-        if repeated && printed {
+        if repeated && printed && plan.scale.is_paper() {
             let said = |c: &PlannedCell, s: &Seen| {
-                deviations(c, s).map_or(String::new(), |d| signed(d, 1))
+                deviations(plan, c, s).map_or(String::new(), |d| signed(d, 1))
             };
             line("in deviations", &said, String::new());
+        }
+        if seen.iter().any(|s| s.ratio.is_some()) {
+            line("precision", &precision, String::new());
         }
     }
     table
@@ -467,8 +522,11 @@ fn emm_said(emm: &crate::memorization::Emm) -> String {
 
 /// A number with its sign.
 fn signed(x: f64, decimals: usize) -> String {
-    match x < 0.0 {
-        true => format!("−{:.decimals$}", -x),
-        false => format!("+{x:.decimals$}"),
+    let shown = format!("{:.decimals$}", x.abs());
+    // What rounds to nothing has no sign.
+    match shown.chars().all(|c| "0.".contains(c)) {
+        true => shown,
+        false if x < 0.0 => format!("−{shown}"),
+        false => format!("+{shown}"),
     }
 }
