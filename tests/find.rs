@@ -58,7 +58,8 @@ fn a_list_of_sizes_is_measured_once() {
         (&found["epsilon"], &found["emm"], &found["bracket"]),
         (&json!(0.1), &Value::Null, &Value::Null)
     );
-    assert_eq!(found["outside"], "below");
+    // Nothing was memorized so far: that is no end.
+    assert_eq!((&found["outside"], &found["known"]["below"]), (&Value::Null, &Value::Null));
     for (one, size) in found["sizes"].as_array().unwrap().iter().zip([4, 8]) {
         let fixed = ["size", "ratio", "interval", "looks", "best_epoch", "curve"];
         assert_eq!(keys(one)[..6], fixed);
@@ -90,9 +91,165 @@ fn a_list_of_sizes_is_measured_once() {
 
     let said = find(dir, "--sizes 4,8").ok();
     assert!(
-        said.contains("images  ") && said.contains("below 90%, so it lies below 4 images"),
+        said.contains("images  ")
+            && said.contains(
+                "EMM(ε = 0.1) not known: 90% was not reached in 2 epochs, and too little"
+            ),
         "{said}"
     );
+    assert!(said.contains("\nto train longer: emm find --data d.zip --quiet "), "{said}");
+    assert!(said.contains(" --sizes 4,8 --epochs 4\n"), "{said}");
+}
+
+/// Writes these ratios of 100 images as what the looks of a size's run said.
+fn pretend(dir: &Path, found: &Value, size: u64, ratios: &[f64]) {
+    let path = run_dir(dir, found, size).join("scores.csv");
+    let rows = std::fs::read_to_string(&path).unwrap();
+    let mut lines = rows.lines();
+    let mut text = format!("{}\n", lines.next().unwrap());
+    assert_eq!(lines.clone().count(), ratios.len());
+    for (line, ratio) in lines.zip(ratios) {
+        let cell: Vec<&str> = line.split(',').collect();
+        let memorized = (100.0 * ratio).round() as u64;
+        let [low, high] = emm::memorization::wilson(memorized, 100);
+        let ratio = memorized as f64 / 100.0;
+        text += &format!("{},{},100,{memorized},{ratio},{low},{high},1\n", cell[0], cell[1]);
+    }
+    std::fs::write(path, text).unwrap();
+}
+
+#[test]
+fn nothing_is_concluded_from_curves_that_still_rise() {
+    let dir = folder();
+    let dir = dir.path();
+    let flags = "--sizes 4,8,16,32 --keep all --score-images 100 --looks 3 --epochs 3";
+    let line = format!("find --data d.zip --quiet {TINY} {flags}");
+    let line = line.replacen("--epochs 2 --looks 2 --score-images 8 ", "", 1);
+    let go = |more: &str| emm_in(dir, format!("{line} {more}").split_whitespace());
+    let runs = go("--json").json();
+    let steep = [0.05, 0.3, 0.64];
+    let ended = [0.3, 0.5, 0.51];
+    let pretended = |all: [&[f64]; 4]| {
+        for (size, ratios) in [4, 8, 16, 32].into_iter().zip(all) {
+            pretend(dir, &runs, size, ratios);
+        }
+        (go("--json").json(), go("").ok())
+    };
+    let (found, said) = pretended([&steep, &[0.1, 0.4, 0.736], &steep, &steep]);
+    let sizes = found["sizes"].as_array().unwrap();
+    assert!(sizes.iter().all(|s| s["rising"] == true), "{found}");
+    assert_eq!(found["still_rising"], json!([4, 8, 16, 32]));
+    assert_eq!((&found["emm"], &found["outside"]), (&Value::Null, &Value::Null));
+    assert_eq!(found["known"], json!({"at_least": null, "below": null}));
+    let answer = "EMM(ε = 0.1) not known: 90% was not reached in 3 epochs, and the ratio still rose at the last look \
+                  of 4, 8, 16 and 32 images\n";
+    assert!(said.contains(answer) && !said.contains("lies below"), "{said}");
+    assert_eq!(said.matches('↑').count(), 5, "{said}");
+    assert!(
+        said.contains("--sizes 4,8,16,32 --keep all --score-images 100 --looks 3 --epochs 6\n"),
+        "{said}"
+    );
+
+    // What has ended bounds it; a bracket's end that rises makes the number a lower bound.
+    let (found, said) = pretended([&steep, &ended, &steep, &steep]);
+    assert_eq!(found["known"], json!({"at_least": null, "below": 8}));
+    assert!(
+        said.contains("of 4, 16 and 32 images; of 8 no longer, so it lies below 8 images"),
+        "{said}"
+    );
+    let (found, said) = pretended([&ended, &ended, &steep, &steep]);
+    assert_eq!((&found["outside"], &found["known"]["below"]), (&json!("below"), &json!(4)));
+    assert!(said.contains("after 3 epochs and rises no more, so it lies below 4 images"), "{said}");
+    assert!(!said.contains("to train longer"), "{said}");
+    let all = [0.9, 0.99, 0.99];
+    let (found, said) = pretended([&all, &all, &steep, &ended]);
+    assert_eq!((&found["emm_is_least"], &found["bracket"]), (&json!(true), &json!([8, 16])));
+    assert_eq!(found["known"], json!({"at_least": 8, "below": 32}));
+    let answer = "EMM(ε = 0.1) ≈ 10 images at least: the ratio falls through 90% between 8 and 16 images, but of 16 it \
+                  still rose at the last look, after 3 epochs; it is below 32\n";
+    assert!(said.contains(answer) && said.contains("to train longer: emm find "), "{said}");
+
+    // Table, plots, results.json and page say so too; the command replaces what it wrote.
+    let said = go("--out out --runs runs").ok();
+    assert!(said.contains("--out out --runs runs --epochs 6 --force\n"), "{said}");
+    let read = |name: &str| std::fs::read_to_string(dir.join("out").join(name)).unwrap();
+    assert!(read("table.md").contains("| rising |") && read("table.md").contains(answer));
+    let marks = "open marks: still rising at the last look";
+    assert!(read("sizes.svg").contains(marks) && read("epochs.svg").contains(marks));
+    assert!(read("sizes.svg").contains("EMM(ε = 0.1) ≥ 10"), "{}", read("sizes.svg"));
+    emm_in(dir, ["report", "out"]).ok();
+    let page = read("report.html");
+    for words in
+        ["≈ 10 images at least", "<td>↑</td>", marks, "≥ 10", ", still rising at the last look"]
+    {
+        assert!(page.contains(words), "no {words:?} in the page");
+    }
+    let at = |name: &str| page.find(&format!("{name}.png")).unwrap_or_else(|| panic!("{name}"));
+    let places = ["sheet-4", "sheet-8", "sheet-16", "sheet-32"].map(at);
+    assert!(places.is_sorted(), "sheets by size: {places:?}");
+
+    // Where every curve has ended, nothing of this is said.
+    let (found, said) = pretended([&all, &all, &ended, &ended]);
+    assert_eq!((&found["emm_is_least"], &found["still_rising"]), (&json!(false), &json!([])));
+    assert!(
+        !said.contains('↑') && !said.contains("at least") && !said.contains("longer"),
+        "{said}"
+    );
+}
+
+#[test]
+fn repeated_training_images_are_told_by_find_and_train() {
+    let dir = folder();
+    let dir = dir.path();
+    let flags = TINY.replace("--rescore-images 0", "--rescore-images 8");
+    let find = |more: &str| {
+        emm_in(dir, format!("find --data d.zip --quiet {flags} {more}").split_whitespace())
+    };
+    // The first half of the images once more, in every subset.
+    let set = digits(8);
+    let half: Vec<u8> = (0..8).flat_map(|i| set.image(i / 2).to_vec()).collect();
+    Dataset { pixels: half, ..set }.save(&dir.join("d.zip"), true).unwrap();
+    let found = find("--sizes 4,8 --json").json();
+    for (one, repeats) in found["sizes"].as_array().unwrap().iter().zip([2, 4]) {
+        assert_eq!(one["reference_duplicates"], repeats, "{found}");
+        assert!(one["ratio_distinct"].as_f64() >= one["ratio"].as_f64(), "{found}");
+        let run = run_dir(dir, &found, one["size"].as_u64().unwrap());
+        for (file, rows) in [("scores-distinct.csv", 3), ("rescored-distinct.csv", 2)] {
+            let text = std::fs::read_to_string(run.join(file)).unwrap();
+            assert_eq!(text.lines().count(), rows, "{text}");
+            assert!(text.starts_with("step,epoch,images,memorized,ratio,low,high,mean_d1\n"));
+        }
+        let stats = std::fs::read_to_string(run.join("stats.jsonl")).unwrap();
+        assert!(stats.contains("Mem/ratio_distinct"), "{stats}");
+    }
+    let said = find("--sizes 4,8").ok();
+    assert!(said.contains("duplicates  counted once"), "{said}");
+    assert!(said.contains("note: of 8 training images 4 repeat an earlier one"), "{said}");
+
+    // What the rows say is what is told: of the finished run too, which is not scored again.
+    let run = run_dir(dir, &found, 8);
+    let path = run.join("rescored-distinct.csv");
+    let rows = std::fs::read_to_string(&path).unwrap();
+    let row: Vec<&str> = rows.lines().nth(1).unwrap().split(',').collect();
+    let all = format!("{},{},8,6,0.75,0.4,0.9,{}", row[0], row[1], row[7]);
+    std::fs::write(&path, format!("{}\n{all}\n", rows.lines().next().unwrap())).unwrap();
+    let train = format!("train --data d.zip --quiet {flags} --run {}", run.display());
+    let json = emm_in(dir, format!("{train} --json").split_whitespace()).json();
+    assert_eq!((&json["reference_duplicates"], &json["ratio_distinct"]), (&4.into(), &0.75.into()));
+    let said = emm_in(dir, train.split_whitespace()).ok();
+    assert!(
+        said.contains("4 training images repeat an earlier one")
+            && said.contains("counted once 75.00%"),
+        "{said}"
+    );
+
+    // Where all differ there is nothing to tell and no file.
+    digits(8).save(&dir.join("d.zip"), true).unwrap();
+    let found = find("--sizes 4,8 --json").json();
+    let one = &found["sizes"][1];
+    assert_eq!((&one["reference_duplicates"], &one["ratio_distinct"]), (&0.into(), &one["ratio"]));
+    assert!(!run_dir(dir, &found, 8).join("scores-distinct.csv").exists());
+    assert!(!find("--sizes 4,8").ok().contains("duplicates"));
 }
 
 #[test]

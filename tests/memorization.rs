@@ -4,7 +4,7 @@ use crate::support::{Golden, emm as run};
 use emm::data::{Dataset, npy};
 use emm::device::{Cpu, Device, Pixels};
 use emm::memorization::{
-    Nearest, Neighbour, Next, Score, Search, Side, Threshold, emm_of, next_size, wilson,
+    Nearest, Neighbour, Next, Score, Search, Side, SizeRatio, Threshold, emm_of, next_size, wilson,
 };
 
 fn cpu(threads: usize) -> Device {
@@ -215,7 +215,42 @@ fn emm_interpolates_between_its_bracket() {
     assert_eq!(emm_of(&[(10, 0.75), (20, 0.5)], 0.25).found.unwrap().0, 10.0);
     assert_eq!(emm_of(&table, 0.01).found, Err(Side::Below));
     assert_eq!(emm_of(&table, 0.7).found, Err(Side::Above));
-    assert_eq!(emm_of(&[(10, f64::NAN)], 0.1).found, Err(Side::Below), "NaN passes nothing");
+    assert_eq!(emm_of(&[(10, f64::NAN)], 0.1).found, Err(Side::Unreached), "NaN shows nothing");
+}
+
+/// Of (size, ratio, still rising).
+fn known(measured: &[(u64, f64, bool)]) -> emm::memorization::Emm {
+    let of = |&(size, ratio, rising): &(u64, f64, bool)| SizeRatio { size, ratio, rising };
+    emm_of(&measured.iter().map(of).collect::<Vec<_>>(), 0.1)
+}
+
+#[test]
+fn ratios_that_still_rise_are_lower_bounds() {
+    // Below: only where the smallest size has ended; bounded by the smallest that has.
+    let e = known(&[(8, 0.638, true), (16, 0.736, true), (32, 0.506, true)]);
+    assert_eq!((e.found, e.reached, e.below), (Err(Side::Unreached), None, None));
+    assert_eq!((e.rising.as_slice(), e.open()), (&[8, 16, 32][..], true));
+    let e = known(&[(8, 0.6, true), (16, 0.5, false), (32, 0.4, true)]);
+    assert_eq!((e.found, e.below, e.open()), (Err(Side::Unreached), Some(16), true));
+    let e = known(&[(8, 0.6, false), (16, 0.5, true)]);
+    assert_eq!((e.found, e.below, e.open()), (Err(Side::Below), Some(8), false));
+    // Nothing memorized may be too short a training, unless a smaller size has shown how long it takes.
+    assert_eq!(known(&[(8, 0.0, false), (16, 0.0, false)]).found, Err(Side::Unreached));
+    assert_eq!(known(&[(8, 0.3, true), (16, 0.0, false)]).below, None);
+    assert_eq!(known(&[(8, 0.3, false), (16, 0.0, false)]).found, Err(Side::Below));
+    // Bracketed: what is interpolated is a lower bound where an end still rises.
+    for (lo, hi, least, below) in [
+        (false, false, false, Some(20)),
+        (false, true, true, Some(40)),
+        (true, false, true, Some(20)),
+        (true, true, true, None),
+    ] {
+        let e = known(&[(10, 0.95, lo), (20, 0.5, hi), (40, 0.2, lo)]);
+        assert_eq!((e.at_least(), e.reached, e.below), (least, Some(10), below), "{lo} {hi}");
+        assert!(e.found.unwrap().0 > 10.0);
+    }
+    let e = known(&[(10, 0.95, true), (20, 0.92, true)]);
+    assert_eq!((e.found, e.open()), (Err(Side::Above), false), "at least that, whatever rises");
 }
 
 #[test]

@@ -175,6 +175,46 @@ fn a_search_becomes_a_page() {
 }
 
 #[test]
+fn a_run_in_two_folders_is_one_run_and_one_seed() {
+    let dir = tempdir().unwrap();
+    trained(dir.path());
+    let runs = dir.path().join("found/runs");
+    let page = |name: &str| {
+        emm_in(dir.path(), ["report", "found/runs", "--out", name]).ok();
+        fs::read_to_string(dir.path().join(name)).unwrap()
+    };
+    // Its points on the chart over sizes, with their intervals.
+    let points = |page: &str| {
+        let tips = page.split("<title>").skip(1).filter_map(|t| t.split("</title>").next());
+        let of_sizes = tips.filter(|t| t.contains("training images: ")).map(String::from);
+        of_sizes.collect::<Vec<_>>()
+    };
+    let once = page("once.html");
+    assert!(!once.contains("the mean of"), "one run a size");
+    let first = fs::read_dir(&runs).unwrap().map(|e| e.unwrap().path()).min().unwrap();
+    let copy = |to: &str, edit: &dyn Fn(&str, String) -> String| {
+        fs::create_dir_all(runs.join(to)).unwrap();
+        for name in ["config.toml", "scores.csv"] {
+            let text = fs::read_to_string(first.join(name)).unwrap();
+            fs::write(runs.join(to).join(name), edit(name, text)).unwrap();
+        }
+    };
+    copy("again", &|_, text| text);
+    let twice = page("twice.html");
+    assert!(
+        twice.contains("3 of 3 runs finished") && !twice.contains("the mean of"),
+        "twice the same run"
+    );
+    assert!(points(&once).len() > 1);
+    assert_eq!(points(&once), points(&twice), "its images count once");
+    copy("other", &|name, text| match name {
+        "config.toml" => text.replace("seed = 1024", "seed = 7"),
+        _ => text,
+    });
+    assert!(page("seeds.html").contains("the mean of several seeds"));
+}
+
+#[test]
 fn a_page_needs_something_to_show() {
     let dir = tempdir().unwrap();
     let path = dir.path().to_str().unwrap();

@@ -2,9 +2,10 @@
 
 use emm::data::Dataset;
 use emm::data::subset::Labels;
+use emm::memorization::wilson;
 use emm::model::Precond;
 use emm::run::{Look, RunConfig, RunDir};
-use emm::study::outcome::{RunState, state_of};
+use emm::study::outcome::{RunState, state_of, still_rising};
 use emm::study::scale::SCALES;
 use emm::study::settings::Recipe;
 use emm::study::tables::matrix;
@@ -444,6 +445,36 @@ fn what_runs_say_is_read_from_their_folders() {
     std::fs::write(&config, text.replace("epochs =", "epocs =")).unwrap();
     let e = format!("{:#}", state_of(&run.config, folder).unwrap_err());
     assert!(e.contains("not a run's configuration"), "{e}");
+}
+
+#[test]
+fn curves_that_still_rise_are_told_by_one_rule() {
+    let look = |images: u64| {
+        move |ratio: &f64| {
+            let memorized = (ratio * images as f64).round() as u64;
+            let ratio = memorized as f64 / images as f64;
+            let [low, high] = wilson(memorized, images);
+            Look { step: 1, epoch: 1.0, images, memorized, ratio, low, high, mean_d1: 1.0 }
+        }
+    };
+    let rising =
+        |images: u64, all: &[f64]| still_rising(&all.iter().map(look(images)).collect::<Vec<_>>());
+    // Steep to the end, flat, falling, nothing yet, all.
+    assert!(rising(500, &[0.0, 0.1, 0.3, 0.64]));
+    assert!(!rising(500, &[0.1, 0.5, 0.64, 0.65]));
+    assert!(!rising(500, &[0.1, 0.5, 0.64, 0.4]));
+    assert!(!rising(500, &[0.0, 0.0, 0.0, 0.0]) && !rising(500, &[]));
+    assert!(!rising(500, &[0.2, 0.5, 0.9, 1.0]), "all cannot be more");
+    assert!(rising(500, &[0.2, 0.5, 0.9, 0.97]));
+    // An only look is an end only where nothing was memorized, or all.
+    assert!(rising(500, &[0.6]) && !rising(500, &[0.0]) && !rising(500, &[1.0]));
+    // Many looks, each within the next one's interval, and one that is not the highest.
+    let slowly: Vec<f64> = (1..=20).map(|k| 0.03 * k as f64).collect();
+    assert!(rising(100, &slowly));
+    assert!(rising(100, &[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 0.74]));
+    // Less than a point is none, however many images say so.
+    let settled: Vec<f64> = (1..=20).map(|k| 0.9 + 0.0005 * k as f64).collect();
+    assert!(!rising(100_000, &settled));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! `emm find`: the effective model memorization of a setting.
 
 use super::numbers::count;
+use super::study_flags::quoted;
 use super::train_flags::{RunFlags, TrainFlags};
 use super::{Common, say};
 use crate::data::Dataset;
@@ -17,7 +18,7 @@ use std::path::PathBuf;
 ///
 /// Trains the setting on subsets of several sizes, or on as few as bracket the EMM, and interpolates. Subsets
 /// are balanced by class where there are labels. Finished runs in --runs are used; the same command goes on
-/// where it was stopped.
+/// where it was stopped. Where the ratio still rose when training ended, only what it reached is concluded.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   emm find --data cifar10.zip --sizes 1k,2k,3k --out emm
@@ -101,9 +102,32 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     };
     match common.json {
         true => say!("{}", found.json()),
-        false => tell(&found, &files),
+        false => tell(&found, &longer(found.epochs), &files),
     }
     Ok(())
+}
+
+/// The same command with twice the epochs.
+fn longer(epochs: f64) -> String {
+    let mut words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
+    let (mut command, mut force) = (String::from("emm"), false);
+    while let Some(word) = words.next() {
+        let flag = word.split('=').next().unwrap_or(&word);
+        match flag {
+            "--epochs" | "--duration" => {
+                if flag == word {
+                    words.next();
+                }
+                continue;
+            }
+            "--out" | "--outdir" => force = true,
+            "--force" => continue,
+            _ => {}
+        }
+        command += &format!(" {}", quoted(&word));
+    }
+    // What it wrote is replaced.
+    format!("{command} --epochs {}{}", 2.0 * epochs, if force { " --force" } else { "" })
 }
 
 /// A step this small is over before a second thread has woken up: each run has one, and several run at once.
@@ -114,12 +138,14 @@ pub fn one_per_thread(cpu: &Cpu) -> Result<Vec<Device>> {
     (0..cpu.threads()).map(|_| Cpu::new(1).map(Device::Cpu)).collect()
 }
 
-/// Prints table, answer, doubts, and where the files are.
-pub fn tell(found: &Found, files: &[PathBuf]) {
+/// Prints table, answer, doubts, what would settle them, and where the files are.
+pub fn tell(found: &Found, longer: &str, files: &[PathBuf]) {
     say!("\n{}", pictures::table(found).plain());
-    say!("{}", found.sentence());
-    for warning in found.warnings() {
-        say!("note: {warning}");
+    for line in pictures::said(found) {
+        say!("{line}");
+    }
+    if found.emm.open() {
+        say!("to train longer: {longer}");
     }
     if !files.is_empty() {
         say!("");

@@ -1,6 +1,8 @@
 //! `emm quickstart`: from clone to answer on bundled images.
 
 use super::find::{one_per_thread, tell};
+use super::numbers::amount;
+use super::study_flags::quoted;
 use super::{Common, say};
 use crate::device::Device;
 use crate::error::{Exit, fail, usage};
@@ -21,6 +23,9 @@ pub struct Args {
     /// Folder of the runs, table, plots and sheets
     #[arg(long, value_name = "DIR", default_value = "quickstart")]
     out: PathBuf,
+    /// Length of training: more than the default lets the ratio settle
+    #[arg(long, value_name = "EPOCHS", value_parser = amount, default_value = "1000")]
+    epochs: f64,
     /// Use the folder even if it holds other things
     #[arg(long)]
     force: bool,
@@ -35,7 +40,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
             args.out.display()
         )));
     }
-    let plan = Plan { seed: common.seed, ..Plan::default() };
+    let plan = Plan { seed: common.seed, epochs: args.epochs, ..Plan::default() };
     let devices = match &device {
         Device::Cpu(cpu) => one_per_thread(cpu)?,
         Device::Cuda { .. } => vec![device],
@@ -63,9 +68,23 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         plan.looks,
         plan.score_images
     );
-    tell(&found, &files);
+    tell(&found, &args.longer(common), &files);
     say!("time  {}", duration(started.elapsed().as_secs_f64()));
     Ok(())
+}
+
+impl Args {
+    /// The same command with twice the epochs, in the same folder.
+    fn longer(&self, common: &Common) -> String {
+        let mut command = format!("emm quickstart --epochs {}", 2.0 * self.epochs);
+        if self.out != Path::new("quickstart") {
+            command += &format!(" --out {}", quoted(&self.out.display().to_string()));
+        }
+        if common.seed != 1024 {
+            command += &format!(" --seed {}", common.seed);
+        }
+        command
+    }
 }
 
 /// Whether nothing is lost or mixed up by writing there.

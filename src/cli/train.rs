@@ -8,6 +8,7 @@ use crate::model::Params;
 use crate::run::dir::best;
 use crate::run::progress::duration;
 use crate::run::{Look, Outcome, RunConfig, train};
+use crate::study::outcome::{RISING, still_rising};
 use anyhow::Result;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -82,6 +83,9 @@ fn print(config: &RunConfig, dir: &Path, outcome: &Outcome) {
             100.0 * value.ratio
         );
     }
+    if outcome.finished && still_rising(&outcome.looks) {
+        say!("note        the ratio is {RISING} (--epochs)");
+    }
     say!("time        {}", duration(outcome.elapsed_s));
 }
 
@@ -113,6 +117,7 @@ fn as_json(config: &RunConfig, dir: &Path, outcome: &Outcome) -> Value {
         "looks": outcome.looks.iter().map(look_json).collect::<Vec<_>>(),
         "best": best(&outcome.looks).map(look_json),
         "rescored": outcome.rescored.as_ref().map(look_json),
+        "rising": outcome.finished && still_rising(&outcome.looks),
         "reference_duplicates": outcome.distinct.repeats,
         "memorized_distinct": distinct.map(|l| l.memorized),
         "ratio_distinct": distinct.map(|l| l.ratio),

@@ -27,11 +27,32 @@ impl Bracket {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Side {
-    /// It is below the smallest size: every ratio is below 1 − ε.
+    /// It is below the smallest size: every ratio is below 1 − ε, and longer training would not change that.
     Below,
     /// It is at or above the largest size, whose ratio is still 1 − ε or more.
     Above,
+    /// Every ratio is below 1 − ε, but the smallest size was not trained to the end: nothing is known from below.
+    Unreached,
 }
+
+/// What was measured of a training-set size.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SizeRatio {
+    pub size: u64,
+    pub ratio: f64,
+    /// The ratio still rose when training ended: it is a lower bound of what longer training gives.
+    pub rising: bool,
+}
+
+impl From<(u64, f64)> for SizeRatio {
+    /// Trained to the end.
+    fn from((size, ratio): (u64, f64)) -> Self {
+        SizeRatio { size, ratio, rising: false }
+    }
+}
+
+/// A ratio below this shows no more than that training has hardly begun, or that the set is far too large.
+const HARDLY_ANY: f64 = 0.01;
 
 /// The effective model memorization of measured (size, ratio) pairs.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,28 +60,62 @@ pub struct Emm {
     pub epsilon: f64,
     /// The interpolated size and its bracket, or on which side of the measured sizes it lies.
     pub found: Result<(f64, Bracket), Side>,
+    /// The largest size whose ratio is at least 1 − ε: the EMM is at least this.
+    pub reached: Option<u64>,
+    /// The smallest larger size whose ratio is below 1 − ε and was no longer rising: the EMM is below this.
+    pub below: Option<u64>,
+    /// Sizes whose ratio still rose when training ended, ascending.
+    pub rising: Vec<u64>,
     /// Neighbouring sizes whose ratio rises with the size, against the hypothesis that it falls.
     pub violations: Vec<Bracket>,
 }
 
+impl Emm {
+    /// Whether an end of the bracket still rose, so that longer training can only raise what is interpolated.
+    pub fn at_least(&self) -> bool {
+        let ends = self.found.as_ref().map(|(_, b)| [b.lo.0, b.hi.0]);
+        ends.is_ok_and(|ends| ends.iter().any(|end| self.rising.contains(end)))
+    }
+
+    /// Whether longer training may change the answer.
+    pub fn open(&self) -> bool {
+        self.at_least() || self.found == Err(Side::Unreached)
+    }
+}
+
 /// EMM(ε) = max N with R(N) ≥ 1 − ε, interpolated linearly between the measured sizes around it.
 ///
-/// `measured`: (training images, ratio) in any order, at least one, sizes distinct. Where violations make the
-/// ratio cross 1 − ε several times, the definition's maximum takes the last crossing.
-pub fn emm_of(measured: &[(u64, f64)], epsilon: f64) -> Emm {
+/// `measured`: in any order, at least one, sizes distinct. Where violations make the ratio cross 1 − ε several times,
+/// the definition's maximum takes the last crossing. A ratio that still rose is no bound from above, nor is one that has
+/// hardly begun to where no smaller size has finished.
+pub fn emm_of<M: Copy + Into<SizeRatio>>(measured: &[M], epsilon: f64) -> Emm {
     let level = 1.0 - epsilon;
-    let sorted = sorted(measured);
-    let pairs = || sorted.windows(2).map(|w| Bracket { lo: w[0], hi: w[1] });
-    let last = sorted.iter().rposition(|&(_, ratio)| ratio >= level);
+    let mut all: Vec<SizeRatio> = measured.iter().map(|&m| m.into()).collect();
+    all.sort_by_key(|m| m.size);
+    let pair = |m: &SizeRatio| (m.size, m.ratio);
+    let pairs = || all.windows(2).map(|w| Bracket { lo: pair(&w[0]), hi: pair(&w[1]) });
+    let last = all.iter().rposition(|m| m.ratio >= level);
+    let over = last.map_or(0, |i| i + 1);
+    let settled = all.iter().position(|m| !m.rising && m.ratio >= HARDLY_ANY);
+    let finished = |i: usize| !all[i].rising && settled.is_some_and(|first| first <= i);
+    let below = (over..all.len()).find(|&i| finished(i) && all[i].ratio < level);
     let found = match last {
-        None => Err(Side::Below),
-        Some(i) if i + 1 == sorted.len() => Err(Side::Above),
+        None if below == Some(0) => Err(Side::Below),
+        None => Err(Side::Unreached),
+        Some(i) if i + 1 == all.len() => Err(Side::Above),
         Some(i) => {
-            let bracket = Bracket { lo: sorted[i], hi: sorted[i + 1] };
+            let bracket = Bracket { lo: pair(&all[i]), hi: pair(&all[i + 1]) };
             Ok((bracket.interpolate(level), bracket))
         }
     };
-    Emm { epsilon, found, violations: pairs().filter(|b| b.hi.1 > b.lo.1).collect() }
+    Emm {
+        epsilon,
+        found,
+        reached: last.map(|i| all[i].size),
+        below: below.map(|i| all[i].size),
+        rising: all.iter().filter(|m| m.rising).map(|m| m.size).collect(),
+        violations: pairs().filter(|b| b.hi.1 > b.lo.1).collect(),
+    }
 }
 
 /// What a search for the EMM does next.

@@ -6,7 +6,7 @@ pub mod ratio;
 pub mod repeats;
 pub mod search;
 
-pub use emm::{Bracket, Emm, Next, Side, emm_of, next_size};
+pub use emm::{Bracket, Emm, Next, Side, SizeRatio, emm_of, next_size};
 pub use nearest::{Nearest, Neighbour, Pruning, References};
 pub use ratio::{Score, Threshold, wilson};
 pub use repeats::Repeats;

@@ -84,8 +84,18 @@ pub struct Point {
     pub y: f64,
     /// 95% interval, or the spread that the footer names.
     pub interval: Option<[f64; 2]>,
-    /// The run's best look was its last: drawn as an open mark.
+    /// Longer training would give more: drawn as an open mark.
     pub rising: bool,
+}
+
+impl Series {
+    /// Whether a point beside [`Series::emm`] is rising: then it is a lower bound.
+    pub fn emm_at_least(&self) -> bool {
+        let Some(emm) = self.emm else { return false };
+        let left = self.points.iter().filter(|p| p.x <= emm).max_by(|a, b| a.x.total_cmp(&b.x));
+        let right = self.points.iter().filter(|p| p.x > emm).min_by(|a, b| a.x.total_cmp(&b.x));
+        left.into_iter().chain(right).any(|p| p.rising)
+    }
 }
 
 impl Point {
@@ -120,6 +130,14 @@ impl Panel {
             emm: None,
         };
         Panel::new(title, "epochs", Scale::Linear, lines.into_iter().map(series).collect())
+    }
+
+    /// The last point of each series, in order, as rising or not.
+    pub fn rising(mut self, rising: impl IntoIterator<Item = bool>) -> Self {
+        for (series, rising) in self.series.iter_mut().zip(rising) {
+            series.points.iter_mut().next_back().into_iter().for_each(|p| p.rising = rising);
+        }
+        self
     }
 
     /// The vertical axis around what is shown, for values too close to be told apart from 0 to 100%.

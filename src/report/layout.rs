@@ -98,7 +98,7 @@ fn keys(panel: &Panel, width: f64) -> Vec<Key> {
     let (mut x, mut row) = (0.0, 0);
     for (series, s) in panel.series.iter().enumerate().filter(|(_, s)| !s.name.is_empty()) {
         let end = match s.emm {
-            Some(emm) => format!(" · EMM ≈ {}", number(emm.round())),
+            Some(emm) => format!(" · EMM {} {}", about(s), number(emm.round())),
             None if s.points.is_empty() => " · none".into(),
             None => String::new(),
         };
@@ -231,7 +231,7 @@ fn series_shapes(panel: &Panel, series: &Series, frame: &Frame, look: &Look) -> 
     if let (Some(emm), Some(level)) = (series.emm, panel.level)
         && frame.shows(&Point::new(emm, level))
     {
-        shapes.extend(crossing(panel, frame, emm, level, look));
+        shapes.extend(crossing(panel, series, frame, (emm, level), look));
     }
     shapes
 }
@@ -247,7 +247,13 @@ fn aside(panel: &Panel, series: &Series, frame: &Frame, mark: &Point) -> f64 {
 }
 
 /// A dashed line down from where a line falls through the level; the value beside it if it is the only one.
-fn crossing(panel: &Panel, frame: &Frame, emm: f64, level: f64, look: &Look) -> Vec<Shape> {
+fn crossing(
+    panel: &Panel,
+    series: &Series,
+    frame: &Frame,
+    (emm, level): At,
+    look: &Look,
+) -> Vec<Shape> {
     let (x, y) = (frame.x(emm), frame.y(level));
     let only = panel.series.iter().filter(|s| s.emm.is_some()).count() == 1;
     let color = if only { ACCENT } else { look.color };
@@ -258,10 +264,16 @@ fn crossing(panel: &Panel, frame: &Frame, emm: f64, level: f64, look: &Look) -> 
         // Beside the line, where the falling curve is not.
         let left = x > frame.left + 170.0;
         let (anchor, dx) = if left { (HPos::Right, -8.0) } else { (HPos::Left, 8.0) };
-        let name = format!("EMM(ε = {}) ≈ {}", number(1.0 - level), number(emm.round()));
+        let (epsilon, emm) = (number(1.0 - level), number(emm.round()));
+        let name = format!("EMM(ε = {epsilon}) {} {emm}", about(series));
         shapes.push(words(name, 13.0, ACCENT, anchor, (x + dx, frame.bottom - 18.0)));
     }
     shapes
+}
+
+/// How the EMM of a series is to be read.
+fn about(series: &Series) -> &'static str {
+    if series.emm_at_least() { "≥" } else { "≈" }
 }
 
 /// What a point says when it is asked.

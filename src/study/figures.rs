@@ -1,7 +1,7 @@
 //! The paper's figures as charts: views over finished runs, missing ones left out and named.
 
 use super::names::by_reason;
-use super::outcome::Seen;
+use super::outcome::{Seen, open_marks};
 use super::plan::{Line, Plan, PlannedCell};
 use super::spec::{FigureSpec, Study};
 use super::tables::EPSILON;
@@ -11,7 +11,6 @@ use crate::report::{Chart, Panel, Point, Scale, Series, Style};
 use crate::rng::{Stream, philox, tag};
 use anyhow::Result;
 
-const RISING: &str = "open marks: the ratio was still rising at a run's last look";
 /// Names of the paper's values: printed, and read off its plots.
 const PRINTED: &str = "paper";
 const PLOTTED: &str = "paper ≈";
@@ -115,7 +114,7 @@ fn general_footer(plans: &[Plan], panels: &[Panel]) -> Vec<String> {
     let series = || panels.iter().flat_map(|p| &p.series);
     let points = || series().filter(|s| s.style != Style::Theirs).flat_map(|s| &s.points);
     if points().any(|p| p.rising) {
-        out.push(RISING.into());
+        out.push(open_marks());
     }
     if series().any(|s| s.style == Style::Theirs) && plans.iter().any(|p| !p.scale.is_paper()) {
         out.push("paper: its values, at its own scale".into());
@@ -304,6 +303,7 @@ impl View<'_> {
             line.points.iter().filter_map(|p| point(place(p.x?, along)?, p.seen)).collect();
         let emm = match along {
             Along::Sizes if points.len() > 1 => {
+                // Where the line falls through the level; points beside it say whether that is a lower bound.
                 let pairs: Vec<_> = points.iter().map(|p| (p.x as u64, p.y)).collect();
                 emm_of(&pairs, EPSILON).found.ok().map(|found| found.0)
             }

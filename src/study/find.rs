@@ -1,18 +1,18 @@
 //! The effective model memorization of one setting: runs of several sizes, scored, and the size at which the
 //! ratio falls through 1 − ε (Gu et al. 2023, Definition 1).
 
+use super::answer::{Found, Measured, Trained};
+use super::outcome::still_rising;
 use super::share::share;
 use crate::data::Dataset;
 use crate::data::subset::{Labels, Subset};
 use crate::device::Device;
 use crate::error::{data, usage};
-use crate::memorization::{Bracket, Emm, Next, Side, emm_of, next_size, wilson};
-use crate::run::dir::best;
+use crate::memorization::{Next, SizeRatio, emm_of, next_size, wilson};
 use crate::run::progress::Overall;
 use crate::run::train::{train_part, work};
 use crate::run::{DataId, Look, Outcome, RunConfig, RunOptions};
 use anyhow::Result;
-use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 /// Which training-set sizes are measured.
@@ -41,40 +41,6 @@ pub struct Search<'a> {
     /// Runs at once: one on each device.
     pub devices: &'a [Device],
     pub options: &'a RunOptions,
-}
-
-/// The runs of one size.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Measured {
-    pub size: usize,
-    /// Mean over the runs of each one's value: of its best look, scored again with fresh seeds where the
-    /// settings ask for that.
-    pub ratio: f64,
-    /// 95% Wilson interval over all images of these values: what other samples would change.
-    pub interval: [f64; 2],
-    /// Looks that the best was chosen from.
-    pub looks: usize,
-    /// Where the curve is highest.
-    pub best_epoch: f64,
-    /// (epoch, ratio) of each look, mean over the runs.
-    pub curve: Vec<(f64, f64)>,
-    pub runs: Vec<Trained>,
-}
-
-/// One finished run.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Trained {
-    pub seed: u64,
-    pub ratio: f64,
-    pub dir: PathBuf,
-}
-
-/// What a search found.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Found {
-    pub emm: Emm,
-    /// Ascending sizes.
-    pub sizes: Vec<Measured>,
 }
 
 /// Trains and scores what is missing and interpolates; `None` if a signal stopped it: finished runs stay, and
@@ -106,8 +72,10 @@ pub fn find(search: &Search) -> Result<Option<Found>> {
         },
     }
     measured.sort_by_key(|m| m.size);
-    let pairs: Vec<_> = measured.iter().map(|m| (m.size as u64, m.ratio)).collect();
-    Ok(Some(Found { emm: emm_of(&pairs, search.epsilon), sizes: measured }))
+    let ratios: Vec<SizeRatio> = measured.iter().map(Measured::of_size).collect();
+    let emm = emm_of(&ratios, search.epsilon);
+    let train = &search.config.train;
+    Ok(Some(Found { emm, epochs: train.epochs, precision: train.precision, sizes: measured }))
 }
 
 /// A size near `size` of equally many images a class, if there is one between the known sizes around `size`;
@@ -228,8 +196,11 @@ impl Search<'_> {
 
     /// What the runs of one size say together.
     fn summary(&self, size: usize, runs: &[(PathBuf, Outcome)]) -> Measured {
+        let value = |outcome| Outcome::value(outcome).expect("a search trains with looks");
         let values: Vec<&Look> = runs.iter().map(|(_, outcome)| value(outcome)).collect();
+        let distinct: Vec<&Look> = runs.iter().filter_map(|(_, o)| o.value_distinct()).collect();
         let count = runs.len() as f64;
+        let mean = |looks: &[&Look]| looks.iter().map(|l| l.ratio).sum::<f64>() / count;
         let curve: Vec<(f64, f64)> = (runs[0].1.looks.iter().enumerate())
             .map(|(k, look)| {
                 let ratios = runs.iter().map(|(_, outcome)| outcome.looks[k].ratio);
@@ -239,13 +210,20 @@ impl Search<'_> {
         let highest = curve.iter().copied().reduce(|a, b| if b.1 > a.1 { b } else { a });
         let memorized = values.iter().map(|l| l.memorized).sum();
         let trained = runs.iter().zip(&values).enumerate();
+        let repeats = runs.iter().map(|(_, o)| o.distinct.repeats).max().unwrap_or(0);
         Measured {
             size,
-            ratio: values.iter().map(|l| l.ratio).sum::<f64>() / count,
+            ratio: mean(&values),
             interval: wilson(memorized, values.iter().map(|l| l.images).sum()),
             looks: curve.len(),
             best_epoch: highest.map_or(0.0, |h| h.0),
             curve,
+            rising: runs.iter().any(|(_, outcome)| still_rising(&outcome.looks)),
+            reference_duplicates: repeats,
+            ratio_distinct: match repeats {
+                0 => Some(mean(&values)),
+                _ => (distinct.len() == runs.len()).then(|| mean(&distinct)),
+            },
             runs: trained
                 .map(|(r, ((dir, _), look))| Trained {
                     seed: self.config.train.seed + r as u64,
@@ -254,102 +232,6 @@ impl Search<'_> {
                 })
                 .collect(),
         }
-    }
-}
-
-/// The value of a finished run: its best look, as scored again if it was.
-fn value(outcome: &Outcome) -> &Look {
-    let best = best(&outcome.looks).expect("a search trains with at least one look");
-    outcome.rescored.as_ref().unwrap_or(best)
-}
-
-impl Found {
-    /// The sizes around the EMM.
-    pub fn bracket(&self) -> Option<[u64; 2]> {
-        self.emm.found.as_ref().ok().map(|(_, b)| [b.lo.0, b.hi.0])
-    }
-
-    /// The object of `results.json`.
-    pub fn json(&self) -> Value {
-        let violations: Vec<_> = self.emm.violations.iter().map(|b| [b.lo.0, b.hi.0]).collect();
-        json!({
-            "epsilon": self.emm.epsilon,
-            "emm": self.emm.found.as_ref().ok().map(|f| f.0),
-            "bracket": self.bracket(),
-            "sizes": self.sizes.iter().map(Measured::json).collect::<Vec<_>>(),
-            "outside": self.emm.found.as_ref().err(),
-            "violations": violations,
-        })
-    }
-
-    /// The answer in one sentence.
-    pub fn sentence(&self) -> String {
-        let e = self.emm.epsilon;
-        let level = trimmed(100.0 * (1.0 - e));
-        let size = |m: Option<&Measured>| m.map_or(0, |m| m.size);
-        match &self.emm.found {
-            Ok((n, b)) => format!(
-                "EMM(ε = {e}) ≈ {n:.0} images: the ratio falls through {level}% between {} and {} images",
-                b.lo.0, b.hi.0
-            ),
-            Err(Side::Below) => format!(
-                "EMM(ε = {e}) not bracketed: every ratio is below {level}%, so it lies below {} images",
-                size(self.sizes.first())
-            ),
-            Err(Side::Above) => format!(
-                "EMM(ε = {e}) not bracketed: {} images are still memorized to {level}%, so it is at least that",
-                size(self.sizes.last())
-            ),
-        }
-    }
-
-    /// A sentence for each pair of sizes that speaks against a falling ratio.
-    pub fn warnings(&self) -> Vec<String> {
-        let end = |size, end: usize| {
-            self.sizes.iter().find(|m| m.size as u64 == size).map(|m| m.interval[end])
-        };
-        let one = |b: &Bracket| {
-            let doubt = match end(b.hi.0, 0) <= end(b.lo.0, 1) {
-                true => "; their intervals overlap",
-                false => "",
-            };
-            format!(
-                "the ratio rises from {:.2}% at {} to {:.2}% at {} images, against the hypothesis that it \
-                 falls{doubt}",
-                100.0 * b.lo.1,
-                b.lo.0,
-                100.0 * b.hi.1,
-                b.hi.0
-            )
-        };
-        self.emm.violations.iter().map(one).collect()
-    }
-}
-
-/// 90 rather than 90.00000000000001.
-fn trimmed(percent: f64) -> f64 {
-    (percent * 1e6).round() / 1e6
-}
-
-impl Measured {
-    /// Lowest and highest ratio of the size's runs.
-    pub fn spread(&self) -> [f64; 2] {
-        let ratios = || self.runs.iter().map(|r| r.ratio);
-        [ratios().fold(f64::INFINITY, f64::min), ratios().fold(f64::NEG_INFINITY, f64::max)]
-    }
-
-    fn json(&self) -> Value {
-        let run = |r: &Trained| json!({"seed": r.seed, "ratio": r.ratio, "run": r.dir.display().to_string()});
-        json!({
-            "size": self.size,
-            "ratio": self.ratio,
-            "interval": self.interval,
-            "looks": self.looks,
-            "best_epoch": self.best_epoch,
-            "curve": self.curve.iter().map(|&(e, r)| [e, r]).collect::<Vec<_>>(),
-            "spread": self.spread(),
-            "runs": self.runs.iter().map(run).collect::<Vec<_>>(),
-        })
     }
 }
 

@@ -74,6 +74,12 @@ impl RunSeen {
         self.done.as_ref().map(|d| &d.value).or_else(|| best(&self.looks))
     }
 
+    /// What its looks counted, to tell whether two runs of equal settings are one.
+    pub fn scored(&self) -> Vec<u64> {
+        let value = self.done.as_ref().map(|d| &d.value);
+        self.looks.iter().chain(value).map(|l| l.memorized).collect()
+    }
+
     pub fn best_epoch(&self) -> Option<f64> {
         best(&self.looks).map(|l| l.epoch)
     }

@@ -6,6 +6,7 @@
 mod names;
 mod report_runs;
 
+pub mod answer;
 pub mod cost;
 pub mod figures;
 pub mod find;
@@ -26,7 +27,8 @@ pub mod sweep;
 pub mod tables;
 pub mod theirs;
 
-pub use find::{Found, Measured, Search, Sizes, find};
+pub use answer::{Found, Measured};
+pub use find::{Search, Sizes, find};
 pub use outcome::{RunState, Seen};
 pub use plan::{Plan, Set, Setup};
 pub use scale::Scale;

@@ -41,8 +41,7 @@ pub struct Seen {
     pub spread: Option<Spread>,
     /// (epoch, ratio) of each look, mean over the finished runs.
     pub curve: Vec<(f64, f64)>,
-    /// The ratio still rises at the last look of a run, by more than its sampling interval: longer training would
-    /// give more.
+    /// Of a run the ratio [still rose](still_rising).
     pub rising: bool,
 }
 
@@ -84,11 +83,43 @@ pub fn state_of(config: &RunConfig, dir: &Path) -> Result<RunState> {
     Ok(RunState::Done(Done { seed: config.train.seed, looks, value }))
 }
 
+/// What a table's ↑ and a chart's open marks mean, everywhere.
+pub const RISING: &str = "still rising at the last look: longer training would give more";
+/// Marks such a ratio in tables.
+pub const RISING_MARK: &str = "↑";
+
+/// The line below a chart that has open marks.
+pub fn open_marks() -> String {
+    format!("open marks: {RISING}")
+}
+
+/// The ratio must have risen by this much, beside its interval.
+const LEAST_RISE: f64 = 0.01;
+
+/// Whether the ratio still rose when training ended: in the last quarter of the looks, taken together, it lies above
+/// that in the quarter before by more than its 95% sampling interval, and by a point. An only look is compared with the
+/// untrained network, which memorizes nothing. All memorized cannot rise.
+pub fn still_rising(looks: &[Look]) -> bool {
+    let quarter = (looks.len() / 4).max(1);
+    let (before, last) = looks.split_at(looks.len().saturating_sub(quarter));
+    let before = &before[before.len().saturating_sub(quarter)..];
+    let together = |looks: &[Look]| {
+        looks.iter().fold((0, 0), |(m, n), look| (m + look.memorized, n + look.images))
+    };
+    let ((memorized, images), (memorized_before, images_before)) =
+        (together(last), together(before));
+    if images == 0 || memorized == images {
+        return false;
+    }
+    let ratio = memorized as f64 / images as f64;
+    let ratio_before = memorized_before as f64 / images_before.max(1) as f64;
+    wilson(memorized, images)[0] > ratio_before && ratio - ratio_before >= LEAST_RISE
+}
+
 impl Done {
-    /// Whether the last look is the highest and lies above the one before by more than its interval.
+    /// As [`still_rising`] says of its looks.
     pub fn rising(&self) -> bool {
-        let [.., before, last] = self.looks.as_slice() else { return false };
-        best(&self.looks) == Some(last) && last.low > before.ratio
+        still_rising(&self.looks)
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a search leaves for people: table, plots and sheets.
 
+use super::outcome::{RISING, RISING_MARK, open_marks};
 use super::sheets::Drawn;
 use super::{Found, Measured};
 use crate::data::Dataset;
@@ -12,13 +13,20 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-/// One row a size.
+/// One row a size. Columns that say nothing here are left out: of several seeds, of duplicated training images, of
+/// curves that still rose.
 pub fn table(found: &Found) -> Table {
-    let repeated = found.sizes.iter().any(|m| m.runs.len() > 1);
+    let any = |of: fn(&Measured) -> bool| found.sizes.iter().any(of);
+    let repeated = any(|m| m.runs.len() > 1);
+    let duplicates = any(|m| m.reference_duplicates > 0);
+    let rising = any(|m| m.rising);
     let mut columns = vec!["images", "ratio", "95% from", "to", "best epoch", "looks"];
-    if repeated {
-        columns.extend(["seeds", "lowest", "highest"]);
-    }
+    let more = [
+        (repeated, &["seeds", "lowest", "highest"][..]),
+        (duplicates, &["duplicates", "counted once"]),
+        (rising, &["rising"]),
+    ];
+    more.iter().filter(|(shown, _)| *shown).for_each(|(_, names)| columns.extend(*names));
     let mut table = Table::new(&columns);
     for m in &found.sizes {
         let mut row = vec![
@@ -34,9 +42,26 @@ pub fn table(found: &Found) -> Table {
             row.push(Cell::Integer(m.runs.len() as i64));
             row.extend([Cell::Percent(low, 2), Cell::Percent(high, 2)]);
         }
+        if duplicates {
+            row.push(Cell::Integer(m.reference_duplicates as i64));
+            row.push(m.ratio_distinct.map_or(Cell::Empty, |r| Cell::Percent(r, 2)));
+        }
+        if rising {
+            row.push(Cell::Text(if m.rising { RISING_MARK.into() } else { String::new() }));
+        }
         table.row(row);
     }
     table
+}
+
+/// What is said below the table: the answer, what its marks mean, doubts.
+pub fn said(found: &Found) -> Vec<String> {
+    let mut lines = vec![found.sentence()];
+    if !found.emm.rising.is_empty() {
+        lines.push(format!("{RISING_MARK} {RISING}"));
+    }
+    lines.extend(found.notes().into_iter().map(|note| format!("note: {note}")));
+    lines
 }
 
 /// Writes `table.md`, `sizes` and `epochs` as PNG and SVG, a `sheet-N.png` a size and, last, `results.json`
@@ -60,7 +85,8 @@ pub fn write(
         written.push(path);
         Ok(())
     };
-    put("table.md", table(found).markdown().as_bytes())?;
+    let table = format!("{}\n{}\n", table(found).markdown(), said(found).join("\n\n"));
+    put("table.md", table.as_bytes())?;
     for (stem, chart) in [("sizes", sizes(found, title)), ("epochs", epochs(found, title))] {
         put(&format!("{stem}.png"), &chart.png()?)?;
         put(&format!("{stem}.svg"), chart.svg().as_bytes())?;
@@ -74,8 +100,12 @@ pub fn write(
 
 /// The ratio against training-set size, with the EMM where there is one.
 pub fn sizes(found: &Found, title: &str) -> Chart {
-    let point =
-        |m: &Measured| Point { interval: Some(m.interval), ..Point::new(m.size as f64, m.ratio) };
+    let point = |m: &Measured| Point {
+        x: m.size as f64,
+        y: m.ratio,
+        interval: Some(m.interval),
+        rising: m.rising,
+    };
     let series = Series {
         name: String::new(),
         style: Style::Line,
@@ -83,14 +113,20 @@ pub fn sizes(found: &Found, title: &str) -> Chart {
         emm: found.emm.found.as_ref().ok().map(|f| f.0),
     };
     let panel = Panel::sizes("", found.emm.epsilon, vec![series]);
-    Chart::of(&format!("{title}: memorization against training-set size"), panel)
+    chart(found, format!("{title}: memorization against training-set size"), panel)
 }
 
 /// The ratio over training, a line a size.
 pub fn epochs(found: &Found, title: &str) -> Chart {
     let line = |m: &Measured| (format!("N = {}", m.size), m.curve.clone());
     let panel = Panel::epochs("", found.sizes.iter().map(line).collect());
-    Chart::of(&format!("{title}: memorization over training"), panel)
+    let panel = panel.rising(found.sizes.iter().map(|m| m.rising));
+    chart(found, format!("{title}: memorization over training"), panel)
+}
+
+fn chart(found: &Found, title: String, panel: Panel) -> Chart {
+    let footer = if found.emm.rising.is_empty() { Vec::new() } else { vec![open_marks()] };
+    Chart { title, panels: vec![panel], footer }
 }
 
 /// The first samples of a size's first run, at its best look, beside what they are nearest to.

@@ -22,7 +22,7 @@ use super::settings::{Recipe, Settings, Shape};
 use super::spec::{FigureSpec, Study};
 use crate::data::Dataset;
 use crate::error::{Exit, exit_code, usage};
-use crate::memorization::{Emm, emm_of};
+use crate::memorization::{Emm, SizeRatio, emm_of};
 use crate::run::{DataId, Precision, RunConfig};
 use anyhow::Result;
 use std::path::PathBuf;
@@ -319,9 +319,11 @@ impl Plan {
         };
         let emm = |line: Line| {
             let paper = line.points.first().and_then(|p| printed(p.cell));
-            let known: Vec<(u64, f64)> = (line.points.iter())
-                .filter_map(|p| Some((p.x?.number? as u64, p.seen.ratio?)))
-                .collect();
+            let of = |p: &Point| {
+                let (size, ratio) = (p.x?.number? as u64, p.seen.ratio?);
+                Some(SizeRatio { size, ratio, rising: p.seen.rising })
+            };
+            let known: Vec<SizeRatio> = line.points.iter().filter_map(of).collect();
             let ours = (known.len() > 1).then(|| emm_of(&known, epsilon));
             EmmOf { name: line.name, paper: paper.filter(|p| !p.is_nan()), ours }
         };

@@ -74,6 +74,9 @@ impl Plan {
 /// answer and the files. `None` if a signal stopped it; the same call goes on.
 ///
 /// `devices`: one run at a time on each.
+///
+/// # Errors
+/// Usage: a plan of no epochs, looks or images. Those of the search.
 pub fn quickstart(
     plan: &Plan,
     devices: &[Device],
@@ -81,10 +84,12 @@ pub fn quickstart(
     options: &RunOptions,
 ) -> Result<Option<(Found, Vec<PathBuf>)>> {
     let (set, name) = (Dataset::digits(), "bundled digits");
+    let config = plan.config(&set);
+    config.check()?;
     let search = Search {
         set: &set,
         name,
-        config: &plan.config(&set),
+        config: &config,
         sizes: Sizes::List(plan.sizes.clone()),
         epsilon: EPSILON,
         repeats: 1,

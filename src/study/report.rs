@@ -3,6 +3,7 @@
 
 use super::figures::figure;
 use super::folder::{RunSeen, runs_in};
+use super::outcome::{RISING, RISING_MARK, open_marks};
 use super::plan::Plan;
 use super::report_runs::{run_parts, setting_parts, their_parts};
 use super::tables::{hours_said, matrix};
@@ -17,6 +18,8 @@ use std::path::{Path, PathBuf};
 /// Larger files are named, not shown.
 const MOST_PICTURE_BYTES: u64 = 16 << 20;
 const MOST_TABLE_ROWS: usize = 500;
+/// Tables of a run, which its row and curve show.
+const OF_RUNS: [&str; 4] = ["scores", "rescored", "scores-distinct", "rescored-distinct"];
 const MOST_TEXT_BYTES: u64 = 8 << 20;
 
 /// What [`gather`] found.
@@ -46,7 +49,7 @@ pub fn gather(
         .map(|entry| entry.map(|e| e.path()))
         .collect::<Result<_, _>>()
         .or_exit(Exit::Other, what)?;
-    files.sort();
+    files.sort_by_key(|path| in_order(&name(path)));
     let (runs, broken) = runs_in(folder)?;
     let mut found = Found { broken, ..Found::default() };
     found.answer(&folder.join("results.json"));
@@ -123,6 +126,8 @@ struct Results {
     emm: Option<f64>,
     bracket: Option<[u64; 2]>,
     sizes: Vec<SizeResult>,
+    /// The answer in words; older files have none.
+    said: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -133,6 +138,11 @@ struct SizeResult {
     looks: usize,
     best_epoch: f64,
     curve: Vec<(f64, f64)>,
+    #[serde(default)]
+    rising: bool,
+    #[serde(default)]
+    reference_duplicates: u64,
+    ratio_distinct: Option<f64>,
 }
 
 impl Found {
@@ -211,7 +221,7 @@ impl Found {
 
     fn table(&mut self, path: &Path, stem: String) {
         // A chart's values are in the chart.
-        if path.with_extension("json").exists() || ["scores", "rescored"].contains(&&*stem) {
+        if path.with_extension("json").exists() || OF_RUNS.contains(&&*stem) {
             return;
         }
         let Some(text) = self.text(path) else { return };
@@ -277,44 +287,77 @@ fn name(path: &Path) -> String {
     path.file_name().map_or(String::new(), |n| n.to_string_lossy().into())
 }
 
+/// A name by which files are listed as people count: `sheet-8` before `sheet-16`.
+fn in_order(name: &str) -> Vec<(String, u128, String)> {
+    let digit = |c: &char| c.is_ascii_digit();
+    let (mut parts, mut rest) = (Vec::new(), name.chars().peekable());
+    while rest.peek().is_some() {
+        let words: String = std::iter::from_fn(|| rest.next_if(|c| !digit(c))).collect();
+        let digits: String = std::iter::from_fn(|| rest.next_if(digit)).collect();
+        parts.push((words, digits.parse().unwrap_or(u128::MAX), digits));
+    }
+    parts
+}
+
 fn answer_parts(results: &Results) -> Vec<Part> {
     let e = results.epsilon;
-    let sentence = match (results.emm, results.bracket) {
-        (Some(emm), Some([lo, hi])) => {
+    let sentence = match (&results.said, results.emm, results.bracket) {
+        (Some(said), ..) => format!("{said}."),
+        (None, Some(emm), Some([lo, hi])) => {
             format!("EMM(ε = {e}) ≈ {emm:.0} training images, interpolated between {lo} and {hi}.")
         }
         _ => format!("EMM(ε = {e}): not bracketed by the measured sizes."),
     };
-    let columns = ["images", "ratio", "95% from", "to", "best epoch", "looks"];
+    let rising = results.sizes.iter().any(|s| s.rising);
+    let point = |s: &SizeResult| Point {
+        x: s.size as f64,
+        y: s.ratio,
+        interval: Some(s.interval),
+        rising: s.rising,
+    };
+    let series = Series {
+        name: String::new(),
+        style: Style::Line,
+        points: results.sizes.iter().map(point).collect(),
+        emm: results.emm,
+    };
+    let line = |s: &SizeResult| (format!("N = {}", s.size), s.curve.clone());
+    let sizes = Panel::sizes("Against training-set size", e, vec![series]);
+    let epochs = Panel::epochs("Over training", results.sizes.iter().map(line).collect());
+    let epochs = epochs.rising(results.sizes.iter().map(|s| s.rising));
+    let mut footer = vec!["band: 95% sampling interval (Wilson)".to_string()];
+    footer.extend(rising.then(open_marks));
+    let title = "Ratio of memorization".into();
+    let mut parts = vec![Part::Text(sentence), Part::Table(answer_table(results))];
+    parts.extend(rising.then(|| Part::Text(format!("{RISING_MARK} {RISING}"))));
+    parts.push(Part::Chart(Chart { title, panels: vec![sizes, epochs], footer }));
+    parts
+}
+
+fn answer_table(results: &Results) -> Table {
+    let rising = results.sizes.iter().any(|s| s.rising);
+    let duplicates = results.sizes.iter().any(|s| s.reference_duplicates > 0);
+    let mut columns = vec!["images", "ratio", "95% from", "to", "best epoch", "looks"];
+    columns.extend(duplicates.then_some(["duplicates", "counted once"]).into_iter().flatten());
+    columns.extend(rising.then_some("rising"));
     let mut table = Table::new(&columns);
     for s in &results.sizes {
-        table.row(vec![
+        let mut row = vec![
             Cell::Integer(s.size as i64),
             Cell::Percent(s.ratio, 2),
             Cell::Percent(s.interval[0], 2),
             Cell::Percent(s.interval[1], 2),
             Cell::Number(s.best_epoch, 0),
             Cell::Integer(s.looks as i64),
-        ]);
+        ];
+        if duplicates {
+            row.push(Cell::Integer(s.reference_duplicates as i64));
+            row.push(s.ratio_distinct.map_or(Cell::Empty, |r| Cell::Percent(r, 2)));
+        }
+        if rising {
+            row.push(Cell::Text(if s.rising { RISING_MARK.into() } else { String::new() }));
+        }
+        table.row(row);
     }
-    let points = results
-        .sizes
-        .iter()
-        .map(|s| Point { interval: Some(s.interval), ..Point::new(s.size as f64, s.ratio) });
-    let series = Series {
-        name: String::new(),
-        style: Style::Line,
-        points: points.collect(),
-        emm: results.emm,
-    };
-    let line = |s: &SizeResult| (format!("N = {}", s.size), s.curve.clone());
-    let sizes = Panel::sizes("Against training-set size", e, vec![series]);
-    let epochs = Panel::epochs("Over training", results.sizes.iter().map(line).collect());
-    let footer = vec!["band: 95% sampling interval (Wilson)".into()];
-    let title = "Ratio of memorization".into();
-    vec![
-        Part::Text(sentence),
-        Part::Table(table),
-        Part::Chart(Chart { title, panels: vec![sizes, epochs], footer }),
-    ]
+    table
 }

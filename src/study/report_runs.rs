@@ -2,7 +2,7 @@
 //! beside them.
 
 use super::folder::{HASHES, IMAGES, RunSeen, differing, shared};
-use super::outcome::{RunState, Seen};
+use super::outcome::{RunState, Seen, open_marks};
 use super::tables::{EPSILON, hours_said};
 use super::theirs::{TheirLook, Theirs};
 use crate::memorization::emm_of;
@@ -13,7 +13,6 @@ use std::collections::HashSet;
 
 /// Series of one chart.
 const MOST_LINES: usize = 8;
-const RISING: &str = "open marks: the run's ratio was still rising at its last look";
 
 /// The runs' table and curves.
 pub fn run_parts(runs: &[RunSeen], answered: bool) -> Vec<Part> {
@@ -53,7 +52,10 @@ pub fn run_parts(runs: &[RunSeen], answered: bool) -> Vec<Part> {
 /// Ratio against size: a line for each setting that several sizes were measured of.
 fn by_size(runs: &[RunSeen]) -> Option<Chart> {
     let mut groups: Vec<(String, Vec<&RunSeen>)> = Vec::new();
-    for run in runs.iter().filter(|r| r.done.is_some()) {
+    // A run that lies in two folders is one run: its images are not twice as many.
+    let mut counted = HashSet::new();
+    let first = |r: &&RunSeen| r.done.is_some() && counted.insert((r.config.id(), r.scored()));
+    for run in runs.iter().filter(first) {
         let key = run.key();
         match groups.iter_mut().find(|(k, _)| *k == key) {
             Some((_, group)) => group.push(run),
@@ -77,8 +79,17 @@ fn by_size(runs: &[RunSeen]) -> Option<Chart> {
         let series = chunk.iter().zip(names).map(|((_, group), name)| series(group, name));
         Panel::sizes(&title, EPSILON, series.collect())
     });
-    let averaged = groups.iter().any(|(_, group)| sizes_of(group).len() < group.len());
-    let more = if averaged { "; the mean of several seeds" } else { "" };
+    let of_size = |group: &[&RunSeen], size| {
+        let runs = group.iter().filter(|r| r.config.data.images == size);
+        (runs.clone().count(), runs.map(|r| r.config.train.seed).collect::<HashSet<_>>().len())
+    };
+    let several = groups.iter().flat_map(|(_, g)| sizes_of(g).into_iter().map(|n| of_size(g, n)));
+    let several: Vec<(usize, usize)> = several.filter(|(runs, _)| *runs > 1).collect();
+    let more = match several.iter().all(|(_, seeds)| *seeds == 1) {
+        _ if several.is_empty() => "",
+        true => "; the mean of several runs of one seed",
+        false => "; the mean of several seeds",
+    };
     chart("Against training-set size", panels.collect(), more)
 }
 
@@ -141,7 +152,7 @@ fn chart(title: &str, panels: Vec<Panel>, more: &str) -> Option<Chart> {
     let mut footer = vec![format!("band: 95% sampling interval (Wilson){more}")];
     let mut points = panels.iter().flat_map(|p| &p.series).flat_map(|s| &s.points);
     if points.any(|p| p.rising) {
-        footer.push(RISING.into());
+        footer.push(open_marks());
     }
     (!panels.is_empty()).then(|| Chart { title: title.into(), panels, footer })
 }

@@ -2,9 +2,9 @@
 
 use super::cost::{CARDS, CARDS_BASIS, Rates, flop_of};
 use super::names::by_reason;
-use super::outcome::Seen;
+use super::outcome::{RISING, RISING_MARK, Seen};
 use super::plan::{PaperValue, Plan, PlannedCell};
-use crate::memorization::emm_of;
+use crate::memorization::{Emm, Side, emm_of};
 use crate::report::{Cell, Table};
 use crate::run::progress::duration;
 use anyhow::Result;
@@ -27,9 +27,6 @@ pub struct View<'a> {
     /// The command that fills a cell, or without one all of them.
     command: &'a dyn Fn(&Plan, Option<&PlannedCell>) -> String,
 }
-
-/// Marks a ratio that still rose at the last look.
-const RISING: &str = "↑";
 
 impl<'a> View<'a> {
     /// Reads the cells of `plans`.
@@ -189,11 +186,12 @@ impl<'a> View<'a> {
         let part = |(plan, seen): (&Plan, &Vec<Seen>)| {
             let emm: Vec<Value> = (plan.emm(seen, EPSILON).into_iter())
                 .map(|e| {
-                    let ours = e.ours.map(|o| match o.found {
+                    let ours = e.ours.as_ref().map(|o| match o.found {
                         Ok((n, _)) => json!(n),
                         Err(side) => json!(side),
                     });
-                    json!({"of": e.name, "paper": e.paper, "ours": ours})
+                    let least = e.ours.as_ref().map(Emm::at_least);
+                    json!({"of": e.name, "paper": e.paper, "ours": ours, "ours_is_least": least})
                 })
                 .collect();
             let cells = plan.cells.iter().zip(seen);
@@ -250,7 +248,8 @@ impl<'a> View<'a> {
         }
         if self.seen.iter().flatten().any(|s| s.rising) {
             lines.push(format!(
-                "{RISING}: still rising at the last look; longer training would give more."
+                "{RISING_MARK}: {RISING}. An EMM beside such a ratio is a lower bound (≥), and none is said to lie below \
+                 the sizes."
             ));
         }
         if let Some(said) = self.precisions() {
@@ -477,7 +476,7 @@ pub fn matrix(plan: &Plan, seen: &[Seen]) -> Table {
             line("paper", &paper, paper_emm);
         }
         let ours = |c: &PlannedCell, s: &Seen| match s.ratio {
-            Some(r) => format!("{:.2}%{}", 100.0 * r, if s.rising { RISING } else { "" }),
+            Some(r) => format!("{:.2}%{}", 100.0 * r, if s.rising { RISING_MARK } else { "" }),
             None if c.impossible.is_some() => "–".into(),
             None => String::new(),
         };
@@ -511,12 +510,13 @@ pub fn matrix(plan: &Plan, seen: &[Seen]) -> Table {
     table
 }
 
-fn emm_said(emm: &crate::memorization::Emm) -> String {
-    use crate::memorization::Side;
+fn emm_said(emm: &Emm) -> String {
     match emm.found {
+        Ok((n, _)) if emm.at_least() => format!("≥ {n:.0}"),
         Ok((n, _)) => format!("{n:.0}"),
         Err(Side::Below) => "below".into(),
         Err(Side::Above) => "above".into(),
+        Err(Side::Unreached) => "not reached".into(),
     }
 }
 
