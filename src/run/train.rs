@@ -12,7 +12,7 @@ use super::score::{
 use super::signal::{install, stop_asked};
 use super::state::run_note;
 use super::stats::Stats;
-use super::{Order, RunConfig, memory, schedule, state};
+use super::{Distinct, Look, Order, Outcome, RunConfig, memory, schedule, state};
 use crate::data::Dataset;
 use crate::device::Device;
 use crate::error::{Exit, exit_code, usage};
@@ -22,20 +22,6 @@ use crate::model::{SavedModel, Trainer};
 use anyhow::Result;
 use std::path::Path;
 use std::time::Instant;
-
-/// One scoring inside training: a row of `scores.csv`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Look {
-    pub step: u64,
-    pub epoch: f64,
-    pub images: u64,
-    pub memorized: u64,
-    pub ratio: f64,
-    /// 95% Wilson sampling interval.
-    pub low: f64,
-    pub high: f64,
-    pub mean_d1: f64,
-}
 
 /// What does not change a run's numbers.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,44 +38,6 @@ pub struct RunOptions {
 pub enum SaveEvery {
     Steps(u64),
     Seconds(f64),
-}
-
-/// How a call of [`train`] ended.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Outcome {
-    /// False when a signal or `stop_after_steps` ended it early; the same call continues.
-    pub finished: bool,
-    /// Steps of the run that are done and saved.
-    pub step: u64,
-    pub looks: Vec<Look>,
-    /// The best look scored again with fresh seeds, if the configuration asks for it.
-    pub rescored: Option<Look>,
-    /// Where training images repeat earlier ones, the same with identical ones counted once.
-    pub distinct: Distinct,
-    pub elapsed_s: f64,
-}
-
-/// Scores with identical training images counted once; empty where all differ.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Distinct {
-    /// Training images that repeat an earlier one.
-    pub repeats: usize,
-    pub looks: Vec<Look>,
-    pub rescored: Option<Look>,
-}
-
-impl Outcome {
-    /// The run's value: its best look, as scored again if it was; none without looks.
-    pub fn value(&self) -> Option<&Look> {
-        self.rescored.as_ref().or(best(&self.looks))
-    }
-
-    /// The same samples with identical training images counted once, where there are any.
-    pub fn value_distinct(&self) -> Option<&Look> {
-        let best = best(&self.looks)?;
-        let look = self.distinct.looks.iter().find(|l| l.step == best.step);
-        if self.rescored.is_some() { self.distinct.rescored.as_ref() } else { look }
-    }
 }
 
 /// What a trainer that takes several steps at once is given takes about this long: a signal waits no longer.

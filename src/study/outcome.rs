@@ -84,7 +84,7 @@ pub fn state_of(config: &RunConfig, dir: &Path) -> Result<RunState> {
 }
 
 /// What a table's ↑ and a chart's open marks mean, everywhere.
-pub const RISING: &str = "still rising at the last look: longer training would give more";
+pub const RISING: &str = "still rising at the last look; longer training would give more";
 /// Marks such a ratio in tables.
 pub const RISING_MARK: &str = "↑";
 
