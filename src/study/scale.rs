@@ -20,7 +20,7 @@ pub struct Scale {
     pub batch: f64,
     /// Learning rate.
     pub lr: f64,
-    /// The highest that it makes: Adam on batches of a few images diverges beyond, as EDM's 1e-3 times ten does.
+    /// The highest that it makes of a lower one: Adam on batches of a few images diverges beyond, as EDM's 1e-3 times ten does.
     pub max_lr: f64,
     /// Epochs over which the learning rate grows. The scale's own and no share of a run's length, so that a longer run
     /// begins with a shorter one's bits.
@@ -160,8 +160,9 @@ impl Scale {
         scaled(channels, self.channels, 4)
     }
 
+    /// A rate that is above the scale's highest as it stands in the study stays as it is.
     pub fn lr(&self, lr: f64) -> f64 {
-        (lr * self.lr).min(self.max_lr)
+        (lr * self.lr).min(self.max_lr.max(lr))
     }
 
     pub fn batch(&self, batch: usize) -> usize {
@@ -244,7 +245,7 @@ mod tests {
         let rate = t.ema_rate(None).unwrap();
         assert!((rate - 0.98870).abs() < 1e-5, "{rate}");
         assert_eq!(t.ema_rate(Some(0.0)), Some(0.0));
-        assert_eq!((t.lr(2e-4), t.lr(1e-3)), (2e-4 * 10.0, 3.5e-3));
+        assert_eq!((t.lr(2e-4), t.lr(1e-3), t.lr(0.5)), (2e-4 * 10.0, 3.5e-3, 0.5));
         assert_eq!((t.looks(20), t.looks(240), t.looks(1)), (4, 48, 1));
         assert_eq!(t.labels(Labels::Random(10)), Labels::Dealt(10));
         assert_eq!((t.resolution(8, 32), t.resolution(32, 32), t.resolution(32, 8)), (8, 16, 4));
