@@ -26,6 +26,7 @@ mod pages;
 mod report;
 mod run;
 mod sampler;
+mod sources;
 mod study;
 #[allow(dead_code)]
 mod support;

@@ -10,8 +10,12 @@ mod planted;
 mod primitives;
 
 use crate::support::say;
-use cudarc::driver::{CudaContext, CudaFunction, CudaModule, CudaStream, LaunchConfig};
+use cudarc::driver::{
+    CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DeviceRepr, DriverError,
+    LaunchConfig,
+};
 use cudarc::nvrtc::Ptx;
+use emm::device::cuda::IMAGES;
 use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_void};
 use std::path::Path;
 use std::process::{Command, Output};
@@ -19,6 +23,8 @@ use std::sync::{Arc, OnceLock};
 
 /// Names the libcuda.so of a child process.
 const LIBRARY: &str = "EMM_EMULATOR_LIBRARY";
+/// Says that a process runs one test.
+const ALONE: &str = "EMM_EMULATOR_ALONE";
 /// Says how many bytes of shared memory a block may ask for.
 const SHARED_LIMIT: &str = "EMM_EMULATOR_SHARED";
 
@@ -112,6 +118,15 @@ pub fn launches() -> u64 {
     count()
 }
 
+/// As if the process had begun anew, after an error that broke the context. What cudarc kept of it goes too.
+pub fn recover(gpu: &Gpu) {
+    // SAFETY: the signature is that of kernels/emulator/driver.cpp.
+    let recover: extern "C" fn() -> c_int =
+        unsafe { std::mem::transmute(Library::get().symbol(c"emm_emulator_recover")) };
+    assert_eq!(recover(), 0);
+    let _ = gpu.context.check_err();
+}
+
 /// Why the calling thread's last failing call failed.
 pub fn last_error() -> String {
     // SAFETY: the signature is that of kernels/emulator/driver.cpp; the string lives until the next failure.
@@ -150,6 +165,15 @@ pub fn in_check_build(name: &str, body: impl FnOnce()) {
     }
     let library = Path::new(env!("EMM_EMULATOR_CHECK_DIR")).join("libcuda.so");
     must_pass(&run_child(name, LIBRARY, library));
+}
+
+/// Runs `body` in a process of its own, for what breaks the context: at once in the child process, where this is called
+/// again, which runs the test `name`.
+pub fn alone(name: &str, body: impl FnOnce()) {
+    if std::env::var_os(ALONE).is_some() || is_check_build() {
+        return body();
+    }
+    must_pass(&run_child(name, ALONE, "1"));
 }
 
 /// Runs `body` on cards that give a block 99, 163 and 227 KB of shared memory, as those of sm_86, an A100 and an H100 do:
@@ -233,13 +257,27 @@ pub fn gpu() -> Gpu {
     // SAFETY: everything here goes through one stream.
     unsafe { context.disable_event_tracking() };
     let stream = context.new_stream().unwrap();
-    let module = context.load_module(Ptx::from_binary(b"ignored".to_vec())).unwrap();
+    let module = context.load_module(Ptx::from_binary(IMAGES[0].to_vec())).unwrap();
     Gpu { context, stream, module }
 }
 
 impl Gpu {
     pub fn kernel(&self, name: &str) -> CudaFunction {
         self.module.load_function(name).unwrap()
+    }
+
+    /// A copy of `data` on the device, once it is there.
+    pub fn upload<T: DeviceRepr>(&self, data: &[T]) -> Result<CudaSlice<T>, DriverError> {
+        let slice = self.stream.clone_htod(data)?;
+        self.stream.synchronize()?;
+        Ok(slice)
+    }
+
+    /// What stands in `slice` after everything queued.
+    pub fn read<T: DeviceRepr>(&self, slice: &CudaSlice<T>) -> Result<Vec<T>, DriverError> {
+        let data = self.stream.clone_dtoh(slice)?;
+        self.stream.synchronize()?;
+        Ok(data)
     }
 }
 

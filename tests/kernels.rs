@@ -14,16 +14,15 @@ use crate::support::say;
 use crate::tape::embedded;
 use emm::check::cases::Case;
 use emm::check::golden::rel_err;
-use emm::device::cuda::Cuda;
-use emm::device::{Cpu, Device, Precision};
+use emm::device::cuda::{Cuda, IMAGES};
+use emm::device::{Arg, Cpu, Device, Kernel, Precision};
 use emm::model::trainer::TrainerOptions;
 use emm::model::{Arch, Denoiser, Embedding, ModelConfig, Params, Precond, StepScalars, Trainer};
 use emm::rng::fill_normals;
 
 fn cuda() -> Cuda {
-    // Loads the emulator as this process's driver; it ignores the image.
-    gpu();
-    Cuda::open(0, &[b"emulator"]).unwrap()
+    gpu(); // loads the emulator as this process's driver
+    Cuda::open(0, IMAGES).unwrap()
 }
 
 /// Runs all cases at all precisions and returns how many that were.
@@ -63,6 +62,36 @@ fn the_checker_has_nothing_to_say_of_the_kernels() {
         let runs = run_all(&cuda(), "checked");
         say(&format!("kernels: {runs} cases in the check build"));
     });
+}
+
+/// emu_fill takes a pointer, a float and an int.
+#[test]
+fn arguments_that_a_kernel_does_not_take_are_refused() {
+    let cuda = cuda();
+    let out = cuda.buffer(64).unwrap();
+    let run = |name, args: &[Arg]| cuda.run(&[Kernel::new(name, 1, args.to_vec())]);
+    let (to, value, n) = (Arg::from(&out), Arg::F32(1.5), Arg::I32(64));
+    for (what, args) in [
+        ("one too few", &[to, value][..]),
+        ("one too many", &[to, value, n, n]),
+        ("none", &[]),
+        ("too wide", &[to, value, Arg::I64(64)]),
+        ("too narrow", &[n, value, n]),
+        ("in another order", &[value, to, n]),
+    ] {
+        for _ in 0..2 {
+            let error = run("emu_fill", args).expect_err(what).to_string();
+            let told =
+                "--device: cuda: kernel emu_fill takes arguments of [8, 4, 4] bytes, was given [";
+            assert!(error.starts_with(told), "{what}: {error}");
+        }
+    }
+    // The optimizer counts in 64 bits.
+    let count = [to, to, to, to, to, Arg::from(64usize), to, to];
+    let error = run("adam_ema", &count).expect_err("a count of 32 bits").to_string();
+    assert!(error.contains("takes arguments of [8, 8, 8, 8, 8, 8, 8, 8] bytes"), "{error}");
+    run("emu_fill", &[to, value, n]).unwrap();
+    assert_eq!(out.read(0, 64).unwrap(), [1.5; 64]);
 }
 
 pub fn card() -> Device {

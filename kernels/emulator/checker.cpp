@@ -1,7 +1,8 @@
 // The checker of the check build. Kernels are compiled with g++ -fsanitize=thread but linked with the __tsan_*
 // functions below instead of the sanitizer's library, so every load and store of a kernel arrives here. Found in one
 // run, whatever the order: races between barriers and between blocks, accesses outside an allocation or shared array,
-// reads of shared memory that nobody wrote, reads of what a cp.async has not been waited for.
+// reads of shared memory that nobody wrote, reads of what a cp.async has not been waited for, writes of what an argument
+// reads that is a pointer to const: its __restrict__ promises that there are none, and a card may read the value of before.
 //
 // What orders two accesses: a barrier of the block; __syncwarp within the warp; the end of a launch; and between
 // blocks the pattern  write, __threadfence, atomic  ->  atomic on the same word, __threadfence, read.
@@ -40,10 +41,13 @@ struct Cell {
     uint32_t write_epoch, read_epoch;
     uint32_t first_read_epoch;  // since the bytes were last read by a thread that read others
     Place write_place, read_place;
+    uint32_t argument_launch;  // the last launch that read the bytes `argument_read` through a pointer to const
+    Place argument_place;
     uint32_t write_sync, read_sync;         // the warp's __syncwarp count
     uint16_t writer, reader, other_reader;  // the last reader, and the last that was another thread
     uint8_t live;                           // bytes of a live allocation
     uint8_t written, read;
+    uint8_t argument_read;
     uint8_t initialized, in_flight;  // of shared memory: written in this block, awaited from a cp.async
     bool atomic, released;           // the last write was an atomic, of a block that had fenced its writes
     bool many_readers;               // of one warp since its last __syncwarp
@@ -58,6 +62,7 @@ static Cell* reserve(size_t bytes) {
 }
 // The two stretches of memory that are watched, and their cells.
 static unsigned char *const arena = shared_arena(), *const memory = device_base();
+static const unsigned char* const view = static_cast<unsigned char*>(reading_view(device_base()));
 static Cell *const shared_cells = reserve(shared_arena_bytes), *const device_cells = reserve(device_space);
 
 // Calls `visit(cell, mask, address)` for every word that the bytes from `offset` on touch.
@@ -165,6 +170,7 @@ bool checker_report(std::string& error) {
 struct Access {
     bool write, atomic;  // an atomic one reads and writes
     bool shared;         // else device memory
+    bool argument;       // through an argument that is a pointer to const
     uint16_t thread;
     uint32_t warp_sync;
     Place place;
@@ -237,6 +243,20 @@ static void on_write(const Access& a, Cell& c, uint8_t bytes, const unsigned cha
     c.atomic = a.atomic;
 }
 
+// Reads through an argument that is a pointer to const, and writes of the same launch, meet in either order.
+static void check_argument(const Access& a, Cell& c, uint8_t bytes, const unsigned char* p) {
+    static const char* const what = "write of what a const __restrict__ argument reads,";
+    bool read_before = c.argument_launch == block.launch_epoch;
+    if (a.write) {
+        if (read_before && c.argument_read & bytes) report(what, p, a.place, c.reader, c.argument_place);
+        return;
+    }
+    if (c.write_epoch >= block.launch_epoch && c.written & bytes) report(what, p, a.place, c.writer, c.write_place);
+    c.argument_read = read_before ? c.argument_read | bytes : bytes;
+    c.argument_launch = block.launch_epoch;
+    c.argument_place = a.place;
+}
+
 static inline void check_word(const Access& a, Cell& c, uint8_t bytes, const unsigned char* p) {
     bool earlier_block = c.write_epoch < block.first_epoch;
     if (c.written & bytes && !(a.atomic && c.atomic) && unordered(a, c.write_epoch, c.writer, c.write_sync)) {
@@ -249,6 +269,7 @@ static inline void check_word(const Access& a, Cell& c, uint8_t bytes, const uns
         if (earlier_block || (c.initialized & bytes) != bytes) report("read of what nobody wrote", p, a.place);
         else if (c.in_flight & bytes) report("read of a cp.async in flight", p, a.place, c.writer, c.write_place);
     }
+    if (a.argument || (a.write && !a.shared)) check_argument(a, c, bytes, p);
     if (a.write) on_write(a, c, bytes, p);
     else on_read(a, c, bytes);
 }
@@ -256,14 +277,17 @@ static inline void check_word(const Access& a, Cell& c, uint8_t bytes, const uns
 static void check(const void* at, size_t bytes, bool write, bool atomic, Place place) {
     if (!current) return;
     auto p = static_cast<const unsigned char*>(at);
+    bool argument = size_t(p - view) < device_space;
+    if (argument) p = memory + (p - view);
     size_t in_arena = p - arena, in_memory = p - memory;
-    Access a{write, atomic, in_arena < shared_arena_bytes, uint16_t(current->linear),
+    Access a{write, atomic, in_arena < shared_arena_bytes, argument, uint16_t(current->linear),
              warps[current->warp].sync_epoch, place};
     if (a.shared) {
         if (!in_shared(p, bytes)) return report(write ? "write outside a shared array" : "read outside a shared array", p, place);
         for_each_word(shared_cells, arena, in_arena, bytes,
                       [&](Cell& c, uint8_t mask, const unsigned char* q) { check_word(a, c, mask, q); });
     } else if (in_memory < device_space) {
+        if (argument && write) report("write through a pointer to const", p, place);
         for_each_word(device_cells, memory, in_memory, bytes, [&](Cell& c, uint8_t mask, const unsigned char* q) {
             if ((c.live & mask) == mask) check_word(a, c, mask, q);
             else report(write ? "write outside an allocation" : "read outside an allocation", q, place);

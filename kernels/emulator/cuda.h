@@ -69,6 +69,13 @@ unsigned reduce(Reduce op, unsigned mask, unsigned value, Site site);
 void note_access(const void* p, size_t bytes, bool write, bool atomic, Site site);
 void thread_fence();
 long long cycles();
+[[noreturn]] void misaligned(const void* p, size_t align, Site site);
+// A card stops a kernel that loads or stores a T at an address that is not a multiple of T's size.
+template <class T>
+inline T* aligned(T* p, Site site) {
+    if (__builtin_expect(reinterpret_cast<uintptr_t>(p) % alignof(T), 0)) misaligned(p, alignof(T), site);
+    return p;
+}
 
 template <class T>
 inline T shuffle(unsigned mask, T value, int source, Site site) {
@@ -124,7 +131,15 @@ inline T& static_shared() {
 struct Param {
     unsigned bytes, align;
     bool pointer;
+    unsigned aligned_to;  // what a pointer has to be a multiple of
+    bool read_only;       // a pointer to const
 };
+template <class A>
+constexpr Param param_of() {
+    using To = std::remove_pointer_t<A>;
+    using Sized = std::conditional_t<std::is_void<To>::value, char, To>;
+    return {sizeof(A), alignof(A), std::is_pointer<A>::value, alignof(Sized), std::is_const<To>::value};
+}
 
 // One kernel as the driver sees it; EMM_KERNEL makes one.
 struct Kernel {
@@ -139,7 +154,7 @@ struct Kernel {
     static Kernel* first;
     template <class... A>
     Kernel(const char* name, void (*run)(void**), void (*)(A...)) : name(name), run(run), next(first) {
-        static const Param table[] = {{sizeof(A), alignof(A), std::is_pointer<A>::value}..., {0, 1, false}};
+        static const Param table[] = {param_of<A>()..., {}};
         params = table;
         param_count = sizeof...(A);
         first = this;

@@ -1,6 +1,10 @@
 // A CUDA driver whose one device is the emulator, in three files: options, errors, device, context and memory here,
 // modules and launches in launch.cpp, streams and graphs in stream.cpp. It exports what programs reach through
-// libcuda.so; work is done when it is submitted, so every stream is always idle.
+// libcuda.so.
+//
+// It is as late and as strict as a driver may be. Streams run their work when a call waits for it; asynchronous copies
+// read and write the host's memory only then. A kernel or copy that goes wrong is told by a later call, and from then on
+// by every call. Most calls need a context that is current on their thread.
 //
 // What EMM_EMULATOR_FAIL may ask for, so that a program meets a driver that fails:
 //   open            no context (46, CUDA_ERROR_DEVICE_UNAVAILABLE)
@@ -8,7 +12,6 @@
 //   launch[:NAME]   kernels, or those with NAME in their name, fail (700, CUDA_ERROR_ILLEGAL_ADDRESS)
 //   hang[:NAME]     they never end
 //   read            the first copy to the host fails (700)
-// Error 700 is sticky: every later call on the context returns it.
 #include "driver.h"
 #include "memory.h"
 #include <cstdlib>
@@ -32,12 +35,17 @@ Result refuse(Result result, const std::string& why) {
 static Result broken_by;
 static std::string broken_why;
 
-Result break_context(Result result, const std::string& why) {
+Result break_context(Result result) {
     broken_by = result;
-    broken_why = why;
-    return refuse(result, why);
+    broken_why = last_error;
+    return result;
 }
 Result broken() { return broken_by ? refuse(broken_by, broken_why) : Success; }
+Result enter() {
+    if (!initialized) return refuse(NotInitialized, "cuInit was not called");
+    if (!bound_context) return refuse(InvalidContext, "no context is current on this thread");
+    return broken();
+}
 
 // ---- options ---------------------------------------------------------------------------------------------------
 
@@ -92,6 +100,13 @@ EMU_EXPORT int emm_emulator_set_async(int early) {
     thread_schedule().early_copies = early != 0;
     return Success;
 }
+// As if the process had begun anew: forgets what broke the context, and what was queued.
+EMU_EXPORT int emm_emulator_recover() {
+    Locked locked(driver_lock);
+    drain_all();
+    broken_by = Success;
+    return Success;
+}
 EMU_EXPORT int emm_emulator_set_memory(size_t bytes) {
     Locked locked(driver_lock);
     device.memory = bytes;
@@ -100,6 +115,7 @@ EMU_EXPORT int emm_emulator_set_memory(size_t bytes) {
 // Fills with 0xFF: NaN in f32 and bf16, -1 in integers.
 EMU_EXPORT int emm_emulator_poison(DevicePointer p, size_t bytes) {
     Locked locked(driver_lock);
+    drain_all();
     if (!in_device(address(p), bytes)) return InvalidValue;
     memset(address(p), 0xff, bytes);
     return Success;
@@ -121,11 +137,13 @@ static const ErrorText error_texts[] = {
     {NotInitialized, "CUDA_ERROR_NOT_INITIALIZED", "initialization error"},
     {DeviceUnavailable, "CUDA_ERROR_DEVICE_UNAVAILABLE", "CUDA-capable device(s) is/are busy or unavailable"},
     {InvalidDevice, "CUDA_ERROR_INVALID_DEVICE", "invalid device ordinal"},
+    {InvalidImage, "CUDA_ERROR_INVALID_IMAGE", "device kernel image is invalid"},
     {InvalidContext, "CUDA_ERROR_INVALID_CONTEXT", "invalid device context"},
     {NoBinaryForGpu, "CUDA_ERROR_NO_BINARY_FOR_GPU", "no kernel image is available for execution on the device"},
     {InvalidHandle, "CUDA_ERROR_INVALID_HANDLE", "invalid resource handle"},
     {IllegalState, "CUDA_ERROR_ILLEGAL_STATE", "the operation cannot be performed in the present state"},
     {NotFound, "CUDA_ERROR_NOT_FOUND", "named symbol not found"},
+    {NotReady, "CUDA_ERROR_NOT_READY", "device not ready"},
     {IllegalAddress, "CUDA_ERROR_ILLEGAL_ADDRESS", "an illegal memory access was encountered"},
     {LaunchFailed, "CUDA_ERROR_LAUNCH_FAILED", "unspecified launch failure"},
     {NotSupported, "CUDA_ERROR_NOT_SUPPORTED", "operation not supported"},
@@ -254,16 +272,28 @@ EMU_EXPORT Result cuCtxGetDevice(int* handle) {
 }
 EMU_EXPORT Result cuCtxSynchronize() {
     EMU_ENTER;
-    return outside_capture("cuCtxSynchronize");
+    if (Result r = outside_capture("cuCtxSynchronize")) return r;
+    return drain_all();
 }
-EMU_EXPORT Result cuCtxSetFlags(unsigned) { return Success; }
-EMU_EXPORT Result cuCtxSetLimit(int, size_t) { return Success; }
+EMU_EXPORT Result cuCtxSetFlags(unsigned) {
+    EMU_ENTER;
+    return Success;
+}
+EMU_EXPORT Result cuCtxSetLimit(int, size_t) {
+    EMU_ENTER;
+    return Success;
+}
 EMU_EXPORT Result cuCtxGetLimit(size_t* value, int) {
+    EMU_ENTER;
     *value = 0;
     return Success;
 }
-EMU_EXPORT Result cuCtxSetCacheConfig(int) { return Success; }
+EMU_EXPORT Result cuCtxSetCacheConfig(int) {
+    EMU_ENTER;
+    return Success;
+}
 EMU_EXPORT Result cuCtxGetStreamPriorityRange(int* least, int* greatest) {
+    EMU_ENTER;
     *least = *greatest = 0;
     return Success;
 }
@@ -275,6 +305,10 @@ EMU_EXPORT Result cuProfilerStop() { return Success; }
 static Result allocate(DevicePointer* p, size_t bytes) {
     if (!bytes) return refuse(InvalidValue, "an allocation of 0 bytes");
     void* memory = device_alloc(bytes);
+    if (!memory) {  // a pool finds room in what the queues still have to free
+        if (Result r = drain_all()) return r;
+        memory = device_alloc(bytes);
+    }
     if (!memory)
         return refuse(OutOfMemory, std::to_string(bytes) + " bytes wanted, " + std::to_string(device_in_use()) + " of " +
                                        std::to_string(device.memory) + " in use");
@@ -287,23 +321,29 @@ EMU_EXPORT Result cuMemAlloc_v2(DevicePointer* p, size_t bytes) {
     if (Result r = outside_capture("cuMemAlloc")) return r;
     return allocate(p, bytes);
 }
+static Result give_back(DevicePointer p) {
+    return !p || device_free(address(p)) ? Success : refuse(InvalidValue, "freed what is not a live allocation");
+}
+
 EMU_EXPORT Result cuMemFree_v2(DevicePointer p) {
     EMU_ENTER;
     if (Result r = outside_capture("cuMemFree")) return r;
-    if (p && !device_free(address(p))) return refuse(InvalidValue, "freed what is not a live allocation");
-    return Success;
+    if (Result r = drain_all()) return r;
+    return give_back(p);
 }
-// Graphs own no memory here: allocating or freeing in a captured stream is refused.
-EMU_EXPORT Result cuMemAllocAsync(DevicePointer* p, size_t bytes, Stream*) {
-    EMU_ENTER;
+// Graphs own no memory here: allocating or freeing in a captured stream is refused. Memory may be used at once, and goes
+// when the stream has come that far.
+EMU_EXPORT Result cuMemAllocAsync(DevicePointer* p, size_t bytes, Stream* stream) {
+    EMU_ENTER_BY_HANDLE;
+    if (Result r = stream ? Success : enter()) return r;
     if (Result r = outside_capture("cuMemAllocAsync")) return r;
     return allocate(p, bytes);
 }
-EMU_EXPORT Result cuMemFreeAsync(DevicePointer p, Stream*) {
-    EMU_ENTER;
+EMU_EXPORT Result cuMemFreeAsync(DevicePointer p, Stream* stream) {
+    EMU_ENTER_BY_HANDLE;
+    if (Result r = stream ? Success : enter()) return r;
     if (Result r = outside_capture("cuMemFreeAsync")) return r;
-    if (p && !device_free(address(p))) return refuse(InvalidValue, "freed what is not a live allocation");
-    return Success;
+    return submit(stream, [p] { return give_back(p); });
 }
 EMU_EXPORT Result cuMemGetInfo_v2(size_t* free_bytes, size_t* total) {
     EMU_ENTER;
@@ -312,6 +352,7 @@ EMU_EXPORT Result cuMemGetInfo_v2(size_t* free_bytes, size_t* total) {
     return Success;
 }
 EMU_EXPORT Result cuMemHostAlloc(void** p, size_t bytes, unsigned) {
+    EMU_ENTER;
     *p = aligned_alloc(4096, (bytes + 4095) & ~size_t(4095));
     if (!*p) return OutOfMemory;
     memset(*p, 0xff, bytes);
@@ -319,16 +360,24 @@ EMU_EXPORT Result cuMemHostAlloc(void** p, size_t bytes, unsigned) {
 }
 EMU_EXPORT Result cuMemAllocHost_v2(void** p, size_t bytes) { return cuMemHostAlloc(p, bytes, 0); }
 EMU_EXPORT Result cuMemFreeHost(void* p) {
+    EMU_ENTER;
+    if (Result r = drain_all()) return r;
     free(p);
     return Success;
 }
-EMU_EXPORT Result cuMemHostRegister_v2(void*, size_t, unsigned) { return Success; }
-EMU_EXPORT Result cuMemHostUnregister(void*) { return Success; }
+EMU_EXPORT Result cuMemHostRegister_v2(void*, size_t, unsigned) {
+    EMU_ENTER;
+    return Success;
+}
+EMU_EXPORT Result cuMemHostUnregister(void*) {
+    EMU_ENTER;
+    return Success;
+}
 EMU_EXPORT Result cuMemAllocManaged(DevicePointer*, size_t, unsigned) { return NotSupported; }
 
-static Result check_range(const char* call, const void* p, size_t bytes) {
+static Result check_range(const char* call, const void* p, size_t bytes, Result otherwise) {
     if (in_device(p, bytes)) return Success;
-    return refuse(InvalidValue, std::string(call) + " of " + std::to_string(bytes) + " bytes: " + describe_device(p));
+    return refuse(otherwise, std::string(call) + " of " + std::to_string(bytes) + " bytes: " + describe_device(p));
 }
 
 struct CopyRange {
@@ -338,12 +387,14 @@ struct CopyRange {
     bool to_device, from_device;
     const char* call;
 
+    Result check(Result otherwise) const {
+        Result r = to_device ? check_range(call, to, bytes, otherwise) : Success;
+        return !r && from_device ? check_range(call, from, bytes, otherwise) : r;
+    }
+    // Memory that went since the call is an illegal address.
     Result operator()() const {
-        if (to_device)
-            if (Result r = check_range(call, to, bytes)) return r;
-        if (from_device)
-            if (Result r = check_range(call, from, bytes)) return r;
-        if (!to_device && fault.meets(Fault::Read)) return break_context(IllegalAddress, "EMM_EMULATOR_FAIL=read");
+        if (Result r = check(IllegalAddress)) return r;
+        if (!to_device && fault.meets(Fault::Read)) return refuse(IllegalAddress, "EMM_EMULATOR_FAIL=read");
         memmove(to, from, bytes);
         return Success;
     }
@@ -352,10 +403,17 @@ struct CopyRange {
 static Result copy_now(const CopyRange& copy) {
     EMU_ENTER;
     if (Result r = outside_capture(copy.call)) return r;
-    return copy();
+    if (Result r = copy.check(InvalidValue)) return r;
+    if (Result r = drain_default()) return r;
+    Result r = copy();
+    return r ? break_context(r) : r;
 }
+// The host's memory is read, or written, when the stream comes to the copy. Until then what it will write is poisoned,
+// so that reading it too early shows, whatever was there before.
 static Result copy_in(Stream* stream, const CopyRange& copy) {
     EMU_ENTER;
+    if (Result r = copy.check(InvalidValue)) return r;
+    if (!copy.to_device && !is_captured(stream)) memset(copy.to, 0xff, copy.bytes);
     return submit(stream, copy);
 }
 
@@ -384,23 +442,29 @@ struct Fill {
     T value;
     size_t count;
 
-    Result operator()() const {
+    Result check(Result otherwise) const {
         if (DevicePointer(to) % sizeof(T)) return refuse(InvalidValue, "cuMemset: the address is not aligned");
-        if (Result r = check_range("cuMemset", to, count * sizeof(T))) return r;
+        return check_range("cuMemset", to, count * sizeof(T), otherwise);
+    }
+    Result operator()() const {
+        if (Result r = check(IllegalAddress)) return r;
         std::fill_n(static_cast<T*>(to), count, value);
         return Success;
     }
 };
+template <class T>
+static Result fill_in(Stream* stream, const Fill<T>& fill) {
+    EMU_ENTER;
+    if (Result r = fill.check(InvalidValue)) return r;
+    return submit(stream, fill);
+}
 
 #define EMU_MEMSET(bits, T)                                                                                   \
     EMU_EXPORT Result cuMemsetD##bits##_v2(DevicePointer to, T value, size_t count) {                         \
-        EMU_ENTER;                                                                           \
-        if (Result r = outside_capture("cuMemset")) return r;                                                 \
-        return Fill<T>{address(to), value, count}();                                                          \
+        return fill_in(nullptr, Fill<T>{address(to), value, count});                                          \
     }                                                                                                         \
     EMU_EXPORT Result cuMemsetD##bits##Async(DevicePointer to, T value, size_t count, Stream* stream) {       \
-        EMU_ENTER;                                                                           \
-        return submit(stream, Fill<T>{address(to), value, count});                                            \
+        return fill_in(stream, Fill<T>{address(to), value, count});                                           \
     }
 EMU_MEMSET(8, unsigned char)
 EMU_MEMSET(16, unsigned short)

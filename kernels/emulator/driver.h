@@ -1,4 +1,4 @@
-// What the two halves of the driver share: driver.cpp (device, context, memory, modules, launches) and stream.cpp
+// What the parts of the driver share: driver.cpp (device, context, memory), launch.cpp (modules, launches) and stream.cpp
 // (streams, events, graphs). Numbers and signatures are those of cuda.h of CUDA 13.
 #pragma once
 #include <cstddef>
@@ -28,11 +28,13 @@ enum Result : int {
     NotInitialized = 3,
     DeviceUnavailable = 46,
     InvalidDevice = 101,
+    InvalidImage = 200,
     InvalidContext = 201,
     NoBinaryForGpu = 209,
     InvalidHandle = 400,
     IllegalState = 401,
     NotFound = 500,
+    NotReady = 600,
     IllegalAddress = 700,
     LaunchFailed = 719,
     NotSupported = 801,
@@ -48,17 +50,19 @@ enum Result : int {
 extern std::recursive_mutex driver_lock;
 using Locked = std::lock_guard<std::recursive_mutex>;
 
-// The schedule that the calling thread asked for.
+// The schedule that the calling thread asked for, which its work keeps.
 const Schedule& wanted_schedule();
 
 // Remembers why, for the calling thread; cuGetErrorString and emm_emulator_last_error tell it.
 Result refuse(Result result, const std::string& why);
 
 // What a kernel or copy that goes wrong does to the context: every later call on it returns the same, until the process
-// ends.
-Result break_context(Result result, const std::string& why);
+// ends. The reason is that of the last refusal.
+Result break_context(Result result);
 // The error that broke the context, or Success.
 Result broken();
+// The same for a call that needs the context to be current on its thread.
+Result enter();
 
 // What EMM_EMULATOR_FAIL asks for when the library is loaded: a driver that fails.
 struct Fault {
@@ -74,8 +78,14 @@ extern const Fault fault;
 using Work = std::function<Result()>;
 
 struct Stream;
-// Runs the work at once, or records it where the stream (null: the default stream) is being captured.
+// Queues the work, or records it where the stream (null: the default stream) is being captured.
 Result submit(Stream* stream, Work work);
+bool is_captured(Stream* stream);
+// The schedule that the running work was queued with.
+const Schedule& running_schedule();
+// Runs what is queued in the default stream and those that wait for it, or in all streams.
+Result drain_default();
+Result drain_all();
 // For calls that a capture (other than a relaxed one) does not allow: Success when nothing is being captured,
 // otherwise the capture is spoiled.
 Result outside_capture(const char* call);
@@ -98,8 +108,11 @@ struct Handles {
 
 }  // namespace emu
 
-// The first line of every exported function that works on a context.
+// The first line of an exported function that works on the current context, and of one that has its context by a handle.
 #define EMU_ENTER               \
+    Locked locked(driver_lock); \
+    if (Result r = enter()) return r
+#define EMU_ENTER_BY_HANDLE     \
     Locked locked(driver_lock); \
     if (Result r = broken()) return r
 #define EMU_EXPORT extern "C" __attribute__((visibility("default")))

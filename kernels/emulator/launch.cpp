@@ -11,15 +11,57 @@ EMU_EXPORT unsigned long long emm_emulator_launch_count() {
     return launches;
 }
 
-// ---- modules and functions: the image is ignored, the kernels are those linked into this library ----------------
+// ---- modules and functions: the kernels are those linked into this library, whatever the image holds --------------
 
 struct Module {};
 static Handles<Module> modules;
+
+// A fatbin as nvcc writes it: a head, then for each kind of card an entry with a head of its own.
+struct FatbinHead {
+    uint32_t magic;
+    uint16_t version, head_bytes;
+    uint64_t bytes;  // behind the head
+};
+struct FatbinEntry {
+    uint16_t kind;  // 1: PTX, 2: machine code
+    uint16_t version;
+    uint32_t head_bytes;
+    uint64_t bytes;  // behind the head
+    uint32_t compressed_bytes, options_at;
+    uint16_t minor, major;  // of PTX
+    uint32_t arch;          // 80 for sm_80
+};
+
+// Machine code serves its own generation from its minor version on, PTX everything newer.
+static bool serves(const FatbinEntry& entry) {
+    unsigned card = compute_major() * 10 + compute_minor();
+    return entry.arch <= card && (entry.kind == 1 || (entry.kind == 2 && entry.arch / 10 == card / 10));
+}
+
+static Result check_image(const void* image) {
+    FatbinHead head;
+    memcpy(&head, image, sizeof head);
+    if (head.magic != 0xba55ed50 || head.version != 1 || head.head_bytes != sizeof head)
+        return refuse(InvalidImage, "the image does not begin as a fatbin");
+    const unsigned char* p = static_cast<const unsigned char*>(image) + sizeof head;
+    for (const unsigned char* end = p + head.bytes; p < end;) {
+        FatbinEntry entry;
+        if (size_t(end - p) < sizeof entry) return refuse(InvalidImage, "the fatbin ends within an entry");
+        memcpy(&entry, p, sizeof entry);
+        if (entry.head_bytes < sizeof entry || entry.head_bytes > size_t(end - p) ||
+            entry.bytes > size_t(end - p) - entry.head_bytes)
+            return refuse(InvalidImage, "an entry of the fatbin is longer than the fatbin");
+        if (serves(entry)) return Success;
+        p += entry.head_bytes + entry.bytes;
+    }
+    return refuse(NoBinaryForGpu, "the fatbin has nothing for sm_" + std::to_string(compute_major() * 10 + compute_minor()));
+}
 
 EMU_EXPORT Result cuModuleLoadData(Module** module, const void* image) {
     EMU_ENTER;
     if (!image) return InvalidValue;
     if (fault.meets(Fault::Load)) return refuse(NoBinaryForGpu, "EMM_EMULATOR_FAIL=load");
+    if (Result r = check_image(image)) return r;
     *module = modules.add(new Module);
     return Success;
 }
@@ -29,6 +71,7 @@ EMU_EXPORT Result cuModuleLoadDataEx(Module** module, const void* image, unsigne
 EMU_EXPORT Result cuModuleLoadFatBinary(Module** module, const void* image) { return cuModuleLoadData(module, image); }
 EMU_EXPORT Result cuModuleUnload(Module* module) {
     EMU_ENTER;
+    if (Result r = drain_all()) return r;
     return modules.remove(module) ? Success : InvalidHandle;
 }
 EMU_EXPORT Result cuModuleGetFunction(Kernel** function, Module* module, const char* name) {
@@ -87,22 +130,35 @@ struct Launch {
     std::vector<std::vector<Value>> args;
 
     Result operator()() const {
-        for (unsigned i = 0; i < kernel->param_count; i++) {
-            if (!kernel->params[i].pointer) continue;
-            void* p;
-            memcpy(&p, args[i].data(), sizeof p);
-            if (p && !in_device(p, 0))
-                return refuse(InvalidValue, std::string(kernel->name) + ": argument " + std::to_string(i) +
-                                                " is a pointer, its value is not device memory: " + describe_device(p));
-        }
-        std::vector<void*> pointers;
-        for (const std::vector<Value>& value : args) pointers.push_back(const_cast<Value*>(value.data()));
         if (fault.meets(Fault::Launch, kernel->name))
-            return break_context(IllegalAddress, std::string(kernel->name) + ": EMM_EMULATOR_FAIL=launch");
+            return refuse(IllegalAddress, std::string(kernel->name) + ": EMM_EMULATOR_FAIL=launch");
         while (fault.meets(Fault::Hang, kernel->name)) sleep(1);
+        std::vector<std::vector<Value>> own = args;
+        std::vector<void*> pointers;
+        for (unsigned i = 0; i < kernel->param_count; i++) {
+            if (Result r = prepare(i, own[i].data())) return r;
+            pointers.push_back(own[i].data());
+        }
         std::string error;
         launches++;
-        return launch(*kernel, geometry, pointers.data(), wanted_schedule(), error) ? Success : refuse(LaunchFailed, error);
+        return launch(*kernel, geometry, pointers.data(), running_schedule(), error) ? Success : refuse(LaunchFailed, error);
+    }
+
+    // Checks a pointer; one to what the kernel only reads points into the view of memory that the checker knows by.
+    Result prepare(unsigned i, void* value) const {
+        const Param& param = kernel->params[i];
+        if (!param.pointer) return Success;
+        void* p;
+        memcpy(&p, value, sizeof p);
+        auto no = [&](const std::string& why) {
+            return refuse(IllegalAddress, std::string(kernel->name) + ": argument " + std::to_string(i) +
+                                              " is a pointer, its value is not " + why + ": " + describe_device(p));
+        };
+        if (p && !in_device(p, 0)) return no("device memory");
+        if (DevicePointer(p) % param.aligned_to) return no("a multiple of " + std::to_string(param.aligned_to));
+        if (p && param.read_only) p = reading_view(p);
+        memcpy(value, &p, sizeof p);
+        return Success;
     }
 };
 

@@ -1,5 +1,6 @@
 // Fibers, the scheduler, barriers, warp collectives, launches.
 #include "machine.h"
+#include "memory.h"
 #include <sys/mman.h>
 #include <x86intrin.h>
 
@@ -316,6 +317,13 @@ bool in_shared(const void* p, size_t bytes) {
     for (last = 0; last < block.shared.size(); last++)
         if (holds(block.shared[last])) return true;
     return false;
+}
+
+void misaligned(const void* p, size_t align, Site site) {
+    size_t offset = static_cast<const unsigned char*>(p) - arena;
+    std::string where = offset < shared_arena_bytes ? "shared memory, at +" + std::to_string(offset) : describe_device(p);
+    fail("misaligned: an access of " + std::to_string(align) + " bytes by " + text(running()) + " to " + where + ", at " +
+         text(site));
 }
 
 static unsigned take_shared(size_t bytes, size_t align) {

@@ -3,6 +3,7 @@
 #include "machine.h"
 #include <map>
 #include <sys/mman.h>
+#include <unistd.h>
 
 namespace emu {
 
@@ -15,17 +16,41 @@ static std::map<const unsigned char*, Allocation> allocations;  // by start
 static size_t top, in_use;
 static const size_t granularity = 512;  // cudaMalloc's alignment, and at least that much between two allocations
 
-unsigned char* device_base() {
-    static unsigned char* base = [] {
-        void* p = mmap(nullptr, device_space, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (p == MAP_FAILED) abort();
-        return static_cast<unsigned char*>(p);
+static unsigned char* map(int file) {
+    int flags = MAP_NORESERVE | (file < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED);
+    void* p = mmap(nullptr, device_space, PROT_READ | PROT_WRITE, flags, file, 0);
+    if (p == MAP_FAILED) abort();
+    return static_cast<unsigned char*>(p);
+}
+
+struct Space {
+    unsigned char *base, *view;
+};
+static const Space& space() {
+    static const Space both = [] {
+        if (!check_build) {
+            unsigned char* base = map(-1);
+            return Space{base, base};
+        }
+        int file = memfd_create("device memory", MFD_CLOEXEC);
+        if (file < 0 || ftruncate(file, device_space)) abort();
+        Space twice{map(file), map(file)};
+        close(file);
+        return twice;
     }();
-    return base;
+    return both;
+}
+
+unsigned char* device_base() { return space().base; }
+void* reading_view(void* p) { return space().view + (static_cast<unsigned char*>(p) - space().base); }
+const void* device_address(const void* p) {
+    size_t offset = static_cast<const unsigned char*>(p) - space().view;
+    return offset < device_space ? space().base + offset : p;
 }
 
 // The last allocation that starts at or before p.
 static std::map<const unsigned char*, Allocation>::iterator find(const void* p) {
+    p = device_address(p);
     auto next = allocations.upper_bound(static_cast<const unsigned char*>(p));
     return next == allocations.begin() ? allocations.end() : --next;
 }
@@ -53,7 +78,7 @@ bool device_free(void* p) {
     if (a.bytes < (1 << 20)) memset(p, 0xff, a.bytes);
     else {
         uintptr_t start = (uintptr_t(p) + 4095) & ~uintptr_t(4095), end = (uintptr_t(p) + a.bytes) & ~uintptr_t(4095);
-        madvise(reinterpret_cast<void*>(start), end - start, MADV_DONTNEED);
+        madvise(reinterpret_cast<void*>(start), end - start, check_build ? MADV_REMOVE : MADV_DONTNEED);
     }
     return true;
 }
@@ -61,7 +86,7 @@ bool device_free(void* p) {
 bool in_device(const void* p, size_t bytes) {
     auto a = find(p);
     if (a == allocations.end() || !a->second.live) return false;
-    size_t offset = static_cast<const unsigned char*>(p) - a->first;
+    size_t offset = static_cast<const unsigned char*>(device_address(p)) - a->first;
     return offset <= a->second.bytes && bytes <= a->second.bytes - offset;
 }
 
@@ -72,7 +97,7 @@ std::string describe_device(const void* p) {
     if (a == allocations.end()) return "no allocation";
     return std::string(a->second.live ? "" : "freed ") + "allocation " + std::to_string(a->second.number) + " of " +
            std::to_string(a->second.bytes) + " bytes, at +" +
-           std::to_string(static_cast<const unsigned char*>(p) - a->first);
+           std::to_string(static_cast<const unsigned char*>(device_address(p)) - a->first);
 }
 
 }  // namespace emu

@@ -9,6 +9,10 @@ namespace emu {
 const size_t device_space = size_t(256) << 30;  // addresses; what may be in use at once is device.memory
 
 unsigned char* device_base();
+// In the check build the same memory at other addresses, so that reads through an argument that only reads can be told
+// from all others; otherwise p. `device_address` leads back.
+void* reading_view(void* p);
+const void* device_address(const void* p);
 void* device_alloc(size_t bytes);  // poisoned with 0xFF; null when device.memory would be exceeded
 bool device_free(void* p);         // false: not the start of a live allocation
 bool in_device(const void* p, size_t bytes);  // within one live allocation

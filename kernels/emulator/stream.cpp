@@ -1,8 +1,9 @@
-// Streams, events and graphs. Since work is done when it is submitted, a stream is little more than what it is being
-// captured into, and a graph is a list of work in the order it was submitted.
+// Streams, events and graphs. A stream is a queue whose work runs when a call waits for it, no sooner: that is what a
+// program may rely on. Under a schedule with early copies work runs as it is queued, the other extreme.
 #include "driver.h"
 #include <chrono>
 #include <cstring>
+#include <deque>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -25,19 +26,34 @@ struct Capture {
     bool spoiled = false;
 };
 
+struct Queue {
+    struct Item {
+        Work work;
+        Schedule schedule;
+    };
+    std::deque<Item> items;
+};
+
 struct Stream {
+    std::shared_ptr<Queue> queue;
     Capture* capture = nullptr;
+};
+
+// A place in a queue, and when it was reached.
+struct Mark {
+    std::shared_ptr<Queue> queue;
+    bool reached = false;
+    std::chrono::steady_clock::time_point at{};
 };
 
 struct Event {
     bool timed;
-    bool recorded = false;
-    std::chrono::steady_clock::time_point at{};
+    std::shared_ptr<Mark> mark{};  // where it was last recorded
     Capture* capture = nullptr;  // recorded in a captured stream: marks a place in the graph, not a time
 };
 
 struct Executable {
-    std::vector<Work> nodes;
+    std::shared_ptr<const std::vector<Work>> nodes;
 };
 
 static Handles<Stream> streams;
@@ -69,16 +85,65 @@ Result outside_capture(const char* call) {
     return capture ? spoil(capture, CaptureUnsupported, std::string(call) + " during a stream capture") : Success;
 }
 
+// ---- queues ----------------------------------------------------------------------------------------------------
+
+// The default stream and those that wait for it share one queue: one of the orders that they may run in.
+static const std::shared_ptr<Queue> default_queue = std::make_shared<Queue>();
+static std::vector<std::shared_ptr<Queue>> queues = {default_queue};  // a destroyed stream's too, until it is empty
+static const size_t longest_queue = 1000;                             // a launch waits while a card's queue is full
+static Schedule schedule_of_work;
+
+const Schedule& running_schedule() { return schedule_of_work; }
+
+static void run_first(Queue& queue) {
+    Queue::Item item = std::move(queue.items.front());
+    queue.items.pop_front();
+    schedule_of_work = item.schedule;
+    if (Result r = item.work()) {
+        if (!broken()) break_context(r);
+        for (const auto& each : queues) each->items.clear();
+    }
+}
+static Result drain(Queue& queue) {
+    while (!queue.items.empty()) run_first(queue);
+    return broken();
+}
+Result drain_default() { return drain(*default_queue); }
+Result drain_all() {
+    for (size_t i = 0; i < queues.size(); i++) drain(*queues[i]);
+    for (size_t i = queues.size(); --i;)
+        if (queues[i].use_count() == 1) queues.erase(queues.begin() + i);
+    return broken();
+}
+// What fails while it runs here is told by a later call.
+static void push(Queue& queue, Work work) {
+    queue.items.push_back({std::move(work), wanted_schedule()});
+    if (wanted_schedule().early_copies) drain(queue);
+    else if (queue.items.size() > longest_queue) run_first(queue);
+}
+static Result reach(const Mark& mark) {
+    while (!mark.reached && !mark.queue->items.empty()) run_first(*mark.queue);
+    return broken();
+}
+
+static const std::shared_ptr<Queue>& queue_of(const Stream* stream) {
+    return is_default(stream) ? default_queue : stream->queue;
+}
+
+bool is_captured(Stream* stream) { return !is_default(stream) && streams.has(stream) && stream->capture; }
+
 Result submit(Stream* stream, Work work) {
     if (is_default(stream)) {
-        Capture* capture = disturbed_capture();
-        return capture ? spoil(capture, CaptureImplicit, "work in the default stream during a capture") : work();
+        if (Capture* capture = disturbed_capture())
+            return spoil(capture, CaptureImplicit, "work in the default stream during a capture");
+    } else if (!streams.has(stream)) {
+        return refuse(InvalidHandle, "not a live stream");
+    } else if (Capture* capture = stream->capture) {
+        if (capture->spoiled) return refuse(CaptureInvalidated, "the capture was spoiled by an earlier call");
+        capture->graph->nodes.push_back(std::move(work));
+        return Success;
     }
-    if (!streams.has(stream)) return refuse(InvalidHandle, "not a live stream");
-    Capture* capture = stream->capture;
-    if (!capture) return work();
-    if (capture->spoiled) return refuse(CaptureInvalidated, "the capture was spoiled by an earlier call");
-    capture->graph->nodes.push_back(std::move(work));
+    push(*queue_of(stream), std::move(work));
     return Success;
 }
 
@@ -94,9 +159,11 @@ static std::unique_ptr<Capture> end(Capture* capture) {
 
 // ---- streams ---------------------------------------------------------------------------------------------------
 
-EMU_EXPORT Result cuStreamCreate(Stream** stream, unsigned) {
+EMU_EXPORT Result cuStreamCreate(Stream** stream, unsigned flags) {
     EMU_ENTER;
-    *stream = streams.add(new Stream);
+    const unsigned non_blocking = 1;  // doesn't wait for the default stream
+    *stream = streams.add(new Stream{flags & non_blocking ? std::make_shared<Queue>() : default_queue});
+    if (flags & non_blocking) queues.push_back((*stream)->queue);
     return Success;
 }
 EMU_EXPORT Result cuStreamCreateWithPriority(Stream** stream, unsigned flags, int) {
@@ -109,21 +176,26 @@ EMU_EXPORT Result cuStreamDestroy_v2(Stream* stream) {
 }
 EMU_EXPORT Result cuStreamSynchronize(Stream* stream) {
     EMU_ENTER;
-    if (is_default(stream)) return outside_capture("cuStreamSynchronize");
+    if (is_default(stream)) {
+        if (Result r = outside_capture("cuStreamSynchronize")) return r;
+        return drain_default();
+    }
     if (!streams.has(stream)) return refuse(InvalidHandle, "not a live stream");
     if (stream->capture) return spoil(stream->capture, CaptureUnsupported, "cuStreamSynchronize of a captured stream");
-    return Success;
+    return drain(*stream->queue);
 }
+// Whoever asks again and again lets time pass: the work is done by then.
 EMU_EXPORT Result cuStreamQuery(Stream* stream) { return cuStreamSynchronize(stream); }
 
 EMU_EXPORT Result cuStreamWaitEvent(Stream* stream, Event* event, unsigned) {
     EMU_ENTER;
     if (!events.has(event)) return refuse(InvalidHandle, "not a live event");
-    if (is_default(stream)) return event->capture ? refuse(CapturedEvent, "the default stream waits for a capture") : Success;
-    if (!streams.has(stream)) return refuse(InvalidHandle, "not a live stream");
-    if (stream->capture && stream->capture != event->capture)
+    if (is_default(stream) && event->capture) return refuse(CapturedEvent, "the default stream waits for a capture");
+    if (!is_default(stream) && !streams.has(stream)) return refuse(InvalidHandle, "not a live stream");
+    if (is_captured(stream) && stream->capture != event->capture)
         return spoil(stream->capture, CaptureIsolation, "a captured stream waits for an event recorded outside the capture");
-    if (!stream->capture && event->capture) stream->capture = event->capture;  // the stream joins
+    if (event->capture) stream->capture = event->capture;  // the stream joins
+    else if (event->mark) push(*queue_of(stream), [mark = event->mark] { return reach(*mark); });
     return Success;
 }
 
@@ -152,16 +224,20 @@ EMU_EXPORT Result cuEventRecord(Event* event, Stream* stream) {
     if (!events.has(event)) return refuse(InvalidHandle, "not a live event");
     if (!is_default(stream) && !streams.has(stream)) return refuse(InvalidHandle, "not a live stream");
     event->capture = is_default(stream) ? nullptr : stream->capture;
-    if (!event->capture) {
-        event->recorded = true;
-        event->at = std::chrono::steady_clock::now();
-    }
+    if (event->capture) return Success;
+    auto mark = event->mark = std::make_shared<Mark>(Mark{queue_of(stream)});
+    push(*mark->queue, [mark] {
+        mark->reached = true;
+        mark->at = std::chrono::steady_clock::now();
+        return Success;
+    });
     return Success;
 }
 EMU_EXPORT Result cuEventSynchronize(Event* event) {
     EMU_ENTER;
     if (!events.has(event)) return refuse(InvalidHandle, "not a live event");
-    return event->capture ? refuse(CapturedEvent, "waits for an event of a capture") : Success;
+    if (event->capture) return refuse(CapturedEvent, "waits for an event of a capture");
+    return event->mark ? reach(*event->mark) : Success;
 }
 EMU_EXPORT Result cuEventQuery(Event* event) { return cuEventSynchronize(event); }
 EMU_EXPORT Result cuEventElapsedTime_v2(float* milliseconds, Event* start, Event* end) {
@@ -169,9 +245,10 @@ EMU_EXPORT Result cuEventElapsedTime_v2(float* milliseconds, Event* start, Event
     for (Event* event : {start, end}) {
         if (!events.has(event)) return refuse(InvalidHandle, "not a live event");
         if (event->capture) return refuse(CapturedEvent, "asks the time of an event of a capture");
-        if (!event->timed || !event->recorded) return refuse(InvalidHandle, "an event without timing, or never recorded");
+        if (!event->timed || !event->mark) return refuse(InvalidHandle, "an event without timing, or never recorded");
+        if (!event->mark->reached) return refuse(NotReady, "asks the time of an event that nobody waited for");
     }
-    *milliseconds = std::chrono::duration<float, std::milli>(end->at - start->at).count();
+    *milliseconds = std::chrono::duration<float, std::milli>(end->mark->at - start->mark->at).count();
     return Success;
 }
 EMU_EXPORT Result cuEventElapsedTime(float* milliseconds, Event* start, Event* end) {
@@ -217,7 +294,7 @@ EMU_EXPORT Result cuStreamIsCapturing(Stream* stream, int* status) {
 // ---- graphs ----------------------------------------------------------------------------------------------------
 
 EMU_EXPORT Result cuGraphGetNodes(Graph* graph, void** nodes, size_t* count) {
-    EMU_ENTER;
+    EMU_ENTER_BY_HANDLE;
     if (!graphs.has(graph)) return refuse(InvalidHandle, "not a live graph");
     if (nodes)
         for (size_t i = 0; i < *count; i++) nodes[i] = i < graph->nodes.size() ? &graph->nodes[i] : nullptr;
@@ -225,29 +302,31 @@ EMU_EXPORT Result cuGraphGetNodes(Graph* graph, void** nodes, size_t* count) {
     return Success;
 }
 EMU_EXPORT Result cuGraphDestroy(Graph* graph) {
-    EMU_ENTER;
+    EMU_ENTER_BY_HANDLE;
     return graphs.remove(graph) ? Success : refuse(InvalidHandle, "not a live graph");
 }
 EMU_EXPORT Result cuGraphInstantiateWithFlags(Executable** executable, Graph* graph, unsigned long long) {
-    EMU_ENTER;
+    EMU_ENTER_BY_HANDLE;
     if (!graphs.has(graph)) return refuse(InvalidHandle, "not a live graph");
-    *executable = executables.add(new Executable{graph->nodes});
+    *executable = executables.add(new Executable{std::make_shared<std::vector<Work>>(graph->nodes)});
     return Success;
 }
 EMU_EXPORT Result cuGraphExecDestroy(Executable* executable) {
-    EMU_ENTER;
+    EMU_ENTER_BY_HANDLE;
     return executables.remove(executable) ? Success : refuse(InvalidHandle, "not a live executable graph");
 }
 EMU_EXPORT Result cuGraphUpload(Executable* executable, Stream*) {
-    EMU_ENTER;
+    EMU_ENTER_BY_HANDLE;
     return executables.has(executable) ? Success : refuse(InvalidHandle, "not a live executable graph");
 }
 EMU_EXPORT Result cuGraphLaunch(Executable* executable, Stream* stream) {
     EMU_ENTER;
     if (!executables.has(executable)) return refuse(InvalidHandle, "not a live executable graph");
-    for (const Work& work : executable->nodes)
-        if (Result r = submit(stream, work)) return r;
-    return Success;
+    return submit(stream, [nodes = executable->nodes] {
+        for (const Work& work : *nodes)
+            if (Result r = work()) return r;
+        return Success;
+    });
 }
 
 }  // namespace emu

@@ -2,7 +2,7 @@
 // copies. The only file with inline PTX; each primitive has a host body, which the emulator runs (emulator/prims_host.h
 // says which lane holds which element of a fragment).
 //
-// Also what a kernel file is written with on both sides: EMM_SHARED, EMM_DYNAMIC_SHARED, EMM_KERNEL, DEVICE.
+// Also what a kernel file is written with on both sides: EMM_SHARED, EMM_DYNAMIC_SHARED, EMM_KERNEL, DEVICE, view_as.
 #pragma once
 #include <stdint.h>
 
@@ -14,6 +14,13 @@
 #define EMM_SHARED(T, name, ...) __shared__ __align__(16) T name __VA_ARGS__
 #define EMM_DYNAMIC_SHARED(T, name) extern __shared__ __align__(16) T name[]
 #define EMM_KERNEL(name)
+
+// What stands at p as a V, for instance four floats as one float4: p has to be a multiple of V's size. The only way that
+// kernels look at memory as another type, so that the emulator sees an address that a card would refuse.
+template <class V, class T>
+DEVICE V* view_as(T* p) {
+    return reinterpret_cast<V*>(p);
+}
 
 DEVICE uint32_t shared_address(const void* p) { return (uint32_t)__cvta_generic_to_shared(p); }
 
@@ -79,6 +86,11 @@ DEVICE void mma_u8(int (&d)[M][N][4], const uint32_t (&a)[M][4], const uint32_t 
 }
 
 #else
+
+template <class V, class T>
+DEVICE V* view_as(T* p, emu::Site site = emu::here()) {
+    return emu::aligned(reinterpret_cast<V*>(p), site);
+}
 
 DEVICE uint32_t shared_address(const void* p) { return emu::shared_address(p); }
 

@@ -1,12 +1,14 @@
 //! The driver through unmodified cudarc: memory, launches, events, limits, capture and replay.
 
-use super::{Gpu, config, gpu, last_error, launches};
-use cudarc::driver::result::{memcpy_htod_async, memcpy_htod_sync};
+use super::{Gpu, alone, config, gpu, last_error, launches, recover};
+use cudarc::driver::result::{malloc_sync, memcpy_htod_async, memcpy_htod_sync};
 use cudarc::driver::sys::{
     CUdevice_attribute as Attribute, CUevent_flags, CUfunction_attribute, CUgraphInstantiate_flags,
     CUresult, CUstreamCaptureMode as Mode, CUstreamCaptureStatus as Status,
 };
 use cudarc::driver::{CudaContext, CudaSlice, DriverError, LaunchConfig, PushKernelArg};
+use cudarc::nvrtc::Ptx;
+use emm::device::cuda::IMAGES;
 
 fn fill(gpu: &Gpu, out: &mut CudaSlice<f32>, value: f32) -> Result<(), DriverError> {
     let (f, n) = (gpu.kernel("emu_fill"), out.len() as i32);
@@ -53,14 +55,14 @@ fn memory_is_poisoned_copied_and_set() {
     let s = &gpu.stream;
     // SAFETY: reading the poison is the point.
     let fresh = unsafe { s.alloc::<f32>(100) }.unwrap();
-    assert!(s.clone_dtoh(&fresh).unwrap().iter().all(|x| x.is_nan()));
+    assert!(gpu.read(&fresh).unwrap().iter().all(|x| x.is_nan()));
     let data: Vec<u32> = (0..1000).collect();
-    let a = s.clone_htod(&data).unwrap();
+    let a = gpu.upload(&data).unwrap();
     let mut b = s.alloc_zeros::<u32>(1000).unwrap();
-    assert_eq!(s.clone_dtoh(&b).unwrap(), vec![0; 1000]);
+    assert_eq!(gpu.read(&b).unwrap(), vec![0; 1000]);
     s.memcpy_dtod(&a.slice(10..20), &mut b.slice_mut(500..510)).unwrap();
     s.synchronize().unwrap();
-    let got = s.clone_dtoh(&b).unwrap();
+    let got = gpu.read(&b).unwrap();
     assert_eq!(got[500..510], data[10..20]);
     assert_eq!((got[499], got[510]), (0, 0));
 }
@@ -82,9 +84,11 @@ fn event_tracking_on_two_streams_works() {
     let other = context.new_stream().unwrap();
     let mut x = gpu.stream.alloc_zeros::<f32>(100).unwrap();
     fill(&gpu, &mut x, 3.0).unwrap();
-    assert_eq!(other.clone_dtoh(&x).unwrap(), vec![3.0; 100]);
+    let mut read = vec![0.0; 100];
+    other.memcpy_dtoh(&x, &mut read).unwrap(); // waits for the event behind the kernel
     gpu.stream.join(&other).unwrap();
     context.synchronize().unwrap();
+    assert_eq!(read, vec![3.0; 100]);
 }
 
 #[test]
@@ -93,13 +97,17 @@ fn events_time_the_work_between_them() {
     let timed = Some(CUevent_flags::CU_EVENT_DEFAULT);
     let mut x = gpu.stream.alloc_zeros::<f32>(100_000).unwrap();
     let start = gpu.stream.record_event(timed).unwrap();
-    let clock = std::time::Instant::now();
     fill(&gpu, &mut x, 1.0).unwrap();
-    let elapsed_ms = clock.elapsed().as_secs_f32() * 1e3;
     let end = gpu.stream.record_event(timed).unwrap();
+    // SAFETY: live events.
+    let early = unsafe { cudarc::driver::result::event::elapsed(start.cu_event(), end.cu_event()) };
+    assert_eq!(error(early.map(|_| ())), CUresult::CUDA_ERROR_NOT_READY);
+    start.synchronize().unwrap();
+    let clock = std::time::Instant::now();
     end.synchronize().unwrap();
+    let elapsed_ms = clock.elapsed().as_secs_f32() * 1e3;
     let event_ms = start.elapsed_ms(&end).unwrap();
-    assert!(event_ms >= elapsed_ms * 0.999 && event_ms < elapsed_ms + 1e3);
+    assert!(event_ms > 0.0 && event_ms < elapsed_ms + 1e3);
     let untimed = gpu.stream.record_event(None).unwrap();
     assert_eq!(error(start.elapsed_ms(&untimed).map(|_| ())), CUresult::CUDA_ERROR_INVALID_HANDLE);
 }
@@ -116,35 +124,160 @@ fn a_missing_kernel_is_not_found() {
 
 #[test]
 fn arguments_in_the_wrong_order_are_refused() {
-    let gpu = gpu();
-    let mut out = gpu.stream.alloc_zeros::<f32>(64).unwrap();
-    let f = gpu.kernel("emu_fill");
-    let n = 64u64;
-    // SAFETY: the wrong order is the point; the first argument is read as a pointer and not followed.
-    let run = unsafe {
-        gpu.stream.launch_builder(&f).arg(&n).arg(&1.0f32).arg(&mut out).launch(config(1, (64, 1)))
-    };
-    assert_eq!(error(run.map(|_| ())), CUresult::CUDA_ERROR_INVALID_VALUE);
-    assert!(last_error().contains("argument 0 is a pointer"), "{}", last_error());
+    alone("emulator::driver::arguments_in_the_wrong_order_are_refused", || {
+        let gpu = gpu();
+        let mut out = gpu.stream.alloc_zeros::<f32>(64).unwrap();
+        let f = gpu.kernel("emu_fill");
+        let n = 64u64;
+        let mut launch = gpu.stream.launch_builder(&f);
+        launch.arg(&n).arg(&1.0f32).arg(&mut out);
+        // SAFETY: the wrong order is the point; the first argument is read as a pointer and not followed.
+        unsafe { launch.launch(config(1, (64, 1))) }.unwrap();
+        assert_eq!(error(gpu.stream.synchronize()), CUresult::CUDA_ERROR_ILLEGAL_ADDRESS);
+        assert!(last_error().contains("argument 0 is a pointer"), "{}", last_error());
+    });
+}
+
+#[test]
+fn a_pointer_that_its_type_does_not_allow_is_refused() {
+    alone("emulator::driver::a_pointer_that_its_type_does_not_allow_is_refused", || {
+        let gpu = gpu();
+        let bytes = gpu.stream.alloc_zeros::<u8>(257).unwrap();
+        let out = bytes.leak() + 1;
+        let f = gpu.kernel("emu_fill");
+        let mut launch = gpu.stream.launch_builder(&f);
+        launch.arg(&out).arg(&1.0f32).arg(&64i32);
+        // SAFETY: the memory is there; the emulator refuses the address before the kernel runs.
+        unsafe { launch.launch(config(1, (64, 1))) }.unwrap();
+        assert_eq!(error(gpu.stream.synchronize()), CUresult::CUDA_ERROR_ILLEGAL_ADDRESS);
+        assert!(last_error().contains("not a multiple of 4"), "{}", last_error());
+    });
 }
 
 #[test]
 fn freed_memory_is_refused() {
+    alone("emulator::driver::freed_memory_is_refused", || {
+        let gpu = gpu();
+        let out = gpu.stream.alloc_zeros::<f32>(64).unwrap();
+        let stale = out.leak();
+        let f = gpu.kernel("emu_fill");
+        let run = || {
+            let mut launch = gpu.stream.launch_builder(&f);
+            launch.arg(&stale).arg(&1.0f32).arg(&64i32);
+            // SAFETY: the arguments are the kernel's; the pointer may be stale, which is the point.
+            unsafe { launch.launch(config(1, (64, 1))) }.unwrap();
+        };
+        run();
+        // SAFETY: the pointer is that of a leaked slice of 64 floats.
+        drop(unsafe { gpu.stream.upgrade_device_ptr::<f32>(stale, 64) });
+        gpu.stream.synchronize().unwrap(); // freed only behind the kernel
+        run();
+        assert_eq!(error(gpu.stream.synchronize()), CUresult::CUDA_ERROR_ILLEGAL_ADDRESS);
+        assert!(last_error().contains("freed allocation"), "{}", last_error());
+    });
+}
+
+/// What goes wrong is told by a later call, and by every one from then on.
+#[test]
+fn errors_come_late_and_stay() {
+    alone("emulator::driver::errors_come_late_and_stay", || {
+        let gpu = gpu();
+        let s = &gpu.stream;
+        let mut x = s.alloc_zeros::<i32>(64).unwrap();
+        let f = gpu.kernel("emu_diverge");
+        let mut launch = s.launch_builder(&f);
+        launch.arg(&mut x).arg(&50i32);
+        // SAFETY: the arguments are the kernel's; its deadlock is the point.
+        unsafe { launch.launch(config(1, (64, 1))) }.unwrap();
+        let mut read = vec![0i32; 64];
+        s.memcpy_dtoh(&x, &mut read).unwrap();
+        let failed = CUresult::CUDA_ERROR_LAUNCH_FAILED;
+        assert_eq!(error(s.synchronize()), failed);
+        assert!(last_error().starts_with("emu_diverge: deadlock"), "{}", last_error());
+        assert_eq!(read, [-1; 64], "what a copy did not fill is poisoned");
+        assert_eq!(error(s.synchronize()), failed);
+        assert_eq!(error(gpu.module.load_function("emu_fill").map(|_| ())), failed);
+        assert_eq!(error(gpu.context.new_stream().map(|_| ())), failed);
+        assert_eq!(error(CudaContext::new(0).unwrap().synchronize()), failed);
+        recover(&gpu);
+        s.synchronize().unwrap();
+    });
+}
+
+/// An asynchronous copy reads the host's memory when the stream comes to it, and writes it no sooner.
+#[test]
+fn the_hosts_memory_belongs_to_a_copy_until_the_stream_is_waited_for() {
     let gpu = gpu();
-    let out = gpu.stream.alloc_zeros::<f32>(64).unwrap();
-    let stale = out.leak();
-    let f = gpu.kernel("emu_fill");
-    let run = || {
-        let mut launch = gpu.stream.launch_builder(&f);
-        launch.arg(&stale).arg(&1.0f32).arg(&64i32);
-        // SAFETY: the arguments are the kernel's; the pointer may be stale, which is the point.
-        unsafe { launch.launch(config(1, (64, 1))) }.map(|_| ())
+    let s = &gpu.stream;
+    let mut x = s.alloc_zeros::<f32>(4).unwrap();
+    let mut staging = vec![1.0f32; 4];
+    s.memcpy_htod(&staging, &mut x).unwrap();
+    staging.fill(2.0); // the bug
+    assert_eq!(gpu.read(&x).unwrap(), [2.0; 4]);
+    s.memcpy_htod(&staging, &mut x).unwrap();
+    s.synchronize().unwrap();
+    staging.fill(3.0);
+    assert_eq!(gpu.read(&x).unwrap(), [2.0; 4]);
+
+    s.memcpy_dtoh(&x, &mut staging).unwrap();
+    assert!(staging.iter().all(|v| v.is_nan()), "read too early");
+    s.synchronize().unwrap();
+    assert_eq!(staging, [2.0; 4]);
+}
+
+/// Work waits for what it was queued behind, and for nothing else.
+#[test]
+fn streams_run_when_they_are_waited_for() {
+    let gpu = gpu();
+    let (s, other) = (&gpu.stream, gpu.context.new_stream().unwrap());
+    let mut x = s.alloc_zeros::<f32>(64).unwrap();
+    s.synchronize().unwrap();
+    let mut read = vec![0.0f32; 64];
+    fill(&gpu, &mut x, 1.0).unwrap();
+    other.memcpy_dtoh(&x, &mut read).unwrap();
+    other.synchronize().unwrap();
+    assert_eq!(read, [0.0; 64], "nothing orders the copy behind the kernel");
+    other.wait(&s.record_event(None).unwrap()).unwrap();
+    other.memcpy_dtoh(&x, &mut read).unwrap();
+    other.synchronize().unwrap();
+    assert_eq!(read, [1.0; 64]);
+}
+
+/// Driver calls need a context that is current on their thread, which is not so in a new one.
+#[test]
+fn a_thread_without_a_context_is_refused() {
+    let gpu = gpu();
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            let none = CUresult::CUDA_ERROR_INVALID_CONTEXT;
+            assert_eq!(error(gpu.module.load_function("emu_fill").map(|_| ())), none);
+            // SAFETY: refused before anything is reserved.
+            assert_eq!(error(unsafe { malloc_sync(64) }.map(|_| ())), none);
+            assert!(last_error().starts_with("no context is current"), "{}", last_error());
+            gpu.context.bind_to_thread().unwrap();
+            gpu.module.load_function("emu_fill").unwrap();
+        });
+    });
+}
+
+/// A module is a fatbin with something for the card.
+#[test]
+fn an_image_that_a_card_would_refuse_is_refused() {
+    let gpu = gpu();
+    let load = |change: fn(&mut Vec<u8>)| {
+        let mut image = IMAGES[0].to_vec();
+        change(&mut image);
+        gpu.context.load_module(Ptx::from_binary(image)).map(|_| ())
     };
-    run().unwrap();
-    // SAFETY: the pointer is that of a leaked slice of 64 floats.
-    drop(unsafe { gpu.stream.upgrade_device_ptr::<f32>(stale, 64) });
-    assert_eq!(error(run()), CUresult::CUDA_ERROR_INVALID_VALUE);
-    assert!(last_error().contains("freed allocation"), "{}", last_error());
+    load(|_| ()).unwrap();
+    let invalid = CUresult::CUDA_ERROR_INVALID_IMAGE;
+    assert_eq!(error(load(|image| image[0] = 0x7f)), invalid);
+    assert_eq!(error(load(|image| image[24] = 0xff)), invalid); // an entry longer than all
+    let none = CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU;
+    assert_eq!(error(load(|image| image[16 + 28] = 90)), none); // newer than sm_86
+    assert_eq!(error(load(|image| (image[16], image[16 + 28]) = (2, 75))), none); // code, older
+    load(|image| (image[16], image[16 + 28]) = (2, 80)).unwrap();
+    load(|image| image[16 + 28] = 75).unwrap(); // PTX serves what is newer
 }
 
 #[test]
@@ -168,7 +301,7 @@ fn dynamic_shared_memory_needs_the_opt_in_and_has_a_limit() {
     run(98 << 10).unwrap();
     assert_eq!(error(opt_in(100 << 10)), CUresult::CUDA_ERROR_INVALID_VALUE);
     assert!(last_error().contains("the limit is 101376"), "{}", last_error());
-    assert_eq!(gpu.stream.clone_dtoh(&out).unwrap(), vec![18; 256]);
+    assert_eq!(gpu.read(&out).unwrap(), vec![18; 256]);
 }
 
 #[test]
@@ -195,13 +328,13 @@ fn bad_launches_and_copies_are_refused() {
 fn a_replayed_graph_equals_launch_by_launch() {
     let gpu = gpu();
     let s = &gpu.stream;
-    let x = s.clone_htod(&(0..1000).map(|i| (i as f32).sin()).collect::<Vec<f32>>()).unwrap();
+    let x = gpu.upload(&(0..1000).map(|i| (i as f32).sin()).collect::<Vec<f32>>()).unwrap();
     let mut staging = vec![0.0f32; 1000];
     let mut run = |captured: bool| -> Vec<f32> {
         let mut y = s.alloc_zeros::<f32>(1000).unwrap();
         let mut copy = s.alloc_zeros::<f32>(1000).unwrap();
-        let mut a = s.clone_htod(&[1.0f32]).unwrap();
-        let half = s.clone_htod(&[0.5f32]).unwrap();
+        let mut a = gpu.upload(&[1.0f32]).unwrap();
+        let half = gpu.upload(&[0.5f32]).unwrap();
         let mut step = || {
             axpy(&gpu, &mut y, &x, &a).unwrap();
             s.memcpy_dtod(&y, &mut copy).unwrap();
@@ -223,7 +356,8 @@ fn a_replayed_graph_equals_launch_by_launch() {
             (0..10).for_each(|_| step());
         }
         s.memcpy_dtoh(&copy, &mut staging).unwrap();
-        assert_eq!(staging, s.clone_dtoh(&y).unwrap());
+        s.synchronize().unwrap();
+        assert_eq!(staging, gpu.read(&y).unwrap());
         staging.clone()
     };
     let before = launches();
@@ -243,12 +377,12 @@ fn capturing_runs_nothing_and_keeps_the_argument_values() {
         fill(&gpu, &mut x, value).unwrap();
     }
     let graph = s.end_capture(CUgraphInstantiate_flags(0)).unwrap().unwrap();
-    assert_eq!(s.clone_dtoh(&x).unwrap(), vec![0.0; 100]);
+    assert_eq!(gpu.read(&x).unwrap(), vec![0.0; 100]);
     graph.launch().unwrap();
-    assert_eq!(s.clone_dtoh(&x).unwrap(), vec![2.0; 100]);
+    assert_eq!(gpu.read(&x).unwrap(), vec![2.0; 100]);
     s.memset_zeros(&mut x).unwrap();
     graph.launch().unwrap();
-    assert_eq!(s.clone_dtoh(&x).unwrap(), vec![2.0; 100]);
+    assert_eq!(gpu.read(&x).unwrap(), vec![2.0; 100]);
 }
 
 #[test]
@@ -257,6 +391,7 @@ fn what_a_capture_does_not_allow_spoils_it() {
     let s = &gpu.stream;
     let mode = Mode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
     let outside = s.record_event(None).unwrap();
+    let somewhere = s.alloc_zeros::<u8>(4).unwrap().leak();
     let calls = [
         ("synchronize", CUresult::CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED),
         ("allocate", CUresult::CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED),
@@ -270,8 +405,8 @@ fn what_a_capture_does_not_allow_spoils_it() {
             // SAFETY: never read.
             "allocate" => unsafe { s.alloc::<f32>(8) }.map(|_| ()),
             "wait" => s.wait(&outside),
-            // SAFETY: refused before the address is looked at.
-            _ => unsafe { memcpy_htod_async(0, &[0u8; 4], std::ptr::null_mut()) },
+            // SAFETY: refused before anything is copied.
+            _ => unsafe { memcpy_htod_async(somewhere, &[0u8; 4], std::ptr::null_mut()) },
         };
         assert_eq!(error(called), expected, "{name}");
         assert_eq!(

@@ -54,8 +54,8 @@ fn mma_of_bytes_multiplies_with_and_without_sign() {
         let words = |x: &[u8]| -> Vec<u32> {
             x.chunks_exact(4).map(|w| u32::from_le_bytes(w.try_into().unwrap())).collect()
         };
-        let left = gpu.stream.clone_htod(&words(&a)).unwrap();
-        let right = gpu.stream.clone_htod(&words(&columns)).unwrap();
+        let left = gpu.upload(&words(&a)).unwrap();
+        let right = gpu.upload(&words(&columns)).unwrap();
         let mut d = gpu.stream.alloc_zeros::<i32>(16 * 8).unwrap();
         // SAFETY: the arguments are the kernel's.
         unsafe {
@@ -68,6 +68,6 @@ fn mma_of_bytes_multiplies_with_and_without_sign() {
                 .launch(config(1, (32, 1)))
         }
         .unwrap();
-        assert_eq!(gpu.stream.clone_dtoh(&d).unwrap(), want, "signed {signed}");
+        assert_eq!(gpu.read(&d).unwrap(), want, "signed {signed}");
     }
 }

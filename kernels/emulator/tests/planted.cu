@@ -146,3 +146,20 @@ extern "C" __global__ void emu_rows(unsigned* out, const u16* in, int bug) {
     for (int i = 0; i < 4; i++) out[i * 32 + lane] = r[i];
 }
 EMM_KERNEL(emu_rows)
+
+// y = x + 1 over 128 floats, four a thread, by way of shared memory.
+extern "C" __global__ void emu_quads(float* y, const float* __restrict__ x, int bug) {
+    EMM_SHARED(float, row, [132]);
+    int at = threadIdx.x * 4, by_way_of = at + (bug == 72);
+    *view_as<float4>(&row[by_way_of]) = *view_as<const float4>(x + at);
+    float4 v = *view_as<float4>(&row[by_way_of]);
+    *view_as<float4>(y + at) = make_float4(v.x + 1.0f, v.y + 1.0f, v.z + 1.0f, v.w + 1.0f);
+}
+EMM_KERNEL(emu_quads)
+
+// y = 2 x: right where both are the same memory as long as the compiler does not take the promise at its word.
+extern "C" __global__ void emu_scale(float* y, const float* __restrict__ x, int n) {
+    int i = (int)flat_index();
+    if (i < n) y[i] = 2.0f * x[i];
+}
+EMM_KERNEL(emu_scale)

@@ -3,7 +3,7 @@
 use super::super::{Arg, Kernel, Slot, Space};
 use crate::error::{Exit, fail};
 use anyhow::{Result, bail};
-use cudarc::driver::sys::{CUdevice_attribute, CUfunction_attribute as Attribute, CUresult};
+use cudarc::driver::sys::{self, CUdevice_attribute, CUfunction_attribute as Attribute, CUresult};
 use cudarc::driver::{
     CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, DriverError,
     LaunchConfig, PushKernelArg,
@@ -39,12 +39,55 @@ struct Inner {
     shared_bytes: usize,
     stream: Arc<CudaStream>,
     modules: Vec<Arc<CudaModule>>,
-    /// By name, with the dynamic shared memory that each may have.
-    functions: Mutex<HashMap<&'static str, (CudaFunction, u32)>>,
+    functions: Mutex<HashMap<&'static str, Function>>,
     /// Who hears of each launch, if anybody does.
     watcher: OnceLock<Watcher>,
     /// Launches are recorded into a graph, and none runs.
     capturing: AtomicBool,
+}
+
+/// A kernel of the loaded images.
+struct Function {
+    handle: CudaFunction,
+    /// Dynamic shared memory that it may have.
+    shared_bytes: u32,
+    /// Of each argument that it takes, as its signature has it.
+    argument_bytes: Vec<usize>,
+}
+
+impl Function {
+    fn of(name: &str, handle: CudaFunction) -> Result<Self> {
+        let argument_bytes = argument_bytes(&handle).map_err(driver(name))?;
+        Ok(Function { handle, shared_bytes: SHARED_UNASKED, argument_bytes })
+    }
+
+    /// That `values` are what the kernel's signature asks for: a driver copies as many bytes as that says from wherever it
+    /// is told, so a missing or short one would be whatever lies behind.
+    fn check(&self, name: &str, values: &[Value]) -> Result<()> {
+        let given = values.iter().map(Value::bytes);
+        if given.clone().eq(self.argument_bytes.iter().copied()) {
+            return Ok(());
+        }
+        let (given, takes): (Vec<_>, _) = (given.collect(), &self.argument_bytes);
+        let what = format!("kernel {name} takes arguments of {takes:?} bytes, was given {given:?}");
+        Err(fail(Exit::Device, format!("--device: cuda: {what}")))
+    }
+}
+
+/// The bytes of each argument in a kernel's signature.
+fn argument_bytes(f: &CudaFunction) -> Result<Vec<usize>, DriverError> {
+    let mut all = Vec::new();
+    loop {
+        let (mut offset, mut bytes) = (0, 0);
+        // SAFETY: the function is loaded; the pointers are to live numbers.
+        let told =
+            unsafe { sys::cuFuncGetParamInfo(f.cu_function(), all.len(), &mut offset, &mut bytes) };
+        match told {
+            CUresult::CUDA_SUCCESS => all.push(bytes),
+            CUresult::CUDA_ERROR_INVALID_VALUE => return Ok(all), // there is no such argument
+            error => return Err(DriverError(error)),
+        }
+    }
 }
 
 type Watcher = Box<dyn Fn(&str) + Send + Sync>;
@@ -135,22 +178,25 @@ impl Cuda {
         told.map(|(free, _)| free).map_err(driver("no memory information"))
     }
 
-    /// A kernel by name, allowed so much dynamic shared memory.
-    fn function(&self, name: &'static str, shared_bytes: u32) -> Result<CudaFunction> {
+    /// The kernel that `kernel` names, allowed its dynamic shared memory, to be given `values`.
+    fn function(&self, kernel: &Kernel, values: &[Value]) -> Result<CudaFunction> {
+        let name = kernel.name;
         // Looking a kernel up and its attributes want a current context, which this thread may not have yet, and cudarc
         // binds it only for what goes through the stream.
         self.0.stream.context().bind_to_thread().map_err(driver(name))?;
         let mut known = self.0.functions.lock().unwrap_or_else(PoisonError::into_inner);
-        let (f, allowed) = match known.entry(name) {
+        let f = match known.entry(name) {
             Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => entry.insert((self.load(name)?, SHARED_UNASKED)),
+            Entry::Vacant(entry) => entry.insert(Function::of(name, self.load(name)?)?),
         };
-        if shared_bytes > *allowed {
+        f.check(name, values)?;
+        if kernel.shared_bytes > f.shared_bytes {
             let bytes = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-            f.set_attribute(bytes, shared_bytes as i32).map_err(driver(name))?;
-            *allowed = shared_bytes;
+            let wanted = kernel.shared_bytes as i32;
+            f.handle.set_attribute(bytes, wanted).map_err(driver(name))?;
+            f.shared_bytes = kernel.shared_bytes;
         }
-        Ok(f.clone())
+        Ok(f.handle.clone())
     }
 
     fn load(&self, name: &str) -> Result<CudaFunction> {
@@ -203,14 +249,14 @@ impl Cuda {
     /// Device (exit 4): a kernel that is missing or does not launch, by name.
     pub fn launch(&self, kernels: &[Kernel], at: &Addresses) -> Result<()> {
         for kernel in kernels {
-            let f = self.function(kernel.name, kernel.shared_bytes)?;
+            let values: Vec<Value> = kernel.args.iter().map(|a| at.resolve(a)).collect();
+            let f = self.function(kernel, &values)?;
             let [x, y, z] = kernel.grid;
             let config = LaunchConfig {
                 grid_dim: (x, y, z),
                 block_dim: (kernel.threads, 1, 1),
                 shared_mem_bytes: kernel.shared_bytes,
             };
-            let values: Vec<Value> = kernel.args.iter().map(|a| at.resolve(a)).collect();
             let mut builder = self.0.stream.launch_builder(&f);
             for value in &values {
                 match value {
@@ -222,8 +268,8 @@ impl Cuda {
                 };
             }
             self.watched(kernel.name, || {
-                // SAFETY: the op that made the kernel promises its arguments' number, order and types, and that the
-                // slots are as long as its geometry reaches.
+                // SAFETY: the arguments' number and sizes are those of the signature; the op that made the kernel
+                // promises their order and types, and that the slots are as long as its geometry reaches.
                 unsafe { builder.launch(config) }.map_err(driver(kernel.name))?;
                 Ok(())
             })?;
@@ -251,6 +297,15 @@ enum Value {
     I64(i64),
     F32(f32),
     F64(f64),
+}
+
+impl Value {
+    fn bytes(&self) -> usize {
+        match self {
+            Value::I32(_) | Value::F32(_) => 4,
+            Value::Address(_) | Value::I64(_) | Value::F64(_) => 8,
+        }
+    }
 }
 
 /// Where the buffers of a plan lie on the card.
@@ -301,14 +356,16 @@ impl Buffer {
         self.address
     }
 
-    /// Copies words to word `at` and on.
+    /// Copies words to word `at` and on, after everything queued.
     ///
     /// # Errors
-    /// Device (exit 4).
+    /// Device (exit 4): also what went wrong in a kernel before.
     pub fn write(&mut self, at: usize, words: &[f32]) -> Result<()> {
         let words: &[u32] = bytemuck::cast_slice(words);
         let mut to = self.slice.slice_mut(at..at + words.len());
-        self.stream.memcpy_htod(words, &mut to).map_err(driver("copy to the card"))
+        self.stream.memcpy_htod(words, &mut to).map_err(driver("copy to the card"))?;
+        // The driver may read the host's memory as late as that.
+        self.stream.synchronize().map_err(driver("a kernel failed"))
     }
 
     /// Copies bytes to the beginning; a word that they fill in part gets zeros for the rest.

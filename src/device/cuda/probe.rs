@@ -10,7 +10,7 @@ const OLDEST: c_int = 13_000;
 
 /// What the device code calls, through cudarc, beside what this file calls: a stub or an old driver lacks some, and
 /// cudarc would panic.
-pub const NEEDED: [&str; 34] = [
+pub const NEEDED: [&str; 35] = [
     "cuCtxGetCurrent",
     "cuCtxSetCurrent",
     "cuCtxSynchronize",
@@ -21,6 +21,7 @@ pub const NEEDED: [&str; 34] = [
     "cuEventElapsedTime_v2",
     "cuEventRecord",
     "cuEventSynchronize",
+    "cuFuncGetParamInfo",
     "cuFuncSetAttribute",
     "cuGetErrorName",
     "cuGetErrorString",

@@ -1,0 +1,74 @@
+//! Rules of the kernels' sources, which no compiler knows.
+
+use std::path::Path;
+
+/// What `source` does that it must not, a line each.
+fn wrong(source: &str) -> Vec<String> {
+    let lines = source.lines().map(|line| line.split("//").next().unwrap_or_default());
+    let code = (lines.collect::<Vec<_>>().join("\n") + "\n").replace("\\\n", " ");
+    let mut wrong = Vec::new();
+    if code.contains("reinterpret_cast") || code.contains("const_cast") {
+        wrong.push("casts a pointer: view_as does that, and sees a misaligned one".to_string());
+    }
+    for part in code.split('(').skip(1) {
+        let Some(inside) = part.split_once(')').map(|(inside, _)| inside.trim()) else { continue };
+        let Some(to) = inside.strip_suffix('*') else { continue };
+        if to.split_whitespace().all(|word| word.chars().all(|c| c.is_alphanumeric() || c == '_')) {
+            wrong.push(format!("casts a pointer to {inside}: view_as does that"));
+        }
+    }
+    let kernels = code.split("__global__").skip(1).map(|k| k.split('{').next().unwrap_or_default());
+    let lists =
+        code.lines().filter(|line| line.starts_with("#define") && line.contains("ARGUMENTS("));
+    for parameter in kernels.chain(lists).flat_map(|signature| signature.split([',', '(', ')'])) {
+        let reads = parameter.contains("const ") && parameter.contains('*');
+        if reads && !parameter.contains("__restrict__") {
+            wrong.push(format!("{}: no __restrict__", parameter.trim()));
+        }
+    }
+    wrong
+}
+
+/// A cast may be to an address that a card refuses, and a pointer to const is taken for one to what nobody writes: the
+/// emulator checks what goes through view_as, and holds kernels to that promise.
+#[test]
+fn kernels_cast_by_view_as_and_read_what_nobody_writes() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
+    let mut files = 0;
+    for folder in [root.clone(), root.join("prelude")] {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let kernels = path.extension().is_some_and(|e| e == "cu" || e == "cuh");
+            if !kernels || path.ends_with("prims.cuh") {
+                continue;
+            }
+            let found = wrong(&std::fs::read_to_string(&path).unwrap());
+            assert!(found.is_empty(), "{}: {}", path.display(), found.join("\n"));
+            files += 1;
+        }
+    }
+    assert!(files > 30, "{files} files");
+}
+
+#[test]
+fn planted_casts_are_found() {
+    for planted in [
+        "float4 v = *reinterpret_cast<const float4*>(p);",
+        "float4 v = *(const float4*)p;",
+        "u32 v = ((u32 *) p)[i];",
+        "*const_cast<float*>(p) = 1.0f;",
+        "extern \"C\" __global__ void k(float* y, const float* x, int n) {",
+        "#define ARGUMENTS(T) T* y, \\\n    const T* x, int n",
+        "__global__ void __launch_bounds__(256) k(T* y, \\\n    const T* __restrict__ x, const T* b) {",
+    ] {
+        assert_eq!(wrong(planted).len(), 1, "{planted}");
+    }
+    for right in [
+        "float4 v = *view_as<const float4>(p);  // not *(float4*)p",
+        "i64 at = (i64)p + (a * b) * c;",
+        "u64 word = (u64)p & 15;",
+        "extern \"C\" __global__ void k(T* y, const T* __restrict__ x, int n) {\n    const float* a = x;",
+    ] {
+        assert!(wrong(right).is_empty(), "{right}");
+    }
+}
