@@ -365,7 +365,8 @@ impl Buffer {
         let mut to = self.slice.slice_mut(at..at + words.len());
         self.stream.memcpy_htod(words, &mut to).map_err(driver("copy to the card"))?;
         // The driver may read the host's memory as late as that.
-        self.stream.synchronize().map_err(driver("a kernel failed"))
+        let done = self.stream.synchronize();
+        done.map_err(driver("a kernel or the copy to the card failed"))
     }
 
     /// Copies bytes to the beginning; a word that they fill in part gets zeros for the rest.
@@ -407,7 +408,8 @@ impl Buffer {
     pub fn read(&self, at: usize, len: usize) -> Result<Vec<f32>> {
         let from = self.slice.slice(at..at + len);
         let words = self.stream.clone_dtoh(&from).map_err(driver("copy from the card"))?;
-        self.stream.synchronize().map_err(driver("a kernel failed"))?;
+        let done = self.stream.synchronize();
+        done.map_err(driver("a kernel or the copy from the card failed"))?;
         Ok(bytemuck::cast_vec(words))
     }
 }
