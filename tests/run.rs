@@ -453,3 +453,31 @@ fn runs_are_named_by_their_settings() {
     assert_ne!(a, train("--lr 1e-3"));
     assert_eq!(fs::read_dir(&runs).unwrap().count(), 2);
 }
+
+/// Scores that count identical training images once are a run's files as all others are.
+#[test]
+fn a_set_with_repeated_images_resumes_to_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("repeated.zip");
+    let all = Dataset::digits();
+    let pixels = (0..32).flat_map(|i| all.image(i * 2 / 3).to_vec()).collect();
+    Dataset { pixels, labels: None, ..all }.save(&path, false).unwrap();
+    let (straight, stopped) = (folder.path().join("straight"), folder.path().join("stopped"));
+    let extra = "--epochs 20 --looks 2 --keep all";
+    emm(train_args(&path, &straight, extra)).ok();
+    let more = |k: u64| format!("{extra} --stop-after-steps {k}");
+    suspended(emm(train_args(&path, &stopped, &more(7))), "stopped at step 7 of 40");
+    suspended(emm(train_args(&path, &stopped, &more(20))), "stopped at step 27 of 40");
+    // As a kill leaves it between this row and the look's own, which follows.
+    let scores = stopped.join("scores-distinct.csv");
+    let rows = fs::read_to_string(&scores).unwrap();
+    let last = rows.lines().last().unwrap().replacen("20,", "40,", 1);
+    fs::write(&scores, format!("{rows}{last}\n")).unwrap();
+    emm(train_args(&path, &stopped, extra)).ok();
+    let want = files_of(&straight);
+    for (file, rows) in [("scores-distinct.csv", 3), ("rescored-distinct.csv", 2)] {
+        let text = String::from_utf8(want[file].clone()).unwrap();
+        assert_eq!(text.lines().count(), rows, "{text}");
+    }
+    same_files(&stopped, &want);
+}

@@ -53,8 +53,11 @@ impl Repeats {
 
     /// The images that differ, in the set's order.
     pub fn distinct(&self, pixels: &[u8], image_len: usize) -> Vec<u8> {
-        let image = |&i: &u32| &pixels[i as usize * image_len..][..image_len];
-        self.first.iter().flat_map(image).copied().collect()
+        let mut distinct = Vec::with_capacity(self.first.len() * image_len);
+        for &i in &self.first {
+            distinct.extend_from_slice(&pixels[i as usize * image_len..][..image_len]);
+        }
+        distinct
     }
 
     /// What the nearest two of the distinct images, the second of which may be [`Neighbour::NONE`], say of the whole set.

@@ -14,7 +14,7 @@ pub struct Search<'a> {
 }
 
 enum Engine<'a> {
-    Cpu(References<'a>, Device),
+    Cpu(Box<References<'a>>, Device),
     Card(Box<Card>),
 }
 
@@ -30,7 +30,9 @@ impl<'a> Search<'a> {
             None => pixels.into(),
         };
         let engine = match device {
-            Device::Cpu(_) => Engine::Cpu(References::new(distinct, image_len), device.clone()),
+            Device::Cpu(_) => {
+                Engine::Cpu(Box::new(References::new(distinct, image_len)), device.clone())
+            }
             Device::Cuda { cuda, .. } => {
                 Engine::Card(Box::new(Card::new(cuda, &distinct, image_len)?))
             }
@@ -40,7 +42,7 @@ impl<'a> Search<'a> {
 
     /// Of references that all differ, or that are to be searched as if they did, on the CPU device.
     pub fn prepared(references: References<'a>, device: &Device) -> Self {
-        Search { engine: Engine::Cpu(references, device.clone()), repeats: None }
+        Search { engine: Engine::Cpu(Box::new(references), device.clone()), repeats: None }
     }
 
     /// Images that repeat an earlier one.
