@@ -48,7 +48,10 @@ begin() {
             exit 2
         fi
     done
-    if [[ $out ]]; then mkdir -p "$out"; fi
+    if [[ $out ]] && ! mkdir -p "$out" 2>/dev/null; then
+        echo "${0##*/}: FOLDER: $out cannot be made: a file, or nothing that may be written to, is in its place" >&2
+        exit 2
+    fi
     raw=$(mktemp -d)
     trap 'end_children; rm -rf "$raw"' EXIT
     trap 'stopped INT' INT
@@ -81,7 +84,8 @@ publish() {
         line="${1:-}: the summary failed; the archive has the part's output"
         cp "$raw/parts.tsv" "$raw/README.md"
     fi
-    tar -C "$raw" -czf "$out/results.tar.gz.new" .
+    # 1 is a file that grew while it was read: what is still written is not worth the call.
+    tar -C "$raw" -czf "$out/results.tar.gz.new" . 2>/dev/null || (($? == 1))
     cp "$raw/README.md" "$out/README.md.new"
     sync "$out/results.tar.gz.new" "$out/README.md.new" 2>/dev/null || true
     mv -f "$out/results.tar.gz.new" "$out/results.tar.gz"
@@ -159,8 +163,8 @@ part() {
 last_words() {
     local file
     for file in "$raw/$1.log" "$raw/$1.out"; do
-        if [[ -s $file ]]; then
-            grep -v '^[[:space:]]*$' "$file" | tail -n 1 | cut -c1-400
+        if grep -q '[^[:space:]]' "$file" 2>/dev/null; then
+            grep '[^[:space:]]' "$file" | tail -n 1 | cut -c1-400
             return
         fi
     done

@@ -44,9 +44,10 @@ look() {
     timeout 15 "$emm" figure "$name" "${views[@]}" --out "$raw/figure.png" --out "$raw/figure.csv" --force || true
     timeout 15 "$emm" sweep status "$name" "${views[@]}" --json >"$raw/status.json" || true
     for run in "$runs"/*/; do
+        if [[ ! -d $run ]]; then continue; fi
         mkdir -p "$raw/runs/$(basename "$run")"
         for file in config.toml scores.csv rescored.csv stats.jsonl; do
-            if [[ -f $run$file ]]; then cp "$run$file" "$raw/runs/$(basename "$run")"; fi
+            if [[ -f $run$file ]]; then cp "$run$file" "$raw/runs/$(basename "$run")" || true; fi
         done
     done
 } >"$raw/look.log" 2>&1

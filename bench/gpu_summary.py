@@ -1,7 +1,7 @@
 """What the parts of bench/gpu.sh and bench/gpu-study.sh say.
 
     python bench/gpu_summary.py RAW --part NAME     writes RAW/README.md; prints the part's line
-    python bench/gpu_summary.py RAW --gate NAME     exit code 1, and why, if nothing is left to do after this part
+    python bench/gpu_summary.py RAW --gate NAME     exit code 1 if nothing is left to do after this part
     python bench/gpu_summary.py RAW --failed-ops    the ops of emm check that failed, a line each
     python bench/gpu_summary.py RAW --card          the card's name, for a folder
     python bench/gpu_summary.py RAW --verdict       one line on all
@@ -78,13 +78,21 @@ class Results:
 LINE = re.compile(r"(\S+)( real)?\s+(bf16|tf32|fp32)\s+(\d+)\s+\S+\s+(\S+)\s+(ok|FAIL.*)")
 
 
-def checked(r):
+# Small cases, and those of the network in use.
+CHECKS = ("check", "check-real")
+
+
+def checked(r, names=CHECKS):
     """The ops of emm check: of its JSON or, where it did not come to its end, of the lines until then."""
-    ops = r.get("check", "ops")
+    return [op for name in names for op in ops_of(r, name)]
+
+
+def ops_of(r, name):
+    ops = r.get(name, "ops")
     if ops is not None:
         return ops
     found = []
-    for said in r.text("check.log").splitlines():
+    for said in r.text(f"{name}.log").splitlines():
         if m := LINE.fullmatch(said.strip()):
             op, _, precision, cases, worst, verdict = m.groups()
             failed = None if verdict == "ok" else verdict.removeprefix("FAIL").strip()
@@ -106,7 +114,7 @@ def cannot(r, name):
             return f"the binary has kernels for {kernels}, and {r.named()} is {r.card().get('capability')}"
         return None
     if name == "check":
-        ops = checked(r)
+        ops = ops_of(r, name)
         if any(op.get("ok") for op in ops):
             return None
         why = next((f"{op.get('op')}: {op['failed']}" for op in ops if op.get("failed")), None)
@@ -126,9 +134,9 @@ def losses(r, name):
 
 
 def apart(ours, theirs):
-    """The largest relative difference of losses; NaN if one of them is, or there are not as many."""
+    """The largest relative difference of the steps that both took; NaN if one of them is, or there are none."""
     differences = [abs(a - b) / abs(b) for a, b in zip(ours, theirs)]
-    bad = len(ours) != len(theirs) or any(math.isnan(d) for d in differences)
+    bad = any(math.isnan(d) for d in differences)
     return math.nan if bad or not differences else max(differences)
 
 
@@ -156,8 +164,9 @@ def alerts(r):
             found.append(f"Nothing was measured: {why}")
             break
     ops = checked(r)
-    if ops and not r.json("check"):
-        found.append(f"emm check did not come to its end: {r.how('check')}")
+    for name in CHECKS:
+        if ops_of(r, name) and not r.json(name):
+            found.append(f"emm {name} did not come to its end: {r.how(name)}")
     bad = [op for op in ops if not op.get("ok")]
     if bad and len(bad) < len(ops):
         said = "; ".join(f"{op.get('op')} in {op.get('precision')}: {op.get('failed')}" for op in bad[:5])
@@ -202,7 +211,7 @@ def news(r, name):
     found = r.json(name)
     if name == "doctor" and found:
         return cannot(r, name) or f"{r.named()}; driver: {found.get('cuda_driver') or 'none'}"
-    ops = checked(r) if name == "check" else (found or {}).get("ops")
+    ops = ops_of(r, name) if name in CHECKS else (found or {}).get("ops")
     if ops:
         bad = next((f"; {op.get('op')} in {op.get('precision')}: {op.get('failed')}" for op in ops if not op.get("ok")), "")
         return f"{sum(bool(op.get('ok')) for op in ops)} of {len(ops)} pass{bad}"
@@ -216,7 +225,8 @@ def news(r, name):
     if name.startswith("clocks"):
         return r.text(f"{name}.txt").strip()
     if name == "memcheck" and r.text("memcheck.txt"):
-        return sanitizer_errors(r, name) or "no error seen"
+        to_its_end = "ERROR SUMMARY: 0 errors" in r.text("memcheck.txt") and r.how(name) == "ok"
+        return sanitizer_errors(r, name) or ("no error seen" if to_its_end else "no error seen so far")
     if name == "status":
         return f"{found.get('done')} runs done" if found else ""
     if found and found.get("images_per_s"):

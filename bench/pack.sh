@@ -84,7 +84,9 @@ commit=$(git describe --always --dirty 2>/dev/null) || commit='no commit known'
     echo "It needs $(uname -m) Linux with glibc ${glibc#*_}, NVIDIA's driver 580, or newer ones; Python 3 for the script, and"
     echo "PyTorch for what emm is measured beside."
     echo
-    echo "  bench/gpu.sh           checks, benches and peers, what is worth most first"
+    echo "  bench/gpu.sh           checks, benches and peers, what is worth most first, into bench/runs; BUDGET_S=600 for more"
+    echo "  bench/gpu.sh '' FOLDER the same, into FOLDER"
+    echo "  bench/gpu-study.sh images.zip FOLDER   Table 3 at scale mini on these images, for BUDGET_S seconds"
     echo "  ./emm doctor           what this machine and this build have and lack"
     if [[ $images ]]; then
         echo

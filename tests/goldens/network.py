@@ -162,7 +162,11 @@ def forward(cfg, p, x, c_noise, labels=None, dropout=0.0):
         if attend:
             h = F.conv2d(norm(f"{name}.norm2", x), *wb(f"{name}.qkv"))
             q, k, v = h.flatten(2).unflatten(1, (-1, 3)).transpose(1, 3).unbind(2)
-            h = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(x.shape)
+            if x.is_cuda:  # the fused kernels want a dimension of heads; without, PyTorch is slower than it could be
+                h = F.scaled_dot_product_attention(*(t.unsqueeze(1) for t in (q, k, v))).squeeze(1)
+            else:
+                h = F.scaled_dot_product_attention(q, k, v)
+            h = h.transpose(1, 2).reshape(x.shape)
             x = (x + F.conv2d(h, *wb(f"{name}.proj"))) * SQRT_HALF
         return x
 
