@@ -102,7 +102,9 @@ fn run_child(
                         now = Some(all.start + index);
                         next = all.start + index + 1;
                     }
-                    Message::Result { .. } | Message::Error { .. } => now = None,
+                    Message::Result { .. } | Message::Wrong { .. } | Message::Error { .. } => {
+                        now = None;
+                    }
                     _ => ready = true,
                 }
                 // A case's time is that of all its kernels.

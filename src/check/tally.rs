@@ -29,7 +29,7 @@ pub struct Outcome {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Failure {
     pub case: String,
-    /// On a card: the kernel that was begun last, or of a wrong result all that made it.
+    /// On a card: the kernel that failed, or of a wrong result those that made it.
     pub kernel: Option<String>,
     pub error: String,
 }
@@ -71,6 +71,9 @@ impl Outcome {
     }
 }
 
+/// Kernels that are named at most where all are meant.
+const NAMED: usize = 8;
+
 /// Hears how checks go.
 pub struct Tally<'a> {
     checks: &'a [Check],
@@ -107,6 +110,7 @@ impl<'a> Tally<'a> {
             Message::Begin(_) => self.begin(),
             Message::Kernel(name) => self.kernel(name),
             Message::Result { index, by, at } => self.result(first + index, &Off { by, at }),
+            Message::Wrong { index, error } => self.wrong(first + index, 0.0, error),
             Message::Error { index, error } => self.error(first + index, error),
             Message::Ready | Message::NoDevice(_) => {}
         }
@@ -127,17 +131,28 @@ impl<'a> Tally<'a> {
     /// Check `index` gave a result.
     fn result(&mut self, index: usize, off: &Off) {
         // Not `off.by > bar`: NaN must fail.
-        let right = off.by <= self.checks[index].bar;
-        let kernels = (!self.kernels.is_empty()).then(|| self.kernels.join(" "));
-        let failure = (!right).then(|| Failure {
-            case: self.checks[index].case.clone(),
-            kernel: kernels,
-            error: format!("{}: off by {:.1e}", off.at, off.by),
-        });
-        self.end(index, off.by, failure);
+        if off.by <= self.checks[index].bar {
+            self.end(index, off.by, None);
+        } else {
+            self.wrong(index, off.by, format!("{}: off by {:.1e}", off.at, off.by));
+        }
     }
 
-    /// Check `index` gave none.
+    /// Check `index` gave a wrong result, which any of its kernels may have made.
+    fn wrong(&mut self, index: usize, by: f64, error: String) {
+        let kernel = match &self.kernels[..] {
+            [] => None,
+            [some @ .., _] if some.len() >= NAMED => {
+                let more = self.kernels.len() - NAMED;
+                Some(format!("{} and {more} more", self.kernels[..NAMED].join(" ")))
+            }
+            all => Some(all.join(" ")),
+        };
+        let case = self.checks[index].case.clone();
+        self.end(index, by, Some(Failure { case, kernel, error }));
+    }
+
+    /// Check `index` gave none, and it was the kernel's that was begun last.
     pub fn error(&mut self, index: usize, error: String) {
         let (case, kernel) = (self.checks[index].case.clone(), self.kernels.last().cloned());
         self.end(index, 0.0, Some(Failure { case, kernel, error }));
@@ -252,6 +267,23 @@ mod tests {
         let lost = Failure { case: "b".into(), kernel: Some("k4".into()), error: "lost".into() };
         assert_eq!(bf16.failures[1], lost);
         assert_eq!(loss.failed.as_deref(), Some("1 cases: not run"));
+    }
+
+    #[test]
+    fn a_wrong_result_names_its_kernels_up_to_a_number() {
+        let checks = checks();
+        for (kernels, want) in [
+            (0, None),
+            (2, Some("k0 k1")),
+            (8, Some("k0 k1 k2 k3 k4 k5 k6 k7")),
+            (11, Some("k0 k1 k2 k3 k4 k5 k6 k7 and 3 more")),
+        ] {
+            let mut tally = Tally::new(&checks, |_| ());
+            (0..kernels).for_each(|k| tally.hear(0, Message::Kernel(format!("k{k}"))));
+            tally.hear(0, Message::Wrong { index: 0, error: "y: value 0 is NaN".into() });
+            let all = tally.finish();
+            assert_eq!(all[0].failures[0].kernel.as_deref(), want);
+        }
     }
 
     #[test]

@@ -21,7 +21,12 @@ pub enum Message {
         by: f64,
         at: String,
     },
-    /// No result, and why.
+    /// What came of it is no result, and why.
+    Wrong {
+        index: usize,
+        error: String,
+    },
+    /// The device failed.
     Error {
         index: usize,
         error: String,
@@ -35,14 +40,13 @@ pub fn run(device: &Device, checks: &[Check], from: usize, tell: &mut dyn FnMut(
         match (check.run)(device) {
             Ok(Off { by, at }) if by.is_finite() => tell(Message::Result { index, by, at }),
             Ok(Off { by, at }) => {
-                tell(Message::Error { index, error: format!("{at}: off by {by}") });
+                tell(Message::Wrong { index, error: format!("{at}: off by {by}") });
             }
-            Err(e) => {
+            Err(e) if exit_code(&e) == Exit::Device as i32 => {
                 tell(Message::Error { index, error: format!("{e:#}") });
-                if exit_code(&e) == Exit::Device as i32 {
-                    return;
-                }
+                return;
             }
+            Err(e) => tell(Message::Wrong { index, error: format!("{e:#}") }),
         }
     }
 }
@@ -102,16 +106,16 @@ mod tests {
         let device = Device::Cpu(Cpu::new(1).unwrap());
         let mut told = Vec::new();
         run(&device, &checks, 0, &mut |message| told.push(message));
-        let error = |index, error: &str| Message::Error { index, error: error.into() };
+        let wrong = |index, error: &str| Message::Wrong { index, error: error.into() };
         let want = [
             Message::Begin(0),
             Message::Result { index: 0, by: 0.5, at: "y".into() },
             Message::Begin(1),
-            error(1, "NaN"),
+            wrong(1, "NaN"),
             Message::Begin(2),
-            error(2, "y: off by NaN"),
+            wrong(2, "y: off by NaN"),
             Message::Begin(3),
-            error(3, "--device: lost"),
+            Message::Error { index: 3, error: "--device: lost".into() },
         ];
         assert_eq!(told, want);
         for message in told {
