@@ -1,11 +1,19 @@
-//! Output files that are either whole or not there: written beside, synced, renamed.
+//! Output files that are either whole or not there: written beside, synced, renamed. Input files that are files.
 
-use crate::error::{Exit, Failure, fail, usage};
+use crate::error::{Exit, Failure, data, fail, usage};
 use anyhow::Result;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Write as _};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::io::{self, BufWriter, ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+mod temporary;
+
+use temporary::Temporary;
+pub use temporary::{remove_abandoned, remove_all as remove_temporaries};
+
+/// A text file of a run is no longer.
+const MOST_TEXT_BYTES: u64 = 256 << 20;
 
 /// Refuses an output that would replace something. Commands call it before they work, so that hours of
 /// work do not end here; [`write_atomic`] and [`write_dir_atomic`] ask again.
@@ -34,6 +42,31 @@ pub fn check_output(path: &Path, force: bool) -> Result<()> {
     Ok(())
 }
 
+/// What in a folder this program did not write there: a name, or nothing.
+pub type Foreign<'a> = &'a dyn Fn(&Path) -> io::Result<Option<String>>;
+
+/// [`check_output`] of a folder, which `force` replaces only where `foreign` finds nothing in it.
+///
+/// # Errors
+/// As [`check_output`]; usage (exit 2) with what is foreign.
+pub fn check_output_dir(path: &Path, force: bool, foreign: Foreign) -> Result<()> {
+    check_output(path, force)?;
+    if !path.exists() {
+        return Ok(());
+    }
+    if !path.is_dir() {
+        return Err(cannot_write(path, "it is a file, not a folder"));
+    }
+    match foreign(path).map_err(|e| cannot_write(path, &e.to_string()))? {
+        None => Ok(()),
+        Some(name) => Err(usage(format!(
+            "{}: holds {name}, which this command did not write; --force replaces only what it wrote: \
+             remove the folder or name another",
+            path.display()
+        ))),
+    }
+}
+
 /// Writes a file whole or not at all: `write` fills a temporary file in the same folder, which is then
 /// synced and renamed to `path`. A symbolic link is followed. On failure nothing is left behind.
 ///
@@ -50,53 +83,97 @@ pub fn write_atomic<T>(
         return Err(cannot_write(path, "it is a folder"));
     }
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
-    let (file, temporary) =
-        beside(&target, |p| OpenOptions::new().write(true).read(true).create_new(true).open(p))
-            .map_err(|e| cannot_write(path, &e.to_string()))?;
+    let failed = |e: io::Error| cannot_write(path, &e.to_string());
+    let (file, temporary) = Temporary::file(folder_of(&target)).map_err(failed)?;
     let mut file = BufWriter::new(file);
     let value = write(&mut file).map_err(|e| about(path, e))?;
-    file.flush()
-        .and_then(|()| file.get_ref().sync_all())
-        .map_err(|e| cannot_write(path, &e.to_string()))?;
+    file.flush().and_then(|()| file.get_ref().sync_all()).map_err(failed)?;
     drop(file);
     check_output(path, force)?;
-    temporary.rename_to(&target).map_err(|e| cannot_write(path, &e.to_string()))?;
+    temporary.rename_to(&target).map_err(failed)?;
     Ok(value)
 }
 
 /// Builds a folder whole or not at all: `build` fills a temporary folder beside, which is then renamed.
-/// With `force` a folder of that name is replaced, contents and all.
+/// With `force` a folder of that name is replaced, contents and all, unless `foreign` finds something in it.
 ///
 /// # Errors
-/// As [`write_atomic`].
+/// As [`write_atomic`] and [`check_output_dir`].
 pub fn write_dir_atomic<T>(
     path: &Path,
     force: bool,
+    foreign: Foreign,
     build: impl FnOnce(&Path) -> Result<T>,
 ) -> Result<T> {
-    check_output(path, force)?;
-    if path.exists() && !path.is_dir() {
-        return Err(cannot_write(path, "it is a file, not a folder"));
-    }
+    check_output_dir(path, force, foreign)?;
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
     let failed = |e: io::Error| cannot_write(path, &e.to_string());
-    let ((), temporary) = beside(&target, |p| fs::create_dir(p)).map_err(failed)?;
-    let value = build(&temporary.0).map_err(|e| about(path, e))?;
-    sync_files(&temporary.0).map_err(failed)?;
-    check_output(path, force)?;
-    if target.is_dir() {
-        // A folder cannot be renamed over a full one: the old one steps aside, and goes at the end.
-        let ((), aside) = beside(&target, |p| fs::create_dir(p)).map_err(failed)?;
-        let old = aside.0.join("old");
-        fs::rename(&target, &old).map_err(failed)?;
-        if let Err(e) = temporary.rename_to(&target) {
-            let _ = fs::rename(&old, &target);
-            return Err(failed(e));
-        }
-    } else {
-        temporary.rename_to(&target).map_err(failed)?;
-    }
+    let temporary = Temporary::folder(folder_of(&target)).map_err(failed)?;
+    let value = build(&temporary.path).map_err(|e| about(path, e))?;
+    sync_files(&temporary.path).map_err(failed)?;
+    check_output_dir(path, force, foreign)?;
+    let replaced = match target.is_dir() {
+        true => temporary.replace(&target),
+        false => temporary.rename_to(&target),
+    };
+    replaced.map_err(failed)?;
     Ok(value)
+}
+
+/// Opens a plain file for reading; a pipe is refused rather than waited for.
+///
+/// # Errors
+/// Input/output, or what it is instead of a file.
+pub fn open(path: &Path) -> io::Result<File> {
+    let pipe = || io::Error::new(ErrorKind::InvalidInput, "a device or pipe, expected a file");
+    let open = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let file = match open {
+        // A socket.
+        Err(e) if e.raw_os_error() == Some(libc::ENXIO) => return Err(pipe()),
+        other => other?,
+    };
+    let kind = file.metadata()?.file_type();
+    match kind {
+        _ if kind.is_file() => Ok(file),
+        _ if kind.is_dir() => {
+            Err(io::Error::new(ErrorKind::IsADirectory, "a folder, expected a file"))
+        }
+        _ => Err(pipe()),
+    }
+}
+
+/// The text of a file; `None` if there is none.
+///
+/// # Errors
+/// As [`cannot_read`].
+pub fn read_text(path: &Path) -> Result<Option<String>> {
+    let read = || -> io::Result<String> {
+        let mut text = String::new();
+        open(path)?.take(MOST_TEXT_BYTES + 1).read_to_string(&mut text)?;
+        match text.len() as u64 > MOST_TEXT_BYTES {
+            true => Err(io::Error::new(ErrorKind::InvalidData, "far too long")),
+            false => Ok(text),
+        }
+    };
+    match read() {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(cannot_read(path, e)),
+    }
+}
+
+/// Why a file was not read: what it is is the data's fault (exit 3), all else the machine's (exit 1).
+pub fn cannot_read(path: &Path, e: io::Error) -> anyhow::Error {
+    let what = format!("{}: cannot read", path.display());
+    match e.kind() {
+        ErrorKind::NotFound
+        | ErrorKind::NotADirectory
+        | ErrorKind::IsADirectory
+        | ErrorKind::InvalidInput
+        | ErrorKind::InvalidData
+        | ErrorKind::UnexpectedEof => data(format!("{what}: {e}")),
+        _ => fail(Exit::Other, format!("{what}: {e}")),
+    }
 }
 
 fn cannot_write(path: &Path, why: &str) -> anyhow::Error {
@@ -112,46 +189,6 @@ fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(p) if !p.as_os_str().is_empty() => p,
         _ => Path::new("."),
-    }
-}
-
-/// A temporary file or folder, removed when dropped.
-struct Temporary(PathBuf);
-
-impl Temporary {
-    fn rename_to(self, target: &Path) -> io::Result<()> {
-        fs::rename(&self.0, target)?;
-        let folder = folder_of(target).to_path_buf();
-        std::mem::forget(self);
-        // Some file systems cannot sync a folder; the rename itself has then still happened.
-        let _ = File::open(folder).and_then(|f| f.sync_all());
-        Ok(())
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        let _ = match self.0.is_dir() {
-            true => fs::remove_dir_all(&self.0),
-            false => fs::remove_file(&self.0),
-        };
-    }
-}
-
-/// Makes something under a free name in `target`'s folder.
-fn beside<T>(
-    target: &Path,
-    mut make: impl FnMut(&Path) -> io::Result<T>,
-) -> io::Result<(T, Temporary)> {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    loop {
-        let n = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = folder_of(target).join(format!(".emm-{}-{n}.tmp", std::process::id()));
-        match make(&path) {
-            Ok(made) => return Ok((made, Temporary(path))),
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
-            Err(e) => return Err(e),
-        }
     }
 }
 

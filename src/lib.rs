@@ -1,8 +1,8 @@
 //! Measures how much diffusion models memorize (Gu et al. 2023, arXiv:2310.02664).
 //!
 //! Data flows one way: `cli → study → run → {data, model, sampler, memorization, report, check} →
-//! tape → ops → device`. A module uses only what stands to its right; `error`, `rng` and `files` serve
-//! all.
+//! tape → ops → device`. A module uses only what stands to its right; `error`, `rng`, `files` and
+//! `signal` serve all.
 
 pub mod check;
 pub mod cli;
@@ -17,6 +17,7 @@ pub mod report;
 pub mod rng;
 pub mod run;
 pub mod sampler;
+pub mod signal;
 pub mod simd;
 pub mod study;
 pub mod tape;

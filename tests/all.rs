@@ -27,6 +27,7 @@ mod report;
 mod run;
 mod sampler;
 mod sources;
+mod stops;
 mod study;
 #[allow(dead_code)]
 mod support;

@@ -11,7 +11,7 @@ const ROWS: &[&[&str]] = &[
     &["tape"],
     &["ops"],
     &["device"],
-    &["error", "rng", "files", "simd"],
+    &["error", "rng", "files", "signal", "simd"],
 ];
 
 /// Arrows within a row: who uses whom.
@@ -26,6 +26,8 @@ const SIDEWAYS: &[(&str, &str)] = &[
     ("check", "sampler"),
     ("files", "error"),
     ("rng", "error"),
+    ("signal", "error"),
+    ("signal", "files"),
     ("rng", "simd"),
 ];
 

@@ -3,6 +3,7 @@
 use crate::device::cuda::{Cuda, IMAGES, KERNELS_FOR, Trouble, probe, runs_on};
 use crate::device::{Cpu, Device};
 use crate::error::{Exit, exit_code, fail, usage};
+use crate::signal;
 use anyhow::Result;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
@@ -213,8 +214,21 @@ enum Command {
     Bench(bench::Command),
 }
 
+impl Command {
+    /// Whether it can be stopped and goes on when it is given again.
+    fn resumes(&self) -> bool {
+        use sweep::Command::{Run, RunOne};
+        match self {
+            Command::Train(_) | Command::Find(_) | Command::Quickstart(_) => true,
+            Command::Sweep(sweep) => matches!(sweep, Run(_) | RunOne(_)),
+            _ => false,
+        }
+    }
+}
+
 /// Runs the program and returns its exit code.
 pub fn main() -> i32 {
+    signal::hold();
     if let Err(e) = foreign::refuse(&std::env::args_os().collect::<Vec<_>>()) {
         return tell(&e);
     }
@@ -232,6 +246,9 @@ pub fn main() -> i32 {
         }
     };
     let c = &cli.common;
+    if let Err(e) = signal::watch(cli.command.resumes()) {
+        return tell(&e);
+    }
     let result = match cli.command {
         Command::Quickstart(a) => quickstart::run(a, c),
         Command::Doctor(a) => doctor::run(a, c),

@@ -2,14 +2,14 @@
 
 use crate::data::{Dataset, Image, edm, npy};
 use crate::error::{data, usage};
-use crate::files::{check_output, write_atomic, write_dir_atomic};
+use crate::files::{check_output, check_output_dir, write_atomic, write_dir_atomic};
 use crate::report::grid;
 use crate::sampler::{HeunOptions, Start, quantise};
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::HashSet;
 use std::fs;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{IsTerminal as _, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -306,7 +306,10 @@ impl SampleWriter {
                 )));
             }
         };
-        check_output(path, force)?;
+        match form {
+            Form::Folder => check_output_dir(path, force, &foreign_to_samples)?,
+            _ => check_output(path, force)?,
+        }
         let (pixels, floats) = (Vec::new(), Vec::new());
         Ok(SampleWriter { path: path.into(), force, form, resolution, channels, pixels, floats })
     }
@@ -330,9 +333,9 @@ impl SampleWriter {
         let encode = |image| Image::encode(resolution, resolution, channels, image);
         let name = |seed: &u64| format!("{seed:08}.png");
         match form {
-            Form::Folder => write_dir_atomic(&path, force, |folder| {
+            Form::Folder => write_dir_atomic(&path, force, &foreign_to_samples, |folder| {
                 for (seed, image) in images() {
-                    fs::write(folder.join(name(seed)), encode(image)?)?;
+                    fs::write(folder.join(name(seed)), marked(encode(image)?))?;
                 }
                 Ok(())
             }),
@@ -363,6 +366,41 @@ impl SampleWriter {
             Form::Floats => write_images(&path, force, &floats, resolution, channels),
         }
     }
+}
+
+/// Where a PNG's first chunk ends: its signature and header are of one length.
+const HEADER_BYTES: usize = 33;
+
+/// The text chunk that marks a PNG as written by this program.
+fn mark() -> Vec<u8> {
+    let chunk = b"tEXtSoftware\0emm";
+    let mut crc = flate2::Crc::new();
+    crc.update(chunk);
+    let length = (chunk.len() - 4) as u32;
+    [&length.to_be_bytes(), &chunk[..], &crc.sum().to_be_bytes()].concat()
+}
+
+fn marked(mut png: Vec<u8>) -> Vec<u8> {
+    png.splice(HEADER_BYTES..HEADER_BYTES, mark());
+    png
+}
+
+/// The first entry of a folder that is no marked sample: such a folder is not to be replaced.
+fn foreign_to_samples(folder: &Path) -> std::io::Result<Option<String>> {
+    let mark = mark();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let mut start = Vec::new();
+        if entry.file_type()?.is_file() && name.ends_with(".png") {
+            let file = fs::File::open(entry.path())?;
+            file.take((HEADER_BYTES + mark.len()) as u64).read_to_end(&mut start)?;
+        }
+        if start.get(HEADER_BYTES..) != Some(&mark[..]) {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
 }
 
 /// Counts images on stderr: a bar on a terminal, else a line every ten seconds.

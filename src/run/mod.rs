@@ -13,7 +13,6 @@ pub mod memory;
 pub mod progress;
 pub mod schedule;
 pub mod score;
-pub mod signal;
 pub mod state;
 pub mod stats;
 pub mod train;

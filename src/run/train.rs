@@ -9,7 +9,6 @@ use super::progress::{IMAGE_COST, Part, Progress};
 use super::score::{
     Network, RESCORE_SEED, generate_and_search, load_partial, look_of, save_partial,
 };
-use super::signal::{install, stop_asked};
 use super::state::run_note;
 use super::stats::Stats;
 use super::{Distinct, Look, Order, Outcome, RunConfig, memory, schedule, state};
@@ -19,6 +18,7 @@ use crate::error::{Exit, exit_code, usage};
 use crate::memorization::{Repeats, Search};
 use crate::model::trainer::{Steps, TrainerOptions};
 use crate::model::{SavedModel, Trainer};
+use crate::signal::stop_asked;
 use anyhow::Result;
 use std::path::Path;
 use std::time::Instant;
@@ -75,7 +75,6 @@ pub fn train_part(
     part: Option<Part>,
 ) -> Result<Outcome> {
     let started = Instant::now();
-    install();
     if data.len() < 2 && !config.look_steps().is_empty() {
         return Err(usage(
             "--data: holds 1 image; nearest and second nearest need 2 (or --looks 0)",

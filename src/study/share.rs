@@ -3,7 +3,7 @@
 use crate::device::Device;
 use crate::run::dir::is_busy;
 use crate::run::progress::Overall;
-use crate::run::signal::{install, stop_asked};
+use crate::signal::stop_asked;
 use anyhow::Result;
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -36,7 +36,6 @@ pub fn share<T: Send>(
     progress: &Overall,
     work: &(dyn Fn(&Device, usize) -> Result<Option<T>> + Sync),
 ) -> Result<Option<Vec<T>>> {
-    install();
     let count = order.len();
     let jobs = Jobs { queue: order, elsewhere: vec![], done: vec![], failed: false, told: false };
     let jobs = Mutex::new(jobs);

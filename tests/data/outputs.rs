@@ -123,18 +123,25 @@ fn a_folder_appears_whole_or_not_at_all() {
     let fill = |name: &'static str| {
         move |folder: &Path| -> anyhow::Result<()> { Ok(fs::write(folder.join(name), name)?) }
     };
-    write_dir_atomic(&path, false, fill("a")).unwrap();
-    assert!(write_dir_atomic(&path, false, fill("b")).is_err());
-    let failed: anyhow::Result<()> = write_dir_atomic(&path, true, |folder| {
+    let ours = &|folder: &Path| Ok(listing(folder).into_iter().find(|name| name.len() > 1));
+    write_dir_atomic(&path, false, ours, fill("a")).unwrap();
+    assert!(write_dir_atomic(&path, false, ours, fill("b")).is_err());
+    let failed: anyhow::Result<()> = write_dir_atomic(&path, true, ours, |folder| {
         fs::write(folder.join("half"), "half")?;
         anyhow::bail!("interrupted")
     });
     assert!(failed.is_err());
     assert_eq!(listing(&path), ["a"]);
-    write_dir_atomic(&path, true, fill("b")).unwrap();
+    write_dir_atomic(&path, true, ours, fill("b")).unwrap();
     assert_eq!(listing(&path), ["b"]);
     assert_eq!(listing(dir.path()), ["x"]);
+    // What somebody else put there stays.
+    fs::write(path.join("thesis"), "").unwrap();
+    let foreign = write_dir_atomic(&path, true, ours, fill("c")).unwrap_err();
+    assert!(foreign.to_string().contains("holds thesis"), "{foreign}");
+    assert_eq!(listing(&path), ["b", "thesis"]);
+    assert_eq!(listing(dir.path()), ["x"]);
     fs::write(dir.path().join("file"), "").unwrap();
-    let over = write_dir_atomic(&dir.path().join("file"), true, fill("c"));
+    let over = write_dir_atomic(&dir.path().join("file"), true, ours, fill("c"));
     assert!(over.unwrap_err().to_string().contains("it is a file"));
 }
