@@ -157,8 +157,29 @@ pub fn read_text(path: &Path) -> Result<Option<String>> {
     };
     match read() {
         Ok(text) => Ok(Some(text)),
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) if [ErrorKind::NotFound, ErrorKind::NotADirectory].contains(&e.kind()) => Ok(None),
         Err(e) => Err(cannot_read(path, e)),
+    }
+}
+
+/// A running checksum, CRC-32: no change of up to 32 bits in a row escapes it.
+#[derive(Default)]
+pub struct Checksum(flate2::Crc);
+
+impl Checksum {
+    pub fn of(bytes: &[u8]) -> String {
+        let mut sum = Checksum::default();
+        sum.update(bytes);
+        sum.text()
+    }
+
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// Eight hexadecimal digits.
+    pub fn text(&self) -> String {
+        format!("{:08x}", self.0.sum())
     }
 }
 

@@ -1,5 +1,6 @@
 //! The one integration-test binary.
 
+mod believed;
 mod bench;
 mod check;
 mod ckpt;

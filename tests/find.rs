@@ -1,6 +1,6 @@
 //! The EMM search, the quickstart, the gap to the optimum, the doctor.
 
-use super::support::{Ended, emm, emm_in};
+use super::support::{Ended, edit_scores, emm, emm_in};
 use emm::data::Dataset;
 use emm::device::cuda::probe::NEEDED;
 use emm::device::cuda::{KERNELS_FOR, runs_on};
@@ -259,16 +259,7 @@ fn the_search_follows_what_runs_say_and_reports_violations() {
     let found = find(dir, "--sizes 4,8,16,32 --json").json();
     // Finished runs are believed: with these as if all memorized, the EMM lies between 8 and 16.
     for size in [4, 8] {
-        let path = run_dir(dir, &found, size).join("scores.csv");
-        let rows = std::fs::read_to_string(&path).unwrap();
-        let all = rows.lines().enumerate().map(|(i, row)| {
-            let cell: Vec<&str> = row.split(',').collect();
-            match i {
-                0 => row.to_string(),
-                _ => format!("{},{},8,8,1,0.6,1,{}", cell[0], cell[1], cell[7]),
-            }
-        });
-        std::fs::write(&path, all.collect::<Vec<_>>().join("\n") + "\n").unwrap();
+        edit_scores(&run_dir(dir, &found, size).join("scores.csv"), |_| 8);
     }
     let found = find(dir, "--lo 4 --hi 32 --json").json();
     let sizes: Vec<u64> =
@@ -285,8 +276,7 @@ fn the_search_follows_what_runs_say_and_reports_violations() {
     assert_eq!((&found["emm"], &found["outside"]), (&Value::Null, &json!("above")));
 
     let rows = run_dir(dir, &find(dir, "--sizes 4,8 --json").json(), 4).join("scores.csv");
-    let text = std::fs::read_to_string(&rows).unwrap().replace(",8,8,1,", ",8,4,0.5,");
-    std::fs::write(&rows, text).unwrap();
+    edit_scores(&rows, |_| 4);
     let found = find(dir, "--sizes 4,8,16 --json").json();
     assert_eq!(found["violations"], json!([[4, 8]]));
     let said = find(dir, "--sizes 4,8,16").ok();

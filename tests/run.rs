@@ -20,7 +20,8 @@ pub struct Fixture {
     pub folder: tempfile::TempDir,
     pub data: PathBuf,
     /// Files of an uninterrupted run, and how long it took.
-    files: BTreeMap<String, Vec<u8>>,
+    /// Files of an uninterrupted run, and how long it took.
+    pub files: BTreeMap<String, Vec<u8>>,
     elapsed: Duration,
 }
 

@@ -58,6 +58,16 @@ impl Ended {
         value
     }
 
+    /// The run did what it could, left a damaged run aside and said so in one line that holds `holds`; its stdout.
+    #[track_caller]
+    pub fn passed_over(self, holds: &str) -> String {
+        assert_eq!(self.code, 3, "{self:?}");
+        let line = self.stderr.strip_suffix('\n').unwrap_or("");
+        assert!(!line.is_empty() && !line.contains('\n'), "not one line: {self:?}");
+        assert!(line.contains("passed over: ") && line.contains(holds), "{holds:?}: {self:?}");
+        self.stdout
+    }
+
     /// The run failed with `code` and exactly one line, which is `emm: `, then `start`, and holds `holds`.
     #[track_caller]
     pub fn refused(self, code: i32, start: &str, holds: &str) {
@@ -68,6 +78,26 @@ impl Ended {
         assert!(line.starts_with(&format!("emm: {start}")), "begins otherwise: {self:?}");
         assert!(line.contains(holds), "does not say {holds:?}: {self:?}");
     }
+}
+
+/// A row of `scores.csv` with so many images memorized, and all that follows from it.
+pub fn with_memorized(row: &str, memorized: u64) -> String {
+    let cells: Vec<&str> = row.split(',').collect();
+    let &[step, epoch, images, .., mean_d1] = cells.as_slice() else { panic!("no row: {row}") };
+    let of: u64 = images.parse().unwrap();
+    let ([low, high], ratio) =
+        (emm::memorization::wilson(memorized, of), memorized as f64 / of as f64);
+    format!("{step},{epoch},{images},{memorized},{ratio},{low},{high},{mean_d1}")
+}
+
+/// [`with_memorized`] of every row of a file; `memorized` is given the row's number, from 1 on.
+pub fn edit_scores(path: &Path, memorized: impl Fn(usize) -> u64) {
+    let text = std::fs::read_to_string(path).unwrap();
+    let rows = text.lines().enumerate().map(|(i, row)| match i {
+        0 => row.to_string(),
+        _ => with_memorized(row, memorized(i)),
+    });
+    std::fs::write(path, rows.collect::<Vec<_>>().join("\n") + "\n").unwrap();
 }
 
 /// A safetensors file of `tests/goldens`.

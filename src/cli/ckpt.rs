@@ -5,6 +5,7 @@ use crate::error::data;
 use crate::files::check_output;
 use crate::model::flops::flops;
 use crate::model::infer::{Unsaid, convert};
+use crate::model::tensor_file::TensorFile;
 use crate::model::{Params, Precond, SavedModel};
 use crate::run::{RunDir, state};
 use anyhow::Result;
@@ -71,11 +72,9 @@ pub fn run(command: Command, common: &Common) -> Result<()> {
             check_output(&out, force)?;
             let dir = RunDir::new(&run);
             let config = dir.config()?;
-            let state = dir.state_path();
-            if !state.exists() {
-                return Err(data(format!("{}: no state has been saved yet", run.display())));
-            }
-            state::model_of(&state, &config, live)?.save(&out, force)?;
+            let model = state::model_of(&dir.state_path(), &config, live)?;
+            let none = || data(format!("{}: no state has been saved yet", run.display()));
+            model.ok_or_else(none)?.save(&out, force)?;
             written(&out, common);
             Ok(())
         }
@@ -97,11 +96,11 @@ fn written(out: &Path, common: &Common) {
 }
 
 fn info(path: &Path, common: &Common) -> Result<()> {
-    let file = match path.is_dir() {
+    let (file, model) = match path.is_dir() {
         true => RunDir::new(path).best_snapshot()?,
-        false => path.to_path_buf(),
+        false => (path.to_path_buf(), SavedModel::open(path)?),
     };
-    let model = SavedModel::open(&file)?;
+    let checked = TensorFile::open(&file)?.check()?;
     let params = Params::new(&model.config);
     let cost = flops(&model.config);
     if common.json {
@@ -113,6 +112,7 @@ fn info(path: &Path, common: &Common) -> Result<()> {
                 "tensors": params.specs.len(),
                 "forward_flop_per_image": cost.forward,
                 "finite": true,
+                "checksum": checked,
                 "model": model.config,
                 "run": model.run,
             })
@@ -121,6 +121,10 @@ fn info(path: &Path, common: &Common) -> Result<()> {
     }
     say!("file        {}", file.display());
     say!("parameters  {} in {} tensors, all finite", params.count(), params.specs.len());
+    say!(
+        "checksum    {}",
+        if checked { "fits" } else { "none: of another program or from before there were any" }
+    );
     say!("forward     {:.2} GFLOP per image", cost.forward as f64 / 1e9);
     say!("model       {}", serde_json::to_string(&model.config)?);
     if let Some(run) = model.run {

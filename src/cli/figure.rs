@@ -10,7 +10,7 @@ use crate::study::cost::Rates;
 use crate::study::figures::{figure, studies_of};
 use crate::study::sheets::{is_sheet, sheet_figure};
 use crate::study::tables::hours_said;
-use crate::study::{Plan, Setup};
+use crate::study::{Plan, Setup, passed_over};
 use anyhow::Result;
 use serde_json::{Value, json};
 use std::io::Write as _;
@@ -74,19 +74,20 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
 fn chart(args: &Args, common: &Common) -> Result<()> {
     let setup = args.flags.setup(common, &args.runs)?;
     let plans = args.flags.plans(&studies_of(&args.figure)?, &setup)?;
-    let found = figure(&args.figure, &plans)?;
+    let found = figure(&args.figure, &plans);
     let missing = missing(args, common, plans.iter().zip(&found.missing))?;
     for out in &args.out {
         found.chart.save(out, args.force)?;
     }
     if common.json {
-        return tell_json(args, &setup, ("chart", json!(found.chart)), &missing);
+        tell_json(args, &setup, ("chart", json!(found.chart)), &missing);
+        return passed_over("--runs", found.damage);
     }
     if args.out.is_empty() {
         print(&found.chart);
     }
     tell(args, &missing);
-    Ok(())
+    passed_over("--runs", found.damage)
 }
 
 fn sheet(args: &Args, common: &Common) -> Result<()> {
@@ -98,6 +99,7 @@ fn sheet(args: &Args, common: &Common) -> Result<()> {
     let found = sheet_figure(&args.figure, &setup, &device)?;
     let missing = missing(args, common, std::iter::once((&found.plan, &found.missing)))?;
     let Some(png) = &found.png else {
+        passed_over("--runs", found.damage)?;
         let command = missing.first().map(|m| m.command.as_str()).unwrap_or_default();
         return Err(fail(
             Exit::Data,
@@ -112,13 +114,14 @@ fn sheet(args: &Args, common: &Common) -> Result<()> {
         write_atomic(out, args.force, |file| Ok(file.write_all(png)?))?;
     }
     if common.json {
-        return tell_json(args, &setup, ("sheets", json!(found.parts)), &missing);
+        tell_json(args, &setup, ("sheets", json!(found.parts)), &missing);
+        return passed_over("--runs", found.damage);
     }
     for part in &found.parts {
         say!("{part}");
     }
     tell(args, &missing);
-    Ok(())
+    passed_over("--runs", found.damage)
 }
 
 /// What each study lacks, with the command that fills it and its hours.
@@ -188,7 +191,7 @@ fn tell(args: &Args, missing: &[Missing]) {
 }
 
 /// What was drawn under its name, what is missing, what was written.
-fn tell_json(args: &Args, setup: &Setup, drawn: (&str, Value), missing: &[Missing]) -> Result<()> {
+fn tell_json(args: &Args, setup: &Setup, drawn: (&str, Value), missing: &[Missing]) {
     let mut all = json!({
         "figure": args.figure,
         "scale": setup.scale.name,
@@ -197,5 +200,4 @@ fn tell_json(args: &Args, setup: &Setup, drawn: (&str, Value), missing: &[Missin
     });
     all[drawn.0] = drawn.1;
     say!("{all}");
-    Ok(())
 }

@@ -9,7 +9,7 @@ use crate::device::{Cpu, Device};
 use crate::error::{Exit, OrExit as _, fail};
 use crate::files::check_output;
 use crate::model::flops::flops;
-use crate::study::{Found, Search, Sizes, find, pictures};
+use crate::study::{Found, Search, Sizes, find, passed_over, pictures};
 use anyhow::Result;
 use std::fs;
 use std::path::PathBuf;
@@ -104,7 +104,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         true => say!("{}", found.json()),
         false => tell(&found, &longer(found.epochs), &files),
     }
-    Ok(())
+    passed_over("--runs", found.damage)
 }
 
 /// The same command with twice the epochs.

@@ -6,10 +6,11 @@ use crate::data::Dataset;
 use crate::error::{data, usage};
 use crate::files::{check_output, write_atomic};
 use crate::model::SavedModel;
-use crate::run::{Network, RunDir};
+use crate::run::{DataId, Network, RunDir};
 use crate::sampler::{HeunOptions, noise_levels, optimum};
 use crate::study::gap;
 use anyhow::Result;
+use serde::Deserialize as _;
 use std::io::Write as _;
 use std::path::PathBuf;
 
@@ -57,13 +58,20 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     if let Some(out) = &args.out {
         check_output(out, args.force)?;
     }
-    let path = match (&args.run, args.model) {
-        (Some(run), _) => RunDir::new(run).best_snapshot()?,
-        (None, model) => model.unwrap_or_default(),
+    let model = match (&args.run, args.model) {
+        (Some(run), _) => RunDir::new(run).best_snapshot()?.1,
+        (None, model) => SavedModel::open(&model.unwrap_or_default())?,
     };
-    let model = SavedModel::open(&path)?;
     let mut set = Dataset::open(&args.data)?;
-    check(&model, &mut set, &args.data.display().to_string())?;
+    let name = args.data.display().to_string();
+    check(&model, &mut set, &name)?;
+    let foreign = trained_on(&model).map(|own| own != DataId::of(&set));
+    if foreign == Some(true) && !common.quiet {
+        let _ = writeln!(
+            std::io::stderr(),
+            "note: the network was trained on other images or labels than {name}, whose optimum it is compared with"
+        );
+    }
 
     let precond = model.config.precond;
     let (lo, hi) = precond.sigma_range();
@@ -80,10 +88,19 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         write_atomic(out, args.force, |file| Ok(file.write_all(table.csv().as_bytes())?))?;
     }
     match common.json {
-        true => say!("{}", gap::json(&levels, args.draws)),
+        true => {
+            let mut json = gap::json(&levels, args.draws);
+            json["foreign_data"] = foreign.into();
+            say!("{json}");
+        }
         false => say!("{}", table.plain().trim_end()),
     }
     Ok(())
+}
+
+/// The set that a network was trained on, if its file says so.
+fn trained_on(model: &SavedModel) -> Option<DataId> {
+    DataId::deserialize(&model.run.as_ref()?["config"]["data"]).ok()
 }
 
 /// That the network is for images like these; an unconditional one does not look at labels.

@@ -8,6 +8,7 @@ use crate::device::Device;
 use crate::error::{Exit, fail, usage};
 use crate::run::progress::duration;
 use crate::run::{RunOptions, SaveEvery};
+use crate::study::passed_over;
 use crate::study::quickstart::{Plan, quickstart};
 use anyhow::Result;
 use std::path::{Path, PathBuf};
@@ -60,7 +61,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     };
     if common.json {
         say!("{}", found.json());
-        return Ok(());
+        return passed_over("--out", found.damage);
     }
     say!(
         "8×8 digits, {} epochs each; ratio of memorization = highest of {} looks at {} samples",
@@ -70,7 +71,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     );
     tell(&found, &args.longer(common), &files);
     say!("time  {}", duration(started.elapsed().as_secs_f64()));
-    Ok(())
+    passed_over("--out", found.damage)
 }
 
 impl Args {

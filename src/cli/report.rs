@@ -7,7 +7,7 @@ use crate::error::usage;
 use crate::files::{check_output, write_atomic};
 use crate::study::report::gather;
 use crate::study::theirs::Theirs;
-use crate::study::{Plan, Study};
+use crate::study::{Plan, Study, passed_over};
 use anyhow::Result;
 use serde_json::json;
 use std::io::Write as _;
@@ -74,7 +74,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     } else {
         say!("{} ({} kB)", out.display(), html.len().div_ceil(1000));
     }
-    Ok(())
+    passed_over(&args.folder.display().to_string(), gathered.damage)
 }
 
 /// `PATH` or `N=PATH`.

@@ -52,12 +52,11 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         return Err(usage("--batch: 0 images, at least 1 is needed"));
     }
     check_output(&args.out, args.force)?;
-    let file = match (&args.run, &args.model) {
+    let (file, model) = match (&args.run, &args.model) {
         (Some(run), _) => RunDir::new(run).best_snapshot()?,
-        (None, Some(model)) => model.clone(),
+        (None, Some(model)) => (model.clone(), SavedModel::open(model)?),
         (None, None) => return Err(usage("--model: give a model file, or --run")),
     };
-    let model = SavedModel::open(&file)?;
     let c = model.config.clone();
     let beginnings = args.start.beginnings(c.resolution, c.image_channels)?;
     let seeds = &beginnings.seeds;

@@ -8,7 +8,6 @@ use crate::device::{Device, Pixels};
 use crate::error::{data, usage};
 use crate::files::{check_output, write_atomic};
 use crate::memorization::{Nearest, References, Score, Search, Threshold};
-use crate::model::SavedModel;
 use crate::report::sheet;
 use crate::run::RunDir;
 use crate::run::score::{Network, compared, labels_of};
@@ -136,8 +135,7 @@ fn sample_run(run: &Path, args: &Args, common: &Common, scoring: &mut Scoring) -
         return Err(usage("--batch: 0 images, at least 1 is needed"));
     }
     let run = RunDir::new(run);
-    let snapshot = run.best_snapshot()?;
-    let model = SavedModel::open(&snapshot)?;
+    let (snapshot, model) = run.best_snapshot()?;
     let c = &model.config;
     let labels = labels_of(&seeds, c.label_dim);
     scoring.check_shape(&snapshot, c.resolution, c.image_channels, &args.reference)?;

@@ -93,29 +93,29 @@ impl StudyFlags {
     /// The flags again, for a command that the user is told: all but --only.
     pub fn again(&self, common: &Common, runs: &Path) -> String {
         let mut out = String::new();
-        let mut flag = |name: &str, value: String| out += &format!(" --{name} {}", quoted(&value));
+        let mut flag = |name: &str, value: String| out += &format!(" --{name} {value}");
         if self.scale != "paper" {
-            flag("scale", self.scale.clone());
+            flag("scale", quoted(&self.scale));
         }
         match &self.data {
-            Some(path) => flag("data", path.display().to_string()),
+            Some(path) => flag("data", quoted_path(path)),
             None if self.scale != "tiny" => flag("data", "D.zip".into()),
             None => {}
         }
         if let Some(path) = &self.blend {
-            flag("blend", path.display().to_string());
+            flag("blend", quoted_path(path));
         }
         if self.repeats != 1 {
             flag("repeats", self.repeats.to_string());
         }
         if self.precision != "auto" {
-            flag("precision", self.precision.clone());
+            flag("precision", quoted(&self.precision));
         }
         if common.seed != 1024 {
             flag("seed", common.seed.to_string());
         }
         if runs != Path::new("runs") {
-            flag("runs", runs.display().to_string());
+            flag("runs", quoted_path(runs));
         }
         out
     }
@@ -145,6 +145,20 @@ pub fn quoted(word: &str) -> String {
         true => word.into(),
         false => format!("'{}'", word.replace('\'', "'\\''")),
     }
+}
+
+/// [`quoted`] of a path, whatever its bytes: what is no UTF-8 is written as bash and zsh read it back.
+pub fn quoted_path(path: &Path) -> String {
+    if let Some(text) = path.to_str() {
+        return quoted(text);
+    }
+    let byte = |&b: &u8| match b {
+        b'\'' | b'\\' => format!("\\{}", b as char),
+        b' '..=b'~' => (b as char).to_string(),
+        _ => format!("\\x{b:02x}"),
+    };
+    let bytes = path.as_os_str().as_encoded_bytes();
+    format!("$'{}'", bytes.iter().map(byte).collect::<String>())
 }
 
 /// A step of fewer operations gains nothing from a second thread: on the CPU such runs go on a thread each.

@@ -10,7 +10,7 @@ use crate::run::{RunConfig, RunOptions};
 use crate::study::cost::{CARDS, CARDS_BASIS, Rates, flop_of};
 use crate::study::sweep::At;
 use crate::study::tables::hours_said;
-use crate::study::{Setup, Study, Sweep};
+use crate::study::{Setup, Study, Sweep, passed_over};
 use anyhow::Result;
 use serde_json::{Value, json};
 use std::io::Write as _;
@@ -312,27 +312,35 @@ fn status(args: &StatusArgs, common: &Common) -> Result<()> {
     let setup = args.what.flags.setup(common, &args.runs)?;
     let sweep = args.what.sweep(&setup)?;
     let devices = devices(common, None, &configs(&sweep))?;
-    let at = sweep.runs.iter().map(|r| r.at()).collect::<Result<Vec<At>>>()?;
+    let at: Vec<At> = sweep.runs.iter().map(|r| r.at()).collect();
     let rates = Rates::here(&devices[0], &args.runs, &configs(&sweep))?;
     let count = |what: fn(&At) -> bool| at.iter().filter(|a| what(a)).count();
     let done = count(|a| *a == At::Done);
     let running = count(|a| matches!(a, At::Begun { running: true, .. }));
     let begun = count(|a| matches!(a, At::Begun { running: false, .. }));
-    let left = sweep.runs.len() - done - running;
-    let seconds: Option<f64> =
-        sweep.runs.iter().zip(&at).map(|(r, &at)| r.left_s(at, &rates)).sum();
+    let damaged = count(|a| matches!(a, At::Damaged(_)));
+    let left = sweep.runs.len() - done - running - damaged;
+    let seconds: Option<f64> = sweep.runs.iter().zip(&at).map(|(r, at)| r.left_s(at, &rates)).sum();
     // Of nothing left a sum of floats is −0.
     let hours = seconds.unwrap_or(f64::NAN) / 3600.0 + 0.0;
+    let damage = || {
+        at.iter().filter_map(|a| match a {
+            At::Damaged(why) => Some(why.clone()),
+            _ => None,
+        })
+    };
     if common.json {
         let run = |(r, at): (&crate::study::sweep::SweepRun, &At)| -> Value {
             let (state, share) = match *at {
                 At::Missing => ("missing", 0.0),
+                At::Damaged(_) => ("damaged", 0.0),
                 At::Begun { share, running: true } => ("running", share),
                 At::Begun { share, .. } => ("begun", share),
                 At::Done => ("done", 1.0),
             };
             let dir = r.run.dir.as_ref().map(|d| d.display().to_string());
-            json!({"name": r.name, "run": dir, "state": state, "share": share})
+            let why = if let At::Damaged(why) = at { Some(why) } else { None };
+            json!({"name": r.name, "run": dir, "state": state, "share": share, "why": why})
         };
         say!(
             "{}",
@@ -341,16 +349,20 @@ fn status(args: &StatusArgs, common: &Common) -> Result<()> {
                 "done": done,
                 "running": running,
                 "begun": begun,
+                "damaged": damaged,
                 "left": left,
                 "hours_left_here": hours,
                 "devices": devices.len(),
                 "runs": sweep.runs.iter().zip(&at).map(run).collect::<Vec<_>>(),
             })
         );
-        return Ok(());
+        return passed_over("--runs", damage());
     }
     head(&setup, &sweep);
     for (r, at) in sweep.runs.iter().zip(&at) {
+        if let At::Damaged(_) = at {
+            say!("damaged: {}", r.name);
+        }
         if let At::Begun { share, running } = at {
             let state = if *running { "running" } else { "begun, nobody at work" };
             say!("{state}: {} ({:.0}%)", r.name, 100.0 * share);
@@ -359,6 +371,9 @@ fn status(args: &StatusArgs, common: &Common) -> Result<()> {
     say!("done     {done} of {}", sweep.runs.len());
     say!("running  {running}");
     say!("left     {left}, of which {begun} begun");
+    if damaged > 0 {
+        say!("damaged  {damaged}");
+    }
     say!(
         "time     {} of one device here ({}), {} at once: {}",
         hours_said(hours),
@@ -366,7 +381,7 @@ fn status(args: &StatusArgs, common: &Common) -> Result<()> {
         devices.len(),
         hours_said(hours / devices.len() as f64)
     );
-    Ok(())
+    passed_over("--runs", damage())
 }
 
 fn slurm(args: &SlurmArgs, common: &Common) -> Result<()> {

@@ -6,7 +6,7 @@ use crate::error::usage;
 use crate::files::{check_output, write_atomic};
 use crate::study::cost::Rates;
 use crate::study::tables::View;
-use crate::study::{Plan, Study};
+use crate::study::{Plan, Study, passed_over};
 use anyhow::Result;
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -70,7 +70,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         Ok(n) => format!("Table {n} of Gu et al. 2023"),
         Err(_) => studies.iter().map(|s| s.name.as_str()).collect::<Vec<_>>().join(", "),
     };
-    let view = View::read(title, &plans, &rates, &fills)?;
+    let view = View::read(title, &plans, &rates, &fills);
     let format = if common.json { Format::Json } else { args.format };
     let text = match format {
         Format::Md => view.markdown(),
@@ -82,5 +82,5 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         Some(out) => write_atomic(out, args.force, |file| Ok(file.write_all(text.as_bytes())?))?,
         None => say!("{}", text.trim_end()),
     }
-    Ok(())
+    passed_over("--runs", view.damage())
 }

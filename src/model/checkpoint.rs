@@ -30,7 +30,8 @@ impl SavedModel {
     /// Reads a model file.
     ///
     /// # Errors
-    /// Data errors (exit 3) that name the file and the tensor: missing, unexpected, of another shape, not finite.
+    /// Data errors (exit 3) that name the file and the tensor: missing, unexpected, of another shape, not finite; or
+    /// that the file does not fit its checksum, if it has one.
     pub fn open(path: &Path) -> Result<Self> {
         let file = TensorFile::open(path)?;
         let name = path.display();
@@ -49,6 +50,7 @@ impl SavedModel {
         refuse_unexpected(path, &file, &config, &[""])?;
         let weights = read_flat(&file, &config, "")?;
         let freqs = read_freqs(&file, &config)?;
+        file.check()?;
         Ok(SavedModel { config, weights, freqs, run })
     }
 

@@ -45,6 +45,7 @@ pub fn convert(path: &Path, unsaid: &Unsaid) -> Result<SavedModel> {
         }
         _ => read_freqs(&file, &config)?,
     };
+    file.check()?;
     Ok(SavedModel { config, weights, freqs, run: None })
 }
 

@@ -2,19 +2,27 @@
 //! bytes; read one tensor at a time, so a file costs no memory of its own.
 
 use crate::error::{OrExit as _, data};
-use crate::files::write_atomic;
-use anyhow::{Context as _, Result};
+use crate::files::{Checksum, cannot_read, open, write_atomic};
+use anyhow::Result;
 use half::{bf16, f16};
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 use serde_json::{Map, Value, json};
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{BufWriter, ErrorKind, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 /// A header this long is no header: the format's own limit.
 const MAX_HEADER: u64 = 100_000_000;
+
+/// What this program writes is of this format: with a checksum of header and values. Older files have neither entry.
+const FORMAT: (&str, &str) = ("emm.format", "2");
+const CHECKSUM: &str = "emm.checksum";
+/// The checksum is the header's first entry, so that its place is known before there is a value.
+const BEFORE_CHECKSUM: &str = r#"{"__metadata__":{"emm.checksum":""#;
+/// It stands for its own digits.
+const NO_CHECKSUM: &str = "00000000";
 
 /// A safetensors file with its header read.
 pub struct TensorFile {
@@ -31,24 +39,73 @@ impl TensorFile {
     /// # Errors
     /// Data errors (exit 3) that begin with the file: missing, not safetensors, cut short.
     pub fn open(path: &Path) -> Result<Self> {
+        let missing = || cannot_read(path, ErrorKind::NotFound.into());
+        TensorFile::open_if_there(path)?.ok_or_else(missing)
+    }
+
+    /// [`TensorFile::open`] of a file that may be missing.
+    pub fn open_if_there(path: &Path) -> Result<Option<Self>> {
         let broken = || format!("{}: not a whole safetensors file", path.display());
-        let file = File::open(path).or_data(|| format!("{}: cannot open", path.display()))?;
-        let size = file.metadata()?.len();
+        let file = match open(path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+            other => other.map_err(|e| cannot_read(path, e))?,
+        };
+        let size = file.metadata().map_err(|e| cannot_read(path, e))?.len();
+        if size < 8 {
+            return Err(data(broken()));
+        }
         let mut length = [0; 8];
-        file.read_exact_at(&mut length, 0).or_data(broken)?;
+        file.read_exact_at(&mut length, 0).map_err(|e| cannot_read(path, e))?;
         let length = u64::from_le_bytes(length);
         if length > MAX_HEADER || length + 8 > size {
             return Err(data(broken()));
         }
         let mut header = vec![0; length as usize];
-        file.read_exact_at(&mut header, 8).or_data(broken)?;
+        file.read_exact_at(&mut header, 8).map_err(|e| cannot_read(path, e))?;
         let metadata: Metadata = serde_json::from_slice(&header).or_data(broken)?;
         let start = 8 + length;
         let want = start + metadata.data_len() as u64;
         if size != want {
             return Err(data(format!("{}: {size} bytes, its header wants {want}", path.display())));
         }
-        Ok(TensorFile { path: path.into(), file, metadata, start })
+        Ok(Some(TensorFile { path: path.into(), file, metadata, start }))
+    }
+
+    /// Compares the file with its checksum; false for one of another program, or from before there were any.
+    ///
+    /// # Errors
+    /// Data errors that name the file: another checksum, or none where the format has one.
+    pub fn check(&self) -> Result<bool> {
+        let name = self.path.display();
+        let stored = match (self.meta(CHECKSUM), self.meta(FORMAT.0)) {
+            (Some(stored), _) => stored,
+            (None, Some(_)) => return Err(data(format!("{name}: damaged: no {CHECKSUM}"))),
+            (None, None) => return Ok(false),
+        };
+        let mut sum = Checksum::default();
+        let mut piece = vec![0; 1 << 20];
+        let end = self.start + self.metadata.data_len() as u64;
+        let mut at = 0;
+        while at < end {
+            let bytes = &mut piece[..(end - at).min(1 << 20) as usize];
+            self.file.read_exact_at(bytes, at).map_err(|e| cannot_read(&self.path, e))?;
+            if at == 0 {
+                let digits = 8 + BEFORE_CHECKSUM.len();
+                let place = bytes.get_mut(digits..digits + NO_CHECKSUM.len());
+                place.map(|digits| digits.copy_from_slice(NO_CHECKSUM.as_bytes()));
+            }
+            sum.update(bytes);
+            at += bytes.len() as u64;
+        }
+        match sum.text() == stored {
+            true => Ok(true),
+            false => Err(data(format!(
+                "{name}: damaged: its checksum is {}, it says {stored:?} (a program that changes such a file has to \
+                 remove {CHECKSUM} and {} from its metadata)",
+                sum.text(),
+                FORMAT.0
+            ))),
+        }
     }
 
     /// A value of the header's text metadata.
@@ -93,7 +150,7 @@ impl TensorFile {
         let mut bytes = vec![0; to - from];
         self.file
             .read_exact_at(&mut bytes, self.start + from as u64)
-            .or_data(|| format!("{path}: cannot read tensor {name}"))?;
+            .map_err(|e| cannot_read(&self.path, e))?;
         Ok(match info.dtype {
             Dtype::F32 => each(&bytes, f32::from_le_bytes),
             Dtype::F16 => each(&bytes, |b| f16::from_le_bytes(b).to_f32()),
@@ -139,7 +196,10 @@ pub fn write(
     values: impl Fn(usize) -> Vec<f32>,
 ) -> Result<()> {
     let mut header = Map::new();
-    let text = metadata.iter().map(|(k, v)| (k.to_string(), Value::from(v.as_str()))).collect();
+    let ours = [(CHECKSUM, NO_CHECKSUM), FORMAT];
+    let given = metadata.iter().map(|(key, value)| (*key, value.as_str()));
+    let text = ours.into_iter().chain(given).map(|(k, v)| (k.to_string(), Value::from(v)));
+    let text = text.collect();
     header.insert("__metadata__".into(), Value::Object(text));
     let mut end = 0;
     for (name, shape) in tensors {
@@ -152,13 +212,19 @@ pub fn write(
     // Values begin at a multiple of 8; the format wants spaces in between.
     header.resize(header.len().next_multiple_of(8), b' ');
     write_atomic(path, force, |out| {
-        out.write_all(&(header.len() as u64).to_le_bytes())?;
-        out.write_all(&header)?;
+        let mut sum = Checksum::default();
+        let mut put = |out: &mut BufWriter<File>, bytes: &[u8]| {
+            sum.update(bytes);
+            out.write_all(bytes)
+        };
+        put(out, &(header.len() as u64).to_le_bytes())?;
+        put(out, &header)?;
         for (i, (name, shape)) in tensors.iter().enumerate() {
             let values = values(i);
             assert_eq!(values.len(), shape.iter().product::<usize>(), "{name}: wrong length");
-            out.write_all(bytemuck::cast_slice(&values)).context("values")?;
+            put(out, bytemuck::cast_slice(&values))?;
         }
-        Ok(())
+        out.seek(SeekFrom::Start(8 + BEFORE_CHECKSUM.len() as u64))?;
+        Ok(out.write_all(sum.text().as_bytes())?)
     })
 }

@@ -133,6 +133,31 @@ impl RunConfig {
         Ok(())
     }
 
+    /// Whether it is one that [`RunConfig::check`] lets a run be stored with.
+    ///
+    /// # Errors
+    /// As [`RunConfig::check`] and [`ModelConfig::check`].
+    pub fn check_stored(&self) -> Result<()> {
+        self.model.check()?;
+        self.check()?;
+        let (micro, batch) = (self.train.micro_batch, self.train.batch);
+        if !(1..=batch).contains(&micro) {
+            return Err(usage(format!("--micro-batch: {micro}, expected 1 to {batch} (--batch)")));
+        }
+        let is_hash = |text: &str| {
+            text.len() == 64 && text.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f'))
+        };
+        let DataId { sha256_pixels, sha256_labels, .. } = &self.data;
+        let labels_fit = match self.model.label_dim {
+            0 => sha256_labels == "none",
+            _ => is_hash(sha256_labels),
+        };
+        match is_hash(sha256_pixels) && labels_fit {
+            true => Ok(()),
+            false => Err(usage("--data: hashes that no set has")),
+        }
+    }
+
     /// ceil(epochs · N / batch).
     pub fn steps(&self) -> u64 {
         (self.train.epochs * self.data.images as f64 / self.train.batch as f64).ceil() as u64

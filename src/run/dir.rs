@@ -1,15 +1,19 @@
 //! A run's directory: what lies where, and how each file stays whole.
 
-use super::{Look, RunConfig};
-use crate::error::{Exit, OrExit as _, data, usage};
-use crate::files::write_atomic;
+use super::{Distinct, Look, RunConfig, scores, state};
+use crate::error::{Exit, OrExit as _, data, fail, usage};
+use crate::files::{Checksum, read_text, remove_abandoned, write_atomic};
+use crate::model::SavedModel;
 use anyhow::Result;
 use serde::Serialize;
 use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+pub use super::scores::best;
 
 /// `config.toml`'s table that is not compared.
 #[derive(Serialize)]
@@ -20,16 +24,32 @@ struct NoteTable {
 #[derive(Serialize)]
 struct Note {
     emm: &'static str,
+    /// Of the file: since 2 it has a checksum.
+    format: u32,
+    /// Of all that stands before this table.
+    checksum: String,
     directory: String,
     data: String,
 }
 
-const CSV_HEADER: &str = "step,epoch,images,memorized,ratio,low,high,mean_d1";
+const FORMAT: u32 = 2;
+/// What begins [`NoteTable`].
+const NOTE: &str = "[note]\n";
 
 /// Where a run's files are.
 #[derive(Debug, Clone)]
 pub struct RunDir {
     root: PathBuf,
+}
+
+/// What a run's looks said so far.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scores {
+    pub looks: Vec<Look>,
+    /// The best look scored again, once that is done.
+    pub rescored: Option<Look>,
+    /// The same with identical training images counted once.
+    pub distinct: Distinct,
 }
 
 /// Held while a process works in a run directory; the system lets go of it however the process ends.
@@ -111,7 +131,9 @@ impl RunDir {
         }
         let path = self.root.join("lock");
         let cannot = || format!("--run: {}: cannot lock", path.display());
-        let file = File::options().create(true).truncate(false).write(true).open(&path);
+        let mut open = File::options();
+        open.create(true).truncate(false).write(true).custom_flags(libc::O_NONBLOCK);
+        let file = open.open(&path);
         let file = file.or_exit(Exit::Other, cannot)?;
         let mut looks = 0;
         loop {
@@ -130,47 +152,42 @@ impl RunDir {
             }
         }
         for folder in ["", "state", "snapshots"] {
-            self.remove_leftovers(&self.root.join(folder));
+            remove_abandoned(&self.root.join(folder));
         }
         Ok(Lock(file))
     }
 
     /// Whether a process works in it now.
     pub fn is_locked(&self) -> bool {
-        let Ok(file) = File::open(self.root.join("lock")) else { return false };
+        let Ok(file) = crate::files::open(&self.root.join("lock")) else { return false };
         matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
     }
 
-    /// Temporary files of a process that was killed. Called under the lock, so nobody writes them.
-    fn remove_leftovers(&self, folder: &Path) {
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            if name.starts_with(".emm-") && name.ends_with(".tmp") {
-                let _ = fs::remove_file(entry.path());
-            }
-        }
-    }
-
-    /// The stored configuration, if there is one.
+    /// The stored configuration, if there is one. All of it is checked, and the file against its checksum, which those
+    /// from before there were any do not have.
     ///
     /// # Errors
-    /// Data (exit 3) if the file cannot be read as one.
+    /// Data (exit 3) if the file is not a configuration, whole and possible.
     pub fn stored_config(&self) -> Result<Option<RunConfig>> {
         let path = self.config_path();
+        let Some(text) = read_text(&path)? else { return Ok(None) };
         let what = || format!("{}: not a run's configuration", path.display());
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-                return Ok(None);
-            }
-            Err(e) => return Err(e).or_exit(Exit::Other, what),
-        };
         let broken = |e: toml::de::Error| data(format!("{}: {}", what(), e.message()));
         let mut table: toml::Table = toml::from_str(&text).map_err(broken)?;
-        table.remove("note");
+        if let Some(note) = table.remove("note") {
+            let settings = text.split_once(NOTE).map_or("", |(before, _)| before);
+            let sum = Checksum::of(settings.as_bytes());
+            match note.get("checksum") {
+                Some(stored) if stored.as_str() == Some(&sum) => {}
+                None if note.get("format").is_none() => {}
+                _ => {
+                    let what = what();
+                    return Err(data(format!("{what}: changed or damaged, its checksum is {sum}")));
+                }
+            }
+        }
         let config: RunConfig = table.try_into().map_err(broken)?;
-        config.model.check().or_data(what)?;
+        config.check_stored().or_data(what)?;
         Ok(Some(config))
     }
 
@@ -198,128 +215,139 @@ impl RunDir {
             };
         }
         let directory = self.root.display().to_string();
-        let note = Note { emm: env!("CARGO_PKG_VERSION"), directory, data: data.into() };
-        let text = toml::to_string(asked)? + "\n" + &toml::to_string(&NoteTable { note })?;
+        let settings = toml::to_string(asked)? + "\n";
+        let note = Note {
+            emm: env!("CARGO_PKG_VERSION"),
+            format: FORMAT,
+            checksum: Checksum::of(settings.as_bytes()),
+            directory,
+            data: data.into(),
+        };
+        let text = settings + &toml::to_string(&NoteTable { note })?;
         write_atomic(&self.config_path(), true, |out| Ok(out.write_all(text.as_bytes())?))?;
         Ok(asked.clone())
     }
 
-    /// The rows of `scores.csv`; none if there is no such file.
-    pub fn looks(&self) -> Result<Vec<Look>> {
-        read_csv(&self.scores_path())
+    /// What `scores.csv` and `rescored.csv` say; nothing if there are none.
+    ///
+    /// # Errors
+    /// Data (exit 3): what does not fit the configuration or itself, a state of another run, or a look without its row
+    /// though the state is beyond it.
+    pub fn scores(&self, config: &RunConfig) -> Result<Scores> {
+        // In the opposite order of writing, so that somebody who trains meanwhile makes nothing seem lost.
+        let rescored = self.rescored_path().exists();
+        let step = state::saved_step(&self.state_path(), config)?;
+        let looks = scores::read(&self.scores_path(), config)?;
+        let schedule = config.look_steps();
+        if let Some(&due) = schedule.get(looks.len())
+            && let Some(step) = step.filter(|&step| step > due)
+        {
+            return Err(data(format!(
+                "{}: no row of the look at step {due}, though the state is that of step {step}",
+                self.scores_path().display()
+            )));
+        }
+        let rescored = match rescored {
+            true => scores::read_rescored(&self.rescored_path(), config, &looks)?,
+            false => None,
+        };
+        let distinct = [self.distinct_scores_path(), self.distinct_rescored_path()];
+        let distinct = scores::read_distinct(distinct, config, &looks, rescored.as_ref())?;
+        Ok(Scores { looks, rescored, distinct })
     }
 
     pub fn write_looks(&self, looks: &[Look]) -> Result<()> {
-        write_csv(&self.scores_path(), looks)
-    }
-
-    /// The best look scored again, once that is done.
-    pub fn rescored(&self) -> Result<Option<Look>> {
-        Ok(read_csv(&self.rescored_path())?.pop())
+        scores::write(&self.scores_path(), looks)
     }
 
     pub fn write_rescored(&self, look: &Look) -> Result<()> {
-        write_csv(&self.rescored_path(), std::slice::from_ref(look))
+        scores::write(&self.rescored_path(), std::slice::from_ref(look))
     }
 
-    /// The looks with identical training images counted once; none where all differ, or all are equal.
-    pub fn distinct_looks(&self) -> Result<Vec<Look>> {
-        read_csv(&self.distinct_scores_path())
+    /// Drops the looks after `step`, which a state from before them will take again.
+    pub fn drop_looks_after(&self, step: u64, scores: &mut Scores) -> Result<()> {
+        if scores.looks.iter().all(|l| l.step <= step) {
+            return Ok(());
+        }
+        if scores.rescored.take().is_some() {
+            remove(&self.rescored_path())?;
+        }
+        if scores.distinct.rescored.take().is_some() {
+            remove(&self.distinct_rescored_path())?;
+        }
+        scores.looks.retain(|l| l.step <= step);
+        scores.distinct.looks.retain(|l| l.step <= step);
+        self.write_looks(&scores.looks)
     }
 
     pub fn write_distinct_looks(&self, looks: &[Look]) -> Result<()> {
-        write_csv(&self.distinct_scores_path(), looks)
-    }
-
-    /// [`RunDir::rescored`] with identical training images counted once, where there are any.
-    pub fn distinct_rescored(&self) -> Result<Option<Look>> {
-        Ok(read_csv(&self.distinct_rescored_path())?.pop())
+        scores::write(&self.distinct_scores_path(), looks)
     }
 
     pub fn write_distinct_rescored(&self, look: &Look) -> Result<()> {
-        write_csv(&self.distinct_rescored_path(), std::slice::from_ref(look))
+        scores::write(&self.distinct_rescored_path(), std::slice::from_ref(look))
     }
 
     /// Removes snapshots other than those of the given steps.
     pub fn prune_snapshots(&self, config: &RunConfig, keep: &[u64]) -> Result<()> {
         let keep: Vec<PathBuf> = keep.iter().map(|&s| self.snapshot_path(config, s)).collect();
-        for entry in fs::read_dir(self.snapshots())?.flatten() {
+        let folder = self.snapshots();
+        let what = || format!("{}: cannot list", folder.display());
+        for entry in fs::read_dir(&folder).or_exit(Exit::Other, what)?.flatten() {
             let path = entry.path();
             let ours = path.extension().is_some_and(|e| e == "safetensors");
-            if ours && !keep.contains(&path) {
-                fs::remove_file(path)?;
+            if ours && path.is_file() && !keep.contains(&path) {
+                remove(&path)?;
             }
         }
         Ok(())
     }
 
-    /// The snapshot of the best look.
+    /// The snapshot of the look after `step`.
     ///
     /// # Errors
-    /// Data (exit 3) if the run has none yet.
-    pub fn best_snapshot(&self) -> Result<PathBuf> {
-        let (config, looks) = (self.config()?, self.looks()?);
-        let step = best(&looks).map_or(config.steps(), |l| l.step);
+    /// Data (exit 3): missing, damaged, or of another run or step.
+    pub fn snapshot(&self, config: &RunConfig, step: u64) -> Result<SavedModel> {
+        let path = self.snapshot_path(config, step);
+        let model = SavedModel::open(&path)?;
+        let run = model.run.as_ref();
+        state::same_run(&path, config, run)?;
+        match run.and_then(|r| r["step"].as_u64()) {
+            Some(of) if of == step => Ok(model),
+            of => {
+                let of = of.map_or("no step".into(), |s| format!("step {s}"));
+                let path = path.display();
+                Err(data(format!("{path}: a snapshot of {of}, expected step {step}")))
+            }
+        }
+    }
+
+    /// The snapshot of the best look, and its file.
+    ///
+    /// # Errors
+    /// Data (exit 3) if the run has none yet, or it is missing, damaged or another's.
+    pub fn best_snapshot(&self) -> Result<(PathBuf, SavedModel)> {
+        let config = self.config()?;
+        let looks = self.scores(&config)?.looks;
+        let best = best(&looks).map(|l| l.step);
+        let step = best.unwrap_or(config.steps());
         let path = self.snapshot_path(&config, step);
-        match path.exists() {
-            true => Ok(path),
-            false => Err(data(format!(
-                "--run: {}: no snapshot yet: the first look has not come",
-                self.root.display()
-            ))),
+        if best.is_none() && !path.exists() {
+            let root = self.root.display();
+            return Err(data(format!(
+                "--run: {root}: no snapshot yet: the first look has not come"
+            )));
         }
+        Ok((path, self.snapshot(&config, step)?))
     }
 }
 
-/// The look with the highest ratio, the earliest of equals.
-pub fn best(looks: &[Look]) -> Option<&Look> {
-    looks.iter().reduce(|a, b| if b.ratio > a.ratio { b } else { a })
-}
-
-fn write_csv(path: &Path, looks: &[Look]) -> Result<()> {
-    let mut text = format!("{CSV_HEADER}\n");
-    for l in looks {
-        text += &format!(
-            "{},{},{},{},{},{},{},{}\n",
-            l.step, l.epoch, l.images, l.memorized, l.ratio, l.low, l.high, l.mean_d1
-        );
-    }
-    write_atomic(path, true, |out| Ok(out.write_all(text.as_bytes())?))
-}
-
-fn read_csv(path: &Path) -> Result<Vec<Look>> {
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => {
-            return Err(e).or_exit(Exit::Other, || format!("{}: cannot read", path.display()));
+/// Removes a file, if it is still there.
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != ErrorKind::NotFound => {
+            Err(fail(Exit::Other, format!("{}: cannot remove: {e}", path.display())))
         }
-    };
-    let broken = |line: &str| data(format!("{}: not a row of scores: {line:?}", path.display()));
-    let mut lines = text.lines();
-    match lines.next() {
-        Some(CSV_HEADER) => {}
-        other => return Err(broken(other.unwrap_or(""))),
+        _ => Ok(()),
     }
-    if !text.ends_with('\n') {
-        return Err(broken(text.lines().next_back().unwrap_or("")));
-    }
-    lines.map(|line| row(line).ok_or_else(|| broken(line))).collect()
-}
-
-fn row(line: &str) -> Option<Look> {
-    let cells: Vec<&str> = line.split(',').collect();
-    let &[step, epoch, images, memorized, ratio, low, high, mean_d1] = cells.as_slice() else {
-        return None;
-    };
-    Some(Look {
-        step: step.parse().ok()?,
-        epoch: epoch.parse().ok()?,
-        images: images.parse().ok()?,
-        memorized: memorized.parse().ok()?,
-        ratio: ratio.parse().ok()?,
-        low: low.parse().ok()?,
-        high: high.parse().ok()?,
-        mean_d1: mean_d1.parse().ok()?,
-    })
 }

@@ -13,6 +13,7 @@ pub mod memory;
 pub mod progress;
 pub mod schedule;
 pub mod score;
+pub mod scores;
 pub mod state;
 pub mod stats;
 pub mod train;

@@ -5,7 +5,7 @@ use crate::data::Dataset;
 use crate::device::cuda::Cuda;
 use crate::device::{Arg, Device};
 use crate::error::{Exit, fail};
-use crate::files::write_atomic;
+use crate::files::{Checksum, read_text, write_atomic};
 use crate::memorization::{Nearest, Neighbour, Score, Search, Threshold, wilson};
 use crate::model::{Denoiser, SavedModel};
 use crate::report::Compared;
@@ -174,28 +174,46 @@ pub fn compared<'a>(
 }
 
 /// What of a look is done, for the next start.
-pub fn save_partial(path: &Path, step: u64, first_seed: u64, found: &[Nearest]) -> Result<()> {
+pub fn save_partial(
+    path: &Path,
+    config: &RunConfig,
+    step: u64,
+    first_seed: u64,
+    found: &[Nearest],
+) -> Result<()> {
     let row = |n: &Nearest| {
         let ([a, b], [c, d]) = (n.index.map(u64::from), n.squared);
         let distinct = n.distinct.unwrap_or(Neighbour::NONE);
         [a, b, c, d, distinct.index as u64, distinct.squared]
     };
     let rows: Vec<[u64; 6]> = found.iter().map(row).collect();
-    let text = serde_json::to_string(&(step, first_seed, rows))?;
-    write_atomic(path, true, |out| Ok(out.write_all(text.as_bytes())?))
+    let text = serde_json::to_string(&(config.id(), step, first_seed, rows))?;
+    let sum = Checksum::of(text.as_bytes());
+    write_atomic(path, true, |out| Ok(write!(out, "{text}\n{sum}\n")?))
 }
 
-/// What an earlier start did of the look at `step`; nothing if there is no such file or it is of another look.
-pub fn load_partial(path: &Path, step: u64, first_seed: u64, images: usize) -> Vec<Nearest> {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
+/// What an earlier start did of the look at `step`; nothing if there is no such file, or it is damaged or of another run
+/// or look: then the look begins anew and gives the same.
+pub fn load_partial(
+    path: &Path,
+    config: &RunConfig,
+    step: u64,
+    first_seed: u64,
+    images: usize,
+) -> Vec<Nearest> {
+    let text = read_text(path).ok().flatten().unwrap_or_default();
+    let (text, sum) = text.split_once('\n').unwrap_or_default();
+    if sum.trim_end() != Checksum::of(text.as_bytes()) {
+        return Vec::new();
+    }
     let nearest = |&[a, b, c, d, index, squared]: &[u64; 6]| {
         let distinct = Some(Neighbour { squared, index: index as u32 });
         let distinct = distinct.filter(|n| *n != Neighbour::NONE);
         Nearest { index: [a as u32, b as u32], squared: [c, d], distinct }
     };
-    match serde_json::from_str::<(u64, u64, Vec<[u64; 6]>)>(&text) {
-        Ok((s, f, rows)) if (s, f) == (step, first_seed) && rows.len() <= images => {
-            rows.iter().map(nearest).collect()
+    match serde_json::from_str::<(String, u64, u64, Vec<[u64; 6]>)>(text) {
+        Ok((id, s, f, rows)) if id == config.id() && (s, f) == (step, first_seed) => {
+            rows.iter().take(images).map(nearest).collect()
         }
         _ => Vec::new(),
     }

@@ -1,13 +1,14 @@
 //! A run's state: weights, Adam's moments, EMA and step in one file, replaced whole.
 
 use super::RunConfig;
-use crate::error::{Exit, data, fail};
+use crate::error::{Exit, OrExit as _, data, fail};
 use crate::model::checkpoint::{
     freqs_tensor, read_flat, read_freqs, refuse_unexpected, write_flats,
 };
 use crate::model::tensor_file::TensorFile;
 use crate::model::{SavedModel, Trainer};
 use anyhow::Result;
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -25,34 +26,93 @@ pub fn save(path: &Path, config: &RunConfig, step: u64, trainer: &Trainer) -> Re
     if flats.iter().any(|flat| flat.iter().any(|v| !v.is_finite())) {
         return Err(fail(Exit::Diverged, format!("step {step}: a weight is not finite")));
     }
-    let metadata = [
-        ("emm.step", step.to_string()),
-        ("emm.numerics", config.train.numerics.to_string()),
-        ("emm.model", serde_json::to_string(&config.model)?),
-    ];
+    let metadata =
+        [("emm.step", step.to_string()), ("emm.run", run_note(config, step).to_string())];
     let named: Vec<_> = PREFIXES.into_iter().zip(flats).collect();
     write_flats(path, true, &metadata, &config.model, &named, &freqs_tensor(&trainer.freqs))
 }
 
-/// The step of a stored state, without its values; `None` if there is no file.
-pub fn saved_step(path: &Path) -> Result<Option<u64>> {
-    if !path.exists() {
-        return Ok(None);
-    }
-    step_of(path, &TensorFile::open(path)?).map(Some)
-}
-
-/// Puts a stored state into `trainer` and returns its step; `None`, and nothing changed, if there is no file.
-/// After an error the trainer is of no use.
+/// The step of a stored state, by its header alone; `None` if there is no file.
 ///
 /// # Errors
-/// Data (exit 3) that name the file and the tensor.
-pub fn load(path: &Path, config: &RunConfig, trainer: &mut Trainer) -> Result<Option<u64>> {
-    if !path.exists() {
-        return Ok(None);
+/// Data (exit 3): no state, or of another run, or of a step that the run does not have.
+pub fn saved_step(path: &Path, config: &RunConfig) -> Result<Option<u64>> {
+    Ok(open(path, config)?.map(|(_, step)| step))
+}
+
+/// [`saved_step`] of a state whose every bit is checked.
+///
+/// # Errors
+/// As [`saved_step`], and data (exit 3) if it does not fit its checksum.
+pub fn whole_step(path: &Path, config: &RunConfig) -> Result<Option<u64>> {
+    let Some((file, step)) = open(path, config)? else { return Ok(None) };
+    file.check()?;
+    Ok(Some(step))
+}
+
+fn open(path: &Path, config: &RunConfig) -> Result<Option<(TensorFile, u64)>> {
+    let Some(file) = TensorFile::open_if_there(path)? else { return Ok(None) };
+    let name = path.display();
+    let step = file.meta("emm.step").and_then(|s| s.parse().ok());
+    let step = step.ok_or_else(|| data(format!("{name}: no emm.step in its metadata")))?;
+    let run = match (file.meta("emm.run"), file.meta("emm.model")) {
+        (Some(text), _) => {
+            Some(serde_json::from_str::<Value>(text).or_data(|| format!("{name}: emm.run"))?)
+        }
+        // Of before states named their run.
+        (None, Some(model)) if *model == serde_json::to_string(&config.model)? => None,
+        _ => return Err(data(format!("{name}: the state of another run"))),
+    };
+    if let Some(run) = &run {
+        same_run(path, config, Some(run))?;
+        if run["step"] != step {
+            let other = &run["step"];
+            return Err(data(format!("{name}: damaged: of step {step} and of step {other}")));
+        }
     }
-    let file = TensorFile::open(path)?;
-    let step = step_of(path, &file)?;
+    match step <= config.steps() {
+        true => Ok(Some((file, step))),
+        false => {
+            let last = config.steps();
+            Err(data(format!("{name}: the state of step {step}, the run's last is {last}")))
+        }
+    }
+}
+
+/// Refuses what a file's `emm.run` says if that is not this run.
+///
+/// # Errors
+/// Data (exit 3) with the file and the differences.
+pub fn same_run(path: &Path, config: &RunConfig, run: Option<&Value>) -> Result<()> {
+    let name = path.display();
+    let of = run.and_then(|run| RunConfig::deserialize(&run["config"]).ok());
+    let Some(mut of) = of else {
+        return Err(data(format!("{name}: says of no run that it is its")));
+    };
+    of.train.micro_batch = config.train.micro_batch;
+    let differences =
+        config.differences(&of).join("; ").replace("stored", "here").replace("asked", "there");
+    match differences.is_empty() {
+        true => Ok(()),
+        false => Err(data(format!("{name}: of another run ({differences})"))),
+    }
+}
+
+/// A state that was put into a trainer.
+pub struct Loaded {
+    pub step: u64,
+    /// Compared with its checksum; those of before there were any have none.
+    pub checked: bool,
+}
+
+/// Puts a stored state into `trainer`; `None`, and nothing changed, if there is no file. After an error the trainer is of
+/// no use.
+///
+/// # Errors
+/// As [`whole_step`]; data (exit 3) that name the file and the tensor.
+pub fn load(path: &Path, config: &RunConfig, trainer: &mut Trainer) -> Result<Option<Loaded>> {
+    let Some((file, step)) = open(path, config)? else { return Ok(None) };
+    let checked = file.check()?;
     refuse_unexpected(path, &file, &config.model, &PREFIXES)?;
     // One buffer at a time, so that loading costs no memory to speak of.
     trainer.weights.write(0, &read_flat(&file, &config.model, PREFIXES[0])?)?;
@@ -60,33 +120,29 @@ pub fn load(path: &Path, config: &RunConfig, trainer: &mut Trainer) -> Result<Op
     trainer.adam_v.write(0, &read_flat(&file, &config.model, PREFIXES[2])?)?;
     trainer.ema.write(0, &read_flat(&file, &config.model, PREFIXES[3])?)?;
     trainer.freqs = read_freqs(&file, &config.model)?;
-    Ok(Some(step))
+    Ok(Some(Loaded { step, checked }))
 }
 
-/// The `emm.run` entry of a model file: seed, step and configuration.
+/// The `emm.run` entry of a model file or state: seed, step, the run's name, which is its configuration's hash, and the
+/// configuration.
 pub fn run_note(config: &RunConfig, step: u64) -> Value {
     // The micro-batch changes no number, so it must change no byte.
     let mut config = config.clone();
     config.train.micro_batch = 0;
-    json!({"seed": config.train.seed, "step": step, "config": config})
+    json!({"seed": config.train.seed, "step": step, "id": config.id(), "config": config})
 }
 
-/// The EMA's weights of a stored state, or the live ones, as a model.
+/// The EMA's weights of a stored state, or the live ones, as a model; `None` if there is no file.
 ///
 /// # Errors
-/// Data (exit 3) that name the file and the tensor.
-pub fn model_of(path: &Path, config: &RunConfig, live: bool) -> Result<SavedModel> {
-    let file = TensorFile::open(path)?;
-    let step = step_of(path, &file)?;
-    Ok(SavedModel {
+/// As [`whole_step`]; data (exit 3) that name the file and the tensor.
+pub fn model_of(path: &Path, config: &RunConfig, live: bool) -> Result<Option<SavedModel>> {
+    let Some((file, step)) = open(path, config)? else { return Ok(None) };
+    file.check()?;
+    Ok(Some(SavedModel {
         config: config.model.clone(),
         weights: read_flat(&file, &config.model, PREFIXES[if live { 0 } else { 3 }])?,
         freqs: read_freqs(&file, &config.model)?,
         run: Some(run_note(config, step)),
-    })
-}
-
-fn step_of(path: &Path, file: &TensorFile) -> Result<u64> {
-    let step = file.meta("emm.step").and_then(|s| s.parse().ok());
-    step.ok_or_else(|| data(format!("{}: no emm.step in its metadata", path.display())))
+    }))
 }

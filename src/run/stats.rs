@@ -1,10 +1,13 @@
 //! `stats.jsonl`: one line per interval under EDM's keys. Holds clock times, so no two runs' are alike.
 
 use super::memory;
-use anyhow::{Context as _, Result};
+use crate::error::{Exit, OrExit as _};
+use crate::files::{cannot_read, open, write_atomic};
+use anyhow::Result;
 use serde_json::{Map, Value, json};
 use std::fs::{self, OpenOptions};
-use std::io::Write as _;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -99,29 +102,41 @@ impl Stats {
     }
 
     fn append(&self, line: Value) -> Result<()> {
-        let mut file = OpenOptions::new().create(true).append(true).open(&self.path);
-        file.as_mut()
-            .map_err(|e| std::io::Error::new(e.kind(), e.to_string()))
-            .and_then(|f| f.write_all(format!("{line}\n").as_bytes()))
-            .with_context(|| format!("{}: cannot write", self.path.display()))
+        let mut open = OpenOptions::new();
+        // A pipe is refused rather than waited for.
+        let file = open.create(true).append(true).custom_flags(libc::O_NONBLOCK).open(&self.path);
+        file.and_then(|mut f| f.write_all(format!("{line}\n").as_bytes()))
+            .or_exit(Exit::Other, || format!("{}: cannot write", self.path.display()))
     }
 }
 
-/// Keeps the whole lines that say nothing of steps after `step`.
+/// The whole lines of a log; of one that was cut off or damaged, as a killed process may leave it, what is whole.
+///
+/// # Errors
+/// As [`cannot_read`]; a log that is not there has no lines.
+pub fn lines(path: &Path) -> Result<Vec<Value>> {
+    let mut bytes = Vec::new();
+    match open(path).and_then(|mut file| file.read_to_end(&mut bytes)) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(cannot_read(path, e)),
+        Ok(_) => {}
+    }
+    let whole = bytes.split_inclusive(|&b| b == b'\n').filter(|line| line.ends_with(b"\n"));
+    Ok(whole.filter_map(|line| serde_json::from_slice(line).ok()).collect())
+}
+
+/// Keeps the lines that say nothing of steps after `step`.
 fn drop_after(path: &Path, step: u64) -> Result<()> {
-    let Ok(text) = fs::read_to_string(path) else { return Ok(()) };
-    let kept: String = text
-        .split_inclusive('\n')
-        .filter(|line| {
-            let Ok(value) = serde_json::from_str::<Value>(line) else { return false };
-            let of = value.get("step").or(value.get("resumed_at_step")).and_then(Value::as_u64);
-            line.ends_with('\n') && of.is_some_and(|s| s <= step)
-        })
-        .collect();
-    if kept == text {
+    let lines = lines(path)?;
+    let kept = lines.iter().filter(|line| {
+        let of = line.get("step").or(line.get("resumed_at_step")).and_then(Value::as_u64);
+        of.is_some_and(|s| s <= step)
+    });
+    let text: String = kept.map(|line| format!("{line}\n")).collect();
+    if !path.exists() || fs::read(path).is_ok_and(|bytes| bytes == text.as_bytes()) {
         return Ok(());
     }
-    crate::files::write_atomic(path, true, |out| Ok(out.write_all(kept.as_bytes())?))
+    write_atomic(path, true, |out| Ok(out.write_all(text.as_bytes())?))
 }
 
 fn timestamp() -> f64 {

@@ -4,7 +4,7 @@
 //! removal of what need not be kept. Each is whole or absent and a function of the state alone, so whatever a
 //! kill leaves undone the next start does again with the same bytes.
 
-use super::dir::{Lock, RunDir, best};
+use super::dir::{Lock, RunDir, Scores, best};
 use super::progress::{IMAGE_COST, Part, Progress};
 use super::score::{
     Network, RESCORE_SEED, generate_and_search, load_partial, look_of, save_partial,
@@ -14,7 +14,7 @@ use super::stats::Stats;
 use super::{Distinct, Look, Order, Outcome, RunConfig, memory, schedule, state};
 use crate::data::Dataset;
 use crate::device::Device;
-use crate::error::{Exit, exit_code, usage};
+use crate::error::{Exit, data, exit_code, usage};
 use crate::memorization::{Repeats, Search};
 use crate::model::trainer::{Steps, TrainerOptions};
 use crate::model::{SavedModel, Trainer};
@@ -117,18 +117,27 @@ pub fn work(config: &RunConfig) -> f64 {
 /// The outcome of a run that needs no more work.
 fn finished(dir: &RunDir, config: &RunConfig, started: Instant) -> Result<Option<Outcome>> {
     let step = config.steps();
-    if state::saved_step(&dir.state_path())? != Some(step) {
-        return Ok(None);
-    }
-    let (looks, rescored) = (dir.looks()?, dir.rescored()?);
-    let done = looks.iter().map(|l| l.step).eq(config.look_steps())
+    let state = state::whole_step(&dir.state_path(), config)?;
+    let Scores { looks, rescored, distinct } = dir.scores(config)?;
+    let all = looks.len() == config.look_steps().len();
+    // What a finished run says needs no state.
+    let trained = state == Some(step) || (state.is_none() && !looks.is_empty());
+    let done = trained
+        && all
         && (rescored.is_some() || config.train.rescore_images == 0 || looks.is_empty())
         && (!looks.is_empty() || dir.snapshot_path(config, step).exists());
+    if let (false, None, Some(last)) = (done, state, looks.last()) {
+        return Err(data(format!(
+            "{}: has looks up to step {}, but {} is missing, from which the run would go on; put it back, or remove \
+             the run to begin again",
+            dir.scores_path().display(),
+            last.step,
+            dir.state_path().display()
+        )));
+    }
     if !done {
         return Ok(None);
     }
-    let distinct =
-        Distinct { repeats: 0, looks: dir.distinct_looks()?, rescored: dir.distinct_rescored()? };
     let elapsed_s = started.elapsed().as_secs_f64();
     Ok(Some(Outcome { finished: true, step, looks, rescored, distinct, elapsed_s }))
 }
@@ -152,6 +161,7 @@ struct Run<'a> {
     interval: u64,
     look_steps: Vec<u64>,
     looks: Vec<Look>,
+    rescored: Option<Look>,
     distinct: Distinct,
     last_loss: f64,
     stats: Stats,
@@ -180,16 +190,12 @@ impl<'a> Run<'a> {
             precision: t.precision,
         };
         let mut trainer = Trainer::new(device, &config.model, trainer_options, data)?;
-        let saved_step = state::load(&dir.state_path(), &config, &mut trainer)?;
+        let loaded = state::load(&dir.state_path(), &config, &mut trainer)?;
+        let saved_step = loaded.as_ref().map(|l| l.step);
         let step = saved_step.unwrap_or(0);
-        let mut looks = dir.looks()?;
-        if looks.iter().any(|l| l.step > step) {
-            looks.retain(|l| l.step <= step);
-            dir.write_looks(&looks)?;
-        }
-        let mut distinct = Distinct { looks: dir.distinct_looks()?, ..Distinct::default() };
-        // They are written before the look's own row.
-        distinct.looks.retain(|d| looks.iter().any(|l| l.step == d.step));
+        let mut scores = dir.scores(&config)?;
+        dir.drop_looks_after(step, &mut scores)?;
+        let Scores { looks, rescored, mut distinct } = scores;
         let look_steps = config.look_steps();
         let search = match look_steps.is_empty() {
             true => None,
@@ -204,6 +210,9 @@ impl<'a> Run<'a> {
             Some(part) => Progress::within(part, done, left),
             None => Progress::new(done, left, options.quiet),
         };
+        if loaded.is_some_and(|l| !l.checked) {
+            progress.note("its state is from before states had checksums: taken unchecked");
+        }
         if step > 0 {
             progress.note(&format!("resumed at step {step} of {}", config.steps()));
         }
@@ -224,6 +233,7 @@ impl<'a> Run<'a> {
             interval: 1,
             look_steps,
             looks,
+            rescored,
             distinct,
             last_loss: f64::NAN,
             progress,
@@ -378,11 +388,10 @@ impl<'a> Run<'a> {
         let Some(step) = best(&self.looks).map(|l| l.step).filter(|_| images > 0) else {
             return Ok(Ended::With(None));
         };
-        if let Some(done) = self.dir.rescored()? {
-            self.distinct.rescored = self.dir.distinct_rescored()?;
+        if let Some(done) = self.rescored.take() {
             return Ok(Ended::With(Some(done)));
         }
-        let model = SavedModel::open(&self.dir.snapshot_path(&self.config, step))?;
+        let model = self.dir.snapshot(&self.config, step)?;
         let Some((look, distinct)) = self.score(model, step, RESCORE_SEED, images)? else {
             return Ok(Ended::Stopped);
         };
@@ -413,7 +422,7 @@ impl<'a> Run<'a> {
         };
         let search = self.search.as_mut().expect("a run with looks has references");
         let path = self.dir.partial_look_path();
-        let mut found = load_partial(&path, step, first_seed, images);
+        let mut found = load_partial(&path, &self.config, step, first_seed, images);
         let interval = match self.options.save_every {
             SaveEvery::Steps(_) => LOOK_SAVE_INTERVAL_S,
             SaveEvery::Seconds(s) => s,
@@ -435,7 +444,7 @@ impl<'a> Run<'a> {
                 });
                 counted = found.len();
                 if last_save.elapsed().as_secs_f64() >= interval {
-                    save_partial(&path, step, first_seed, found)?;
+                    save_partial(&path, config, step, first_seed, found)?;
                     last_save = Instant::now();
                 }
                 Ok(())
@@ -447,7 +456,7 @@ impl<'a> Run<'a> {
         match result {
             Ok(()) => Ok(Some(look_of(&self.config, step, &found, self.distinct.repeats))),
             Err(e) if exit_code(&e) == Exit::Suspended as i32 => {
-                save_partial(&path, step, first_seed, &found)?;
+                save_partial(&path, &self.config, step, first_seed, &found)?;
                 Ok(None)
             }
             Err(e) => Err(e),

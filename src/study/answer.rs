@@ -49,6 +49,8 @@ pub struct Found {
     pub precision: Precision,
     /// Ascending sizes.
     pub sizes: Vec<Measured>,
+    /// What is wrong with damaged runs, which were passed over.
+    pub damage: Vec<String>,
 }
 
 impl Found {

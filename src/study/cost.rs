@@ -7,6 +7,7 @@ use crate::model::{ModelConfig, Params};
 use crate::run::card::Prediction;
 pub use crate::run::card::{CARDS, Card};
 use crate::run::progress::IMAGE_COST;
+use crate::run::stats::lines;
 use crate::run::{RunConfig, RunDir, bench};
 use anyhow::Result;
 use serde_json::Value;
@@ -152,10 +153,8 @@ fn from_stats(runs: &Path, networks: &[&RunConfig]) -> Vec<(ModelConfig, f64)> {
 }
 
 fn seconds_per_image(stats: &Path) -> Vec<f64> {
-    let text = std::fs::read_to_string(stats).unwrap_or_default();
-    let rate = |line: &str| {
-        let line: Value = serde_json::from_str(line).ok()?;
+    let rate = |line: &Value| {
         line["Timing/sec_per_kimg"]["mean"].as_f64().map(|s| s / 1e3).filter(|&s| s > 0.0)
     };
-    text.lines().filter_map(rate).collect()
+    lines(stats).unwrap_or_default().iter().filter_map(rate).collect()
 }

@@ -22,6 +22,8 @@ pub struct Figure {
     pub chart: Chart,
     /// For each plan which of its cells the figure would show, had they a result.
     pub missing: Vec<Vec<usize>>,
+    /// What is wrong with damaged runs, which count as missing.
+    pub damage: Vec<String>,
 }
 
 /// The studies that a figure shows: of an id such as `2a`, of all its panels (`2`), or of a study with figures.
@@ -53,10 +55,7 @@ fn is_of(own: &str, asked: &str) -> bool {
 }
 
 /// Draws what finished runs say. `asked`: as for [`studies_of`], whose studies `plans` are of.
-///
-/// # Errors
-/// Those of reading runs.
-pub fn figure(asked: &str, plans: &[Plan]) -> Result<Figure> {
+pub fn figure(asked: &str, plans: &[Plan]) -> Figure {
     let own = |plan: &Plan| !plan.study.figures.iter().any(|f| is_of(&f.id, asked));
     let shown = |plan: &Plan, f: &FigureSpec| own(plan) || is_of(&f.id, asked);
     let of = |plan: &Plan| {
@@ -64,10 +63,11 @@ pub fn figure(asked: &str, plans: &[Plan]) -> Result<Figure> {
         ids.collect::<Vec<_>>().join(", ")
     };
     let mut panels: Vec<(String, Panel)> = Vec::new();
-    let mut missing = Vec::new();
+    let (mut missing, mut damage) = (Vec::new(), Vec::new());
     let mut footer = Vec::new();
     for plan in plans {
-        let seen = plan.read()?;
+        let seen = plan.read();
+        damage.extend(seen.iter().flat_map(Seen::damage));
         let mut lacking: Vec<usize> = Vec::new();
         for spec in plan.study.figures.iter().filter(|f| shown(plan, f)) {
             let lines = plan.lines(spec, &seen);
@@ -101,7 +101,7 @@ pub fn figure(asked: &str, plans: &[Plan]) -> Result<Figure> {
         true => plans.iter().map(|p| p.study.title.as_str()).collect::<Vec<_>>().join("; "),
         false => format!("Figure {asked} of Gu et al. 2023"),
     };
-    Ok(Figure { chart: Chart { title, panels, footer: all }, missing })
+    Figure { chart: Chart { title, panels, footer: all }, missing, damage }
 }
 
 /// Scale, set, what bands and open marks mean.

@@ -2,12 +2,12 @@
 //! ratio falls through 1 − ε (Gu et al. 2023, Definition 1).
 
 use super::answer::{Found, Measured, Trained};
-use super::outcome::still_rising;
+use super::outcome::{RunState, passed_over, state_of, still_rising};
 use super::share::share;
 use crate::data::Dataset;
 use crate::data::subset::{Labels, Subset};
 use crate::device::Device;
-use crate::error::{data, usage};
+use crate::error::{Exit, data, exit_code, usage};
 use crate::memorization::{Next, SizeRatio, emm_of, next_size, wilson};
 use crate::run::progress::Overall;
 use crate::run::train::{train_part, work};
@@ -48,13 +48,13 @@ pub struct Search<'a> {
 ///
 /// # Errors
 /// Usage (exit 2): sizes that do not ascend or have no two images, ε outside (0, 1), no looks. Data (exit 3):
-/// more images asked than there are, of a class or at all. Those of the runs.
+/// more images asked than there are, of a class or at all; nothing but damaged runs. Those of the runs.
 pub fn find(search: &Search) -> Result<Option<Found>> {
     search.check()?;
     let progress = Overall::new(search.options.quiet);
-    let mut measured = Vec::new();
+    let (mut measured, mut damage) = (Vec::new(), Vec::new());
     match search.sizes {
-        Sizes::List(ref sizes) => match search.measure(sizes, &progress)? {
+        Sizes::List(ref sizes) => match search.measure(sizes, &progress, &mut damage)? {
             Some(all) => measured = all,
             None => return Ok(None),
         },
@@ -65,17 +65,23 @@ pub fn find(search: &Search) -> Result<Option<Found>> {
                 break;
             };
             let size = balanced(size, search.set.label_dim() as u64, &known);
-            match search.measure(&[size as usize], &progress)? {
+            match search.measure(&[size as usize], &progress, &mut damage)? {
+                // Damaged: it would be asked for again and again.
+                Some(none) if none.is_empty() => break,
                 Some(one) => measured.extend(one),
                 None => return Ok(None),
             }
         },
     }
+    if measured.is_empty() {
+        passed_over("--runs", std::mem::take(&mut damage))?;
+    }
     measured.sort_by_key(|m| m.size);
     let ratios: Vec<SizeRatio> = measured.iter().map(Measured::of_size).collect();
     let emm = emm_of(&ratios, search.epsilon);
     let train = &search.config.train;
-    Ok(Some(Found { emm, epochs: train.epochs, precision: train.precision, sizes: measured }))
+    let (epochs, precision) = (train.epochs, train.precision);
+    Ok(Some(Found { emm, epochs, precision, sizes: measured, damage }))
 }
 
 /// A size near `size` of equally many images a class, if there is one between the known sizes around `size`;
@@ -164,8 +170,14 @@ impl Search<'_> {
         Ok((config, images))
     }
 
-    /// Runs of these sizes, several at once; `None` if a signal stopped them.
-    fn measure(&self, sizes: &[usize], progress: &Overall) -> Result<Option<Vec<Measured>>> {
+    /// Runs of these sizes, several at once; `None` if a signal stopped them. What is wrong with damaged ones goes to
+    /// `damage`; a size without any other is left out.
+    fn measure(
+        &self,
+        sizes: &[usize],
+        progress: &Overall,
+        damage: &mut Vec<String>,
+    ) -> Result<Option<Vec<Measured>>> {
         let first = self.config.train.seed;
         let seeds = || (0..self.repeats as u64).map(move |r| first + r);
         let jobs: Vec<Job> =
@@ -183,55 +195,72 @@ impl Search<'_> {
                 1 => format!("N = {}", job.size),
                 _ => format!("N = {}, seed {}", job.size, job.seed),
             };
+            if let RunState::Damaged(why) = state_of(&config, &dir) {
+                return Ok(Some(Err(why)));
+            }
             let part = Some(progress.part(name));
-            let outcome = train_part(device, &config, &images, &dir, self.options, part)?;
-            Ok(outcome.finished.then_some((dir, outcome)))
+            match train_part(device, &config, &images, &dir, self.options, part) {
+                Err(e) if exit_code(&e) == Exit::Data as i32 => Ok(Some(Err(format!("{e:#}")))),
+                Err(e) => Err(e),
+                Ok(outcome) => Ok(outcome.finished.then_some(Ok((job.seed, dir, outcome)))),
+            }
         };
         // The largest first: what is left for the end is short.
         let order = (0..jobs.len()).rev().collect();
         let Some(done) = share(self.devices, order, progress, &train)? else { return Ok(None) };
-        let all = sizes.iter().zip(done.chunks(self.repeats));
-        Ok(Some(all.map(|(&size, runs)| self.summary(size, runs)).collect()))
-    }
-
-    /// What the runs of one size say together.
-    fn summary(&self, size: usize, runs: &[(PathBuf, Outcome)]) -> Measured {
-        let value = |outcome| Outcome::value(outcome).expect("a search trains with looks");
-        let values: Vec<&Look> = runs.iter().map(|(_, outcome)| value(outcome)).collect();
-        let distinct: Vec<&Look> = runs.iter().filter_map(|(_, o)| o.value_distinct()).collect();
-        let count = runs.len() as f64;
-        let mean = |looks: &[&Look]| looks.iter().map(|l| l.ratio).sum::<f64>() / count;
-        let curve: Vec<(f64, f64)> = (runs[0].1.looks.iter().enumerate())
-            .map(|(k, look)| {
-                let ratios = runs.iter().map(|(_, outcome)| outcome.looks[k].ratio);
-                (look.epoch, ratios.sum::<f64>() / count)
-            })
-            .collect();
-        let highest = curve.iter().copied().reduce(|a, b| if b.1 > a.1 { b } else { a });
-        let memorized = values.iter().map(|l| l.memorized).sum();
-        let trained = runs.iter().zip(&values).enumerate();
-        let repeats = runs.iter().map(|(_, o)| o.distinct.repeats).max().unwrap_or(0);
-        Measured {
-            size,
-            ratio: mean(&values),
-            interval: wilson(memorized, values.iter().map(|l| l.images).sum()),
-            looks: curve.len(),
-            best_epoch: highest.map_or(0.0, |h| h.0),
-            curve,
-            rising: runs.iter().any(|(_, outcome)| still_rising(&outcome.looks)),
-            reference_duplicates: repeats,
-            ratio_distinct: match repeats {
-                0 => Some(mean(&values)),
-                _ => (distinct.len() == runs.len()).then(|| mean(&distinct)),
-            },
-            runs: trained
-                .map(|(r, ((dir, _), look))| Trained {
-                    seed: self.config.train.seed + r as u64,
-                    ratio: look.ratio,
-                    dir: dir.clone(),
-                })
-                .collect(),
+        let mut done = done.into_iter();
+        let mut measured = Vec::new();
+        for &size in sizes {
+            let mut runs = Vec::new();
+            for run in done.by_ref().take(self.repeats) {
+                match run {
+                    Ok(run) => runs.push(run),
+                    Err(why) => damage.push(why),
+                }
+            }
+            if !runs.is_empty() {
+                measured.push(summary(size, &runs));
+            }
         }
+        Ok(Some(measured))
+    }
+}
+
+/// What the runs of one size say together: seed, folder and outcome of each.
+fn summary(size: usize, runs: &[(u64, PathBuf, Outcome)]) -> Measured {
+    let outcomes = || runs.iter().map(|(_, _, outcome)| outcome);
+    let value = |outcome| Outcome::value(outcome).expect("a search trains with looks");
+    let values: Vec<&Look> = outcomes().map(value).collect();
+    let distinct: Vec<&Look> = outcomes().filter_map(Outcome::value_distinct).collect();
+    let count = runs.len() as f64;
+    let mean = |looks: &[&Look]| looks.iter().map(|l| l.ratio).sum::<f64>() / count;
+    let curve: Vec<(f64, f64)> = (runs[0].2.looks.iter().enumerate())
+        .map(|(k, look)| (look.epoch, outcomes().map(|o| o.looks[k].ratio).sum::<f64>() / count))
+        .collect();
+    let highest = curve.iter().copied().reduce(|a, b| if b.1 > a.1 { b } else { a });
+    let memorized = values.iter().map(|l| l.memorized).sum();
+    let trained = runs.iter().zip(&values);
+    let repeats = outcomes().map(|o| o.distinct.repeats).max().unwrap_or(0);
+    Measured {
+        size,
+        ratio: mean(&values),
+        interval: wilson(memorized, values.iter().map(|l| l.images).sum()),
+        looks: curve.len(),
+        best_epoch: highest.map_or(0.0, |h| h.0),
+        curve,
+        rising: outcomes().any(|outcome| still_rising(&outcome.looks)),
+        reference_duplicates: repeats,
+        ratio_distinct: match repeats {
+            0 => Some(mean(&values)),
+            _ => (distinct.len() == runs.len()).then(|| mean(&distinct)),
+        },
+        runs: trained
+            .map(|((seed, dir, _), look)| Trained {
+                seed: *seed,
+                ratio: look.ratio,
+                dir: dir.clone(),
+            })
+            .collect(),
     }
 }
 

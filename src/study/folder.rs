@@ -1,8 +1,9 @@
 //! The runs of a folder, whatever study or search they are of: settings, looks, costs.
 
 use super::outcome::{Done, RunState, state_of};
-use crate::error::{Exit, OrExit as _};
+use crate::error::{Exit, OrExit as _, data};
 use crate::run::dir::best;
+use crate::run::stats::lines;
 use crate::run::{Look, RunConfig, RunDir};
 use anyhow::Result;
 use serde_json::Value;
@@ -58,11 +59,14 @@ impl RunSeen {
     fn read(place: &Path) -> Result<RunSeen> {
         let dir = RunDir::new(place);
         let config = dir.config()?;
-        let done = match state_of(&config, place)? {
+        let done = match state_of(&config, place) {
             RunState::Done(done) => Some(done),
+            RunState::Damaged(why) => return Err(data(why)),
             _ => None,
         };
-        let looks = done.as_ref().map_or_else(|| dir.looks(), |d| Ok(d.looks.clone()))?;
+        let looks = done
+            .as_ref()
+            .map_or_else(|| dir.scores(&config).map(|s| s.looks), |d| Ok(d.looks.clone()))?;
         let name = place.file_name().map_or(String::new(), |n| n.to_string_lossy().into());
         let hours = hours(&dir.stats_path());
         let settings = settings(&config);
@@ -163,11 +167,8 @@ fn plain(value: &Value) -> String {
 
 /// Between the lines of a log, but not while the run lay still: before a line that says it was resumed.
 fn hours(stats: &Path) -> Option<f64> {
-    let text = fs::read_to_string(stats).ok()?;
     let (mut seconds, mut last) = (0.0, None::<f64>);
-    for line in text.lines() {
-        // The last line of a run that was killed may be cut off.
-        let Ok(line) = serde_json::from_str::<Value>(line) else { continue };
+    for line in lines(stats).ok()? {
         let Some(at) = line["timestamp"].as_f64() else { continue };
         if line.get("resumed_at_step").is_none() {
             seconds += last.map_or(0.0, |l| (at - l).max(0.0));

@@ -29,7 +29,7 @@ pub mod theirs;
 
 pub use answer::{Found, Measured};
 pub use find::{Search, Sizes, find};
-pub use outcome::{RunState, Seen};
+pub use outcome::{RunState, Seen, passed_over};
 pub use plan::{Plan, Set, Setup};
 pub use scale::Scale;
 pub use settings::Shape;

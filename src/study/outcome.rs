@@ -2,9 +2,9 @@
 //! needed, so a folder of these files alone serves tables and figures too.
 
 use super::plan::PlannedRun;
-use crate::error::usage;
+use crate::error::data;
 use crate::memorization::wilson;
-use crate::run::dir::best;
+use crate::run::dir::{Scores, best};
 use crate::run::{Look, RunConfig, RunDir};
 use anyhow::Result;
 use std::path::Path;
@@ -16,6 +16,8 @@ pub enum RunState {
     Missing,
     Begun,
     Done(Done),
+    /// Its files are not to be believed: what is wrong, in one line that begins with the file.
+    Damaged(String),
 }
 
 /// A finished run.
@@ -55,11 +57,13 @@ pub struct Spread {
     pub deviation: f64,
 }
 
-/// Reads a run's state.
-///
-/// # Errors
-/// Data: a configuration or scores that are none; usage: another run than `config` says.
-pub fn state_of(config: &RunConfig, dir: &Path) -> Result<RunState> {
+/// Reads a run's state. What cannot be read, does not fit or is another run than `config` says is damaged: whoever looks
+/// at many runs names it and passes it over ([`passed_over`]).
+pub fn state_of(config: &RunConfig, dir: &Path) -> RunState {
+    read_state(config, dir).unwrap_or_else(|e| RunState::Damaged(format!("{e:#}")))
+}
+
+fn read_state(config: &RunConfig, dir: &Path) -> Result<RunState> {
     let run = RunDir::new(dir);
     let Some(stored) = run.stored_config()? else { return Ok(RunState::Missing) };
     let mut asked = config.clone();
@@ -67,14 +71,13 @@ pub fn state_of(config: &RunConfig, dir: &Path) -> Result<RunState> {
     let differences = stored.differences(&asked);
     if !differences.is_empty() {
         let dir = dir.display();
-        return Err(usage(format!(
+        return Err(data(format!(
             "--runs: {dir}: holds another run than its name says ({})",
             differences.join("; ")
         )));
     }
-    let looks = run.looks()?;
-    let rescored = run.rescored()?;
-    let all = looks.iter().map(|l| l.step).eq(config.look_steps());
+    let Scores { looks, rescored, .. } = run.scores(config)?;
+    let all = looks.len() == config.look_steps().len();
     let value = match (best(&looks), rescored, config.train.rescore_images) {
         (Some(best), None, 0) if all => best.clone(),
         (Some(_), Some(again), _) if all => again,
@@ -124,14 +127,12 @@ impl Done {
 }
 
 impl Seen {
-    /// # Errors
-    /// As [`state_of`].
-    pub fn read(runs: &[PlannedRun]) -> Result<Seen> {
+    pub fn read(runs: &[PlannedRun]) -> Seen {
         let state = |run: &PlannedRun| match &run.dir {
-            None => Ok(RunState::Missing),
+            None => RunState::Missing,
             Some(dir) => state_of(&run.config, dir),
         };
-        Ok(Seen::of(runs.iter().map(state).collect::<Result<_>>()?))
+        Seen::of(runs.iter().map(state).collect())
     }
 
     pub fn of(states: Vec<RunState>) -> Seen {
@@ -160,10 +161,45 @@ impl Seen {
         Seen { ratio, interval, spread, curve, rising, states }
     }
 
+    /// What is wrong with the damaged runs.
+    pub fn damage(&self) -> impl Iterator<Item = String> {
+        self.states.iter().filter_map(|s| match s {
+            RunState::Damaged(why) => Some(why.clone()),
+            _ => None,
+        })
+    }
+
     /// Whether no run is left to be done.
     pub fn complete(&self) -> bool {
         self.states.iter().all(|s| s.done().is_some())
     }
+}
+
+/// Damaged runs are named in the error at the end, so many of them in full.
+const MOST_NAMED: usize = 3;
+
+/// The error that ends a command which left damaged runs aside and did the rest; `what` begins it.
+///
+/// # Errors
+/// Data (exit 3), if there is any damage.
+pub fn passed_over(what: &str, damage: impl IntoIterator<Item = String>) -> Result<()> {
+    let mut all: Vec<String> = Vec::new();
+    for why in damage {
+        if !all.contains(&why) {
+            all.push(why);
+        }
+    }
+    let count = match all.len() {
+        0 => return Ok(()),
+        1 => "a damaged run was".to_string(),
+        n => format!("{n} damaged runs were"),
+    };
+    let more = match all.len().saturating_sub(MOST_NAMED) {
+        0 => String::new(),
+        n => format!("; and {n} more"),
+    };
+    all.truncate(MOST_NAMED);
+    Err(data(format!("{what}: {count} passed over: {}{more}", all.join("; "))))
 }
 
 impl RunState {

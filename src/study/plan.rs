@@ -5,7 +5,7 @@
 //! ```ignore
 //! let study = Study::load("width")?;               // or any in Study::shipped() whose `figures` hold an id
 //! let plan = Plan::new(&study, &setup)?;           // cells → runs, named by what determines their numbers
-//! let seen = plan.read()?;                         // one `Seen` a cell, from scores.csv under `--runs`
+//! let seen = plan.read();                          // one `Seen` a cell, from scores.csv under `--runs`
 //! for figure in &study.figures {
 //!     for line in plan.lines(figure, &seen) { … }  // points with x, ratio, interval, spread, curve
 //! }
@@ -217,10 +217,7 @@ impl Plan {
     }
 
     /// What is known of each cell.
-    ///
-    /// # Errors
-    /// Data or usage: a run's folder that holds something else.
-    pub fn read(&self) -> Result<Vec<Seen>> {
+    pub fn read(&self) -> Vec<Seen> {
         self.cells.iter().map(|cell| Seen::read(&cell.runs)).collect()
     }
 
@@ -375,26 +372,30 @@ impl Setup {
                 config.data = id.clone();
             }
             let run = PlannedRun { config, recipe: recipe.clone(), dir: None };
-            runs.push(if id.is_some() { self.place(run)? } else { run });
+            runs.push(if id.is_some() { self.place(run) } else { run });
         }
         Ok(Ok(runs))
     }
 
-    /// A run with its folder, in the first precision that it has finished in, else in the first of all.
-    fn place(&self, run: PlannedRun) -> Result<PlannedRun> {
+    /// A run with its folder, in the first precision that it has finished in, else in one in which it is damaged, so that
+    /// this is seen, else in the first of all.
+    fn place(&self, run: PlannedRun) -> PlannedRun {
         let planned = |&precision| {
             let mut run = run.clone();
             run.config.train.precision = precision;
             run.dir = Some(self.runs.join(run.config.id()));
             run
         };
+        let mut chosen = planned(&self.precisions[0]);
         for run in self.precisions.iter().map(planned) {
             let dir = run.dir.as_deref().filter(|dir| dir.exists());
-            if let Some(RunState::Done(_)) = dir.map(|d| state_of(&run.config, d)).transpose()? {
-                return Ok(run);
+            match dir.map(|d| state_of(&run.config, d)) {
+                Some(RunState::Done(_)) => return run,
+                Some(RunState::Damaged(_)) => chosen = run,
+                _ => {}
             }
         }
-        Ok(planned(&self.precisions[0]))
+        chosen
     }
 }
 

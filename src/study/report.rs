@@ -3,16 +3,18 @@
 
 use super::figures::figure;
 use super::folder::{RunSeen, runs_in};
-use super::outcome::{RISING, RISING_MARK, open_marks};
+use super::outcome::{RISING, RISING_MARK, Seen, open_marks};
 use super::plan::Plan;
 use super::report_runs::{run_parts, setting_parts, their_parts};
 use super::tables::{hours_said, matrix};
 use super::theirs::{self, Theirs};
 use crate::error::{Exit, OrExit as _, data};
+use crate::files::open;
 use crate::report::{Cell, Chart, Page, Panel, Part, Point, Section, Series, Style, Table};
 use anyhow::Result;
 use serde::Deserialize;
 use std::fs;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 /// Larger files are named, not shown.
@@ -29,6 +31,8 @@ pub struct Gathered {
     pub charts: usize,
     pub tables: usize,
     pub pictures: usize,
+    /// What is wrong with the damaged runs, which are named on the page and otherwise left out.
+    pub damage: Vec<String>,
 }
 
 /// Reads `folder`: a run, a folder of runs, what `find` or `quickstart` wrote, or saved charts, tables and sheets.
@@ -50,8 +54,8 @@ pub fn gather(
         .collect::<Result<_, _>>()
         .or_exit(Exit::Other, what)?;
     files.sort_by_key(|path| in_order(&name(path)));
-    let (runs, broken) = runs_in(folder)?;
-    let mut found = Found { broken, ..Found::default() };
+    let (runs, damage) = runs_in(folder)?;
+    let mut found = Found { damage, ..Found::default() };
     found.answer(&folder.join("results.json"));
     files.iter().for_each(|path| found.take(path));
     plans.iter().for_each(|plan| found.study(plan));
@@ -65,7 +69,13 @@ pub fn gather(
         && found.theirs.is_empty()
         && counts == (0, 0, 0);
     if empty {
-        let why = found.broken.first().map(|b| format!(" ({b})")).unwrap_or_default();
+        let why = found
+            .damage
+            .iter()
+            .chain(&found.broken)
+            .next()
+            .map(|b| format!(" ({b})"))
+            .unwrap_or_default();
         return Err(data(format!(
             "{}: nothing to report: no run, results.json, chart, table or picture that can be read{why}",
             what()
@@ -81,9 +91,12 @@ pub fn gather(
     };
     let mut lead = lead(&runs);
     lead.extend(plans.first().map(|plan| format!("{}; set: {}", plan.scale.said(), plan.set_name)));
+    let mut said = std::collections::HashSet::new();
+    found.damage.retain(|why| said.insert(why.clone()));
+    let damage = found.damage.clone();
     let page = Page { title, lead, sections: found.sections(&runs) };
     let (charts, tables, pictures) = counts;
-    Ok(Gathered { page, runs: runs.len(), charts, tables, pictures })
+    Ok(Gathered { page, runs: runs.len(), charts, tables, pictures, damage })
 }
 
 fn lead(runs: &[RunSeen]) -> Vec<String> {
@@ -113,7 +126,8 @@ struct Found {
     charts: Vec<Chart>,
     pictures: Vec<(String, Vec<u8>)>,
     theirs: Vec<Part>,
-    /// A line for each thing that could not be read.
+    /// A line for each damaged run, and for each other thing that could not be read.
+    damage: Vec<String>,
     broken: Vec<String>,
     /// Stems of pictures that charts of the same data stand for.
     drawn: Vec<String>,
@@ -149,11 +163,14 @@ impl Found {
     /// Reads a file's text, or notes why not.
     fn text(&mut self, path: &Path) -> Option<String> {
         let read = || -> Result<String> {
-            let length = fs::metadata(path)?.len();
+            let mut file = open(path)?;
+            let length = file.metadata()?.len();
             if length > MOST_TEXT_BYTES {
                 return Err(data(format!("{length} bytes, at most {MOST_TEXT_BYTES} are shown")));
             }
-            Ok(fs::read_to_string(path)?)
+            let mut text = String::new();
+            file.read_to_string(&mut text)?;
+            Ok(text)
         };
         read().map_err(|e| self.broken.push(format!("{}: {e:#}", name(path)))).ok()
     }
@@ -192,30 +209,23 @@ impl Found {
 
     /// A study's tables and figures, if anything of it has finished.
     fn study(&mut self, plan: &Plan) {
-        let drawn = plan.read().and_then(|seen| {
-            if seen.iter().all(|s| s.ratio.is_none()) {
-                return Ok(None);
-            }
-            let figure = figure(&plan.study.name, std::slice::from_ref(plan))?;
-            Ok(Some((matrix(plan, &seen), figure.chart)))
-        });
-        match drawn {
-            Ok(Some((table, mut chart))) => {
-                // What the scale does is said once, at the top.
-                let said = plan.scale.said();
-                let short = said.split(':').next().unwrap_or(&said);
-                chart.footer.iter_mut().for_each(|line| *line = line.replace(&said, short));
-                chart.panels.retain(|p| p.series.iter().any(is_ours));
-                let title = format!("{}; {short}", plan.study.heading());
-                if !plan.study.tables.is_empty() {
-                    self.tables.push((title, table));
-                }
-                if !chart.panels.is_empty() {
-                    self.charts.push(chart);
-                }
-            }
-            Ok(None) => {}
-            Err(e) => self.broken.push(format!("{}: {e:#}", plan.study.name)),
+        let seen = plan.read();
+        self.damage.extend(seen.iter().flat_map(Seen::damage));
+        if seen.iter().all(|s| s.ratio.is_none()) {
+            return;
+        }
+        let mut chart = figure(&plan.study.name, std::slice::from_ref(plan)).chart;
+        // What the scale does is said once, at the top.
+        let said = plan.scale.said();
+        let short = said.split(':').next().unwrap_or(&said);
+        chart.footer.iter_mut().for_each(|line| *line = line.replace(&said, short));
+        chart.panels.retain(|p| p.series.iter().any(is_ours));
+        let title = format!("{}; {short}", plan.study.heading());
+        if !plan.study.tables.is_empty() {
+            self.tables.push((title, matrix(plan, &seen)));
+        }
+        if !chart.panels.is_empty() {
+            self.charts.push(chart);
         }
     }
 
@@ -236,13 +246,15 @@ impl Found {
 
     fn picture(&mut self, path: &Path, stem: String) {
         let read = || -> Result<Vec<u8>> {
-            let length = fs::metadata(path)?.len();
+            let mut file = open(path)?;
+            let length = file.metadata()?.len();
             if length > MOST_PICTURE_BYTES {
                 return Err(data(format!(
                     "{length} bytes, at most {MOST_PICTURE_BYTES} are shown"
                 )));
             }
-            let bytes = fs::read(path)?;
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes)?;
             png::Decoder::new(std::io::Cursor::new(&bytes)).read_info()?;
             Ok(bytes)
         };
@@ -262,6 +274,7 @@ impl Found {
             .flat_map(|(name, table)| [Part::Text(name), Part::Table(table)]);
         let pictures =
             self.pictures.into_iter().map(|(name, png)| Part::Picture { name, png }).collect();
+        let not_shown = self.damage.into_iter().chain(self.broken);
         let runs_shown = run_parts(runs, !self.answer.is_empty());
         let all: [(&str, Vec<Part>); 8] = [
             ("Answer", self.answer),
@@ -271,7 +284,7 @@ impl Found {
             ("Beside DiffMemorize", self.theirs),
             ("Sheets", pictures),
             ("Settings and costs", setting_parts(runs)),
-            ("Not shown", self.broken.into_iter().map(Part::Text).collect()),
+            ("Not shown", not_shown.map(Part::Text).collect()),
         ];
         let section = |(title, parts): (&str, Vec<Part>)| Section { title: title.into(), parts };
         all.into_iter().filter(|(_, parts)| !parts.is_empty()).map(section).collect()

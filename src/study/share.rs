@@ -1,12 +1,14 @@
 //! Runs shared out over devices, and over processes that work in one folder of runs.
 
 use crate::device::Device;
+use crate::error::{Exit, fail};
 use crate::run::dir::is_busy;
 use crate::run::progress::Overall;
 use crate::signal::stop_asked;
 use anyhow::Result;
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::{Builder, ScopedJoinHandle};
 use std::time::Duration;
 
 /// Runs that another process works in are looked at again this often: it may be killed, and then they are ours.
@@ -29,7 +31,7 @@ struct Jobs<T> {
 /// waited for: who then finds it finished has its outcome, who finds it abandoned goes on with it.
 ///
 /// # Errors
-/// The first of `work`'s; jobs that have begun go to their end, no other begins.
+/// Device (exit 4): no thread for one. The first of `work`'s; jobs that have begun go to their end, no other begins.
 pub fn share<T: Send>(
     devices: &[Device],
     order: VecDeque<usize>,
@@ -68,12 +70,18 @@ pub fn share<T: Send>(
     };
     let results: Vec<Result<()>> = std::thread::scope(|scope| {
         let worker = &worker;
-        let threads: Vec<_> =
-            devices.iter().map(|device| scope.spawn(move || worker(device))).collect();
-        let join = |t: std::thread::ScopedJoinHandle<'_, _>| match t.join() {
+        let start = |device| {
+            let thread = Builder::new().spawn_scoped(scope, move || worker(device));
+            thread.map_err(|e| {
+                lock(&jobs).failed = true;
+                fail(Exit::Device, format!("--threads: cannot start a thread: {e}"))
+            })
+        };
+        let join = |thread: Result<ScopedJoinHandle<'_, _>>| match thread?.join() {
             Ok(result) => result,
             Err(panic) => std::panic::resume_unwind(panic),
         };
+        let threads: Vec<_> = devices.iter().map(start).collect();
         threads.into_iter().map(join).collect()
     });
     results.into_iter().collect::<Result<()>>()?;

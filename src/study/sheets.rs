@@ -6,9 +6,8 @@ use super::plan::{Plan, PlannedCell, Setup};
 use super::spec::Study;
 use crate::data::Dataset;
 use crate::device::{Device, Pixels};
-use crate::error::usage;
+use crate::error::{Exit, exit_code, usage};
 use crate::memorization::{Nearest, Search, Threshold};
-use crate::model::SavedModel;
 use crate::report::{Sheet, sheets};
 use crate::run::score::{compared, labels_of};
 use crate::run::{Network, RunDir};
@@ -34,7 +33,7 @@ impl Drawn {
     /// # Errors
     /// Data: no snapshot. Those of the device.
     pub fn by_run(dir: &Path, training: Dataset, by: &str, device: &Device) -> Result<Drawn> {
-        let model = SavedModel::open(&RunDir::new(dir).best_snapshot()?)?;
+        let (_, model) = RunDir::new(dir).best_snapshot()?;
         let label_dim = model.config.label_dim;
         let mut network = Network::new(device, model, SAMPLES as usize, &|| false)?;
         Drawn::by(&mut network, label_dim, training, by, device)
@@ -94,6 +93,8 @@ pub struct SheetFigure {
     pub plan: Plan,
     /// Which of the plan's cells have no finished run.
     pub missing: Vec<usize>,
+    /// What is wrong with damaged runs, which count as missing.
+    pub damage: Vec<String>,
     /// What each part shows, with the scale.
     pub parts: Vec<String>,
 }
@@ -118,7 +119,7 @@ pub fn sheet_figure(id: &str, setup: &Setup, device: &Device) -> Result<SheetFig
         true => format!("Figure {id}"),
         false => format!("Figure {id} at scale {}", plan.scale.name),
     };
-    let (mut drawn, mut missing) = (Vec::new(), Vec::new());
+    let (mut drawn, mut missing, mut damage) = (Vec::new(), Vec::new(), Vec::new());
     for i in shown {
         let cell = &plan.cells[i];
         let Some(run) = cell.runs.first() else {
@@ -130,23 +131,27 @@ pub fn sheet_figure(id: &str, setup: &Setup, device: &Device) -> Result<SheetFig
             drawn.push(Drawn::by_optimum(setup.images(&run.recipe)?, &by, device)?);
             break;
         }
-        let done = match &run.dir {
-            Some(dir) => matches!(state_of(&run.config, dir)?, RunState::Done(_)),
-            None => false,
-        };
-        match &run.dir {
-            Some(dir) if done => {
+        match run.dir.as_ref().map(|dir| (dir, state_of(&run.config, dir))) {
+            Some((dir, RunState::Done(_))) => {
                 let by = format!("{figure}: EDM, {}", name(&plan, cell));
-                drawn.push(Drawn::by_run(dir, setup.images(&run.recipe)?, &by, device)?);
+                match Drawn::by_run(dir, setup.images(&run.recipe)?, &by, device) {
+                    Err(e) if exit_code(&e) == Exit::Data as i32 => damage.push(format!("{e:#}")),
+                    other => {
+                        drawn.push(other?);
+                        continue;
+                    }
+                }
             }
-            _ => missing.push(i),
+            Some((_, RunState::Damaged(why))) => damage.push(why),
+            _ => {}
         }
+        missing.push(i);
     }
     let all: Vec<Sheet> = drawn.iter().map(Drawn::sheet).collect();
     let parts = all.iter().map(|s| format!("{} ({scale})", s.title)).collect();
     let png = if all.is_empty() { None } else { Some(sheets(&all)?) };
     drop(all);
-    Ok(SheetFigure { png, plan, missing, parts })
+    Ok(SheetFigure { png, plan, missing, damage, parts })
 }
 
 /// A cell's name with its size.

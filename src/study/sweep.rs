@@ -2,11 +2,11 @@
 
 use super::cost::{Rates, flop_of};
 use super::names::by_reason;
-use super::outcome::{RunState, state_of};
+use super::outcome::{RunState, passed_over, state_of};
 use super::plan::{Plan, PlannedRun, Setup};
 use super::share::share;
 use crate::device::Device;
-use crate::error::{Exit, exit_code, fail, usage};
+use crate::error::{Exit, data, exit_code, fail, usage};
 use crate::run::progress::Overall;
 use crate::run::train::{train_part, work};
 use crate::run::{RunDir, RunOptions, state};
@@ -28,9 +28,11 @@ pub struct SweepRun {
 }
 
 /// Where a run is.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum At {
     Missing,
+    /// What is wrong with it.
+    Damaged(String),
     /// Begun and left, or with somebody at work, after this share of its steps.
     Begun {
         share: f64,
@@ -76,7 +78,8 @@ impl Sweep {
     /// Trains and scores what is missing, the costliest first; false if a signal stopped it: the same call goes on.
     ///
     /// # Errors
-    /// Usage without a set, or with nothing to run; diverged (5) after all others are done; those of the runs.
+    /// Usage without a set, or with nothing to run; data (3) and diverged (5), for damaged runs and those that
+    /// diverge, after all others are done; those of the runs.
     pub fn run(&self, setup: &Setup, devices: &[Device], options: &RunOptions) -> Result<bool> {
         if let (true, Some((name, why))) = (self.runs.is_empty(), self.impossible.first()) {
             return Err(usage(format!("{name}: {why}")));
@@ -88,21 +91,31 @@ impl Sweep {
         let mut order: Vec<usize> = (0..self.runs.len()).collect();
         let cost = |&i: &usize| -flop_of(&self.runs[i].run.config);
         order.sort_by(|a, b| cost(a).total_cmp(&cost(b)));
-        let diverged = Mutex::new(Vec::new());
+        let (damage, diverged) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
         let one = |device: &Device, i: usize| match self.one(setup, i, device, options, &progress) {
-            // The others do not need it.
-            Err(e) if exit_code(&e) == Exit::Diverged as i32 => {
+            Err(e) => {
+                // The others do not need it.
+                let aside = match exit_code(&e) {
+                    code if code == Exit::Data as i32 => &damage,
+                    code if code == Exit::Diverged as i32 => &diverged,
+                    _ => return Err(e),
+                };
                 let said = format!("{}: {e:#}", self.runs[i].name);
-                diverged.lock().unwrap_or_else(PoisonError::into_inner).push(said);
+                progress.note(&said);
+                aside.lock().unwrap_or_else(PoisonError::into_inner).push(said);
                 Ok(Some(()))
             }
-            other => other,
+            done => done,
         };
         let ended = share(devices, order.into(), &progress, &one)?.is_some();
-        let diverged = diverged.into_inner().unwrap_or_else(PoisonError::into_inner);
-        match diverged.is_empty() {
-            true => Ok(ended),
-            false => Err(fail(Exit::Diverged, diverged.join("; "))),
+        if !ended {
+            return Ok(false);
+        }
+        let all = |of: Mutex<Vec<String>>| of.into_inner().unwrap_or_else(PoisonError::into_inner);
+        passed_over("--runs", all(damage))?;
+        match all(diverged) {
+            none if none.is_empty() => Ok(true),
+            diverged => Err(fail(Exit::Diverged, diverged.join("; "))),
         }
     }
 
@@ -142,9 +155,13 @@ impl Sweep {
             ))
         })?;
         let part = progress.part(name.clone());
-        if state_of(&run.config, dir)?.done().is_some() {
-            part.skip(work(&run.config));
-            return Ok(Some(()));
+        match state_of(&run.config, dir) {
+            RunState::Done(_) => {
+                part.skip(work(&run.config));
+                return Ok(Some(()));
+            }
+            RunState::Damaged(why) => return Err(data(why)),
+            RunState::Missing | RunState::Begun => {}
         }
         let images = setup.images(&run.recipe)?;
         let outcome = train_part(device, &run.config, &images, dir, options, Some(part))?;
@@ -153,27 +170,31 @@ impl Sweep {
 }
 
 impl SweepRun {
-    /// # Errors
-    /// Data or usage: a folder that holds something else.
-    pub fn at(&self) -> Result<At> {
-        let Some(dir) = &self.run.dir else { return Ok(At::Missing) };
-        Ok(match state_of(&self.run.config, dir)? {
+    pub fn at(&self) -> At {
+        let Some(dir) = &self.run.dir else { return At::Missing };
+        match state_of(&self.run.config, dir) {
             RunState::Done(_) => At::Done,
             RunState::Missing => At::Missing,
+            RunState::Damaged(why) => At::Damaged(why),
             RunState::Begun => {
                 let run = RunDir::new(dir);
-                let step = state::saved_step(&run.state_path())?.unwrap_or(0);
-                let share = step as f64 / self.run.config.steps().max(1) as f64;
-                At::Begun { share, running: run.is_locked() }
+                match state::saved_step(&run.state_path(), &self.run.config) {
+                    Err(e) => At::Damaged(format!("{e:#}")),
+                    Ok(step) => {
+                        let steps = self.run.config.steps().max(1);
+                        let share = step.unwrap_or(0) as f64 / steps as f64;
+                        At::Begun { share, running: run.is_locked() }
+                    }
+                }
             }
-        })
+        }
     }
 
     /// Seconds that are left of it here on one device.
-    pub fn left_s(&self, at: At, rates: &Rates) -> Option<f64> {
+    pub fn left_s(&self, at: &At, rates: &Rates) -> Option<f64> {
         let whole = rates.seconds(&self.run.config)?;
         Some(match at {
-            At::Missing => whole,
+            At::Missing | At::Damaged(_) => whole,
             At::Begun { share, .. } => whole * (1.0 - share),
             At::Done => 0.0,
         })

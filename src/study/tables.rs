@@ -7,7 +7,6 @@ use super::plan::{PaperValue, Plan, PlannedCell};
 use crate::memorization::{Emm, Side, emm_of};
 use crate::report::{Cell, Table};
 use crate::run::progress::duration;
-use anyhow::Result;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -30,17 +29,19 @@ pub struct View<'a> {
 
 impl<'a> View<'a> {
     /// Reads the cells of `plans`.
-    ///
-    /// # Errors
-    /// Data or usage: a run's folder that holds something else.
     pub fn read(
         title: String,
         plans: &'a [Plan],
         rates: &'a Rates,
         command: &'a dyn Fn(&Plan, Option<&PlannedCell>) -> String,
-    ) -> Result<Self> {
-        let seen = plans.iter().map(Plan::read).collect::<Result<_>>()?;
-        Ok(View { title, plans, seen, rates, command })
+    ) -> Self {
+        let seen = plans.iter().map(Plan::read).collect();
+        View { title, plans, seen, rates, command }
+    }
+
+    /// What is wrong with damaged runs, which count as missing.
+    pub fn damage(&self) -> impl Iterator<Item = String> {
+        self.seen.iter().flatten().flat_map(Seen::damage)
     }
 
     fn cells(&self) -> impl Iterator<Item = &PlannedCell> {

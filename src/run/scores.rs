@@ -1,0 +1,215 @@
+//! `scores.csv` and `rescored.csv`: what looks said, and whether that fits the run.
+
+use super::{Distinct, Look, RunConfig};
+use crate::error::data;
+use crate::files::{read_text, write_atomic};
+use crate::memorization::wilson;
+use anyhow::Result;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+const HEADER: &str = "step,epoch,images,memorized,ratio,low,high,mean_d1";
+
+/// The farthest that two pixels are apart.
+const MOST_DISTANCE: f64 = 255.0;
+
+/// Two ways to compute an interval differ by no more.
+const ROUNDING: f64 = 1e-9;
+
+/// The look with the highest ratio, the earliest of equals.
+pub fn best(looks: &[Look]) -> Option<&Look> {
+    looks.iter().reduce(|a, b| if b.ratio > a.ratio { b } else { a })
+}
+
+pub fn write(path: &Path, looks: &[Look]) -> Result<()> {
+    let mut text = format!("{HEADER}\n");
+    for l in looks {
+        text += &format!(
+            "{},{},{},{},{},{},{},{}\n",
+            l.step, l.epoch, l.images, l.memorized, l.ratio, l.low, l.high, l.mean_d1
+        );
+    }
+    write_atomic(path, true, |out| Ok(out.write_all(text.as_bytes())?))
+}
+
+/// The rows of `scores.csv`: the first of the configuration's looks, each once and in order; none if there is no file.
+///
+/// # Errors
+/// Data (exit 3) with the row that does not fit the configuration or itself.
+pub fn read(path: &Path, config: &RunConfig) -> Result<Vec<Look>> {
+    let Some(looks) = rows(path)? else { return Ok(Vec::new()) };
+    let name = path.display();
+    let schedule = config.look_steps();
+    for (i, look) in looks.iter().enumerate() {
+        match schedule.get(i) {
+            Some(&step) if step == look.step => {}
+            Some(step) => {
+                let found = look.step;
+                return Err(data(format!(
+                    "{name}: row {}: step {found}, look {} of this run is at step {step}",
+                    i + 1,
+                    i + 1
+                )));
+            }
+            None => {
+                let all = schedule.len();
+                return Err(data(format!("{name}: row {}: the run has {all} looks", i + 1)));
+            }
+        }
+        fits(look, config, config.train.score_images)
+            .map_err(|why| data(format!("{name}: row {}: {why}", i + 1)))?;
+    }
+    Ok(looks)
+}
+
+/// The best of `looks` scored again, once that is done.
+///
+/// # Errors
+/// Data (exit 3) if it is not of these looks, or does not fit the configuration or itself.
+pub fn read_rescored(path: &Path, config: &RunConfig, looks: &[Look]) -> Result<Option<Look>> {
+    let Some(mut rows) = rows(path)? else { return Ok(None) };
+    let wrong = |why: String| Err(data(format!("{}: {why}", path.display())));
+    let (Some(row), true) = (rows.pop(), rows.is_empty()) else {
+        return wrong("expected one row".into());
+    };
+    let images = config.train.rescore_images;
+    if images == 0 {
+        return wrong("this run's best look is not scored again".into());
+    }
+    let (have, want) = (looks.len(), config.look_steps().len());
+    if have < want {
+        return wrong(format!(
+            "is there, though scores.csv has {have} of {want} looks: rows of it are lost"
+        ));
+    }
+    match best(looks) {
+        Some(best) if best.step == row.step => {}
+        best => {
+            let best = best.map_or(0, |l| l.step);
+            return wrong(format!("of step {}, the best look is that of step {best}", row.step));
+        }
+    }
+    match fits(&row, config, images) {
+        Ok(()) => Ok(Some(row)),
+        Err(why) => wrong(why),
+    }
+}
+
+/// [`read`] and [`read_rescored`] of the files that count identical training images once. A look may have no row there:
+/// of a version that did not count so, or without such images.
+///
+/// # Errors
+/// Data (exit 3) with the row that does not fit the configuration, itself or the look's own row.
+pub fn read_distinct(
+    [scores, rescored]: [PathBuf; 2],
+    config: &RunConfig,
+    looks: &[Look],
+    again: Option<&Look>,
+) -> Result<Distinct> {
+    let fits = |path: &Path, row: &Look, own: &Look, images| {
+        fits(row, config, images)
+            .and_then(|()| match row.memorized >= own.memorized && row.mean_d1 == own.mean_d1 {
+                true => Ok(()),
+                false => Err("does not fit the row that counts every training image".into()),
+            })
+            .map_err(|why: String| data(format!("{}: step {}: {why}", path.display(), row.step)))
+    };
+    let mut distinct = Distinct::default();
+    let mut left = looks.iter();
+    for row in rows(&scores)?.unwrap_or_default() {
+        let Some(own) = left.find(|l| l.step == row.step) else {
+            // They are written before the look's own row: the last may be one that is not taken yet.
+            match looks.iter().any(|l| l.step >= row.step) {
+                true => {
+                    let (name, step) = (scores.display(), row.step);
+                    return Err(data(format!(
+                        "{name}: step {step}: not in the order of the looks"
+                    )));
+                }
+                false => break,
+            }
+        };
+        fits(&scores, &row, own, config.train.score_images)?;
+        distinct.looks.push(row);
+    }
+    if let (Some(own), Some(mut rows)) = (again, rows(&rescored)?) {
+        let (Some(row), true) = (rows.pop(), rows.is_empty()) else {
+            return Err(data(format!("{}: expected one row", rescored.display())));
+        };
+        if row.step != own.step {
+            let (name, step) = (rescored.display(), own.step);
+            return Err(data(format!("{name}: of step {}, expected {step}", row.step)));
+        }
+        fits(&rescored, &row, own, config.train.rescore_images)?;
+        distinct.rescored = Some(row);
+    }
+    Ok(distinct)
+}
+
+/// Whether a row's numbers follow from one another and from the run; if not, what does not.
+fn fits(look: &Look, config: &RunConfig, images: usize) -> Result<(), String> {
+    let Look { step, epoch, memorized, ratio, low, high, mean_d1, .. } = *look;
+    let of = look.images;
+    let expected = |what: &str, found: &dyn std::fmt::Display, want: &dyn std::fmt::Display| {
+        Err(format!("{what} {found}, expected {want}"))
+    };
+    if epoch != config.epoch(step) {
+        return expected("epoch", &epoch, &config.epoch(step));
+    }
+    if of != images as u64 {
+        return expected("images", &of, &images);
+    }
+    if memorized > of {
+        return Err(format!("{memorized} of {of} images memorized"));
+    }
+    let share = memorized as f64 / of as f64;
+    if ratio != share {
+        return expected("ratio", &ratio, &format!("{memorized}/{of} = {share}"));
+    }
+    let wanted = wilson(memorized, of);
+    // Written so that NaN is wrong.
+    if !([low, high].iter().zip(wanted).all(|(have, want)| (have - want).abs() <= ROUNDING)) {
+        let [a, b] = wanted;
+        return expected("interval", &format!("{low} to {high}"), &format!("{a} to {b}"));
+    }
+    match (0.0..=MOST_DISTANCE).contains(&mean_d1) {
+        true => Ok(()),
+        false => expected("mean_d1", &mean_d1, &format!("0 to {MOST_DISTANCE}")),
+    }
+}
+
+/// A file's rows as they stand; `None` if there is no such file.
+fn rows(path: &Path) -> Result<Option<Vec<Look>>> {
+    let Some(text) = read_text(path)? else { return Ok(None) };
+    let broken = |line: &str| {
+        let start: String = line.chars().take(80).collect();
+        let more = if start.len() < line.len() { "…" } else { "" };
+        data(format!("{}: not a row of scores: {start:?}{more}", path.display()))
+    };
+    let mut lines = text.lines();
+    match lines.next() {
+        Some(HEADER) => {}
+        other => return Err(broken(other.unwrap_or(""))),
+    }
+    if !text.ends_with('\n') {
+        return Err(broken(text.lines().next_back().unwrap_or("")));
+    }
+    lines.map(|line| row(line).ok_or_else(|| broken(line))).collect::<Result<_>>().map(Some)
+}
+
+fn row(line: &str) -> Option<Look> {
+    let cells: Vec<&str> = line.split(',').collect();
+    let &[step, epoch, images, memorized, ratio, low, high, mean_d1] = cells.as_slice() else {
+        return None;
+    };
+    Some(Look {
+        step: step.parse().ok()?,
+        epoch: epoch.parse().ok()?,
+        images: images.parse().ok()?,
+        memorized: memorized.parse().ok()?,
+        ratio: ratio.parse().ok()?,
+        low: low.parse().ok()?,
+        high: high.parse().ok()?,
+        mean_d1: mean_d1.parse().ok()?,
+    })
+}
