@@ -14,6 +14,7 @@ mod figures;
 mod find;
 mod flags;
 mod gpu_scripts;
+mod fuzz_runs;
 #[cfg(feature = "emulator")]
 mod kernels;
 mod layers;
