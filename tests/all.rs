@@ -2,6 +2,7 @@
 
 mod believed;
 mod bench;
+mod broken_io;
 mod check;
 mod ckpt;
 mod cpu;
