@@ -2,7 +2,7 @@
 //!
 //! Data flows one way: `cli → study → run → {data, model, sampler, memorization, report, check} →
 //! tape → ops → device`. A module uses only what stands to its right; `error`, `rng`, `files` and
-//! `signal` serve all.
+//! `memory` and `signal` serve all.
 
 pub mod check;
 pub mod cli;
@@ -11,6 +11,7 @@ pub mod device;
 pub mod error;
 pub mod files;
 pub mod memorization;
+pub mod memory;
 pub mod model;
 pub mod ops;
 pub mod report;

@@ -14,13 +14,15 @@ mod emulator;
 mod figures;
 mod find;
 mod flags;
-mod gpu_scripts;
+mod fuzz;
 mod fuzz_runs;
+mod gpu_scripts;
 #[cfg(feature = "emulator")]
 mod kernels;
 mod layers;
 mod memorization;
 mod model;
+mod mutate;
 mod nearest;
 mod ops;
 mod optimal;

@@ -1,8 +1,10 @@
 //! Data sets: formats, subsets, resampling, and every way in which files can be bad.
 
-mod bad_input;
+pub mod bad_input;
+mod limits;
 mod outputs;
 mod subsets;
+pub mod zips;
 
 use crate::support::emm;
 use emm::data::npy::{self, Array};
@@ -14,11 +16,11 @@ use std::path::{Path, PathBuf};
 use tempfile::{TempDir, tempdir};
 
 /// A file beside `goldens/data/make.py`, which made it.
-fn golden(name: &str) -> PathBuf {
+pub fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/data").join(name)
 }
 
-fn golden_npz(name: &str) -> BTreeMap<String, Array> {
+pub fn golden_npz(name: &str) -> BTreeMap<String, Array> {
     npy::read_npz(&golden(name)).unwrap().into_iter().collect()
 }
 
@@ -27,7 +29,7 @@ fn text(path: &Path) -> &str {
 }
 
 /// Grey 4×4 images, image `i` all `i + 1`, with these labels.
-fn labelled(labels: &[u32]) -> Dataset {
+pub fn labelled(labels: &[u32]) -> Dataset {
     let pixels = (0..labels.len()).flat_map(|i| [i as u8 + 1; 16]).collect();
     Dataset::new("test", 4, 1, pixels, Some(labels.to_vec())).unwrap()
 }
@@ -251,7 +253,7 @@ fn idx_images_find_their_labels() {
     assert_eq!(inspect(&[&zipped]), beside);
 }
 
-fn gzip(bytes: &[u8]) -> Vec<u8> {
+pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     use std::io::Write as _;
     let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gz.write_all(bytes).unwrap();
@@ -272,7 +274,7 @@ fn padding_is_centred_and_grey_becomes_rgb() {
 }
 
 /// Writes a PNG whose pixels are `value(x)`.
-fn write_png(path: &Path, width: usize, height: usize, value: impl Fn(usize) -> u8) {
+pub fn write_png(path: &Path, width: usize, height: usize, value: impl Fn(usize) -> u8) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     let pixels: Vec<u8> = (0..width * height).map(|i| value(i % width)).collect();
     fs::write(path, Image::encode(width, height, 1, &pixels).unwrap()).unwrap();

@@ -261,7 +261,7 @@ fn logs_and_parts_of_looks() {
         assert!(seen[0].hours.is_none_or(|h| h >= 0.0 && h.is_finite()));
     }
     let path = scene.run.join("state/look.json");
-    let found = emm::memorization::Nearest { index: [3, 5], squared: [70, 90] };
+    let found = emm::memorization::Nearest { index: [3, 5], squared: [70, 90], distinct: None };
     let found = vec![found; 9];
     save_partial(&path, &scene.config, 40, 0, &found).unwrap();
     let whole = fs::read(&path).unwrap();

@@ -11,7 +11,7 @@ const ROWS: &[&[&str]] = &[
     &["tape"],
     &["ops"],
     &["device"],
-    &["error", "rng", "files", "signal", "simd"],
+    &["error", "rng", "files", "memory", "signal", "simd"],
 ];
 
 /// Arrows within a row: who uses whom.
@@ -25,6 +25,8 @@ const SIDEWAYS: &[(&str, &str)] = &[
     ("check", "model"),
     ("check", "sampler"),
     ("files", "error"),
+    ("memory", "error"),
+    ("memory", "files"),
     ("rng", "error"),
     ("signal", "error"),
     ("signal", "files"),

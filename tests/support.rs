@@ -19,6 +19,12 @@ pub fn say(line: &str) {
     let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
+/// A folder for files that are written over by the thousands: in memory where the system has such a place, since file
+/// systems on disks may bring each to the disk.
+pub fn passing_folder() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a folder")
+}
+
 /// Runs `emm ARGS` to its end with an empty stdin.
 pub fn emm<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Ended {
     emm_in(Path::new("."), args)

@@ -1,7 +1,7 @@
 //! `emm data`: makes data sets of downloaded files, subsets of data sets, and tells what a set holds.
 
 use super::numbers::count;
-use super::{Common, say};
+use super::{Common, note_line, say};
 use crate::data::subset::{self, Blend, Labels, Subset};
 use crate::data::{Dataset, Transform, open_any};
 use crate::error::{data, usage};
@@ -22,8 +22,8 @@ pub enum Command {
 /// Make a data set (EDM zip) of downloaded files
 ///
 /// Reads cifar-10-python.tar.gz, cifar-10-binary.tar.gz or data_batch_*.bin, IDX images (.gz or not; labels
-/// beside or as a second SRC), a folder of images or of class folders, an EDM zip, npz. Of CIFAR-10 the
-/// training batches are taken. Each image is cropped, padded, resampled, in this order.
+/// beside or as a second SRC), a folder or zip of images, of class folders or in EDM's layout, npz, npy. Of CIFAR-10
+/// the training batches are taken. Each image is cropped, padded, resampled, in this order.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   emm data import cifar-10-python.tar.gz --out cifar10.zip
@@ -118,17 +118,17 @@ pub struct InspectArgs {
 
 /// Runs `emm data`.
 pub fn run(command: Command, common: &Common) -> Result<()> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(common.threads).build()?;
-    pool.install(|| match command {
+    match command {
         Command::Import(args) => import(&args, common),
         Command::Subset(args) => cut(&args, common),
         Command::Inspect(args) => inspect(&args, common),
-    })
+    }
 }
 
 fn import(args: &ImportArgs, common: &Common) -> Result<()> {
     check_side("--pad", args.pad)?;
     check_side("--resolution", args.resolution)?;
+    check_zip(&args.out)?;
     check_output(&args.out, args.force)?;
     let source = open_any(&args.sources)?;
     let mut order = match (args.size, &source.groups) {
@@ -157,15 +157,17 @@ fn import(args: &ImportArgs, common: &Common) -> Result<()> {
         resolution: args.resolution,
         rgb: args.rgb,
     };
-    if args.allow_lossy && !common.quiet {
-        eprintln!("--allow-lossy: pixels of JPEG images differ from the original's");
-    }
     let set = source.collect(&order, &transform)?;
     set.save(&args.out, args.force)?;
-    tell(&set, &args.out, common)
+    let mut notes = source.notes;
+    if args.allow_lossy {
+        notes.push("--allow-lossy: pixels of JPEG images differ from the original's".into());
+    }
+    tell(&set, &args.out, notes, common)
 }
 
 fn cut(args: &SubsetArgs, common: &Common) -> Result<()> {
+    check_zip(&args.out)?;
     check_output(&args.out, args.force)?;
     let blend = args.blend.as_deref().map(parse_blend).transpose()?;
     let subset = Subset {
@@ -185,20 +187,22 @@ fn cut(args: &SubsetArgs, common: &Common) -> Result<()> {
     };
     let set = subset.of(&Dataset::open(&args.data)?, &args.data.display().to_string())?;
     set.save(&args.out, args.force)?;
-    tell(&set, &args.out, common)
+    tell(&set, &args.out, Vec::new(), common)
 }
 
 fn inspect(args: &InspectArgs, common: &Common) -> Result<()> {
     let source = open_any(&args.sources)?;
     let transform = Transform { allow_lossy: true, ..Transform::default() };
-    tell(&source.collect(&source.all(), &transform)?, &args.sources[0], common)
+    let set = source.collect(&source.all(), &transform)?;
+    tell(&set, &args.sources[0], source.notes, common)
 }
 
-/// Prints what a set holds.
-fn tell(set: &Dataset, path: &Path, common: &Common) -> Result<()> {
-    let mut label_counts = vec![0_u64; set.label_dim()];
-    for &label in set.labels.iter().flatten() {
-        label_counts[label as usize] += 1;
+/// Prints what a set holds, and on stderr what one may not expect of it.
+fn tell(set: &Dataset, path: &Path, mut notes: Vec<String>, common: &Common) -> Result<()> {
+    let label_counts = set.label_counts();
+    notes.extend(set.empty_classes().map(|what| format!("{}: {what}", path.display())));
+    if !common.quiet {
+        notes.iter().for_each(|note| note_line(note));
     }
     let mut seen = HashSet::with_capacity(set.len());
     let duplicates = (0..set.len()).filter(|&i| !seen.insert(set.image(i))).count();
@@ -238,6 +242,21 @@ fn tell(set: &Dataset, path: &Path, common: &Common) -> Result<()> {
     say!("  duplicates  {duplicates}");
     say!("  sha256      {}", set.sha256_pixels());
     Ok(())
+}
+
+/// Refuses to write a zip under the name of another format.
+fn check_zip(out: &Path) -> Result<()> {
+    let extension = out.extension().unwrap_or_default().to_ascii_lowercase();
+    let others =
+        ["png", "jpg", "jpeg", "npy", "npz", "tar", "gz", "bin", "safetensors", "json", "csv"];
+    match others.iter().any(|other| extension == *other) {
+        true => Err(usage(format!(
+            "--out: {}: a data set is a zip; name it {}",
+            out.display(),
+            out.with_extension("zip").display()
+        ))),
+        false => Ok(()),
+    }
 }
 
 fn check_side(flag: &str, side: Option<usize>) -> Result<()> {

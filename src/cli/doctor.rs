@@ -4,7 +4,7 @@ use super::{Common, say};
 use crate::data::Dataset;
 use crate::device::Cpu;
 use crate::device::cuda::{Driver, KERNELS_FOR, LACKING, Trouble, probe, probe::dotted, runs_on};
-use crate::run::memory;
+use crate::memory;
 use anyhow::Result;
 use serde_json::{Value, json};
 use std::path::Path;

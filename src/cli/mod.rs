@@ -3,6 +3,7 @@
 use crate::device::cuda::{Cuda, IMAGES, KERNELS_FOR, Trouble, probe, runs_on};
 use crate::device::{Cpu, Device};
 use crate::error::{Exit, exit_code, fail, usage};
+use crate::memory;
 use crate::signal;
 use anyhow::Result;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -81,6 +82,11 @@ pub struct Common {
     /// Seed of everything random
     #[arg(long, global = true, value_name = "S", default_value_t = 1024, help_heading = "Common")]
     pub seed: u64,
+    /// Most memory that reading images may take: bytes, or 500M, 4G
+    ///
+    /// By default half of what the process may use, within ulimit's and cgroups' limits.
+    #[arg(long, global = true, value_name = "BYTES", value_parser = numbers::bytes, help_heading = "Common")]
+    pub max_memory: Option<u64>,
     /// Print one JSON object on stdout and nothing else there
     #[arg(long, global = true, help_heading = "Common")]
     pub json: bool,
@@ -90,6 +96,14 @@ pub struct Common {
 }
 
 impl Common {
+    /// Sets what holds for the whole process: the memory of reading, and the threads of what is no device's.
+    fn prepare(&self) -> Result<()> {
+        if let Some(bytes) = self.max_memory {
+            memory::limit_reading(bytes);
+        }
+        memory::start_threads(self.threads, |pool| pool.build_global())
+    }
+
     /// Opens the device named by `--device`.
     ///
     /// # Errors
@@ -154,6 +168,20 @@ impl Common {
         if !self.quiet && probe() != Err(Trouble::Absent) {
             let _ = writeln!(std::io::stderr(), "emm: --device: auto takes the CPU: {why}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_short_and_printable() {
+        assert_eq!(printable("a\nb\u{202e}é\u{fffd}\0'\\"), "a b\\u{202e}é\u{fffd} '\\");
+        let long = format!("file: {} --flag helps", "x".repeat(40_000));
+        let line = printable(&long);
+        assert!(line.chars().count() < 1100, "{}", line.len());
+        assert!(line.starts_with("file: x") && line.ends_with("x --flag helps"));
     }
 }
 
@@ -246,7 +274,9 @@ pub fn main() -> i32 {
         }
     };
     let c = &cli.common;
-    if let Err(e) = signal::watch(cli.command.resumes()) {
+    let watch = || signal::watch(cli.command.resumes());
+    let ready = memory::room_for_threads(1).and_then(|()| watch()).and_then(|()| c.prepare());
+    if let Err(e) = ready {
         return tell(&e);
     }
     let result = match cli.command {
@@ -296,11 +326,36 @@ fn threads(text: &str) -> Result<usize, String> {
     number.ok_or_else(|| format!("expected 0 to {MAX_THREADS}, found {text:?}"))
 }
 
-/// Prints the one line of an error, whatever bytes a file's name or contents put into it; the exit code.
+/// Prints the one line of an error; the exit code.
 fn tell(e: &anyhow::Error) -> i32 {
-    let line: String = format!("{e:#}").replace(char::is_control, " ");
-    let _ = writeln!(std::io::stderr(), "emm: {line}");
+    let _ = writeln!(std::io::stderr(), "emm: {}", printable(&format!("{e:#}")));
     exit_code(e)
+}
+
+/// Prints a line that is no error on stderr.
+fn note_line(note: &str) {
+    let _ = writeln!(std::io::stderr(), "{}", printable(note));
+}
+
+/// Characters of a message, whatever a file's name or contents put into it.
+const MOST_CHARACTERS: usize = 1000;
+
+/// A text as a line of a terminal can show it: no control characters, what has no shape as its code, and not without
+/// end: of a longer one the middle is left out, since it begins with the file and ends with what helps.
+fn printable(text: &str) -> String {
+    let show = |c: char| match c {
+        c if c.is_control() => ' '.to_string(),
+        c if c.is_ascii() => c.to_string(),
+        c => c.escape_debug().to_string(),
+    };
+    let count = text.chars().count();
+    if count <= MOST_CHARACTERS {
+        return text.chars().map(show).collect();
+    }
+    let half = MOST_CHARACTERS / 2;
+    let first: String = text.chars().take(half).map(show).collect();
+    let last: String = text.chars().skip(count - half).map(show).collect();
+    format!("{first} … {last}")
 }
 
 /// A parser's error as ours are: one line that begins with the flag.

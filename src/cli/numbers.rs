@@ -1,11 +1,34 @@
 //! Numbers as people write them: 40k, 1.5m.
 
+/// The largest count: whole numbers are exact in double precision up to here.
+const MAX_COUNT: f64 = (1_u64 << 53) as f64;
+
 /// A count: `1000`, `40k`, `1.5m`.
 pub fn count(text: &str) -> Result<usize, String> {
     let value = amount(text)?;
-    match value.fract() == 0.0 && value < 9e15 {
-        true => Ok(value as usize),
-        false => Err(format!("{text} is not a whole number")),
+    match value {
+        v if v > MAX_COUNT => Err(format!("{text} is more than {MAX_COUNT}")),
+        v if v.fract() != 0.0 => Err(format!("{text} is not a whole number")),
+        v => Ok(v as usize),
+    }
+}
+
+/// A number of bytes: `1000000`, `500M`, `4G`, also `MiB` and `GiB`; letters stand for powers of 1,024.
+pub fn bytes(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is no number of bytes such as 2000000000, 500M or 4G");
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        _ => return Err(wrong()),
+    };
+    let value = digits.trim().parse::<f64>().map_err(|_| wrong())? * f64::from(unit).exp2();
+    match value >= 1.0 && value <= MAX_COUNT {
+        true => Ok(value as u64),
+        false => Err(wrong()),
     }
 }
 
@@ -49,5 +72,17 @@ mod tests {
             assert!(count(bad).is_err(), "{bad}");
         }
         assert_eq!(amount("2.5"), Ok(2.5));
+        assert_eq!(count("9000000000000000"), Ok(9_000_000_000_000_000));
+        assert_eq!(count("9007199254740992"), Ok(1 << 53));
+        for large in ["9007199254740994", "99999999999999999999", "1e300"] {
+            assert!(count(large).unwrap_err().contains("is more than 9007199254740992"), "{large}");
+        }
+        for (text, value) in [("1", 1), ("500M", 500 << 20), ("1.5GiB", 3 << 29), ("4 g", 4 << 30)]
+        {
+            assert_eq!(bytes(text), Ok(value), "{text}");
+        }
+        for bad in ["", "G", "0", "-1", "nan", "inf", "4x", "1e30", "é"] {
+            assert!(bytes(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! `emm train`: one run, from a set to scores; the same command resumes.
 
 use super::train_flags::{RunFlags, TrainFlags};
-use super::{Common, say};
+use super::{Common, note_line, say};
 use crate::data::Dataset;
 use crate::error::{Exit, fail};
 use crate::model::Params;
@@ -37,6 +37,10 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     let device = common.device()?;
     let mut data = Dataset::open(&args.data)?;
     let config = args.flags.resolve(common, &mut data)?;
+    if let Some(what) = data.empty_classes().filter(|_| config.model.label_dim > 0 && !common.quiet)
+    {
+        note_line(&format!("{}: {what}", args.data.display()));
+    }
     let dir = args.run.clone().unwrap_or_else(|| args.options.runs.join(config.id()));
     let mut options = args.options.options(common, &args.data);
     options.stop_after_steps = args.stop_after_steps;

@@ -1,54 +1,119 @@
-//! Zip files, mapped into memory: names are checked once, entries are read by any thread.
+//! Zip files, mapped into memory. A zip says most things twice, in its directory and before each entry: what differs is
+//! refused, and so is every byte that belongs to no entry, since it may be one that the directory lost.
+//!
+//! Source: PKWARE's APPNOTE 6.3, sections 4.3 to 4.5.
 
+use super::input::map;
 use crate::error::{OrExit as _, data};
-use anyhow::Result;
+use crate::memory::{Budget, Spent};
+use anyhow::{Result, anyhow, bail, ensure};
+use flate2::{Decompress, FlushDecompress, Status};
 use memmap2::Mmap;
-use std::fs::File;
-use std::io::{Cursor, Read as _};
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
-use zip::ZipArchive;
 
-/// An open zip file whose entry names are distinct and stay inside the archive.
+const LOCAL: &[u8] = b"PK\x03\x04";
+const DIRECTORY: &[u8] = b"PK\x01\x02";
+const DESCRIPTOR: &[u8] = b"PK\x07\x08";
+const END: &[u8] = b"PK\x05\x06";
+const END_64: &[u8] = b"PK\x06\x06";
+const LOCATOR_64: &[u8] = b"PK\x06\x07";
+
+/// Bits of an entry's flags.
+const ENCRYPTED: u16 = 1;
+const SIZES_BEHIND: u16 = 8;
+const UTF8: u16 = 1 << 11;
+
+const STORED: u16 = 0;
+const DEFLATED: u16 = 8;
+/// A byte of deflate's unpacks to less than so many.
+const MAX_RATIO: u64 = 1033;
+
+/// Memory that an entry takes beside its name.
+const ENTRY_BYTES: u64 = 256;
+
+/// An open zip file whose directory agrees with its entries, whose names are distinct and stay inside.
 pub struct Archive {
     file: String,
+    map: Mmap,
     names: Vec<String>,
-    zip: ZipArchive<Cursor<Bytes>>,
+    entries: Vec<Entry>,
 }
 
-#[derive(Clone)]
-struct Bytes(Arc<Mmap>);
+struct Entry {
+    data: Range<usize>,
+    size: u64,
+    crc: u32,
+    deflated: bool,
+}
 
-impl AsRef<[u8]> for Bytes {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
-    }
+/// What the directory says of an entry.
+struct Listed<'a> {
+    name: &'a [u8],
+    flags: u16,
+    method: u16,
+    time_and_date: u32,
+    crc: u32,
+    packed: u64,
+    size: u64,
+    /// Where its local header begins.
+    start: u64,
 }
 
 impl Archive {
-    /// Opens a zip file and checks the name of every entry.
+    /// Opens a zip file and checks its directory against every entry's own header.
     ///
     /// # Errors
-    /// Data errors (exit 3) that begin with the file: missing, empty, no zip, truncated, an entry twice, an
-    /// entry whose name is absolute or leads outside (`..`).
-    pub fn open(path: &Path) -> Result<Self> {
+    /// Data errors (exit 3) that begin with the file: missing, empty, no zip, truncated, an entry twice, encrypted, of
+    /// an unknown method, whose name is absolute or leads outside (`..`), that the directory describes otherwise; bytes
+    /// that belong to no entry. Over the budget (exit 4).
+    pub fn open(path: &Path, budget: &Budget) -> Result<Self> {
         let file = path.display().to_string();
-        let zip = ZipArchive::new(Cursor::new(Bytes(Arc::new(map(path)?)))).or_data(|| {
-            format!("{file}: expected a zip file, found something else or a truncated one")
-        })?;
-        if zip.has_duplicate_names() {
-            return Err(data(format!("{file}: two entries of this zip have the same name")));
+        let map = map(path)?;
+        let (directory, end, count) = find_directory(&map).or_data(|| file.clone())?;
+        let bytes = count * ENTRY_BYTES + 2 * (end - directory) as u64;
+        budget.keep(bytes, || file.clone())?;
+        let listed = list(&map, directory..end, count).or_data(|| file.clone())?;
+        let mut names = Vec::with_capacity(listed.len());
+        for entry in &listed {
+            let name = decode_name(entry).or_data(|| file.clone())?;
+            check_entry_name(&file, &name)?;
+            names.push(name);
         }
-        let names = (zip.file_names().map(|n| n.map(|n| n.into_owned())))
-            .collect::<Result<Vec<_>, _>>()
-            .or_data(|| format!("{file}: unreadable entry name"))?;
-        for name in &names {
-            check_entry_name(&file, name)?;
+        let mut seen = HashSet::with_capacity(names.len());
+        if let Some(twice) = names.iter().find(|name| !seen.insert(name.as_str())) {
+            return Err(data(format!(
+                "{file}: two entries of this zip have the same name {twice:?}"
+            )));
         }
-        Ok(Archive { file, names, zip })
+        let mut order: Vec<usize> = (0..listed.len()).collect();
+        order.sort_by_key(|&i| listed[i].start);
+        let mut places = vec![0..0; listed.len()];
+        let mut at = 0;
+        for (k, &i) in order.iter().enumerate() {
+            let next = order.get(k + 1).map_or(directory as u64, |&i| listed[i].start);
+            let entry = &listed[i];
+            places[i] = place(&map, entry, at, next).or_data(|| format!("{file}: {}", names[i]))?;
+            at = next;
+        }
+        if at != directory as u64 {
+            return Err(data(format!(
+                "{file}: bytes 0 to {directory} belong to no entry of the zip"
+            )));
+        }
+        let entries = listed.iter().zip(places).map(|(entry, data)| Entry {
+            data,
+            size: entry.size,
+            crc: entry.crc,
+            deflated: entry.method == DEFLATED,
+        });
+        let entries = entries.collect();
+        Ok(Archive { file, map, names, entries })
     }
 
-    /// Entry names in the order of the archive's directory.
+    /// Entry names in the order of the archive's directory, with `/` between folders.
     pub fn names(&self) -> &[String] {
         &self.names
     }
@@ -58,50 +123,32 @@ impl Archive {
         &self.file
     }
 
-    /// The bytes of entry `i`, of at most `limit` bytes, checksum verified.
+    /// The bytes of entry `i`, of at most `limit` bytes, checksum verified, and their share of the budget.
     ///
     /// # Errors
-    /// Data errors that name archive and entry: larger than `limit`, corrupt, encrypted.
-    pub fn read(&self, i: usize, limit: u64) -> Result<Vec<u8>> {
+    /// Data errors that name archive and entry: larger than `limit`, corrupt. Over the budget (exit 4).
+    pub fn read(&self, i: usize, limit: u64, budget: &Budget) -> Result<(Cow<'_, [u8]>, Spent)> {
         let what = || format!("{}: {}", self.file, self.names[i]);
-        // Clones share the directory and the mapping.
-        let mut zip = self.zip.clone();
-        let mut entry = zip.by_index(i).or_data(what)?;
-        let too_large = |size: u64| {
-            data(format!("{}: {size} bytes or more, at most {limit} are accepted", what()))
+        let entry = &self.entries[i];
+        if entry.size > limit {
+            let size = entry.size;
+            return Err(data(format!("{}: {size} bytes, at most {limit} are accepted", what())));
+        }
+        let packed = &self.map[entry.data.clone()];
+        let (bytes, spent) = match entry.deflated {
+            false => (Cow::Borrowed(packed), budget.borrow(0, what)?),
+            true => {
+                let spent = budget.borrow(entry.size, what)?;
+                (Cow::Owned(inflate(packed, entry.size as usize).or_data(what)?), spent)
+            }
         };
-        if entry.size() > limit {
-            return Err(too_large(entry.size()));
+        let mut crc = flate2::Crc::new();
+        crc.update(&bytes);
+        match crc.sum() == entry.crc {
+            true => Ok((bytes, spent)),
+            false => Err(data(format!("{}: its bytes do not fit their checksum", what()))),
         }
-        // A stored entry cannot be longer than the file; a compressed one may lie about its size.
-        let plausible = entry.size().min(1032 * (entry.compressed_size() + 1));
-        let mut bytes = Vec::new();
-        bytes.try_reserve_exact(plausible as usize).or_data(what)?;
-        (&mut entry).take(limit + 1).read_to_end(&mut bytes).or_data(what)?;
-        if bytes.len() as u64 > limit {
-            return Err(too_large(bytes.len() as u64));
-        }
-        Ok(bytes)
     }
-}
-
-/// Maps a file that is not empty.
-///
-/// # Errors
-/// Data errors that begin with the file: missing, unreadable, empty, a folder.
-pub fn map(path: &Path) -> Result<Mmap> {
-    let what = || path.display().to_string();
-    let file = File::open(path).or_data(what)?;
-    let meta = file.metadata().or_data(what)?;
-    if !meta.is_file() {
-        return Err(data(format!("{}: expected a file", what())));
-    }
-    if meta.len() == 0 {
-        return Err(data(format!("{}: the file is empty", what())));
-    }
-    // SAFETY: the mapping is private and read only. As everywhere with mappings, another process that
-    // shortens the file meanwhile ends this one by a signal; it cannot make it read foreign memory.
-    unsafe { Mmap::map(&file) }.or_data(what)
 }
 
 /// Refuses names that would leave the folder an archive is unpacked to.
@@ -109,9 +156,227 @@ pub fn map(path: &Path) -> Result<Mmap> {
 /// # Errors
 /// A data error that begins with `file` and holds the name.
 pub fn check_entry_name(file: &str, name: &str) -> Result<()> {
-    let absolute = name.starts_with('/') || name.chars().nth(1) == Some(':');
-    if absolute || name.contains(['\\', '\0']) || name.split('/').any(|part| part == "..") {
+    let absolute = name.starts_with(['/', '\\']) || name.chars().nth(1) == Some(':');
+    if absolute || name.contains('\0') || name.split(['/', '\\']).any(|part| part == "..") {
         return Err(data(format!("{file}: entry {name:?} leads outside the archive")));
     }
     Ok(())
+}
+
+/// Little-endian integers, one after the other.
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Fields<'a> {
+    fn take(&mut self, len: usize) -> Result<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(len).ok_or_else(|| anyhow!("cut off"))?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn u16(&mut self) -> Result<u16> {
+        Ok(u16::from_le_bytes(self.take(2)?.try_into()?))
+    }
+
+    fn u32(&mut self) -> Result<u32> {
+        Ok(u32::from_le_bytes(self.take(4)?.try_into()?))
+    }
+
+    fn u64(&mut self) -> Result<u64> {
+        Ok(u64::from_le_bytes(self.take(8)?.try_into()?))
+    }
+}
+
+/// The fields behind a signature that must stand at `at`.
+fn fields<'a>(bytes: &'a [u8], at: u64, signature: &[u8], what: &str) -> Result<Fields<'a>> {
+    let rest = usize::try_from(at).ok().and_then(|at| bytes.get(at..));
+    match rest.and_then(|rest| rest.strip_prefix(signature)) {
+        Some(rest) => Ok(Fields(rest)),
+        None => bail!("broken zip: no {what} at byte {at}"),
+    }
+}
+
+/// Where the directory begins and ends, and the number of its entries.
+fn find_directory(bytes: &[u8]) -> Result<(usize, usize, u64)> {
+    // Its last record stands at the very end, before a comment of at most 65,535 bytes whose length it holds.
+    const LEN: usize = 22;
+    let fits = |&at: &usize| {
+        let comment = &bytes[at + LEN - 2..at + LEN];
+        bytes[at..].starts_with(END)
+            && at + LEN + u16::from_le_bytes([comment[0], comment[1]]) as usize == bytes.len()
+    };
+    let last = bytes.len().checked_sub(LEN);
+    let found = last.and_then(|last| (last.saturating_sub(0xFFFF)..=last).rev().find(fits));
+    let Some(at) = found else {
+        bail!(
+            "expected a zip file, found something else, a truncated one, or bytes behind its end"
+        );
+    };
+    let mut end = fields(bytes, at as u64, END, "end")?;
+    let disks = [end.u16()?, end.u16()?];
+    let counts = [end.u16()?, end.u16()?].map(u64::from);
+    let (size, start) = (u64::from(end.u32()?), u64::from(end.u32()?));
+    let mut said = [counts[0], counts[1], size, start];
+    let mut directory_end = at;
+    let locator = at.checked_sub(20).filter(|&at| bytes[at..].starts_with(LOCATOR_64));
+    if let Some(locator) = locator {
+        let mut fields_64 = fields(bytes, locator as u64, LOCATOR_64, "locator")?;
+        let (disk, end_64, all) = (fields_64.u32()?, fields_64.u64()?, fields_64.u32()?);
+        ensure!(disk == 0 && all == 1, "a zip in several parts");
+        let mut fields_64 = fields(bytes, end_64, END_64, "zip64 end")?;
+        let len = fields_64.u64()?;
+        let whole = len >= 44
+            && end_64.checked_add(12).and_then(|e| e.checked_add(len)) == Some(locator as u64);
+        ensure!(whole, "broken zip: its zip64 end is cut off");
+        let _versions = fields_64.u32()?;
+        ensure!([fields_64.u32()?, fields_64.u32()?] == [0, 0], "a zip in several parts");
+        // A field of all ones refers to the wider one; any other is a copy of it.
+        for (value, ones) in said.iter_mut().zip([0xFFFF, 0xFFFF, 0xFFFF_FFFF, 0xFFFF_FFFF]) {
+            let wide = fields_64.u64()?;
+            ensure!(*value == ones || *value == wide, "broken zip: its two ends differ");
+            *value = wide;
+        }
+        directory_end = end_64 as usize;
+    }
+    let [here, count, size, start] = said;
+    ensure!(disks == [0, 0] && here == count, "broken zip, or one in several parts");
+    let fits = start.checked_add(size) == Some(directory_end as u64) && count <= size / 46;
+    ensure!(fits, "broken zip: {count} entries in {size} bytes from {start} do not fit");
+    Ok((start as usize, directory_end, count))
+}
+
+/// The entries of the directory that lies at `place`.
+fn list(bytes: &[u8], place: Range<usize>, count: u64) -> Result<Vec<Listed<'_>>> {
+    let mut listed = Vec::with_capacity(count as usize);
+    let mut at = place.start;
+    for _ in 0..count {
+        let mut f = fields(&bytes[..place.end], at as u64, DIRECTORY, "entry of the directory")?;
+        let before = f.0.len();
+        let (_made_by, needs) = (f.u16()?, f.u16()?);
+        ensure!(needs & 0xFF <= 63, "an entry needs version {needs} of the format");
+        let (flags, method, time_and_date, crc) = (f.u16()?, f.u16()?, f.u32()?, f.u32()?);
+        let (packed, size) = (u64::from(f.u32()?), u64::from(f.u32()?));
+        let [name, extra, comment] = [f.u16()?, f.u16()?, f.u16()?].map(usize::from);
+        let disk = f.u16()?;
+        let _attributes = f.take(6)?;
+        let start = u64::from(f.u32()?);
+        let name = f.take(name)?;
+        let mut wide = Fields(zip64(f.take(extra)?));
+        let mut widen = |value| if value == 0xFFFF_FFFF { wide.u64() } else { Ok(value) };
+        let (size, packed, start) = (widen(size)?, widen(packed)?, widen(start)?);
+        f.take(comment)?;
+        ensure!(disk == 0, "a zip in several parts");
+        ensure!(start < place.start as u64, "broken zip: an entry at {start}, in its directory");
+        at += DIRECTORY.len() + before - f.0.len();
+        listed.push(Listed { name, flags, method, time_and_date, crc, packed, size, start });
+    }
+    ensure!(at == place.end, "broken zip: its directory is longer than its {count} entries");
+    Ok(listed)
+}
+
+/// The values of the zip64 field among extra fields, empty if there is none.
+fn zip64(extra: &[u8]) -> &[u8] {
+    let mut fields = Fields(extra);
+    // What tools pad with may be no whole field.
+    while let (Ok(id), Ok(len)) = (fields.u16(), fields.u16()) {
+        let Ok(values) = fields.take(len.into()) else { break };
+        if id == 1 {
+            return values;
+        }
+    }
+    &[]
+}
+
+/// The name as text, with `/` between folders as the format wants it; some tools on Windows write `\`.
+fn decode_name(entry: &Listed) -> Result<String> {
+    let text = match std::str::from_utf8(entry.name) {
+        Ok(text) => text.to_string(),
+        Err(_) if entry.flags & UTF8 != 0 => bail!("the name of an entry is no UTF-8"),
+        // Some old code page: told apart is all they need to be.
+        Err(_) => entry.name.iter().map(|&byte| char::from(byte)).collect(),
+    };
+    Ok(text.replace('\\', "/"))
+}
+
+/// Where the bytes of an entry lie, which must begin at `at` and end at `next`, once its own header was compared with
+/// the directory.
+fn place(bytes: &[u8], entry: &Listed, at: u64, next: u64) -> Result<Range<usize>> {
+    ensure!(entry.start == at, "bytes {at} to {} before it belong to no entry", entry.start);
+    ensure!(entry.flags & ENCRYPTED == 0, "it is encrypted");
+    ensure!(
+        matches!(entry.method, STORED | DEFLATED),
+        "packed by method {}, expected stored or deflated",
+        entry.method
+    );
+    let mut f = fields(bytes, at, LOCAL, "entry")?;
+    let _version = f.u16()?;
+    let (flags, method, time_and_date, crc) = (f.u16()?, f.u16()?, f.u32()?, f.u32()?);
+    let (packed, size) = (u64::from(f.u32()?), u64::from(f.u32()?));
+    let (name, extra) = (f.u16()?, f.u16()?);
+    let name = f.take(name.into())?;
+    let mut wide = Fields(zip64(f.take(extra.into())?));
+    if name != entry.name {
+        let name = String::from_utf8_lossy(name);
+        bail!("the zip's directory names it so, the entry itself {name:?}");
+    }
+    let mut widen = |value| match value {
+        0xFFFF_FFFF if !wide.0.is_empty() => wide.u64(),
+        value => Ok(value),
+    };
+    let (size, packed) = (widen(size)?, widen(packed)?);
+    let same = |what: &str, listed: u64, own: u64| match listed == own {
+        true => Ok(()),
+        false => Err(anyhow!("the zip's directory says {what} {listed}, the entry itself {own}")),
+    };
+    same("flags", entry.flags.into(), flags.into())?;
+    same("method", entry.method.into(), method.into())?;
+    same("time", entry.time_and_date.into(), time_and_date.into())?;
+    // Where sizes come behind, zeros stand for them here.
+    let behind = flags & SIZES_BEHIND != 0;
+    if !(behind && (crc, packed, size) == (0, 0, 0)) {
+        same("checksum", entry.crc.into(), crc.into())?;
+        same("packed size", entry.packed, packed)?;
+        same("size", entry.size, size)?;
+    }
+    ensure!(
+        entry.method == DEFLATED || entry.packed == entry.size,
+        "stored in {} bytes, expected its size of {}",
+        entry.packed,
+        entry.size
+    );
+    let possible = entry.size / MAX_RATIO <= entry.packed;
+    ensure!(possible, "{} bytes cannot unpack to {}", entry.packed, entry.size);
+    let start = bytes.len() - f.0.len();
+    let end = (start as u64).checked_add(entry.packed).filter(|&end| end <= next);
+    let Some(end) = end else { bail!("its {} bytes reach into the next entry", entry.packed) };
+    let rest = &bytes[end as usize..next as usize];
+    let fits = match behind {
+        true => is_descriptor(rest, entry),
+        false => rest.is_empty(),
+    };
+    ensure!(fits, "{} bytes behind it belong to no entry, or do not fit it", rest.len());
+    Ok(start..end as usize)
+}
+
+/// Whether `bytes` are what stands behind an entry whose sizes do: checksum and sizes of 32 or 64 bits, with or without
+/// a signature.
+fn is_descriptor(bytes: &[u8], entry: &Listed) -> bool {
+    let bytes = match bytes.len() {
+        16 | 24 => bytes.strip_prefix(DESCRIPTOR).unwrap_or(&[]),
+        _ => bytes,
+    };
+    let (crc, sizes) = (entry.crc.to_le_bytes(), [entry.packed, entry.size]);
+    bytes == [&crc[..], &sizes.map(u64::to_le_bytes).concat()].concat()
+        || bytes == [&crc[..], &sizes.map(|s| (s as u32).to_le_bytes()).concat()].concat()
+}
+
+/// Unpacks exactly `size` bytes.
+fn inflate(packed: &[u8], size: usize) -> Result<Vec<u8>> {
+    // Room for one byte too many, which then shows.
+    let mut out = Vec::with_capacity(size + 1);
+    let mut inflater = Decompress::new(false);
+    let status = inflater.decompress_vec(packed, &mut out, FlushDecompress::Finish)?;
+    let whole = inflater.total_in() == packed.len() as u64 && out.len() == size;
+    let fits = status == Status::StreamEnd && whole;
+    ensure!(fits, "its {} bytes do not unpack to the {size} that the zip says", packed.len());
+    Ok(out)
 }

@@ -4,10 +4,13 @@
 //! Binary: records of a label byte and 3,072 bytes in channel planes.
 
 use super::archive::check_entry_name;
-use super::source::{Images, Source, gunzip, read_file};
+use super::input::{gunzip, read_all, read_file};
+use super::pickle::{Id, Pickle, Value};
+use super::source::{Images, Source};
 use crate::error::{OrExit as _, data};
+use crate::memory::{Budget, Spent};
 use anyhow::Result;
-use serde_pickle::{DeOptions, HashableValue, Value};
+use std::borrow::Cow;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use tar::Archive;
@@ -31,6 +34,14 @@ struct Set {
 }
 
 impl Set {
+    /// Announces and reserves what so many images take.
+    fn reserve(&mut self, images: usize, budget: &Budget, what: &str) -> Result<()> {
+        budget.keep((images * (RECORD + 3)) as u64, || what.into())?;
+        self.pixels.reserve_exact(images * 3 * PLANE);
+        self.labels.reserve_exact(images);
+        Ok(())
+    }
+
     fn add(&mut self, what: &str, planes: &[u8], label: i64) -> Result<()> {
         if !(0..CLASSES).contains(&label) {
             let n = self.labels.len();
@@ -41,35 +52,38 @@ impl Set {
         Ok(())
     }
 
-    fn into_source(self, name: String) -> Source {
+    fn into_source(self, name: String, budget: &Budget) -> Source {
         let images = Images::Packed { width: SIDE, height: SIDE, channels: 3, pixels: self.pixels };
-        Source { name, groups: Some(self.labels.clone()), labels: Some(self.labels), images }
+        Source::new(name, Some(self.labels), images, budget)
     }
 }
 
 /// Opens binary batches, in the order given.
 ///
 /// # Errors
-/// Data errors that begin with the file: a length that is no multiple of a record, labels over 9.
-pub fn open_batches(paths: &[PathBuf]) -> Result<Source> {
+/// Data errors that begin with the file: a length that is no multiple of a record, labels over 9. Over the budget
+/// (exit 4).
+pub fn open_batches(paths: &[PathBuf], budget: &Budget) -> Result<Source> {
     let mut set = Set::default();
     for path in paths {
-        add_binary(&mut set, &path.display().to_string(), &read_file(path, MAX_MEMBER)?)?;
+        let (bytes, _spent) = read_file(path, MAX_MEMBER, budget)?;
+        add_binary(&mut set, &path.display().to_string(), &bytes, budget)?;
     }
-    Ok(set.into_source(paths[0].display().to_string()))
+    Ok(set.into_source(paths[0].display().to_string(), budget))
 }
 
 /// Opens the python or the binary archive, gzipped or not: `data_batch_1` to `data_batch_5`.
 ///
 /// # Errors
 /// Data errors that begin with the file and name the member: cut off, corrupt, too large, a batch missing
-/// or twice, names that lead outside, arrays of another shape.
-pub fn open_tar(path: &Path) -> Result<Source> {
+/// or twice, names that lead outside, arrays of another shape. Over the budget (exit 4).
+pub fn open_tar(path: &Path, budget: &Budget) -> Result<Source> {
     let file = path.display().to_string();
     let broken = || format!("{file}: broken archive");
-    let mut batches: [Option<(String, Vec<u8>)>; 5] = Default::default();
+    let mut batches: [Option<(String, Vec<u8>, Spent)>; 5] = Default::default();
     let mut tar = Archive::new(gunzip(path)?.take(MAX_TAR));
-    for entry in tar.entries().or_data(broken)? {
+    // Raw: long names and other extensions, which would be read whole, are entries like others, and no batches.
+    for entry in tar.entries().or_data(broken)?.raw(true) {
         let mut entry = entry.or_data(broken)?;
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         check_entry_name(&file, &name)?;
@@ -84,12 +98,11 @@ pub fn open_tar(path: &Path) -> Result<Source> {
         if !entry.header().entry_type().is_file() {
             return Err(data(format!("{what}: expected a plain file")));
         }
-        let mut bytes = Vec::new();
-        entry.read_to_end(&mut bytes).or_data(|| what.clone())?;
+        let (bytes, spent) = read_all(&mut entry, size, budget, &|| what.clone())?;
         if bytes.len() as u64 != size {
             return Err(data(format!("{what}: cut off after {} of {size} bytes", bytes.len())));
         }
-        if batches[batch].replace((name, bytes)).is_some() {
+        if batches[batch].replace((name, bytes, spent)).is_some() {
             let batch = BATCHES[batch];
             return Err(data(format!("{what}: {batch} stands in the archive twice")));
         }
@@ -98,56 +111,57 @@ pub fn open_tar(path: &Path) -> Result<Source> {
     io::copy(&mut tar.into_inner(), &mut io::sink()).or_data(broken)?;
     let mut set = Set::default();
     for (batch, expected) in batches.into_iter().zip(BATCHES) {
-        let Some((name, bytes)) = batch else {
+        let Some((name, bytes, _spent)) = batch else {
             return Err(data(format!("{file}: {expected} is missing, this is not CIFAR-10")));
         };
         let what = format!("{file}: {name}");
         match name.ends_with(".bin") {
-            true => add_binary(&mut set, &what, &bytes)?,
-            false => add_pickle(&mut set, &what, &bytes)?,
+            true => add_binary(&mut set, &what, &bytes, budget)?,
+            false => add_pickle(&mut set, &what, &bytes, budget)?,
         }
     }
-    Ok(set.into_source(file))
+    Ok(set.into_source(file, budget))
 }
 
-fn add_binary(set: &mut Set, what: &str, bytes: &[u8]) -> Result<()> {
+fn add_binary(set: &mut Set, what: &str, bytes: &[u8], budget: &Budget) -> Result<()> {
     if bytes.is_empty() || !bytes.len().is_multiple_of(RECORD) {
         return Err(data(format!(
             "{what}: expected records of {RECORD} bytes, found {} bytes",
             bytes.len()
         )));
     }
+    set.reserve(bytes.len() / RECORD, budget, what)?;
     for record in bytes.chunks_exact(RECORD) {
         set.add(what, &record[1..], record[0].into())?;
     }
     Ok(())
 }
 
-fn add_pickle(set: &mut Set, what: &str, bytes: &[u8]) -> Result<()> {
-    let value = serde_pickle::value_from_slice(bytes, DeOptions::new())
-        .or_data(|| format!("{what}: not a readable pickle"))?;
+fn add_pickle(set: &mut Set, what: &str, bytes: &[u8], budget: &Budget) -> Result<()> {
+    let pickle = Pickle::read(bytes, budget, &|| what.into())?;
     let wrong = |found: String| {
         data(format!(
             "{what}: expected a dict with uint8 data [N, {}] and labels, {found}",
             3 * PLANE
         ))
     };
-    let Value::Dict(mut dict) = value else { return Err(wrong("found no dict".into())) };
-    // Python 2 pickled its keys as bytes, Python 3 does as text.
-    let mut take = |key: &str| {
-        dict.remove(&HashableValue::Bytes(key.into()))
-            .or_else(|| dict.remove(&HashableValue::String(key.into())))
-            .ok_or_else(|| wrong(format!("found no {key}")))
+    let Value::Dict(_) = pickle.value(pickle.root()) else {
+        return Err(wrong("found no dict".into()));
     };
-    let (rows, planes) = unpickle_array(take("data")?).map_err(wrong)?;
-    let Value::List(labels) = take("labels")? else {
+    let get = |key| pickle.get(pickle.root(), key).ok_or_else(|| wrong(format!("found no {key}")));
+    let array = array(&pickle, get("data")?).map_err(wrong)?;
+    // Text stands for bytes in some: a byte of it for one or two.
+    let _spent = budget.borrow(array.encoded_bytes(), || what.into())?;
+    let (rows, planes) = array.planes().map_err(wrong)?;
+    let Value::List(labels) = pickle.value(get("labels")?) else {
         return Err(wrong("found labels that are no list".into()));
     };
     if labels.len() != rows {
         return Err(wrong(format!("found {} labels for {rows} images", labels.len())));
     }
-    for (planes, label) in planes.chunks_exact(3 * PLANE).zip(labels) {
-        let Value::I64(label) = label else {
+    set.reserve(rows, budget, what)?;
+    for (planes, &label) in planes.chunks_exact(3 * PLANE).zip(labels) {
+        let Some(label) = pickle.int(label) else {
             return Err(wrong("found a label that is no integer".into()));
         };
         set.add(what, planes, label)?;
@@ -155,26 +169,99 @@ fn add_pickle(set: &mut Set, what: &str, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Rows and bytes of a pickled NumPy array. The reader leaves the array's state in its place: (version,
-/// shape, dtype, Fortran order, bytes), and the dtype's state in its: (3, "|", …) for types of one byte.
-fn unpickle_array(value: Value) -> Result<(usize, Vec<u8>), String> {
-    let Value::Tuple(state) = value else { return Err("found data that is no array".into()) };
-    let [_, Value::Tuple(shape), Value::Tuple(dtype), Value::Bool(false), Value::Bytes(bytes)] =
-        &state[..]
-    else {
-        return Err("found data in Fortran order or of another kind".into());
+/// A pickled NumPy array of unsigned bytes.
+struct Array<'a> {
+    shape: Vec<Option<i64>>,
+    contents: Contents<'a>,
+}
+
+/// Bytes, or the text whose code points they are.
+enum Contents<'a> {
+    Bytes(&'a [u8]),
+    Latin1(&'a [u8]),
+}
+
+/// The array that is made by `_reconstruct` with the state (version, shape, dtype, Fortran order, bytes), or by
+/// `_frombuffer(bytes, dtype, shape, order)`.
+fn array<'a>(pickle: &Pickle<'a>, id: Id) -> Result<Array<'a>, String> {
+    let none = || "found data that is no array".to_string();
+    let (name, args, state) = pickle.object(id).ok_or_else(none)?;
+    let (bytes, dtype, shape, c_order) = match (name, state) {
+        (b"_reconstruct", Some(state)) => match *pickle.tuple(state).ok_or_else(none)? {
+            [_, shape, dtype, fortran, bytes] => {
+                (bytes, dtype, shape, matches!(pickle.value(fortran), Value::Bool(false)))
+            }
+            _ => return Err(none()),
+        },
+        (b"_frombuffer", None) => match *args {
+            [bytes, dtype, shape, order] => {
+                (bytes, dtype, shape, pickle.bytes(order) == Some(b"C"))
+            }
+            _ => return Err(none()),
+        },
+        _ => return Err(none()),
     };
-    let one_byte = match dtype.get(1) {
-        Some(Value::Bytes(order)) => order == b"|",
-        Some(Value::String(order)) => order == "|",
+    if !c_order {
+        return Err("found data in Fortran order or of another kind".into());
+    }
+    let unsigned_bytes = match pickle.object(dtype) {
+        Some((b"dtype", args, state)) => {
+            let text = |ids: Option<&[Id]>, i: usize| pickle.bytes(*ids?.get(i)?);
+            let order = text(state.and_then(|id| pickle.tuple(id)), 1);
+            matches!(text(Some(args), 0), Some(b"u1" | b"|u1")) && order == Some(b"|")
+        }
         _ => false,
     };
-    match shape[..] {
-        [Value::I64(rows), Value::I64(3072)]
-            if one_byte && rows > 0 && bytes.len() as i64 == rows.saturating_mul(3072) =>
-        {
-            Ok((rows as usize, bytes.clone()))
+    let shape = pickle.tuple(shape).ok_or_else(none)?;
+    let shape: Vec<_> = shape.iter().take(9).map(|&id| pickle.int(id)).collect();
+    if !unsigned_bytes {
+        return Err(format!("found shape {} of another type", said(&shape)));
+    }
+    let contents = match (pickle.bytes(bytes), pickle.object(bytes)) {
+        (Some(bytes), _) => Contents::Bytes(bytes),
+        (None, Some((b"encode", &[text, _], None))) => {
+            Contents::Latin1(pickle.bytes(text).ok_or_else(none)?)
         }
-        _ => Err(format!("found shape {shape:?} with {} bytes", bytes.len())),
+        _ => return Err("found an array without its bytes".into()),
+    };
+    Ok(Array { shape, contents })
+}
+
+fn said(shape: &[Option<i64>]) -> String {
+    let sizes = shape.iter().map(|d| d.map_or("?".into(), |d| d.to_string()));
+    format!("[{}]", sizes.collect::<Vec<_>>().join(", "))
+}
+
+impl<'a> Array<'a> {
+    /// Bytes that [`Array::planes`] takes.
+    fn encoded_bytes(&self) -> u64 {
+        match self.contents {
+            Contents::Bytes(_) => 0,
+            Contents::Latin1(text) => text.len() as u64,
+        }
+    }
+
+    /// Rows and bytes of an array [rows, 3072].
+    fn planes(&self) -> Result<(usize, Cow<'a, [u8]>), String> {
+        let bytes = match self.contents {
+            Contents::Bytes(bytes) => Cow::Borrowed(bytes),
+            Contents::Latin1(text) => {
+                let text =
+                    std::str::from_utf8(text).map_err(|_| "found a text that is no UTF-8")?;
+                let mut bytes = Vec::with_capacity(text.len());
+                for c in text.chars() {
+                    bytes.push(u8::try_from(c).map_err(|_| "found a text that is no bytes")?);
+                }
+                Cow::Owned(bytes)
+            }
+        };
+        match self.shape[..] {
+            [Some(rows), Some(3072)]
+                if rows > 0 && bytes.len() as i64 == rows.saturating_mul(3072) =>
+            {
+                Ok((rows as usize, bytes))
+            }
+            _ => Err(format!("found shape {} with {} bytes", said(&self.shape), bytes.len())),
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! The one form in which every part of the program sees images.
 
-use super::{Transform, edm};
+use super::{Transform, edm, open_any};
 use crate::error::data;
 use anyhow::Result;
 use sha2::{Digest as _, Sha256};
@@ -23,12 +23,12 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Reads an EDM zip (`00000/img00000000.png`…, `dataset.json`).
+    /// Reads a data set: an EDM zip (`00000/img00000000.png`…, `dataset.json`), or any other that [`open_any`] takes.
     ///
     /// # Errors
-    /// Data errors (exit 3) that begin with the file: missing, corrupt, images of different shapes, …
+    /// As [`open_any`] and [`crate::data::Source::collect`].
     pub fn open(path: &Path) -> Result<Self> {
-        let source = edm::open(path)?;
+        let source = open_any(&[path.to_path_buf()])?;
         source.collect(&source.all(), &Transform::default())
     }
 
@@ -118,6 +118,36 @@ impl Dataset {
     /// Largest label + 1, 0 without labels.
     pub fn label_dim(&self) -> usize {
         self.labels.as_ref().map_or(0, |l| l.iter().max().map_or(0, |&m| m as usize + 1))
+    }
+
+    /// Images of each class, from class 0 on; empty without labels.
+    pub fn label_counts(&self) -> Vec<u64> {
+        let mut counts = vec![0; self.label_dim()];
+        for &label in self.labels.iter().flatten() {
+            counts[label as usize] += 1;
+        }
+        counts
+    }
+
+    /// Which classes have no images, in words, if any: a network would get a place for each.
+    pub fn empty_classes(&self) -> Option<String> {
+        const NAMED: usize = 10;
+        let counts = self.label_counts();
+        let empty = || (0..counts.len()).filter(|&class| counts[class] == 0);
+        let named: Vec<_> = empty().take(NAMED).map(|class| class.to_string()).collect();
+        let last = counts.len().checked_sub(1)?;
+        let networks = format!("networks would have {} classes, 0 to {last}", last + 1);
+        let more = match empty().count().saturating_sub(NAMED) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        match named.as_slice() {
+            [] => None,
+            [first] if first == "0" => {
+                Some(format!("class 0 has no images: labels go from 1 to {last}; {networks}"))
+            }
+            _ => Some(format!("no images of classes {}{more}; {networks}", named.join(", "))),
+        }
     }
 
     /// SHA-256 over the images as H,W,C in order, lower-case hex: the set's name.

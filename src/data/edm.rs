@@ -2,101 +2,49 @@
 //! `{"labels": [["00000/img00000000.png", 6], …]}` or `{"labels": null}`. The order is that of the names.
 
 use super::archive::Archive;
+use super::labels::parse_labels;
+use super::layout::{Files, arrange};
 use super::source::{Images, Source};
 use super::stored_zip::StoredZip;
 use super::{Dataset, Image};
-use crate::error::{OrExit as _, data};
 use crate::files::write_atomic;
+use crate::memory::Budget;
 use anyhow::Result;
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use serde::Serialize;
 use std::path::Path;
 
-const JSON: &str = "dataset.json";
+#[derive(Serialize)]
+struct Json {
+    labels: Option<Vec<(String, u32)>>,
+}
+
+pub const JSON: &str = "dataset.json";
 /// Bytes that `dataset.json` may take: over a million images.
 pub const MAX_JSON_BYTES: u64 = 256 << 20;
-/// Images encoded at a time.
+/// Images encoded at a time, and bytes of them at most.
 const CHUNK: usize = 1024;
+const CHUNK_BYTES: usize = 32 << 20;
 
-#[derive(Serialize, Deserialize)]
-struct Json {
-    labels: Option<Vec<(String, serde_json::Value)>>,
-}
-
-/// Opens an EDM zip; images are decoded when asked for.
+/// The images and labels of an archive.
 ///
 /// # Errors
-/// Data errors that begin with the file: as [`Archive::open`], no images, labels that are no integers,
-/// images without a label or labels without an image.
-pub fn open(path: &Path) -> Result<Source> {
-    from_archive(Archive::open(path)?)
-}
-
-/// The images and labels of an archive that is already open.
-///
-/// # Errors
-/// As [`open`].
-pub fn from_archive(archive: Archive) -> Result<Source> {
-    let names = archive.names();
-    let mut entries: Vec<usize> = (0..names.len()).filter(|&i| is_image(&names[i])).collect();
-    entries.sort_by(|&a, &b| names[a].cmp(&names[b]));
-    let images: Vec<&str> = entries.iter().map(|&i| names[i].as_str()).collect();
-    if images.is_empty() {
-        return Err(data(format!("{}: holds no images", archive.file())));
-    }
-    let labels = match names.iter().position(|n| n == JSON) {
-        Some(i) => {
-            let what = format!("{}: {JSON}", archive.file());
-            parse_labels(&archive.read(i, MAX_JSON_BYTES)?, &images, &what)?
-        }
-        None => None,
-    };
+/// Data errors that begin with the file: those of [`arrange`], labels that are no integers, images without a label or
+/// labels without an image. Over the budget (exit 4).
+pub fn from_archive(archive: Archive, budget: &Budget) -> Result<Source> {
     let name = archive.file().to_string();
-    Ok(Source { name, groups: labels.clone(), labels, images: Images::Zip(archive, entries) })
-}
-
-/// Whether a file of this name is taken for an image. Hidden files are not, wherever they lie.
-pub fn is_image(name: &str) -> bool {
-    let base = name.rsplit('/').next().unwrap_or(name);
-    let extension = base.rsplit_once('.').map_or("", |(_, e)| e).to_ascii_lowercase();
-    !base.starts_with('.') && matches!(extension.as_str(), "png" | "jpg" | "jpeg")
-}
-
-/// The label of each of `images` from the text of a `dataset.json`, by name.
-///
-/// # Errors
-/// Data errors that begin with `what`.
-pub fn parse_labels(json: &[u8], images: &[&str], what: &str) -> Result<Option<Vec<u32>>> {
-    let json: Json = serde_json::from_slice(json).or_data(|| {
-        format!(
-            "{what}: expected {{\"labels\": [[\"name\", integer], ...]}} or {{\"labels\": null}}"
-        )
+    let shown = |entry: &str| format!("{name}: {entry}");
+    let names = archive.names().iter().map(String::as_str).collect();
+    let files = Files { names, shown: &shown, set: &name, one_is_a_class: false };
+    let arranged = arrange(&files, |json, images| {
+        let what = shown(&archive.names()[json]);
+        let (json, _spent) = archive.read(json, MAX_JSON_BYTES, budget)?;
+        parse_labels(&json, images, &what)
     })?;
-    let Some(list) = json.labels else { return Ok(None) };
-    let mut by_name = HashMap::with_capacity(list.len());
-    for (name, value) in &list {
-        let Some(label) = value.as_u64().and_then(|l| u32::try_from(l).ok()) else {
-            return Err(data(format!(
-                "{what}: expected one class index as the label of {name:?}, found {value}"
-            )));
-        };
-        if by_name.insert(name.as_str(), label).is_some() {
-            return Err(data(format!("{what}: two labels for {name:?}")));
-        }
-    }
-    let mut labels = Vec::with_capacity(images.len());
-    for &image in images {
-        let Some(&label) = by_name.get(image) else {
-            return Err(data(format!("{what}: no label for {image:?}")));
-        };
-        labels.push(label);
-    }
-    if by_name.len() != images.len() {
-        let (l, i) = (by_name.len(), images.len());
-        return Err(data(format!("{what}: {l} labels for {i} images")));
-    }
-    Ok(Some(labels))
+    let images = Images::Zip(archive, arranged.images);
+    let mut source = Source::new(name, arranged.labels, images, budget);
+    source.notes = arranged.notes;
+    Ok(source)
 }
 
 /// Writes an EDM zip, whole or not at all; the same set gives the same bytes.
@@ -106,8 +54,9 @@ pub fn parse_labels(json: &[u8], images: &[&str], what: &str) -> Result<Option<V
 pub fn write(set: &Dataset, path: &Path, force: bool) -> Result<()> {
     write_atomic(path, force, |file| {
         let mut zip = StoredZip::new(file);
-        for start in (0..set.len()).step_by(CHUNK) {
-            let range = start..set.len().min(start + CHUNK);
+        let chunk = (CHUNK_BYTES / set.image_len().max(1)).clamp(1, CHUNK);
+        for start in (0..set.len()).step_by(chunk) {
+            let range = start..set.len().min(start + chunk);
             let side = set.resolution;
             let encode = |i| Image::encode(side, side, set.channels, set.image(i));
             let pngs = range.clone().into_par_iter().map(encode).collect::<Result<Vec<_>>>()?;
@@ -115,7 +64,7 @@ pub fn write(set: &Dataset, path: &Path, force: bool) -> Result<()> {
                 zip.add(&entry_name(i), &[&png])?;
             }
         }
-        let label = |(i, &label): (usize, &u32)| (entry_name(i), label.into());
+        let label = |(i, &label): (usize, &u32)| (entry_name(i), label);
         let labels = set.labels.as_ref().map(|l| l.iter().enumerate().map(label).collect());
         zip.add(JSON, &[&serde_json::to_vec(&Json { labels })?])?;
         Ok(zip.finish()?)

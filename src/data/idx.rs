@@ -3,8 +3,10 @@
 //! A header of big-endian u32: 0x803, images, rows, columns, then the pixels; or 0x801, labels, then a byte
 //! each.
 
-use super::source::{Images, Source, read_file};
+use super::input::read_file;
+use super::source::{Images, Source};
 use crate::error::data;
+use crate::memory::Budget;
 use anyhow::Result;
 use std::path::{Path, PathBuf};
 
@@ -30,44 +32,48 @@ fn word(bytes: &[u8], i: usize) -> Option<u32> {
 /// for `train-images-idx3-ubyte`), if there is one.
 ///
 /// # Errors
-/// Data errors that begin with the file: corrupt, cut off, two of a kind, labels of another number.
-pub fn open(paths: &[PathBuf]) -> Result<Source> {
+/// Data errors that begin with the file: corrupt, cut off, two of a kind, labels of another number. Over the budget
+/// (exit 4).
+pub fn open(paths: &[PathBuf], budget: &Budget) -> Result<Source> {
     let (mut images, mut labels) = (None, None);
     for path in paths {
-        let bytes = read_file(path, MAX_BYTES)?;
+        let (bytes, spent) = read_file(path, MAX_BYTES, budget)?;
         let slot = if magic(&bytes) == Some(LABELS) { &mut labels } else { &mut images };
-        if slot.replace((path.clone(), bytes)).is_some() {
+        if slot.replace((path.clone(), bytes, spent)).is_some() {
             let path = path.display();
             return Err(data(format!("{path}: expected one IDX file of images and one of labels")));
         }
     }
-    let Some((path, bytes)) = images else {
+    let Some((path, mut bytes, spent)) = images else {
         let path = paths[0].display();
         return Err(data(format!("{path}: holds IDX labels, expected a file of images beside it")));
     };
     if labels.is_none()
         && let Some(beside) = labels_beside(&path)
     {
-        let bytes = read_file(&beside, MAX_BYTES)?;
-        labels = Some((beside, bytes));
+        let (bytes, spent) = read_file(&beside, MAX_BYTES, budget)?;
+        labels = Some((beside, bytes, spent));
     }
     let name = path.display().to_string();
     let (dims, pixels) = parse(&name, &bytes, IMAGES)?;
-    let [n, height, width] = [dims[0], dims[1], dims[2]];
+    let ([n, height, width], start) = ([dims[0], dims[1], dims[2]], bytes.len() - pixels.len());
+    bytes.drain(..start);
+    std::mem::forget(spent); // they stay
     let labels = match labels {
-        Some((path, bytes)) => {
+        Some((path, bytes, _spent)) => {
             let name = path.display().to_string();
             let (_, labels) = parse(&name, &bytes, LABELS)?;
             if labels.len() != n {
                 let found = labels.len();
                 return Err(data(format!("{name}: {found} labels for {n} images")));
             }
+            budget.keep(2 * 4 * n as u64, || name)?;
             Some(labels.iter().map(|&l| u32::from(l)).collect::<Vec<_>>())
         }
         None => None,
     };
-    let images = Images::Packed { width, height, channels: 1, pixels: pixels.to_vec() };
-    Ok(Source { name, groups: labels.clone(), labels, images })
+    let images = Images::Packed { width, height, channels: 1, pixels: bytes };
+    Ok(Source::new(name, labels, images, budget))
 }
 
 /// Dimensions and data of an IDX file of the given kind.

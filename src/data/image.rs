@@ -28,8 +28,8 @@ impl Image {
         if bytes.starts_with(&[0xFF, 0xD8, 0xFF]) {
             if !allow_lossy {
                 return Err(data(format!(
-                    "{what}: JPEG is lossy, its pixels differ from the original's; give --allow-lossy \
-                     to take them all the same"
+                    "{what}: JPEG is lossy, its pixels differ from the original's; `emm data import \
+                     --allow-lossy` takes them all the same"
                 )));
             }
             return decode_jpeg(bytes).or_data(|| what.into());
@@ -97,8 +97,26 @@ impl Image {
     }
 }
 
+/// Memory that decoding an image takes, by its header; 0 where it is none or too large, which decoding then says.
+pub fn decoding_bytes(bytes: &[u8]) -> u64 {
+    const PNG_SIZE: std::ops::Range<usize> = 16..24;
+    if bytes.starts_with(&[0xFF, 0xD8, 0xFF]) {
+        use zune_jpeg::zune_core::bytestream::ZCursor;
+        let mut decoder = zune_jpeg::JpegDecoder::new(ZCursor::new(bytes));
+        let size = decoder.decode_headers().ok().and_then(|()| decoder.dimensions());
+        let fits = size.filter(|&(width, height)| check_size(width, height).is_ok());
+        // Coefficients of 16 bits of all parts, where they come in several passes, beside the pixels.
+        return fits.map_or(0, |(width, height)| 3 * 4 * width as u64 * height as u64);
+    }
+    let side = |b: &[u8]| u32::from_be_bytes([b[0], b[1], b[2], b[3]]) as usize;
+    let size = bytes.get(PNG_SIZE).map(|b| (side(b), side(&b[4..])));
+    // Of three channels, expanded from palettes and fewer bits.
+    let fits = size.filter(|&(width, height)| check_size(width, height).is_ok());
+    fits.map_or(0, |(width, height)| 3 * width as u64 * height as u64)
+}
+
 fn check_size(width: usize, height: usize) -> Result<()> {
-    let bytes = 3 * width as u64 * height as u64;
+    let bytes = (3 * width as u64).saturating_mul(height as u64);
     if bytes > MAX_IMAGE_BYTES {
         return Err(anyhow!(
             "{width}x{height} pixels, images of at most {MAX_IMAGE_BYTES} bytes are accepted"
@@ -108,9 +126,14 @@ fn check_size(width: usize, height: usize) -> Result<()> {
 }
 
 fn decode_png(bytes: &[u8]) -> Result<Image> {
-    let mut decoder = png::Decoder::new(Cursor::new(bytes));
+    let mut options = png::DecodeOptions::default();
+    options.set_ignore_checksums(false);
+    options.set_skip_ancillary_crc_failures(false);
+    // Texts and profiles change no pixel, and may unpack to much.
+    options.set_ignore_text_chunk(true);
+    options.set_ignore_iccp_chunk(true);
+    let mut decoder = png::Decoder::new_with_options(Cursor::new(bytes), options);
     decoder.set_transformations(png::Transformations::EXPAND);
-    decoder.ignore_checksums(false);
     let header = decoder.read_header_info()?;
     let (width, height) = (header.width as usize, header.height as usize);
     check_size(width, height)?;
@@ -122,9 +145,15 @@ fn decode_png(bytes: &[u8]) -> Result<Image> {
         (png::ColorType::Grayscale, png::BitDepth::Eight) => 1,
         (png::ColorType::Rgb, png::BitDepth::Eight) => 3,
         (color, png::BitDepth::Sixteen) => {
-            return Err(anyhow!("{color:?} of 16 bits, expected 8 bits a channel"));
+            return Err(anyhow!(
+                "{color:?} of 16 bits, expected 8 bits a channel; ImageMagick's `mogrify -depth 8` makes them"
+            ));
         }
-        (color, _) => return Err(anyhow!("{color:?}, expected grey or RGB without transparency")),
+        (color, _) => {
+            return Err(anyhow!(
+                "{color:?}, expected grey or RGB without transparency; ImageMagick's `mogrify -alpha off` drops it"
+            ));
+        }
     };
     let mut pixels = vec![0; width * height * channels];
     reader.next_frame(&mut pixels)?;

@@ -10,8 +10,12 @@ pub mod edm;
 pub mod folder;
 pub mod idx;
 pub mod image;
+pub mod input;
+pub mod labels;
+pub mod layout;
 pub mod npy;
 pub mod npz;
+pub mod pickle;
 pub mod python_random;
 pub mod resize;
 pub mod source;
@@ -20,4 +24,4 @@ pub mod subset;
 
 pub use dataset::Dataset;
 pub use image::Image;
-pub use source::{Source, Transform, open_any};
+pub use source::{Source, Transform, open_any, open_within};

@@ -3,16 +3,19 @@
 //! Source: NumPy's format description, version 1.0 (2.0 and 3.0 are read: they differ in the header's length
 //! field and encoding).
 
-use super::archive::{Archive, map};
+use super::archive::Archive;
+use super::input::map;
 use super::stored_zip::StoredZip;
 use crate::error::{OrExit as _, data};
 use crate::files::write_atomic;
+use crate::memory::Budget;
 use anyhow::{Result, anyhow, bail};
 use memmap2::Mmap;
 use std::io::Write as _;
 use std::path::Path;
 
-const MAGIC: &[u8] = b"\x93NUMPY";
+/// What an npy file begins with.
+pub const MAGIC: &[u8] = b"\x93NUMPY";
 /// Bytes that one array of an npz may take.
 const MAX_ARRAY_BYTES: u64 = 4 << 30;
 
@@ -233,7 +236,18 @@ fn header(shape: &[usize], descr: &str) -> Vec<u8> {
 /// Data errors that begin with the file: missing, cut off, another element type, big-endian, Fortran order, a
 /// shape that does not fit the data.
 pub fn read(path: &Path) -> Result<Array> {
-    Array::parse(&map(path)?).or_data(|| path.display().to_string())
+    read_within(path, &Budget::default())
+}
+
+/// [`read`] within a budget.
+///
+/// # Errors
+/// As [`read`]; over the budget (exit 4).
+pub fn read_within(path: &Path, budget: &Budget) -> Result<Array> {
+    let what = || path.display().to_string();
+    let map = map(path)?;
+    budget.keep(map.len() as u64, what)?;
+    Array::parse(&map).or_data(what)
 }
 
 /// An npy file of unsigned bytes, mapped into memory rather than read.
@@ -300,24 +314,33 @@ pub fn write<T: Element>(path: &Path, force: bool, shape: &[usize], values: &[T]
 /// # Errors
 /// Data errors that begin with the file and name the array: as [`read`] and [`Archive::open`].
 pub fn read_npz(path: &Path) -> Result<Vec<(String, Array)>> {
-    read_arrays(&Archive::open(path)?)
+    let budget = Budget::default();
+    let archive = Archive::open(path, &budget)?;
+    let read = |(i, name)| Ok((name, read_array(&archive, i, &budget)?));
+    names(&archive)?.into_iter().enumerate().map(read).collect()
 }
 
-/// All arrays of an archive that is already open.
+/// Names of an archive's arrays, without `.npy`.
 ///
 /// # Errors
-/// As [`read_npz`].
-pub fn read_arrays(archive: &Archive) -> Result<Vec<(String, Array)>> {
-    let mut arrays = Vec::new();
-    for (i, entry) in archive.names().iter().enumerate() {
-        let Some(name) = entry.strip_suffix(".npy") else {
-            return Err(data(format!("{}: {entry} is no npy array", archive.file())));
-        };
-        let bytes = archive.read(i, MAX_ARRAY_BYTES)?;
-        let array = Array::parse(&bytes).or_data(|| format!("{}: {name}", archive.file()))?;
-        arrays.push((name.to_string(), array));
-    }
-    Ok(arrays)
+/// A data error that names an entry that is no array.
+pub fn names(archive: &Archive) -> Result<Vec<String>> {
+    let name = |entry: &String| match entry.strip_suffix(".npy") {
+        Some(name) => Ok(name.to_string()),
+        None => Err(data(format!("{}: {entry} is no npy array", archive.file()))),
+    };
+    archive.names().iter().map(name).collect()
+}
+
+/// Array `i` of an archive.
+///
+/// # Errors
+/// As [`read_npz`]; over the budget (exit 4).
+pub fn read_array(archive: &Archive, i: usize, budget: &Budget) -> Result<Array> {
+    let what = || format!("{}: {}", archive.file(), archive.names()[i].trim_end_matches(".npy"));
+    let (bytes, _spent) = archive.read(i, MAX_ARRAY_BYTES, budget)?;
+    budget.keep(bytes.len() as u64, what)?;
+    Array::parse(&bytes).or_data(what)
 }
 
 /// Writes an npz file (stored, not compressed), whole or not at all; the same arrays give the same bytes.

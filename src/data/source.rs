@@ -1,19 +1,19 @@
 //! A set of images of any format, read image by image, so that only what is asked for is decoded.
 
 use super::archive::Archive;
-use super::image::MAX_IMAGE_BYTES;
+use super::image::{MAX_IMAGE_BYTES, decoding_bytes};
+use super::input::{gunzip, read_file};
 use super::resize::lanczos;
-use super::{Dataset, Image, cifar, edm, folder, idx, npz};
-use crate::error::{OrExit as _, data, usage};
+use super::{Dataset, Image, cifar, edm, folder, idx, npy, npz};
+use crate::error::{Exit, OrExit as _, data, exit_code, usage};
+use crate::memory::{Budget, Spent};
 use anyhow::Result;
-use flate2::read::MultiGzDecoder;
 use rayon::prelude::*;
-use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, Read};
+use std::borrow::Cow;
+use std::fs;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
-
-/// Bytes that a whole set may take in memory.
-const MAX_SET_BYTES: usize = 64 << 30;
+use std::sync::{PoisonError, RwLock};
 
 /// Images in a fixed order, with a label each or none.
 pub struct Source {
@@ -23,6 +23,12 @@ pub struct Source {
     /// The class or folder of each image, which `--spread` takes equal shares of.
     pub groups: Option<Vec<u32>>,
     pub images: Images,
+    /// What the user may not expect of this set; each begins with the file.
+    pub notes: Vec<String>,
+    /// Memory that reading it may still take.
+    budget: Budget,
+    /// Taken by who reads an image alone.
+    turn: RwLock<()>,
 }
 
 /// Where the pixels are.
@@ -51,6 +57,12 @@ pub struct Transform {
 }
 
 impl Source {
+    /// A set whose groups are its classes.
+    pub fn new(name: String, labels: Option<Vec<u32>>, images: Images, budget: &Budget) -> Self {
+        let (groups, budget) = (labels.clone(), budget.clone());
+        Source { name, labels, groups, images, notes: Vec::new(), budget, turn: RwLock::new(()) }
+    }
+
     /// Number of images.
     pub fn len(&self) -> usize {
         match &self.images {
@@ -75,7 +87,7 @@ impl Source {
     ///
     /// # Errors
     /// Data errors that begin with the file: no images, an unreadable one, one that is not square or differs
-    /// from the first, a set that fits no memory. Of several the first in order is told.
+    /// from the first. Of several the first in order is told. Over the budget (exit 4).
     pub fn collect(&self, order: &[usize], transform: &Transform) -> Result<Dataset> {
         let Some(&first) = order.first() else {
             return Err(data(format!("{}: holds no images", self.name)));
@@ -85,14 +97,15 @@ impl Source {
         if width != height {
             return Err(self.not_square(first, &example));
         }
+        drop(example);
         let image_len = width * height * channels;
-        if image_len.saturating_mul(order.len()) > MAX_SET_BYTES {
-            return Err(data(format!(
-                "{}: {} images of {width}x{height}x{channels} exceed {MAX_SET_BYTES} bytes",
-                self.name,
-                order.len()
-            )));
-        }
+        self.budget.keep((image_len as u64).saturating_mul(order.len() as u64), || {
+            let count = order.len();
+            format!(
+                "{}: {count} images of {width}x{height} pixels and {channels} channels",
+                self.name
+            )
+        })?;
         let mut pixels = vec![0; image_len * order.len()];
         let failed =
             pixels.par_chunks_exact_mut(image_len).zip(order).find_map_first(|(out, &i)| {
@@ -143,8 +156,28 @@ impl Source {
         ))
     }
 
+    /// Reads one image. Where the budget does not hold what several threads read at a time, it is read alone, so that
+    /// a refusal does not depend on the number of threads.
     fn image(&self, i: usize, transform: &Transform) -> Result<Image> {
-        let mut image = self.decode(i, transform.allow_lossy)?;
+        let beside_others = {
+            let _turn = self.turn.read().unwrap_or_else(PoisonError::into_inner);
+            self.read(i, transform)
+        };
+        match beside_others {
+            Err(e) if exit_code(&e) == Exit::Device as i32 => {
+                let _turn = self.turn.write().unwrap_or_else(PoisonError::into_inner);
+                self.read(i, transform)
+            }
+            read => read,
+        }
+    }
+
+    fn read(&self, i: usize, transform: &Transform) -> Result<Image> {
+        let (mut image, mut spent) = self.decode(i, transform.allow_lossy)?;
+        let sides = [transform.pad, transform.resolution].into_iter().flatten();
+        let rows = image.width.max(image.height) as u64;
+        let room = sides.map(|side| 3 * side as u64 * rows.max(side as u64)).sum::<u64>();
+        spent.grow(room + 3 * image.pixels.len() as u64, || self.describe(i))?;
         if transform.center_crop {
             image = image.center_crop();
         }
@@ -160,22 +193,25 @@ impl Source {
         Ok(if transform.rgb { image.into_rgb() } else { image })
     }
 
-    fn decode(&self, i: usize, allow_lossy: bool) -> Result<Image> {
-        match &self.images {
+    fn decode(&self, i: usize, allow_lossy: bool) -> Result<(Image, Spent)> {
+        let what = || self.describe(i);
+        let (bytes, mut spent) = match &self.images {
             &Images::Packed { width, height, channels, ref pixels } => {
                 let len = width * height * channels;
+                let spent = self.budget.borrow(len as u64, what)?;
                 let pixels = pixels[i * len..][..len].to_vec();
-                Ok(Image { width, height, channels, pixels })
+                return Ok((Image { width, height, channels, pixels }, spent));
             }
             Images::Files(paths) => {
-                let bytes = read_file(&paths[i], MAX_IMAGE_BYTES)?;
-                Image::decode(&bytes, allow_lossy, &self.describe(i))
+                let (bytes, spent) = read_file(&paths[i], MAX_IMAGE_BYTES, &self.budget)?;
+                (Cow::Owned(bytes), spent)
             }
             Images::Zip(archive, entries) => {
-                let bytes = archive.read(entries[i], MAX_IMAGE_BYTES)?;
-                Image::decode(&bytes, allow_lossy, &self.describe(i))
+                archive.read(entries[i], MAX_IMAGE_BYTES, &self.budget)?
             }
-        }
+        };
+        spent.grow(decoding_bytes(&bytes), what)?;
+        Ok((Image::decode(&bytes, allow_lossy, &what())?, spent))
     }
 
     fn describe(&self, i: usize) -> String {
@@ -189,30 +225,38 @@ impl Source {
     }
 }
 
-/// Opens a set of any format, told apart by content: a zip of images or arrays, CIFAR-10's archives and
+/// Opens a set of any format, told apart by content: a zip of images or arrays, an array, CIFAR-10's archives and
 /// batches, IDX, folders. Several paths are several folders, several batches, or IDX images and labels.
 ///
 /// # Errors
 /// Data errors that begin with the file: missing, of no known format, and those of the formats; usage if
-/// the paths do not belong together.
+/// the paths do not belong together; over half of what the process may use, or `--max-memory` (exit 4).
 pub fn open_any(paths: &[PathBuf]) -> Result<Source> {
+    open_within(paths, &Budget::default())
+}
+
+/// [`open_any`] within a budget, which the set's images are then read from, too.
+///
+/// # Errors
+/// As [`open_any`].
+pub fn open_within(paths: &[PathBuf], budget: &Budget) -> Result<Source> {
     let first = &paths[0];
     let what = || first.display().to_string();
     for path in paths {
         fs::metadata(path).or_data(|| path.display().to_string())?;
     }
     if paths.iter().all(|p| p.is_dir()) {
-        return folder::open(paths);
+        return folder::open(paths, budget);
     }
     if let Some(dir) = paths.iter().find(|p| p.is_dir()) {
         return Err(usage(format!("{}: folders and files cannot be mixed", dir.display())));
     }
     if paths.iter().all(|p| p.extension().is_some_and(|e| e == "bin")) {
-        return cifar::open_batches(paths);
+        return cifar::open_batches(paths, budget);
     }
     let head = read_head(first)?;
     if idx::is_idx(&head) && paths.len() <= 2 {
-        return idx::open(paths);
+        return idx::open(paths, budget);
     }
     if paths.len() > 1 {
         return Err(usage(format!(
@@ -221,15 +265,21 @@ pub fn open_any(paths: &[PathBuf]) -> Result<Source> {
         )));
     }
     if head.starts_with(b"PK") {
-        let archive = Archive::open(first)?;
+        let archive = Archive::open(first, budget)?;
         let arrays = archive.names().iter().any(|n| n.ends_with(".npy"));
-        return if arrays { npz::from_archive(&archive) } else { edm::from_archive(archive) };
+        return match arrays {
+            true => npz::from_archive(&archive, budget),
+            false => edm::from_archive(archive, budget),
+        };
+    }
+    if head.starts_with(npy::MAGIC) {
+        return npz::from_npy(first, budget);
     }
     if head.get(257..262) == Some(b"ustar") {
-        return cifar::open_tar(first);
+        return cifar::open_tar(first, budget);
     }
     Err(data(format!(
-        "{}: expected an EDM zip, npz, CIFAR-10 archive or .bin batch, IDX file or folder of images, found \
+        "{}: expected an EDM zip, npz, npy, CIFAR-10 archive or .bin batch, IDX file or folder of images, found \
          something else",
         what()
     )))
@@ -244,32 +294,4 @@ fn read_head(path: &Path) -> Result<Vec<u8>> {
         return Err(data(format!("{}: the file is empty", what())));
     }
     Ok(head)
-}
-
-/// A reader of a file that unpacks gzip.
-///
-/// # Errors
-/// Data errors that begin with the file: missing or unreadable.
-pub fn gunzip(path: &Path) -> Result<Box<dyn Read>> {
-    let what = || path.display().to_string();
-    let mut file = BufReader::with_capacity(1 << 16, File::open(path).or_data(what)?);
-    let gzipped = file.fill_buf().or_data(what)?.starts_with(&[0x1F, 0x8B]);
-    Ok(if gzipped { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) })
-}
-
-/// A whole file of at most `limit` bytes, unpacked if it is gzipped.
-///
-/// # Errors
-/// Data errors that begin with the file: missing, unreadable, empty, over the limit.
-pub fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>> {
-    let what = || path.display().to_string();
-    let mut bytes = Vec::new();
-    gunzip(path)?.take(limit + 1).read_to_end(&mut bytes).or_data(what)?;
-    if bytes.is_empty() {
-        return Err(data(format!("{}: the file is empty", what())));
-    }
-    if bytes.len() as u64 > limit {
-        return Err(data(format!("{}: more than {limit} bytes", what())));
-    }
-    Ok(bytes)
 }

@@ -3,6 +3,7 @@
 use super::python_random::PythonRandom;
 use super::{Dataset, Image, resize};
 use crate::error::{data, usage};
+use crate::memory::Budget;
 use crate::rng::{Stream, philox, tag};
 use anyhow::Result;
 use rayon::prelude::*;
@@ -85,7 +86,7 @@ impl Subset {
     /// # Errors
     /// Usage errors that begin with the flag: size 0, a resolution outside [`SIDES`], classes or a class that are not there, labels that are
     /// not there. Data errors that begin with the file: too few images of a class (with class, have and want)
-    /// or at all, blends of different shapes.
+    /// or at all, blends of different shapes. Over the budget (exit 4).
     pub fn of(&self, set: &Dataset, name: &str) -> Result<Dataset> {
         if let Some(side) = self.resolution.filter(|side| !SIDES.contains(side)) {
             let [least, most] = [SIDES.start(), SIDES.end()];
@@ -103,7 +104,13 @@ impl Subset {
             Some(side) => resize_all(&set, side),
             None => set,
         };
-        let mut out = resized(pick(set, &self.own_images(set, name, own)?));
+        let chosen = self.own_images(set, name, own)?;
+        let side = self.resolution.unwrap_or(set.resolution) as u64;
+        // Twice: as single images, and put together.
+        let image_bytes = 2 * side * side * set.channels as u64;
+        let all = || format!("{name}: {} images of {side}x{side} pixels", self.size);
+        Budget::default().keep(image_bytes.saturating_mul(self.size as u64), all)?;
+        let mut out = resized(pick(set, &chosen));
         if let Some(blend) = &self.blend {
             let rest = self.size - own;
             let have = blend.with.len();

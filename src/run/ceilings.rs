@@ -1,9 +1,9 @@
 //! What this machine can do at most, measured: matrix products, and a copy of memory.
 
-use super::memory;
 use crate::device::cpu::gemm::{Mat, gemm};
 use crate::device::cuda::{Addresses, Clock, Cuda};
 use crate::device::{Acc, Arg, Buffer, Cost, Cpu, Device, Kernel, args};
+use crate::memory;
 use anyhow::Result;
 use serde::Serialize;
 use std::time::Instant;

@@ -1,13 +1,13 @@
-//! The machine's memory, as the system tells it.
+//! What a run takes of the device's memory, and whether there is as much.
 
 use super::RunConfig;
 use crate::device::{Device, Precision};
 use crate::error::{Exit, fail};
 use crate::memorization::Search;
+use crate::memory::available;
 use crate::model::{Denoiser, ModelConfig, Params, Trainer};
 use crate::sampler::CARD_BYTES;
 use anyhow::Result;
-use std::fs;
 
 /// Refuses to train a network, in micro-batches of so many images, that the device's free memory cannot hold,
 /// before the system ends the process for it.
@@ -21,7 +21,7 @@ pub fn check(
     micro_batch: usize,
 ) -> Result<()> {
     let free = free(device)?;
-    refuse_over(free, of_training(device, config, precision, micro_batch, free)?)
+    refuse_over(free, SPARE_BYTES + of_training(device, config, precision, micro_batch, free)?)
 }
 
 /// As [`check`], with all that a run reserves at its start: on a card the set, the search, and what looks need.
@@ -30,7 +30,7 @@ pub fn check(
 /// As [`check`].
 pub fn check_run(device: &Device, config: &RunConfig, micro_batch: usize) -> Result<()> {
     let free = free(device)?;
-    refuse_over(free, of_run(device, config, micro_batch, free)?)
+    refuse_over(free, SPARE_BYTES + of_run(device, config, micro_batch, free)?)
 }
 
 /// Images computed at a time: as configured, or where that is 0 (auto) on the CPU a few of the chunks that sums are cut
@@ -83,6 +83,8 @@ pub fn refuse_uncounted(config: &ModelConfig, images: usize) -> Result<usize> {
     }
 }
 
+/// What lists, plans and images in passing take beside it: a run that has begun should not end for them.
+const SPARE_BYTES: usize = 16 << 20;
 /// Share of a card's free memory that `auto` takes: the driver and others need some too.
 const USABLE: f64 = 0.9;
 /// Sums over images are rounded in chunks of so many: micro-batches of whole chunks give the whole batch's bits.
@@ -153,25 +155,3 @@ pub fn look_batch(config: &RunConfig, micro_batch: usize) -> Option<usize> {
 
 /// Images generated at a time, unless micro-batches are larger: enough to keep every core busy.
 const LOOK_BATCH: usize = 32;
-
-/// Bytes of memory in the machine.
-pub fn total() -> Option<usize> {
-    field("/proc/meminfo", "MemTotal:")
-}
-
-/// Bytes that the system could give without swapping.
-pub fn available() -> Option<usize> {
-    field("/proc/meminfo", "MemAvailable:")
-}
-
-/// The process's largest resident memory so far, in bytes.
-pub fn peak() -> Option<usize> {
-    field("/proc/self/status", "VmHWM:")
-}
-
-/// A line of the system's tables, given there in KiB.
-fn field(file: &str, name: &str) -> Option<usize> {
-    let text = fs::read_to_string(file).ok()?;
-    let line = text.lines().find(|l| l.starts_with(name))?;
-    Some(line.split_whitespace().nth(1)?.parse::<usize>().ok()? * 1024)
-}

@@ -1,8 +1,8 @@
 //! `stats.jsonl`: one line per interval under EDM's keys. Holds clock times, so no two runs' are alike.
 
-use super::memory;
 use crate::error::{Exit, OrExit as _};
 use crate::files::{cannot_read, open, write_atomic};
+use crate::memory;
 use anyhow::Result;
 use serde_json::{Map, Value, json};
 use std::fs::{self, OpenOptions};

@@ -1,7 +1,7 @@
 //! Runs shared out over devices, and over processes that work in one folder of runs.
 
 use crate::device::Device;
-use crate::error::{Exit, fail};
+use crate::memory::no_threads;
 use crate::run::dir::is_busy;
 use crate::run::progress::Overall;
 use crate::signal::stop_asked;
@@ -74,7 +74,7 @@ pub fn share<T: Send>(
             let thread = Builder::new().spawn_scoped(scope, move || worker(device));
             thread.map_err(|e| {
                 lock(&jobs).failed = true;
-                fail(Exit::Device, format!("--threads: cannot start a thread: {e}"))
+                no_threads(1, &e)
             })
         };
         let join = |thread: Result<ScopedJoinHandle<'_, _>>| match thread?.join() {

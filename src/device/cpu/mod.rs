@@ -13,6 +13,7 @@ pub mod winograd;
 
 use super::{Acc, Dtype, Sink, Slot, Space, StepArgs};
 use crate::error::{Exit, fail};
+use crate::memory;
 use anyhow::Result;
 use std::sync::Arc;
 use team::Team;
@@ -27,9 +28,14 @@ pub struct Cpu {
 
 impl Cpu {
     /// `threads`: 0 takes one per core.
+    ///
+    /// # Errors
+    /// Device (exit 4), if the system starts no more threads.
     pub fn new(threads: usize) -> Result<Self> {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
-        let team = Team::new(pool.current_num_threads())?;
+        let pool = memory::start_threads(threads, |pool| pool.build())?;
+        let threads = pool.current_num_threads();
+        memory::room_for_threads(threads)?;
+        let team = Team::new(threads).map_err(|e| memory::no_threads(threads, &e))?;
         Ok(Cpu { pool: Arc::new(pool), team: Arc::new(team) })
     }
 
@@ -58,6 +64,9 @@ impl Cpu {
     }
 }
 
+/// Buffers larger than this are compared with what is free.
+const WORTH_ASKING: usize = 32 << 20;
+
 /// A zeroed buffer of `words` f32, 64-byte aligned.
 ///
 /// # Errors
@@ -65,9 +74,13 @@ impl Cpu {
 pub fn buffer(words: usize) -> Result<Buffer> {
     let mut lines: Vec<Line> = Vec::new();
     let n = words.div_ceil(16);
-    lines.try_reserve_exact(n).map_err(|_| {
-        fail(Exit::Device, format!("--device: cpu has no {} bytes left to reserve", n * 64))
-    })?;
+    let refused =
+        || fail(Exit::Device, format!("--device: cpu has no {} bytes left to reserve", n * 64));
+    // The system promises more than it has, and ends who takes it at his word.
+    if n * 64 > WORTH_ASKING && memory::available().is_some_and(|free| n * 64 > free) {
+        return Err(refused());
+    }
+    memory::try_reserve(&mut lines, n).map_err(|_| refused())?;
     lines.resize(n, Line([0.0; 16]));
     Ok(Buffer(lines))
 }

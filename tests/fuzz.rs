@@ -1,0 +1,338 @@
+//! Wrong inputs by the thousands, to every reader: none may panic, take more memory than it was given, or change what
+//! a set is where the file could tell. `EMM_FUZZ_INPUTS` sets how many (10,000), `EMM_FUZZ_SEED` which.
+
+use crate::data::bad_input::{crc, png, raw_zip, tar_of, zip_of};
+use crate::data::zips::streamed;
+use crate::data::{golden, golden_npz, gzip, labelled};
+use crate::mutate::{Random, mutate};
+use crate::support::passing_folder;
+use anyhow::Result;
+use emm::data::npy::{self, Array};
+use emm::data::{Image, Transform, open_within};
+use emm::error::exit_code;
+use emm::memory::Budget;
+use emm::model::{Arch, ModelConfig, Params, SavedModel};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use tempfile::tempdir;
+
+/// What readers are given, and what they may take in all: buffers of decoders are not counted, inputs are small.
+const BUDGET: u64 = 8 << 20;
+const MOST_BYTES: i64 = 32 << 20;
+
+/// Counts what each thread has allocated.
+struct Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+thread_local! {
+    static NOW: Cell<i64> = const { Cell::new(0) };
+    static PEAK: Cell<i64> = const { Cell::new(0) };
+}
+
+fn count(bytes: i64) {
+    let now = NOW.get() + bytes;
+    NOW.set(now);
+    PEAK.set(PEAK.get().max(now));
+}
+
+// SAFETY: all is the system allocator's own.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size() as i64);
+        // SAFETY: the caller's promise, handed on; so below.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count(layout.size() as i64);
+        // SAFETY: as above.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count(size as i64 - layout.size() as i64);
+        // SAFETY: as above.
+        unsafe { System.realloc(at, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        count(-(layout.size() as i64));
+        // SAFETY: as above.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+/// An input that is right, of which one file is made wrong.
+struct Input {
+    name: &'static str,
+    /// The file that is changed first. All lie in one folder.
+    files: Vec<(&'static str, Vec<u8>)>,
+    /// What is done to the changed file before it is written.
+    pack: fn(Vec<u8>) -> Vec<u8>,
+    /// What the reader makes of the folder.
+    read: fn(&Path) -> Result<String>,
+    /// Whether checksums cover all that the reader makes of it.
+    sealed: bool,
+}
+
+impl Input {
+    fn write(&self, folder: &Path, bytes: Vec<u8>) {
+        fs::write(folder.join(self.files[0].0), (self.pack)(bytes)).unwrap();
+    }
+
+    /// Puts it into a folder of its own; the folder, and what is read there.
+    fn lay(&self, dir: &Path, k: usize) -> (PathBuf, String) {
+        let folder = dir.join(k.to_string());
+        fs::create_dir(&folder).unwrap();
+        for (name, bytes) in &self.files {
+            fs::write(folder.join(name), bytes).unwrap();
+        }
+        self.write(&folder, self.files[0].1.clone());
+        let read = (self.read)(&folder).unwrap_or_else(|e| panic!("{}: {e:#}", self.name));
+        (folder, read)
+    }
+
+    fn others<'a>(&self, all: &'a [Input]) -> Vec<&'a [u8]> {
+        all.iter().map(|input| &input.files[0].1[..]).collect()
+    }
+}
+
+fn set(paths: &[PathBuf]) -> Result<String> {
+    let source = open_within(paths, &Budget::of(BUDGET))?;
+    let transform = Transform { allow_lossy: true, ..Transform::default() };
+    let set = source.collect(&source.all(), &transform)?;
+    let shape = (set.resolution, set.channels, set.labels.as_deref());
+    Ok(format!("{shape:?} {}", set.sha256_pixels()))
+}
+
+fn file(folder: &Path) -> Result<String> {
+    set(&[folder.join("x")])
+}
+
+fn batch(folder: &Path) -> Result<String> {
+    set(&[folder.join("x.bin")])
+}
+
+fn idx(folder: &Path) -> Result<String> {
+    set(&[folder.join("x"), folder.join("y")])
+}
+
+fn folder(folder: &Path) -> Result<String> {
+    set(&[folder.to_path_buf()])
+}
+
+fn array(folder: &Path) -> Result<String> {
+    let array = npy::read_within(&folder.join("x"), &Budget::of(BUDGET))?;
+    Ok(format!("{:?} {}", array.shape, array.values.descr()))
+}
+
+fn model(folder: &Path) -> Result<String> {
+    SavedModel::open(&folder.join("x")).map(|model| format!("{:?}", model.config))
+}
+
+fn foreign_model(folder: &Path) -> Result<String> {
+    use emm::model::infer::{Unsaid, convert};
+    let unsaid = Unsaid { precond: None, skip_connections: None, dropout: 0.0 };
+    convert(&folder.join("x"), &unsaid).map(|model| format!("{:?}", model.config))
+}
+
+/// An entry alone in a zip, its checksum right.
+fn zipped(name: &str, bytes: &[u8]) -> Vec<u8> {
+    zip_of(&[(name, bytes), ("b.png", &png(8, 1))])
+}
+
+fn inputs() -> Vec<Input> {
+    let dir = tempdir().unwrap();
+    let saved = |save: &dyn Fn(&Path)| {
+        let path = dir.path().join("x");
+        let _ = fs::remove_file(&path);
+        save(&path);
+        fs::read(path).unwrap()
+    };
+    let edm = saved(&|path| labelled(&[2, 0, 1]).save(path, false).unwrap());
+    let pixels: Vec<u8> = (0..2 * 4 * 4 * 3).collect();
+    let images = || Array::new(&[2, 4, 4, 3], pixels.clone());
+    let npz = saved(&|path| {
+        let arrays = [("images", images()), ("labels", Array::new(&[2], vec![1_i64, 0]))];
+        npy::write_npz(path, false, &arrays).unwrap();
+    });
+    let npy = saved(&|path| npy::write(path, false, &[2, 4, 4, 3], &pixels).unwrap());
+    let floats = saved(&|path| npy::write(path, false, &[2, 3], &[0.5_f32; 6]).unwrap());
+    let network = saved(&|path| model_file(path));
+    let deflated = {
+        let packed = gzip(&npy);
+        let packed = packed[10..packed.len() - 8].to_vec();
+        raw_zip(&[("images.npy", packed, 8, npy.len() as u32, crc(&npy))])
+    };
+    let record: Vec<u8> = (0..3073).map(|i| (i % 10) as u8).collect();
+    let names: Vec<String> = (1..=5).map(|i| format!("data_batch_{i}.bin")).collect();
+    let members: Vec<_> = names.iter().map(|n| (n.as_str(), &record[..], None)).collect();
+    let idx_images = [&[0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 4, 0, 0, 0, 4][..], &[9; 32]].concat();
+    let idx_labels = vec![0, 0, 8, 1, 0, 0, 0, 2, 1, 0];
+    let jpeg = golden_npz("odd.npz")["photo.jpg"].clone().of::<u8>("photo").unwrap().1;
+    let palette: Vec<u8> = (0..64).map(|i| i * 4).collect();
+    let image = Image::encode(8, 8, 1, &palette).unwrap();
+    let json = br#"{"labels": [["x.png", 3], ["b.png", 1]]}"#.to_vec();
+    let python = fs::read(golden("cifar-10-python.tar.gz")).unwrap();
+    let gunzipped = {
+        let mut bytes = Vec::new();
+        let mut reader = flate2::read::GzDecoder::new(&python[..]);
+        std::io::Read::read_to_end(&mut reader, &mut bytes).unwrap();
+        bytes
+    };
+    let plain = |name, bytes, read, sealed| Input {
+        name,
+        files: vec![("x", bytes)],
+        pack: |bytes| bytes,
+        read,
+        sealed,
+    };
+    let packed = |name, bytes, pack| Input {
+        name,
+        files: vec![("x", bytes)],
+        pack,
+        read: file,
+        sealed: false,
+    };
+    vec![
+        plain("EDM zip", edm, file, true),
+        plain("zip by Pillow and zipfile", fs::read(golden("pillow.zip")).unwrap(), file, true),
+        plain("zip with sizes behind", streamed(true, false), file, true),
+        plain("zip of classes", zip_of(&[("a/1.png", &image), ("b/1.png", &image)]), file, true),
+        plain("npz", npz, file, true),
+        plain("npz, deflated", deflated, file, true),
+        plain("python archive", python, file, true),
+        plain("binary archive", fs::read(golden("cifar-10-binary.tar.gz")).unwrap(), file, true),
+        plain("IDX, gzipped", gzip(&idx_images), file, true),
+        packed("labels in a zip", json.clone(), |json| {
+            zip_of(&[("x.png", &png(4, 1)), ("b.png", &png(4, 1)), ("dataset.json", &json)])
+        }),
+        packed("array in an npz", npy.clone(), |npy| zip_of(&[("images.npy", &npy)])),
+        packed("PNG in a zip", image.clone(), |png| zipped("a.png", &png)),
+        packed("JPEG in a zip", jpeg.clone(), |jpeg| zip_of(&[("a.jpg", &jpeg)])),
+        packed("IDX within gzip", idx_images.clone(), |idx| gzip(&idx)),
+        plain("npy of images", npy, file, false),
+        plain("npy", floats, array, false),
+        plain("tar of pickles", gunzipped, file, false),
+        plain("tar of batches", tar_of(&members), file, false),
+        plain("model", network.clone(), model, false),
+        plain("model of another program", network, foreign_model, false),
+        Input {
+            name: "binary batch",
+            files: vec![("x.bin", record.repeat(3))],
+            pack: |bytes| bytes,
+            read: batch,
+            sealed: false,
+        },
+        Input {
+            name: "IDX labels",
+            files: vec![("y", idx_labels), ("x", idx_images)],
+            pack: |bytes| bytes,
+            read: idx,
+            sealed: false,
+        },
+        Input {
+            name: "PNG in a folder",
+            files: vec![("x.png", image), ("b.png", png(8, 1)), ("dataset.json", json.clone())],
+            pack: |bytes| bytes,
+            read: folder,
+            sealed: true,
+        },
+        Input {
+            name: "labels in a folder",
+            files: vec![("dataset.json", json), ("x.png", png(4, 1)), ("b.png", png(4, 1))],
+            pack: |bytes| bytes,
+            read: folder,
+            sealed: false,
+        },
+        Input {
+            name: "JPEG in a folder",
+            files: vec![("x.jpeg", jpeg)],
+            pack: |bytes| bytes,
+            read: folder,
+            sealed: false,
+        },
+    ]
+}
+
+/// A network of a few thousand weights.
+fn model_file(path: &Path) {
+    let config = ModelConfig {
+        model_channels: 4,
+        channel_mult: vec![1],
+        num_blocks: 1,
+        attn_resolutions: vec![],
+        skip_connections: vec![1; 2],
+        ..ModelConfig::basic(Arch::DdpmPP, 4, 1)
+    };
+    config.check().unwrap();
+    let weights = vec![0.5; Params::new(&config).flat_len];
+    SavedModel { config, weights, freqs: Vec::new(), run: None }.save(path, false).unwrap();
+}
+
+#[test]
+fn no_wrong_input_breaks_a_reader_or_passes_for_another() {
+    let number = |name: &str, default| {
+        std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+    };
+    let (count, seed) = (number("EMM_FUZZ_INPUTS", 10_000), number("EMM_FUZZ_SEED", 1));
+    let inputs = inputs();
+    let workers = 2;
+    let accepted: Vec<u64> = std::thread::scope(|scope| {
+        let worker = |first| {
+            let inputs = &inputs;
+            move || {
+                // A pool of one thread, so that what is read in parallel is counted on it.
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+                pool.install(|| {
+                    let all = (first..count).step_by(workers);
+                    let dir = passing_folder();
+                    let folders: Vec<_> = inputs
+                        .iter()
+                        .enumerate()
+                        .map(|(k, input)| input.lay(dir.path(), k))
+                        .collect();
+                    all.filter(|&i| try_one(inputs, &folders, seed, i)).count() as u64
+                })
+            }
+        };
+        let threads: Vec<_> = (0..workers as u64).map(|w| scope.spawn(worker(w))).collect();
+        threads.into_iter().map(|t| t.join().expect("the line above says why")).collect()
+    });
+    let share = accepted.iter().sum::<u64>() as f64 / count as f64;
+    // Neither all too broken to get anywhere nor all too whole.
+    assert!((0.02..0.6).contains(&share), "{share} of the inputs were accepted");
+}
+
+/// Input `i` of a seed: whether it was accepted.
+fn try_one(inputs: &[Input], folders: &[(PathBuf, String)], seed: u64, i: u64) -> bool {
+    let k = i as usize % inputs.len();
+    let (input, (folder, expected)) = (&inputs[k], &folders[k]);
+    let mut random = Random(seed.wrapping_mul(0xA076_1D64_78BD_642F) ^ i);
+    let mut bytes = input.files[0].1.clone();
+    mutate(&mut bytes, &input.others(inputs), &mut random);
+    input.write(folder, bytes);
+    let what = format!("{}, input {i} of seed {seed}", input.name);
+    let before = NOW.get();
+    PEAK.set(before);
+    let read = catch_unwind(AssertUnwindSafe(|| (input.read)(folder)));
+    let taken = PEAK.get() - before;
+    assert!(taken < MOST_BYTES, "{what}: took {taken} bytes");
+    match read.unwrap_or_else(|_| panic!("{what}: panicked")) {
+        Ok(found) => {
+            assert!(!input.sealed || found == *expected, "{what}: {found}, not {expected}");
+            true
+        }
+        Err(e) => {
+            let line = format!("{e:#}");
+            assert!(matches!(exit_code(&e), 2..=4), "{what}: exit {}: {line}", exit_code(&e));
+            assert!(line.starts_with(&folder.display().to_string()), "{what}: {line}");
+            false
+        }
+    }
+}
