@@ -60,16 +60,16 @@ extern "C" __global__ void adam_ema(float* w, const float* __restrict__ g, float
         for (; i < count; i++) adam(w[i], g[i], m[i], v[i], ema[i]);
         return;
     }
-    float4 w4 = *view_as<float4>(w + i), g4 = *view_as<const float4>(g + i);
-    float4 m4 = *view_as<float4>(m + i), v4 = *view_as<float4>(v + i);
-    float4 e4 = *view_as<float4>(ema + i);
+    float4 w4 = *view_as<float4*>(w + i), g4 = *view_as<const float4*>(g + i);
+    float4 m4 = *view_as<float4*>(m + i), v4 = *view_as<float4*>(v + i);
+    float4 e4 = *view_as<float4*>(ema + i);
     adam(w4.x, g4.x, m4.x, v4.x, e4.x);
     adam(w4.y, g4.y, m4.y, v4.y, e4.y);
     adam(w4.z, g4.z, m4.z, v4.z, e4.z);
     adam(w4.w, g4.w, m4.w, v4.w, e4.w);
-    *view_as<float4>(w + i) = w4;
-    *view_as<float4>(m + i) = m4;
-    *view_as<float4>(v + i) = v4;
-    *view_as<float4>(ema + i) = e4;
+    *view_as<float4*>(w + i) = w4;
+    *view_as<float4*>(m + i) = m4;
+    *view_as<float4*>(v + i) = v4;
+    *view_as<float4*>(ema + i) = e4;
 }
 EMM_KERNEL(adam_ema)

@@ -54,7 +54,7 @@ DEVICE void step_product(float (&acc)[4][4][4], const unsigned char* stage, bf16
 // One element, rounded to tf32.
 DEVICE uint32_t element(const unsigned char* operand, int pixel, int channel) {
     const unsigned char* p = operand + Sidewise<float>::offset(pixel, channel / 4) + channel % 4 * 4;
-    return round_tf32(*view_as<const uint32_t>(p));
+    return round_tf32(*view_as<const uint32_t*>(p));
 }
 
 DEVICE void step_product(float (&acc)[4][4][4], const unsigned char* stage, float) {
@@ -104,7 +104,7 @@ DEVICE void chunk_gradient(float* partials, const T* dy, const T* x, int n, int 
         for (int j = 0; j < 4; j++) {
             int channel = c0 + warp_col() + fragment_col(2 * j);  // c is even
             if (channel >= c) continue;
-            *view_as<float2>(to + channel) =
+            *view_as<float2*>(to + channel) =
                 make_float2(acc[i / 2][j][2 * (i % 2)], acc[i / 2][j][2 * (i % 2) + 1]);
         }
     }

@@ -65,7 +65,7 @@ DEVICE void load_tile(u32 (&tile)[16][PITCH], const u8* images, int count, int a
     int from = at + 4 * word;
     if (line < count) {
         if (from + 16 <= words && ((u64)(image + from) & 15) == 0) {
-            v = *view_as<const uint4>(image + from);
+            v = *view_as<const uint4*>(image + from);
         } else {
             v = make_uint4(four_bytes(image, from, words), four_bytes(image, from + 4, words),
                            four_bytes(image, from + 8, words), four_bytes(image, from + 12, words));
@@ -94,8 +94,8 @@ extern "C" __global__ void __launch_bounds__(256)
             load_tile(r, references + (i64)r0 * words, split_end - r0, at, words);
             __syncthreads();
             for (int k = 0; k < 16; k++) {
-                uint4 x = *view_as<const uint4>(&q[k][result_row()]);
-                uint4 y = *view_as<const uint4>(&r[k][result_col()]);
+                uint4 x = *view_as<const uint4*>(&q[k][result_row()]);
+                uint4 y = *view_as<const uint4*>(&r[k][result_col()]);
                 const u32 xs[4] = {x.x, x.y, x.z, x.w}, ys[4] = {y.x, y.y, y.z, y.w};
 #pragma unroll
                 for (int i = 0; i < 4; i++)

@@ -79,7 +79,7 @@ extern "C" __global__ void __launch_bounds__(256, 1)
     }
 
     // A query's references lie with the 4 lanes of a quad and the 4 warps of a row of warps.
-    u64* keys = view_as<u64>(stages);  // [128 queries][4 warps][2]
+    u64* keys = view_as<u64*>(stages);  // [128 queries][4 warps][2]
 #pragma unroll
     for (int i = 0; i < 8; i++) {
         for (int lanes = 1; lanes < 4; lanes *= 2) {

@@ -102,9 +102,9 @@ template <class T>
 DEVICE void forward(T* y, T* xr, float* stats, const Slab<T>& s) {
     constexpr int N = Packet<T>::count;
     EMM_DYNAMIC_SHARED(float4, memory);
-    T* slab = view_as<T>(memory);
+    T* slab = view_as<T*>(memory);
     int pixels = s.h * s.w, per = s.per(), local = s.piece() * N;
-    float* scratch = view_as<float>(slab + pixels * s.cb);
+    float* scratch = view_as<float*>(slab + pixels * s.cb);
     float* sums = scratch + 256 * N + 4 * s.cb;
     float count = (float)pixels * per;
     s.load(slab);
@@ -171,9 +171,9 @@ DEVICE void backward(T* dx1, T* dx2, float* sums, const T* dy, const T* dxr, con
     constexpr int N = Packet<T>::count;
     EMM_DYNAMIC_SHARED(float4, memory);
     int pixels = s.h * s.w, per = s.per(), local = s.piece() * N;
-    T* slab = view_as<T>(memory);
+    T* slab = view_as<T*>(memory);
     T* gs = slab + pixels * s.cb;
-    float* scratch = view_as<float>(gs + pixels * s.cb);
+    float* scratch = view_as<float*>(gs + pixels * s.cb);
     float *sum_g = scratch + 256 * N + 4 * s.cb, *sum_gx = sum_g + s.cb;
     int ho = out_length(s.how, s.h), wo = out_length(s.how, s.w);
     s.load(slab);

@@ -135,8 +135,8 @@ PRIMITIVE(primitive_reductions) {
     int lane = threadIdx.x;
     u32 v = in[lane];
     out[lane] = __float_as_uint(warp_reduce((float)v, Sum()));
-    view_as<double>(out + 32)[lane] = warp_reduce((double)v * 1048577.0, Sum());
-    view_as<u64>(out + 96)[lane] = warp_reduce((u64)v << 30, Sum());
+    view_as<double*>(out + 32)[lane] = warp_reduce((double)v * 1048577.0, Sum());
+    view_as<u64*>(out + 96)[lane] = warp_reduce((u64)v << 30, Sum());
 }
 EMM_KERNEL(primitive_reductions)
 
@@ -192,18 +192,18 @@ EMM_KERNEL(primitive_arithmetic)
 
 PRIMITIVE(primitive_float64) {
     int lane = threadIdx.x;
-    const double* from = view_as<const double>(in);
+    const double* from = view_as<const double*>(in);
     double x = from[lane], y = from[32 + lane];
     double of[5] = {__dmul_rn(x, y), __dadd_rn(x, y), x / y, sqrt(fabs(x)), (double)(float)x};
-    for (int i = 0; i < 5; i++) view_as<double>(out)[i * 32 + lane] = of[i];
+    for (int i = 0; i < 5; i++) view_as<double*>(out)[i * 32 + lane] = of[i];
 }
 EMM_KERNEL(primitive_float64)
 
 PRIMITIVE(primitive_functions) {
     int lane = threadIdx.x;
-    double x = view_as<const double>(in)[lane];
+    double x = view_as<const double*>(in)[lane];
     double of[7] = {exp(x), log(x), pow(5000.0, x), expm1(x), log1p(x), sin(x), cos(x)};
-    for (int i = 0; i < 7; i++) view_as<double>(out)[i * 32 + lane] = of[i];
+    for (int i = 0; i < 7; i++) view_as<double*>(out)[i * 32 + lane] = of[i];
 }
 EMM_KERNEL(primitive_functions)
 
@@ -220,16 +220,16 @@ PRIMITIVE(primitive_random) {
     normals8(z, c[0] >> 1, c[1], c[2], c[3], seed);
     for (int i = 0; i < 8; i++) out[(4 + i) * 32 + lane] = __float_as_uint(z[i]);
     u64 n = (u64)c[2] + 1, at = permute(c[0] % n, n, seed, c[3]);
-    view_as<u64>(out + 12 * 32)[lane] = at;
+    view_as<u64*>(out + 12 * 32)[lane] = at;
 }
 EMM_KERNEL(primitive_random)
 
 PRIMITIVE(primitive_packets) {
     int lane = threadIdx.x;
-    const float* floats = view_as<const float>(in) + lane * 4;
-    const bf16* halves = view_as<const bf16>(in) + lane * 8;
-    store_packet(view_as<float>(out) + lane * 4, load_packet(floats));
-    store_packet(view_as<bf16>(out + 128) + lane * 8, load_packet(halves));
+    const float* floats = view_as<const float*>(in) + lane * 4;
+    const bf16* halves = view_as<const bf16*>(in) + lane * 8;
+    store_packet(view_as<float*>(out) + lane * 4, load_packet(floats));
+    store_packet(view_as<bf16*>(out + 128) + lane * 8, load_packet(halves));
     float4 v = load4(floats, 4, aligned4(floats, 4)), w = load4(halves, 4, aligned4(halves, 4));
     float4 some = load4(halves + 1, lane % 5, false);
     float all[12] = {v.x, v.y, v.z, v.w, w.x, w.y, w.z, w.w, some.x, some.y, some.z, some.w};
@@ -241,8 +241,8 @@ extern "C" __global__ void primitive_arguments(u32* out, int i, i64 l, float f, 
     if (threadIdx.x > 0) return;
     out[0] = (u32)i;
     out[1] = __float_as_uint(f);
-    *view_as<i64>(out + 2) = l;
-    *view_as<double>(out + 4) = d;
+    *view_as<i64*>(out + 2) = l;
+    *view_as<double*>(out + 4) = d;
     out[6] = in[0];
 }
 EMM_KERNEL(primitive_arguments)

@@ -64,7 +64,7 @@ fn planted_casts_are_found() {
         assert_eq!(wrong(planted).len(), 1, "{planted}");
     }
     for right in [
-        "float4 v = *view_as<const float4>(p);  // not *(float4*)p",
+        "float4 v = *view_as<const float4*>(p);  // not *(float4*)p",
         "i64 at = (i64)p + (a * b) * c;",
         "u64 word = (u64)p & 15;",
         "extern \"C\" __global__ void k(T* y, const T* __restrict__ x, int n) {\n    const float* a = x;",

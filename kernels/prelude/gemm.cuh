@@ -28,7 +28,7 @@ struct Linewise {
     static DEVICE int line() { return threadIdx.x % 16 * 4; }
     static DEVICE int depth() { return threadIdx.x / 16; }
     static DEVICE void put(float (&tile)[DEPTH][PITCH], float4 v) {
-        *view_as<float4>(&tile[depth()][line()]) = v;
+        *view_as<float4*>(&tile[depth()][line()]) = v;
     }
 };
 
@@ -53,8 +53,8 @@ DEVICE void gemm_groups(float (&acc)[4][4], float (&a)[DEPTH][PITCH], float (&b)
         }
 #pragma unroll
         for (int k = 0; k < DEPTH; k++) {
-            float4 x = *view_as<const float4>(&a[k][result_row()]);
-            float4 y = *view_as<const float4>(&b[k][result_col()]);
+            float4 x = *view_as<const float4*>(&a[k][result_row()]);
+            float4 y = *view_as<const float4*>(&b[k][result_col()]);
             const float xs[4] = {x.x, x.y, x.z, x.w}, ys[4] = {y.x, y.y, y.z, y.w};
 #pragma unroll
             for (int i = 0; i < 4; i++)

@@ -15,12 +15,10 @@
 #define EMM_DYNAMIC_SHARED(T, name) extern __shared__ __align__(16) T name[]
 #define EMM_KERNEL(name)
 
-// What stands at p as a V, for instance four floats as one float4: p has to be a multiple of V's size. The only way that
-// kernels look at memory as another type, so that the emulator sees an address that a card would refuse.
-template <class V, class T>
-DEVICE V* view_as(T* p) {
-    return reinterpret_cast<V*>(p);
-}
+// view_as<float4*>(p): what stands at p as another type; p has to be a multiple of that type's size. The only way that
+// kernels look at memory as another type, so that the emulator sees an address that a card would refuse. A macro, since
+// inlining a function makes ptxas spill registers in wgrad_mma_tf32.
+#define view_as reinterpret_cast
 
 DEVICE uint32_t shared_address(const void* p) { return (uint32_t)__cvta_generic_to_shared(p); }
 
@@ -87,9 +85,9 @@ DEVICE void mma_u8(int (&d)[M][N][4], const uint32_t (&a)[M][4], const uint32_t 
 
 #else
 
-template <class V, class T>
-DEVICE V* view_as(T* p, emu::Site site = emu::here()) {
-    return emu::aligned(reinterpret_cast<V*>(p), site);
+template <class P, class T>
+DEVICE P view_as(T* p, emu::Site site = emu::here()) {
+    return emu::aligned(reinterpret_cast<P>(p), site);
 }
 
 DEVICE uint32_t shared_address(const void* p) { return emu::shared_address(p); }

@@ -44,9 +44,9 @@ DEVICE bool aligned4(const T* p, i64 stride) {
     return ((u64)p & (4 * sizeof(T) - 1)) == 0 && (stride & 3) == 0;
 }
 
-DEVICE float4 load_four(const float* p) { return *view_as<const float4>(p); }
+DEVICE float4 load_four(const float* p) { return *view_as<const float4*>(p); }
 DEVICE float4 load_four(const bf16* p) {
-    uint2 v = *view_as<const uint2>(p);
+    uint2 v = *view_as<const uint2*>(p);
     return make_float4(__uint_as_float(v.x << 16), __uint_as_float(v.x & 0xffff0000u), __uint_as_float(v.y << 16),
                        __uint_as_float(v.y & 0xffff0000u));
 }
@@ -70,11 +70,11 @@ struct Packet {
     float v[count];
 };
 DEVICE Packet<float> load_packet(const float* p) {
-    float4 v = *view_as<const float4>(p);
+    float4 v = *view_as<const float4*>(p);
     return {{v.x, v.y, v.z, v.w}};
 }
 DEVICE Packet<bf16> load_packet(const bf16* p) {
-    uint4 v = *view_as<const uint4>(p);
+    uint4 v = *view_as<const uint4*>(p);
     const u32 pairs[4] = {v.x, v.y, v.z, v.w};
     Packet<bf16> out;
 #pragma unroll
@@ -85,11 +85,11 @@ DEVICE Packet<bf16> load_packet(const bf16* p) {
     return out;
 }
 DEVICE void store_packet(float* p, const Packet<float>& x) {
-    *view_as<float4>(p) = make_float4(x.v[0], x.v[1], x.v[2], x.v[3]);
+    *view_as<float4*>(p) = make_float4(x.v[0], x.v[1], x.v[2], x.v[3]);
 }
 DEVICE u32 bf16_pair(float lo, float hi) { return (u32)to_bf16(hi).bits << 16 | to_bf16(lo).bits; }
 DEVICE void store_packet(bf16* p, const Packet<bf16>& x) {
-    *view_as<uint4>(p) = make_uint4(bf16_pair(x.v[0], x.v[1]), bf16_pair(x.v[2], x.v[3]),
+    *view_as<uint4*>(p) = make_uint4(bf16_pair(x.v[0], x.v[1]), bf16_pair(x.v[2], x.v[3]),
                                               bf16_pair(x.v[4], x.v[5]), bf16_pair(x.v[6], x.v[7]));
 }
 

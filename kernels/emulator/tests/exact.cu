@@ -36,8 +36,8 @@ extern "C" __global__ void emu_dynamic_shared(unsigned* out, int bytes) {
     EMM_DYNAMIC_SHARED(unsigned char, memory);
     EMM_SHARED(int, more, [256]);
     more[threadIdx.x] = 7;
-    if (threadIdx.x == 0) view_as<unsigned>(memory)[bytes / 4 - 1] = 11;
+    if (threadIdx.x == 0) view_as<unsigned*>(memory)[bytes / 4 - 1] = 11;
     __syncthreads();
-    out[threadIdx.x] = view_as<unsigned>(memory)[bytes / 4 - 1] + more[threadIdx.x ^ 1];
+    out[threadIdx.x] = view_as<unsigned*>(memory)[bytes / 4 - 1] + more[threadIdx.x ^ 1];
 }
 EMM_KERNEL(emu_dynamic_shared)

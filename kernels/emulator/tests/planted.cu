@@ -151,9 +151,9 @@ EMM_KERNEL(emu_rows)
 extern "C" __global__ void emu_quads(float* y, const float* __restrict__ x, int bug) {
     EMM_SHARED(float, row, [132]);
     int at = threadIdx.x * 4, by_way_of = at + (bug == 72);
-    *view_as<float4>(&row[by_way_of]) = *view_as<const float4>(x + at);
-    float4 v = *view_as<float4>(&row[by_way_of]);
-    *view_as<float4>(y + at) = make_float4(v.x + 1.0f, v.y + 1.0f, v.z + 1.0f, v.w + 1.0f);
+    *view_as<float4*>(&row[by_way_of]) = *view_as<const float4*>(x + at);
+    float4 v = *view_as<float4*>(&row[by_way_of]);
+    *view_as<float4*>(y + at) = make_float4(v.x + 1.0f, v.y + 1.0f, v.z + 1.0f, v.w + 1.0f);
 }
 EMM_KERNEL(emu_quads)
 
