@@ -28,6 +28,7 @@ mod ops;
 mod optimal;
 mod pack;
 mod pages;
+mod passed_over;
 mod report;
 mod run;
 mod sampler;

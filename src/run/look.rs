@@ -1,6 +1,10 @@
 //! What a run's scorings say, and how a call that trains ended.
 
-use super::dir::best;
+use super::dir::{RunDir, Scores, best};
+use super::{RunConfig, state};
+use crate::error::data;
+use anyhow::Result;
+use std::time::Instant;
 
 /// One scoring inside training: a row of `scores.csv`.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,6 +45,37 @@ pub struct Distinct {
 }
 
 impl Outcome {
+    /// That of a run which needs no more work, from its folder; `None` if there is work left.
+    ///
+    /// # Errors
+    /// Data (exit 3): files that do not fit, or looks without the state from which the run would go on.
+    pub fn stored(dir: &RunDir, config: &RunConfig, started: Instant) -> Result<Option<Outcome>> {
+        let step = config.steps();
+        let state = state::whole_step(&dir.state_path(), config)?;
+        let Scores { looks, rescored, distinct } = dir.scores(config)?;
+        let all = looks.len() == config.look_steps().len();
+        // What a finished run says needs no state.
+        let trained = state == Some(step) || (state.is_none() && !looks.is_empty());
+        let done = trained
+            && all
+            && (rescored.is_some() || config.train.rescore_images == 0 || looks.is_empty())
+            && (!looks.is_empty() || dir.snapshot_path(config, step).exists());
+        if let (false, None, Some(last)) = (done, state, looks.last()) {
+            return Err(data(format!(
+                "{}: has looks up to step {}, but {} is missing, from which the run would go on; put it back, or remove \
+                 the run to begin again",
+                dir.scores_path().display(),
+                last.step,
+                dir.state_path().display()
+            )));
+        }
+        if !done {
+            return Ok(None);
+        }
+        let elapsed_s = started.elapsed().as_secs_f64();
+        Ok(Some(Outcome { finished: true, step, looks, rescored, distinct, elapsed_s }))
+    }
+
     /// The run's value: its best look, as scored again if it was; none without looks.
     pub fn value(&self) -> Option<&Look> {
         self.rescored.as_ref().or(best(&self.looks))

@@ -14,7 +14,7 @@ use super::stats::Stats;
 use super::{Distinct, Look, Order, Outcome, RunConfig, memory, schedule, state};
 use crate::data::Dataset;
 use crate::device::Device;
-use crate::error::{Exit, data, exit_code, usage};
+use crate::error::{Exit, exit_code, usage};
 use crate::memorization::{Repeats, Search};
 use crate::model::trainer::{Steps, TrainerOptions};
 use crate::model::{SavedModel, Trainer};
@@ -94,7 +94,7 @@ pub fn train_part(
         };
     }
     let config = run_dir.settle(&asked, &options.data_name)?;
-    if let Some(mut outcome) = finished(&run_dir, &config, started)? {
+    if let Some(mut outcome) = Outcome::stored(&run_dir, &config, started)? {
         let repeats = device.host().run(|| Repeats::of(&data.pixels, data.image_len()));
         outcome.distinct.repeats = repeats.map_or(0, |r| r.count());
         if let Some(part) = part {
@@ -112,34 +112,6 @@ pub fn work(config: &RunConfig) -> f64 {
     let looks = config.look_steps().len();
     let generated = looks * t.score_images + if looks > 0 { t.rescore_images } else { 0 };
     config.steps() as f64 * t.batch as f64 + generated as f64 * IMAGE_COST
-}
-
-/// The outcome of a run that needs no more work.
-fn finished(dir: &RunDir, config: &RunConfig, started: Instant) -> Result<Option<Outcome>> {
-    let step = config.steps();
-    let state = state::whole_step(&dir.state_path(), config)?;
-    let Scores { looks, rescored, distinct } = dir.scores(config)?;
-    let all = looks.len() == config.look_steps().len();
-    // What a finished run says needs no state.
-    let trained = state == Some(step) || (state.is_none() && !looks.is_empty());
-    let done = trained
-        && all
-        && (rescored.is_some() || config.train.rescore_images == 0 || looks.is_empty())
-        && (!looks.is_empty() || dir.snapshot_path(config, step).exists());
-    if let (false, None, Some(last)) = (done, state, looks.last()) {
-        return Err(data(format!(
-            "{}: has looks up to step {}, but {} is missing, from which the run would go on; put it back, or remove \
-             the run to begin again",
-            dir.scores_path().display(),
-            last.step,
-            dir.state_path().display()
-        )));
-    }
-    if !done {
-        return Ok(None);
-    }
-    let elapsed_s = started.elapsed().as_secs_f64();
-    Ok(Some(Outcome { finished: true, step, looks, rescored, distinct, elapsed_s }))
 }
 
 struct Run<'a> {
