@@ -5,6 +5,7 @@ use emm::data::Dataset;
 use emm::device::cuda::probe::NEEDED;
 use emm::device::cuda::{KERNELS_FOR, runs_on};
 use emm::device::{Cpu, Device};
+use emm::memorization::wilson;
 use emm::model::Precond;
 use emm::run::{RunOptions, SaveEvery};
 use emm::sampler::{Denoise, Optimal, noise_levels};
@@ -231,7 +232,8 @@ fn repeated_training_images_are_told_by_find_and_train() {
     let path = run.join("rescored-distinct.csv");
     let rows = std::fs::read_to_string(&path).unwrap();
     let row: Vec<&str> = rows.lines().nth(1).unwrap().split(',').collect();
-    let all = format!("{},{},8,6,0.75,0.4,0.9,{}", row[0], row[1], row[7]);
+    let [low, high] = wilson(6, 8);
+    let all = format!("{},{},8,6,0.75,{low},{high},{}", row[0], row[1], row[7]);
     std::fs::write(&path, format!("{}\n{all}\n", rows.lines().next().unwrap())).unwrap();
     let train = format!("train --data d.zip --quiet {flags} --run {}", run.display());
     let json = emm_in(dir, format!("{train} --json").split_whitespace()).json();
