@@ -26,7 +26,7 @@ pub fn bytes(text: &str) -> Result<u64, String> {
         _ => return Err(wrong()),
     };
     let value = digits.trim().parse::<f64>().map_err(|_| wrong())? * f64::from(unit).exp2();
-    match value >= 1.0 && value <= MAX_COUNT {
+    match (1.0..=MAX_COUNT).contains(&value) {
         true => Ok(value as u64),
         false => Err(wrong()),
     }

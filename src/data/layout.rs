@@ -134,7 +134,7 @@ fn folders(files: &Files, mut images: Vec<usize>, seen: &[usize]) -> Result<Arra
         labels.push(*classes.entry(class).or_insert(next));
     }
     let full: BTreeSet<&str> =
-        seen.iter().filter_map(|&i| Some(parent(names[i].trim_end_matches('/'))?)).collect();
+        seen.iter().filter_map(|&i| parent(names[i].trim_end_matches('/'))).collect();
     let is_empty = |&i: &usize| {
         let folder = names[i].strip_suffix('/');
         folder.is_some_and(|folder| folder.len() > root && !full.contains(folder))

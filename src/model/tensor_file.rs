@@ -92,7 +92,9 @@ impl TensorFile {
             if at == 0 {
                 let digits = 8 + BEFORE_CHECKSUM.len();
                 let place = bytes.get_mut(digits..digits + NO_CHECKSUM.len());
-                place.map(|digits| digits.copy_from_slice(NO_CHECKSUM.as_bytes()));
+                if let Some(digits) = place {
+                    digits.copy_from_slice(NO_CHECKSUM.as_bytes());
+                }
             }
             sum.update(bytes);
             at += bytes.len() as u64;
