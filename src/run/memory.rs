@@ -21,7 +21,7 @@ pub fn check(
     micro_batch: usize,
 ) -> Result<()> {
     let free = free(device)?;
-    refuse_over(free, SPARE_BYTES + of_training(device, config, precision, micro_batch, free)?)
+    refuse_over(free, spare(device) + of_training(device, config, precision, micro_batch, free)?)
 }
 
 /// As [`check`], with all that a run reserves at its start: on a card the set, the search, and what looks need.
@@ -30,7 +30,7 @@ pub fn check(
 /// As [`check`].
 pub fn check_run(device: &Device, config: &RunConfig, micro_batch: usize) -> Result<()> {
     let free = free(device)?;
-    refuse_over(free, SPARE_BYTES + of_run(device, config, micro_batch, free)?)
+    refuse_over(free, spare(device) + of_run(device, config, micro_batch, free)?)
 }
 
 /// Images computed at a time: as configured, or where that is 0 (auto) on the CPU a few of the chunks that sums are cut
@@ -83,8 +83,15 @@ pub fn refuse_uncounted(config: &ModelConfig, images: usize) -> Result<usize> {
     }
 }
 
-/// What lists, plans and images in passing take beside it: a run that has begun should not end for them.
-const SPARE_BYTES: usize = 16 << 20;
+/// What lists, plans and images in passing take beside it: a run that has begun should not end for them. They lie in the
+/// host's memory.
+fn spare(device: &Device) -> usize {
+    match device {
+        Device::Cpu(_) => 16 << 20,
+        Device::Cuda { .. } => 0,
+    }
+}
+
 /// Share of a card's free memory that `auto` takes: the driver and others need some too.
 const USABLE: f64 = 0.9;
 /// Sums over images are rounded in chunks of so many: micro-batches of whole chunks give the whole batch's bits.
