@@ -21,6 +21,12 @@ fn temporaries(folder: &Path) -> Vec<String> {
     listing(folder).into_iter().filter(|name| name.starts_with(".emm-")).collect()
 }
 
+/// Whoever started the tests may ignore hang-ups, as nohup does, and programs inherit that.
+fn heed_hangups() {
+    // SAFETY: the default disposition, no handler.
+    unsafe { libc::signal(libc::SIGHUP, libc::SIG_DFL) };
+}
+
 fn signal(child: &Child, signal: i32) {
     // SAFETY: a plain system call on a child that has not been waited for.
     unsafe { libc::kill(child.id() as i32, signal) };
@@ -58,6 +64,7 @@ fn halted_import(set: &Path, folder: &Path) -> Child {
 
 #[test]
 fn an_import_ended_by_any_signal_leaves_nothing() {
+    heed_hangups();
     let dir = tempfile::tempdir().unwrap();
     let set = dir.path().join("images-idx3-ubyte");
     large_set(&set);
@@ -118,6 +125,7 @@ fn holds(child: &Child, signal: i32) -> bool {
 
 #[test]
 fn a_signal_at_the_very_start_saves_and_ends_with_75() {
+    heed_hangups();
     let f = fixture();
     for s in [libc::SIGUSR1, libc::SIGHUP, libc::SIGTERM] {
         let run = f.folder.path().join(format!("early-{s}"));
@@ -132,6 +140,7 @@ fn a_signal_at_the_very_start_saves_and_ends_with_75() {
 
 #[test]
 fn a_terminal_that_is_closed_saves_the_run_unless_nohup_says_otherwise() {
+    heed_hangups();
     let f = fixture();
     let run = f.folder.path().join("hung-up");
     let args = train_args(&f.data, &run, "--epochs 4000");
