@@ -45,17 +45,7 @@ impl Flats {
     }
 
     fn update_on_card(&mut self, device: &Device, cuda: &Cuda, update: Update) -> Result<u32> {
-        let s = update.scalars();
-        let step = StepWords {
-            step: STEP,
-            decay: s.decay,
-            rate: s.step,
-            root: s.root,
-            ema: s.ema,
-            ema_rest: s.ema_rest,
-            scrub: s.scrub as u32,
-            ..StepWords::default()
-        };
+        let step = update.words(0, STEP);
         // Through the table of an interval, as a training step takes them.
         let table = Buffer::of(device, bytemuck::cast_slice(&[step, StepWords::default()]))?;
         let cursor = Buffer::of(device, &[0.0])?;

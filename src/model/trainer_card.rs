@@ -5,7 +5,7 @@ use crate::data::Dataset;
 use crate::device::cuda::{self, Addresses, Cuda, Repeated, StepWords};
 use crate::device::{Arg, Buffer, Device, Kernel, StepArgs, args};
 use crate::error::{Exit, fail};
-use crate::ops::adam_ema::{self, Update};
+use crate::ops::adam_ema;
 use crate::ops::prepare_batch::{self, OnCard, Position};
 use crate::tape::Value;
 use anyhow::Result;
@@ -109,7 +109,7 @@ impl Resident {
         let start = Interval { loss: 0.0, cursor: 0, bad_step: GOOD };
         let mut words: Vec<f32> = bytemuck::pod_collect_to_vec(&[start]);
         for s in scalars {
-            let step = step_words(t.options.seed, s.step, t.update_of(*s));
+            let step = t.update_of(*s).words(t.options.seed, s.step);
             words.extend(bytemuck::pod_collect_to_vec::<_, f32>(&[step]));
         }
         self.interval.write(0, &words)?;
@@ -199,20 +199,5 @@ impl Resident {
         let (freqs, to) = (self.freqs.as_ref()?, r.plan.slot(r.freqs?));
         let n = Arg::I64(to.len as i64);
         Some(Kernel::new("scaled_add", to.len.div_ceil(1024), args![to, freqs, n, 1.0, false]))
-    }
-}
-
-fn step_words(seed: u64, step: u64, update: Update) -> StepWords {
-    let s = update.scalars();
-    StepWords {
-        seed,
-        step,
-        decay: s.decay,
-        rate: s.step,
-        root: s.root,
-        ema: s.ema,
-        ema_rest: s.ema_rest,
-        scrub: s.scrub as u32,
-        unused: [0; 2],
     }
 }

@@ -2,6 +2,7 @@
 //! outside the root; EMA ← beta·EMA + (1 − beta)·w.
 
 use crate::device::cpu::math::vectorized;
+use crate::device::cuda::StepWords;
 use crate::device::{Arg, Buffer, Cpu, Kernel, args};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -44,6 +45,22 @@ impl Update {
             ema: self.ema_beta as f32,
             ema_rest: (1.0 - self.ema_beta) as f32,
             scrub: self.scrub,
+        }
+    }
+
+    /// What a card's kernels read of training step `step`.
+    pub fn words(&self, seed: u64, step: u64) -> StepWords {
+        let s = self.scalars();
+        StepWords {
+            seed,
+            step,
+            decay: s.decay,
+            rate: s.step,
+            root: s.root,
+            ema: s.ema,
+            ema_rest: s.ema_rest,
+            scrub: s.scrub as u32,
+            unused: [0; 2],
         }
     }
 }
