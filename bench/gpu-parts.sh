@@ -42,6 +42,10 @@ find_emm() {
 begin() {
     local tool
     emm=$1 out=$2
+    if [[ ! $budget =~ ^[1-9][0-9]*$ ]]; then
+        echo "${0##*/}: BUDGET_S: '$budget' is no number of seconds, such as 240" >&2
+        exit 2
+    fi
     for tool in "$python" tar timeout sha256sum; do
         if ! command -v "$tool" >/dev/null; then
             echo "${0##*/}: $tool is not here and is needed (PYTHON names a Python 3)" >&2
@@ -212,8 +216,28 @@ clocks() {
 # Whether part NAME leaves anything to measure; says why not. A part that was not asked for does.
 gate() { ! wanted "$1" || summary --gate "$1"; }
 
+# What PARTS names and this call does not have.
+unmatched() {
+    local pattern patterns name found
+    read -ra patterns <<<"${PARTS:-*}"
+    for pattern in "${patterns[@]//,/}"; do
+        found=
+        while IFS=$'\t' read -r name _; do
+            # shellcheck disable=SC2053 # a pattern
+            if [[ $name == $pattern ]]; then found=yes; fi
+        done <"$raw/parts.tsv"
+        if [[ ! $found ]]; then printf ' %s' "$pattern"; fi
+    done
+}
+
 # The last line: the verdict.
 finish() { # finish STATUS
+    local status=$1 lacking
+    lacking=$(unmatched)
+    if [[ $lacking ]]; then
+        echo "${0##*/}: PARTS: this call has no part$lacking" >&2
+        status=2
+    fi
     printf '%s; %d s; %s\n' "$(summary --verdict)" $((SECONDS - start)) "$out/results.tar.gz"
-    exit "$1"
+    exit "$status"
 }

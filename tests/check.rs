@@ -53,7 +53,7 @@ fn where_nothing_would_be_checked_nothing_passes() {
         emm(std::iter::once("check").chain(args)).refused(2, start, holds);
     };
     refused("--op linear --precision bf16", "--precision: linear computes in bf16 ", "in fp32");
-    refused("--primitives", "--op: primitives ", "--device cuda");
+    refused("--primitives", "--primitives: primitives ", "--device cuda");
     refused("--op loss --primitives", "--op: ", "--primitives");
     refused("--precision tf32", "--precision: tf32 ", "CUDA");
     refused("--precision f32", "--precision: ", "fp32");

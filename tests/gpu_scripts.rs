@@ -177,6 +177,29 @@ fn a_part_that_fails_keeps_what_it_printed_and_the_rest_goes_on() {
     assert!(again.code == 2 && again.stderr.contains("results.tar.gz already"), "{again:?}");
 }
 
+#[test]
+fn what_a_call_does_not_understand_is_one_line() {
+    let scene = Scene::new();
+    let emm = scene.program("emm", QUICK);
+    let refused = |mut command: Command, said: &str| {
+        let ended = Ended::of(&mut command);
+        assert_eq!(ended.code, 2, "{ended:?}");
+        assert!(ended.stderr.lines().any(|line| line.starts_with(said)), "{said}: {ended:?}");
+        ended.stdout
+    };
+    for budget in ["4m", "0", "-1"] {
+        let mut command = scene.gpu(&emm, "check");
+        command.env("BUDGET_S", budget);
+        assert!(refused(command, &format!("gpu.sh: BUDGET_S: '{budget}'")).is_empty());
+    }
+    let file = scene.path("bin/emm");
+    refused(scene.script("gpu.sh", &[&emm, &file], "check"), "gpu.sh: FOLDER: ");
+    // What is understood is done.
+    let done =
+        refused(scene.gpu(&emm, "check nearst"), "gpu.sh: PARTS: this call has no part nearst");
+    assert!(done.contains("check "), "{done}");
+}
+
 /// The page that the summary makes of parts that printed these objects.
 fn page_of(printed: &[(&str, Value)]) -> String {
     let dir = tempfile::tempdir().unwrap();

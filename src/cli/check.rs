@@ -117,7 +117,8 @@ impl Args {
                 usage(format!("--precision: {op} computes in {p} what it does in fp32"))
             }
             _ if !wanted.on_card => {
-                usage(format!("--op: {op} is a card's check, --device cuda runs it"))
+                let flag = if self.primitives { "--primitives" } else { "--op" };
+                usage(format!("{flag}: {op} is a card's check, --device cuda runs it"))
             }
             _ => usage(format!("--sizes: {op} has only one, leave it out")),
         }
