@@ -3,11 +3,11 @@
 #
 #   EMM    the program, built with --release
 #   OUT    folder for the results, such as bench/runs/2026-11-28-tiny
-#   HOURS  after so many (2 by default) what has not finished is left out and named
+#   HOURS  after so many by the clock (2 by default) what has not finished is left out and named
 #
 # Each group of studies is one `emm sweep run`, which works on as many runs at once as the CPU has threads; the groups
-# that decide most of the paper's signs come first. Stopped by anything, the same command goes on. Snapshots and states
-# lie in WORK (target/tiny by default); OUT gets each run's settings and scores, tables, figures, and a README whose table
+# that decide most of the paper's signs come first. Stopped by anything, the same command goes on. WORK/cpu_s is what the
+# runs took of the CPUs: beside other work the clock says little. Snapshots and states lie in WORK (target/tiny by default); OUT gets each run's settings and scores, tables, figures, and a README whose table
 # sets the paper's signs beside these (bench/tiny_signs.py).
 #
 # Not run: width-depth, which costs as much as half of all others, and blend, which needs a second set.
@@ -16,29 +16,31 @@ here=$(cd "$(dirname "$0")" && pwd)
 emm=$(realpath "$1") out=$2 hours=${3:-2}
 work=${WORK:-$here/../target/tiny}
 mkdir -p "$work" "$out/runs"
-spent=$work/spent
-[ -e "$spent" ] || echo 0 > "$spent"
+end=$(awk -v now="$(date +%s)" -v h="$hours" 'BEGIN { printf "%d", now + h * 3600 }')
+cpu_s=$work/cpu_s
+[ -e "$cpu_s" ] || echo 0 > "$cpu_s"
 
 groups=(
     "labels table3 random-labels unique-labels"
-    "width weight-decay"
-    "skip-resolution skip-location skip-deletion"
-    "edm-size edm-50k resolution classes"
-    "embedding batch ema-rate bootstrap"
+    "weight-decay skip-resolution skip-location skip-deletion"
+    "width"
+    "classes resolution edm-size batch ema-rate bootstrap"
+    "embedding edm-50k"
     "skip-number"
     "depth"
     "size"
 )
 flags=(--scale tiny --repeats 3)
 
+TIMEFORMAT="%U %S"
 for group in "${groups[@]}"; do
-    left=$(awk -v h="$hours" -v s="$(cat "$spent")" 'BEGIN { printf "%d", h * 3600 - s }')
+    left=$((end - $(date +%s)))
     [ "$left" -gt 0 ] || break
-    begun=$(date +%s)
     # shellcheck disable=SC2086 # A group is several words.
-    timeout --foreground -s INT "$left" "$emm" sweep run $group "${flags[@]}" --runs "$work/runs"
+    { time timeout --foreground -s INT "$left" "$emm" sweep run $group "${flags[@]}" --runs "$work/runs" 2>&3; } \
+        3>&2 2> "$work/time"
     code=$?
-    echo $(($(cat "$spent") + $(date +%s) - begun)) > "$spent"
+    awk '{ s += $1 + $2 } END { print s }' "$cpu_s" "$work/time" > "$cpu_s.new" && mv "$cpu_s.new" "$cpu_s"
     # Out of time is 124; a run that diverged (5) keeps no other from its end.
     case $code in
         0 | 5) ;;
@@ -72,4 +74,4 @@ done
 for figure in 3a 4a 5b 9; do
     "$emm" figure "$figure" "${flags[@]}" --force --out "figure-$figure.png" > /dev/null
 done
-python3 "$here/tiny_signs.py" . --seconds "$(cat "$spent")" > README.md
+python3 "$here/tiny_signs.py" . --cpu-s "$(cat "$cpu_s")" > README.md

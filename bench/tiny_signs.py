@@ -1,6 +1,6 @@
 """The paper's signs beside those of a folder that bench/tiny.sh made, as the folder's README.
 
-python bench/tiny_signs.py FOLDER [--seconds S] > FOLDER/README.md
+python bench/tiny_signs.py FOLDER [--cpu-s S] > FOLDER/README.md
 
 Reads FOLDER/<study>.json (`emm table STUDY --json`) and the scores of the runs that these name. A finding is a
 difference between two groups of cells, in points of the ratio of memorization, taken for each training seed: it shows
@@ -16,12 +16,12 @@ from statistics import mean
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("folder", type=Path)
-parser.add_argument("--seconds", type=float, help="what the runs took by the clock")
+parser.add_argument("--cpu-s", type=float, help="what the runs took of the CPUs, in seconds")
 args = parser.parse_args()
 
 HEAD = """# The paper's study at scale tiny
 
-`bench/tiny.sh` made this folder: on the bundled 8×8 digits, in fp32 on the CPU, {runs} runs{seconds}, training seeds
+`bench/tiny.sh` made this folder: on the bundled 8×8 digits, in fp32 on the CPU, {runs} runs{hours}, training seeds
 1024 to 1026. What tiny shrinks is in the project's README, and every table and figure here says it too. `runs/<name>`
 holds each run's settings and scores, from which tables, figures and the table below are made.
 
@@ -288,5 +288,5 @@ def row(text, paper, measure):
 
 
 runs = sum(1 for _ in (args.folder / "runs").glob("*/scores.csv"))
-seconds = f" in {args.seconds / 60:.0f} minutes" if args.seconds else ""
-print(HEAD.format(runs=runs, seconds=seconds) + "\n".join(row(*f) for f in FINDINGS))
+hours = f" of {args.cpu_s / 3600:.1f} CPU hours in all" if args.cpu_s else ""
+print(HEAD.format(runs=runs, hours=hours) + "\n".join(row(*f) for f in FINDINGS))
