@@ -156,7 +156,7 @@ def _():
     return percents(long=long, short=short), less(long, short)
 
 
-@finding("Wider networks memorize more (Figure 3a)", "rises with the width")
+@finding("The widest network memorizes more than the narrowest (Figure 3a)", "rises with the width")
 def _():
     study = Study("width")
     widths = [study(width=w) for w in ["128", "192", "256", "320"]]
@@ -201,7 +201,7 @@ for network in ["DDPM++", "NCSN++"]:
             return percents(**{f"at {r}": v for r, v in at.items()}), less(at[high], at[low])
 
 
-@finding("One skip at the highest resolution nearly does what all do (Figure 4b)", "93 of 92; at the lowest 13, 3, 0")
+@finding("One skip at the highest resolution does more than one at the lowest (Figure 4b)", "93, 93, 92, near all skips' 92; 13, 3, 0")
 def _():
     study = Study("skip-location")
     places = {r: study(network="DDPM++", place=[str(p + k) for k in range(3)]) for r, p in [("32", 1), ("8", 7)]}
