@@ -1,5 +1,6 @@
 //! The paper's figures as charts: views over finished runs, missing ones left out and named.
 
+use super::bootstrap::{RESAMPLES, bootstrap};
 use super::names::by_reason;
 use super::outcome::{Seen, open_marks};
 use super::plan::{Line, Plan, PlannedCell};
@@ -8,7 +9,6 @@ use super::tables::EPSILON;
 use crate::error::usage;
 use crate::memorization::emm_of;
 use crate::report::{Chart, Panel, Point, Scale, Series, Style};
-use crate::rng::{Stream, philox, tag};
 use anyhow::Result;
 
 /// Names of the paper's values: printed, and read off its plots.
@@ -451,8 +451,6 @@ fn only_skip_at(cell: &PlannedCell) -> Option<String> {
     Some(format!("{0}×{0}", model.resolution >> level))
 }
 
-/// Resamples of each number of images.
-const RESAMPLES: usize = 1000;
 /// Numbers of images, as shares of those that were generated.
 const SHARES: [f64; 7] = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0];
 
@@ -478,26 +476,4 @@ fn bootstrapped(plan: &Plan, spec: &FigureSpec, lines: &[Line]) -> Vec<Panel> {
         Some(Panel::new(&title, "generated images", Scale::Log, vec![series]).zoomed())
     };
     points.filter_map(panel).collect()
-}
-
-/// The ratio of `n` images drawn with replacement from `images`, of which `memorized` are copies: mean and middle 95%
-/// of many such draws. Which images are copies does not matter, so their number is enough.
-pub fn bootstrap(memorized: u64, images: u64, n: u64) -> Point {
-    let mut ratios: Vec<f64> = (0..RESAMPLES as u32)
-        .map(|resample| {
-            let words = (0..n.div_ceil(4) as u32)
-                .flat_map(|block| philox([block, resample, 0, tag(Stream::Diagnostic, 6)], n));
-            let image = |word: u32| (word as u64 * images) >> 32;
-            let copies = words.take(n as usize).filter(|&w| image(w) < memorized).count();
-            copies as f64 / n as f64
-        })
-        .collect();
-    ratios.sort_by(f64::total_cmp);
-    let quantile = |q: f64| ratios[(q * (RESAMPLES - 1) as f64).round() as usize];
-    Point {
-        x: n as f64,
-        y: ratios.iter().sum::<f64>() / RESAMPLES as f64,
-        interval: Some([quantile(0.025), quantile(0.975)]),
-        rising: false,
-    }
 }

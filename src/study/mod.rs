@@ -5,13 +5,16 @@
 
 mod names;
 mod report_runs;
+mod study_file;
 
 pub mod answer;
+pub mod bootstrap;
 pub mod cost;
 pub mod figures;
 pub mod find;
 pub mod folder;
 pub mod gap;
+pub mod matrix;
 pub mod outcome;
 pub mod pictures;
 pub mod plan;

@@ -3,10 +3,11 @@
 
 use super::figures::figure;
 use super::folder::{RunSeen, runs_in};
+use super::matrix::matrix;
 use super::outcome::{RISING, RISING_MARK, Seen, open_marks};
 use super::plan::Plan;
 use super::report_runs::{run_parts, setting_parts, their_parts};
-use super::tables::{hours_said, matrix};
+use super::tables::hours_said;
 use super::theirs::{self, Theirs};
 use crate::error::{Exit, OrExit as _, data};
 use crate::files::open;

@@ -155,59 +155,6 @@ pub struct FigureSpec {
     pub only: Held,
 }
 
-/// The file's own form.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    name: String,
-    title: String,
-    #[serde(default)]
-    source: String,
-    #[serde(default)]
-    note: String,
-    #[serde(default)]
-    settings: Overrides,
-    #[serde(rename = "axis")]
-    axes: Vec<AxisFile>,
-    #[serde(default)]
-    without: Vec<Held>,
-    #[serde(default)]
-    paper: PaperFile,
-    #[serde(default, rename = "table")]
-    tables: Vec<TableSpec>,
-    #[serde(default, rename = "figure")]
-    figures: Vec<FigureSpec>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct AxisFile {
-    name: String,
-    #[serde(default)]
-    title: String,
-    key: Option<String>,
-    values: Vec<toml::Value>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
-struct PaperFile {
-    percent: Option<toml::Value>,
-    plotted: Option<toml::Value>,
-    emm: Option<toml::Value>,
-}
-
-/// Keys of the tables of a file, for "did you mean".
-const FILE_KEYS: [&str; 10] =
-    ["name", "title", "source", "note", "settings", "axis", "without", "paper", "table", "figure"];
-const AXIS_KEYS: [&str; 4] = ["name", "title", "key", "values"];
-const PAPER_KEYS: [&str; 3] = ["percent", "plotted", "emm"];
-const TABLE_KEYS: [&str; 2] = ["id", "columns"];
-const FIGURE_KEYS: [&str; 4] = ["id", "x", "lines", "only"];
-
-/// Far more than anyone would train.
-const MAX_CELLS: usize = 10_000;
-
 impl Study {
     /// All studies of the paper.
     pub fn shipped() -> Vec<Study> {
@@ -262,96 +209,8 @@ impl Study {
         if parts.is_empty() { Ok(vec![Study::given(argument, name)?]) } else { Ok(parts) }
     }
 
-    /// Reads a study; `file` begins its errors.
-    ///
-    /// # Errors
-    /// Usage, one line: TOML that is none (with its line), an unknown key (with the nearest known one), axes
-    /// without values, printed values that are not as many as the cells, …
-    pub fn parse(text: &str, file: &str) -> Result<Study> {
-        let broken = |e: toml::de::Error| {
-            let line = e.span().map_or(0, |s| text[..s.start].lines().count().max(1));
-            let message = e.message().replace('\n', " ");
-            usage(match line {
-                0 => format!("{file}: {message}"),
-                _ => format!("{file}: line {line}: {message}"),
-            })
-        };
-        let table: toml::Table = toml::from_str(text).map_err(broken)?;
-        check_keys(&table, &FILE_KEYS, file)?;
-        for (name, keys) in [
-            ("axis", &AXIS_KEYS[..]),
-            ("paper", &PAPER_KEYS),
-            ("table", &TABLE_KEYS),
-            ("figure", &FIGURE_KEYS),
-        ] {
-            let part = table.get(name);
-            let all = part.and_then(toml::Value::as_array).map_or(&[][..], Vec::as_slice);
-            for part in all.iter().chain(part).filter_map(toml::Value::as_table) {
-                check_keys(part, keys, &format!("{file}: {name}"))?;
-            }
-        }
-        let read: File = toml::from_str(text).map_err(broken)?;
-        let wrong = |why: String| usage(format!("{file}: {why}"));
-        Settings::read(&read.settings, &format!("{file}: settings"))?;
-        let axes: Result<Vec<Axis>> =
-            read.axes.into_iter().map(|axis| axis.read(&read.settings, file)).collect();
-        let mut study = Study {
-            called: read.name.clone(),
-            name: read.name,
-            title: read.title,
-            source: read.source,
-            note: read.note,
-            settings: read.settings,
-            axes: axes?,
-            without: read.without,
-            paper: Paper::default(),
-            tables: read.tables,
-            figures: read.figures,
-            text: text.into(),
-        };
-        let twice = |i: usize| study.axes[..i].iter().any(|a| a.name == study.axes[i].name);
-        if let Some(i) = (0..study.axes.len()).find(|&i| twice(i)) {
-            return Err(wrong(format!("axis {:?} is there twice", study.axes[i].name)));
-        }
-        let lengths: Vec<usize> = study.axes.iter().map(|a| a.values.len()).collect();
-        let all = lengths.iter().try_fold(1usize, |n, &len| n.checked_mul(len));
-        if all.is_none_or(|n| n > MAX_CELLS) {
-            return Err(wrong(format!("axis: the values combine to more than {MAX_CELLS} cells")));
-        }
-        let but_size = study.axes.iter().filter(|a| a.name != "size").map(|a| a.values.len());
-        let printed = |value: Option<toml::Value>, lengths: &[usize], key: &str| {
-            let mut all = Vec::new();
-            match value {
-                None => Ok(all),
-                Some(value) if flatten(&value, lengths, &mut all) => Ok(all),
-                Some(_) => {
-                    let shape: Vec<_> = lengths.iter().map(usize::to_string).collect();
-                    Err(wrong(format!(
-                        "paper: {key}: expected numbers nested as {}",
-                        shape.join("×")
-                    )))
-                }
-            }
-        };
-        let of_cells = |value: Option<toml::Value>, key: &str| {
-            let all = printed(value, &lengths, key)?.into_iter().zip(study.combinations());
-            let cells = all.filter(|(_, at)| study.is_cell(at));
-            anyhow::Ok(cells.map(|(value, _)| value).collect())
-        };
-        study.paper = Paper {
-            percent: of_cells(read.paper.percent, "percent")?,
-            plotted: of_cells(read.paper.plotted, "plotted")?,
-            emm: printed(read.paper.emm, &but_size.collect::<Vec<_>>(), "emm")?,
-        };
-        study.check_names(file)?;
-        if study.cells().is_empty() {
-            return Err(wrong("without: leaves no cell".into()));
-        }
-        Ok(study)
-    }
-
     /// That tables, figures and what is left out name axes and values that are there.
-    fn check_names(&self, file: &str) -> Result<()> {
+    pub(super) fn check_names(&self, file: &str) -> Result<()> {
         let names = || self.axes.iter().map(|a| a.name.as_str());
         let axis = |name: &str, what: String| match self.axis(name) {
             Some(axis) => Ok(axis),
@@ -405,7 +264,7 @@ impl Study {
         all
     }
 
-    fn is_cell(&self, at: &[usize]) -> bool {
+    pub(super) fn is_cell(&self, at: &[usize]) -> bool {
         let is = |(name, values): (&String, &Vec<String>)| {
             let mut axes = self.axes.iter().zip(at);
             axes.any(|(axis, &v)| axis.name == *name && values.contains(&axis.values[v].name))
@@ -413,7 +272,7 @@ impl Study {
         !self.without.iter().any(|without| without.iter().all(is))
     }
 
-    fn combinations(&self) -> Vec<Vec<usize>> {
+    pub(super) fn combinations(&self) -> Vec<Vec<usize>> {
         self.axes.iter().fold(vec![vec![]], |cells, axis| {
             let values = 0..axis.values.len();
             let more =
@@ -435,42 +294,6 @@ impl Study {
     }
 }
 
-impl AxisFile {
-    fn read(self, shared: &Overrides, file: &str) -> Result<Axis> {
-        let what = format!("{file}: axis {}", self.name);
-        if self.values.is_empty() {
-            return Err(usage(format!("{what}: values: none")));
-        }
-        let mut values: Vec<AxisValue> = Vec::new();
-        for value in self.values {
-            let (name, settings) = match (value, &self.key) {
-                (toml::Value::Table(mut table), _) => {
-                    let Some(toml::Value::String(name)) = table.remove("name") else {
-                        return Err(usage(format!("{what}: a value has no name")));
-                    };
-                    (name, table)
-                }
-                (plain, Some(key)) => (shown(&plain), Overrides::from_iter([(key.clone(), plain)])),
-                (plain, None) => {
-                    return Err(usage(format!(
-                        "{what}: value {plain}: without a key = \"…\" values are tables"
-                    )));
-                }
-            };
-            if values.iter().any(|v| v.name == name) {
-                return Err(usage(format!("{what}: value {name:?} is there twice")));
-            }
-            Settings::read(&settings, &what)?;
-            let mut with_shared = shared.clone();
-            with_shared.extend(settings.clone());
-            Settings::read(&with_shared, &what)?;
-            values.push(AxisValue { name, settings });
-        }
-        let title = if self.title.is_empty() { self.name.clone() } else { self.title };
-        Ok(Axis { name: self.name, title, key: self.key, values })
-    }
-}
-
 impl Axis {
     /// Index of the value of this name.
     ///
@@ -483,33 +306,4 @@ impl Axis {
             usage(unknown(&format!("value of {}", self.name), name, names))
         })
     }
-}
-
-fn check_keys(table: &toml::Table, known: &[&str], what: &str) -> Result<()> {
-    match table.keys().find(|k| !known.contains(&k.as_str())) {
-        Some(key) => Err(usage(format!("{what}: {}", unknown("key", key, known.iter().copied())))),
-        None => Ok(()),
-    }
-}
-
-/// A value as a name.
-fn shown(value: &toml::Value) -> String {
-    match value {
-        toml::Value::String(s) => s.clone(),
-        toml::Value::Float(x) => x.to_string(),
-        other => other.to_string(),
-    }
-}
-
-/// Numbers nested as `lengths` say, in order; false if they are not.
-fn flatten(value: &toml::Value, lengths: &[usize], out: &mut Vec<f64>) -> bool {
-    match (value, lengths) {
-        (toml::Value::Integer(i), []) => out.push(*i as f64),
-        (toml::Value::Float(x), []) => out.push(*x),
-        (toml::Value::Array(all), [len, rest @ ..]) => {
-            return all.len() == *len && all.iter().all(|v| flatten(v, rest, out));
-        }
-        _ => return false,
-    }
-    true
 }

@@ -9,7 +9,10 @@
 // Loops over registers are plain: closures would be compiled without the features of the function around them.
 #![allow(clippy::needless_range_loop)]
 
+mod transforms;
+
 use crate::simd::{LANES, Vector, lanes};
+use transforms::{gradient_1d, input_1d, output_1d, taps_1d, weight_1d};
 
 /// Positions of a transformed tile.
 pub const PLANES: usize = 36;
@@ -19,16 +22,6 @@ pub const TILE: usize = 4;
 
 /// Columns of a panel: those that one pass of a product takes. The last panel may be narrower.
 pub const PANEL: usize = 32;
-
-const P: f32 = 2.0 / 3.0;
-const Q: f32 = 3.0 / 2.0;
-const P2: f32 = P * P;
-const Q2: f32 = Q * Q;
-/// Σ of the squared points.
-const S: f32 = (4.0 / 9.0) + (9.0 / 4.0);
-/// 1 / Π (x_j − x_k) over the other points, for ±2/3 and ±3/2.
-const WEIGHT_P: f32 = (1.0 / (2.0 * (4.0 / 9.0) * (4.0 / 9.0 - 9.0 / 4.0))) as f32;
-const WEIGHT_Q: f32 = (1.0 / (2.0 * (9.0 / 4.0) * (9.0 / 4.0 - 4.0 / 9.0))) as f32;
 
 /// Whether convolutions of c → o channels can go this way.
 pub fn suits(c: usize, o: usize) -> bool {
@@ -65,17 +58,6 @@ impl Place {
     }
 }
 
-/// a + k·b.
-#[inline(always)]
-fn axpy<V: Vector>(a: V, k: f32, b: V) -> V {
-    b.mul_add(V::splat(k), a)
-}
-
-#[inline(always)]
-fn scale<V: Vector>(k: f32, a: V) -> V {
-    V::splat(k).mul(a)
-}
-
 /// Element `i` of each of `columns`.
 #[inline(always)]
 fn across<V: Vector, const N: usize, const M: usize>(columns: &[[V; N]; M], i: usize) -> [V; M] {
@@ -98,65 +80,6 @@ unsafe fn load_column<V: Vector>(from: *const f32, stride: usize, j: usize) -> [
         column[i] = unsafe { V::load(from.add((i * 6 + j) * stride)) };
     }
     column
-}
-
-/// Bᵀ: six input pixels to six planes.
-#[inline(always)]
-fn input_1d<V: Vector>(d: [V; 6]) -> [V; 6] {
-    let even_p = axpy(d[4], -Q2, d[2]);
-    let odd_p = axpy(scale(P, d[3]), -Q, d[1]);
-    let even_q = axpy(d[4], -P2, d[2]);
-    let odd_q = axpy(scale(Q, d[3]), -P, d[1]);
-    [
-        axpy(d[0].add(d[4]), -S, d[2]),
-        even_p.add(odd_p),
-        even_p.sub(odd_p),
-        even_q.add(odd_q),
-        even_q.sub(odd_q),
-        axpy(d[1].add(d[5]), -S, d[3]),
-    ]
-}
-
-/// Aᵀ: six planes to four output pixels.
-#[inline(always)]
-fn output_1d<V: Vector>(m: [V; 6]) -> [V; 4] {
-    let (a, b) = (m[1].add(m[2]), m[1].sub(m[2]));
-    let (c, d) = (m[3].add(m[4]), m[3].sub(m[4]));
-    [
-        m[0].add(a).add(c),
-        axpy(scale(P, b), Q, d),
-        axpy(scale(P2, a), Q2, c),
-        axpy(axpy(m[5], P * P2, b), Q * Q2, d),
-    ]
-}
-
-/// A: four gradients of output pixels to six planes.
-#[inline(always)]
-fn gradient_1d<V: Vector>(y: [V; 4]) -> [V; 6] {
-    let (even_p, even_q) = (axpy(y[0], P2, y[2]), axpy(y[0], Q2, y[2]));
-    let (odd_p, odd_q) = (scale(P, axpy(y[1], P2, y[3])), scale(Q, axpy(y[1], Q2, y[3])));
-    [y[0], even_p.add(odd_p), even_p.sub(odd_p), even_q.add(odd_q), even_q.sub(odd_q), y[3]]
-}
-
-/// G: three taps to six planes.
-#[inline(always)]
-fn weight_1d<V: Vector>(g: [V; 3]) -> [V; 6] {
-    let even_p = scale(WEIGHT_P, axpy(g[0], P2, g[2]));
-    let even_q = scale(WEIGHT_Q, axpy(g[0], Q2, g[2]));
-    let (odd_p, odd_q) = (scale(WEIGHT_P * P, g[1]), scale(WEIGHT_Q * Q, g[1]));
-    [g[0], even_p.add(odd_p), even_p.sub(odd_p), even_q.add(odd_q), even_q.sub(odd_q), g[2]]
-}
-
-/// Gᵀ: six planes to three taps.
-#[inline(always)]
-fn taps_1d<V: Vector>(u: [V; 6]) -> [V; 3] {
-    let sum_p = scale(WEIGHT_P, u[1].add(u[2]));
-    let sum_q = scale(WEIGHT_Q, u[3].add(u[4]));
-    [
-        u[0].add(sum_p).add(sum_q),
-        axpy(scale(WEIGHT_P * P, u[1].sub(u[2])), WEIGHT_Q * Q, u[3].sub(u[4])),
-        axpy(axpy(u[5], P2, sum_p), Q2, sum_q),
-    ]
 }
 
 /// An image of `channels` and the tile (row, column) of it that a transform is about.

@@ -1,0 +1,166 @@
+//! A study's table as the paper lays it out: its values, ours beside them, what they differ by.
+
+use super::outcome::{RISING_MARK, Seen};
+use super::plan::{PaperValue, Plan, PlannedCell};
+use super::tables::EPSILON;
+use crate::memorization::{Emm, Side, emm_of};
+use crate::report::{Cell, Table};
+
+/// The table as the paper lays it out: a group of lines for each combination of the other axes, a column for each
+/// value of the table's.
+pub fn matrix(plan: &Plan, seen: &[Seen]) -> Table {
+    let study = &plan.study;
+    let named = study.tables.first().map(|t| t.columns.as_str()).unwrap_or("size");
+    let column = plan.axes.iter().position(|a| a.name == named).unwrap_or(plan.axes.len() - 1);
+    let axis = &plan.axes[column];
+    let both = |v: &super::plan::PlannedValue| match v.name == v.paper_name {
+        true => v.name.clone(),
+        false => format!("{} ({})", v.name, v.paper_name),
+    };
+    let others: Vec<usize> = (0..plan.axes.len()).filter(|&a| a != column).collect();
+    let row_title =
+        others.iter().map(|&a| plan.axes[a].title.clone()).collect::<Vec<_>>().join(", ");
+    let mut columns = vec![row_title, axis.title.clone()];
+    columns.extend(axis.values.iter().map(both));
+    let emm = axis.name == "size";
+    if emm {
+        columns.push(format!("EMM({EPSILON})"));
+    }
+    let mut table = Table::new(&columns.iter().map(String::as_str).collect::<Vec<_>>());
+
+    // (values of the other axes, cell for each column)
+    let mut rows: Vec<(Vec<usize>, Vec<Option<usize>>)> = Vec::new();
+    for (i, cell) in plan.cells.iter().enumerate() {
+        let key: Vec<usize> = others.iter().map(|&a| cell.at[a]).collect();
+        if !rows.iter().any(|r| r.0 == key) {
+            rows.push((key.clone(), vec![None; axis.values.len()]));
+        }
+        if let Some(row) = rows.iter_mut().find(|r| r.0 == key) {
+            row.1[cell.at[column]] = Some(i);
+        }
+    }
+    let printed = plan.cells.iter().any(|c| c.paper.is_some()) || !study.paper.emm.is_empty();
+    let repeated = seen.iter().any(|s| s.spread.is_some());
+    let emms = plan.emm(seen, EPSILON);
+    for (k, (key, cells)) in rows.iter().enumerate() {
+        let name = others.iter().zip(key).map(|(&a, &at)| both(&plan.axes[a].values[at]));
+        let mut name = name.collect::<Vec<_>>().join(", ");
+        let mut line =
+            |what: &str, of: &dyn Fn(&PlannedCell, &Seen) -> String, last: String| {
+                let mut row = vec![Cell::Text(std::mem::take(&mut name)), Cell::Text(what.into())];
+                row.extend(cells.iter().map(|&i| {
+                    Cell::Text(i.map_or(String::new(), |i| of(&plan.cells[i], &seen[i])))
+                }));
+                if emm {
+                    row.push(Cell::Text(last));
+                }
+                table.row(row);
+            };
+        let known: Vec<(u64, f64)> = (cells.iter().zip(&study.axes[column].values))
+            .filter_map(|(&i, v)| {
+                Some((v.name.parse().ok()?, plan.cells[i?].paper?.percent / 100.0))
+            })
+            .collect();
+        let plotted =
+            cells.iter().flatten().any(|&i| plan.cells[i].paper.is_some_and(|p| p.plotted));
+        let of_emm = emms.get(k);
+        let paper_emm = match of_emm.and_then(|e| e.paper) {
+            Some(about) => format!("about {about}"),
+            None if known.len() > 1 && plotted => {
+                format!("≈ {}", emm_said(&emm_of(&known, EPSILON)))
+            }
+            None if known.len() > 1 => emm_said(&emm_of(&known, EPSILON)),
+            None => String::new(),
+        };
+        let our_emm = of_emm.and_then(|e| e.ours.as_ref()).map_or(String::new(), emm_said);
+        if printed {
+            let paper =
+                |c: &PlannedCell, _: &Seen| c.paper.as_ref().map_or(String::new(), paper_said);
+            line("paper", &paper, paper_emm);
+        }
+        let ours = |c: &PlannedCell, s: &Seen| match s.ratio {
+            Some(r) => format!("{:.2}%{}", 100.0 * r, if s.rising { RISING_MARK } else { "" }),
+            None if c.impossible.is_some() => "–".into(),
+            None => String::new(),
+        };
+        line("ours", &ours, our_emm);
+        if printed && plan.scale.is_paper() {
+            let signed = |x: Option<f64>| x.map_or(String::new(), |x| signed(x, 2));
+            line("difference", &|c, s| signed(difference(plan, c, s)), String::new());
+        }
+        let interval = |_: &PlannedCell, s: &Seen| match s.ratio {
+            Some(_) => format!("{:.2}–{:.2}", 100.0 * s.interval[0], 100.0 * s.interval[1]),
+            None => String::new(),
+        };
+        line("95% sampling", &interval, String::new());
+        if repeated {
+            let seeds = |_: &PlannedCell, s: &Seen| match s.spread {
+                Some(s) => format!("{}: {:.2}–{:.2}", s.seeds, 100.0 * s.lowest, 100.0 * s.highest),
+                None => String::new(),
+            };
+            line("seeds", &seeds, String::new());
+        }
+        if repeated && printed && plan.scale.is_paper() {
+            let said = |c: &PlannedCell, s: &Seen| {
+                deviations(plan, c, s).map_or(String::new(), |d| signed(d, 1))
+            };
+            line("in deviations", &said, String::new());
+        }
+        if seen.iter().any(|s| s.ratio.is_some()) {
+            line("precision", &precision, String::new());
+        }
+    }
+    table
+}
+
+/// Ours less the paper's, in points: at its scale. At another the two are of different experiments.
+pub(super) fn difference(plan: &Plan, cell: &PlannedCell, seen: &Seen) -> Option<f64> {
+    let paper = cell.paper.filter(|_| plan.scale.is_paper())?;
+    Some(100.0 * seen.ratio? - paper.percent)
+}
+
+/// What a cell's finished runs were computed in.
+pub(super) fn precision(cell: &PlannedCell, seen: &Seen) -> String {
+    let done = cell.runs.iter().zip(&seen.states).filter(|(_, s)| s.done().is_some());
+    let mut names: Vec<&str> = done.map(|(run, _)| run.config.train.precision.name()).collect();
+    names.sort();
+    names.dedup();
+    names.join(", ")
+}
+
+/// A value of the paper's as people read it.
+fn paper_said(value: &PaperValue) -> String {
+    match value.plotted {
+        true => format!("≈ {}%", value.percent),
+        false => format!("{:.2}%", value.percent),
+    }
+}
+
+/// The difference over the deviation of a difference between the mean of our seeds and one run of the paper's, whose
+/// seeds are taken to spread as ours.
+pub(super) fn deviations(plan: &Plan, cell: &PlannedCell, seen: &Seen) -> Option<f64> {
+    let spread = seen.spread?;
+    let one = 100.0 * spread.deviation * (1.0 + 1.0 / spread.seeds as f64).sqrt();
+    Some(difference(plan, cell, seen)? / one).filter(|d| d.is_finite())
+}
+
+fn emm_said(emm: &Emm) -> String {
+    match emm.found {
+        Ok((n, _)) if emm.at_least() => format!("≥ {n:.0}"),
+        Ok((n, _)) => format!("{n:.0}"),
+        Err(Side::Below) => "below".into(),
+        Err(Side::Above) => "above".into(),
+        Err(Side::Unreached) => "not reached".into(),
+    }
+}
+
+/// A number with its sign.
+fn signed(x: f64, decimals: usize) -> String {
+    let shown = format!("{:.decimals$}", x.abs());
+    // What rounds to nothing has no sign.
+    match shown.chars().all(|c| "0.".contains(c)) {
+        true => shown,
+        false if x < 0.0 => format!("−{shown}"),
+        false => format!("+{shown}"),
+    }
+}
