@@ -1,0 +1,179 @@
+//! A run's looks: the EMA scored, recorded, its snapshot kept as long as somebody needs it.
+
+use super::super::dir::best;
+use super::super::score::{
+    Network, RESCORE_SEED, generate_and_search, load_partial, look_of, save_partial,
+};
+use super::super::state::run_note;
+use super::super::{Look, memory};
+use super::{Run, SaveEvery, progress_text, rounded};
+use crate::device::Device;
+use crate::error::{Exit, exit_code};
+use crate::model::SavedModel;
+use crate::signal::stop_asked;
+use anyhow::Result;
+use std::time::Instant;
+
+/// Unfinished looks are saved this often where saves are counted in steps.
+const LOOK_SAVE_INTERVAL_S: f64 = 30.0;
+
+/// How rescoring ended.
+pub(super) enum Ended {
+    Stopped,
+    With(Option<Look>),
+}
+
+impl Run<'_> {
+    pub(super) fn look_due(&self) -> bool {
+        self.look_steps.contains(&self.step) && !self.looks.iter().any(|l| l.step == self.step)
+    }
+
+    /// Scores the EMA and records it; false if a signal stopped it.
+    pub(super) fn look(&mut self) -> Result<bool> {
+        let model = self.snapshot()?;
+        let images = self.config.train.score_images;
+        let Some((look, distinct)) = self.score(model, self.step, 0, images)? else {
+            return Ok(false);
+        };
+        self.write_snapshot()?;
+        self.stats.add("Mem/ratio", look.ratio);
+        let mut more = String::new();
+        if let Some(distinct) = distinct {
+            self.stats.add("Mem/ratio_distinct", distinct.ratio);
+            more = format!("; identical training images once, {:.2}%", 100.0 * distinct.ratio);
+            self.distinct.looks.push(distinct);
+            self.dir.write_distinct_looks(&self.distinct.looks)?;
+        }
+        self.progress.note(&format!(
+            "epoch {}: {} of {} images memorized, {:.2}% [{:.2}, {:.2}]{more}",
+            rounded(look.epoch),
+            look.memorized,
+            look.images,
+            100.0 * look.ratio,
+            100.0 * look.low,
+            100.0 * look.high
+        ));
+        self.looks.push(look);
+        self.dir.write_looks(&self.looks)?;
+        self.forget_partial();
+        self.prune()?;
+        Ok(true)
+    }
+
+    /// Scores the best look's snapshot with fresh seeds, unless that is done.
+    pub(super) fn rescore(&mut self) -> Result<Ended> {
+        let images = self.config.train.rescore_images;
+        let Some(step) = best(&self.looks).map(|l| l.step).filter(|_| images > 0) else {
+            return Ok(Ended::With(None));
+        };
+        if let Some(done) = self.rescored.take() {
+            return Ok(Ended::With(Some(done)));
+        }
+        let model = self.dir.snapshot(&self.config, step)?;
+        let Some((look, distinct)) = self.score(model, step, RESCORE_SEED, images)? else {
+            return Ok(Ended::Stopped);
+        };
+        if let Some(distinct) = &distinct {
+            self.dir.write_distinct_rescored(distinct)?;
+        }
+        self.distinct.rescored = distinct;
+        self.dir.write_rescored(&look)?;
+        self.forget_partial();
+        Ok(Ended::With(Some(look)))
+    }
+
+    /// Generates and searches, continuing an interrupted look, as [`look_of`] counts it; `None` if a signal stopped it.
+    fn score(
+        &mut self,
+        model: SavedModel,
+        step: u64,
+        first_seed: u64,
+        images: usize,
+    ) -> Result<Option<(Look, Option<Look>)>> {
+        self.trainer.rest();
+        let mut network = match self.network.take() {
+            Some(mut network) => {
+                network.load(&model)?;
+                network
+            }
+            None => self.look_network(model)?,
+        };
+        let search = self.search.as_mut().expect("a run with looks has references");
+        let path = self.dir.partial_look_path();
+        let mut found = load_partial(&path, &self.config, step, first_seed, images);
+        let interval = match self.options.save_every {
+            SaveEvery::Steps(_) => LOOK_SAVE_INTERVAL_S,
+            SaveEvery::Seconds(s) => s,
+        };
+        let mut last_save = Instant::now();
+        let mut counted = found.len();
+        let (config, progress) = (&self.config, &mut self.progress);
+        let loss = self.last_loss;
+        let result = generate_and_search(
+            &mut network,
+            search,
+            first_seed,
+            images,
+            &mut found,
+            &mut |found| {
+                progress.generated((found.len() - counted) as u64, || {
+                    let text = progress_text(config, step, loss);
+                    format!("{text}  look {}/{images}", found.len())
+                });
+                counted = found.len();
+                if last_save.elapsed().as_secs_f64() >= interval {
+                    save_partial(&path, config, step, first_seed, found)?;
+                    last_save = Instant::now();
+                }
+                Ok(())
+            },
+        );
+        if let Device::Cuda { .. } = self.device {
+            self.network = Some(network);
+        }
+        match result {
+            Ok(()) => Ok(Some(look_of(&self.config, step, &found, self.distinct.repeats))),
+            Err(e) if exit_code(&e) == Exit::Suspended as i32 => {
+                save_partial(&path, &self.config, step, first_seed, &found)?;
+                Ok(None)
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    pub(super) fn look_network(&self, model: SavedModel) -> Result<Network<'static>> {
+        let batch = memory::look_batch(&self.config, self.config.train.micro_batch);
+        Network::new(self.device, model, batch.expect("a run with looks"), &stop_asked)
+    }
+
+    fn forget_partial(&self) {
+        // A leftover is of another step than any look to come, so it harms nobody.
+        let _ = std::fs::remove_file(self.dir.partial_look_path());
+    }
+
+    pub(super) fn snapshot(&self) -> Result<SavedModel> {
+        Ok(SavedModel {
+            config: self.config.model.clone(),
+            weights: self.trainer.ema.read(0, self.trainer.flat_len())?.into_owned(),
+            freqs: self.trainer.freqs.clone(),
+            run: Some(run_note(&self.config, self.step)),
+        })
+    }
+
+    pub(super) fn write_snapshot(&self) -> Result<()> {
+        self.snapshot()?.save(&self.dir.snapshot_path(&self.config, self.step), true)
+    }
+
+    /// Removes snapshots that need not be kept.
+    pub(super) fn prune(&self) -> Result<()> {
+        if self.options.keep_all_snapshots {
+            return Ok(());
+        }
+        let kept = [best(&self.looks), self.looks.last()];
+        let mut steps: Vec<u64> = kept.into_iter().flatten().map(|l| l.step).collect();
+        if self.looks.is_empty() {
+            steps.push(self.config.steps());
+        }
+        self.dir.prune_snapshots(&self.config, &steps)
+    }
+}
