@@ -2,6 +2,7 @@
 //! fifty times as many.
 
 use crate::believed::copy;
+use crate::mutate::Random;
 use crate::run::fixture;
 use emm::error::{Exit, exit_code};
 use emm::model::SavedModel;
@@ -13,25 +14,10 @@ use emm::study::outcome::{Done, state_of};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A small generator: the same inputs everywhere (SplitMix64).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() % n.max(1) as u64) as usize
-    }
-
-    fn range(&mut self, length: usize) -> std::ops::Range<usize> {
-        let (a, b) = (self.below(length + 1), self.below(length + 1));
-        a.min(b)..a.max(b).min(a.min(b) + 200)
-    }
+/// A piece of at most 200 bytes of so many.
+fn range(random: &mut Random, length: usize) -> std::ops::Range<usize> {
+    let (a, b) = (random.below(length + 1), random.below(length + 1));
+    a.min(b)..a.max(b).min(a.min(b) + 200)
 }
 
 const NASTY: [&str; 18] = [
@@ -63,7 +49,7 @@ fn mutated(whole: &[u8], other: &[u8], random: &mut Random) -> Vec<u8> {
         match random.below(9) {
             0 if !bytes.is_empty() => bytes[at] ^= 1 << random.below(8),
             1 if !bytes.is_empty() => bytes[at] = random.next() as u8,
-            2 => drop(bytes.drain(random.range(bytes.len()))),
+            2 => drop(bytes.drain(range(random, bytes.len()))),
             3 => bytes.truncate(at),
             4 => {
                 drop(bytes.splice(
@@ -72,11 +58,11 @@ fn mutated(whole: &[u8], other: &[u8], random: &mut Random) -> Vec<u8> {
                 ))
             }
             5 => {
-                let piece = bytes[random.range(bytes.len())].to_vec();
+                let piece = bytes[range(random, bytes.len())].to_vec();
                 bytes.splice(at..at, piece);
             }
             6 => {
-                let range = random.range(bytes.len().min(other.len()));
+                let range = range(random, bytes.len().min(other.len()));
                 bytes[range.clone()].copy_from_slice(&other[range]);
             }
             7 => {

@@ -1,6 +1,6 @@
 //! `bench/gpu.sh` and `bench/gpu-study.sh`: what they leave wherever they are cut off, and what they say first.
 
-use crate::support::Ended;
+use crate::support::{Ended, MOMENT, SIZES, study};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
@@ -257,25 +257,8 @@ fn the_page_begins_with_what_is_wrong() {
     }
 }
 
-/// Runs of a moment each.
-const STUDY: &str = r#"
-name = "moment"
-title = "A moment"
-source = "nowhere"
-
-[settings]
-channels = 32
-mult = [1]
-blocks = 1
-epochs = 160
-batch = 256
-score_images = 200
-
-[[axis]]
-name = "size"
-key = "size"
-values = [400, 800]
-
+/// What is shown of a study of two sizes.
+const SHOWN: &str = r#"
 [paper]
 percent = [90.5, 60.25]
 
@@ -293,7 +276,8 @@ lines = "size"
 fn a_study_goes_on_from_its_archive() {
     let scene = Scene::new();
     crate::run::digits(200, &scene.path("d.zip"));
-    fs::write(scene.path("moment.toml"), STUDY).unwrap();
+    fs::write(scene.path("moment.toml"), study("moment", MOMENT, &[SIZES, SHOWN].concat()))
+        .unwrap();
     let study = |sizes: &str, runs: &str| {
         let [images, out] = ["d.zip", "out"].map(|name| scene.path(name));
         let mut command = scene.script("gpu-study.sh", &[&images, &out], "*");

@@ -86,6 +86,25 @@ impl Ended {
     }
 }
 
+/// Settings of runs that take a moment at the smallest scale.
+pub const MOMENT: &str = "epochs = 160\nbatch = 256\nscore_images = 320";
+
+/// The axis of a study of two sizes.
+pub const SIZES: &str = r#"
+[[axis]]
+name = "size"
+key = "size"
+values = [400, 800]
+"#;
+
+/// A study's file: small networks with these settings, such as [`MOMENT`], and `rest`: its axes and what is printed of it.
+pub fn study(name: &str, settings: &str, rest: &str) -> String {
+    format!(
+        "name = \"{name}\"\ntitle = \"A study of {name}\"\nsource = \"nowhere\"\n\n[settings]\nchannels = 32\n\
+         mult = [1]\nblocks = 1\n{settings}\n{rest}"
+    )
+}
+
 /// A row of `scores.csv` with so many images memorized, and all that follows from it.
 pub fn with_memorized(row: &str, memorized: u64) -> String {
     let cells: Vec<&str> = row.split(',').collect();
