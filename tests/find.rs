@@ -5,6 +5,7 @@ use emm::data::Dataset;
 use emm::device::cuda::probe::NEEDED;
 use emm::device::cuda::{KERNELS_FOR, runs_on};
 use emm::device::{Cpu, Device};
+use emm::error::exit_code;
 use emm::memorization::wilson;
 use emm::model::Precond;
 use emm::run::{RunOptions, SaveEvery};
@@ -418,7 +419,8 @@ fn a_small_quickstart_leaves_its_results_and_reuses_its_runs() {
         data_name: "bundled digits".into(),
         quiet: true,
     };
-    let go = |devices: &[Device]| quickstart(&plan, devices, &folder, &options).unwrap().unwrap();
+    let go =
+        |devices: &[Device]| quickstart(&plan, devices, &folder, false, &options).unwrap().unwrap();
     let (found, files) = go(&[cpu(), cpu()]);
     assert_eq!(
         found.sizes.iter().map(|m| (m.size, m.looks)).collect::<Vec<_>>(),
@@ -447,10 +449,28 @@ fn a_small_quickstart_leaves_its_results_and_reuses_its_runs() {
     // Stopped after some steps and continued: the same answer.
     let other = dir.path().join("other");
     let part = RunOptions { stop_after_steps: Some(2), ..options.clone() };
-    assert!(quickstart(&plan, &[cpu()], &other, &part).unwrap().is_none());
-    let (resumed, _) = quickstart(&plan, &[cpu()], &other, &options).unwrap().unwrap();
+    assert!(quickstart(&plan, &[cpu()], &other, false, &part).unwrap().is_none());
+    let (resumed, _) = quickstart(&plan, &[cpu()], &other, false, &options).unwrap().unwrap();
     let (curve, straight) = (|f: &emm::study::Found| f.sizes[0].curve.clone(), &go(&[cpu()]).0);
     assert_eq!(curve(&resumed), curve(straight));
+
+    // Ended while it wrote, it goes on; what somebody else has under such a name stays.
+    let (of, results) = (&other, other.join("results.json"));
+    for name in ["table.md", "sheet-10.png", "results.json"] {
+        let path = of.join(name);
+        let own = std::fs::read(&path).unwrap();
+        std::fs::remove_file(&results).unwrap();
+        quickstart(&plan, &[cpu()], of, false, &options).unwrap().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), own);
+        std::fs::remove_file(&results).unwrap();
+        std::fs::write(&path, "mine").unwrap();
+        let e = quickstart(&plan, &[cpu()], of, false, &options).unwrap_err();
+        assert_eq!(exit_code(&e), 2, "{e:#}");
+        assert!(format!("{e:#}").starts_with(&path.display().to_string()), "{e:#}");
+        assert_eq!(std::fs::read(&path).unwrap(), b"mine");
+        quickstart(&plan, &[cpu()], of, true, &options).unwrap().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), own);
+    }
 }
 
 #[test]

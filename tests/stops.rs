@@ -221,6 +221,11 @@ fn force_replaces_only_samples() {
     .unwrap();
     sample("pictures", "--force").refused(2, "pictures: holds 00000000.png", "");
     assert_eq!(listing(&stranger).len(), 1);
+    // A sample that somebody gave a name.
+    let kept = dir.path().join("kept");
+    fs::create_dir(&kept).unwrap();
+    fs::copy(dir.path().join("s/00000000.png"), kept.join("best of all.png")).unwrap();
+    sample("kept", "--force").refused(2, "kept: holds best of all.png", "");
     fs::write(dir.path().join("s/note.txt"), "mine").unwrap();
     sample("s", "--force").refused(2, "s: holds note.txt", "");
     fs::create_dir_all(dir.path().join("deep/00000000.png")).unwrap();

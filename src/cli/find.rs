@@ -96,7 +96,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     let files = match &args.out {
         Some(out) => {
             let stem = args.data.file_stem().map_or(name.clone(), |s| s.to_string_lossy().into());
-            pictures::write(&found, &set, &name, &stem, &devices[0], out)?
+            pictures::write(&found, &set, &name, &stem, &devices[0], out, args.force)?
         }
         None => Vec::new(),
     };

@@ -53,7 +53,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         quiet: common.quiet,
         data_name: "bundled digits".into(),
     };
-    let Some((found, files)) = quickstart(&plan, &devices, &args.out, &options)? else {
+    let Some((found, files)) = quickstart(&plan, &devices, &args.out, args.force, &options)? else {
         return Err(fail(
             Exit::Suspended,
             format!("--out: {}: stopped, saved; the same command continues", args.out.display()),

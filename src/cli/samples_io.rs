@@ -392,7 +392,11 @@ fn foreign_to_samples(folder: &Path) -> std::io::Result<Option<String>> {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
         let mut start = Vec::new();
-        if entry.file_type()?.is_file() && name.ends_with(".png") {
+        // Under a name of somebody's own it is theirs.
+        let numbered = name
+            .strip_suffix(".png")
+            .is_some_and(|seed| seed.len() >= 8 && seed.bytes().all(|b| b.is_ascii_digit()));
+        if entry.file_type()?.is_file() && numbered {
             let file = fs::File::open(entry.path())?;
             file.take((HEADER_BYTES + mark.len()) as u64).read_to_end(&mut start)?;
         }

@@ -6,9 +6,11 @@ use super::{Found, Measured};
 use crate::data::Dataset;
 use crate::data::subset::{Labels, Subset};
 use crate::device::Device;
-use crate::files::write_atomic;
+use crate::error::{Exit, OrExit as _};
+use crate::files::{read_text, write_atomic};
 use crate::report::{Cell, Chart, Panel, Point, Series, Style, Table, sheets};
 use anyhow::Result;
+use serde_json::Value;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -65,7 +67,11 @@ pub fn said(found: &Found) -> Vec<String> {
 }
 
 /// Writes `table.md`, `sizes` and `epochs` as PNG and SVG, a `sheet-N.png` a size and, last, `results.json`
-/// into `folder`; returns their paths. What is there under these names is replaced.
+/// into `folder`; returns their paths. What is there under these names is replaced with `force`, or beside the
+/// `results.json` of an earlier search.
+///
+/// # Errors
+/// Usage (exit 2) if something else is there under one of these names; input/output (1).
 ///
 /// `set` and `name` are the search's; `title` begins the plots' titles.
 pub fn write(
@@ -75,13 +81,17 @@ pub fn write(
     title: &str,
     device: &Device,
     folder: &Path,
+    force: bool,
 ) -> Result<Vec<PathBuf>> {
     fs::create_dir_all(folder)
-        .map_err(|e| anyhow::anyhow!("--out: {}: cannot create: {e}", folder.display()))?;
+        .or_exit(Exit::Other, || format!("--out: {}: cannot create", folder.display()))?;
+    let force = force || holds_results(folder);
     let mut written = Vec::new();
     let mut put = |file: &str, bytes: &[u8]| -> Result<()> {
         let path = folder.join(file);
-        write_atomic(&path, true, |out| Ok(out.write_all(bytes)?))?;
+        // A search that was ended while it wrote left the same there.
+        let same = || fs::read(&path).is_ok_and(|there| there == bytes);
+        write_atomic(&path, force || (path.is_file() && same()), |out| Ok(out.write_all(bytes)?))?;
         written.push(path);
         Ok(())
     };
@@ -143,4 +153,11 @@ fn copies(m: &Measured, set: &Dataset, name: &str, device: &Device) -> Result<Ve
     let images = subset.of(set, name)?;
     let by = format!("{} training images", m.size);
     sheets(&[Drawn::by_run(&m.runs[0].dir, images, &by, device)?.sheet()])
+}
+
+/// Whether a search wrote its results there.
+fn holds_results(folder: &Path) -> bool {
+    let text = read_text(&folder.join("results.json")).ok().flatten().unwrap_or_default();
+    let results: Value = serde_json::from_str(&text).unwrap_or_default();
+    results["epsilon"].is_number() && results["sizes"].is_array()
 }

@@ -73,7 +73,7 @@ impl Plan {
 /// Trains and scores in `folder` what it does not hold yet, and writes what people look at there; returns the
 /// answer and the files. `None` if a signal stopped it; the same call goes on.
 ///
-/// `devices`: one run at a time on each.
+/// `devices`: one run at a time on each; `force`: as [`pictures::write`].
 ///
 /// # Errors
 /// Usage: a plan of no epochs, looks or images. Those of the search.
@@ -81,6 +81,7 @@ pub fn quickstart(
     plan: &Plan,
     devices: &[Device],
     folder: &Path,
+    force: bool,
     options: &RunOptions,
 ) -> Result<Option<(Found, Vec<PathBuf>)>> {
     let (set, name) = (Dataset::digits(), "bundled digits");
@@ -98,6 +99,6 @@ pub fn quickstart(
         options,
     };
     let Some(found) = find(&search)? else { return Ok(None) };
-    let files = pictures::write(&found, &set, name, "Digits 8×8", &devices[0], folder)?;
+    let files = pictures::write(&found, &set, name, "Digits 8×8", &devices[0], folder, force)?;
     Ok(Some((found, files)))
 }
