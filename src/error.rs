@@ -52,7 +52,7 @@ pub fn data(message: impl Into<String>) -> anyhow::Error {
 /// Adds a line in front of an error and the exit code it ends with.
 pub trait OrExit<T> {
     fn or_exit(self, exit: Exit, what: impl FnOnce() -> String) -> anyhow::Result<T>;
-    /// `or_exit(Exit::Data, ..)`: the file named by `what` is not what it should be.
+    /// The file named by `what` is not what it should be (exit 3), unless a call to the system failed ([`exit_of`]).
     fn or_data(self, what: impl FnOnce() -> String) -> anyhow::Result<T>;
 }
 
@@ -62,7 +62,30 @@ impl<T, E: Into<anyhow::Error>> OrExit<T> for Result<T, E> {
     }
 
     fn or_data(self, what: impl FnOnce() -> String) -> anyhow::Result<T> {
-        self.or_exit(Exit::Data, what)
+        self.map_err(|e| {
+            let e = e.into();
+            let exit = e.chain().find_map(|e| e.downcast_ref()).map_or(Exit::Data, exit_of);
+            e.context(Failure { exit, message: what() })
+        })
+    }
+}
+
+/// Whose fault it is that a file could not be read: its own, where it is missing or no file, or what was read is not
+/// what it should be; else the machine's.
+pub fn exit_of(e: &std::io::Error) -> Exit {
+    match e.raw_os_error() {
+        None => Exit::Data,
+        Some(libc::ENOMEM) => Exit::Device,
+        Some(
+            libc::ENOENT
+            | libc::ENOTDIR
+            | libc::EISDIR
+            | libc::EINVAL
+            | libc::ENXIO
+            | libc::ELOOP
+            | libc::ENAMETOOLONG,
+        ) => Exit::Data,
+        Some(_) => Exit::Other,
     }
 }
 

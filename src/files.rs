@@ -1,11 +1,11 @@
 //! Output files that are either whole or not there: written beside, synced, renamed. Input files that are files.
 
-use crate::error::{Exit, Failure, data, fail, usage};
+use crate::error::{Exit, Failure, exit_of, fail, usage};
 use anyhow::Result;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 mod temporary;
 
@@ -26,11 +26,20 @@ pub fn check_output(path: &Path, force: bool) -> Result<()> {
         return Err(usage(format!("{}: names no file", path.display())));
     }
     let folder = folder_of(path);
-    if !folder.is_dir() {
-        let why = if folder.exists() { "is no folder" } else { "does not exist" };
+    let why = match fs::metadata(folder) {
+        Ok(found) if found.is_dir() => None,
+        Ok(_) => Some("is no folder".to_string()),
+        Err(e) if e.kind() == ErrorKind::NotFound => Some("does not exist".into()),
+        Err(e) => Some(format!("cannot be looked at: {e}")),
+    };
+    if let Some(why) = why {
         return Err(cannot_write(path, &format!("{} {why}", folder.display())));
     }
-    let Ok(found) = fs::symlink_metadata(path) else { return Ok(()) };
+    let found = match fs::symlink_metadata(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        // Whether there is something is not known: nothing is replaced.
+        other => other.map_err(|e| cannot_write(path, &e.to_string()))?,
+    };
     if !force {
         let path = path.display();
         return Err(usage(format!("{path}: exists already; give --force to replace it")));
@@ -82,8 +91,8 @@ pub fn write_atomic<T>(
     if path.is_dir() {
         return Err(cannot_write(path, "it is a folder"));
     }
-    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
     let failed = |e: io::Error| cannot_write(path, &e.to_string());
+    let target = target_of(path).map_err(failed)?;
     let (file, temporary) = Temporary::file(folder_of(&target)).map_err(failed)?;
     let mut file = BufWriter::new(file);
     let value = write(&mut file).map_err(|e| about(path, e))?;
@@ -106,8 +115,8 @@ pub fn write_dir_atomic<T>(
     build: impl FnOnce(&Path) -> Result<T>,
 ) -> Result<T> {
     check_output_dir(path, force, foreign)?;
-    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
     let failed = |e: io::Error| cannot_write(path, &e.to_string());
+    let target = target_of(path).map_err(failed)?;
     let temporary = Temporary::folder(folder_of(&target)).map_err(failed)?;
     let value = build(&temporary.path).map_err(|e| about(path, e))?;
     sync_files(&temporary.path).map_err(failed)?;
@@ -185,16 +194,7 @@ impl Checksum {
 
 /// Why a file was not read: what it is is the data's fault (exit 3), all else the machine's (exit 1).
 pub fn cannot_read(path: &Path, e: io::Error) -> anyhow::Error {
-    let what = format!("{}: cannot read", path.display());
-    match e.kind() {
-        ErrorKind::NotFound
-        | ErrorKind::NotADirectory
-        | ErrorKind::IsADirectory
-        | ErrorKind::InvalidInput
-        | ErrorKind::InvalidData
-        | ErrorKind::UnexpectedEof => data(format!("{what}: {e}")),
-        _ => fail(Exit::Other, format!("{what}: {e}")),
-    }
+    fail(exit_of(&e), format!("{}: cannot read: {e}", path.display()))
 }
 
 fn cannot_write(path: &Path, why: &str) -> anyhow::Error {
@@ -204,6 +204,14 @@ fn cannot_write(path: &Path, why: &str) -> anyhow::Error {
 /// Puts the output's name before an error that does not name a file of its own.
 fn about(path: &Path, e: anyhow::Error) -> anyhow::Error {
     if e.is::<Failure>() { e } else { cannot_write(path, &format!("{e:#}")) }
+}
+
+/// Where a path leads, if it is a symbolic link; one that leads nowhere is itself replaced.
+fn target_of(path: &Path) -> io::Result<PathBuf> {
+    match fs::canonicalize(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(path.into()),
+        other => other,
+    }
 }
 
 fn folder_of(path: &Path) -> &Path {

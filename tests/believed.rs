@@ -72,7 +72,7 @@ fn rows_are_checked_against_one_another_and_the_run() {
         fs::read_to_string(path).unwrap().lines().map(String::from).collect()
     };
     // (row, cell, value): from 1 and 0.
-    let cells: [(usize, usize, &str, &str); 19] = [
+    let cells: [(usize, usize, &str, &str); 23] = [
         (1, 0, "41", "row 1: step 41, look 1 of this run is at step 40"),
         (1, 0, "-40", "not a row"),
         (2, 1, "20.5", "row 2: epoch 20.5, expected 20"),
@@ -92,6 +92,11 @@ fn rows_are_checked_against_one_another_and_the_run() {
         (1, 7, "-1", "row 1: mean_d1 -1"),
         (1, 7, "256", "row 1: mean_d1 256"),
         (1, 7, "1,2", "not a row"),
+        // What reads as a number, but nobody writes so.
+        (1, 7, "+5", "not a row"),
+        (1, 7, "1e1", "not a row"),
+        (2, 1, "20.0", "not a row"),
+        (2, 2, "024", "not a row"),
     ];
     for (row, cell, value, holds) in cells {
         refused(&run, name, holds, |path| {
@@ -183,6 +188,9 @@ fn a_configuration_is_checked_as_a_whole() {
     let name = "config.toml";
     // With its checksum any change is seen; without, as older files are, what no run can have.
     refused(&run, name, "changed or damaged", |path| replaced(path, "seed = 1024", "seed = 1025"));
+    refused(&run, name, "put it back as it was, or give other settings as flags", |path| {
+        replaced(path, "lr = 0.0002", "lr = 0.002");
+    });
     refused(&run, name, "changed or damaged", |path| replaced(path, "checksum = ", "chexsum = "));
     for (from, to, holds) in [
         ("looks = 4", "looks = 4294967296", "--looks: 4294967296"),
@@ -213,6 +221,56 @@ fn a_configuration_is_checked_as_a_whole() {
         fs::create_dir(path).unwrap();
     });
     same_files(&run, &fixture().files);
+}
+
+#[test]
+fn a_run_that_has_lost_its_configuration_is_not_begun_anew() {
+    let f = fixture();
+    let run = finished("lost-config");
+    refused(&run, "config.toml", "not found, though", |path| fs::remove_file(path).unwrap());
+    // Scores alone could be anybody's.
+    fs::remove_dir_all(run.join("state")).unwrap();
+    refused(&run, "config.toml", "scores.csv is there", |path| fs::remove_file(path).unwrap());
+    let out = f.folder.path().join("lost-config.html").display().to_string();
+    let folder = f.folder.path().join("lost");
+    copy(&f.folder.path().join("reference"), &folder.join("runs/whole"));
+    copy(&run, &folder.join("runs/lost"));
+    fs::remove_file(folder.join("runs/lost/config.toml")).unwrap();
+    emm(["report", folder.to_str().unwrap(), "--out", &out])
+        .passed_over("runs/lost/config.toml: not found");
+    // A folder in which a run was about to begin is none.
+    let early = f.folder.path().join("early");
+    fs::create_dir_all(early.join("state")).unwrap();
+    fs::write(early.join("lock"), "").unwrap();
+    train_tiny(&early, "--epochs 1 --looks 0").ok();
+}
+
+#[test]
+fn what_stands_in_the_place_of_a_lock_is_said() {
+    let run = finished("no-lock");
+    let lock = run.join("lock");
+    fs::remove_file(&lock).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&lock).status().unwrap().success());
+    let start = format!("--run: {}: ", lock.display());
+    train_tiny(&run, "").refused(3, &start, "no plain file");
+    fs::remove_file(&lock).unwrap();
+    fs::create_dir(&lock).unwrap();
+    train_tiny(&run, "").refused(3, &start, "no plain file");
+}
+
+#[test]
+fn snapshots_under_other_names_are_somebodys() {
+    let run = fixture().folder.path().join("own-names");
+    suspended(train_tiny(&run, "--stop-after-steps 50"), "stopped at step 50");
+    let snapshots = run.join("snapshots");
+    let first = fs::read_dir(&snapshots).unwrap().next().unwrap().unwrap().path();
+    for name in ["mine.safetensors", "epoch-000010 (copy).safetensors", "epoch-7.safetensors"] {
+        fs::copy(&first, snapshots.join(name)).unwrap();
+    }
+    train_tiny(&run, "").ok();
+    let left = fs::read_dir(&snapshots).unwrap().count();
+    let kept = fs::read_dir(fixture().folder.path().join("reference/snapshots")).unwrap().count();
+    assert_eq!(left, kept + 3);
 }
 
 #[test]
@@ -334,6 +392,7 @@ fn a_snapshot_is_whole_and_of_its_look() {
         fs::write(&path, bytes).unwrap();
         sample(&as_run).refused(3, &name, "");
         sample(&as_file).refused(3, &name, "");
+        train_tiny(&run, "").refused(3, &name, "");
     }
     // Another run's, and this run's of another step.
     let other = f.folder.path().join("other-snapshot");

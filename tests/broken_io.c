@@ -6,6 +6,7 @@
 //               done, and the process is killed; short: it and all others move half of what they are asked to
 // EMM_IO_LOG    gets what was broken, or at the end how many calls there were
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -16,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -83,15 +85,15 @@ static void die(void) { syscall(SYS_kill, syscall(SYS_getpid), SIGKILL); }
 
 #define REAL(name) __typeof__(&name) real = (__typeof__(&name))dlsym(RTLD_NEXT, #name)
 
-// A call that is done or not: torn it is not done, and killed neither.
-#define WHOLE(name, counts, what, error, call)               \
+// A call that is done or not: torn it is not done, and killed neither. `bad`: what it returns then.
+#define WHOLE(name, counts, what, error, bad, call)          \
     do {                                                     \
         if (counts) {                                        \
             char f = fate(#name, what);                      \
             if (f == 'k') die();                             \
             if (f == 'f' || (f == 't' && how == 't')) {      \
                 errno = error;                               \
-                return -1;                                   \
+                return bad;                                  \
             }                                                \
         }                                                    \
         return call;                                         \
@@ -123,7 +125,7 @@ static void die(void) { syscall(SYS_kill, syscall(SYS_getpid), SIGKILL); }
         int mode = va_arg(rest, int);                                                   \
         va_end(rest);                                                                   \
         int error = flags & O_CREAT ? ENOSPC : EIO;                                     \
-        WHOLE(name, path_counts(path), path, error, real(path, flags, mode));           \
+        WHOLE(name, path_counts(path), path, error, -1, real(path, flags, mode));       \
     }
 OPEN(open)
 OPEN(open64)
@@ -134,7 +136,7 @@ int statx(int dir, const char *restrict path, int flags, unsigned mask, struct s
     const char *volatile given = path;
     const char *of = given ? given : "";
     int counts = of[0] ? path_counts(of) : given && fd_counts(dir);
-    WHOLE(statx, counts, of, EIO, real(dir, given, flags, mask, buf));
+    WHOLE(statx, counts, of, EIO, -1, real(dir, given, flags, mask, buf));
 }
 
 ssize_t read(int fd, void *to, size_t n) {
@@ -155,25 +157,62 @@ ssize_t pwrite64(int fd, const void *from, size_t n, off64_t to) {
 }
 int fsync(int fd) {
     REAL(fsync);
-    WHOLE(fsync, fd_counts(fd), "", EIO, real(fd));
+    WHOLE(fsync, fd_counts(fd), "", EIO, -1, real(fd));
 }
 int rename(const char *from, const char *to) {
     REAL(rename);
-    WHOLE(rename, path_counts(to), to, ENOSPC, real(from, to));
+    WHOLE(rename, path_counts(to), to, ENOSPC, -1, real(from, to));
 }
 int renameat2(int a, const char *from, int b, const char *to, unsigned flags) {
     REAL(renameat2);
-    WHOLE(renameat2, path_counts(to), to, ENOSPC, real(a, from, b, to, flags));
+    WHOLE(renameat2, path_counts(to), to, ENOSPC, -1, real(a, from, b, to, flags));
 }
 int unlink(const char *path) {
     REAL(unlink);
-    WHOLE(unlink, path_counts(path), path, EIO, real(path));
+    WHOLE(unlink, path_counts(path), path, EIO, -1, real(path));
 }
 int mkdir(const char *path, mode_t mode) {
     REAL(mkdir);
-    WHOLE(mkdir, path_counts(path), path, ENOSPC, real(path, mode));
+    WHOLE(mkdir, path_counts(path), path, ENOSPC, -1, real(path, mode));
 }
 int flock(int fd, int how_) {
     REAL(flock);
-    WHOLE(flock, fd_counts(fd), "", EIO, real(fd, how_));
+    WHOLE(flock, fd_counts(fd), "", EIO, -1, real(fd, how_));
+}
+off64_t lseek64(int fd, off64_t to, int from) {
+    REAL(lseek64);
+    WHOLE(lseek64, fd_counts(fd), "", EIO, -1, real(fd, to, from));
+}
+int fcntl(int fd, int what, ...) {
+    REAL(fcntl);
+    va_list rest;
+    va_start(rest, what);
+    long with = va_arg(rest, long);
+    va_end(rest);
+    int counts = what == F_DUPFD_CLOEXEC && fd_counts(fd);
+    WHOLE(fcntl, counts, "", EMFILE, -1, real(fd, what, with));
+}
+void *mmap64(void *at_, size_t n, int allowed, int flags, int fd, off64_t from) {
+    REAL(mmap64);
+    WHOLE(mmap64, fd >= 0 && fd_counts(fd), "", ENOMEM, MAP_FAILED, real(at_, n, allowed, flags, fd, from));
+}
+char *realpath(const char *restrict path, char *restrict to) {
+    REAL(realpath);
+    WHOLE(realpath, path_counts(path), path, EIO, NULL, real(path, to));
+}
+DIR *opendir(const char *path) {
+    REAL(opendir);
+    WHOLE(opendir, path_counts(path), path, EIO, NULL, real(path));
+}
+struct dirent64 *readdir64(DIR *folder) {
+    REAL(readdir64);
+    WHOLE(readdir64, fd_counts(dirfd(folder)), "", EIO, NULL, real(folder));
+}
+int openat64(int dir, const char *path, int flags, ...) {
+    REAL(openat64);
+    WHOLE(openat64, fd_counts(dir) || path_counts(path), path, EIO, -1, real(dir, path, flags, 0644));
+}
+int unlinkat(int dir, const char *path, int flags) {
+    REAL(unlinkat);
+    WHOLE(unlinkat, fd_counts(dir) || path_counts(path), path, EIO, -1, real(dir, path, flags));
 }

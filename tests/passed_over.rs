@@ -2,41 +2,31 @@
 
 use crate::believed::replaced;
 use crate::run::{fixture, words};
-use crate::support::{Ended, emm_in};
+use crate::support::{Ended, MOMENT, SIZES, emm_in, study};
 use emm::data::Dataset;
 use serde_json::{Value, json};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-/// A study of four runs that take a moment.
-const FOUR: &str = r#"
-name = "four"
-title = "Four"
-
-[settings]
-channels = 32
-mult = [1]
-blocks = 1
-epochs = 160
-batch = 256
-score_images = 320
-
+/// What makes a study of four runs.
+const LABELS: &str = r#"
 [[axis]]
 name = "labels"
 values = [{ name = "none", labels = "none" }, { name = "unique", labels = "unique" }]
-
-[[axis]]
-name = "size"
-key = "size"
-values = [400, 800]
-
+"#;
+const FIGURE: &str = r#"
 [[figure]]
 id = "four"
 x = "size"
 lines = "labels"
 "#;
+
+fn four() -> String {
+    study("four", MOMENT, &[LABELS, SIZES, FIGURE].concat())
+}
 
 fn go(dir: &Path, line: &str) -> Ended {
     emm_in(dir, words(&format!("{line} --scale tiny --quiet")))
@@ -46,7 +36,7 @@ fn go(dir: &Path, line: &str) -> Ended {
 fn a_damaged_run_is_passed_over_and_the_rest_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
-    fs::write(dir.join("four.toml"), FOUR).unwrap();
+    fs::write(dir.join("four.toml"), four()).unwrap();
     go(dir, "sweep run four.toml --only size=400").ok();
     let table = go(dir, "table four.toml --json").json();
     let cells = table["parts"][0]["cells"].as_array().unwrap();
@@ -144,19 +134,88 @@ fn a_search_goes_on_past_a_damaged_run() {
 }
 
 #[test]
+fn what_is_no_file_is_said_and_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let mut mkfifo = std::process::Command::new("mkfifo");
+    assert!(mkfifo.args(["pipe", "pipe.toml"]).current_dir(dir).status().unwrap().success());
+    fs::create_dir(dir.join("runs")).unwrap();
+    fs::create_dir(dir.join("folder.toml")).unwrap();
+    fs::write(dir.join("bytes.toml"), b"\xff").unwrap();
+    for (name, holds) in [
+        ("pipe.toml", "pipe, expected a file"),
+        ("folder.toml", "a folder, expected a file"),
+        ("bytes.toml", "UTF-8"),
+        ("none.toml", "not found"),
+    ] {
+        for command in ["table", "figure", "sweep plan", "sweep status"] {
+            let args = words(&format!("{command} {name} --scale tiny"));
+            emm_in(dir, args).refused(3, name, holds);
+        }
+    }
+    for (path, holds) in
+        [("pipe", "pipe, expected"), ("/dev/zero", "device"), ("none", "not found")]
+    {
+        emm_in(dir, ["report", "runs", "--theirs", path]).refused(3, path, holds);
+    }
+    // Where a word has to be text, which it is is said.
+    let bytes = OsStr::from_bytes(b"n\xff");
+    emm_in(dir, [OsStr::new("table"), bytes]).refused(2, "n", "is not UTF-8");
+    let theirs = ["report", "runs", "--theirs"].map(OsStr::new);
+    emm_in(dir, [&theirs[..], &[bytes]].concat()).refused(2, "--theirs: ", "is not UTF-8");
+    // A name that no file can have.
+    let endless = "a".repeat(300);
+    emm_in(dir, ["sample", "--seeds", "0", "--out", "o.npz", "--model", &endless]).refused(
+        3,
+        &endless,
+        "cannot read",
+    );
+}
+
+#[test]
 fn a_batch_script_names_paths_of_any_bytes() {
     let dir = tempfile::tempdir().unwrap();
-    let name = OsStr::from_bytes(b"se\xff't \\1.zip");
-    fs::copy(&fixture().data, dir.path().join(name)).unwrap();
-    fs::write(dir.path().join("four.toml"), FOUR).unwrap();
-    let mut args: Vec<&OsStr> =
-        ["sweep", "slurm", "four.toml", "--scale", "tiny", "--data"].map(OsStr::new).to_vec();
-    args.push(name);
-    let script = emm_in(dir.path(), args).ok();
-    let line = script.lines().find(|l| l.starts_with("emm sweep run-one")).unwrap();
-    let flags = line.split("--data ").nth(1).unwrap().trim_end_matches(" &");
-    let run = format!("test -f {flags}");
-    let mut bash = std::process::Command::new("bash");
-    let found = bash.args(["-c", &run]).current_dir(dir.path()).status();
-    assert!(found.unwrap().success(), "{line}");
+    let dir = dir.path();
+    let path = |name: &[u8]| dir.join(OsStr::from_bytes(name));
+    // In the place of the program: writes down what it is given.
+    let program = "#!/bin/sh\nprintf '%s\\0' \"$@\" > given\n";
+    fs::create_dir(dir.join("bin")).unwrap();
+    fs::write(dir.join("bin/emm"), program).unwrap();
+    fs::set_permissions(dir.join("bin/emm"), fs::Permissions::from_mode(0o755)).unwrap();
+    let bin = format!("{}:{}", dir.join("bin").display(), std::env::var("PATH").unwrap());
+    for name in [
+        &b"se\xff't \\1"[..],
+        b"a\ntouch executed\n",
+        b"$(touch executed)`touch executed`",
+        b"; touch executed; \"",
+        b"-x\ty\r*~!",
+    ] {
+        let [set, runs] = [&b".zip"[..], b" runs"].map(|end| [name, end].concat());
+        // Studies are named in text.
+        let study = format!("./{}.toml", String::from_utf8_lossy(name).replace('\u{fffd}', ""));
+        fs::copy(&fixture().data, path(&set)).unwrap();
+        fs::write(dir.join(&study), four()).unwrap();
+        let mut args: Vec<&OsStr> =
+            ["sweep", "slurm", &study, "--scale", "tiny"].map(OsStr::new).to_vec();
+        let [data_is, runs_is] =
+            [[&b"--data="[..], &set].concat(), [&b"--runs="[..], &runs].concat()];
+        args.extend([
+            OsStr::from_bytes(&data_is),
+            OsStr::from_bytes(&runs_is),
+            OsStr::new("--out"),
+        ]);
+        args.extend([OsStr::new("script.sh"), OsStr::new("--force")]);
+        emm_in(dir, args).ok();
+        let mut bash = std::process::Command::new("bash");
+        bash.arg("script.sh").current_dir(dir).env("PATH", &bin).env("SLURM_ARRAY_TASK_ID", "2");
+        assert_eq!(Ended::of(&mut bash).code, 0);
+        let given = fs::read(dir.join("given")).unwrap();
+        let given: Vec<&[u8]> = given.split(|&b| b == 0).collect();
+        assert_eq!(&given[..4], [&b"sweep"[..], b"run-one", b"2", study.as_bytes()]);
+        for (flag, value) in [("--data", &set), ("--runs", &runs)] {
+            let at = given.iter().position(|word| *word == flag.as_bytes()).unwrap();
+            assert_eq!(given[at + 1], &value[..], "{flag}");
+        }
+        assert!(!dir.join("executed").exists(), "{study:?}");
+    }
 }

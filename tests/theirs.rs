@@ -117,7 +117,7 @@ fn what_is_no_result_is_refused() {
         assert!(e.starts_with(&format!("3 {name}: ")) && e.contains(says), "{says}: {e}");
     }
     fs::write(&path, [0xff, 0xfe, 0x00]).unwrap();
-    assert!(read(&path, None).unwrap_err().contains("no text"));
+    assert!(read(&path, None).unwrap_err().contains("UTF-8"));
     fs::write(&path, log().replace(RUN, "somewhere")).unwrap();
     let e = read(&path, None).unwrap_err();
     assert!(e.starts_with("2 --theirs: ") && e.contains("write N="), "{e}");
@@ -168,6 +168,6 @@ fn a_page_sets_them_beside_ours() {
     let html = fs::read_to_string(dir.path().join("two.html")).unwrap();
     assert!(html.contains("N = 20") && html.contains("N = 1000"));
     let path = run.to_str().unwrap();
-    emm(["report", path, "--theirs", "nowhere.log"]).refused(3, "nowhere.log", "No such file");
+    emm(["report", path, "--theirs", "nowhere.log"]).refused(3, "nowhere.log", "not found");
     assert!(!run.join("report.html").exists());
 }

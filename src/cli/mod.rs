@@ -8,6 +8,7 @@ use crate::signal;
 use anyhow::Result;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use std::ffi::OsString;
 use std::io::Write as _;
 use std::sync::OnceLock;
 
@@ -358,6 +359,14 @@ fn printable(text: &str) -> String {
     format!("{first} … {last}")
 }
 
+/// Names the first word that is no UTF-8, where a flag or argument takes only text.
+fn not_text(words: &[OsString]) -> String {
+    let bad = words.iter().position(|word| word.to_str().is_none()).unwrap_or(0);
+    let word = words[bad].to_string_lossy();
+    let flag = words[..bad].last().and_then(|w| w.to_str()).filter(|w| w.starts_with("--"));
+    format!("{}: {word:?} is not UTF-8, which is expected here", flag.unwrap_or(&word))
+}
+
 /// A parser's error as ours are: one line that begins with the flag.
 fn one_line(e: &clap::Error) -> String {
     if let (ErrorKind::MissingRequiredArgument, Some(ContextValue::Strings(missing))) =
@@ -366,6 +375,9 @@ fn one_line(e: &clap::Error) -> String {
         let all = missing.join(", ");
         let first = all.trim_start_matches('<').split([' ', '>']).next().unwrap_or(&all);
         return format!("{first}: not given, needed: {all}");
+    }
+    if e.kind() == ErrorKind::InvalidUtf8 {
+        return not_text(&std::env::args_os().collect::<Vec<_>>());
     }
     let text = e.to_string();
     let said: Vec<&str> = text

@@ -388,7 +388,8 @@ fn slurm(args: &SlurmArgs, common: &Common) -> Result<()> {
     let setup = args.what.flags.setup(common, &args.runs)?;
     let sweep = args.what.sweep(&setup)?;
     if sweep.runs.is_empty() {
-        return Err(usage("STUDY: nothing to run"));
+        let why = sweep.said_of_impossible().join("; ");
+        return Err(usage(format!("STUDY: nothing to run: {why}").trim_end_matches(": ")));
     }
     let time = &args.time;
     if time.is_empty() || !time.chars().all(|c| c.is_ascii_digit() || ":-".contains(c)) {
@@ -411,7 +412,7 @@ fn slurm(args: &SlurmArgs, common: &Common) -> Result<()> {
 #SBATCH --open-mode=append
 #SBATCH --signal=B:USR1@120
 #SBATCH --output=emm-%A-%a.log
-{gpu}# {runs} runs of {words}; {said}.
+{gpu}# {runs} runs of {called}; {said}.
 # Two minutes before the limit the run is told to save; it ends with 75, and the job queues again.
 run=
 trap '[ -n \"$run\" ] && kill -USR1 \"$run\"' USR1 TERM
@@ -427,6 +428,8 @@ exit \"$code\"",
         last = sweep.runs.len() - 1,
         runs = sweep.runs.len(),
         words = args.what.words(),
+        // A comment ends with its line.
+        called = args.what.words().replace(char::is_control, " "),
         said = setup.scale.said(),
     );
     match &args.out {

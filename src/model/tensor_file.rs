@@ -39,7 +39,7 @@ impl TensorFile {
     /// # Errors
     /// Data errors (exit 3) that begin with the file: missing, not safetensors, cut short.
     pub fn open(path: &Path) -> Result<Self> {
-        let missing = || cannot_read(path, ErrorKind::NotFound.into());
+        let missing = || data(format!("{}: not found", path.display()));
         TensorFile::open_if_there(path)?.ok_or_else(missing)
     }
 

@@ -6,6 +6,7 @@ use crate::files::{Checksum, read_text, remove_abandoned, write_atomic};
 use crate::model::SavedModel;
 use anyhow::Result;
 use serde::Serialize;
+use std::collections::HashSet;
 use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::io::{ErrorKind, Write as _};
@@ -133,8 +134,16 @@ impl RunDir {
         let cannot = || format!("--run: {}: cannot lock", path.display());
         let mut open = File::options();
         open.create(true).truncate(false).write(true).custom_flags(libc::O_NONBLOCK);
-        let file = open.open(&path);
-        let file = file.or_exit(Exit::Other, cannot)?;
+        let file = match open.open(&path) {
+            // A folder or pipe.
+            Err(_) if path.exists() && !path.is_file() => {
+                return Err(data(format!(
+                    "--run: {}: no plain file, as a run's lock is",
+                    path.display()
+                )));
+            }
+            other => other.or_exit(Exit::Other, cannot)?,
+        };
         let mut looks = 0;
         loop {
             match file.try_lock() {
@@ -170,7 +179,16 @@ impl RunDir {
     /// Data (exit 3) if the file is not a configuration, whole and possible.
     pub fn stored_config(&self) -> Result<Option<RunConfig>> {
         let path = self.config_path();
-        let Some(text) = read_text(&path)? else { return Ok(None) };
+        let Some(text) = read_text(&path)? else {
+            return match self.remains() {
+                None => Ok(None),
+                Some(remains) => Err(data(format!(
+                    "{}: not found, though {} is there: a run that has lost it is of no use",
+                    path.display(),
+                    remains.display()
+                ))),
+            };
+        };
         let what = || format!("{}: not a run's configuration", path.display());
         let broken = |e: toml::de::Error| data(format!("{}: {}", what(), e.message()));
         let mut table: toml::Table = toml::from_str(&text).map_err(broken)?;
@@ -181,14 +199,29 @@ impl RunDir {
                 Some(stored) if stored.as_str() == Some(&sum) => {}
                 None if note.get("format").is_none() => {}
                 _ => {
-                    let what = what();
-                    return Err(data(format!("{what}: changed or damaged, its checksum is {sum}")));
+                    return Err(data(format!(
+                        "{}: a configuration changed or damaged since the run was started; put it back as it was, or give other \
+                         settings as flags, with another --run",
+                        path.display()
+                    )));
                 }
             }
         }
         let config: RunConfig = table.try_into().map_err(broken)?;
         config.check_stored().or_data(what)?;
         Ok(Some(config))
+    }
+
+    /// A file that a run writes after its configuration.
+    fn remains(&self) -> Option<PathBuf> {
+        let all = [self.state_path(), self.scores_path(), self.rescored_path()];
+        all.into_iter()
+            .find(|path| scores::are_scores(path) || *path == self.state_path() && path.exists())
+    }
+
+    /// Whether a run has begun here, be it damaged.
+    pub fn is_run(&self) -> bool {
+        self.config_path().exists() || self.remains().is_some()
     }
 
     /// [`RunDir::stored_config`] of a directory that must hold a run.
@@ -288,15 +321,18 @@ impl RunDir {
         scores::write(&self.distinct_rescored_path(), std::slice::from_ref(look))
     }
 
-    /// Removes snapshots other than those of the given steps.
+    /// Removes this run's snapshots other than those of the given steps. What lies there under other names is somebody's.
     pub fn prune_snapshots(&self, config: &RunConfig, keep: &[u64]) -> Result<()> {
-        let keep: Vec<PathBuf> = keep.iter().map(|&s| self.snapshot_path(config, s)).collect();
+        let all = |steps: &[u64]| -> HashSet<PathBuf> {
+            steps.iter().map(|&s| self.snapshot_path(config, s)).collect()
+        };
+        let steps = [&config.look_steps()[..], &[config.steps()]].concat();
+        let (ours, keep) = (all(&steps), all(keep));
         let folder = self.snapshots();
         let what = || format!("{}: cannot list", folder.display());
         for entry in fs::read_dir(&folder).or_exit(Exit::Other, what)?.flatten() {
             let path = entry.path();
-            let ours = path.extension().is_some_and(|e| e == "safetensors");
-            if ours && path.is_file() && !keep.contains(&path) {
+            if ours.contains(&path) && path.is_file() && !keep.contains(&path) {
                 remove(&path)?;
             }
         }

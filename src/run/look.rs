@@ -72,6 +72,13 @@ impl Outcome {
         if !done {
             return Ok(None);
         }
+        // Who removes snapshots wants none; but those that are there are this run's, and whole.
+        let kept = [best(&looks), looks.last()].map(|look| look.map_or(step, |l| l.step));
+        for of in kept {
+            if dir.snapshot_path(config, of).exists() {
+                dir.snapshot(config, of)?;
+            }
+        }
         let elapsed_s = started.elapsed().as_secs_f64();
         Ok(Some(Outcome { finished: true, step, looks, rescored, distinct, elapsed_s }))
     }

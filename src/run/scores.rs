@@ -2,10 +2,10 @@
 
 use super::{Distinct, Look, RunConfig};
 use crate::error::data;
-use crate::files::{read_text, write_atomic};
+use crate::files::{open, read_text, write_atomic};
 use crate::memorization::wilson;
 use anyhow::Result;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 const HEADER: &str = "step,epoch,images,memorized,ratio,low,high,mean_d1";
@@ -24,10 +24,7 @@ pub fn best(looks: &[Look]) -> Option<&Look> {
 pub fn write(path: &Path, looks: &[Look]) -> Result<()> {
     let mut text = format!("{HEADER}\n");
     for l in looks {
-        text += &format!(
-            "{},{},{},{},{},{},{},{}\n",
-            l.step, l.epoch, l.images, l.memorized, l.ratio, l.low, l.high, l.mean_d1
-        );
+        text += &(line_of(l) + "\n");
     }
     write_atomic(path, true, |out| Ok(out.write_all(text.as_bytes())?))
 }
@@ -197,12 +194,20 @@ fn rows(path: &Path) -> Result<Option<Vec<Look>>> {
     lines.map(|line| row(line).ok_or_else(|| broken(line))).collect::<Result<_>>().map(Some)
 }
 
+/// Whether a file begins as those of a run do; a damaged one need not.
+pub fn are_scores(path: &Path) -> bool {
+    let mut start = vec![0; HEADER.len()];
+    open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok()
+        && start == HEADER.as_bytes()
+}
+
+/// A row as [`write`] writes it: a number that stands there otherwise was changed.
 fn row(line: &str) -> Option<Look> {
     let cells: Vec<&str> = line.split(',').collect();
     let &[step, epoch, images, memorized, ratio, low, high, mean_d1] = cells.as_slice() else {
         return None;
     };
-    Some(Look {
+    let look = Look {
         step: step.parse().ok()?,
         epoch: epoch.parse().ok()?,
         images: images.parse().ok()?,
@@ -211,5 +216,13 @@ fn row(line: &str) -> Option<Look> {
         low: low.parse().ok()?,
         high: high.parse().ok()?,
         mean_d1: mean_d1.parse().ok()?,
-    })
+    };
+    (line_of(&look) == line).then_some(look)
+}
+
+fn line_of(l: &Look) -> String {
+    format!(
+        "{},{},{},{},{},{},{},{}",
+        l.step, l.epoch, l.images, l.memorized, l.ratio, l.low, l.high, l.mean_d1
+    )
 }

@@ -39,7 +39,7 @@ pub fn runs_in(folder: &Path) -> Result<(Vec<RunSeen>, Vec<String>)> {
             places.push(entry.or_exit(Exit::Other, || parent.display().to_string())?.path());
         }
     }
-    places.retain(|p| RunDir::new(p).config_path().exists());
+    places.retain(|p| RunDir::new(p).is_run());
     places.sort();
     let (mut runs, mut broken) = (Vec::new(), Vec::new());
     for place in places {

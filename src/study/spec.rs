@@ -45,7 +45,8 @@
 
 use super::names::unknown;
 use super::settings::{Overrides, Settings};
-use crate::error::{Exit, OrExit as _, usage};
+use crate::error::{data, usage};
+use crate::files::read_text;
 use anyhow::Result;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -173,11 +174,11 @@ impl Study {
     ///
     /// # Errors
     /// Usage: an unknown name, begins with `argument` and has the nearest known one; a file that is no study.
-    /// Other: unreadable.
+    /// As [`crate::files::cannot_read`]: unreadable.
     pub fn given(argument: &str, name: &str) -> Result<Study> {
         if name.ends_with(".toml") {
-            let text = std::fs::read_to_string(Path::new(name))
-                .or_exit(Exit::Other, || format!("{name}: cannot read"))?;
+            let none = || data(format!("{name}: not found"));
+            let text = read_text(Path::new(name))?.ok_or_else(none)?;
             return Ok(Study { called: name.into(), ..Study::parse(&text, name)? });
         }
         let all = Study::shipped();

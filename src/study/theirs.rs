@@ -3,6 +3,7 @@
 
 use crate::data::npy::{self, Values};
 use crate::error::{Exit, OrExit as _, data, usage};
+use crate::files::read_text;
 use crate::memorization::wilson;
 use anyhow::Result;
 use serde_json::Value;
@@ -111,10 +112,7 @@ fn read_log(
     notes: &mut Vec<String>,
 ) -> Result<Vec<Scored>> {
     let what = || path.display().to_string();
-    let bytes = fs::read(path).or_data(what)?;
-    let text = String::from_utf8(bytes)
-        .ok()
-        .ok_or_else(|| data(format!("{}: not a {LOG}: no text", what())))?;
+    let text = read_text(path)?.ok_or_else(|| data(format!("{}: not found", what())))?;
     let mut all: Vec<Scored> = Vec::new();
     let mut kimg: Option<u64> = None;
     let lines: Vec<&str> = text.lines().collect();
@@ -244,7 +242,8 @@ fn read_distances(path: &Path) -> Result<Scored> {
 fn size_of(place: &Path) -> Option<usize> {
     let folders = place.ancestors().filter(|p| !p.as_os_str().is_empty());
     for folder in folders.take(4) {
-        let options = fs::read_to_string(folder.join("training_options.json")).unwrap_or_default();
+        let options = read_text(&folder.join("training_options.json")).ok().flatten();
+        let options = options.unwrap_or_default();
         let options: Value = serde_json::from_str(&options).unwrap_or_default();
         let stated = options["dataset_kwargs"]["max_size"].as_u64();
         let name = folder.file_name().map(|n| n.to_string_lossy()).unwrap_or_default();
