@@ -59,14 +59,16 @@ static int path_counts(const char *path) {
     return strncmp(path, under, strlen(under)) == 0;
 }
 
+static _Thread_local char fd_path[4096]; // of the last file that was asked for
+
 static int fd_counts(int fd) {
-    char link[64], path[4096];
+    char link[64];
     if (!under[0]) return 0;
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    long n = syscall(SYS_readlinkat, AT_FDCWD, link, path, sizeof path - 1);
+    long n = syscall(SYS_readlinkat, AT_FDCWD, link, fd_path, sizeof fd_path - 1);
     if (n <= 0) return 0;
-    path[n] = 0;
-    return path[0] == '/' && path_counts(path); // else a pipe
+    fd_path[n] = 0;
+    return fd_path[0] == '/' && path_counts(fd_path); // else a pipe
 }
 
 // What happens to a call: 0 as it is, 'f' it fails, 't' half of it is done, 'k' half of it and then no more.
@@ -75,7 +77,7 @@ static char fate(const char *name, const char *what) {
     if (how == 's') return 't';
     if (at == 0 || n < at) return 0;
     if (n > at) return how == 't' ? 'f' : 0;
-    char text[4200];
+    char text[8400];
     snprintf(text, sizeof text, "%s %s", name, what);
     say(text);
     return how;
@@ -103,7 +105,7 @@ static void die(void) { syscall(SYS_kill, syscall(SYS_getpid), SIGKILL); }
 #define MOVING(name, fd, error, n, half, call)               \
     do {                                                     \
         if (fd_counts(fd)) {                                 \
-            char f = fate(#name, "");                        \
+            char f = fate(#name, fd_path);                        \
             if (f == 'f') {                                  \
                 errno = error;                               \
                 return -1;                                   \
@@ -157,7 +159,7 @@ ssize_t pwrite64(int fd, const void *from, size_t n, off64_t to) {
 }
 int fsync(int fd) {
     REAL(fsync);
-    WHOLE(fsync, fd_counts(fd), "", EIO, -1, real(fd));
+    WHOLE(fsync, fd_counts(fd), fd_path, EIO, -1, real(fd));
 }
 int rename(const char *from, const char *to) {
     REAL(rename);
@@ -177,11 +179,11 @@ int mkdir(const char *path, mode_t mode) {
 }
 int flock(int fd, int how_) {
     REAL(flock);
-    WHOLE(flock, fd_counts(fd), "", EIO, -1, real(fd, how_));
+    WHOLE(flock, fd_counts(fd), fd_path, EIO, -1, real(fd, how_));
 }
 off64_t lseek64(int fd, off64_t to, int from) {
     REAL(lseek64);
-    WHOLE(lseek64, fd_counts(fd), "", EIO, -1, real(fd, to, from));
+    WHOLE(lseek64, fd_counts(fd), fd_path, EIO, -1, real(fd, to, from));
 }
 int fcntl(int fd, int what, ...) {
     REAL(fcntl);
@@ -190,11 +192,11 @@ int fcntl(int fd, int what, ...) {
     long with = va_arg(rest, long);
     va_end(rest);
     int counts = what == F_DUPFD_CLOEXEC && fd_counts(fd);
-    WHOLE(fcntl, counts, "", EMFILE, -1, real(fd, what, with));
+    WHOLE(fcntl, counts, fd_path, EMFILE, -1, real(fd, what, with));
 }
 void *mmap64(void *at_, size_t n, int allowed, int flags, int fd, off64_t from) {
     REAL(mmap64);
-    WHOLE(mmap64, fd >= 0 && fd_counts(fd), "", ENOMEM, MAP_FAILED, real(at_, n, allowed, flags, fd, from));
+    WHOLE(mmap64, fd >= 0 && fd_counts(fd), fd_path, ENOMEM, MAP_FAILED, real(at_, n, allowed, flags, fd, from));
 }
 char *realpath(const char *restrict path, char *restrict to) {
     REAL(realpath);
@@ -206,7 +208,7 @@ DIR *opendir(const char *path) {
 }
 struct dirent64 *readdir64(DIR *folder) {
     REAL(readdir64);
-    WHOLE(readdir64, fd_counts(dirfd(folder)), "", EIO, NULL, real(folder));
+    WHOLE(readdir64, fd_counts(dirfd(folder)), fd_path, EIO, NULL, real(folder));
 }
 int openat64(int dir, const char *path, int flags, ...) {
     REAL(openat64);
