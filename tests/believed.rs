@@ -259,21 +259,6 @@ fn what_stands_in_the_place_of_a_lock_is_said() {
 }
 
 #[test]
-fn snapshots_under_other_names_are_somebodys() {
-    let run = fixture().folder.path().join("own-names");
-    suspended(train_tiny(&run, "--stop-after-steps 50"), "stopped at step 50");
-    let snapshots = run.join("snapshots");
-    let first = fs::read_dir(&snapshots).unwrap().next().unwrap().unwrap().path();
-    for name in ["mine.safetensors", "epoch-000010 (copy).safetensors", "epoch-7.safetensors"] {
-        fs::copy(&first, snapshots.join(name)).unwrap();
-    }
-    train_tiny(&run, "").ok();
-    let left = fs::read_dir(&snapshots).unwrap().count();
-    let kept = fs::read_dir(fixture().folder.path().join("reference/snapshots")).unwrap().count();
-    assert_eq!(left, kept + 3);
-}
-
-#[test]
 fn a_state_is_whole_and_of_this_run() {
     let f = fixture();
     let name = "state/state.safetensors";

@@ -1,6 +1,6 @@
 //! Signals at any instant, limits and `--force`: nothing half-written is left, and nobody's files are lost.
 
-use crate::run::{fixture, train_args, train_tiny, wait_until, words};
+use crate::run::{fixture, suspended, train_args, train_tiny, wait_until, words};
 use crate::support::{Ended, emm, emm_in};
 use std::fs;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
@@ -232,4 +232,19 @@ fn force_replaces_only_samples() {
     sample("deep", "--force").refused(2, "deep: holds 00000000.png", "");
     fs::create_dir(dir.path().join("empty")).unwrap();
     sample("empty", "--force").ok();
+}
+
+#[test]
+fn snapshots_under_other_names_are_somebodys() {
+    let run = fixture().folder.path().join("own-names");
+    suspended(train_tiny(&run, "--stop-after-steps 50"), "stopped at step 50");
+    let snapshots = run.join("snapshots");
+    let first = fs::read_dir(&snapshots).unwrap().next().unwrap().unwrap().path();
+    for name in ["mine.safetensors", "epoch-000010 (copy).safetensors", "epoch-7.safetensors"] {
+        fs::copy(&first, snapshots.join(name)).unwrap();
+    }
+    train_tiny(&run, "").ok();
+    let left = fs::read_dir(&snapshots).unwrap().count();
+    let kept = fs::read_dir(fixture().folder.path().join("reference/snapshots")).unwrap().count();
+    assert_eq!(left, kept + 3);
 }
