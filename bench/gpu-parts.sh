@@ -85,7 +85,7 @@ publish() {
     local line
     if [[ ! $out ]]; then place; fi
     if ! line=$(summary --part "${1:-}"); then
-        line="${1:-}: the summary failed; the archive has the part's output"
+        line="${1:-} the summary failed; the archive has the part's output"
         cp "$raw/parts.tsv" "$raw/README.md"
     fi
     # 1 is a file that grew while it was read: what is still written is not worth the call.

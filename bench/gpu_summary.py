@@ -12,6 +12,7 @@ and NAME.log. Anything of them may be missing or broken.
 
 import argparse
 import contextlib
+import io
 import json
 import math
 import re
@@ -206,8 +207,23 @@ def ratio(ours, theirs):
     return f"{ours / theirs:.2f}" if ours and theirs else ""
 
 
+BROKEN = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+
+
+def unlike(e):
+    """Why what a part printed cannot be shown. It may be of any other form than expected: the rest is shown."""
+    return f"it printed something else than expected ({type(e).__name__}: {e})"
+
+
 def news(r, name):
     """The one figure of a part."""
+    try:
+        return figure(r, name)
+    except BROKEN as e:
+        return unlike(e)
+
+
+def figure(r, name):
     found = r.json(name)
     if name == "doctor" and found:
         return cannot(r, name) or f"{r.named()}; driver: {found.get('cuda_driver') or 'none'}"
@@ -335,28 +351,29 @@ def beside(r):
         print(f"The optimum's samples: {number(a)} img/s, {number(b) or 'not measured'} on the CPU.\n")
 
 
-def kernel_tables(r):
-    for precision in PRECISIONS:
-        kernels = r.json(f"kernels-{precision}")
-        if not kernels:
-            continue
-        ceilings = ", ".join(f"{k} {v:.4g}" for k, v in kernels["ceilings"].items())
-        print(f"## Kernels, {precision}, {kernels['images']} images a micro-batch\n\nMeasured ceilings: {ceilings}.\n")
-        print("| kernel | of | shapes | count | ms each | TFLOP/s | GB/s | of ceiling |\n|---|---|---|---:|---:|---:|---:|---:|")
-        for k in kernels["layers"][:30]:
-            print(f"| {k['name']} | {k['of']} | {k['shapes']} | {k['count']} | {k['median_s'] * 1e3:.4f} | "
-                  f"{k['flop_per_s'] / 1e12:.1f} | {k['bytes_per_s'] / 1e9:.0f} | {k['of_ceiling'] * 100:.0f}% |")  # fmt: skip
-        print()
-    for precision in PRECISIONS:
-        conv = r.json(f"peer-conv-{precision}")
-        if not conv:
-            continue
-        print(f"## PyTorch's convolutions alone, {precision}, {conv['batch']} images, TFLOP/s\n")
-        print("| in → out, pixels | forward | dgrad | wgrad |\n|---|---:|---:|---:|")
-        for c in conv["cases"]:
-            rates = " | ".join(f"{c[k]['flop_per_s'] / 1e12:.1f}" for k in ("forward", "dgrad", "wgrad"))
-            print(f"| {c['in']} → {c['out']}, {c['resolution']}² | {rates} |")
-        print()
+def kernel_table(r, precision):
+    kernels = r.json(f"kernels-{precision}")
+    if not kernels:
+        return
+    ceilings = ", ".join(f"{k} {v:.4g}" for k, v in kernels["ceilings"].items())
+    print(f"## Kernels, {precision}, {kernels['images']} images a micro-batch\n\nMeasured ceilings: {ceilings}.\n")
+    print("| kernel | of | shapes | count | ms each | TFLOP/s | GB/s | of ceiling |\n|---|---|---|---:|---:|---:|---:|---:|")
+    for k in kernels["layers"][:30]:
+        print(f"| {k['name']} | {k['of']} | {k['shapes']} | {k['count']} | {k['median_s'] * 1e3:.4f} | "
+              f"{k['flop_per_s'] / 1e12:.1f} | {k['bytes_per_s'] / 1e9:.0f} | {k['of_ceiling'] * 100:.0f}% |")  # fmt: skip
+    print()
+
+
+def conv_table(r, precision):
+    conv = r.json(f"peer-conv-{precision}")
+    if not conv:
+        return
+    print(f"## PyTorch's convolutions alone, {precision}, {conv['batch']} images, TFLOP/s\n")
+    print("| in → out, pixels | forward | dgrad | wgrad |\n|---|---:|---:|---:|")
+    for c in conv["cases"]:
+        rates = " | ".join(f"{c[k]['flop_per_s'] / 1e12:.1f}" for k in ("forward", "dgrad", "wgrad"))
+        print(f"| {c['in']} → {c['out']}, {c['resolution']}² | {rates} |")
+    print()
 
 
 def study(r):
@@ -376,8 +393,17 @@ def part_table(r):
 
 
 def page(r):
-    for section in (head, study, loss_table, beside, kernel_tables, part_table):
-        section(r)
+    """All sections; one that cannot be made, because a part printed something else, says so in its place."""
+    of_precisions = [(f"{table.__name__} of {p}", table, (p,)) for table in (kernel_table, conv_table) for p in PRECISIONS]
+    sections = [(section.__name__, section, ()) for section in (head, study, loss_table, beside)]
+    for name, section, arguments in [*sections, *of_precisions, ("part_table", part_table, ())]:
+        text = io.StringIO()
+        try:
+            with contextlib.redirect_stdout(text):
+                section(r, *arguments)
+            print(text.getvalue(), end="")
+        except BROKEN as e:
+            print(f"**{name.replace('_', ' ')}: {unlike(e)}**\n")
 
 
 def main():
@@ -403,7 +429,10 @@ def main():
     elif a.card:
         print(re.sub(r"[^a-z0-9]+", "-", r.named().lower()).strip("-"))
     else:
-        print(verdict(r))
+        try:
+            print(verdict(r))
+        except BROKEN as e:
+            print(f"{r.about.get('script')}: no verdict, of one part {unlike(e)}")
 
 
 if __name__ == "__main__":

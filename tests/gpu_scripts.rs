@@ -211,8 +211,29 @@ fn page_of(printed: &[(&str, Value)]) -> String {
     fs::write(dir.path().join("parts.tsv"), rows).unwrap();
     let summary = concat!(env!("CARGO_MANIFEST_DIR"), "/bench/gpu_summary.py");
     let mut python = Command::new("python3");
-    Ended::of(python.args(["-B", summary]).arg(dir.path()).args(["--part", "check"])).ok();
+    Ended::of(python.args(["-B", summary]).arg(dir.path()).args(["--part", printed[0].0])).ok();
     fs::read_to_string(dir.path().join("README.md")).unwrap()
+}
+
+/// A part that prints an object of another form than expected costs its own section and no other.
+#[test]
+fn the_page_has_the_rest_whatever_a_part_prints() {
+    let parts = "doctor check check-2 primitives losses-cpu losses-bf16 step-bf16 peer-step-bf16 kernels-bf16 kernels-fp32 \
+                 peer-conv-bf16 sample peer-sample nearest peer-nearest optimal optimal-cpu status";
+    let parts: Vec<&str> = parts.split_whitespace().collect();
+    let kernels = json!({"ceilings": {"bf16": 1e12}, "images": 4, "layers": []});
+    for other in [
+        json!({"images_per_s": 12.5}),
+        json!({"devices": 1, "ops": 2, "losses": "x", "ceilings": [], "layers": {}, "images_per_s": "fast",
+               "median_s": [], "nearest": 7, "cases": null, "batch": {}, "settings": 3, "done": {}}),
+        json!({"devices": [1], "ops": [null], "losses": [[]], "layers": [{}], "cases": [{}], "nearest": [{}]}),
+    ] {
+        for part in &parts {
+            let page = page_of(&[(part, other.clone()), ("kernels-tf32", kernels.clone())]);
+            assert!(page.contains("## Kernels, tf32, 4 images"), "{part}: {page}");
+            assert!(page.contains(&format!("| {part} | ok | 1 |")), "{part}: {page}");
+        }
+    }
 }
 
 #[test]
