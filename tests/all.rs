@@ -9,6 +9,7 @@ mod cpu;
 #[cfg(feature = "emulator")]
 mod cuda;
 mod data;
+mod doctor;
 #[cfg(feature = "emulator")]
 mod emulator;
 mod figures;
@@ -16,6 +17,7 @@ mod find;
 mod flags;
 mod fuzz;
 mod fuzz_runs;
+mod gap;
 mod gpu_scripts;
 #[cfg(feature = "emulator")]
 mod kernels;

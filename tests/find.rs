@@ -2,15 +2,10 @@
 
 use super::support::{Ended, edit_scores, emm, emm_in};
 use emm::data::Dataset;
-use emm::device::cuda::probe::NEEDED;
-use emm::device::cuda::{KERNELS_FOR, runs_on};
 use emm::device::{Cpu, Device};
 use emm::error::exit_code;
 use emm::memorization::wilson;
-use emm::model::Precond;
 use emm::run::{RunOptions, SaveEvery};
-use emm::sampler::{Denoise, Optimal, noise_levels};
-use emm::study::gap::{Level, gap};
 use emm::study::quickstart::{Plan, quickstart};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -19,17 +14,17 @@ use std::time::{Duration, Instant};
 use tempfile::{TempDir, tempdir};
 
 /// Settings whose runs take a moment.
-const TINY: &str = "--channels 4 --mult 1 --blocks 1 --attn none --batch 4 --epochs 2 --looks 2 \
+pub const TINY: &str = "--channels 4 --mult 1 --blocks 1 --attn none --batch 4 --epochs 2 --looks 2 \
                     --score-images 8 --rescore-images 0";
 
 /// A folder with `d.zip`: the first 40 digits, without labels.
-fn folder() -> TempDir {
+pub fn folder() -> TempDir {
     let dir = tempdir().unwrap();
     digits(40).save(&dir.path().join("d.zip"), false).unwrap();
     dir
 }
 
-fn digits(count: usize) -> Dataset {
+pub fn digits(count: usize) -> Dataset {
     let all = Dataset::digits();
     Dataset { pixels: all.pixels[..count * 64].to_vec(), labels: None, ..all }
 }
@@ -39,7 +34,7 @@ fn find(dir: &Path, flags: &str) -> Ended {
     emm_in(dir, args.split_whitespace())
 }
 
-fn keys(v: &Value) -> Vec<&str> {
+pub fn keys(v: &Value) -> Vec<&str> {
     v.as_object().unwrap().keys().map(String::as_str).collect()
 }
 
@@ -403,7 +398,7 @@ fn subsets_are_balanced_by_class() {
     assert!(config.contains("label_dim = 2"), "{config}");
 }
 
-fn cpu() -> Device {
+pub fn cpu() -> Device {
     Device::Cpu(Cpu::new(1).unwrap())
 }
 
@@ -479,202 +474,4 @@ fn the_quickstart_does_not_mix_with_other_things() {
     std::fs::write(dir.path().join("mine.txt"), "x").unwrap();
     let out = dir.path().to_str().unwrap();
     emm(["quickstart", "--out", out]).refused(2, "--out: ", "--force");
-}
-
-/// D(x; σ) = x / (1 + σ²), some denoiser that is not the optimum.
-struct Shrink;
-
-impl Denoise for Shrink {
-    fn image_len(&self) -> usize {
-        64
-    }
-    fn max_batch(&self) -> usize {
-        50
-    }
-    fn sigma_range(&self) -> (f64, f64) {
-        (0.0, f64::INFINITY)
-    }
-    fn denoise(
-        &mut self,
-        x: &[f32],
-        sigma: &[f64],
-        _labels: &[u32],
-        out: &mut [f32],
-    ) -> anyhow::Result<()> {
-        for ((x, out), s) in x.chunks(64).zip(out.chunks_mut(64)).zip(sigma) {
-            x.iter().zip(out).for_each(|(x, out)| *out = x / (1.0 + s * s) as f32);
-        }
-        Ok(())
-    }
-}
-
-/// How far loss = optimum's loss + gap is off, over five standard errors of the cross term, at its worst.
-fn off(levels: &[Level], draws: f64) -> f64 {
-    let one = |l: &Level| {
-        let bound = 5.0 * 2.0 * (l.gap * l.optimum / draws).sqrt() + 1e-5 * l.loss;
-        (l.loss - l.optimum - l.gap).abs() / bound
-    };
-    levels.iter().map(one).fold(0.0, f64::max)
-}
-
-#[test]
-fn the_gap_is_zero_at_the_optimum_and_adds_up_elsewhere() {
-    let data = digits(20);
-    let sigmas = noise_levels(8, 7.0, 0.002, 80.0);
-    let weight = |s: f64| Precond::Edm.weight(s);
-    let optimum = || Optimal::new(&data, &cpu());
-    let run = |denoiser: &mut dyn Denoise, optimum: &mut dyn Denoise, draws| {
-        gap(denoiser, optimum, &data, &weight, &sigmas, draws, 1).unwrap()
-    };
-    for level in run(&mut optimum(), &mut optimum(), 40) {
-        assert_eq!(level.gap, 0.0, "{level:?}");
-        assert_eq!(level.loss, level.optimum, "{level:?}");
-    }
-    let levels = run(&mut Shrink, &mut optimum(), 20_000);
-    assert_eq!(levels.iter().map(|l| l.sigma).collect::<Vec<_>>(), sigmas);
-    assert!(off(&levels, 20_000.0) < 1.0, "{levels:?}");
-    // At the highest noise the optimum is the mean image and nothing is recovered: λ times the images' variance.
-    let mean = |p: usize| (0..20).map(|i| data.image(i)[p] as f64).sum::<f64>() / 20.0;
-    let variance: f64 = (0..64)
-        .map(|p| {
-            (0..20).map(|i| ((data.image(i)[p] as f64 - mean(p)) / 127.5).powi(2)).sum::<f64>()
-                / 20.0
-        })
-        .sum();
-    let highest = levels[0].optimum / levels[0].weight;
-    assert!((highest / variance - 1.0).abs() < 0.05, "{highest} for {variance}");
-    // The sum does not hold against the optimum of other images.
-    let others = Dataset { pixels: digits(40).pixels[20 * 64..].to_vec(), ..digits(40) };
-    let wrong = run(&mut Shrink, &mut Optimal::new(&others, &cpu()), 2000);
-    assert!(off(&wrong, 2000.0) > 3.0, "{wrong:?}");
-}
-
-#[test]
-fn gap_through_the_program() {
-    let dir = folder();
-    let dir = dir.path();
-    let train = format!("train --data d.zip --run r --quiet {TINY}");
-    emm_in(dir, train.split_whitespace()).ok();
-    let go = |flags: &str| emm_in(dir, format!("gap {flags}").split_whitespace());
-    let of_run = go("--run r --data d.zip --levels 5 --draws 70 --json --out g.csv").json();
-    assert_eq!((&of_run["draws"], of_run["levels"].as_array().unwrap().len()), (&json!(70), 5));
-    let level = &of_run["levels"][0];
-    assert_eq!(keys(level), ["sigma", "weight", "gap", "optimum_loss", "loss"]);
-    assert_eq!(level["sigma"].as_f64().unwrap().round(), 80.0);
-    assert!(level["gap"].as_f64().unwrap() > 0.0);
-    let csv = std::fs::read_to_string(dir.join("g.csv")).unwrap();
-    assert_eq!(csv.lines().count(), 6);
-    // Threads change nothing.
-    assert_eq!(go("--run r --data d.zip --levels 5 --draws 70 --json --threads 1").json(), of_run);
-    let snapshot = std::fs::read_dir(dir.join("r/snapshots")).unwrap().flatten().next().unwrap();
-    let model = snapshot.path().display().to_string();
-    assert_eq!(go(&format!("--model {model} --data d.zip --levels 2")).ok().lines().count(), 3);
-
-    go("--run r --data d.zip --draws 0").refused(2, "--draws: 0", "");
-    go("--run r --data d.zip --levels 0").refused(2, "--levels: 0", "");
-    go("--run r --data d.zip --out g.csv").refused(2, "g.csv: ", "--force");
-    go("--run nowhere --data d.zip").refused(3, "--run: nowhere", "");
-    assert_eq!(go("--data d.zip").code, 2);
-    emm_in(dir, "data subset d.zip --size 4 --resolution 4 --out small.zip".split(' ')).ok();
-    go("--run r --data small.zip").refused(3, "small.zip: 4x4 pixels", "8x8");
-}
-
-#[test]
-fn the_doctor_names_what_is_there_and_what_is_missing() {
-    let found = emm(["doctor", "--json"]).json();
-    assert_eq!(found["version"], env!("CARGO_PKG_VERSION"));
-    assert_eq!(
-        (&found["devices"][0]["device"], &found["devices"][0]["usable"]),
-        (&json!("cpu"), &json!(true))
-    );
-    assert!(found["cpu"]["threads"].as_u64().unwrap() >= 1);
-    assert_eq!(found["kernels_for"], json!(KERNELS_FOR));
-    let missing = found["missing"].as_array().unwrap();
-    let none = KERNELS_FOR.is_empty();
-    let text = emm(["doctor"]).ok();
-    assert!(text.contains("device    cpu"), "{text}");
-    let kernels = if none { "none".into() } else { format!("for {}", KERNELS_FOR.join(", ")) };
-    assert!(text.contains(&format!("kernels   {kernels}")), "{text}");
-    // One line: why, and how to get them.
-    let line = text.lines().find_map(|l| l.strip_prefix("missing   CUDA kernels: "));
-    assert_eq!(line.is_some(), none, "{text}");
-    assert!(line.is_none_or(|l| l.contains("built") && l.contains("bench/pack.sh")), "{text}");
-    let in_json = missing.iter().find(|m| m["what"] == "CUDA kernels");
-    assert_eq!(in_json.and_then(|m| m["how"].as_str()), line, "{found}");
-}
-
-/// A `libcuda.so.1` of so much C, on the loader's path of `emm ARGS`.
-fn with_driver(c: &str, args: &[&str]) -> Ended {
-    let dir = tempdir().unwrap();
-    let (source, library) = (dir.path().join("stub.c"), dir.path().join("libcuda.so.1"));
-    std::fs::write(&source, c).unwrap();
-    let built = Command::new("cc")
-        .args(["-shared", "-fPIC", "-w", "-o"])
-        .arg(&library)
-        .arg(&source)
-        .status();
-    assert!(built.expect("a C compiler, as Rust's linker is one").success());
-    let mut command = Command::new(env!("CARGO_BIN_EXE_emm"));
-    Ended::of(command.args(args).env("LD_LIBRARY_PATH", dir.path()))
-}
-
-/// A driver of this version whose cuInit returns `init`, with one card.
-fn driver(init: i32, version: i32) -> String {
-    let others: String = NEEDED.iter().map(|f| format!("int {f}() {{ return 999; }}\n")).collect();
-    format!(
-        "#include <string.h>\n{others}
-         int cuInit(unsigned f) {{ return {init}; }}
-         int cuDriverGetVersion(int *v) {{ *v = {version}; return 0; }}
-         int cuDeviceGetCount(int *n) {{ *n = 1; return 0; }}
-         int cuDeviceGet(int *d, int k) {{ *d = k; return 0; }}
-         int cuDeviceGetName(char *s, int n, int d) {{ strncpy(s, \"Pretend Card\", n); return 0; }}
-         int cuDeviceTotalMem_v2(unsigned long *b, int d) {{ *b = 80UL << 30; return 0; }}
-         int cuDeviceGetAttribute(int *v, int a, int d) {{ *v = a == 75 ? 9 : 0; return 0; }}\n"
-    )
-}
-
-/// Why `emm gap` cannot have the pretended card, in this build.
-fn pretend_card() -> &'static str {
-    match (KERNELS_FOR, runs_on((9, 0))) {
-        ([], _) => "Pretend Card is there, but this build holds no CUDA kernels",
-        (_, false) => "Pretend Card is there with compute capability 9.0, but this build's kernels",
-        (_, true) => "cannot open the card: ",
-    }
-}
-
-#[test]
-fn drivers_of_every_kind_are_probed_without_a_panic() {
-    let cuda = ["gap", "--model", "m", "--data", "d", "--device", "cuda"];
-    for (c, why) in [
-        (String::new(), "lacks"),
-        (driver(100, 13000), "sees no card"),
-        (driver(803, 13000), "cuInit failed with error 803"),
-        (driver(0, 12040), "supports CUDA 12.4, and 13.0 is needed"),
-        (driver(0, 13000), pretend_card()),
-    ] {
-        with_driver(&c, &cuda).refused(4, "--device: cuda: ", why);
-        // auto says why it takes the CPU, once, and goes on to the next complaint.
-        let auto = with_driver(&c, &cuda[..5]);
-        assert_eq!((auto.code, auto.stdout.as_str()), (3, ""), "{auto:?}");
-        let lines: Vec<_> = auto.stderr.lines().collect();
-        assert_eq!(lines.len(), 2, "{auto:?}");
-        assert!(
-            lines[0].starts_with("emm: --device: auto takes the CPU: ") && lines[0].contains(why),
-            "{auto:?}"
-        );
-        let doctor = with_driver(&c, &["doctor"]).ok();
-        assert!(doctor.contains("driver    "), "{doctor}");
-    }
-    let found = with_driver(&driver(0, 13000), &["doctor", "--json"]).json();
-    let card = &found["devices"][1];
-    assert_eq!((&card["device"], &card["name"]), (&json!("cuda:0"), &json!("Pretend Card")));
-    assert_eq!((&card["capability"], &card["memory_bytes"]), (&json!("9.0"), &json!(80u64 << 30)));
-    assert_eq!((&card["usable"], &found["cuda_driver"]), (&json!(runs_on((9, 0))), &json!("13.0")));
-    with_driver(&driver(0, 13000), &["gap", "--model", "m", "--data", "d", "--device", "cuda:3"])
-        .refused(4, "--device: cuda:3: there is no card 3", "sees 1");
-    emm(["gap", "--model", "m", "--data", "d", "--device", "cuda:x"]).refused(
-        2,
-        "--device: ",
-        "cuda:K",
-    );
 }
