@@ -1,9 +1,11 @@
 #!/bin/bash
-# The paper's study at scale tiny on the bundled digits, over three training seeds: bench/tiny.sh EMM OUT [HOURS [STUDY]...]
+# The paper's study at scale tiny on the bundled digits, over three training seeds:
+# bench/tiny.sh EMM OUT [HOURS [STUDY]...]
 #
 #   EMM    the program, built with --release
 #   OUT    folder for the results, such as bench/runs/2026-11-28-tiny
 #   HOURS  after so many by the clock (2 by default) what has not finished is left out and named
+#   STUDY  more studies, after the others
 #
 # Each group of studies is one `emm sweep run`, which works on as many runs at once as the CPU has threads; the groups
 # that decide most of the paper's signs come first. Stopped by anything, the same command goes on. Snapshots and states
@@ -15,9 +17,20 @@
 # skip-number. Nor are width-depth, as dear as all of these, and blend, which needs a second set.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
+refuse() {
+    echo "tiny.sh: $1" >&2
+    exit 2
+}
+[ $# -ge 2 ] || refuse "EMM, OUT: not given, the program and a folder for the results"
 emm=$(realpath "$1") out=$2 hours=${3:-2}
+[ -f "$emm" ] && [ -x "$emm" ] || refuse "EMM: $1: no program; cargo build --release makes target/release/emm"
+[[ $hours =~ ^[0-9]+(\.[0-9]+)?$ ]] || refuse "HOURS: '$hours' is no number of hours, such as 2 or 0.5"
 work=${WORK:-$here/../target/tiny}
-mkdir -p "$work" "$out/runs"
+# A name that is none is told now, not after hours.
+for study in "${@:4}"; do
+    "$emm" sweep plan "$study" --print > /dev/null || exit
+done
+mkdir -p "$work" "$out/runs" || exit
 end=$(awk -v now="$(date +%s)" -v h="$hours" 'BEGIN { printf "%d", now + h * 3600 }')
 cpu_s=$work/cpu_s
 [ -e "$cpu_s" ] || echo 0 > "$cpu_s"
