@@ -4,6 +4,7 @@ pub mod bad_input;
 mod limits;
 mod outputs;
 mod subsets;
+pub mod tools;
 pub mod zips;
 
 use crate::support::emm;

@@ -2,6 +2,7 @@
 //! a set is where the file could tell. `EMM_FUZZ_INPUTS` sets how many (10,000), `EMM_FUZZ_SEED` which.
 
 use crate::data::bad_input::{crc, png, raw_zip, tar_of, zip_of};
+use crate::data::tools;
 use crate::data::zips::streamed;
 use crate::data::{golden, golden_npz, gzip, labelled};
 use crate::mutate::{Random, mutate};
@@ -185,6 +186,9 @@ fn inputs() -> Vec<Input> {
         std::io::Read::read_to_end(&mut reader, &mut bytes).unwrap();
         bytes
     };
+    let fields = [(b"1", "é/1.png"), (b"2", "a/1.png")].map(|(n, u)| tools::unicode_name(n, u));
+    let two_names: [(&[u8], &[u8], &[u8], &[u8]); 2] =
+        [(b"1", &fields[0], &fields[0], &image), (b"2", &fields[1], &fields[1], &image)];
     let plain = |name, bytes, read, sealed| Input {
         name,
         files: vec![("x", bytes)],
@@ -203,6 +207,7 @@ fn inputs() -> Vec<Input> {
         plain("EDM zip", edm, file, true),
         plain("zip by Pillow and zipfile", fs::read(golden("pillow.zip")).unwrap(), file, true),
         plain("zip with sizes behind", streamed(true, false), file, true),
+        plain("zip with two names", tools::streamed(&two_names, [false, true, false]), file, true),
         plain("zip of classes", zip_of(&[("a/1.png", &image), ("b/1.png", &image)]), file, true),
         plain("npz", npz, file, true),
         plain("npz, deflated", deflated, file, true),

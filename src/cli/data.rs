@@ -1,7 +1,7 @@
 //! `emm data`: makes data sets of downloaded files, subsets of data sets, and tells what a set holds.
 
 use super::numbers::count;
-use super::{Common, note_line, say};
+use super::{Common, note_line, open_set, say};
 use crate::data::subset::{self, Blend, Labels, Subset};
 use crate::data::{Dataset, Transform, open_any};
 use crate::error::{data, usage};
@@ -180,12 +180,12 @@ fn cut(args: &SubsetArgs, common: &Common) -> Result<()> {
         blend: match blend {
             Some((path, alpha)) => {
                 let name = path.display().to_string();
-                Some(Blend { with: Dataset::open(&path)?, name, alpha })
+                Some(Blend { with: open_set(&path, common)?, name, alpha })
             }
             None => None,
         },
     };
-    let set = subset.of(&Dataset::open(&args.data)?, &args.data.display().to_string())?;
+    let set = subset.of(&open_set(&args.data, common)?, &args.data.display().to_string())?;
     set.save(&args.out, args.force)?;
     tell(&set, &args.out, Vec::new(), common)
 }

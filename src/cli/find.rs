@@ -3,8 +3,7 @@
 use super::numbers::count;
 use super::study_flags::quoted;
 use super::train_flags::{RunFlags, TrainFlags};
-use super::{Common, say};
-use crate::data::Dataset;
+use super::{Common, open_set, say};
 use crate::device::{Cpu, Device};
 use crate::error::{Exit, OrExit as _, fail};
 use crate::files::check_output;
@@ -61,7 +60,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
             .or_exit(Exit::Other, || format!("--out: {}: cannot create", out.display()))?;
         check_output(&out.join("results.json"), args.force)?;
     }
-    let set = Dataset::open(&args.data)?;
+    let set = open_set(&args.data, common)?;
     let name = args.data.display().to_string();
     let config = args.flags.resolve(common, &mut set.clone())?;
     let step = flops(&config.model).train * config.train.batch as u64;

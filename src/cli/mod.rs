@@ -1,5 +1,6 @@
 //! The command line: flags are read here and nowhere else; each subcommand checks, makes one call, prints.
 
+use crate::data::{Dataset, Transform, open_any};
 use crate::device::cuda::{Cuda, IMAGES, KERNELS_FOR, Trouble, probe, runs_on};
 use crate::device::{Cpu, Device};
 use crate::error::{Exit, exit_code, fail, usage};
@@ -10,6 +11,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use std::ffi::OsString;
 use std::io::Write as _;
+use std::path::Path;
 use std::sync::OnceLock;
 
 mod bench;
@@ -333,6 +335,19 @@ fn tell(e: &anyhow::Error) -> i32 {
     exit_code(e)
 }
 
+/// Reads a data set, and says on stderr what one may not expect of it.
+///
+/// # Errors
+/// As [`Dataset::open`].
+fn open_set(path: &Path, common: &Common) -> Result<Dataset> {
+    let source = open_any(&[path.to_path_buf()])?;
+    let set = source.collect(&source.all(), &Transform::default())?;
+    if !common.quiet {
+        source.notes.iter().for_each(|note| note_line(note));
+    }
+    Ok(set)
+}
+
 /// Prints a line that is no error on stderr.
 fn note_line(note: &str) {
     let _ = writeln!(std::io::stderr(), "{}", printable(note));
@@ -389,7 +404,7 @@ fn one_line(e: &clap::Error) -> String {
         .filter(|l| !l.is_empty())
         .collect();
     let said = said.join(" ");
-    let said = said.strip_prefix("error: ").unwrap_or(&said);
+    let said = in_our_words(said.strip_prefix("error: ").unwrap_or(&said));
     // `--flag <VALUE>`, or `<ARGUMENT>` where it stands for itself.
     match e.get(ContextKind::InvalidArg) {
         Some(ContextValue::String(arg)) if arg.starts_with("--") => {
@@ -398,6 +413,19 @@ fn one_line(e: &clap::Error) -> String {
         Some(ContextValue::String(arg)) if arg.starts_with(['<', '[']) => {
             format!("{}: {said}", arg.trim_matches(['<', '>', '[', ']', '.']))
         }
-        _ => said.into(),
+        _ => said,
     }
+}
+
+/// What the standard library says of a text that is no number, as what is expected.
+fn in_our_words(said: &str) -> String {
+    [
+        ("invalid digit found in string", "expected a whole number"),
+        ("cannot parse integer from empty string", "expected a whole number"),
+        ("number too large to fit in target type", "the number is too large"),
+        ("invalid float literal", "expected a number"),
+        ("cannot parse float from empty string", "expected a number"),
+    ]
+    .iter()
+    .fold(said.to_string(), |said, (theirs, ours)| said.replace(theirs, ours))
 }

@@ -1,9 +1,10 @@
 //! `emm score`: which samples copy a training image.
 
 use super::numbers::count;
-use super::samples_io::{Counter, parse_seeds};
+use super::samples_io::{Counter, parse_seeds, read_images};
 use super::{Common, say};
-use crate::data::{Dataset, Transform, npy, open_any};
+use crate::data::npy::{self, Element as _};
+use crate::data::{Dataset, Transform, open_any};
 use crate::device::{Device, Pixels};
 use crate::error::{data, usage};
 use crate::files::{check_output, write_atomic};
@@ -11,7 +12,7 @@ use crate::memorization::{Nearest, References, Score, Search, Threshold};
 use crate::report::sheet;
 use crate::run::RunDir;
 use crate::run::score::{Network, compared, labels_of};
-use crate::sampler::{HeunOptions, Start, sample_each};
+use crate::sampler::{HeunOptions, Start, quantise, sample_each};
 use anyhow::Result;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -37,8 +38,8 @@ pub struct Args {
     /// A run's directory: samples are drawn from the snapshot of its best look
     #[arg(long, value_name = "DIR")]
     run: Option<PathBuf>,
-    /// Samples: a folder of PNGs, a zip of PNGs, or npz with unsigned bytes [S,H,W,C]
-    #[arg(long, value_name = "DIR|F.zip|F.npz")]
+    /// Samples: a folder of PNGs, a zip of PNGs, npz with unsigned bytes [S,H,W,C], or npy as emm sample writes it
+    #[arg(long, value_name = "DIR|F.zip|F.npz|F.npy")]
     samples: Option<PathBuf>,
     /// Samples drawn from the run: seeds 0 to N − 1
     #[arg(long, value_name = "N", default_value_t = 10_000, conflicts_with_all = ["samples", "seeds"])]
@@ -171,8 +172,15 @@ impl<'a> Scoring<'a> {
         Ok(Scoring { training, search, device, found: Vec::new(), shown: Vec::new() })
     }
 
-    /// Takes samples from a folder, zip or npz.
+    /// Takes samples from a folder, zip, npz or npy.
     fn take_files(&mut self, path: &Path, reference: &Path) -> Result<()> {
+        let is_npy = path.extension().is_some_and(|e| e == "npy");
+        if is_npy && npy::type_of(path)? == f32::DESCR {
+            let (resolution, channels) = (self.training.resolution, self.training.channels);
+            let images = read_images(path, resolution, channels)?;
+            let pixels: Vec<u8> = images.into_iter().map(quantise).collect();
+            return self.push(&Pixels::Host(pixels.into()));
+        }
         let samples = open_any(&[path.to_path_buf()])?;
         let cpu = self.device.host();
         let samples = cpu.run(|| samples.collect(&samples.all(), &Transform::default()))?;

@@ -1,9 +1,9 @@
 //! The flags of commands over studies: shared by `sweep` and `table`.
 
-use super::Common;
 use super::find::one_per_thread;
 use super::numbers::count;
 use super::train_flags::precision;
+use super::{Common, open_set};
 use crate::data::Dataset;
 use crate::device::{Cpu, Device};
 use crate::error::usage;
@@ -58,7 +58,7 @@ impl StudyFlags {
             return Err(usage("--seed: too large for --repeats more seeds"));
         }
         let open = |path: &PathBuf| -> Result<Set> {
-            Ok(Set { images: Dataset::open(path)?, name: path.display().to_string() })
+            Ok(Set { images: open_set(path, common)?, name: path.display().to_string() })
         };
         let set = match &self.data {
             Some(path) => Some(open(path)?),

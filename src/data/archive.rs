@@ -26,6 +26,10 @@ const ENCRYPTED: u16 = 1;
 const SIZES_BEHIND: u16 = 8;
 const UTF8: u16 = 1 << 11;
 
+/// Numbers of extra fields.
+const ZIP64: u16 = 1;
+const UNICODE_NAME: u16 = 0x7075;
+
 const STORED: u16 = 0;
 const DEFLATED: u16 = 8;
 /// A byte of deflate's unpacks to less than so many.
@@ -52,12 +56,14 @@ struct Entry {
 /// What the directory says of an entry.
 struct Listed<'a> {
     name: &'a [u8],
+    /// The field that holds it in UTF-8.
+    unicode_name: Option<&'a [u8]>,
     flags: u16,
     method: u16,
     time_and_date: u32,
     crc: u32,
-    packed: u64,
-    size: u64,
+    /// Packed and unpacked.
+    sizes: [u64; 2],
     /// Where its local header begins.
     start: u64,
 }
@@ -105,7 +111,7 @@ impl Archive {
         }
         let entries = listed.iter().zip(places).map(|(entry, data)| Entry {
             data,
-            size: entry.size,
+            size: entry.sizes[1],
             crc: entry.crc,
             deflated: entry.method == DEFLATED,
         });
@@ -149,6 +155,16 @@ impl Archive {
             false => Err(data(format!("{}: its bytes do not fit their checksum", what()))),
         }
     }
+}
+
+/// A name with `/` between folders, as the format wants it; some tools on Windows write `\\`, some put `./` before all.
+pub fn plain_name(name: &str) -> Cow<'_, str> {
+    if !name.contains('\\') && !name.split('/').any(|part| part == ".") {
+        return Cow::Borrowed(name);
+    }
+    let name = name.replace('\\', "/");
+    let parts: Vec<&str> = name.split('/').filter(|&part| part != ".").collect();
+    Cow::Owned(parts.join("/"))
 }
 
 /// Refuses names that would leave the folder an archive is unpacked to.
@@ -197,12 +213,13 @@ fn fields<'a>(bytes: &'a [u8], at: u64, signature: &[u8], what: &str) -> Result<
 
 /// Where the directory begins and ends, and the number of its entries.
 fn find_directory(bytes: &[u8]) -> Result<(usize, usize, u64)> {
-    // Its last record stands at the very end, before a comment of at most 65,535 bytes whose length it holds.
+    // Its last record stands at the very end, before a comment of at most 65,535 bytes whose length it holds, and zeros
+    // that fill a block where a tool wrote to a pipe.
     const LEN: usize = 22;
     let fits = |&at: &usize| {
-        let comment = &bytes[at + LEN - 2..at + LEN];
-        bytes[at..].starts_with(END)
-            && at + LEN + u16::from_le_bytes([comment[0], comment[1]]) as usize == bytes.len()
+        let comment = u16::from_le_bytes([bytes[at + LEN - 2], bytes[at + LEN - 1]]) as usize;
+        let behind = bytes[at..].starts_with(END).then(|| bytes.get(at + LEN + comment..));
+        behind.flatten().is_some_and(|behind| behind.iter().all(|&byte| byte == 0))
     };
     let last = bytes.len().checked_sub(LEN);
     let found = last.and_then(|last| (last.saturating_sub(0xFFFF)..=last).rev().find(fits));
@@ -260,41 +277,53 @@ fn list(bytes: &[u8], place: Range<usize>, count: u64) -> Result<Vec<Listed<'_>>
         let _attributes = f.take(6)?;
         let start = u64::from(f.u32()?);
         let name = f.take(name)?;
-        let mut wide = Fields(zip64(f.take(extra)?));
+        let extra = f.take(extra)?;
+        let unicode_name = extra_field(extra, UNICODE_NAME);
+        let mut wide = Fields(extra_field(extra, ZIP64).unwrap_or_default());
         let mut widen = |value| if value == 0xFFFF_FFFF { wide.u64() } else { Ok(value) };
         let (size, packed, start) = (widen(size)?, widen(packed)?, widen(start)?);
         f.take(comment)?;
         ensure!(disk == 0, "a zip in several parts");
         ensure!(start < place.start as u64, "broken zip: an entry at {start}, in its directory");
         at += DIRECTORY.len() + before - f.0.len();
-        listed.push(Listed { name, flags, method, time_and_date, crc, packed, size, start });
+        let sizes = [packed, size];
+        listed.push(Listed { name, unicode_name, flags, method, time_and_date, crc, sizes, start });
     }
     ensure!(at == place.end, "broken zip: its directory is longer than its {count} entries");
     Ok(listed)
 }
 
-/// The values of the zip64 field among extra fields, empty if there is none.
-fn zip64(extra: &[u8]) -> &[u8] {
-    let mut fields = Fields(extra);
+/// The first of the extra fields that has this number.
+fn extra_field(mut extra: &[u8], id: u16) -> Option<&[u8]> {
     // What tools pad with may be no whole field.
-    while let (Ok(id), Ok(len)) = (fields.u16(), fields.u16()) {
-        let Ok(values) = fields.take(len.into()) else { break };
-        if id == 1 {
-            return values;
+    while let Some((&[a, b, c, d], rest)) = extra.split_first_chunk() {
+        let (values, others) = rest.split_at_checked(u16::from_le_bytes([c, d]).into())?;
+        if u16::from_le_bytes([a, b]) == id {
+            return Some(values);
         }
+        extra = others;
     }
-    &[]
+    None
 }
 
-/// The name as text, with `/` between folders as the format wants it; some tools on Windows write `\`.
+/// The name as text: that of its field for UTF-8, where it has one.
 fn decode_name(entry: &Listed) -> Result<String> {
-    let text = match std::str::from_utf8(entry.name) {
-        Ok(text) => text.to_string(),
-        Err(_) if entry.flags & UTF8 != 0 => bail!("the name of an entry is no UTF-8"),
+    let no_text = || anyhow!("the name of an entry is no UTF-8");
+    let text = match (entry.unicode_name, std::str::from_utf8(entry.name)) {
+        (Some(field), _) => {
+            let mut field = Fields(field);
+            let (version, sum) = (field.take(1)?[0], field.u32()?);
+            let mut crc = flate2::Crc::new();
+            crc.update(entry.name);
+            ensure!(version == 1 && crc.sum() == sum, "an entry has two names that do not fit");
+            std::str::from_utf8(field.0).map_err(|_| no_text())?.to_string()
+        }
+        (None, Ok(text)) => text.to_string(),
+        (None, Err(_)) if entry.flags & UTF8 != 0 => return Err(no_text()),
         // Some old code page: told apart is all they need to be.
-        Err(_) => entry.name.iter().map(|&byte| char::from(byte)).collect(),
+        (None, Err(_)) => entry.name.iter().map(|&byte| char::from(byte)).collect(),
     };
-    Ok(text.replace('\\', "/"))
+    Ok(plain_name(&text).into_owned())
 }
 
 /// Where the bytes of an entry lie, which must begin at `at` and end at `next`, once its own header was compared with
@@ -307,17 +336,41 @@ fn place(bytes: &[u8], entry: &Listed, at: u64, next: u64) -> Result<Range<usize
         "packed by method {}, expected stored or deflated",
         entry.method
     );
-    let mut f = fields(bytes, at, LOCAL, "entry")?;
+    let start = check_header(bytes, entry)?;
+    let [packed, size] = entry.sizes;
+    ensure!(
+        entry.method == DEFLATED || packed == size,
+        "stored in {packed} bytes, expected its size of {size}"
+    );
+    ensure!(size / MAX_RATIO <= packed, "{packed} bytes cannot unpack to {size}");
+    let end = (start as u64).checked_add(packed).filter(|&end| end <= next);
+    let Some(end) = end else { bail!("its {packed} bytes reach into the next entry") };
+    let rest = &bytes[end as usize..next as usize];
+    let fits = match entry.flags & SIZES_BEHIND != 0 {
+        true => is_descriptor(rest, entry),
+        false => rest.is_empty(),
+    };
+    ensure!(fits, "{} bytes behind it belong to no entry, or do not fit it", rest.len());
+    Ok(start..end as usize)
+}
+
+/// Compares an entry's own header with the directory; where its bytes begin.
+fn check_header(bytes: &[u8], entry: &Listed) -> Result<usize> {
+    let mut f = fields(bytes, entry.start, LOCAL, "entry")?;
     let _version = f.u16()?;
     let (flags, method, time_and_date, crc) = (f.u16()?, f.u16()?, f.u32()?, f.u32()?);
     let (packed, size) = (u64::from(f.u32()?), u64::from(f.u32()?));
     let (name, extra) = (f.u16()?, f.u16()?);
-    let name = f.take(name.into())?;
-    let mut wide = Fields(zip64(f.take(extra.into())?));
+    let (name, extra) = (f.take(name.into())?, f.take(extra.into())?);
     if name != entry.name {
         let name = String::from_utf8_lossy(name);
         bail!("the zip's directory names it so, the entry itself {name:?}");
     }
+    ensure!(
+        extra_field(extra, UNICODE_NAME) == entry.unicode_name,
+        "the zip's directory names it so, the entry itself otherwise"
+    );
+    let mut wide = Fields(extra_field(extra, ZIP64).unwrap_or_default());
     let mut widen = |value| match value {
         0xFFFF_FFFF if !wide.0.is_empty() => wide.u64(),
         value => Ok(value),
@@ -330,31 +383,18 @@ fn place(bytes: &[u8], entry: &Listed, at: u64, next: u64) -> Result<Range<usize
     same("flags", entry.flags.into(), flags.into())?;
     same("method", entry.method.into(), method.into())?;
     same("time", entry.time_and_date.into(), time_and_date.into())?;
-    // Where sizes come behind, zeros stand for them here.
+    // What comes behind is zero here, all of it or what the tool did not know yet.
     let behind = flags & SIZES_BEHIND != 0;
-    if !(behind && (crc, packed, size) == (0, 0, 0)) {
-        same("checksum", entry.crc.into(), crc.into())?;
-        same("packed size", entry.packed, packed)?;
-        same("size", entry.size, size)?;
+    for (what, listed, own) in [
+        ("checksum", entry.crc.into(), crc.into()),
+        ("packed size", entry.sizes[0], packed),
+        ("size", entry.sizes[1], size),
+    ] {
+        if !(behind && own == 0) {
+            same(what, listed, own)?;
+        }
     }
-    ensure!(
-        entry.method == DEFLATED || entry.packed == entry.size,
-        "stored in {} bytes, expected its size of {}",
-        entry.packed,
-        entry.size
-    );
-    let possible = entry.size / MAX_RATIO <= entry.packed;
-    ensure!(possible, "{} bytes cannot unpack to {}", entry.packed, entry.size);
-    let start = bytes.len() - f.0.len();
-    let end = (start as u64).checked_add(entry.packed).filter(|&end| end <= next);
-    let Some(end) = end else { bail!("its {} bytes reach into the next entry", entry.packed) };
-    let rest = &bytes[end as usize..next as usize];
-    let fits = match behind {
-        true => is_descriptor(rest, entry),
-        false => rest.is_empty(),
-    };
-    ensure!(fits, "{} bytes behind it belong to no entry, or do not fit it", rest.len());
-    Ok(start..end as usize)
+    Ok(bytes.len() - f.0.len())
 }
 
 /// Whether `bytes` are what stands behind an entry whose sizes do: checksum and sizes of 32 or 64 bits, with or without
@@ -364,7 +404,7 @@ fn is_descriptor(bytes: &[u8], entry: &Listed) -> bool {
         16 | 24 => bytes.strip_prefix(DESCRIPTOR).unwrap_or(&[]),
         _ => bytes,
     };
-    let (crc, sizes) = (entry.crc.to_le_bytes(), [entry.packed, entry.size]);
+    let (crc, sizes) = (entry.crc.to_le_bytes(), entry.sizes);
     bytes == [&crc[..], &sizes.map(u64::to_le_bytes).concat()].concat()
         || bytes == [&crc[..], &sizes.map(|s| (s as u32).to_le_bytes()).concat()].concat()
 }

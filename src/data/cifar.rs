@@ -13,7 +13,7 @@ use anyhow::Result;
 use std::borrow::Cow;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
-use tar::Archive;
+use tar::{Archive, EntryType, PaxExtensions};
 
 const SIDE: usize = 32;
 const PLANE: usize = SIDE * SIDE;
@@ -25,6 +25,8 @@ const BATCHES: [&str; 5] =
 /// Bytes that a member of the archive may take, and all of them together.
 const MAX_MEMBER: u64 = 1 << 30;
 const MAX_TAR: u64 = 8 << 30;
+/// Bytes that may be said of a member before it.
+const MAX_EXTENSION: u64 = 1 << 20;
 
 /// Images in H,W,C order and their labels, as batches are added.
 #[derive(Default)]
@@ -82,20 +84,28 @@ pub fn open_tar(path: &Path, budget: &Budget) -> Result<Source> {
     let broken = || format!("{file}: broken archive");
     let mut batches: [Option<(String, Vec<u8>, Spent)>; 5] = Default::default();
     let mut tar = Archive::new(gunzip(path)?.take(MAX_TAR));
-    // Raw: long names and other extensions, which would be read whole, are entries like others, and no batches.
+    // Raw: long names and other extensions would be read whole, however long.
+    let mut long_name = None;
     for entry in tar.entries().or_data(broken)?.raw(true) {
         let mut entry = entry.or_data(broken)?;
-        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        let (kind, size) = (entry.header().entry_type(), entry.size());
+        let mut name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        if !is_extension(kind) {
+            name = long_name.take().unwrap_or(name);
+        }
         check_entry_name(&file, &name)?;
         let what = format!("{file}: {name}");
-        let size = entry.size();
         if size > MAX_MEMBER {
             return Err(data(format!("{what}: {size} bytes, at most {MAX_MEMBER} are accepted")));
+        }
+        if is_extension(kind) {
+            long_name = read_name(&mut entry, budget, &|| what.clone())?.or(long_name);
+            continue;
         }
         let base = name.rsplit('/').next().unwrap_or(&name);
         let base = base.strip_suffix(".bin").unwrap_or(base);
         let Some(batch) = BATCHES.iter().position(|&b| b == base) else { continue };
-        if !entry.header().entry_type().is_file() {
+        if !kind.is_file() {
             return Err(data(format!("{what}: expected a plain file")));
         }
         let (bytes, spent) = read_all(&mut entry, size, budget, &|| what.clone())?;
@@ -121,6 +131,43 @@ pub fn open_tar(path: &Path, budget: &Budget) -> Result<Source> {
         }
     }
     Ok(set.into_source(file, budget))
+}
+
+/// Whether an entry of a tar says something of the next one, or of all.
+fn is_extension(kind: EntryType) -> bool {
+    kind.is_gnu_longname()
+        || kind.is_gnu_longlink()
+        || kind.is_pax_local_extensions()
+        || kind.is_pax_global_extensions()
+}
+
+/// The name that an extension gives to the next entry, if it gives one.
+fn read_name(
+    entry: &mut tar::Entry<impl io::Read>,
+    budget: &Budget,
+    what: &dyn Fn() -> String,
+) -> Result<Option<String>> {
+    let (kind, size) = (entry.header().entry_type(), entry.size());
+    if !kind.is_gnu_longname() && !kind.is_pax_local_extensions() {
+        return Ok(None);
+    }
+    if size > MAX_EXTENSION {
+        let most = MAX_EXTENSION;
+        return Err(data(format!("{}: an extension of {size} bytes, over {most}", what())));
+    }
+    let (bytes, _spent) = read_all(entry, size, budget, what)?;
+    if kind.is_gnu_longname() {
+        let name = bytes.split(|&byte| byte == 0).next().unwrap_or_default();
+        return Ok(Some(String::from_utf8_lossy(name).into_owned()));
+    }
+    let mut name = None;
+    for record in PaxExtensions::new(&bytes) {
+        let record = record.or_data(what)?;
+        if record.key_bytes() == b"path" {
+            name = Some(String::from_utf8_lossy(record.value_bytes()).into_owned());
+        }
+    }
+    Ok(name)
 }
 
 fn add_binary(set: &mut Set, what: &str, bytes: &[u8], budget: &Budget) -> Result<()> {

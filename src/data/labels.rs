@@ -1,5 +1,6 @@
 //! Labels in the text of a `dataset.json`: `{"labels": [["00000/img00000000.png", 6], …]}` or `{"labels": null}`.
 
+use super::archive::plain_name;
 use crate::error::{OrExit as _, data};
 use anyhow::Result;
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -27,9 +28,9 @@ pub fn parse_labels(json: &[u8], images: &[&str], what: &str) -> Result<Option<V
             ))
         })?;
         // As the names of a zip's entries are read.
-        let name = match name.contains('\\') {
-            true => Cow::Owned(name.replace('\\', "/")),
-            false => name,
+        let name = match plain_name(&name) {
+            Cow::Owned(plain) => Cow::Owned(plain),
+            Cow::Borrowed(_) => name,
         };
         if let Some(name) = insert(&mut by_name, name, label) {
             return Err(data(format!("{what}: two labels for {name:?}")));
@@ -197,7 +198,7 @@ impl<'j> Visitor<'j> for VisitLabel {
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<Self::Value, E> {
-        Ok(Err(value.to_string()))
+        Ok(Err(format!("{value:?}")))
     }
 
     fn visit_bool<E: Error>(self, value: bool) -> Result<Self::Value, E> {

@@ -74,6 +74,13 @@ pub fn is_hidden(name: &str) -> bool {
     name.split('/').any(|part| part.starts_with('.') || part == "__MACOSX")
 }
 
+/// Whether a file that is not read may be where the labels are.
+fn may_hold_labels(name: &str) -> bool {
+    let name = base(name).to_ascii_lowercase();
+    let tables = [".csv", ".json", ".jsonl", ".tsv"];
+    name.contains("label") || tables.iter().any(|end| name.ends_with(end))
+}
+
 fn base(name: &str) -> &str {
     name.rsplit('/').next().unwrap_or(name)
 }
@@ -152,8 +159,7 @@ fn folders(files: &Files, mut images: Vec<usize>, seen: &[usize]) -> Result<Arra
             Err(data(format!("{folder}: a class folder without images")))
         }
         (Some(_), _, None) => {
-            let labels = |&&i: &&usize| base(names[i]).to_ascii_lowercase().contains("label");
-            if let Some(&unread) = seen.iter().find(labels) {
+            if let Some(&unread) = seen.iter().find(|&&i| may_hold_labels(names[i])) {
                 say(format!("they are read from {JSON}, not from {}", names[unread]));
             }
             Ok(Arranged { images, labels: None, notes })

@@ -250,6 +250,14 @@ pub fn read_within(path: &Path, budget: &Budget) -> Result<Array> {
     Array::parse(&map).or_data(what)
 }
 
+/// NumPy's name of the type of an npy file's elements.
+///
+/// # Errors
+/// Data errors that begin with the file: missing, no npy.
+pub fn type_of(path: &Path) -> Result<String> {
+    Ok(Header::parse(&map(path)?).or_data(|| path.display().to_string())?.descr)
+}
+
 /// An npy file of unsigned bytes, mapped into memory rather than read.
 pub struct MappedBytes {
     map: Mmap,

@@ -81,10 +81,15 @@ impl<'a> Pickle<'a> {
         &self.values[id.0 as usize]
     }
 
-    /// The value of a dict's key; the last, if it is there twice.
+    /// The value of a dict's key of ASCII; the last, if it is there twice.
     pub fn get(&self, dict: Id, key: &str) -> Option<Id> {
         let Value::Dict(pairs) = self.value(dict) else { return None };
-        let found = pairs.iter().rfind(|(k, _)| self.bytes(*k) == Some(key.as_bytes()));
+        let is = |id: Id| match self.object(id) {
+            // How Python 3 writes bytes in protocols that have only text.
+            Some((b"encode", &[text, ..], None)) => self.bytes(text),
+            _ => self.bytes(id),
+        };
+        let found = pairs.iter().rfind(|(k, _)| is(*k) == Some(key.as_bytes()));
         found.map(|&(_, value)| value)
     }
 

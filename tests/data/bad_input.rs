@@ -450,6 +450,11 @@ fn flags_that_do_not_fit_the_set() {
     let import =
         |args: &[&str]| emm(["data", "import", text(&d), "--out", text(&out)].iter().chain(args));
     import(&["--pad", "0"]).refused(2, "--pad: ", "found 0");
+    for no_number in ["-1", "1e3", "", "x"] {
+        import(&["--pad", no_number]).refused(2, "--pad: ", "expected a whole number");
+    }
+    let huge = "99999999999999999999999";
+    import(&["--pad", huge]).refused(2, "--pad: ", "the number is too large");
     import(&["--resolution", "5000"]).refused(2, "--resolution: ", "found 5000");
     import(&["--size", "0"]).refused(2, "--size: ", "found 0");
     let subset = ["data", "subset", text(&d), "--out", text(&out), "--size", "99999999999999"];

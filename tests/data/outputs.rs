@@ -3,7 +3,7 @@
 use super::bad_input::listing;
 use super::{labelled, text, with_set};
 use crate::support::{emm, say};
-use emm::data::Dataset;
+use emm::data::{Dataset, npy};
 use emm::files::{write_atomic, write_dir_atomic};
 use std::fs;
 use std::io::Write as _;
@@ -95,6 +95,29 @@ fn a_full_disk_leaves_nothing() {
     let out = small.0.path().join("out.zip").display().to_string();
     emm(["data", "import", &d, "--out", &out]).refused(1, &out, "No space left");
     assert_eq!(listing(small.0.path()), [""; 0]);
+}
+
+#[test]
+fn samples_that_are_written_are_scored_alike_in_every_form() {
+    let (dir, d, _) = with_set(&[0, 1, 2, 0, 1, 2]);
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
+    let mut scores = Vec::new();
+    for out in ["s.npy", "s.npz", "s.zip", "folder"].map(at) {
+        emm(["optimal", "--data", &d, "--seeds", "0-9", "--steps", "4", "--out", &out]).ok();
+        scores.push(emm(["score", "--samples", &out, "--reference", &d, "--json"]).json());
+        assert_eq!(scores[0], *scores.last().unwrap(), "{out}");
+    }
+    assert_eq!(scores[0]["images"], 10);
+    // Of another shape; of no images.
+    let wrong = at("wrong.npy");
+    for shape in [&[1, 1, 4, 5][..], &[1, 4, 4, 1], &[16], &[0, 1, 4, 4]] {
+        let values = vec![0.5_f32; shape.iter().product()];
+        npy::write(wrong.as_ref(), true, shape, &values).unwrap();
+        let score = emm(["score", "--samples", &wrong, "--reference", &d]);
+        score.refused(3, &wrong, "expected shape");
+    }
+    npy::write(wrong.as_ref(), true, &[1, 1, 4, 4], &[f32::NAN; 16]).unwrap();
+    emm(["score", "--samples", &wrong, "--reference", &d]).refused(3, &wrong, "not finite");
 }
 
 #[test]
