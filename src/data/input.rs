@@ -1,6 +1,6 @@
 //! Files as they are opened and read: plain files only, unpacked if they are gzipped, within the budget.
 
-use crate::error::{OrExit as _, data};
+use crate::error::{Exit, OrExit as _, data, fail};
 use crate::files;
 use crate::memory::{Budget, Spent};
 use anyhow::Result;
@@ -30,7 +30,13 @@ pub fn map(path: &Path) -> Result<Mmap> {
     }
     // SAFETY: the mapping is private and read only. As everywhere with mappings, another process that
     // shortens the file meanwhile ends this one by a signal; it cannot make it read foreign memory.
-    unsafe { Mmap::map(&file) }.or_data(what)
+    match unsafe { Mmap::map(&file) } {
+        Err(e) if e.kind() == ErrorKind::OutOfMemory => {
+            let why = "the system has no place for it among this process's addresses (`ulimit -v`)";
+            Err(fail(Exit::Device, format!("{}: {why}", what())))
+        }
+        mapped => mapped.or_data(what),
+    }
 }
 
 /// A reader of a file that unpacks gzip.
@@ -73,8 +79,10 @@ pub fn read_all(
     let mut len = 0;
     loop {
         if len == bytes.len() {
-            spent.grow(len as u64, what)?;
-            bytes.resize(2 * len, 0);
+            // One byte over the limit shows that there are more.
+            let more = len.min((limit + 1).saturating_sub(len as u64) as usize);
+            spent.grow(more as u64, what)?;
+            bytes.resize(len + more, 0);
         }
         match reader.read(&mut bytes[len..]) {
             Ok(0) => break,

@@ -4,8 +4,9 @@
 use super::bad_input::{crc, listing, raw_zip, tar_of};
 use super::{gzip, text};
 use crate::support::{Ended, emm};
-use emm::data::Dataset;
-use std::fs;
+use emm::data::{Dataset, open_within};
+use emm::memory::Budget;
+use std::fs::{self, File};
 use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -297,4 +298,39 @@ fn what_is_no_plain_file_is_refused_without_waiting() {
     let model = ["sample", "--seeds", "0", "--out", "never.png", "--model", text(&folder)];
     emm(model).refused(3, text(&folder), "a folder, expected a file");
     assert!(!Path::new("never.png").exists());
+    // Names that lead nowhere.
+    let ring = dir.path().join("ring");
+    std::os::unix::fs::symlink(&ring, &ring).unwrap();
+    for path in [&ring, &dir.path().join("n".repeat(300))] {
+        emm(["data", "inspect", text(path)]).refused(3, text(path), "os error");
+        emm(["ckpt", "info", text(path)]).refused(3, text(path), "os error");
+    }
+}
+
+#[test]
+fn a_file_that_has_no_place_among_the_addresses_is_one_line() {
+    let dir = tempdir().unwrap();
+    for (name, head) in [("x.npy", &b"\x93NUMPY\x01\0"[..]), ("x.zip", b"PK\x03\x04")] {
+        let path = dir.path().join(name);
+        fs::write(&path, head).unwrap();
+        File::options().write(true).open(&path).unwrap().set_len(2 << 30).unwrap();
+        let ended = emm_within(1 << 20, ["data", "inspect", text(&path), "--threads", "2"]);
+        ended.refused(4, text(&path), "addresses");
+    }
+}
+
+#[test]
+fn a_member_takes_its_size_and_no_more() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("c.tar");
+    let batch = vec![0; 45 * 3073];
+    let names: Vec<String> = (1..=5).map(|i| format!("data_batch_{i}.bin")).collect();
+    let members: Vec<_> = names.iter().map(|n| (n.as_str(), &batch[..], None)).collect();
+    fs::write(&path, gzip(&tar_of(&members))).unwrap();
+    // The five members, and the images made of the first.
+    let needed = 6 * 46 * 3076;
+    let open =
+        |bytes| open_within(std::slice::from_ref(&path), &Budget::of(bytes)).map(|s| s.len());
+    assert_eq!(open(needed).unwrap(), 225);
+    assert!(open(5 * 45 * 3073).is_err());
 }
