@@ -34,13 +34,14 @@ const EDGES: [u64; 12] = [
     0xFFFF_FFFF_FFFF_FFFF,
 ];
 
-/// Changes `bytes` once to four times. `others` are files to copy from.
-pub fn mutate(bytes: &mut Vec<u8>, others: &[&[u8]], random: &mut Random) {
+/// Changes `bytes` once to four times, and says how often. `others` are files to copy from.
+pub fn mutate(bytes: &mut Vec<u8>, others: &[&[u8]], random: &mut Random) -> usize {
     // Mostly one: what several checks would refuse hides what one lets pass.
     let times = [1, 1, 1, 2, 3, 4][random.below(6)];
     for _ in 0..times {
         once(bytes, others, random);
     }
+    times
 }
 
 fn once(bytes: &mut Vec<u8>, others: &[&[u8]], random: &mut Random) {

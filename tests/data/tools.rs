@@ -169,7 +169,7 @@ fn batches() -> Vec<(String, Vec<u8>)> {
 }
 
 /// A tar whose members have the given types.
-fn typed_tar(members: &[(String, u8, Vec<u8>)]) -> Vec<u8> {
+pub fn typed_tar(members: &[(String, u8, Vec<u8>)]) -> Vec<u8> {
     let list: Vec<_> = members.iter().map(|(name, _, b)| (name.as_str(), &b[..], None)).collect();
     let mut tar = tar_of(&list);
     let mut at = 0;
