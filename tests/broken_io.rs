@@ -4,6 +4,7 @@
 //! `broken_io.c` stands between the program and the C library, so the program that is tested is the one that is built.
 
 use crate::believed::copy;
+use crate::data::{golden, write_png};
 use crate::run::{digits, files_of};
 use crate::support::{Ended, SIZES, passing_folder, say, study};
 use std::collections::BTreeMap;
@@ -109,7 +110,7 @@ impl Scene<'_> {
                     errors += 1;
                     let line = ended.stderr.strip_suffix('\n').unwrap_or("");
                     assert!(line.starts_with("emm: ") && !line.contains('\n'), "{told}");
-                    let named = ["/", "--", ".zip", ".toml", "run", "emm: s: "]
+                    let named = ["/", "--", ".zip", ".toml", "run", "emm: s: ", "emm: d"]
                         .iter()
                         .any(|m| line.contains(m));
                     assert!(named && ended.stdout.is_empty(), "names nothing: {told}");
@@ -217,9 +218,22 @@ fn an_import_survives_any_call_that_breaks() {
         Ok(bytes) => BTreeMap::from([("out.zip".to_string(), bytes)]),
         Err(_) => BTreeMap::new(),
     };
-    let args = ["data", "import", "d.zip", "--out", "out.zip"];
     let before = before.path();
-    survives(Scene { name: "import", args: &args, before, made: &made, resumes: false });
+    // Labels beside; classes in folders; an archive.
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("data");
+    let idx = "digits8x8-images-idx3-ubyte";
+    for name in [idx, "digits8x8-labels-idx1-ubyte"] {
+        fs::copy(data.join(name), before.join(name)).unwrap();
+    }
+    for (class, value) in [("a", 1), ("b", 2)] {
+        fs::create_dir_all(before.join("d.classes").join(class)).unwrap();
+        write_png(&before.join("d.classes").join(class).join("1.png"), 4, 4, |_| value);
+    }
+    fs::copy(golden("cifar-10-python.tar.gz"), before.join("d.tar.gz")).unwrap();
+    for source in ["d.zip", idx, "d.classes", "d.tar.gz"] {
+        let args = ["data", "import", source, "--out", "out.zip"];
+        survives(Scene { name: "import", args: &args, before, made: &made, resumes: false });
+    }
 }
 
 #[test]

@@ -10,6 +10,7 @@ use crate::error::{OrExit as _, data};
 use crate::memory::Budget;
 use anyhow::Result;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// Folders within each other, more of which are a slip or a loop of links.
@@ -83,14 +84,19 @@ fn list(root: &Path, depth: usize) -> Result<Vec<(String, PathBuf)>> {
                 continue;
             }
             let name = prefix.clone() + &base;
-            if path.is_dir() {
+            let kind = match fs::metadata(&path) {
+                Ok(found) => Some(found.file_type()),
+                Err(e) if e.kind() == ErrorKind::NotFound => None, // a link that leads nowhere
+                Err(e) => return Err(e).or_data(|| path.display().to_string()),
+            };
+            if kind.is_some_and(|kind| kind.is_dir()) {
                 if level < depth || depth == MAX_DEPTH {
                     folders.push((name.clone() + "/", path.clone(), level + 1));
                 }
                 found.push((name + "/", path));
                 continue;
             }
-            if is_image(&name) && !path.is_file() {
+            if is_image(&name) && !kind.is_some_and(|kind| kind.is_file()) {
                 open_file(&path)?; // which says what it is instead
             }
             found.push((name, path));

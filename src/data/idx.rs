@@ -5,7 +5,7 @@
 
 use super::input::read_file;
 use super::source::{Images, Source};
-use crate::error::data;
+use crate::error::{OrExit as _, data};
 use crate::memory::Budget;
 use anyhow::Result;
 use std::path::{Path, PathBuf};
@@ -49,7 +49,7 @@ pub fn open(paths: &[PathBuf], budget: &Budget) -> Result<Source> {
         return Err(data(format!("{path}: holds IDX labels, expected a file of images beside it")));
     };
     if labels.is_none()
-        && let Some(beside) = labels_beside(&path)
+        && let Some(beside) = labels_beside(&path)?
     {
         let (bytes, spent) = read_file(&beside, MAX_BYTES, budget)?;
         labels = Some((beside, bytes, spent));
@@ -99,13 +99,21 @@ fn parse<'a>(name: &str, bytes: &'a [u8], kind: u32) -> Result<(Vec<usize>, &'a 
 }
 
 /// The existing file of labels that belongs to a file of images by name.
-fn labels_beside(images: &Path) -> Option<PathBuf> {
-    let name = images.file_name()?.to_str()?;
-    let name = name.strip_suffix(".gz").unwrap_or(name);
+///
+/// # Errors
+/// A data error, where the system does not say whether there is one.
+fn labels_beside(images: &Path) -> Result<Option<PathBuf>> {
+    let name = images.file_name().unwrap_or_default().to_string_lossy();
+    let name = name.strip_suffix(".gz").unwrap_or(&name);
     let stem = ["images-idx3-ubyte", "images.idx3-ubyte"].iter().find_map(|end| {
         Some((name.strip_suffix(end)?, end.replace("images", "labels").replace("idx3", "idx1")))
     });
-    let (stem, end) = stem?;
-    let candidates = [format!("{stem}{end}"), format!("{stem}{end}.gz")];
-    candidates.iter().map(|name| images.with_file_name(name)).find(|p| p.exists())
+    let Some((stem, end)) = stem else { return Ok(None) };
+    for name in [format!("{stem}{end}"), format!("{stem}{end}.gz")] {
+        let path = images.with_file_name(name);
+        if path.try_exists().or_data(|| path.display().to_string())? {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
 }

@@ -242,13 +242,16 @@ pub fn open_any(paths: &[PathBuf]) -> Result<Source> {
 pub fn open_within(paths: &[PathBuf], budget: &Budget) -> Result<Source> {
     let first = &paths[0];
     let what = || first.display().to_string();
+    let mut folders = Vec::new();
     for path in paths {
-        fs::metadata(path).or_data(|| path.display().to_string())?;
+        if fs::metadata(path).or_data(|| path.display().to_string())?.is_dir() {
+            folders.push(path);
+        }
     }
-    if paths.iter().all(|p| p.is_dir()) {
+    if folders.len() == paths.len() {
         return folder::open(paths, budget);
     }
-    if let Some(dir) = paths.iter().find(|p| p.is_dir()) {
+    if let Some(dir) = folders.first() {
         return Err(usage(format!("{}: folders and files cannot be mixed", dir.display())));
     }
     if paths.iter().all(|p| p.extension().is_some_and(|e| e == "bin")) {
