@@ -245,7 +245,7 @@ fn inputs() -> Vec<Input> {
         bytes
     };
     let fields = [(b"1", "é/1.png"), (b"2", "a/1.png")].map(|(n, u)| tools::unicode_name(n, u));
-    let two_names: [(&[u8], &[u8], &[u8], &[u8]); 2] =
+    let two_names: [tools::Entry; 2] =
         [(b"1", &fields[0], &fields[0], &image), (b"2", &fields[1], &fields[1], &image)];
     let plain = |name, bytes, read, sealed| Input {
         name,

@@ -15,9 +15,12 @@ fn read(path: &Path) -> anyhow::Result<Dataset> {
     source.collect(&source.all(), &Transform::default())
 }
 
-/// A zip of stored entries as (name, extra fields here and in the directory, bytes), each with the lower half of its
-/// sizes and checksum behind it: `known` of the four bytes of checksum, packed size and size stand before it, too.
-pub fn streamed(entries: &[(&[u8], &[u8], &[u8], &[u8])], known: [bool; 3]) -> Vec<u8> {
+/// An entry of a zip: its name, the extra fields before it and in the directory, its bytes.
+pub type Entry<'a> = (&'a [u8], &'a [u8], &'a [u8], &'a [u8]);
+
+/// A zip of stored entries with checksum and sizes behind them; those of checksum, packed size and size that are `known`
+/// stand before them, too.
+pub fn streamed(entries: &[Entry], known: [bool; 3]) -> Vec<u8> {
     let (mut out, mut directory) = (Vec::new(), Vec::new());
     for (name, extra, listed_extra, bytes) in entries {
         let size = (bytes.len() as u32).to_le_bytes();
@@ -44,8 +47,7 @@ pub fn streamed(entries: &[(&[u8], &[u8], &[u8], &[u8])], known: [bool; 3]) -> V
 fn a_zip_may_say_behind_an_entry_what_its_tool_did_not_know_before() {
     let bench = Bench::new();
     let image = png(4, 1);
-    let entries: Vec<(&[u8], &[u8], &[u8], &[u8])> =
-        vec![(b"a/1.png", b"", b"", &image), (b"b/1.png", b"", b"", &image)];
+    let entries: Vec<Entry> = vec![(b"a/1.png", b"", b"", &image), (b"b/1.png", b"", b"", &image)];
     for bits in 0..8 {
         let good = streamed(&entries, [0, 1, 2].map(|i| bits >> i & 1 == 1));
         let path = bench.path("streamed.zip");
@@ -105,7 +107,7 @@ fn a_name_in_utf_8_beside_another_counts() {
     let field = [unicode_name(first, "é.png"), unicode_name(second, "日.png")];
     let padded = [&b"\x55\x54\x05\0\x03abcd"[..], &field[0], b"xyz"].concat();
     let set = |here: &[u8], listed: &[u8]| {
-        let entries: [(&[u8], &[u8], &[u8], &[u8]); 3] = [
+        let entries: [Entry; 3] = [
             (first, here, listed, &image),
             (second, &field[1], &field[1], &image),
             (b"dataset.json", b"", b"", json.as_bytes()),
@@ -168,8 +170,11 @@ fn batches() -> Vec<(String, Vec<u8>)> {
     all
 }
 
-/// A tar whose members have the given types.
-pub fn typed_tar(members: &[(String, u8, Vec<u8>)]) -> Vec<u8> {
+/// A member of a tar: its name, its type, its bytes.
+type Member = (String, u8, Vec<u8>);
+
+/// A tar of members of any types.
+pub fn typed_tar(members: &[Member]) -> Vec<u8> {
     let list: Vec<_> = members.iter().map(|(name, _, b)| (name.as_str(), &b[..], None)).collect();
     let mut tar = tar_of(&list);
     let mut at = 0;
@@ -194,8 +199,7 @@ fn a_cifar_archive_may_be_packed_again() {
         let len = (1..).find(|n: &usize| *n == format!("{n} {key}={value}\n").len()).unwrap();
         format!("{len} {key}={value}\n").into_bytes()
     };
-    let with = |before: &dyn Fn(&str) -> Vec<(String, u8, Vec<u8>)>,
-                own: &dyn Fn(&str) -> String| {
+    let with = |before: &dyn Fn(&str) -> Vec<Member>, own: &dyn Fn(&str) -> String| {
         let mut all = Vec::new();
         for (name, bytes) in &batches {
             all.extend(before(name));
