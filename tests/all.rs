@@ -31,6 +31,7 @@ mod optimal;
 mod pack;
 mod pages;
 mod passed_over;
+mod rates;
 mod report;
 mod run;
 mod sampler;

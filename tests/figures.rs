@@ -229,7 +229,8 @@ fn a_bootstrap_spreads_as_draws_with_replacement_do() {
 #[test]
 fn a_figure_of_nothing_says_how_to_get_it() {
     let dir = tempdir().unwrap();
-    let out = emm_in(dir.path(), ["figure", "8b", "--scale", "tiny", "--quiet"]).ok();
+    let out =
+        emm_in(dir.path(), ["figure", "8b", "--scale", "tiny", "--quiet", "--rate", "300"]).ok();
     for words in [
         "Figure 8b of Gu et al. 2023",
         "scale tiny, not the paper's",
@@ -244,8 +245,8 @@ fn a_figure_of_nothing_says_how_to_get_it() {
         .unwrap_or_else(|| panic!("{missing}"));
     let unit = hours.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
     assert!(unit == " h" || (unit.len() < hours.len() && hours.ends_with('s')), "{missing}");
-    let json = emm_in(dir.path(), ["figure", "8b", "--scale", "tiny", "--out", "f.svg", "--json"]);
-    let json = json.json();
+    let words = "figure 8b --scale tiny --rate 300 --out f.svg --json";
+    let json = emm_in(dir.path(), words.split(' ')).json();
     assert_eq!(json["missing"][0]["cells"].as_array().unwrap().len(), 9);
     assert!(json["missing"][0]["hours_here"].as_f64().unwrap() > 0.0);
     assert_eq!(json["files"][0], "f.svg");

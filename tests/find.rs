@@ -1,5 +1,6 @@
 //! The EMM search, the quickstart, the gap to the optimum, the doctor.
 
+use super::run::drawn;
 use super::support::{Ended, edit_scores, emm, emm_in};
 use emm::data::Dataset;
 use emm::device::{Cpu, Device};
@@ -203,7 +204,8 @@ fn repeated_training_images_are_told_by_find_and_train() {
         emm_in(dir, format!("find --data d.zip --quiet {flags} {more}").split_whitespace())
     };
     // The first half of the images once more, in every subset.
-    let set = digits(8);
+    let mut set = digits(8);
+    set.pixels[..4 * 64].copy_from_slice(&drawn(dir, TINY, 4));
     let half: Vec<u8> = (0..8).flat_map(|i| set.image(i / 2).to_vec()).collect();
     Dataset { pixels: half, ..set }.save(&dir.join("d.zip"), true).unwrap();
     let found = find("--sizes 4,8 --json").json();

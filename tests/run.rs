@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// 64 digits, a network of a few thousand parameters, 160 steps, 4 looks: a few seconds.
+/// 64 images, a network of a few thousand parameters, 160 steps, 4 looks: a few seconds.
 const TINY: &str = "--channels 8 --mult 1,1 --blocks 1 --attn none --batch 16 --epochs 40 \
                     --looks 4 --score-images 24 --rescore-images 8 --quiet";
 const STEPS: u64 = 160;
@@ -25,11 +25,32 @@ pub struct Fixture {
     elapsed: Duration,
 }
 
-pub fn digits(n: usize, path: &Path) {
+fn some_digits(n: usize) -> Dataset {
     let mut set = Dataset::digits();
     set.pixels.truncate(n * 64);
     set.labels.as_mut().unwrap().truncate(n);
-    set.save(path, false).unwrap();
+    set
+}
+
+pub fn digits(n: usize, path: &Path) {
+    some_digits(n).save(path, false).unwrap();
+}
+
+/// Images of 8×8 pixels that the network of `flags` draws of the first seeds before it has learnt anything: after a
+/// training of a moment on a set that holds them, it copies them.
+pub fn drawn(folder: &Path, flags: &str, images: usize) -> Vec<u8> {
+    let [data, run, out] = ["plain.zip", "plain", "drawn.npz"].map(|name| folder.join(name));
+    digits(20, &data);
+    let mut args = words("train --epochs 1 --looks 0 --data");
+    args.extend([data.display().to_string(), "--run".into(), run.display().to_string()]);
+    let flags = words(flags);
+    let (network, rest) = flags.split_at(flags.iter().position(|f| f == "--epochs").unwrap());
+    args.extend(network.iter().chain(rest.iter().filter(|f| *f == "--quiet")).cloned());
+    emm(args).ok();
+    let mut args = words(&format!("sample --quiet --seeds 0-{} --run", images - 1));
+    args.extend([run.display().to_string(), "--out".into(), out.display().to_string()]);
+    emm(args).ok();
+    Dataset::open(&out).unwrap().pixels
 }
 
 pub fn fixture() -> &'static Fixture {
@@ -37,7 +58,10 @@ pub fn fixture() -> &'static Fixture {
     FIXTURE.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("digits.zip");
-        digits(64, &data);
+        let drawn = drawn(folder.path(), TINY, 8);
+        let mut set = some_digits(64);
+        set.pixels[..drawn.len()].copy_from_slice(&drawn);
+        set.save(&data, false).unwrap();
         let run = folder.path().join("reference");
         let started = Instant::now();
         emm(train_args(&data, &run, "")).ok();
@@ -460,7 +484,9 @@ fn runs_are_named_by_their_settings() {
 fn a_set_with_repeated_images_resumes_to_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("repeated.zip");
-    let all = Dataset::digits();
+    let mut all = some_digits(32);
+    let drawn = drawn(folder.path(), TINY, 8);
+    all.pixels[..drawn.len()].copy_from_slice(&drawn);
     let pixels = (0..32).flat_map(|i| all.image(i * 2 / 3).to_vec()).collect();
     Dataset { pixels, labels: None, ..all }.save(&path, false).unwrap();
     let (straight, stopped) = (folder.path().join("straight"), folder.path().join("stopped"));

@@ -33,7 +33,13 @@ pub fn emm<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Ended {
 /// Runs `emm ARGS` to its end in folder `dir`.
 pub fn emm_in<S: AsRef<OsStr>>(dir: &Path, args: impl IntoIterator<Item = S>) -> Ended {
     let mut command = Command::new(env!("CARGO_BIN_EXE_emm"));
+    command.env("XDG_CACHE_HOME", cache());
     Ended::of(command.args(args).current_dir(dir).stdin(Stdio::null()))
+}
+
+/// Where measurements are kept in place of the user's cache.
+pub fn cache() -> &'static str {
+    concat!(env!("CARGO_TARGET_TMPDIR"), "/cache")
 }
 
 impl Ended {

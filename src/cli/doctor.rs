@@ -5,6 +5,7 @@ use crate::data::Dataset;
 use crate::device::Cpu;
 use crate::device::cuda::{Driver, KERNELS_FOR, LACKING, Trouble, probe, probe::dotted, runs_on};
 use crate::memory;
+use crate::run::rate::processor;
 use anyhow::Result;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -18,7 +19,7 @@ pub struct Args {}
 pub fn run(_args: Args, common: &Common) -> Result<()> {
     let driver = probe();
     let threads = Cpu::new(common.threads)?.threads();
-    let cpu = model_name().unwrap_or_else(|| std::env::consts::ARCH.into());
+    let cpu = processor();
     let (total, available) = (memory::total(), memory::available());
     let downloads: Vec<_> = DOWNLOADS.iter().filter(|d| Path::new(d).exists()).collect();
     let missing = missing(&driver, LACKING, downloads.is_empty());
@@ -159,12 +160,6 @@ fn features() -> Vec<(&'static str, bool)> {
 fn needs() -> Vec<&'static str> {
     let features = env!("EMM_TARGET_FEATURES").split(',');
     features.filter(|f| !["", "fxsr", "sse", "sse2", "x87"].contains(f)).collect()
-}
-
-fn model_name() -> Option<String> {
-    let info = std::fs::read_to_string("/proc/cpuinfo").ok()?;
-    let line = info.lines().find(|l| l.starts_with("model name"))?;
-    Some(line.split_once(':')?.1.trim().to_string())
 }
 
 #[cfg(test)]

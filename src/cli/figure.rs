@@ -1,5 +1,6 @@
 //! `emm figure`: the paper's figures from finished runs.
 
+use super::rate_flags::KnownRate;
 use super::study_flags::{StudyFlags, devices};
 use super::{Common, say};
 use crate::error::{Exit, fail, usage};
@@ -32,6 +33,8 @@ pub struct Args {
     figure: String,
     #[command(flatten)]
     flags: StudyFlags,
+    #[command(flatten)]
+    rate: KnownRate,
     /// Folder of runs
     #[arg(long, value_name = "DIR", default_value = "runs")]
     runs: PathBuf,
@@ -139,7 +142,7 @@ fn missing<'a>(
         return Ok(Vec::new());
     }
     let device = devices(common, None, &configs)?.swap_remove(0);
-    let rates = Rates::here(&device, &args.runs, &configs)?;
+    let rates = Rates::here(&device, &args.runs, &configs, args.rate.asked())?;
     let one = |(plan, cells): (&Plan, &Vec<usize>)| {
         let one_cell = match cells.as_slice() {
             &[only] => Some(&plan.cells[only]),

@@ -76,6 +76,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         set: &set,
         name: &name,
         config: &config,
+        scoring: args.flags.scoring(),
         sizes,
         epsilon: args.epsilon,
         repeats: args.repeats,

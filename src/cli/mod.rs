@@ -30,6 +30,7 @@ mod numbers;
 mod optimal;
 mod plan;
 mod quickstart;
+mod rate_flags;
 mod report;
 mod sample;
 mod samples_io;

@@ -1,6 +1,6 @@
 //! `emm plan`: what a training would cost; writes nothing.
 
-use super::numbers::amount;
+use super::rate_flags::RateFlags;
 use super::train_flags::{ImageFlags, TrainFlags};
 use super::{Common, say};
 use crate::device::{Cost, Device, Precision};
@@ -8,15 +8,16 @@ use crate::error::{Exit, exit_code, usage};
 use crate::model::Params;
 use crate::model::flops::flops;
 use crate::model::trainer::Recording;
-use crate::run::bench;
 use crate::run::card::{CARDS, Card, Prediction, Share};
 use crate::run::kernel_times;
 use crate::run::memory::micro_batch;
 use crate::run::progress::{IMAGE_COST, duration};
+use crate::run::rate::{self, Asked, Rate};
+use crate::run::{RunConfig, scoring};
 use crate::tape::Mode;
 use anyhow::Result;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// Show what a training would cost: parameters, FLOP, memory, steps, hours; writes nothing
@@ -31,9 +32,8 @@ the FLOP/s or bytes/s that such a card reaches at most. That is a floor, not a m
 pub struct Args {
     #[command(flatten)]
     images: ImageFlags,
-    /// Training images per second, in place of a short measurement on this machine
-    #[arg(long, value_name = "IMG/S", value_parser = amount)]
-    rate: Option<f64>,
+    #[command(flatten)]
+    rate: RateFlags,
     /// Also list each layer's launches in a micro-batch: geometry, FLOP, bytes, and the floor on a planned card
     #[arg(long)]
     launches: bool,
@@ -68,101 +68,208 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     }
     let mut config = flags.resolve_images(common, &args.images)?;
     config.train.precision = asked.unwrap_or(config.train.precision);
-    let t = &config.train;
-    let parameters = Params::new(&config.model);
-    let cost = flops(&config.model);
-    if args.rate == Some(0.0) {
-        return Err(usage("--rate: 0 images per second never end"));
-    }
-    let (micro_batch, recording, prediction) = match &place {
-        Where::Here(device) => {
-            let n = micro_batch(device, &config)?;
-            let mode = Mode::Training;
-            (n, Recording::new(device, &config.model, t.precision, n, t.batch, mode)?, None)
-        }
-        Where::Planned(card) => {
-            let asked = Some(t.micro_batch).filter(|&n| n > 0);
-            let p = Prediction::new(card, &config.model, t.precision, t.batch, asked)?;
-            let step_s = p.step_s();
-            (p.micro_batch, p.recording, Some((step_s, p.shares)))
-        }
-    };
-    let arena_bytes = match &place {
-        Where::Here(device) => 4 * recording.plan.memory_words(device),
-        Where::Planned(_) => recording.plan.arena_bytes(),
-    };
-    // Weights, gradient, two moments and EMA.
-    let parameter_bytes = 5 * 4 * parameters.flat_len;
-    let images_seen = config.steps() * t.batch as u64;
-    let generated = config.look_steps().len() as u64 * t.score_images as u64
-        + if t.looks > 0 { t.rescore_images as u64 } else { 0 };
-    let rate = match (args.rate, &prediction, &place) {
-        (Some(rate), ..) => rate,
-        (None, Some((step_s, _)), _) => t.batch as f64 / step_s,
-        (None, None, Where::Here(device)) => {
-            let images = micro_batch.min(8);
-            images as f64 / bench::step_s(device, &config, images, 1)?
-        }
-        (None, None, Where::Planned(_)) => unreachable!("a planned card has a prediction"),
-    };
-    let train_s = images_seen as f64 / rate;
-    let score_s = generated as f64 * IMAGE_COST / rate;
-    let layers = if args.launches { layers(&recording, &parameters, &place) } else { vec![] };
+    let plan = Plan::of(&place, config, args.rate, common)?;
+    let layers = if args.launches { plan.layers(&place) } else { vec![] };
     if common.json {
-        let mut object = json!({
-            "parameters": parameters.count(),
-            "forward_flop_per_image": cost.forward,
-            "train_flop_per_image": cost.train,
-            "arena_bytes": arena_bytes,
-            "parameter_bytes": parameter_bytes,
-            "micro_batch": micro_batch,
-            "steps": config.steps(),
-            "images": config.data.images,
-            "epochs": t.epochs,
-            "images_seen": images_seen,
-            "images_generated": generated,
-            "images_per_s": rate,
-            "train_hours": train_s / 3600.0,
-            "score_hours": score_s / 3600.0,
-        });
-        if let Some((step_s, shares)) = &prediction {
-            object["device"] = json!(common.device);
-            object["step_s"] = json!(step_s);
-            object["kernels"] = json!(shares);
-        }
+        let mut object = plan.json();
         if args.launches {
             let mut counts = BTreeMap::<&str, usize>::new();
-            recording.plan.launch_names().for_each(|n| *counts.entry(n).or_default() += 1);
+            plan.recording.plan.launch_names().for_each(|n| *counts.entry(n).or_default() += 1);
             object["launches"] = json!(counts);
             object["layers"] = json!(layers);
         }
         say!("{object}");
         return Ok(());
     }
-    let gib = |bytes: usize| bytes as f64 / (1u64 << 30) as f64;
-    say!("parameters       {}", parameters.count());
-    say!("forward          {:.2} GFLOP per image", cost.forward as f64 / 1e9);
-    say!("training         {:.2} GFLOP per image", cost.train as f64 / 1e9);
-    say!("arena            {:.3} GiB for micro-batches of {micro_batch}", gib(arena_bytes));
-    say!("parameter memory {:.3} GiB: weights, gradient, two moments, EMA", gib(parameter_bytes));
-    say!("set              {} images", config.data.images);
-    say!("steps            {} of {} images, {} epochs", config.steps(), t.batch, t.epochs);
-    say!("generated        {generated} images for scoring, 35 evaluations each");
-    let whose = match (&args.rate, &prediction) {
-        (Some(_), _) => "given".into(),
-        (None, Some(_)) => format!("a floor: {}'s ceilings, no card has run it", common.device),
-        (None, None) => "measured here".into(),
-    };
-    say!("rate             {rate:.1} training img/s ({whose})");
-    say!("training time    {}", duration(train_s));
-    say!("scoring time     {}", duration(score_s));
-    if let Some((step_s, shares)) = &prediction {
-        print_shares(*step_s, shares);
-    }
-    if args.launches {
-        print_layers(&layers);
-    }
+    plan.print();
+    print_layers(&layers);
     Ok(())
+}
+
+/// What a training would take.
+struct Plan {
+    config: RunConfig,
+    parameters: Params,
+    micro_batch: usize,
+    recording: Recording,
+    arena_bytes: usize,
+    /// Training images per second and how that is known; `None` if it is not.
+    rate: Option<(f64, String)>,
+    /// Where it was measured.
+    measured: Option<Rate>,
+    /// On a planned card: its name, a step's seconds, and which kernels take them.
+    prediction: Option<(&'static str, f64, Vec<Share>)>,
+}
+
+impl Plan {
+    fn of(place: &Where, config: RunConfig, rate: RateFlags, common: &Common) -> Result<Plan> {
+        let t = &config.train;
+        let parameters = Params::new(&config.model);
+        let given = rate.rate.map(|rate| (rate, "given".to_string()));
+        match place {
+            Where::Here(device) => {
+                let n = micro_batch(device, &config)?;
+                let mode = Mode::Training;
+                let recording =
+                    Recording::new(device, &config.model, t.precision, n, t.batch, mode)?;
+                let measured = match given {
+                    Some(_) => None,
+                    None => measured(device, &config, rate.asked(common))?,
+                };
+                let known = measured.as_ref().map(|r| (r.images_per_s, r.said()));
+                Ok(Plan {
+                    parameters,
+                    micro_batch: n,
+                    arena_bytes: 4 * recording.plan.memory_words(device),
+                    recording,
+                    rate: given.or(known),
+                    measured,
+                    prediction: None,
+                    config,
+                })
+            }
+            Where::Planned(card) => {
+                let asked = Some(t.micro_batch).filter(|&n| n > 0);
+                let p = Prediction::new(card, &config.model, t.precision, t.batch, asked)?;
+                let step_s = p.step_s();
+                let floor = || {
+                    let floor = format!("a floor: {}'s ceilings, no card has run it", card.name);
+                    (t.batch as f64 / step_s, floor)
+                };
+                Ok(Plan {
+                    parameters,
+                    micro_batch: p.micro_batch,
+                    arena_bytes: p.recording.plan.arena_bytes(),
+                    recording: p.recording,
+                    rate: Some(given.unwrap_or_else(floor)),
+                    measured: None,
+                    prediction: Some((card.name, step_s, p.shares)),
+                    config,
+                })
+            }
+        }
+    }
+
+    fn images_seen(&self) -> u64 {
+        self.config.steps() * self.config.train.batch as u64
+    }
+
+    /// Weights, gradient, two moments and EMA.
+    fn parameter_bytes(&self) -> usize {
+        5 * 4 * self.parameters.flat_len
+    }
+
+    /// Seconds of training and of scoring, where the rate is known.
+    fn seconds(&self) -> Option<[f64; 2]> {
+        let (rate, _) = self.rate.as_ref()?;
+        let generated = self.config.generated() as f64 * IMAGE_COST;
+        Some([self.images_seen() as f64, generated].map(|images| images / rate))
+    }
+
+    fn json(&self) -> Value {
+        let (config, cost) = (&self.config, flops(&self.config.model));
+        let t = &config.train;
+        let hours = self.seconds().map(|s| s.map(|s| s / 3600.0));
+        let mut object = json!({
+            "parameters": self.parameters.count(),
+            "forward_flop_per_image": cost.forward,
+            "train_flop_per_image": cost.train,
+            "arena_bytes": self.arena_bytes,
+            "parameter_bytes": self.parameter_bytes(),
+            "micro_batch": self.micro_batch,
+            "steps": config.steps(),
+            "images": config.data.images,
+            "epochs": t.epochs,
+            "images_seen": self.images_seen(),
+            "looks": config.look_steps().len(),
+            "score_images": t.score_images,
+            "rescore_images": t.rescore_images,
+            "images_generated": config.generated(),
+            "scoring_share": scoring::share(config),
+            "images_per_s": self.rate.as_ref().map(|r| r.0),
+            "rate_basis": self.rate.as_ref().map(|r| &r.1),
+            "measured_at_s": self.measured.as_ref().map(|r| r.measured_at_s),
+            "train_hours": hours.map(|h| h[0]),
+            "score_hours": hours.map(|h| h[1]),
+        });
+        if let Some((device, step_s, shares)) = &self.prediction {
+            object["device"] = json!(device);
+            object["step_s"] = json!(step_s);
+            object["kernels"] = json!(shares);
+        }
+        object
+    }
+
+    fn print(&self) {
+        let (config, cost) = (&self.config, flops(&self.config.model));
+        let (t, n) = (&config.train, self.micro_batch);
+        let gib = |bytes: usize| bytes as f64 / (1u64 << 30) as f64;
+        let gflop = |flop: u64| flop as f64 / 1e9;
+        say!("parameters       {}", self.parameters.count());
+        say!("forward          {:.2} GFLOP per image", gflop(cost.forward));
+        say!("training         {:.2} GFLOP per image", gflop(cost.train));
+        say!("arena            {:.3} GiB for micro-batches of {n}", gib(self.arena_bytes));
+        let parameters = gib(self.parameter_bytes());
+        say!("parameter memory {parameters:.3} GiB: weights, gradient, two moments, EMA");
+        say!("set              {} images", config.data.images);
+        say!("steps            {} of {} images, {} epochs", config.steps(), t.batch, t.epochs);
+        self.print_scoring();
+        match &self.rate {
+            Some((rate, whose)) => say!("rate             {rate:.1} training img/s ({whose})"),
+            None => say!("rate             not measured (--rate says one)"),
+        }
+        if let Some(seconds) = self.seconds() {
+            let [training, scoring] = seconds.map(duration);
+            say!("training time    {training}");
+            say!("scoring time     {scoring}");
+        }
+        if let Some((_, step_s, shares)) = &self.prediction {
+            print_shares(*step_s, shares);
+        }
+    }
+
+    fn print_scoring(&self) {
+        let (config, t) = (&self.config, &self.config.train);
+        let looks = config.look_steps().len();
+        if looks == 0 {
+            return say!("scoring          none (--looks 0)");
+        }
+        let each = match (looks, t.growing_looks) {
+            (1, _) => format!("1 look at {} images", t.score_images),
+            (_, false) => format!("{looks} looks at {} images", t.score_images),
+            (_, true) => {
+                let first = config.images_at(0, looks);
+                format!("{looks} looks at {first} to {} images", t.score_images)
+            }
+        };
+        let again = match t.rescore_images {
+            0 => String::new(),
+            n => format!(", the best again at {n}"),
+        };
+        let share = scoring::share(config);
+        say!("scoring          {each}{again}: {:.0}% of the run's FLOP", 100.0 * share);
+        if share > scoring::SHARE {
+            say!(
+                "                 more than a quarter; --looks, --score-images and --rescore-images set it"
+            );
+        }
+    }
+
+    fn layers(&self, place: &Where) -> Vec<Layer> {
+        layers(&self.recording, &self.parameters, place)
+    }
+}
+
+/// How fast this network trains on `device`: as measured before, or now; `None` if it was not and is not to be.
+fn measured(device: &Device, config: &RunConfig, asked: Asked) -> Result<Option<Rate>> {
+    let kept = rate::kept(device, config.train.precision);
+    match kept.into_iter().find(|r| *r.model() == config.model) {
+        Some(rate) => Ok(Some(rate)),
+        None if asked.measure => {
+            rate::measure(device, config, rate::MEASURED_S, asked.quiet).map(Some)
+        }
+        None => Ok(None),
+    }
 }
 
 /// The precision that the flag names, if it names one.

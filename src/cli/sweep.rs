@@ -1,5 +1,6 @@
 //! `emm sweep`: the runs of studies, planned, done, looked at, handed to batch systems.
 
+use super::rate_flags::RateFlags;
 use super::study_flags::{StudyFlags, devices, quoted};
 use super::train_flags::RunFlags;
 use super::{Common, say};
@@ -40,6 +41,8 @@ pub enum Command {
 pub struct PlanArgs {
     #[command(flatten)]
     what: What,
+    #[command(flatten)]
+    rate: RateFlags,
     /// Print the study files instead
     #[arg(long)]
     print: bool,
@@ -85,6 +88,8 @@ pub struct RunOneArgs {
 pub struct StatusArgs {
     #[command(flatten)]
     what: What,
+    #[command(flatten)]
+    rate: RateFlags,
     /// Folder of runs
     #[arg(long, value_name = "DIR", default_value = "runs")]
     runs: PathBuf,
@@ -189,7 +194,8 @@ fn plan(args: &PlanArgs, common: &Common) -> Result<()> {
     let setup = args.what.flags.setup(common, &args.runs)?;
     let sweep = args.what.sweep(&setup)?;
     let devices = devices(common, None, &configs(&sweep))?;
-    let rates = Rates::here(&devices[0], &args.runs, &configs(&sweep))?;
+    let asked = args.rate.asked(common);
+    let rates = Rates::here(&devices[0], &args.runs, &configs(&sweep), asked)?;
     if common.json {
         let run = |(i, r): (usize, &crate::study::sweep::SweepRun)| {
             let config = &r.run.config;
@@ -313,7 +319,8 @@ fn status(args: &StatusArgs, common: &Common) -> Result<()> {
     let sweep = args.what.sweep(&setup)?;
     let devices = devices(common, None, &configs(&sweep))?;
     let at: Vec<At> = sweep.runs.iter().map(|r| r.at()).collect();
-    let rates = Rates::here(&devices[0], &args.runs, &configs(&sweep))?;
+    let asked = args.rate.asked(common);
+    let rates = Rates::here(&devices[0], &args.runs, &configs(&sweep), asked)?;
     let count = |what: fn(&At) -> bool| at.iter().filter(|a| what(a)).count();
     let done = count(|a| *a == At::Done);
     let running = count(|a| matches!(a, At::Begun { running: true, .. }));

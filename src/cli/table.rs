@@ -1,5 +1,6 @@
 //! `emm table`: the paper's tables beside finished runs.
 
+use super::rate_flags::KnownRate;
 use super::study_flags::{StudyFlags, devices};
 use super::{Common, say};
 use crate::error::usage;
@@ -26,6 +27,8 @@ pub struct Args {
     table: String,
     #[command(flatten)]
     flags: StudyFlags,
+    #[command(flatten)]
+    rate: KnownRate,
     /// Folder of runs
     #[arg(long, value_name = "DIR", default_value = "runs")]
     runs: PathBuf,
@@ -64,7 +67,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         .flat_map(|cell| cell.runs.iter().map(|run| &run.config))
         .collect();
     let device = devices(common, None, &configs)?.swap_remove(0);
-    let rates = Rates::here(&device, &args.runs, &configs)?;
+    let rates = Rates::here(&device, &args.runs, &configs, args.rate.asked())?;
     let fills = |plan: &Plan, cell: Option<&_>| args.flags.fills(common, &args.runs, plan, cell);
     let title = match name.parse::<u32>() {
         Ok(n) => format!("Table {n} of Gu et al. 2023"),

@@ -1,11 +1,12 @@
 //! The flags that say what to train: shared by `train`, `plan` and `find`.
 
 use super::Common;
-use super::numbers::{amount, count, switch};
+use super::numbers::{Auto, amount, auto_or_count, count, switch};
 use crate::data::Dataset;
 use crate::error::usage;
 use crate::model::{Arch, Embedding, ModelConfig, Precond};
 use crate::run::config::{NUMERICS, RAMP_EPOCHS};
+use crate::run::scoring::Scoring;
 use crate::run::{DataId, Order, Precision, RunConfig, RunOptions, SaveEvery, TrainConfig};
 use crate::study::Shape;
 use crate::study::presets::{DEFAULT, PRESETS, preset};
@@ -110,15 +111,17 @@ pub struct TrainFlags {
     #[arg(long)]
     pub scrub_gradients: bool,
 
-    /// Evenly spaced scorings during training [default: 20]
-    #[arg(long, value_name = "N", value_parser = count)]
-    pub looks: Option<usize>,
-    /// Generated images per look [default: 1000]
-    #[arg(long, value_name = "N", value_parser = count)]
-    pub score_images: Option<usize>,
-    /// Fresh images that score the best look again; 0 for never [default: 10000]
-    #[arg(long, value_name = "N", value_parser = count)]
-    pub rescore_images: Option<usize>,
+    /// Evenly spaced scorings during training. auto: 20, fewer in trainings too short for them
+    #[arg(long, value_name = "auto|N", value_parser = auto_or_count)]
+    pub looks: Option<Auto>,
+    /// Generated images per look. auto: as many as keep scoring at a quarter of the run's FLOP, 100 to 1000 at the last
+    /// look, fewer at early ones
+    #[arg(long, value_name = "auto|N", value_parser = auto_or_count)]
+    pub score_images: Option<Auto>,
+    /// Fresh images that score the best look again, unless it shows no copy; 0 for never. auto: what that quarter leaves,
+    /// 200 to 10000
+    #[arg(long, value_name = "auto|N", value_parser = auto_or_count)]
+    pub rescore_images: Option<Auto>,
 }
 
 impl TrainFlags {
@@ -154,7 +157,7 @@ impl TrainFlags {
 
     /// The run that these flags ask for on images of this shape, with an unnamed set.
     pub fn resolve_shape(&self, common: &Common, shape: Shape) -> Result<RunConfig> {
-        let config = RunConfig {
+        let mut config = RunConfig {
             model: self.model(shape)?,
             train: self.train(common)?,
             data: DataId {
@@ -164,7 +167,20 @@ impl TrainFlags {
             },
         };
         config.check()?;
+        self.scoring().settle(&mut config);
+        config.check()?;
         Ok(config)
+    }
+
+    /// What these flags and the preset say of looks.
+    pub fn scoring(&self) -> Scoring {
+        let base = self.base().scoring;
+        let either = |flag: Option<Auto>, base| flag.map_or(base, |Auto(said)| said);
+        Scoring {
+            looks: either(self.looks, base.looks),
+            score_images: either(self.score_images, base.score_images),
+            rescore_images: either(self.rescore_images, base.rescore_images),
+        }
     }
 
     fn base(&self) -> crate::study::presets::Preset {
@@ -263,9 +279,11 @@ impl TrainFlags {
             precision: precision(&self.precision, common)?,
             order: self.order.unwrap_or(base.order),
             scrub_gradients: self.scrub_gradients,
-            looks: self.looks.unwrap_or(base.looks),
-            score_images: self.score_images.unwrap_or(base.score_images),
-            rescore_images: self.rescore_images.unwrap_or(base.rescore_images),
+            // Settled once the run's length is known.
+            looks: 1,
+            score_images: 1,
+            growing_looks: false,
+            rescore_images: 0,
             numerics: NUMERICS,
         })
     }

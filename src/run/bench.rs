@@ -79,11 +79,18 @@ pub fn step(
     Ok(StepTimes { step_s, losses, diverged, arena_bytes: trainer.arena_bytes() })
 }
 
-/// Seconds of a training step of a run's network on so many images, as a few steps take it.
+/// Times of training steps of a run's network on so many images, for about `seconds` once the first are over, but at
+/// least three. `at` is told the share that is done.
 ///
 /// # Errors
 /// As [`step`]; diverged (exit 5).
-pub fn step_s(device: &Device, run: &RunConfig, images: usize, repeats: usize) -> Result<f64> {
+pub fn steps_for(
+    device: &Device,
+    run: &RunConfig,
+    images: usize,
+    seconds: f64,
+    at: &mut dyn FnMut(f64),
+) -> Result<Vec<f64>> {
     let options = TrainerOptions {
         seed: run.train.seed,
         batch: images,
@@ -92,9 +99,32 @@ pub fn step_s(device: &Device, run: &RunConfig, images: usize, repeats: usize) -
         scrub_gradients: false,
         precision: run.train.precision,
     };
-    let times = step(device, &run.model, options, repeats)?;
-    times.diverged.map_or(Ok(median(&times.step_s)), Err)
+    let data = pixels(&run.model);
+    let mut trainer = trainer(device, &run.model, options, &data)?;
+    let mut step_s = Vec::new();
+    let mut one = |step: u64| -> Result<f64> {
+        device.wait()?;
+        let start = Instant::now();
+        if let Some(why) = trainer.steps(&[scalars(step)], &|| false)?.diverged {
+            return Err(why);
+        }
+        device.wait()?;
+        Ok(start.elapsed().as_secs_f64())
+    };
+    at(0.0);
+    let mut warm = one(0)?;
+    if warm < seconds {
+        warm = one(1)?;
+    }
+    let (begun, long) = (Instant::now(), seconds.max(LEAST_STEPS as f64 * warm));
+    while step_s.len() < LEAST_STEPS || begun.elapsed().as_secs_f64() < seconds {
+        at(begun.elapsed().as_secs_f64() / long);
+        step_s.push(one(2 + step_s.len() as u64)?);
+    }
+    Ok(step_s)
 }
+
+const LEAST_STEPS: usize = 3;
 
 fn scalars(step: u64) -> StepScalars {
     StepScalars { step, lr: 1e-4, ema_beta: 0.999, weight_decay: 0.0 }

@@ -47,8 +47,11 @@ pub struct TrainConfig {
     pub scrub_gradients: bool,
     /// Evenly spaced scorings; the last is at the end.
     pub looks: usize,
-    /// Generated images per look.
+    /// Generated images per look; where looks grow, at the last one.
     pub score_images: usize,
+    /// Whether early looks have fewer: look i of n its share i/n. Where not, it is not written, as in runs older than it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub growing_looks: bool,
     /// Fresh images that score the best look again; 0 for never.
     pub rescore_images: usize,
     pub numerics: u32,
@@ -177,6 +180,28 @@ impl RunConfig {
         all
     }
 
+    /// Images generated at look `i`, from 0, of `looks`.
+    pub fn images_at(&self, i: usize, looks: usize) -> usize {
+        match self.train.growing_looks {
+            true => self.train.score_images.saturating_mul(i + 1).div_ceil(looks),
+            false => self.train.score_images,
+        }
+    }
+
+    /// Images that the first `done` looks generate.
+    pub fn images_of(&self, done: usize) -> u64 {
+        let looks = self.look_steps().len();
+        (0..done).fold(0, |sum: u64, i| sum.saturating_add(self.images_at(i, looks) as u64))
+    }
+
+    /// Images that all looks generate, and the rescoring of the best one.
+    pub fn generated(&self) -> u64 {
+        match self.look_steps().len() {
+            0 => 0,
+            looks => self.images_of(looks).saturating_add(self.train.rescore_images as u64),
+        }
+    }
+
     /// Name of the run under `--runs`: a hash of all that determines its numbers. Not the micro-batch,
     /// which does not.
     pub fn id(&self) -> String {
@@ -196,8 +221,9 @@ impl RunConfig {
         }
         let json = |c: &RunConfig| {
             let mut json = serde_json::to_value(c).expect("a configuration is JSON");
-            // Left out where it is the paper's, but compared.
+            // Left out where they are the paper's, but compared.
             json["train"]["ramp_epochs"] = c.train.ramp_epochs.into();
+            json["train"]["growing_looks"] = c.train.growing_looks.into();
             json
         };
         let (stored, asked) = (json(self), json(&asked));
@@ -225,6 +251,7 @@ fn flag_of(table: &str, key: &str) -> String {
         ("model", "skip_connections") => "--skips".into(),
         ("model", "label_dim") => "--cond (classes)".into(),
         ("model", "resolution" | "image_channels") | ("data", _) => format!("--data ({key})"),
+        ("train", "growing_looks") => "--score-images (fewer at early looks)".into(),
         ("train", "numerics") => "--run (numerics of this version)".into(),
         _ => format!("--{}", key.replace('_', "-")),
     }
@@ -252,6 +279,7 @@ pub(crate) mod tests {
                 scrub_gradients: false,
                 looks: 20,
                 score_images: 100,
+                growing_looks: false,
                 rescore_images: 0,
                 numerics: NUMERICS,
             },

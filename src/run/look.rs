@@ -1,6 +1,7 @@
 //! What a run's scorings say, and how a call that trains ended.
 
 use super::dir::{RunDir, Scores, best};
+use super::scores::scored_again;
 use super::{RunConfig, state};
 use crate::error::data;
 use anyhow::Result;
@@ -58,7 +59,7 @@ impl Outcome {
         let trained = state == Some(step) || (state.is_none() && !looks.is_empty());
         let done = trained
             && all
-            && (rescored.is_some() || config.train.rescore_images == 0 || looks.is_empty())
+            && (rescored.is_some() || scored_again(config, &looks, &distinct).is_none())
             && (!looks.is_empty() || dir.snapshot_path(config, step).exists());
         if let (false, None, Some(last)) = (done, state, looks.last()) {
             return Err(data(format!(

@@ -143,7 +143,7 @@ fn of_run(device: &Device, config: &RunConfig, micro_batch: usize, most: usize) 
     }
     let images = config.data.images;
     let set = images * (model.image_len() + 4);
-    let looks = match look_batch(config, micro_batch) {
+    let looks = match look_batch(device, config, micro_batch) {
         None => 0,
         Some(batch) => {
             Search::card_bytes(images, model.image_len())
@@ -155,10 +155,15 @@ fn of_run(device: &Device, config: &RunConfig, micro_batch: usize, most: usize) 
 }
 
 /// Images generated at a time for looks, if there are any.
-pub fn look_batch(config: &RunConfig, micro_batch: usize) -> Option<usize> {
+pub fn look_batch(device: &Device, config: &RunConfig, micro_batch: usize) -> Option<usize> {
     let most = config.train.score_images.max(config.train.rescore_images);
-    (config.train.looks > 0).then(|| micro_batch.max(LOOK_BATCH).min(most))
+    let at_once = match device {
+        Device::Cpu(_) => LOOK_BATCH,
+        Device::Cuda { .. } => micro_batch.max(LOOK_BATCH),
+    };
+    (config.train.looks > 0).then(|| at_once.min(most))
 }
 
-/// Images generated at a time, unless micro-batches are larger: enough to keep every core busy.
-const LOOK_BATCH: usize = 32;
+/// Images generated at a time: enough to keep every core busy, few enough for the CPU's caches. A card takes as many as a
+/// micro-batch, if that is more.
+pub const LOOK_BATCH: usize = 32;

@@ -129,6 +129,12 @@ impl Progress {
         self.trained_images as f64 / self.training_s.max(1e-9)
     }
 
+    /// So much of all work is done.
+    pub fn reached(&mut self, share: f64, what: &str) {
+        let work = share.clamp(0.0, 1.0) * (self.done + self.left) - self.done;
+        self.advance(work.max(0.0), &|| what.into());
+    }
+
     fn advance(&mut self, work: f64, what: &dyn Fn() -> String) {
         match &self.part {
             Some(part) => {

@@ -16,9 +16,25 @@ const MOST_DISTANCE: f64 = 255.0;
 /// Two ways to compute an interval differ by no more.
 const ROUNDING: f64 = 1e-9;
 
-/// The look with the highest ratio, the earliest of equals.
+/// The look with the highest ratio, the earliest of equals. Where looks have different numbers of images, the one whose
+/// interval begins highest, and of equals the one of most images: a few images can all be copies by luck.
 pub fn best(looks: &[Look]) -> Option<&Look> {
-    looks.iter().reduce(|a, b| if b.ratio > a.ratio { b } else { a })
+    let better = |b: &Look, a: &Look| match b.images == a.images {
+        true => b.ratio > a.ratio,
+        false => (b.low, b.images) > (a.low, a.images),
+    };
+    looks.iter().reduce(|a, b| if better(b, a) { b } else { a })
+}
+
+/// The look that is scored again: the best one, unless it shows no copy, in which there was no luck.
+pub fn scored_again<'a>(
+    config: &RunConfig,
+    looks: &'a [Look],
+    distinct: &Distinct,
+) -> Option<&'a Look> {
+    let best = best(looks).filter(|_| config.train.rescore_images > 0)?;
+    let mut once = distinct.looks.iter().filter(|l| l.step == best.step);
+    (best.memorized > 0 || once.any(|l| l.memorized > 0)).then_some(best)
 }
 
 pub fn write(path: &Path, looks: &[Look]) -> Result<()> {
@@ -53,7 +69,7 @@ pub fn read(path: &Path, config: &RunConfig) -> Result<Vec<Look>> {
                 return Err(data(format!("{name}: row {}: the run has {all} looks", i + 1)));
             }
         }
-        fits(look, config, config.train.score_images)
+        fits(look, config, config.images_at(i, schedule.len()))
             .map_err(|why| data(format!("{name}: row {}: {why}", i + 1)))?;
     }
     Ok(looks)
@@ -103,8 +119,8 @@ pub fn read_distinct(
     looks: &[Look],
     again: Option<&Look>,
 ) -> Result<Distinct> {
-    let fits = |path: &Path, row: &Look, own: &Look, images| {
-        fits(row, config, images)
+    let fits = |path: &Path, row: &Look, own: &Look| {
+        fits(row, config, own.images as usize)
             .and_then(|()| match row.memorized >= own.memorized && row.mean_d1 == own.mean_d1 {
                 true => Ok(()),
                 false => Err("does not fit the row that counts every training image".into()),
@@ -126,7 +142,7 @@ pub fn read_distinct(
                 false => break,
             }
         };
-        fits(&scores, &row, own, config.train.score_images)?;
+        fits(&scores, &row, own)?;
         distinct.looks.push(row);
     }
     if let (Some(own), Some(mut rows)) = (again, rows(&rescored)?) {
@@ -137,7 +153,7 @@ pub fn read_distinct(
             let (name, step) = (rescored.display(), own.step);
             return Err(data(format!("{name}: of step {}, expected {step}", row.step)));
         }
-        fits(&rescored, &row, own, config.train.rescore_images)?;
+        fits(&rescored, &row, own)?;
         distinct.rescored = Some(row);
     }
     Ok(distinct)

@@ -107,9 +107,7 @@ pub fn train_part(
 /// All of a run's work, as [`Progress`] counts it.
 pub fn work(config: &RunConfig) -> f64 {
     let t = &config.train;
-    let looks = config.look_steps().len();
-    let generated = looks * t.score_images + if looks > 0 { t.rescore_images } else { 0 };
-    config.steps() as f64 * t.batch as f64 + generated as f64 * IMAGE_COST
+    config.steps() as f64 * t.batch as f64 + config.generated() as f64 * IMAGE_COST
 }
 
 struct Run<'a> {
@@ -173,7 +171,7 @@ impl<'a> Run<'a> {
         };
         distinct.repeats = search.as_ref().map_or(0, Search::repeats);
         let batch = t.batch as f64;
-        let generated = looks.len() * t.score_images;
+        let generated = config.images_of(looks.len());
         let done = step as f64 * batch + generated as f64 * IMAGE_COST;
         let left = (work(&config) - done).max(0.0);
         let progress = match part {

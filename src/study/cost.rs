@@ -2,37 +2,30 @@
 //! here by the least that their kernels can take.
 
 use crate::device::{Device, Precision};
+use crate::model::ModelConfig;
 use crate::model::flops::flops;
-use crate::model::{ModelConfig, Params};
 use crate::run::card::Prediction;
 pub use crate::run::card::{CARDS, Card};
 use crate::run::progress::IMAGE_COST;
+use crate::run::rate::{self, Asked, Rate};
 use crate::run::stats::lines;
-use crate::run::{RunConfig, RunDir, bench};
+use crate::run::{RunConfig, RunDir, bench, scoring};
 use anyhow::Result;
 use serde_json::Value;
 use std::cell::RefCell;
 use std::path::Path;
-
-/// Evaluations of the network for one generated image: 18 steps of Heun's method.
-const EVALUATIONS: f64 = 35.0;
 
 pub const CARDS_BASIS: &str = "h100, a100: the least that such a card can take, kernel by kernel in bf16 (`emm plan \
                                --device h100`); no card has confirmed it";
 
 /// FLOP of a whole run: training and looks.
 pub fn flop_of(config: &RunConfig) -> f64 {
-    let cost = flops(&config.model);
-    let [trained, generated] = images_of(config);
-    trained * cost.train as f64 + generated * EVALUATIONS * cost.forward as f64
+    scoring::flop(config).iter().sum()
 }
 
 /// Images that a run trains on, and that its looks generate.
 fn images_of(config: &RunConfig) -> [f64; 2] {
-    let t = &config.train;
-    let looks = config.look_steps().len();
-    let generated = looks * t.score_images + if looks > 0 { t.rescore_images } else { 0 };
-    [config.steps() as f64 * t.batch as f64, generated as f64]
+    [config.steps() as f64 * config.train.batch as f64, config.generated() as f64]
 }
 
 /// Seconds of a training image on a card, at least; `None` if the card cannot hold the network.
@@ -53,7 +46,7 @@ pub struct Rates {
     /// (network, FLOP per second): seen in `stats.jsonl` of runs, or measured.
     known: Vec<(ModelConfig, f64)>,
     /// How they are known, for people.
-    pub basis: &'static str,
+    pub basis: String,
     on_cards: RefCell<Vec<OnCards>>,
 }
 
@@ -66,36 +59,71 @@ struct OnCards {
 }
 
 impl Rates {
-    /// From the statistics of the runs in `runs` that train one of the networks of `configs`; if there are none, from
-    /// a few training steps of the smallest of these networks on `device`, seconds at most, and of those that take
-    /// a moment.
+    /// As the user says of the first of `configs`; else from the statistics of the runs in `runs` that train one of their
+    /// networks; if there are none, from what was measured before on `device`. Where `asked` says so, the smallest of
+    /// the networks is measured, and those whose steps take a moment.
     ///
     /// # Errors
-    /// Device (exit 4): no memory for a step.
-    pub fn here(device: &Device, runs: &Path, configs: &[&RunConfig]) -> Result<Rates> {
+    /// Usage: a rate of 0. Device (exit 4): no memory for a step.
+    pub fn here(
+        device: &Device,
+        runs: &Path,
+        configs: &[&RunConfig],
+        asked: Asked,
+    ) -> Result<Rates> {
+        let on_cards = RefCell::default();
+        if let (Some(rate), Some(first)) = (asked.given, configs.first()) {
+            let known = vec![(first.model.clone(), rate * flops(&first.model).train as f64)];
+            let basis = "by --rate, that of the first run's network".into();
+            return Ok(Rates { known, basis, on_cards });
+        }
         let mut networks: Vec<&RunConfig> = Vec::new();
         for config in configs {
             if !networks.iter().any(|known| known.model == config.model) {
                 networks.push(config);
             }
         }
-        let on_cards = RefCell::default();
         let known = from_stats(runs, &networks);
         if !known.is_empty() {
-            return Ok(Rates { known, basis: "as earlier runs here went", on_cards });
+            return Ok(Rates { known, basis: "as earlier runs here went".into(), on_cards });
         }
         networks.sort_by_key(|c| flops(&c.model).train);
-        let mut known = Vec::new();
-        for (i, config) in networks.iter().enumerate() {
-            let batch = config.train.batch.min(8);
-            let flop = (flops(&config.model).train * batch as u64) as f64;
-            if i == 0 || flop < MOMENT_FLOP {
-                let repeats = if Params::new(&config.model).count() < 1_000_000 { 5 } else { 1 };
-                let step_s = bench::step_s(device, config, batch, repeats)?;
-                known.push((config.model.clone(), flop / step_s));
+        let mut rates = match networks.first() {
+            Some(config) => rate::kept(device, config.train.precision),
+            None => Vec::new(),
+        };
+        if asked.measure {
+            let is_known = |c: &RunConfig| rates.iter().any(|r| *r.model() == c.model);
+            let moment = |c: &RunConfig| {
+                (flops(&c.model).train * c.train.batch.min(8) as u64) as f64 <= MOMENT_FLOP
+            };
+            let smallest = networks.first().map(|c| &c.model);
+            let wanted: Vec<_> = (networks.iter())
+                .filter(|c| !is_known(c) && (moment(c) || Some(&c.model) == smallest))
+                .collect();
+            let seconds = rate::MEASURED_S / (wanted.len() as f64).sqrt();
+            for config in wanted {
+                rates.insert(0, rate::measure(device, config, seconds, asked.quiet)?);
             }
         }
-        Ok(Rates { known, basis: "as a few training steps now went", on_cards })
+        // Those of these networks, if there are any, else of such that are not much larger or smaller.
+        let of_these = |r: &Rate| networks.iter().any(|n| n.model == *r.model());
+        let near = |r: &Rate| {
+            let size = |model: &ModelConfig| flops(model).train as f64;
+            networks.iter().any(|n| (size(&n.model) / size(r.model())).ln().abs() < NEAR.ln())
+        };
+        match rates.iter().any(of_these) {
+            true => rates.retain(of_these),
+            false => rates.retain(near),
+        }
+        let basis = match rates.as_slice() {
+            [] => "not measured yet, which `emm sweep plan` does".into(),
+            [rate] => rate.said(),
+            [rate, ..] => rate.said_of(rates.len()),
+        };
+        let flop_per_s = |r: &Rate| flops(r.model()).train as f64 * r.images_per_s;
+        let known = rates.iter().map(|r| (r.model().clone(), flop_per_s(r))).collect();
+        Ok(Rates { known, basis, on_cards })
     }
 
     /// Seconds that a run takes here on one device.
@@ -127,6 +155,9 @@ impl Rates {
         image_s.map(|s| Some((trained + generated * IMAGE_COST) * s?))
     }
 }
+
+/// Networks whose FLOP differ by a smaller factor are taken to reach about the same FLOP per second.
+const NEAR: f64 = 4.0;
 
 /// A step of so many operations is measured even if another network's rate is known.
 const MOMENT_FLOP: f64 = 5e10;

@@ -9,7 +9,9 @@ use crate::data::subset::{Labels, Subset};
 use crate::device::Device;
 use crate::error::{Exit, data, exit_code, usage};
 use crate::memorization::{Next, SizeRatio, emm_of, next_size, wilson};
+use crate::run::dir::best;
 use crate::run::progress::Overall;
+use crate::run::scoring::Scoring;
 use crate::run::train::{train_part, work};
 use crate::run::{DataId, Look, Outcome, RunConfig, RunOptions};
 use anyhow::Result;
@@ -30,8 +32,10 @@ pub struct Search<'a> {
     pub set: &'a Dataset,
     /// The set's file, for messages.
     pub name: &'a str,
-    /// Settings of every run. Its set is replaced by each subset; its seed is the first of `repeats`.
+    /// Settings of every run. Its set is replaced by each subset, and its looks by what `scoring` makes of it; its seed is
+    /// the first of `repeats`.
     pub config: &'a RunConfig,
+    pub scoring: Scoring,
     pub sizes: Sizes,
     pub epsilon: f64,
     /// Runs of each size, with consecutive seeds.
@@ -167,6 +171,7 @@ impl Search<'_> {
         }
         config.train.seed = job.seed;
         config.data = DataId::of(&images);
+        self.scoring.settle(&mut config);
         Ok((config, images))
     }
 
@@ -185,6 +190,7 @@ impl Search<'_> {
         for job in &jobs {
             let mut config = self.config.clone();
             config.data.images = job.size;
+            self.scoring.settle(&mut config);
             progress.expect(work(&config));
         }
         let train = |device: &Device, i: usize| {
@@ -237,7 +243,10 @@ fn summary(size: usize, runs: &[(u64, PathBuf, Outcome)]) -> Measured {
     let curve: Vec<(f64, f64)> = (runs[0].2.looks.iter().enumerate())
         .map(|(k, look)| (look.epoch, outcomes().map(|o| o.looks[k].ratio).sum::<f64>() / count))
         .collect();
-    let highest = curve.iter().copied().reduce(|a, b| if b.1 > a.1 { b } else { a });
+    let best_epoch = match runs {
+        [(_, _, only)] => best(&only.looks).map(|l| l.epoch),
+        _ => curve.iter().copied().reduce(|a, b| if b.1 > a.1 { b } else { a }).map(|h| h.0),
+    };
     let memorized = values.iter().map(|l| l.memorized).sum();
     let trained = runs.iter().zip(&values);
     let repeats = outcomes().map(|o| o.distinct.repeats).max().unwrap_or(0);
@@ -246,7 +255,7 @@ fn summary(size: usize, runs: &[(u64, PathBuf, Outcome)]) -> Measured {
         ratio: mean(&values),
         interval: wilson(memorized, values.iter().map(|l| l.images).sum()),
         looks: curve.len(),
-        best_epoch: highest.map_or(0.0, |h| h.0),
+        best_epoch: best_epoch.unwrap_or(0.0),
         curve,
         rising: outcomes().any(|outcome| still_rising(&outcome.looks)),
         reference_duplicates: repeats,

@@ -5,6 +5,7 @@ use super::plan::PlannedRun;
 use crate::error::data;
 use crate::memorization::wilson;
 use crate::run::dir::{Scores, best};
+use crate::run::scores::scored_again;
 use crate::run::{Look, RunConfig, RunDir};
 use anyhow::Result;
 use std::path::Path;
@@ -76,11 +77,13 @@ fn read_state(config: &RunConfig, dir: &Path) -> Result<RunState> {
             differences.join("; ")
         )));
     }
-    let Scores { looks, rescored, .. } = run.scores(config)?;
+    let Scores { looks, rescored, distinct } = run.scores(config)?;
     let all = looks.len() == config.look_steps().len();
-    let value = match (best(&looks), rescored, config.train.rescore_images) {
-        (Some(best), None, 0) if all => best.clone(),
-        (Some(_), Some(again), _) if all => again,
+    let value = match (best(&looks), rescored) {
+        (Some(_), Some(again)) if all => again,
+        (Some(best), None) if all && scored_again(config, &looks, &distinct).is_none() => {
+            best.clone()
+        }
         _ => return Ok(RunState::Begun),
     };
     Ok(RunState::Done(Done { seed: config.train.seed, looks, value }))

@@ -2,6 +2,7 @@
 
 use crate::model::{Arch, Precond};
 use crate::run::Order;
+use crate::run::scoring::Scoring;
 
 /// Settings that a preset fixes; flags given beside it win.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -12,10 +13,7 @@ pub struct Preset {
     pub num_blocks: usize,
     pub lr: f64,
     pub epochs: f64,
-    pub looks: usize,
-    /// Generated images per look, and of the best look scored again.
-    pub score_images: usize,
-    pub rescore_images: usize,
+    pub scoring: Scoring,
     pub order: Order,
 }
 
@@ -27,14 +25,23 @@ pub const DEFAULT: Preset = Preset {
     num_blocks: 2,
     lr: 2e-4,
     epochs: 40_000.0,
-    looks: 20,
-    score_images: 1000,
-    rescore_images: 10_000,
+    scoring: Scoring { looks: None, score_images: None, rescore_images: None },
     order: Order::Shuffle,
 };
 
-const PAPER: Preset =
-    Preset { score_images: 10_000, rescore_images: 0, order: Order::Fixed, ..DEFAULT };
+/// How often the paper's runs are scored, and with how many images each time.
+pub const LOOKS: usize = 20;
+pub const SCORE_IMAGES: usize = 10_000;
+
+const PAPER: Preset = Preset {
+    scoring: Scoring {
+        looks: Some(LOOKS),
+        score_images: Some(SCORE_IMAGES),
+        rescore_images: Some(0),
+    },
+    order: Order::Fixed,
+    ..DEFAULT
+};
 
 const EDM: Preset = Preset { precond: Precond::Edm, num_blocks: 4, lr: 1e-3, ..PAPER };
 

@@ -5,6 +5,7 @@ use crate::data::Dataset;
 use crate::device::Device;
 use crate::model::{Arch, Embedding, ModelConfig, Precond};
 use crate::run::config::{NUMERICS, RAMP_EPOCHS};
+use crate::run::scoring::Scoring;
 use crate::run::{DataId, Order, Precision, RunConfig, RunOptions, TrainConfig};
 use anyhow::Result;
 use std::path::{Path, PathBuf};
@@ -63,6 +64,7 @@ impl Plan {
             scrub_gradients: false,
             looks: self.looks,
             score_images: self.score_images,
+            growing_looks: false,
             rescore_images: 0,
             numerics: NUMERICS,
         };
@@ -91,6 +93,11 @@ pub fn quickstart(
         set: &set,
         name,
         config: &config,
+        scoring: Scoring {
+            looks: Some(plan.looks),
+            score_images: Some(plan.score_images),
+            rescore_images: Some(0),
+        },
         sizes: Sizes::List(plan.sizes.clone()),
         epsilon: EPSILON,
         repeats: 1,

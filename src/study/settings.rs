@@ -1,7 +1,7 @@
 //! What one cell of a study asks for, as a TOML file states it, and the run that it becomes at a scale.
 
 use super::names::unknown;
-use super::presets::DEFAULT;
+use super::presets::{DEFAULT, LOOKS, SCORE_IMAGES};
 use super::scale::Scale;
 use crate::data::Dataset;
 use crate::data::subset::{Blend, Labels, Subset, shuffle};
@@ -191,8 +191,9 @@ impl Settings {
             // As the `paper-*` presets.
             order: Order::Fixed,
             scrub_gradients: self.scrub_gradients.unwrap_or(false),
-            looks: scale.looks(self.looks.unwrap_or(DEFAULT.looks)),
-            score_images: scale.score_images(self.score_images.unwrap_or(10_000)),
+            looks: scale.looks(self.looks.unwrap_or(LOOKS)),
+            score_images: scale.score_images(self.score_images.unwrap_or(SCORE_IMAGES)),
+            growing_looks: false,
             rescore_images: match self.rescore_images {
                 None | Some(0) => 0,
                 Some(images) => scale.score_images(images),

@@ -364,10 +364,10 @@ fn flop_left(cell: &PlannedCell, seen: &Seen) -> f64 {
     left.map(|(run, _)| flop_of(&run.config)).sum::<f64>() + 0.0
 }
 
-/// Hours as people say them: 21s, 3m20s, 2.9 h, 8134 h.
+/// Hours as people say them: 21s, 3m20s, 2.9 h, 8134 h; ? where they are not known.
 pub fn hours_said(hours: f64) -> String {
     match hours {
-        h if h.is_nan() => String::new(),
+        h if h.is_nan() => "?".into(),
         h if h < 0.995 => duration(h * 3600.0),
         h if h < 9.95 => format!("{h:.1} h"),
         h => format!("{h:.0} h"),

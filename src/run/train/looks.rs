@@ -4,6 +4,7 @@ use super::super::dir::best;
 use super::super::score::{
     Network, RESCORE_SEED, generate_and_search, load_partial, look_of, save_partial,
 };
+use super::super::scores::scored_again;
 use super::super::state::run_note;
 use super::super::{Look, memory};
 use super::{Run, SaveEvery, progress_text, rounded};
@@ -31,7 +32,8 @@ impl Run<'_> {
     /// Scores the EMA and records it; false if a signal stopped it.
     pub(super) fn look(&mut self) -> Result<bool> {
         let model = self.snapshot()?;
-        let images = self.config.train.score_images;
+        let looks = self.look_steps.len();
+        let images = self.config.images_at(self.looks.len(), looks);
         let Some((look, distinct)) = self.score(model, self.step, 0, images)? else {
             return Ok(false);
         };
@@ -63,12 +65,11 @@ impl Run<'_> {
     /// Scores the best look's snapshot with fresh seeds, unless that is done.
     pub(super) fn rescore(&mut self) -> Result<Ended> {
         let images = self.config.train.rescore_images;
-        let Some(step) = best(&self.looks).map(|l| l.step).filter(|_| images > 0) else {
-            return Ok(Ended::With(None));
-        };
         if let Some(done) = self.rescored.take() {
             return Ok(Ended::With(Some(done)));
         }
+        let again = scored_again(&self.config, &self.looks, &self.distinct);
+        let Some(step) = again.map(|l| l.step) else { return Ok(Ended::With(None)) };
         let model = self.dir.snapshot(&self.config, step)?;
         let Some((look, distinct)) = self.score(model, step, RESCORE_SEED, images)? else {
             return Ok(Ended::Stopped);
@@ -142,7 +143,7 @@ impl Run<'_> {
     }
 
     pub(super) fn look_network(&self, model: SavedModel) -> Result<Network<'static>> {
-        let batch = memory::look_batch(&self.config, self.config.train.micro_batch);
+        let batch = memory::look_batch(self.device, &self.config, self.config.train.micro_batch);
         Network::new(self.device, model, batch.expect("a run with looks"), &stop_asked)
     }
 
