@@ -213,6 +213,13 @@ fn emm_interpolates_between_its_bracket() {
     assert!(e.violations.is_empty());
     // A ratio of exactly 1 − ε is enough.
     assert_eq!(emm_of(&[(10, 0.75), (20, 0.5)], 0.25).found.unwrap().0, 10.0);
+    // At least 1 − ε is reached by 1 − ε itself, whatever a difference of doubles makes of it.
+    for k in 1..1000 {
+        let (ratio, epsilon) = (k as f64 / 1000.0, (1000 - k) as f64 / 1000.0);
+        let [of_two, alone] = [vec![(10, 1.0), (20, ratio)], vec![(20, ratio)]];
+        assert_eq!(emm_of(&of_two, epsilon).found, Err(Side::Above), "{k}");
+        assert_eq!(next_size(&alone, 20, 20, epsilon), Next::NoBracket(Side::Above), "{k}");
+    }
     assert_eq!(emm_of(&table, 0.01).found, Err(Side::Below));
     assert_eq!(emm_of(&table, 0.7).found, Err(Side::Above));
     assert_eq!(emm_of(&[(10, f64::NAN)], 0.1).found, Err(Side::Unreached), "NaN shows nothing");

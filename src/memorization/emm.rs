@@ -83,13 +83,19 @@ impl Emm {
     }
 }
 
+/// 1 − ε, to the decimals that people write: as a difference of doubles 1 − 0.43 is more than 57 of 100.
+fn level(epsilon: f64) -> f64 {
+    const DECIMALS: f64 = 1e12;
+    ((1.0 - epsilon) * DECIMALS).round() / DECIMALS
+}
+
 /// EMM(ε) = max N with R(N) ≥ 1 − ε, interpolated linearly between the measured sizes around it.
 ///
 /// `measured`: in any order, at least one, sizes distinct. Where violations make the ratio cross 1 − ε several times,
 /// the definition's maximum takes the last crossing. A ratio that still rose is no bound from above, nor is one that has
 /// hardly begun to where no smaller size has finished.
 pub fn emm_of<M: Copy + Into<SizeRatio>>(measured: &[M], epsilon: f64) -> Emm {
-    let level = 1.0 - epsilon;
+    let level = level(epsilon);
     let mut all: Vec<SizeRatio> = measured.iter().map(|&m| m.into()).collect();
     all.sort_by_key(|m| m.size);
     let pair = |m: &SizeRatio| (m.size, m.ratio);
@@ -135,7 +141,7 @@ pub enum Next {
 /// 1 − ε, then narrows the bracket by false position, kept away from its ends, until hi/lo ≤ 1.25. Sizes known
 /// from elsewhere count, inside `lo..=hi`.
 pub fn next_size(known: &[(u64, f64)], lo: u64, hi: u64, epsilon: f64) -> Next {
-    let level = 1.0 - epsilon;
+    let level = level(epsilon);
     let known: Vec<_> = sorted(known).into_iter().filter(|k| (lo..=hi).contains(&k.0)).collect();
     let Some(i) = known.iter().rposition(|&(_, ratio)| ratio >= level) else {
         // Everything measured is below: the answer, if any, lies below the smallest.
