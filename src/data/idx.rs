@@ -89,7 +89,10 @@ fn parse<'a>(name: &str, bytes: &'a [u8], kind: u32) -> Result<(Vec<usize>, &'a 
     };
     let body = &bytes[4 * (rank + 1)..];
     let expected = dims.iter().try_fold(1_usize, |n, &d| n.checked_mul(d));
-    if expected != Some(body.len()) || body.is_empty() {
+    if expected == Some(0) && body.is_empty() {
+        return Err(data(format!("{name}: an IDX file of {dims:?}, which holds nothing")));
+    }
+    if expected != Some(body.len()) {
         return Err(data(format!(
             "{name}: an IDX header of {dims:?} does not fit {} bytes of data",
             body.len()

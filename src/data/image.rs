@@ -2,7 +2,7 @@
 
 use crate::error::{OrExit as _, data};
 use anyhow::{Result, anyhow};
-use std::io::Cursor;
+use std::io::{self, Cursor, Read as _};
 
 /// Bytes that one decoded image may take; anything larger is no image set's image.
 pub const MAX_IMAGE_BYTES: u64 = 256 << 20;
@@ -158,8 +158,46 @@ fn decode_png(bytes: &[u8]) -> Result<Image> {
     let mut pixels = vec![0; width * height * channels];
     reader.next_frame(&mut pixels)?;
     // Reads to the end: a truncated file or a wrong checksum behind the last pixel is found here.
+    let unpacked = reader.info().raw_bytes() as u64;
+    let most = if reader.info().interlaced { 2 * unpacked } else { unpacked };
     reader.finish()?;
+    check_stream(bytes, most)?;
     Ok(Image { width, height, channels, pixels })
+}
+
+/// Unpacks the pixels of a PNG that was decoded to see that nothing is missing behind the last one, of which the decoder
+/// asks no more: the stream's own checksum, and that there is nothing else.
+fn check_stream(bytes: &[u8], most: u64) -> Result<()> {
+    let mut parts = Vec::new();
+    let mut rest = &bytes[8..];
+    while let Some((head, behind)) = rest.split_first_chunk::<8>() {
+        let len = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize;
+        let (data, crc) = behind.split_at_checked(len).ok_or_else(|| anyhow!("a cut-off chunk"))?;
+        match &head[4..] {
+            b"IDAT" => parts.push(data),
+            b"IEND" => {
+                let after = crc.len().saturating_sub(4);
+                return match after {
+                    0 => check_parts(parts, most),
+                    _ => Err(anyhow!("{after} bytes behind its end")),
+                };
+            }
+            _ => {}
+        }
+        rest = crc.get(4..).unwrap_or_default();
+    }
+    Err(anyhow!("no end"))
+}
+
+fn check_parts(parts: Vec<&[u8]>, most: u64) -> Result<()> {
+    let packed = parts.concat();
+    let mut stream = flate2::bufread::ZlibDecoder::new(&packed[..]);
+    let unpacked = io::copy(&mut (&mut stream).take(most + 1), &mut io::sink())
+        .map_err(|e| anyhow!("its pixels do not unpack: {e}"))?;
+    match unpacked > most || !stream.into_inner().is_empty() {
+        true => Err(anyhow!("more pixels than its size says")),
+        false => Ok(()),
+    }
 }
 
 fn decode_jpeg(bytes: &[u8]) -> Result<Image> {

@@ -6,6 +6,7 @@ use crate::support::emm;
 use emm::data::npy::{self, Array};
 use emm::data::{Dataset, Image};
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use tempfile::{TempDir, tempdir};
 
@@ -175,6 +176,38 @@ fn bombs_do_not_go_off() {
     bench.refuses("big.tar", &tar_of(&[("data_batch_1", b"x", Some(3 << 30))]), "at most");
 }
 
+/// The PNG with its pixels' stream changed, and its chunk's checksum made right again.
+fn with_stream(png: &[u8], change: impl Fn(&[u8]) -> Vec<u8>) -> Vec<u8> {
+    let at = png.windows(4).position(|w| w == b"IDAT").unwrap();
+    let len = u32::from_be_bytes(png[at - 4..at].try_into().unwrap()) as usize;
+    let chunk = [b"IDAT", &change(&png[at + 4..at + 4 + len])[..]].concat();
+    let length = (chunk.len() as u32 - 4).to_be_bytes();
+    let sum = crc(&chunk).to_be_bytes();
+    [&png[..at - 4], &length, &chunk, &sum, &png[at + 4 + len + 4..]].concat()
+}
+
+#[test]
+fn a_pngs_pixels_end_where_its_size_says() {
+    let bench = Bench::new();
+    let one = |bytes: &[u8]| zip_of(&[("a.png", &png(8, 1)), ("b.png", bytes)]);
+    let same = with_stream(&png(8, 1), |stream| stream.to_vec());
+    assert_eq!(same, png(8, 1));
+    let without_sum = with_stream(&same, |stream| stream[..stream.len() - 4].to_vec());
+    bench.refuses("sum.zip", &one(&without_sum), "b.png");
+    let behind = with_stream(&same, |stream| [stream, b"xyz"].concat());
+    bench.refuses("behind.zip", &one(&behind), "b.png: more pixels than its size says");
+    // A row more than there are, and very many.
+    for rows in [9, 1_000_000] {
+        let longer = with_stream(&same, |_| {
+            let mut packed = flate2::write::ZlibEncoder::new(Vec::new(), Default::default());
+            packed.write_all(&vec![0; 9 * rows]).unwrap();
+            packed.finish().unwrap()
+        });
+        bench.refuses("longer.zip", &one(&longer), "b.png: more pixels than its size says");
+    }
+    bench.refuses("two.zip", &one(&[&same[..], &same].concat()), "bytes behind its end");
+}
+
 #[test]
 fn pngs_that_no_set_may_hold() {
     let bench = Bench::new();
@@ -322,7 +355,7 @@ fn idx_files_that_are_broken() {
     };
     bench.refuses("x-idx3-ubyte", &images(2, 31), "does not fit 31 bytes");
     bench.refuses("x-idx3-ubyte", &images(2, 33), "does not fit 33 bytes");
-    bench.refuses("x-idx3-ubyte", &images(0, 0), "does not fit 0 bytes");
+    bench.refuses("x-idx3-ubyte", &images(0, 0), "holds nothing");
     bench.refuses("x-idx3-ubyte", &images(2, 32)[..10], "expected an IDX file of images");
     bench.refuses("x-idx3-ubyte.gz", &gzip(&images(2, 32))[..25], "");
     bench.refuses("x-idx1-ubyte", &[0, 0, 8, 1, 0, 0, 0, 1, 5], "expected a file of images");
