@@ -57,6 +57,32 @@ fn a_measurement_is_kept_and_told_with_its_date() {
     go(dir, "plan --rate 5 --no-measure").refused(2, "--", "cannot be used with");
 }
 
+/// Not as one without runs, in commands that only read there either.
+#[test]
+fn a_folder_of_runs_that_is_none_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    fs::write(dir.join("file"), "").unwrap();
+    std::os::unix::fs::symlink("loop", dir.join("loop")).unwrap();
+    let digits = concat!(env!("CARGO_MANIFEST_DIR"), "/data/digits8x8-images-idx3-ubyte");
+    let find = format!("find --data {digits} --sizes 4");
+    let train = format!("train --data {digits}");
+    for command in
+        ["table 3", "figure 3a", "sweep plan width", "sweep status width", "sweep run width"]
+    {
+        let tiny = |runs: &str| go(dir, &format!("{command} --scale tiny --runs {runs}"));
+        tiny("file").refused(2, "--runs: file: expected a folder", "");
+        tiny("loop").refused(3, "--runs: loop: ", "");
+    }
+    for command in [find, train] {
+        go(dir, &format!("{command} --runs file")).refused(
+            2,
+            "--runs: file: expected a folder",
+            "",
+        );
+    }
+}
+
 #[test]
 fn without_a_place_to_keep_it_a_measurement_serves_once() {
     let dir = tempfile::tempdir().unwrap();
@@ -131,6 +157,11 @@ fn scoring_takes_its_share_and_early_looks_fewer_images() {
     assert_eq!(train("whole", "--json").json()["looks"], whole["looks"]);
     let other = "--score-images (fewer at early looks): stored true, asked false";
     train("whole", "--score-images 100").refused(2, "--looks: stored 10, asked 20", other);
+    // What counts repeated images where there are none is not this run's either.
+    let distinct = dir.join("part/scores-distinct.csv");
+    fs::write(&distinct, &scores).unwrap();
+    train("part", "").refused(3, "part/scores-distinct.csv: ", "all of the set differ");
+    fs::remove_file(&distinct).unwrap();
     // A row with the images of another look is not this run's.
     let path = dir.join("part/scores.csv");
     fs::write(&path, scores.replacen(",10,", ",12,", 1)).unwrap();

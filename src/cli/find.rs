@@ -3,7 +3,7 @@
 use super::numbers::count;
 use super::study_flags::quoted;
 use super::train_flags::{RunFlags, TrainFlags};
-use super::{Common, open_set, say};
+use super::{Common, check_runs, open_set, say};
 use crate::device::{Cpu, Device};
 use crate::error::{Exit, OrExit as _, fail};
 use crate::files::check_output;
@@ -55,6 +55,7 @@ pub struct Args {
 
 pub fn run(args: Args, common: &Common) -> Result<()> {
     let device = common.device()?;
+    check_runs(&args.run.runs)?;
     if let Some(out) = &args.out {
         fs::create_dir_all(out)
             .or_exit(Exit::Other, || format!("--out: {}: cannot create", out.display()))?;

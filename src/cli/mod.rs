@@ -3,14 +3,14 @@
 use crate::data::{Dataset, Transform, open_any};
 use crate::device::cuda::{Cuda, IMAGES, KERNELS_FOR, Trouble, probe, runs_on};
 use crate::device::{Cpu, Device};
-use crate::error::{Exit, exit_code, fail, usage};
+use crate::error::{Exit, OrExit as _, exit_code, fail, usage};
 use crate::memory;
 use crate::signal;
 use anyhow::Result;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use std::ffi::OsString;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -334,6 +334,20 @@ fn threads(text: &str) -> Result<usize, String> {
 fn tell(e: &anyhow::Error) -> i32 {
     let _ = writeln!(std::io::stderr(), "emm: {}", printable(&format!("{e:#}")));
     exit_code(e)
+}
+
+/// Refuses a folder of runs that is something else. One that does not exist has no runs.
+///
+/// # Errors
+/// Usage that begins with the flag; data, where the system does not say what it is.
+fn check_runs(runs: &Path) -> Result<()> {
+    let what = || format!("--runs: {}", runs.display());
+    match std::fs::metadata(runs) {
+        Ok(found) if found.is_dir() => Ok(()),
+        Ok(_) => Err(usage(format!("{}: expected a folder, found something else", what()))),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(e).or_data(what),
+    }
 }
 
 /// Reads a data set, and says on stderr what one may not expect of it.

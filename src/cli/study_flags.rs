@@ -3,7 +3,7 @@
 use super::find::one_per_thread;
 use super::numbers::count;
 use super::train_flags::precision;
-use super::{Common, open_set};
+use super::{Common, check_runs, open_set};
 use crate::data::Dataset;
 use crate::device::{Cpu, Device};
 use crate::error::usage;
@@ -49,6 +49,7 @@ fn pair(text: &str) -> Result<(String, String), String> {
 impl StudyFlags {
     /// Reads the sets.
     pub fn setup(&self, common: &Common, runs: &Path) -> Result<Setup> {
+        check_runs(runs)?;
         let scale = Scale::named(&self.scale)?;
         if !(1..=MAX_REPEATS).contains(&self.repeats) {
             let found = self.repeats;

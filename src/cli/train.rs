@@ -1,7 +1,7 @@
 //! `emm train`: one run, from a set to scores; the same command resumes.
 
 use super::train_flags::{RunFlags, TrainFlags};
-use super::{Common, note_line, say};
+use super::{Common, check_runs, note_line, say};
 use crate::data::Dataset;
 use crate::error::{Exit, fail};
 use crate::model::Params;
@@ -35,6 +35,9 @@ pub struct Args {
 
 pub fn run(args: Args, common: &Common) -> Result<()> {
     let device = common.device()?;
+    if args.run.is_none() {
+        check_runs(&args.options.runs)?;
+    }
     let mut data = Dataset::open(&args.data)?;
     let config = args.flags.resolve(common, &mut data)?;
     if let Some(what) = data.empty_classes().filter(|_| config.model.label_dim > 0 && !common.quiet)
@@ -78,13 +81,15 @@ fn print(config: &RunConfig, dir: &Path, outcome: &Outcome) {
     }
     if let (repeats @ 1.., Some(value)) = (outcome.distinct.repeats, outcome.value()) {
         let once = match outcome.value_distinct() {
-            Some(l) => format!("{:.2}% memorized", 100.0 * l.ratio),
-            None => "unknown".into(),
+            Some(l) => format!(
+                "with identical images counted once {:.2}%, else {:.2}% memorized",
+                100.0 * l.ratio,
+                100.0 * value.ratio
+            ),
+            None => "identical images cannot be counted once, since no two differ".into(),
         };
         say!(
-            "duplicates  {repeats} training images repeat an earlier one, which hides copies of it: with identical images \
-             counted once {once}, not {:.2}%",
-            100.0 * value.ratio
+            "duplicates  {repeats} training images repeat an earlier one, which hides copies of it: {once}"
         );
     }
     if outcome.finished && still_rising(&outcome.looks) {

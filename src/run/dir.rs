@@ -358,6 +358,20 @@ impl RunDir {
         }
     }
 
+    /// Refuses scores that count identical training images once where all images differ.
+    ///
+    /// # Errors
+    /// Data (exit 3).
+    pub fn check_distinct(&self, distinct: &Distinct) -> Result<()> {
+        match distinct.repeats == 0 && !distinct.looks.is_empty() {
+            true => Err(data(format!(
+                "{}: counts identical training images once, but all of the set differ",
+                self.distinct_scores_path().display()
+            ))),
+            false => Ok(()),
+        }
+    }
+
     /// The snapshot of the best look, and its file.
     ///
     /// # Errors

@@ -95,6 +95,7 @@ pub fn train_part(
     if let Some(mut outcome) = Outcome::stored(&run_dir, &config, started)? {
         let repeats = device.host().run(|| Repeats::of(&data.pixels, data.image_len()));
         outcome.distinct.repeats = repeats.map_or(0, |r| r.count());
+        run_dir.check_distinct(&outcome.distinct)?;
         if let Some(part) = part {
             part.skip(work(&config));
         }
@@ -170,6 +171,7 @@ impl<'a> Run<'a> {
             false => Some(Search::new(device, &data.pixels, data.image_len())?),
         };
         distinct.repeats = search.as_ref().map_or(0, Search::repeats);
+        dir.check_distinct(&distinct)?;
         let batch = t.batch as f64;
         let generated = config.images_of(looks.len());
         let done = step as f64 * batch + generated as f64 * IMAGE_COST;

@@ -2,6 +2,7 @@
 //! here by the least that their kernels can take.
 
 use crate::device::{Device, Precision};
+use crate::error::{Exit, exit_code};
 use crate::model::ModelConfig;
 use crate::model::flops::flops;
 use crate::run::card::Prediction;
@@ -64,7 +65,7 @@ impl Rates {
     /// the networks is measured, and those whose steps take a moment.
     ///
     /// # Errors
-    /// Usage: a rate of 0. Device (exit 4): no memory for a step.
+    /// Diverged (exit 5): a measured step.
     pub fn here(
         device: &Device,
         runs: &Path,
@@ -92,20 +93,10 @@ impl Rates {
             Some(config) => rate::kept(device, config.train.precision),
             None => Vec::new(),
         };
-        if asked.measure {
-            let is_known = |c: &RunConfig| rates.iter().any(|r| *r.model() == c.model);
-            let moment = |c: &RunConfig| {
-                (flops(&c.model).train * c.train.batch.min(8) as u64) as f64 <= MOMENT_FLOP
-            };
-            let smallest = networks.first().map(|c| &c.model);
-            let wanted: Vec<_> = (networks.iter())
-                .filter(|c| !is_known(c) && (moment(c) || Some(&c.model) == smallest))
-                .collect();
-            let seconds = rate::MEASURED_S / (wanted.len() as f64).sqrt();
-            for config in wanted {
-                rates.insert(0, rate::measure(device, config, seconds, asked.quiet)?);
-            }
-        }
+        let why = match asked.measure {
+            true => measure_missing(device, &networks, &mut rates, asked.quiet)?,
+            false => String::new(),
+        };
         // Those of these networks, if there are any, else of such that are not much larger or smaller.
         let of_these = |r: &Rate| networks.iter().any(|n| n.model == *r.model());
         let near = |r: &Rate| {
@@ -117,6 +108,7 @@ impl Rates {
             false => rates.retain(near),
         }
         let basis = match rates.as_slice() {
+            [] if asked.measure => format!("not to be measured: {why}"),
             [] => "not measured yet, which `emm sweep plan` does".into(),
             [rate] => rate.said(),
             [rate, ..] => rate.said_of(rates.len()),
@@ -154,6 +146,36 @@ impl Rates {
         let [trained, generated] = images_of(config);
         image_s.map(|s| Some((trained + generated * IMAGE_COST) * s?))
     }
+}
+
+/// Measures the first of `networks`, the smallest, and those whose steps take a moment, as far as `rates` lacks them;
+/// why it could not, if it could not.
+///
+/// # Errors
+/// Diverged (exit 5): a step.
+fn measure_missing(
+    device: &Device,
+    networks: &[&RunConfig],
+    rates: &mut Vec<Rate>,
+    quiet: bool,
+) -> Result<String> {
+    let moment =
+        |c: &RunConfig| (flops(&c.model).train * c.train.batch.min(8) as u64) as f64 <= MOMENT_FLOP;
+    let wanted: Vec<_> = (networks.iter().enumerate())
+        .filter(|(i, c)| *i == 0 || moment(c))
+        .filter(|(_, c)| !rates.iter().any(|r| *r.model() == c.model))
+        .collect();
+    let seconds = rate::MEASURED_S / (wanted.len() as f64).sqrt();
+    let mut why = String::new();
+    for (_, config) in wanted {
+        match rate::measure(device, config, seconds, quiet) {
+            Ok(rate) => rates.insert(0, rate),
+            // What cannot be trained here can be planned here all the same.
+            Err(e) if exit_code(&e) == Exit::Device as i32 => why = format!("{e:#}"),
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(why)
 }
 
 /// Networks whose FLOP differ by a smaller factor are taken to reach about the same FLOP per second.
