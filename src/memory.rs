@@ -10,9 +10,14 @@ use std::cell::Cell;
 use std::collections::TryReserveError;
 use std::fmt::Display;
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+
+mod size;
+
+pub use size::Size;
 
 /// Bytes of memory in the machine.
 pub fn total() -> Option<usize> {
@@ -148,10 +153,11 @@ impl Budget {
             Err(spent) => Err(fail(
                 Exit::Device,
                 format!(
-                    "{}: needs {bytes} bytes of memory, {} of the {limit} are left that reading may take; \
-                     --max-memory sets them",
+                    "{}: needs {} of memory, {} of the {} are left that reading may take; --max-memory sets them",
                     what(),
-                    limit - spent
+                    Size(bytes),
+                    Size(limit - spent),
+                    Size(*limit)
                 ),
             )),
         }
@@ -223,9 +229,10 @@ pub fn room_for_threads(threads: usize) -> Result<()> {
     };
     match room {
         true => Ok(()),
-        false => {
-            Err(no_threads(threads, &format!("their stacks take {bytes} bytes (`ulimit -v`)")))
-        }
+        false => Err(no_threads(
+            threads,
+            &format!("their stacks take {} (`ulimit -v`)", Size(bytes as u64)),
+        )),
     }
 }
 
@@ -319,24 +326,16 @@ fn end(bytes: usize) -> ! {
                 unsafe { libc::pause() };
             }
         }
-        let mut digits = [0; 20];
-        let mut first = digits.len();
-        let mut rest = bytes;
-        while rest > 0 || first == digits.len() {
-            first -= 1;
-            digits[first] = b'0' + (rest % 10) as u8;
-            rest /= 10;
-        }
         let mut line = [0; 256];
-        let mut len = 0;
-        for part in [
-            &b"emm: --device: the system refuses "[..],
-            &digits[first..],
-            b" bytes more (a full machine, `ulimit -v`, a cgroup); smaller batches and sets need less\n",
-        ] {
-            line[len..][..part.len()].copy_from_slice(part);
-            len += part.len();
-        }
+        let room = line.len();
+        let mut rest = &mut line[..];
+        let _ = writeln!(
+            rest,
+            "emm: --device: the system refuses {} more (a full machine, `ulimit -v`, a cgroup); smaller batches and \
+             sets need less",
+            Size(bytes as u64)
+        );
+        let len = room - rest.len();
         // SAFETY: the bytes are there; what comes of writing them changes nothing. The handler only ends the process,
         // and the structs are whole.
         unsafe {
@@ -370,7 +369,7 @@ mod tests {
         budget.keep(40, what).unwrap();
         let mut borrowed = budget.borrow(50, what).unwrap();
         let refused = borrowed.grow(11, what).unwrap_err().to_string();
-        assert!(refused.starts_with("x: needs 11 bytes of memory, 10 of the 100"), "{refused}");
+        assert!(refused.starts_with("x: needs 11 bytes of memory, 10 bytes of"), "{refused}");
         borrowed.grow(10, what).unwrap();
         assert!(budget.clone().keep(1, what).is_err());
         drop(borrowed);

@@ -212,7 +212,7 @@ fn a_card_that_is_not_here_is_planned_kernel_by_kernel() {
 fn a_search_that_does_not_fit_blames_the_flag_that_made_it_so() {
     let search = |flag: &str, value: &str| emm(["bench", "nearest", flag, value]);
     for flag in ["--queries", "--references"] {
-        search(flag, "99999999999").refused(4, &format!("{flag}: 99999999999"), "3072 bytes");
+        search(flag, "99999999999").refused(4, &format!("{flag}: 99999999999"), "3 KiB");
     }
     search("--references", "1").refused(2, "--references: 1", "at least 2");
     search("--repeats", "0").refused(2, "--repeats: 0", "at least 1");

@@ -245,7 +245,7 @@ fn too_small_a_card_is_a_device_error_with_the_bytes() {
         Ended::of(train.env("EMM_EMULATOR_MEMORY", "100000")).refused(
             4,
             "--device: training needs ",
-            "100000 are free",
+            "97.7 KiB are free",
         );
         assert!(!scene.path("run").exists(), "a refused network leaves nothing");
     }

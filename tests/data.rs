@@ -3,6 +3,7 @@
 pub mod bad_input;
 mod limits;
 mod outputs;
+mod pixels;
 mod subsets;
 pub mod tools;
 pub mod zips;

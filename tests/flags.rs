@@ -1,7 +1,7 @@
 //! What the training commands take and refuse.
 
 use crate::run::{fixture, train_args, train_tiny, words};
-use crate::support::emm;
+use crate::support::{emm, has_raw_number};
 use emm::data::Dataset;
 use std::fs;
 
@@ -162,7 +162,35 @@ fn a_network_beyond_the_memory_is_planned_but_not_measured() {
     let plan = emm(words(&format!("plan --json --rate 1 {huge}"))).json();
     assert!(plan["parameter_bytes"].as_u64().unwrap() > 1 << 40, "{plan}");
     for command in ["plan", "bench step"] {
-        emm(words(&format!("{command} {huge}"))).refused(4, "--device: ", "bytes");
+        emm(words(&format!("{command} {huge}"))).refused(4, "--device: ", "iB");
+    }
+    let said = emm(words(&format!("plan --rate 1 {huge}"))).ok();
+    let line = said.lines().find(|line| line.starts_with("memory: ")).unwrap_or_default();
+    assert!(line.contains("iB needed, ") && line.contains("does not fit"), "{said}");
+    assert_eq!(plan["memory"]["fits"], false);
+    assert!(plan["memory"]["wanted_bytes"].as_u64() > plan["memory"]["free_bytes"].as_u64());
+    let small = "plan --rate 1 --resolution 8 --channels 8 --mult 1 --blocks 1 --batch 8";
+    assert!(emm(words(small)).ok().contains(" free; fits"));
+    assert_eq!(emm(words(&format!("{small} --json"))).json()["memory"]["fits"], true);
+}
+
+/// Numbers of messages are rounded as people read them.
+#[test]
+fn no_message_holds_raw_numbers() {
+    let f = fixture();
+    let run = f.folder.path().join("fractions");
+    let args = train_args(
+        &f.data,
+        &run,
+        "--epochs 1.3333333333 --looks 1 --batch 48 --stop-after-steps 99",
+    );
+    let trained = emm(args).ok();
+    for line in trained.lines() {
+        assert!(!has_raw_number(line), "{line}");
+    }
+    assert!(trained.contains("at epoch 1.5"), "{trained}");
+    for raw in ["at epoch 5.333333333333333", "needs 268435456 bytes of memory"] {
+        assert!(has_raw_number(raw), "{raw}");
     }
 }
 

@@ -400,7 +400,7 @@ fn a_full_disk_is_said_and_the_old_state_stays() {
 fn a_network_beyond_memory_is_a_device_error() {
     let run = fixture().folder.path().join("huge");
     let huge = train_tiny(&run, "--channels 4096 --mult 16,16 --blocks 8");
-    huge.refused(4, "--device: training needs ", "bytes");
+    huge.refused(4, "--device: training needs ", "iB");
     assert!(!run.exists(), "a refused network leaves nothing");
 }
 

@@ -89,7 +89,23 @@ impl Ended {
         assert!(!line.is_empty() && !line.contains('\n'), "not one line: {self:?}");
         assert!(line.starts_with(&format!("emm: {start}")), "begins otherwise: {self:?}");
         assert!(line.contains(holds), "does not say {holds:?}: {self:?}");
+        assert!(!has_raw_number(line), "a number as no person reads it: {line}");
     }
+}
+
+/// Whether a message holds a fraction of more than six digits or an amount of ten million bytes or more in bytes, outside
+/// of what it quotes and of rows of scores, which are compared to the last digit.
+pub fn has_raw_number(line: &str) -> bool {
+    let digit = |c: &char| c.is_ascii_digit();
+    let raw = |text: &str| {
+        let fraction = |(at, _)| {
+            text[..at].ends_with(|c: char| c.is_ascii_digit())
+                && text[at + 1..].chars().take_while(digit).count() > 6
+        };
+        let amount = |(at, _)| text[..at].chars().rev().take_while(digit).count() > 7;
+        text.match_indices('.').any(fraction) || text.match_indices(" bytes").any(amount)
+    };
+    !line.contains("scores.csv: row ") && line.split('"').step_by(2).any(raw)
 }
 
 /// Settings of runs that take a moment at the smallest scale.

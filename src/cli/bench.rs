@@ -6,6 +6,7 @@ use super::train_flags::{ImageFlags, TrainFlags};
 use super::{Common, bench_nearest, bench_optimal, say};
 use crate::device::Device;
 use crate::error::usage;
+use crate::memory::Size;
 use crate::model::flops::flops;
 use crate::model::trainer::TrainerOptions;
 use crate::model::{ModelConfig, Params};
@@ -122,13 +123,13 @@ fn run_step(a: Step, common: &Common) -> Result<()> {
     }
     let [min, max] = ends(&times.step_s);
     say!(
-        "{:.2} img/s, {:.1} GFLOP/s; step {:.2} ms ({:.2}..{:.2}); arena {:.1} MB; {} parameters",
+        "{:.2} img/s, {:.1} GFLOP/s; step {:.2} ms ({:.2}..{:.2}); arena {}; {} parameters",
         images_per_s,
         flop / s / 1e9,
         s * 1e3,
         min * 1e3,
         max * 1e3,
-        times.arena_bytes as f64 / 1e6,
+        Size(times.arena_bytes as u64),
         Params::new(&config).count()
     );
     times.diverged.map_or(Ok(()), Err)

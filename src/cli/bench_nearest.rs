@@ -5,7 +5,7 @@ use super::{Common, say};
 use crate::data::npy::MappedBytes;
 use crate::device::cpu::dots::Isa;
 use crate::error::{Exit, data, fail, usage};
-use crate::memory;
+use crate::memory::{self, Size};
 use crate::run::bench::median;
 use crate::run::bench_nearest::{nearest, random_images};
 use anyhow::Result;
@@ -73,7 +73,8 @@ pub fn run(a: Args, common: &Common) -> Result<()> {
     let most = memory::available().unwrap_or(usize::MAX) / 4;
     for (flag, images) in [("--queries", a.queries), ("--references", a.references)] {
         if images.checked_mul(pixels).is_none_or(|bytes| bytes > most) {
-            let what = format!("{flag}: {images} images of {pixels} bytes don't fit into memory");
+            let pixels = Size(pixels as u64);
+            let what = format!("{flag}: {images} images of {pixels} don't fit into memory");
             return Err(fail(Exit::Device, what));
         }
     }
@@ -127,12 +128,12 @@ fn report(
     let pairs = a.queries as f64 * a.references as f64;
     say!(
         "{} queries, {} references of {pixels} bytes: {s:.3} s, {:.1} G multiply-adds/s if all pairs were compared; \
-         prepared in {:.3} s; peak {:.0} MB; {} answers right by brute force",
+         prepared in {:.3} s; peak {}; {} answers right by brute force",
         a.queries,
         a.references,
         pairs * pixels as f64 / s / 1e9,
         times.prepare_s,
-        peak.unwrap_or(0) as f64 / 1e6,
+        Size(peak.unwrap_or(0) as u64),
         times.checked
     );
     Ok(())

@@ -6,7 +6,7 @@ use super::{Common, say};
 use crate::data::Dataset;
 use crate::data::npy::MappedBytes;
 use crate::error::{data, usage};
-use crate::memory;
+use crate::memory::{self, Size};
 use crate::run::bench::median;
 use crate::run::bench_nearest::random_images;
 use crate::run::bench_optimal::optimal;
@@ -93,14 +93,14 @@ pub fn run(a: Args, common: &Common) -> Result<()> {
         return Ok(());
     }
     say!(
-        "{} images of the optimum of {}, {} steps: {s:.3} s, {:.1} img/s; prepared in {:.3} s; peak {:.0} MB; \
+        "{} images of the optimum of {}, {} steps: {s:.3} s, {:.1} img/s; prepared in {:.3} s; peak {}; \
          {} memorized",
         a.images,
         a.references,
         a.steps,
         a.images as f64 / s,
         times.prepare_s,
-        peak.unwrap_or(0) as f64 / 1e6,
+        Size(peak.unwrap_or(0) as u64),
         times.memorized
     );
     Ok(())

@@ -1,5 +1,6 @@
 //! `emm ckpt`: model files looked at, taken out of runs, converted.
 
+use super::endings::check_ending;
 use super::{Common, say};
 use crate::error::data;
 use crate::files::check_output;
@@ -69,6 +70,7 @@ pub fn run(command: Command, common: &Common) -> Result<()> {
     match command {
         Command::Info { model } => info(&model, common),
         Command::Export { run, out, live, force } => {
+            check_ending("--out", &out, "a model", &["safetensors"])?;
             check_output(&out, force)?;
             let dir = RunDir::new(&run);
             let config = dir.config()?;
@@ -79,6 +81,7 @@ pub fn run(command: Command, common: &Common) -> Result<()> {
             Ok(())
         }
         Command::Convert { source, out, precond, skips, dropout, force } => {
+            check_ending("--out", &out, "a model", &["safetensors"])?;
             check_output(&out, force)?;
             let unsaid = Unsaid { precond, skip_connections: skips, dropout };
             convert(&source, &unsaid)?.save(&out, force)?;

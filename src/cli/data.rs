@@ -1,6 +1,7 @@
 //! `emm data`: makes data sets of downloaded files, subsets of data sets, and tells what a set holds.
 
-use super::numbers::count;
+use super::endings::check_ending;
+use super::numbers::{count, side};
 use super::{Common, note_line, open_set, say};
 use crate::data::subset::{self, Blend, Labels, Subset};
 use crate::data::{Dataset, Transform, open_any};
@@ -44,13 +45,13 @@ pub struct ImportArgs {
     #[arg(long, value_name = "PIXELS")]
     pad: Option<usize>,
     /// Resample to this many pixels (Lanczos, as Pillow does it)
-    #[arg(long, value_name = "PIXELS")]
+    #[arg(long, value_name = "PIXELS", value_parser = side)]
     resolution: Option<usize>,
     /// Make grey images RGB by repeating their channel
     #[arg(long)]
     rgb: bool,
     /// Only the first N images
-    #[arg(long, value_name = "N", value_parser = count)]
+    #[arg(long, alias = "max-images", value_name = "N", value_parser = count)]
     size: Option<usize>,
     /// Of each class or folder an equal share of --size, the first ones
     #[arg(long, requires = "size")]
@@ -83,7 +84,7 @@ pub struct SubsetArgs {
     #[arg(long, value_name = "S.zip")]
     out: PathBuf,
     /// Number of images
-    #[arg(long, value_name = "N", value_parser = count)]
+    #[arg(long, alias = "max-images", value_name = "N", value_parser = count)]
     size: usize,
     /// Only the first C classes
     #[arg(long, value_name = "C", conflicts_with = "class")]
@@ -99,7 +100,7 @@ pub struct SubsetArgs {
     #[arg(long, value_name = "true|random:C|dealt:C|unique|none")]
     labels: Option<Labels>,
     /// Resample to this many pixels (Lanczos, as Pillow does it)
-    #[arg(long, value_name = "PIXELS")]
+    #[arg(long, value_name = "PIXELS", value_parser = side)]
     resolution: Option<usize>,
     /// Replace --out if it exists
     #[arg(long)]
@@ -128,7 +129,7 @@ pub fn run(command: Command, common: &Common) -> Result<()> {
 fn import(args: &ImportArgs, common: &Common) -> Result<()> {
     check_side("--pad", args.pad)?;
     check_side("--resolution", args.resolution)?;
-    check_zip(&args.out)?;
+    check_ending("--out", &args.out, "a data set", &["zip"])?;
     check_output(&args.out, args.force)?;
     let source = open_any(&args.sources)?;
     let mut order = match (args.size, &source.groups) {
@@ -167,7 +168,7 @@ fn import(args: &ImportArgs, common: &Common) -> Result<()> {
 }
 
 fn cut(args: &SubsetArgs, common: &Common) -> Result<()> {
-    check_zip(&args.out)?;
+    check_ending("--out", &args.out, "a data set", &["zip"])?;
     check_output(&args.out, args.force)?;
     let blend = args.blend.as_deref().map(parse_blend).transpose()?;
     let subset = Subset {
@@ -242,21 +243,6 @@ fn tell(set: &Dataset, path: &Path, mut notes: Vec<String>, common: &Common) -> 
     say!("  duplicates  {duplicates}");
     say!("  sha256      {}", set.sha256_pixels());
     Ok(())
-}
-
-/// Refuses to write a zip under the name of another format.
-fn check_zip(out: &Path) -> Result<()> {
-    let extension = out.extension().unwrap_or_default().to_ascii_lowercase();
-    let others =
-        ["png", "jpg", "jpeg", "npy", "npz", "tar", "gz", "bin", "safetensors", "json", "csv"];
-    match others.iter().any(|other| extension == *other) {
-        true => Err(usage(format!(
-            "--out: {}: a data set is a zip; name it {}",
-            out.display(),
-            out.with_extension("zip").display()
-        ))),
-        false => Ok(()),
-    }
 }
 
 fn check_side(flag: &str, side: Option<usize>) -> Result<()> {

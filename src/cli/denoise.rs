@@ -1,5 +1,6 @@
 //! `emm denoise`: D(x; sigma) of given images.
 
+use super::endings::check_ending;
 use super::samples_io::{read_images, read_labels, read_sigmas, write_images};
 use super::{Common, say};
 use crate::error::usage;
@@ -38,6 +39,7 @@ pub struct Args {
 }
 
 pub fn run(args: Args, common: &Common) -> Result<()> {
+    check_ending("--out", &args.out, "an array of images", &["npy"])?;
     check_output(&args.out, args.force)?;
     if args.batch == 0 {
         return Err(usage("--batch: 0 images, at least 1 is needed"));

@@ -4,7 +4,7 @@ use super::{Common, say};
 use crate::data::Dataset;
 use crate::device::Cpu;
 use crate::device::cuda::{Driver, KERNELS_FOR, LACKING, Trouble, probe, probe::dotted, runs_on};
-use crate::memory;
+use crate::memory::{self, Size};
 use crate::run::rate::processor;
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -47,8 +47,8 @@ pub fn run(_args: Args, common: &Common) -> Result<()> {
         );
         return Ok(());
     }
-    let gib = |bytes: Option<usize>| match bytes {
-        Some(b) => format!("{:.1} GiB", b as f64 / (1u64 << 30) as f64),
+    let size = |bytes: Option<usize>| match bytes {
+        Some(b) => Size(b as u64).to_string(),
         None => "unknown".into(),
     };
     say!("emm {}", env!("CARGO_PKG_VERSION"));
@@ -57,7 +57,7 @@ pub fn run(_args: Args, common: &Common) -> Result<()> {
         Ok(d) => {
             for (k, card) in d.cards.iter().enumerate() {
                 let (major, minor) = card.capability;
-                let memory = gib(Some(card.memory_bytes as usize));
+                let memory = Size(card.memory_bytes);
                 let able = if runs_on(card.capability) { "" } else { "; no kernels in this build" };
                 say!("device    cuda:{k}: {}, {major}.{minor}, {memory}{able}", card.name);
             }
@@ -78,7 +78,7 @@ pub fn run(_args: Args, common: &Common) -> Result<()> {
     if !needs().is_empty() {
         say!("needs     {}: was built for CPUs with them only", needs().join(" "));
     }
-    say!("memory    {}, {} available", gib(total), gib(available));
+    say!("memory    {}, {} available", size(total), size(available));
     say!("data      bundled: {digits} digits of 8×8 pixels (`emm quickstart`)");
     for d in downloads {
         say!("          here: {d}");

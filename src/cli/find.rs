@@ -1,5 +1,6 @@
 //! `emm find`: the effective model memorization of a setting.
 
+use super::endings::check_ending;
 use super::numbers::count;
 use super::study_flags::quoted;
 use super::train_flags::{RunFlags, TrainFlags};
@@ -8,6 +9,7 @@ use crate::device::{Cpu, Device};
 use crate::error::{Exit, OrExit as _, fail};
 use crate::files::check_output;
 use crate::model::flops::flops;
+use crate::run::progress::epochs_said;
 use crate::study::{Found, Search, Sizes, find, passed_over, pictures};
 use anyhow::Result;
 use std::fs;
@@ -23,8 +25,8 @@ use std::path::PathBuf;
   emm find --data cifar10.zip --sizes 1k,2k,3k --out emm
   emm find --data digits.zip --lo 20 --hi 320 --channels 32 --mult 2,2 --batch 64 --epochs 2k")]
 pub struct Args {
-    /// Set to take subsets of, as `emm data import` writes it
-    #[arg(long, value_name = "D.zip")]
+    /// Set to take subsets of, as `emm data import` writes it or in any form that it reads
+    #[arg(long, value_name = "SET")]
     data: PathBuf,
     /// Sizes to measure, ascending
     #[arg(long, value_name = "N,N,...", value_parser = count, value_delimiter = ',', conflicts_with_all = ["lo", "hi"])]
@@ -57,6 +59,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     let device = common.device()?;
     check_runs(&args.run.runs)?;
     if let Some(out) = &args.out {
+        check_ending("--out", out, "what find writes", &[])?;
         fs::create_dir_all(out)
             .or_exit(Exit::Other, || format!("--out: {}: cannot create", out.display()))?;
         check_output(&out.join("results.json"), args.force)?;
@@ -121,14 +124,18 @@ fn longer(epochs: f64) -> String {
                 }
                 continue;
             }
-            "--out" | "--outdir" => force = true,
+            "--out" => force = true,
             "--force" => continue,
             _ => {}
         }
         command += &format!(" {}", quoted(&word));
     }
     // What it wrote is replaced.
-    format!("{command} --epochs {}{}", 2.0 * epochs, if force { " --force" } else { "" })
+    format!(
+        "{command} --epochs {}{}",
+        epochs_said(2.0 * epochs),
+        if force { " --force" } else { "" }
+    )
 }
 
 /// A step this small is over before a second thread has woken up: each run has one, and several run at once.

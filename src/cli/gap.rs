@@ -1,5 +1,6 @@
 //! `emm gap`: how far a network is from the theoretical optimum.
 
+use super::endings::check_ending;
 use super::numbers::count;
 use super::{Common, say};
 use crate::data::Dataset;
@@ -28,8 +29,8 @@ pub struct Args {
     /// A model file
     #[arg(long, value_name = "F.safetensors")]
     model: Option<PathBuf>,
-    /// The set that it was trained on
-    #[arg(long, value_name = "S.zip")]
+    /// The set that it was trained on, in any form that `emm data import` reads
+    #[arg(long, value_name = "SET")]
     data: PathBuf,
     /// Noise levels, as the sampler spaces them
     #[arg(long, value_name = "N", value_parser = count, default_value = "18")]
@@ -56,6 +57,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         }
     }
     if let Some(out) = &args.out {
+        check_ending("--out", out, "the table", &["csv"])?;
         check_output(out, args.force)?;
     }
     let model = match (&args.run, args.model) {

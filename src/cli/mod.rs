@@ -22,6 +22,7 @@ mod ckpt;
 mod data;
 mod denoise;
 mod doctor;
+mod endings;
 mod figure;
 mod find;
 mod foreign;

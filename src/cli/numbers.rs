@@ -62,11 +62,25 @@ pub fn amount(text: &str) -> Result<f64, String> {
     }
 }
 
+/// Pixels along a side: `32`, or `32x32` as EDM's data set tool takes it.
+pub fn side(text: &str) -> Result<usize, String> {
+    let (width, height) = text.split_once('x').unwrap_or((text, text));
+    match (width.parse(), height.parse::<usize>()) {
+        (Ok(width), Ok(height)) if width == height => Ok(width),
+        (Ok(_), Ok(_)) => Err(format!("{text}: images are square, expected one number")),
+        (Err(e), _) | (_, Err(e)) => Err(e.to_string()),
+    }
+}
+
+/// Words for yes and no, as EDM's command line takes them in any case.
+pub const YES: [&str; 6] = ["1", "true", "t", "yes", "y", "on"];
+pub const NO: [&str; 6] = ["0", "false", "f", "no", "n", "off"];
+
 /// A switch as EDM's command line takes it.
 pub fn switch(text: &str) -> Result<bool, String> {
-    match text {
-        "true" | "1" | "yes" => Ok(true),
-        "false" | "0" | "no" => Ok(false),
+    match text.to_ascii_lowercase().as_str() {
+        word if YES.contains(&word) => Ok(true),
+        word if NO.contains(&word) => Ok(false),
         _ => Err(format!("{text:?} is neither true nor false")),
     }
 }

@@ -1,7 +1,8 @@
 //! `emm optimal`: what a model that fits its training images perfectly would do.
 
 use super::samples_io::{
-    Counter, HeunArgs, SampleWriter, StartArgs, read_images, read_sigmas, write_images,
+    Counter, HeunArgs, SampleWriter, StartArgs, check_samples_out, read_images, read_sigmas,
+    write_images,
 };
 use super::{Common, say};
 use crate::data::Dataset;
@@ -22,8 +23,8 @@ use std::path::{Path, PathBuf};
   emm optimal --data digits.zip --seeds 0-63 --class 7 --out sevens.png
   emm optimal --data digits.zip --images noisy.npy --sigmas sigmas.npy --out clean.npy")]
 pub struct Args {
-    /// Training images (EDM zip)
-    #[arg(long, value_name = "S.zip")]
+    /// Training images: EDM zip, folder, npz, npy, or what else `emm data import` reads
+    #[arg(long, value_name = "SET")]
     data: PathBuf,
     #[command(flatten)]
     start: StartArgs,
@@ -36,7 +37,7 @@ pub struct Args {
     #[command(flatten)]
     heun: HeunArgs,
     /// Folder or .zip of PNGs named by seed, .npz, .png (a grid), or .npy (float32 [S,C,H,W])
-    #[arg(long, value_name = "DIR|F.zip|F.npz|F.png|F.npy")]
+    #[arg(long, alias = "outdir", value_name = "DIR|F.zip|F.npz|F.png|F.npy")]
     out: PathBuf,
     /// Replace --out if it exists
     #[arg(long)]
@@ -46,7 +47,13 @@ pub struct Args {
 pub fn run(args: Args, common: &Common) -> Result<()> {
     let device = common.device()?;
     let options = args.heun.options()?;
-    check_output(&args.out, args.force)?;
+    match args.images.is_some() {
+        true if args.out.extension().is_none_or(|e| e != "npy") => {
+            return Err(usage("--out: denoised images are written as .npy"));
+        }
+        true => check_output(&args.out, args.force)?,
+        false => check_samples_out(&args.out, args.force)?,
+    }
     let data = Dataset::open(&args.data)?;
     let mut optimal = optimum(&data, &device)?;
     if let (Some(images), Some(sigmas)) = (&args.images, &args.sigmas) {
@@ -78,9 +85,6 @@ fn denoise(
     images: &Path,
     sigmas: &Path,
 ) -> Result<()> {
-    if args.out.extension().is_none_or(|e| e != "npy") {
-        return Err(usage("--out: denoised images are written as .npy"));
-    }
     let x = read_images(images, data.resolution, data.channels)?;
     let count = x.len() / data.image_len();
     let sigmas = read_sigmas(sigmas, count)?;

@@ -5,13 +5,14 @@ use super::train_flags::{ImageFlags, TrainFlags};
 use super::{Common, say};
 use crate::device::{Cost, Device, Precision};
 use crate::error::{Exit, exit_code, usage};
+use crate::memory::Size;
 use crate::model::Params;
 use crate::model::flops::flops;
 use crate::model::trainer::Recording;
 use crate::run::card::{CARDS, Card, Prediction, Share};
 use crate::run::kernel_times;
-use crate::run::memory::micro_batch;
-use crate::run::progress::{IMAGE_COST, duration};
+use crate::run::memory::{micro_batch, wanted_and_free};
+use crate::run::progress::{IMAGE_COST, duration, epochs_said};
 use crate::run::rate::{self, Asked, Rate};
 use crate::run::{RunConfig, scoring};
 use crate::tape::Mode;
@@ -93,6 +94,8 @@ struct Plan {
     micro_batch: usize,
     recording: Recording,
     arena_bytes: usize,
+    /// Bytes that the run wants and that are free; a planned card refuses what does not fit.
+    memory: Option<[usize; 2]>,
     /// Training images per second and how that is known; `None` if it is not.
     rate: Option<(f64, String)>,
     /// Where it was measured.
@@ -121,6 +124,7 @@ impl Plan {
                     parameters,
                     micro_batch: n,
                     arena_bytes: 4 * recording.plan.memory_words(device),
+                    memory: Some(wanted_and_free(device, &config, n)?),
                     recording,
                     rate: given.or(known),
                     measured,
@@ -140,6 +144,7 @@ impl Plan {
                     parameters,
                     micro_batch: p.micro_batch,
                     arena_bytes: p.recording.plan.arena_bytes(),
+                    memory: None,
                     recording: p.recording,
                     rate: Some(given.unwrap_or_else(floor)),
                     measured: None,
@@ -197,22 +202,36 @@ impl Plan {
             object["step_s"] = json!(step_s);
             object["kernels"] = json!(shares);
         }
+        if let Some([wanted, free]) = self.memory {
+            let fits = wanted <= free;
+            object["memory"] = json!({"wanted_bytes": wanted, "free_bytes": free, "fits": fits});
+        }
         object
     }
 
     fn print(&self) {
         let (config, cost) = (&self.config, flops(&self.config.model));
         let (t, n) = (&config.train, self.micro_batch);
-        let gib = |bytes: usize| bytes as f64 / (1u64 << 30) as f64;
+        let size = |bytes: usize| Size(bytes as u64);
         let gflop = |flop: u64| flop as f64 / 1e9;
         say!("parameters       {}", self.parameters.count());
         say!("forward          {:.2} GFLOP per image", gflop(cost.forward));
         say!("training         {:.2} GFLOP per image", gflop(cost.train));
-        say!("arena            {:.3} GiB for micro-batches of {n}", gib(self.arena_bytes));
-        let parameters = gib(self.parameter_bytes());
-        say!("parameter memory {parameters:.3} GiB: weights, gradient, two moments, EMA");
+        say!("arena            {} for micro-batches of {n}", size(self.arena_bytes));
+        let parameters = size(self.parameter_bytes());
+        say!("parameter memory {parameters}: weights, gradient, two moments, EMA");
+        if let Some([wanted, free]) = self.memory {
+            let verdict =
+                if wanted <= free { "fits" } else { "does not fit: `emm train` would refuse it" };
+            say!("memory:          {} needed, {} free; {verdict}", size(wanted), size(free));
+        }
         say!("set              {} images", config.data.images);
-        say!("steps            {} of {} images, {} epochs", config.steps(), t.batch, t.epochs);
+        say!(
+            "steps            {} of {} images, {} epochs",
+            config.steps(),
+            t.batch,
+            epochs_said(t.epochs)
+        );
         self.print_scoring();
         match &self.rate {
             Some((rate, whose)) => say!("rate             {rate:.1} training img/s ({whose})"),

@@ -1,12 +1,13 @@
 //! `emm quickstart`: from clone to answer on bundled images.
 
+use super::endings::check_ending;
 use super::find::{one_per_thread, tell};
 use super::numbers::amount;
 use super::study_flags::quoted;
 use super::{Common, say};
 use crate::device::Device;
 use crate::error::{Exit, fail, usage};
-use crate::run::progress::duration;
+use crate::run::progress::{duration, epochs_said};
 use crate::run::{RunOptions, SaveEvery};
 use crate::study::passed_over;
 use crate::study::quickstart::{Plan, quickstart};
@@ -34,6 +35,7 @@ pub struct Args {
 
 pub fn run(args: Args, common: &Common) -> Result<()> {
     let started = Instant::now();
+    check_ending("--out", &args.out, "what quickstart writes", &[])?;
     let device = common.device()?;
     if !args.force && !ours_or_empty(&args.out) {
         return Err(usage(format!(
@@ -65,7 +67,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     }
     say!(
         "8×8 digits, {} epochs each; ratio of memorization = highest of {} looks at {} samples",
-        plan.epochs,
+        epochs_said(plan.epochs),
         plan.looks,
         plan.score_images
     );
@@ -77,7 +79,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
 impl Args {
     /// The same command with twice the epochs, in the same folder.
     fn longer(&self, common: &Common) -> String {
-        let mut command = format!("emm quickstart --epochs {}", 2.0 * self.epochs);
+        let mut command = format!("emm quickstart --epochs {}", epochs_said(2.0 * self.epochs));
         if self.out != Path::new("quickstart") {
             command += &format!(" --out {}", quoted(&self.out.display().to_string()));
         }

@@ -5,6 +5,7 @@ use super::study_flags::StudyFlags;
 use super::{Common, say};
 use crate::error::usage;
 use crate::files::{check_output, write_atomic};
+use crate::memory::Size;
 use crate::study::report::gather;
 use crate::study::theirs::Theirs;
 use crate::study::{Plan, Study, passed_over};
@@ -72,7 +73,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
             })
         );
     } else {
-        say!("{} ({} kB)", out.display(), html.len().div_ceil(1000));
+        say!("{} ({})", out.display(), Size(html.len() as u64));
     }
     passed_over(&args.folder.display().to_string(), gathered.damage)
 }

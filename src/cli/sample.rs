@@ -1,9 +1,8 @@
 //! `emm sample`: images of a trained network.
 
-use super::samples_io::{Counter, HeunArgs, SampleWriter, StartArgs};
+use super::samples_io::{Counter, HeunArgs, SampleWriter, StartArgs, check_samples_out};
 use super::{Common, say};
 use crate::error::usage;
-use crate::files::check_output;
 use crate::model::SavedModel;
 use crate::run::RunDir;
 use crate::run::score::{Network, labels_of};
@@ -51,7 +50,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     if args.batch == 0 {
         return Err(usage("--batch: 0 images, at least 1 is needed"));
     }
-    check_output(&args.out, args.force)?;
+    check_samples_out(&args.out, args.force)?;
     let (file, model) = match (&args.run, &args.model) {
         (Some(run), _) => RunDir::new(run).best_snapshot()?,
         (None, Some(model)) => (model.clone(), SavedModel::open(model)?),

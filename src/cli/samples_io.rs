@@ -187,7 +187,12 @@ pub fn read_images(path: &Path, resolution: usize, channels: usize) -> Result<Ve
     let name = path.display();
     if shape.len() != 4 || shape[1..] != [channels, resolution, resolution] || shape[0] == 0 {
         return Err(data(format!(
-            "{name}: expected shape [S, {channels}, {resolution}, {resolution}], found {shape:?}"
+            "{name}: expected shape [S, {channels}, {resolution}, {resolution}], found {shape:?}{}",
+            match shape[..] {
+                [_, h, w, c] if [h, w, c] == [resolution, resolution, channels] =>
+                    "; NumPy's x.transpose(0, 3, 1, 2) makes it",
+                _ => "",
+            }
         )));
     }
     if let Some(i) = values.iter().position(|v| !v.is_finite()) {
@@ -290,26 +295,42 @@ pub struct SampleWriter {
     floats: Vec<f32>,
 }
 
+impl Form {
+    /// The form that a free path asks for.
+    fn of(path: &Path, force: bool) -> Result<Form> {
+        let form = match path.extension().map(|e| e.to_string_lossy()) {
+            None => {
+                return check_output_dir(path, force, &foreign_to_samples).map(|()| Form::Folder);
+            }
+            Some(ending) => match &*ending {
+                "zip" => Form::Zip,
+                "npz" => Form::Npz,
+                "png" => Form::Grid,
+                "npy" => Form::Floats,
+                other => {
+                    return Err(usage(format!(
+                        "--out: expected .zip, .npz, .png, .npy or a folder without extension, found .{other}"
+                    )));
+                }
+            },
+        };
+        check_output(path, force).map(|()| form)
+    }
+}
+
+/// Refuses an `--out` that no samples are written to, before anything is read or computed.
+///
+/// # Errors
+/// Usage, if the output exists or has an extension that says nothing.
+pub fn check_samples_out(path: &Path, force: bool) -> Result<()> {
+    Form::of(path, force).map(|_| ())
+}
+
 impl SampleWriter {
     /// # Errors
-    /// Usage, if the output exists or has an extension that says nothing.
+    /// As [`check_samples_out`].
     pub fn new(path: &Path, force: bool, resolution: usize, channels: usize) -> Result<Self> {
-        let form = match path.extension().and_then(|e| e.to_str()) {
-            None => Form::Folder,
-            Some("zip") => Form::Zip,
-            Some("npz") => Form::Npz,
-            Some("png") => Form::Grid,
-            Some("npy") => Form::Floats,
-            Some(other) => {
-                return Err(usage(format!(
-                    "--out: expected .zip, .npz, .png, .npy or a folder without extension, found .{other}"
-                )));
-            }
-        };
-        match form {
-            Form::Folder => check_output_dir(path, force, &foreign_to_samples)?,
-            _ => check_output(path, force)?,
-        }
+        let form = Form::of(path, force)?;
         let (pixels, floats) = (Vec::new(), Vec::new());
         Ok(SampleWriter { path: path.into(), force, form, resolution, channels, pixels, floats })
     }

@@ -2,7 +2,7 @@
 
 use super::numbers::count;
 use super::samples_io::{Counter, parse_seeds, read_images};
-use super::{Common, say};
+use super::{Common, note_line, say};
 use crate::data::npy::{self, Element as _};
 use crate::data::{Dataset, Transform, open_any};
 use crate::device::{Device, Pixels};
@@ -38,7 +38,8 @@ pub struct Args {
     /// A run's directory: samples are drawn from the snapshot of its best look
     #[arg(long, value_name = "DIR")]
     run: Option<PathBuf>,
-    /// Samples: a folder of PNGs, a zip of PNGs, npz with unsigned bytes [S,H,W,C], or npy as emm sample writes it
+    /// Samples: a folder or zip of PNGs, npz or npy of unsigned bytes [S,H,W,C], or npy as `emm sample` writes it: float32
+    /// [S,C,H,W], black −1 and white 1
     #[arg(long, value_name = "DIR|F.zip|F.npz|F.npy")]
     samples: Option<PathBuf>,
     /// Samples drawn from the run: seeds 0 to N − 1
@@ -50,8 +51,8 @@ pub struct Args {
     /// Samples computed at a time; the result does not depend on it
     #[arg(long, value_name = "IMAGES", default_value_t = 64)]
     batch: usize,
-    /// Training images (EDM zip), at least two
-    #[arg(long, value_name = "S.zip")]
+    /// Training images, at least two: EDM zip, folder, npz, npy, or what else `emm data import` reads
+    #[arg(long, alias = "knn-ref", value_name = "SET")]
     reference: PathBuf,
     /// A copy has d1/d2 below this: a fraction or a decimal
     #[arg(long, value_name = "A/B", default_value = "1/3")]
@@ -101,7 +102,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     }
     let mut scoring = Scoring::new(&training, &device)?;
     match (&args.samples, &args.run) {
-        (Some(samples), _) => scoring.take_files(samples, &args.reference)?,
+        (Some(samples), _) => scoring.take_files(samples, &args.reference, common.quiet)?,
         (None, Some(run)) => sample_run(run, &args, common, &mut scoring)?,
         (None, None) => return Err(usage("--samples: give samples, or a --run")),
     }
@@ -172,12 +173,12 @@ impl<'a> Scoring<'a> {
         Ok(Scoring { training, search, device, found: Vec::new(), shown: Vec::new() })
     }
 
-    /// Takes samples from a folder, zip, npz or npy.
-    fn take_files(&mut self, path: &Path, reference: &Path) -> Result<()> {
-        let is_npy = path.extension().is_some_and(|e| e == "npy");
-        if is_npy && npy::type_of(path)? == f32::DESCR {
+    /// Takes samples from a folder, zip, npz or npy; of float32 as `emm sample` writes it, quantised as it does.
+    fn take_files(&mut self, path: &Path, reference: &Path, quiet: bool) -> Result<()> {
+        if npy::type_of(path).is_ok_and(|found| found == f32::DESCR) {
             let (resolution, channels) = (self.training.resolution, self.training.channels);
             let images = read_images(path, resolution, channels)?;
+            tell_other_range(path, &images, quiet);
             let pixels: Vec<u8> = images.into_iter().map(quantise).collect();
             return self.push(&Pixels::Host(pixels.into()));
         }
@@ -274,6 +275,18 @@ impl<'a> Scoring<'a> {
                 "image,copies,copies_distinct\n".to_string() + &rows.map(row).collect::<String>()
             }
         }
+    }
+}
+
+/// Says so where floats are hardly pixels from −1 to 1, as which they are taken.
+fn tell_other_range(path: &Path, images: &[f32], quiet: bool) {
+    let least = images.iter().copied().fold(f32::INFINITY, f32::min);
+    let most = images.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    if !quiet && (least >= 0.0 || most > 2.0) {
+        note_line(&format!(
+            "note: {}: values from {least:.4} to {most:.4}, of which -1 is taken for black and 1 for white",
+            path.display()
+        ));
     }
 }
 

@@ -20,11 +20,11 @@ pub struct StudyFlags {
     /// How much of the paper's experiment: sizes, widths, epochs and images shrink together (`emm sweep plan` says how)
     #[arg(long, value_name = "paper|half|mini|tiny", default_value = "paper")]
     pub scale: String,
-    /// Set to take subsets of, as `emm data import` writes it [default at scale tiny: the bundled digits]
-    #[arg(long, value_name = "D.zip")]
+    /// Set to take subsets of, in any form that `emm data import` reads [default at scale tiny: the bundled digits]
+    #[arg(long, value_name = "SET")]
     pub data: Option<PathBuf>,
     /// Second set, for the study `blend`
-    #[arg(long, value_name = "E.zip")]
+    #[arg(long, value_name = "SET")]
     pub blend: Option<PathBuf>,
     /// Runs of each cell, with seeds S, S + 1, …: their spread is what training seeds change
     #[arg(long, value_name = "R", value_parser = count, default_value = "1")]

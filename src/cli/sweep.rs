@@ -1,11 +1,12 @@
 //! `emm sweep`: the runs of studies, planned, done, looked at, handed to batch systems.
 
+use super::endings::check_ending;
 use super::rate_flags::RateFlags;
 use super::study_flags::{StudyFlags, devices, quoted};
 use super::train_flags::RunFlags;
 use super::{Common, say};
 use crate::error::{Exit, fail, usage};
-use crate::files::write_atomic;
+use crate::files::{check_output, write_atomic};
 use crate::report::{Cell, Table};
 use crate::run::{RunConfig, RunOptions};
 use crate::study::cost::{CARDS, CARDS_BASIS, Rates, flop_of};
@@ -392,6 +393,10 @@ fn status(args: &StatusArgs, common: &Common) -> Result<()> {
 }
 
 fn slurm(args: &SlurmArgs, common: &Common) -> Result<()> {
+    if let Some(out) = &args.out {
+        check_ending("--out", out, "a job's script", &["sh"])?;
+        check_output(out, args.force)?;
+    }
     let setup = args.what.flags.setup(common, &args.runs)?;
     let sweep = args.what.sweep(&setup)?;
     if sweep.runs.is_empty() {

@@ -1,5 +1,6 @@
 //! `emm table`: the paper's tables beside finished runs.
 
+use super::endings::check_ending;
 use super::rate_flags::KnownRate;
 use super::study_flags::{StudyFlags, devices};
 use super::{Common, say};
@@ -32,9 +33,9 @@ pub struct Args {
     /// Folder of runs
     #[arg(long, value_name = "DIR", default_value = "runs")]
     runs: PathBuf,
-    /// Form of the output
-    #[arg(long, value_enum, default_value = "md")]
-    format: Format,
+    /// Form of the output [default: the one that --out is named for, else md]
+    #[arg(long, value_enum)]
+    format: Option<Format>,
     /// Write it here [default: print it]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -51,7 +52,31 @@ enum Format {
     Latex,
 }
 
+impl Args {
+    /// The form that is asked for, by --json, --format or the ending of --out, which must not disagree.
+    fn format(&self, common: &Common) -> Result<Format> {
+        const ENDINGS: [(Format, &str, &[&str]); 4] = [
+            (Format::Md, "Markdown", &["md", "txt"]),
+            (Format::Csv, "CSV", &["csv"]),
+            (Format::Json, "JSON", &["json"]),
+            (Format::Latex, "LaTeX", &["tex"]),
+        ];
+        let ending = self.out.as_ref().and_then(|out| Some(out.extension()?.to_str()?.to_owned()));
+        let named =
+            ending.and_then(|e| ENDINGS.iter().find(|(_, _, all)| all.contains(&e.as_str())));
+        let asked = if common.json { Some(Format::Json) } else { self.format };
+        let format = asked.or(named.map(|n| n.0)).unwrap_or(Format::Md);
+        if let (Some(out), Some((_, what, all))) =
+            (&self.out, ENDINGS.iter().find(|(f, ..)| *f == format))
+        {
+            check_ending("--out", out, what, all)?;
+        }
+        Ok(format)
+    }
+}
+
 pub fn run(args: Args, common: &Common) -> Result<()> {
+    let format = args.format(common)?;
     if let Some(out) = &args.out {
         check_output(out, args.force)?;
     }
@@ -74,7 +99,6 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         Err(_) => studies.iter().map(|s| s.name.as_str()).collect::<Vec<_>>().join(", "),
     };
     let view = View::read(title, &plans, &rates, &fills);
-    let format = if common.json { Format::Json } else { args.format };
     let text = match format {
         Format::Md => view.markdown(),
         Format::Csv => view.csv(),

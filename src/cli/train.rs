@@ -6,7 +6,7 @@ use crate::data::Dataset;
 use crate::error::{Exit, fail};
 use crate::model::Params;
 use crate::run::dir::best;
-use crate::run::progress::duration;
+use crate::run::progress::{duration, epochs_said};
 use crate::run::{Look, Outcome, RunConfig, train};
 use crate::study::outcome::{RISING, still_rising};
 use anyhow::Result;
@@ -18,14 +18,14 @@ use std::path::{Path, PathBuf};
 #[command(after_help = "Example:\n  \
     emm train --data digits.zip --run runs/digits --channels 32 --epochs 2k --batch 64")]
 pub struct Args {
-    /// Set to train on, as `emm data import` and `subset` write it
-    #[arg(long, value_name = "S.zip")]
+    /// Set to train on, as `emm data import` and `subset` write it or in any form that they read
+    #[arg(long, value_name = "SET")]
     data: PathBuf,
     /// The run's directory [default: a folder of --runs named by the settings]
     #[arg(long, alias = "outdir", value_name = "DIR")]
     run: Option<PathBuf>,
     #[command(flatten)]
-    flags: TrainFlags,
+    pub(super) flags: TrainFlags,
     #[command(flatten)]
     options: RunFlags,
     /// Stop after this many steps of this start, saved; the same command continues
@@ -106,7 +106,7 @@ fn said(l: &Look) -> String {
         100.0 * l.high,
         l.memorized,
         l.images,
-        l.epoch
+        epochs_said(l.epoch)
     )
 }
 

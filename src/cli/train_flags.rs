@@ -22,8 +22,8 @@ const MICRO_BATCH: usize = 8;
 /// The images that a cost is asked for: a set, or its shape.
 #[derive(clap::Args, Debug, Clone)]
 pub struct ImageFlags {
-    /// Set to train on; without it images are described by the flags below
-    #[arg(long, value_name = "S.zip")]
+    /// Set to train on, in any form that `emm data import` reads; without it images are described by the flags below
+    #[arg(long, value_name = "SET")]
     pub data: Option<PathBuf>,
     /// Pixels along a side
     #[arg(long, value_name = "R", value_parser = count, default_value = "32", conflicts_with = "data")]
@@ -64,7 +64,12 @@ pub struct TrainFlags {
     #[arg(long, alias = "num-blocks", value_name = "N", value_parser = count)]
     pub blocks: Option<usize>,
     /// Resolutions with attention: auto is half the images' resolution
-    #[arg(long, value_name = "auto|none|R,R,...", default_value = "auto")]
+    #[arg(
+        long,
+        alias = "attn-resolutions",
+        value_name = "auto|none|R,R,...",
+        default_value = "auto"
+    )]
     pub attn: String,
     /// Noise embedding: auto is positional for ddpmpp, fourier for ncsnpp
     #[arg(long, value_name = "auto|positional|fourier", default_value = "auto")]

@@ -5,7 +5,7 @@
 
 use super::input::map;
 use crate::error::{OrExit as _, data};
-use crate::memory::{Budget, Spent};
+use crate::memory::{Budget, Size, Spent};
 use anyhow::{Result, anyhow, bail, ensure};
 use flate2::{Decompress, FlushDecompress, Status};
 use memmap2::Mmap;
@@ -137,8 +137,8 @@ impl Archive {
         let what = || format!("{}: {}", self.file, self.names[i]);
         let entry = &self.entries[i];
         if entry.size > limit {
-            let size = entry.size;
-            return Err(data(format!("{}: {size} bytes, at most {limit} are accepted", what())));
+            let [size, limit] = [entry.size, limit].map(Size);
+            return Err(data(format!("{}: {size}, at most {limit} are accepted", what())));
         }
         let packed = &self.map[entry.data.clone()];
         let (bytes, spent) = match entry.deflated {

@@ -8,7 +8,7 @@ use super::input::{gunzip, read_all, read_file};
 use super::pickle::{Id, Pickle, Value};
 use super::source::{Images, Source};
 use crate::error::{OrExit as _, data};
-use crate::memory::{Budget, Spent};
+use crate::memory::{Budget, Size, Spent};
 use anyhow::Result;
 use std::borrow::Cow;
 use std::io::{self, Read as _};
@@ -96,7 +96,11 @@ pub fn open_tar(path: &Path, budget: &Budget) -> Result<Source> {
         check_entry_name(&file, &name)?;
         let what = format!("{file}: {name}");
         if size > MAX_MEMBER {
-            return Err(data(format!("{what}: {size} bytes, at most {MAX_MEMBER} are accepted")));
+            return Err(data(format!(
+                "{what}: {}, at most {} are accepted",
+                Size(size),
+                Size(MAX_MEMBER)
+            )));
         }
         if is_extension(kind) {
             long_name = read_name(&mut entry, budget, &|| what.clone())?.or(long_name);
@@ -152,8 +156,8 @@ fn read_name(
         return Ok(None);
     }
     if size > MAX_EXTENSION {
-        let most = MAX_EXTENSION;
-        return Err(data(format!("{}: an extension of {size} bytes, over {most}", what())));
+        let [size, most] = [size, MAX_EXTENSION].map(Size);
+        return Err(data(format!("{}: an extension of {size}, over {most}", what())));
     }
     let (bytes, _spent) = read_all(entry, size, budget, what)?;
     if kind.is_gnu_longname() {

@@ -1,7 +1,8 @@
 //! One 8-bit image: decoding, encoding, cropping, padding.
 
 use crate::error::{OrExit as _, data};
-use anyhow::{Result, anyhow};
+use crate::memory::Size;
+use anyhow::{Result, anyhow, ensure};
 use std::io::{self, Cursor, Read as _};
 
 /// Bytes that one decoded image may take; anything larger is no image set's image.
@@ -19,17 +20,18 @@ pub struct Image {
 }
 
 impl Image {
-    /// Decodes a PNG, or a JPEG if `allow_lossy`. Palettes and grey of 1, 2, 4 bits are expanded to 8 bits.
+    /// Decodes a PNG, or a JPEG if `allow_lossy`. Palettes and grey of 1, 2, 4 bits are expanded to 8 bits. Alpha that is
+    /// 255 everywhere is dropped, and 16 bits that hold 8 widened ones are these.
     ///
     /// # Errors
-    /// Data errors that begin with `what`: neither format, corrupt, truncated, transparency, 16 bits, over
+    /// Data errors that begin with `what`: neither format, corrupt, truncated, transparent, of truly 16 bits, over
     /// [`MAX_IMAGE_BYTES`], a JPEG where it is not allowed.
     pub fn decode(bytes: &[u8], allow_lossy: bool, what: &str) -> Result<Image> {
         if bytes.starts_with(&[0xFF, 0xD8, 0xFF]) {
             if !allow_lossy {
                 return Err(data(format!(
-                    "{what}: JPEG is lossy, its pixels differ from the original's; `emm data import \
-                     --allow-lossy` takes them all the same"
+                    "{what}: JPEG is lossy, its pixels differ from the original's; `emm data import SET --allow-lossy \
+                     --out SET.zip` takes them all the same, for any command to read"
                 )));
             }
             return decode_jpeg(bytes).or_data(|| what.into());
@@ -76,7 +78,9 @@ impl Image {
     pub fn pad(self, side: usize) -> Result<Image> {
         let Image { width, height, channels, .. } = self;
         if width > side || height > side {
-            return Err(anyhow!("{width}x{height} pixels do not fit into --pad {side}"));
+            return Err(anyhow!(
+                "{width}x{height} pixels do not fit into the {side} of `emm data import --pad`"
+            ));
         }
         let (x0, y0) = ((side - width) / 2, (side - height) / 2);
         let mut pixels = vec![0; side * side * channels];
@@ -100,6 +104,7 @@ impl Image {
 /// Memory that decoding an image takes, by its header; 0 where it is none or too large, which decoding then says.
 pub fn decoding_bytes(bytes: &[u8]) -> u64 {
     const PNG_SIZE: std::ops::Range<usize> = 16..24;
+    const PNG_DEPTH: usize = 24;
     if bytes.starts_with(&[0xFF, 0xD8, 0xFF]) {
         use zune_jpeg::zune_core::bytestream::ZCursor;
         let mut decoder = zune_jpeg::JpegDecoder::new(ZCursor::new(bytes));
@@ -110,16 +115,18 @@ pub fn decoding_bytes(bytes: &[u8]) -> u64 {
     }
     let side = |b: &[u8]| u32::from_be_bytes([b[0], b[1], b[2], b[3]]) as usize;
     let size = bytes.get(PNG_SIZE).map(|b| (side(b), side(&b[4..])));
-    // Of three channels, expanded from palettes and fewer bits.
     let fits = size.filter(|&(width, height)| check_size(width, height).is_ok());
-    fits.map_or(0, |(width, height)| 3 * width as u64 * height as u64)
+    // Of three channels and alpha, expanded from palettes and fewer bits.
+    let sample = if bytes.get(PNG_DEPTH) == Some(&16) { 2 } else { 1 };
+    fits.map_or(0, |(width, height)| 4 * sample * width as u64 * height as u64)
 }
 
 fn check_size(width: usize, height: usize) -> Result<()> {
     let bytes = (3 * width as u64).saturating_mul(height as u64);
     if bytes > MAX_IMAGE_BYTES {
         return Err(anyhow!(
-            "{width}x{height} pixels, images of at most {MAX_IMAGE_BYTES} bytes are accepted"
+            "{width}x{height} pixels, images of at most {} are accepted",
+            Size(MAX_IMAGE_BYTES)
         ));
     }
     Ok(())
@@ -141,28 +148,57 @@ fn decode_png(bytes: &[u8]) -> Result<Image> {
     if reader.info().is_animated() {
         return Err(anyhow!("an animation, expected one image"));
     }
-    let channels = match reader.output_color_type() {
-        (png::ColorType::Grayscale, png::BitDepth::Eight) => 1,
-        (png::ColorType::Rgb, png::BitDepth::Eight) => 3,
-        (color, png::BitDepth::Sixteen) => {
-            return Err(anyhow!(
-                "{color:?} of 16 bits, expected 8 bits a channel; ImageMagick's `mogrify -depth 8` makes them"
-            ));
-        }
-        (color, _) => {
-            return Err(anyhow!(
-                "{color:?}, expected grey or RGB without transparency; ImageMagick's `mogrify -alpha off` drops it"
-            ));
-        }
-    };
-    let mut pixels = vec![0; width * height * channels];
+    let (color, depth) = reader.output_color_type();
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap_or(0)];
     reader.next_frame(&mut pixels)?;
     // Reads to the end: a truncated file or a wrong checksum behind the last pixel is found here.
     let unpacked = reader.info().raw_bytes() as u64;
     let most = if reader.info().interlaced { 2 * unpacked } else { unpacked };
     reader.finish()?;
     check_stream(bytes, most)?;
+    let (name, channels) = match color {
+        png::ColorType::Grayscale => ("grey", 1),
+        png::ColorType::GrayscaleAlpha => ("grey and alpha", 1),
+        png::ColorType::Rgba => ("RGBA", 3),
+        _ => ("RGB", 3),
+    };
+    if depth == png::BitDepth::Sixteen {
+        let rounds =
+            "ImageMagick's `mogrify -path OUT -depth 8 *.png` rounds them into a folder OUT";
+        ensure!(halve(&mut pixels), "{name} of 16 bits a channel, expected 8; {rounds}");
+    }
+    if color.samples() > channels {
+        let removes = "`mogrify -path OUT -background black -alpha remove -alpha off *.png` lays them on black in a folder OUT";
+        ensure!(
+            drop_opaque(&mut pixels, color.samples()),
+            "{name} with transparency (alpha below 255), expected grey or RGB; ImageMagick's {removes}"
+        );
+    }
     Ok(Image { width, height, channels, pixels })
+}
+
+/// Turns samples of 16 bits into the 8 that they were widened from (their bytes are twice the same); false if any was
+/// not.
+fn halve(samples: &mut Vec<u8>) -> bool {
+    let widened = samples.chunks_exact(2).all(|s| s[0] == s[1]);
+    keep(samples, 2, 1);
+    widened
+}
+
+/// Drops the last of so many samples of each pixel, alpha; false if any is not opaque.
+fn drop_opaque(pixels: &mut Vec<u8>, samples: usize) -> bool {
+    let opaque = pixels.chunks_exact(samples).all(|p| p[samples - 1] == 255);
+    keep(pixels, samples, samples - 1);
+    opaque
+}
+
+/// Keeps the first `kept` of every `of` bytes.
+fn keep(bytes: &mut Vec<u8>, of: usize, kept: usize) {
+    let groups = bytes.len() / of;
+    for i in 0..groups {
+        bytes.copy_within(i * of..i * of + kept, i * kept);
+    }
+    bytes.truncate(groups * kept);
 }
 
 /// Unpacks the pixels of a PNG that was decoded to see that nothing is missing behind the last one, of which the decoder

@@ -2,7 +2,7 @@
 
 use crate::error::{Exit, OrExit as _, data, fail};
 use crate::files;
-use crate::memory::{Budget, Spent};
+use crate::memory::{Budget, Size, Spent};
 use anyhow::Result;
 use flate2::read::MultiGzDecoder;
 use memmap2::Mmap;
@@ -91,7 +91,7 @@ pub fn read_all(
             Err(e) => return Err(e).or_data(what),
         }
         if len as u64 > limit {
-            return Err(data(format!("{}: more than {limit} bytes", what())));
+            return Err(data(format!("{}: more than {}", what(), Size(limit))));
         }
     }
     bytes.truncate(len);

@@ -41,7 +41,9 @@ pub fn arrange(
     let all = |keep: fn(&str) -> bool| seen.iter().copied().filter(move |&i| keep(names[i]));
     if let Some(foreign) = all(is_foreign_image).next() {
         let file = (files.shown)(names[foreign]);
-        return Err(data(format!("{file}: expected PNG or JPEG images")));
+        return Err(data(format!(
+            "{file}: expected PNG or JPEG images; ImageMagick's `mogrify -path OUT -format png` makes them in a folder OUT"
+        )));
     }
     let images: Vec<usize> = all(is_image).collect();
     if images.is_empty() {
@@ -69,9 +71,14 @@ fn is_foreign_image(name: &str) -> bool {
     foreign.contains(&extension(name).as_str())
 }
 
-/// Whether a file is hidden, or lies in a hidden folder or in what macOS puts beside a zip's files.
+/// What systems put beside a set's files, in any case: macOS into zips, Windows and Synology into folders.
+const LITTER: [&str; 6] =
+    ["__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "$recycle.bin"];
+
+/// Whether a file is hidden or of no person's making, or lies in such a folder.
 pub fn is_hidden(name: &str) -> bool {
-    name.split('/').any(|part| part.starts_with('.') || part == "__MACOSX")
+    let litter = |part: &str| LITTER.iter().any(|l| part.eq_ignore_ascii_case(l));
+    name.split('/').any(|part| part.starts_with('.') || litter(part))
 }
 
 /// Whether a file that is not read may be where the labels are.
@@ -246,7 +253,8 @@ mod tests {
             ),
             ("a/1.png a-b/1.png", "a/1.png a-b/1.png", Some(vec![0, 1]), false),
             (
-                "a/1.png b/1.png __MACOSX/a/._1.png .git/x.png .y.png",
+                "a/1.png b/1.png __MACOSX/a/._1.png .git/x.png .y.png a/.DS_Store Thumbs.db b/desktop.ini @eaDir/ \
+                 @eaDir/1.png/S.jpg b/@eaDir/1.png b/THUMBS.DB $RECYCLE.BIN/2.png __MACOSX/",
                 "a/1.png b/1.png",
                 Some(vec![0, 1]),
                 false,

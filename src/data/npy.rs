@@ -1,4 +1,4 @@
-//! NumPy's `.npy` and `.npz`: little-endian, C order, of five element types.
+//! NumPy's `.npy` and `.npz`: little-endian, of five element types; in Fortran order they are read, too.
 //!
 //! Source: NumPy's format description, version 1.0 (2.0 and 3.0 are read: they differ in the header's length
 //! field and encoding).
@@ -73,10 +73,10 @@ macro_rules! element {
             }
         }
 
-        fn parse_values(descr: &str, bytes: &[u8]) -> Result<Values> {
-            match descr {
-                $($descr => Ok(<$type>::wrap(bytemuck::pod_collect_to_vec(bytes))),)*
-                _ => Err(unknown_type(descr)),
+        fn parse_values(header: &Header, body: &[u8]) -> Result<Values> {
+            match header.descr.as_str() {
+                $($descr => Ok(<$type>::wrap(header.in_c_order(body))),)*
+                descr => Err(unknown_type(descr)),
             }
         }
 
@@ -98,7 +98,30 @@ element! {
 }
 
 fn unknown_type(descr: &str) -> anyhow::Error {
-    anyhow!("array of type {descr:?}, expected one of |u1, <i4, <i8, <f4, <f8")
+    anyhow!(
+        "array of type {descr:?}, expected one of |u1, <i4, <i8, <f4, <f8; NumPy's x.astype(\"u1\") makes pixels, \
+         \"<i8\" labels, \"<f4\" other numbers"
+    )
+}
+
+impl Values {
+    /// The least and the greatest number, NaN apart; both 0 if there is none.
+    pub fn range(&self) -> [f64; 2] {
+        fn of<T: Copy>(values: &[T], number: impl Fn(T) -> f64) -> [f64; 2] {
+            let numbers = values.iter().map(|&v| number(v)).filter(|v| !v.is_nan());
+            numbers
+                .map(|v| [v, v])
+                .reduce(|a, b| [a[0].min(b[0]), a[1].max(b[1])])
+                .unwrap_or([0.0; 2])
+        }
+        match self {
+            Values::U8(v) => of(v, f64::from),
+            Values::I32(v) => of(v, f64::from),
+            Values::I64(v) => of(v, |i| i as f64),
+            Values::F32(v) => of(v, f64::from),
+            Values::F64(v) => of(v, |x| x),
+        }
+    }
 }
 
 impl Array {
@@ -127,7 +150,10 @@ impl Array {
     pub fn of<T: Element>(self, what: &str) -> Result<(Vec<usize>, Vec<T>)> {
         let descr = self.values.descr();
         let values = T::unwrap(self.values).ok_or_else(|| {
-            data(format!("{what}: expected an array of type {}, found {descr}", T::DESCR))
+            let wanted = T::DESCR;
+            data(format!(
+                "{what}: expected an array of type {wanted}, found {descr}; NumPy's x.astype(\"{wanted}\") makes it"
+            ))
         })?;
         Ok((self.shape, values))
     }
@@ -141,7 +167,12 @@ impl Array {
             Values::U8(v) => v.into_iter().map(i64::from).collect(),
             Values::I32(v) => v.into_iter().map(i64::from).collect(),
             Values::I64(v) => v,
-            v => return Err(data(format!("{what}: expected integers, found {}", v.descr()))),
+            v => {
+                let found = v.descr();
+                return Err(data(format!(
+                    "{what}: expected integers, found {found}; NumPy's x.astype(\"<i8\") makes them"
+                )));
+            }
         };
         Ok((self.shape, values))
     }
@@ -150,13 +181,15 @@ impl Array {
     fn parse(bytes: &[u8]) -> Result<Self> {
         let header = Header::parse(bytes)?;
         let body = header.body(bytes)?;
-        Ok(Array { values: parse_values(&header.descr, body)?, shape: header.shape })
+        Ok(Array { values: parse_values(&header, body)?, shape: header.shape })
     }
 }
 
 struct Header {
     descr: String,
     shape: Vec<usize>,
+    /// Whether the first index runs fastest, not the last.
+    fortran: bool,
     /// Where the data begins.
     end: usize,
 }
@@ -169,9 +202,36 @@ impl Header {
         let expected = (shape.iter().try_fold(size, |n, &d| n.checked_mul(d)))
             .ok_or_else(|| anyhow!("shape {shape:?} is too large"))?;
         if body.len() != expected {
-            bail!("shape {shape:?} wants {expected} bytes of data, found {}", body.len());
+            bail!("{} bytes of data, its shape {shape:?} wants {expected}", body.len());
         }
         Ok(body)
+    }
+
+    /// The elements of `body` with the last index fastest.
+    fn in_c_order<T: Element>(&self, body: &[u8]) -> Vec<T> {
+        if !self.fortran {
+            return bytemuck::pod_collect_to_vec(body);
+        }
+        let size = size_of::<T>();
+        let mut strides = Vec::with_capacity(self.shape.len());
+        let count = self.shape.iter().fold(1, |stride, d| {
+            strides.push(stride);
+            stride * d
+        });
+        let mut at = vec![0; self.shape.len()];
+        let mut place = 0;
+        let next = |_| {
+            let value = bytemuck::pod_read_unaligned(&body[place * size..][..size]);
+            for d in (0..at.len()).rev() {
+                (at[d], place) = (at[d] + 1, place + strides[d]);
+                if at[d] < self.shape[d] {
+                    break;
+                }
+                (at[d], place) = (0, place - strides[d] * self.shape[d]);
+            }
+            value
+        };
+        (0..count).map(next).collect()
     }
 
     /// Parses `{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }` and what stands before it.
@@ -202,10 +262,8 @@ impl Header {
             None => bail!("a structured npy array, expected plain numbers"),
         };
         let order = value("'fortran_order'").ok_or_else(wrong)?;
-        if order.starts_with("True") {
-            bail!("the array is in Fortran order, expected C order (numpy.ascontiguousarray)");
-        }
-        if !order.starts_with("False") {
+        let fortran = order.starts_with("True");
+        if !fortran && !order.starts_with("False") {
             return Err(wrong());
         }
         let shape = value("'shape'").and_then(|s| s.strip_prefix('(')?.split_once(')'));
@@ -213,7 +271,7 @@ impl Header {
         let shape = (shape.split(',').map(str::trim).filter(|d| !d.is_empty()))
             .map(|d| d.parse().map_err(|_| wrong()))
             .collect::<Result<Vec<usize>>>()?;
-        Ok(Header { descr, shape, end: start + length })
+        Ok(Header { descr, shape, fortran, end: start + length })
     }
 }
 
@@ -233,8 +291,8 @@ fn header(shape: &[usize], descr: &str) -> Vec<u8> {
 /// Reads an npy file.
 ///
 /// # Errors
-/// Data errors that begin with the file: missing, cut off, another element type, big-endian, Fortran order, a
-/// shape that does not fit the data.
+/// Data errors that begin with the file: missing, cut off, another element type, big-endian, a shape that does not
+/// fit the data.
 pub fn read(path: &Path) -> Result<Array> {
     read_within(path, &Budget::default())
 }
@@ -267,7 +325,7 @@ pub struct MappedBytes {
 
 impl MappedBytes {
     /// # Errors
-    /// As [`read`]; another type.
+    /// As [`read`]; another type, Fortran order.
     pub fn open(path: &Path) -> Result<Self> {
         let what = || path.display().to_string();
         let map = map(path)?;
@@ -275,6 +333,10 @@ impl MappedBytes {
         if header.descr != u8::DESCR {
             let (wanted, found) = (u8::DESCR, header.descr);
             return Err(data(format!("{}: expected type {wanted}, found {found}", what())));
+        }
+        if header.fortran {
+            let makes = "NumPy's numpy.ascontiguousarray(x) makes it";
+            return Err(data(format!("{}: in Fortran order, expected C order; {makes}", what())));
         }
         header.body(&map).or_data(what)?;
         Ok(MappedBytes { map, start: header.end, shape: header.shape })

@@ -1,7 +1,7 @@
 //! Images in NumPy archives: `images`, `arr_0` or `samples`, unsigned bytes [N,H,W,C] or [N,H,W]; `labels`.
 
 use super::archive::Archive;
-use super::npy::{self, Array, Element as _};
+use super::npy::{self, Array, Element as _, Values};
 use super::source::{Images, Source};
 use crate::error::data;
 use crate::memory::Budget;
@@ -23,8 +23,10 @@ pub fn from_archive(archive: &Archive, budget: &Budget) -> Result<Source> {
     let labels = find(&["labels", "arr_1"]);
     let Some(images) = images else {
         return Err(data(format!(
-            "{name}: expected an array named images, arr_0 or samples, found {}",
-            arrays.join(", ")
+            "{name}: expected an array named images, arr_0 or samples, found {}; NumPy's savez(\"OUT.npz\", \
+             images=load(\"{name}\")[\"{}\"]) names one so",
+            arrays.join(", "),
+            arrays.first().map_or("", |a| a)
         )));
     };
     let others = (0..arrays.len()).filter(|&i| i != images && Some(i) != labels);
@@ -51,12 +53,8 @@ pub fn from_npy(path: &Path, budget: &Budget) -> Result<Source> {
 }
 
 fn of_array(name: String, images: Array, labels: Option<Array>, budget: &Budget) -> Result<Source> {
-    let found = images.values.descr();
-    if found != u8::DESCR {
-        return Err(data(format!(
-            "{name}: expected images of unsigned bytes (|u1), found {found}; of values from -1 to 1 NumPy's \
-             (127.5 * x + 128).clip(0, 255).astype(\"u1\") makes them"
-        )));
+    if images.values.descr() != u8::DESCR {
+        return Err(data(format!("{name}: {}", no_bytes(&images))));
     }
     let (shape, pixels) = images.of::<u8>(&name)?;
     let (n, height, width, channels) = match shape[..] {
@@ -68,8 +66,14 @@ fn of_array(name: String, images: Array, labels: Option<Array>, budget: &Budget)
             )));
         }
         _ => {
+            let hint = match shape[..] {
+                [_, _, _, 4] => "; NumPy's x[..., :3] leaves out the fourth",
+                [_, _, _, 2] => "; NumPy's x[..., :1] leaves out the second",
+                [_, _] => "; NumPy's x.reshape(-1, H, W, C) gives it their shape",
+                _ => "",
+            };
             return Err(data(format!(
-                "{name}: expected images [N,H,W,C] with 1 or 3 channels or [N,H,W], found {shape:?}"
+                "{name}: expected images [N,H,W,C] with 1 or 3 channels or [N,H,W], found {shape:?}{hint}"
             )));
         }
     };
@@ -79,6 +83,26 @@ fn of_array(name: String, images: Array, labels: Option<Array>, budget: &Budget)
     let labels = labels.map(|l| class_indices(l, n, &name)).transpose()?;
     let images = Images::Packed { width, height, channels, pixels };
     Ok(Source::new(name, labels, images, budget))
+}
+
+/// Why an array of other numbers than bytes is no images, and what makes them of its values.
+fn no_bytes(images: &Array) -> String {
+    let (found, shape) = (images.values.descr(), &images.shape);
+    let [least, most] = images.values.range();
+    let floats = matches!(images.values, Values::F32(_) | Values::F64(_));
+    let planes = matches!(shape[..], [_, 1 | 3, h, w] if h > 3 && w > 3);
+    let x = if planes { "x.transpose(0, 2, 3, 1)" } else { "x" };
+    let bytes = match (floats, least, most) {
+        (true, ..0.0, _) => format!("(127.5 * {x} + 128).clip(0, 255)"),
+        (true, _, ..=1.0) => format!("(255 * {x}).round()"),
+        (true, ..) => format!("{x}.round().clip(0, 255)"),
+        (false, 0.0.., ..=255.0) => x.to_string(),
+        (false, ..) => format!("{x}.clip(0, 255)"),
+    };
+    format!(
+        "expected images of unsigned bytes (|u1), found {found} of shape {shape:?} and values from {least:.4} to \
+         {most:.4}; NumPy's {bytes}.astype(\"u1\") makes them"
+    )
 }
 
 fn class_indices(labels: Array, images: usize, name: &str) -> Result<Vec<u32>> {

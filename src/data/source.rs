@@ -20,7 +20,7 @@ pub struct Source {
     /// The file or folder, as messages show it.
     pub name: String,
     pub labels: Option<Vec<u32>>,
-    /// The class or folder of each image, which `--spread` takes equal shares of.
+    /// The class or folder of each image, which `emm data import --spread` takes equal shares of.
     pub groups: Option<Vec<u32>>,
     pub images: Images,
     /// What the user may not expect of this set; each begins with the file.
@@ -128,7 +128,8 @@ impl Source {
 
     fn not_square(&self, i: usize, image: &Image) -> anyhow::Error {
         data(format!(
-            "{}: expected a square image, found {}x{} pixels; --center-crop makes it square",
+            "{}: expected a square image, found {}x{} pixels; `emm data import` makes it square by \
+             --center-crop or --pad N",
             self.describe(i),
             image.width,
             image.height
@@ -143,11 +144,14 @@ impl Source {
         [w, h, c]: [usize; 3],
     ) -> anyhow::Error {
         let hint = match (image.width, image.height) == (w, h) {
-            true => "; --rgb makes grey images RGB",
-            false => "",
+            true => "`emm data import --rgb` makes grey images RGB".into(),
+            false => format!(
+                "`emm data import --center-crop --resolution {}` makes all of one size",
+                w.min(h)
+            ),
         };
         data(format!(
-            "{}: expected {w}x{h} pixels and {c} channels as in {}, found {}x{} and {}{hint}",
+            "{}: expected {w}x{h} pixels and {c} channels as in {}, found {}x{} and {}; {hint}",
             self.describe(i),
             self.describe(first),
             image.width,

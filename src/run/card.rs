@@ -4,6 +4,7 @@ use super::ceilings::{Ceilings, Tensor};
 use super::memory;
 use crate::device::{Cost, Precision, Target};
 use crate::error::{Exit, fail};
+use crate::memory::Size;
 use crate::model::trainer::Recording;
 use crate::model::{ModelConfig, Params};
 use crate::tape::Mode;
@@ -109,7 +110,12 @@ impl Prediction {
         let over = |wanted: usize| {
             fail(
                 Exit::Device,
-                format!("--device: {}: {wanted} bytes wanted, {free} usable", card.name),
+                format!(
+                    "--device: {}: {} wanted, {} usable",
+                    card.name,
+                    Size(wanted as u64),
+                    Size(free as u64)
+                ),
             )
         };
         if 5 * flat_bytes > free {

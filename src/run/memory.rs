@@ -4,7 +4,7 @@ use super::RunConfig;
 use crate::device::{Device, Precision};
 use crate::error::{Exit, fail};
 use crate::memorization::Search;
-use crate::memory::available;
+use crate::memory::{Size, available};
 use crate::model::{Denoiser, ModelConfig, Params, Trainer};
 use crate::sampler::CARD_BYTES;
 use anyhow::Result;
@@ -29,8 +29,21 @@ pub fn check(
 /// # Errors
 /// As [`check`].
 pub fn check_run(device: &Device, config: &RunConfig, micro_batch: usize) -> Result<()> {
+    let [wanted, free] = wanted_and_free(device, config, micro_batch)?;
+    refuse_over(free, wanted)
+}
+
+/// The bytes that [`check_run`] compares: what a run wants at least, and what is free.
+///
+/// # Errors
+/// Device (exit 4): what the driver says.
+pub fn wanted_and_free(
+    device: &Device,
+    config: &RunConfig,
+    micro_batch: usize,
+) -> Result<[usize; 2]> {
     let free = free(device)?;
-    refuse_over(free, spare(device) + of_run(device, config, micro_batch, free)?)
+    Ok([spare(device) + of_run(device, config, micro_batch, free)?, free])
 }
 
 /// Images computed at a time: as configured, or where that is 0 (auto) on the CPU a few of the chunks that sums are cut
@@ -111,8 +124,9 @@ fn refuse_over(free: usize, wanted: usize) -> Result<()> {
         false => Err(fail(
             Exit::Device,
             format!(
-                "--device: training needs {wanted} bytes, {free} are free; \
-                 smaller --channels or --micro-batch need less"
+                "--device: training needs {} of memory, {} are free; smaller --channels or --micro-batch need less",
+                Size(wanted as u64),
+                Size(free as u64)
             ),
         )),
     }

@@ -11,6 +11,12 @@ const LINE_INTERVAL_S: f64 = 10.0;
 /// Generating one image for a look costs this many training images: 35 evaluations, each a third of a step.
 pub const IMAGE_COST: f64 = 35.0 / 3.0;
 
+/// Epochs as people read them: to one place, below 1 to three, without a needless `.0`.
+pub fn epochs_said(epochs: f64) -> f64 {
+    let scale = if epochs < 1.0 { 1000.0 } else { 10.0 };
+    (epochs * scale).round() / scale
+}
+
 /// Shows how far a run is. Work is counted in training images; a look's images count [`IMAGE_COST`] each.
 pub struct Progress {
     bar: Option<ProgressBar>,

@@ -5,7 +5,7 @@
 //! kill leaves undone the next start does again with the same bytes.
 
 use super::dir::{Lock, RunDir, Scores};
-use super::progress::{IMAGE_COST, Part, Progress};
+use super::progress::{IMAGE_COST, Part, Progress, epochs_said};
 use super::score::Network;
 use super::stats::Stats;
 use super::{Distinct, Look, Order, Outcome, RunConfig, memory, schedule, state};
@@ -330,12 +330,7 @@ impl<'a> Run<'a> {
 }
 
 fn progress_text(config: &RunConfig, step: u64, loss: f64) -> String {
-    let epochs = format!("{}/{}", rounded(config.epoch(step)), config.train.epochs);
+    let [at, of] = [config.epoch(step), config.train.epochs].map(epochs_said);
     let loss = if loss.is_nan() { String::new() } else { format!("  loss {loss:.4}") };
-    format!("step {step}/{}  epoch {epochs}{loss}", config.steps())
-}
-
-/// An epoch to one place, without a needless `.0`.
-fn rounded(epoch: f64) -> f64 {
-    (epoch * 10.0).round() / 10.0
+    format!("step {step}/{}  epoch {at}/{of}{loss}", config.steps())
 }

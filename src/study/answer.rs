@@ -3,6 +3,7 @@
 
 use crate::memorization::{Bracket, Emm, Side, SizeRatio};
 use crate::run::Precision;
+use crate::run::progress::epochs_said;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -81,7 +82,7 @@ impl Found {
 
     /// The answer in one sentence.
     pub fn sentence(&self) -> String {
-        let (e, epochs) = (self.emm.epsilon, self.epochs);
+        let (e, epochs) = (self.emm.epsilon, epochs_said(self.epochs));
         let level = trimmed(100.0 * (1.0 - e));
         let size = |m: Option<&Measured>| m.map_or(0, |m| m.size);
         match &self.emm.found {

@@ -11,6 +11,7 @@ use super::tables::hours_said;
 use super::theirs::{self, Theirs};
 use crate::error::{Exit, OrExit as _, data};
 use crate::files::open;
+use crate::memory::Size;
 use crate::report::{Cell, Chart, Page, Panel, Part, Point, Section, Series, Style, Table};
 use anyhow::Result;
 use serde::Deserialize;
@@ -167,7 +168,11 @@ impl Found {
             let mut file = open(path)?;
             let length = file.metadata()?.len();
             if length > MOST_TEXT_BYTES {
-                return Err(data(format!("{length} bytes, at most {MOST_TEXT_BYTES} are shown")));
+                return Err(data(format!(
+                    "{}, at most {} are shown",
+                    Size(length),
+                    Size(MOST_TEXT_BYTES)
+                )));
             }
             let mut text = String::new();
             file.read_to_string(&mut text)?;
@@ -251,7 +256,9 @@ impl Found {
             let length = file.metadata()?.len();
             if length > MOST_PICTURE_BYTES {
                 return Err(data(format!(
-                    "{length} bytes, at most {MOST_PICTURE_BYTES} are shown"
+                    "{}, at most {} are shown",
+                    Size(length),
+                    Size(MOST_PICTURE_BYTES)
                 )));
             }
             let mut bytes = Vec::new();

@@ -120,6 +120,90 @@ fn samples_that_are_written_are_scored_alike_in_every_form() {
     emm(["score", "--samples", &wrong, "--reference", &d]).refused(3, &wrong, "not finite");
 }
 
+/// Outputs by command, with an ending that says another format and what they should be named.
+const OTHER_FORMATS: &[(&str, &str, &str)] = &[
+    ("quickstart", "--out q.png", "name it q"),
+    ("data import d.zip", "--out flat.png", "name it flat.zip"),
+    ("data import d.zip", "--out flat.NPZ", "name it flat.zip"),
+    ("data subset d.zip --size 1", "--out flat.npy", "name it flat.zip"),
+    ("sample --model m --seeds 0", "--out x.csv", ".npy or a folder"),
+    ("denoise --model m --images x --sigmas s", "--out x.png", "name it x.npy"),
+    ("score --samples s --reference d.zip", "--sheet x.jpg", "expected a .png"),
+    ("score --samples s --reference d.zip", "--pairs x.csv", "expected a .npz"),
+    ("score --samples s --reference d.zip", "--per-image x.json", "expected a .csv"),
+    ("optimal --data d.zip --seeds 0", "--out x.json", ".npy or a folder"),
+    ("optimal --data d.zip --images x --sigmas s", "--out x.png", "written as .npy"),
+    ("gap --run r --data d.zip", "--out x.json", "name it x.csv"),
+    ("find --data d.zip", "--out x.csv", "name it x"),
+    ("sweep slurm table3", "--out x.py", "name it x.sh"),
+    ("table 3 --scale tiny", "--out x.png", "name it x.md"),
+    ("table 3 --scale tiny --format csv", "--out x.md", "name it x.csv"),
+    ("table 3 --scale tiny --json", "--out x.csv", "name it x.json"),
+    ("figure 3a", "--out x.pdf", ".png, .svg, .csv, .json"),
+    ("figure 1a", "--out x.svg", ".png"),
+    ("report d", "--out x.md", "expected a .html"),
+    ("ckpt export r", "--out x.pt", "name it x.safetensors"),
+    ("ckpt convert m", "--out x.npz", "name it x.safetensors"),
+];
+
+#[test]
+fn no_output_is_named_for_another_format() {
+    let dir = tempfile::tempdir().unwrap();
+    for (command, out, holds) in OTHER_FORMATS {
+        let flag = out.split(' ').next().unwrap();
+        let line = format!("{command} {out}");
+        let ended = crate::support::emm_in(dir.path(), line.split(' '));
+        ended.refused(2, &format!("{flag}: "), holds);
+    }
+    assert_eq!(listing(dir.path()), [""; 0]);
+}
+
+/// The table above knows every command with an output.
+#[test]
+fn every_output_is_tried_under_a_wrong_name() {
+    let commands = |path: &str| -> Vec<String> {
+        let help = emm(path.split_whitespace().chain(["--help"])).ok();
+        let (_, listed) = help.split_once("Commands:").unwrap_or_default();
+        let names = listed.lines().skip(1).take_while(|line| !line.is_empty());
+        let names = names.filter(|line| !line.starts_with("   "));
+        let names = names.filter_map(|line| line.split_whitespace().next());
+        names.filter(|name| *name != "help").map(|name| format!("{path} {name}")).collect()
+    };
+    let leaves = commands("").into_iter().flat_map(|path| match commands(&path) {
+        inner if inner.is_empty() => vec![path],
+        inner => inner,
+    });
+    let mut outputs = 0;
+    for path in leaves {
+        let help = emm(path.split_whitespace().chain(["--help"])).ok();
+        for flag in ["--out", "--sheet", "--pairs", "--per-image"] {
+            if help.contains(&format!(" {flag} <")) {
+                outputs += 1;
+                let begins = |(command, out, _): &&(&str, &str, &str)| {
+                    command.starts_with(path.trim()) && out.starts_with(&format!("{flag} "))
+                };
+                assert!(OTHER_FORMATS.iter().any(|row| begins(&row)), "{path} {flag}");
+            }
+        }
+    }
+    assert!(outputs >= 17, "{outputs}");
+}
+
+#[test]
+fn a_table_is_of_the_format_that_its_file_is_named_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let table = |args: &str| {
+        let line = format!("table 1 --scale tiny --only size=20 {args}");
+        crate::support::emm_in(dir.path(), line.split(' ')).ok();
+    };
+    table("--out t.csv");
+    table("--format csv --out plain");
+    let read = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
+    // Below the head are hours, which are measured.
+    assert_eq!(read("t.csv").lines().next(), read("plain").lines().next());
+    assert!(read("t.csv").starts_with("study,cell,"), "{}", read("t.csv"));
+}
+
 #[test]
 fn a_file_appears_whole_or_not_at_all() {
     let dir = tempfile::tempdir().unwrap();

@@ -154,6 +154,6 @@ fn memory_that_a_card_lacks_is_an_error_with_the_bytes() {
     let Err(e) = cuda().buffer(1 << 40) else { panic!("four terabytes were there") };
     assert_eq!(emm::error::exit_code(&e), 4);
     let told = e.to_string();
-    assert!(told.starts_with("--device: cuda: 4398046511104 bytes asked, "), "{told}");
+    assert!(told.starts_with("--device: cuda: 4 TiB asked, "), "{told}");
     assert!(told.contains(" free: "), "{told}");
 }

@@ -13,7 +13,7 @@ pub mod winograd;
 
 use super::{Acc, Dtype, Sink, Slot, Space, StepArgs};
 use crate::error::{Exit, fail};
-use crate::memory;
+use crate::memory::{self, Size};
 use anyhow::Result;
 use std::sync::Arc;
 use team::Team;
@@ -74,8 +74,10 @@ const WORTH_ASKING: usize = 32 << 20;
 pub fn buffer(words: usize) -> Result<Buffer> {
     let mut lines: Vec<Line> = Vec::new();
     let n = words.div_ceil(16);
-    let refused =
-        || fail(Exit::Device, format!("--device: cpu has no {} bytes left to reserve", n * 64));
+    let refused = || {
+        let asked = Size(n as u64 * 64);
+        fail(Exit::Device, format!("--device: cpu has no {asked} left to reserve"))
+    };
     // The system promises more than it has, and ends who takes it at his word.
     if n * 64 > WORTH_ASKING && memory::available().is_some_and(|free| n * 64 > free) {
         return Err(refused());

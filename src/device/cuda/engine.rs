@@ -2,6 +2,7 @@
 
 use super::super::{Arg, Kernel, Slot, Space};
 use crate::error::{Exit, fail};
+use crate::memory::Size;
 use anyhow::{Result, bail};
 use cudarc::driver::sys::{self, CUdevice_attribute, CUfunction_attribute as Attribute, CUresult};
 use cudarc::driver::{
@@ -217,9 +218,9 @@ impl Cuda {
         let stream = &self.0.stream;
         // SAFETY: never read before it is written: every slot has a writer, and tests poison it.
         let slice = unsafe { stream.alloc::<u32>(words.max(1)) }.map_err(|e| {
-            let free = self.free_bytes().unwrap_or(0);
-            let asked = words * 4;
-            fail(Exit::Device, format!("--device: cuda: {asked} bytes asked, {free} free: {e}"))
+            let free = Size(self.free_bytes().unwrap_or(0) as u64);
+            let asked = Size(4 * words as u64);
+            fail(Exit::Device, format!("--device: cuda: {asked} asked, {free} free: {e}"))
         })?;
         let address = slice.device_ptr(stream).0;
         Ok(Buffer { slice, address, stream: stream.clone() })

@@ -1,13 +1,14 @@
 //! A run's looks: the EMA scored, recorded, its snapshot kept as long as somebody needs it.
 
 use super::super::dir::best;
+use super::super::progress::epochs_said;
 use super::super::score::{
     Network, RESCORE_SEED, generate_and_search, load_partial, look_of, save_partial,
 };
 use super::super::scores::scored_again;
 use super::super::state::run_note;
 use super::super::{Look, memory};
-use super::{Run, SaveEvery, progress_text, rounded};
+use super::{Run, SaveEvery, progress_text};
 use crate::device::Device;
 use crate::error::{Exit, exit_code};
 use crate::model::SavedModel;
@@ -48,7 +49,7 @@ impl Run<'_> {
         }
         self.progress.note(&format!(
             "epoch {}: {} of {} images memorized, {:.2}% [{:.2}, {:.2}]{more}",
-            rounded(look.epoch),
+            epochs_said(look.epoch),
             look.memorized,
             look.images,
             100.0 * look.ratio,
