@@ -17,7 +17,7 @@ fn flags_of_the_reference_are_refused_by_name_or_work_as_aliases() {
         ("--snap=1", "--looks"),
         ("--ema=0.5", "--ema-rate"),
         ("--dump=1", "--save-every"),
-        ("--resume=x", "--run"),
+        ("--resume=x", "emm train --run"),
         ("--transfer=x", "--run"),
         ("--workers=1", "--threads"),
         ("--batch-gpu=8", "--micro-batch"),

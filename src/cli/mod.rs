@@ -27,6 +27,8 @@ mod figure;
 mod find;
 mod foreign;
 mod gap;
+#[cfg(test)]
+mod messages;
 mod numbers;
 mod optimal;
 mod plan;
@@ -262,10 +264,11 @@ impl Command {
 /// Runs the program and returns its exit code.
 pub fn main() -> i32 {
     signal::hold();
-    if let Err(e) = foreign::refuse(&std::env::args_os().collect::<Vec<_>>()) {
-        return tell(&e);
-    }
-    let parsed = with_negative_numbers(Cli::command()).try_get_matches();
+    let args = match foreign::in_our_words(std::env::args_os().collect()) {
+        Ok(args) => args,
+        Err(e) => return tell(&e),
+    };
+    let parsed = with_negative_numbers(Cli::command()).try_get_matches_from(args);
     let cli = match parsed.and_then(|m| Cli::from_arg_matches(&m)) {
         Ok(cli) => cli,
         Err(e) if e.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
