@@ -87,6 +87,9 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     Ok(())
 }
 
+/// Bytes of a parameter: weights, gradient, two moments and EMA.
+const PARAMETER_BYTES: usize = 5 * 4;
+
 /// What a training would take.
 struct Plan {
     config: RunConfig,
@@ -115,16 +118,22 @@ impl Plan {
                 let mode = Mode::Training;
                 let recording =
                     Recording::new(device, &config.model, t.precision, n, t.batch, mode)?;
+                let arena_bytes = 4 * recording.plan.memory_words(device);
+                let mut memory = wanted_and_free(device, &config, n)?;
+                // Where the parameters alone are too many, no more is counted there.
+                memory[0] = memory[0].max(arena_bytes + PARAMETER_BYTES * parameters.flat_len);
+                let mut asked = rate.asked(common);
+                asked.measure &= memory[0] <= memory[1];
                 let measured = match given {
                     Some(_) => None,
-                    None => measured(device, &config, rate.asked(common))?,
+                    None => measured(device, &config, asked)?,
                 };
                 let known = measured.as_ref().map(|r| (r.images_per_s, r.said()));
                 Ok(Plan {
                     parameters,
                     micro_batch: n,
-                    arena_bytes: 4 * recording.plan.memory_words(device),
-                    memory: Some(wanted_and_free(device, &config, n)?),
+                    arena_bytes,
+                    memory: Some(memory),
                     recording,
                     rate: given.or(known),
                     measured,
@@ -159,9 +168,8 @@ impl Plan {
         self.config.steps() * self.config.train.batch as u64
     }
 
-    /// Weights, gradient, two moments and EMA.
     fn parameter_bytes(&self) -> usize {
-        5 * 4 * self.parameters.flat_len
+        PARAMETER_BYTES * self.parameters.flat_len
     }
 
     /// Seconds of training and of scoring, where the rate is known.
@@ -223,7 +231,7 @@ impl Plan {
         if let Some([wanted, free]) = self.memory {
             let verdict =
                 if wanted <= free { "fits" } else { "does not fit: `emm train` would refuse it" };
-            say!("memory:          {} needed, {} free; {verdict}", size(wanted), size(free));
+            say!("memory           {} needed, {} free; {verdict}", size(wanted), size(free));
         }
         say!("set              {} images", config.data.images);
         say!(
