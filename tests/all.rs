@@ -33,6 +33,7 @@ mod pages;
 mod passed_over;
 mod rates;
 mod report;
+mod results;
 mod run;
 mod sampler;
 mod sources;

@@ -124,23 +124,47 @@ fn every_chart_of_the_paper_is_drawn() {
     assert!(charts["2a"].footer.iter().any(|f| f.contains("EMMs, about: 1000, 4000, 8000")));
     // 3a: widths at this scale. 9: a panel for each kind of labels, a curve a size, the paper's end values.
     assert_eq!(names(&charts["3a"], 0), ["width 16", "width 24", "width 32", "width 40"]);
-    assert_eq!(names(&charts["9"], 2), ["N = 10", "N = 20", "N = 30", "N = 40", "N = 50", "paper"]);
+    let sizes = ["N = 10", "N = 20", "N = 30", "N = 40", "N = 50"];
+    assert_eq!(
+        names(&charts["9"], 2),
+        [sizes, sizes.map(|n| format!("paper: {n}").leak() as &str)].concat()
+    );
     assert!(charts["9"].panels[2].title.ends_with("unique labels"));
     let printed = &charts["9"].panels[2].series[5];
-    assert_eq!(printed.style, Style::Theirs);
-    assert!((printed.points[1].y - 0.9988).abs() < 1e-12);
+    assert_eq!((printed.style, printed.beside), (Style::Theirs, Some(0)));
+    let second = &charts["9"].panels[2].series[6];
+    assert!((second.points[0].y - 0.9988).abs() < 1e-12 && second.beside == Some(1));
+    let said = "crosses: the paper's values, of the whole run, in the colour of ours beside";
+    assert!(charts["9"].footer.iter().any(|f| f == said), "{:?}", charts["9"].footer);
     // 4a: marks by number of skips at each resolution; 4b: by the resolution of the one.
     let Axis::Categories(places) = &charts["4a"].panels[0].x.scale else { panic!("no categories") };
     assert_eq!(places, &["8×8", "4×4", "2×2", "all"]);
     assert_eq!(names(&charts["4a"], 0), ["3 skips", "2 skips", "1 skip", "all skips"]);
-    assert_eq!(names(&charts["4b"], 0), ["8×8", "4×4", "2×2", "paper ≈"]);
+    assert_eq!(
+        names(&charts["4b"], 0),
+        [&["8×8"], &["4×4", "2×2", "paper ≈: 8×8"][..], &theirs].concat()
+    );
     let points: Vec<_> = charts["4b"].panels[0].series.iter().map(|s| s.points.len()).collect();
-    assert_eq!(points, [3, 3, 3, 9]);
+    assert_eq!(points, [3; 6]);
+    let beside: Vec<_> = charts["4b"].panels[0].series.iter().map(|s| s.beside).collect();
+    assert_eq!(beside, [None, None, None, Some(0), Some(1), Some(2)]);
     assert_eq!(charts["8a"].panels[0].series.len(), 5);
     // 6: beyond the images of a look.
     for panel in &charts["6"].panels {
         let most = panel.series[0].points.iter().map(|p| p.x).fold(0.0, f64::max);
         assert_eq!((most, setup.scale.score_images(10_000)), (1250.0, 250), "{}", panel.title);
+    }
+    // Wherever lines are several, none of the paper's is without the name and colour of its own.
+    for (id, chart) in &charts {
+        for panel in &chart.panels {
+            let ours = panel.series.iter().filter(|s| s.style != Style::Theirs);
+            let several = ours.clone().filter(|s| !s.points.is_empty()).count() > 1;
+            for theirs in panel.series.iter().filter(|s| s.style == Style::Theirs && several) {
+                let named = theirs.beside.map(|i| &panel.series[i].name);
+                let named = named.is_some_and(|n| theirs.name.ends_with(&format!(": {n}")));
+                assert!(named, "{id}: {} {:?}", panel.title, theirs.name);
+            }
+        }
     }
     // 5a: printed values beside ours, and those of a plot; 5d: one of each.
     let theirs = ["paper: unconditional", "paper: true labels", "paper ≈: random labels"];
@@ -250,7 +274,11 @@ fn a_figure_of_nothing_says_how_to_get_it() {
     assert_eq!(json["missing"][0]["cells"].as_array().unwrap().len(), 9);
     assert!(json["missing"][0]["hours_here"].as_f64().unwrap() > 0.0);
     assert_eq!(json["files"][0], "f.svg");
-    assert!(dir.path().join("f.svg").exists());
+    // The picture itself says so, and how to fill it.
+    let svg = std::fs::read_to_string(dir.path().join("f.svg")).unwrap();
+    for words in ["nothing to show yet: no finished run", "emm sweep run skip-deletion --scale"] {
+        assert!(svg.contains(words), "no {words:?} in {svg}");
+    }
 }
 
 #[test]
@@ -259,7 +287,10 @@ fn the_optimum_copies_and_a_missing_run_is_named() {
     let run = |args: &[&str]| emm_in(dir.path(), args);
     let out = run(&["figure", "1a", "--scale", "tiny", "--out", "1a.png"]).ok();
     assert!(
-        out.contains("the optimum of 500 images: 16 of the first 16 samples are copies"),
+        out.contains(
+            "16 of the first 16 samples are copies; Figure 1a at scale tiny: 500 images of bundled digits; the \
+             theoretical optimum; sampling seeds 0 to 15"
+        ),
         "{out}"
     );
     Image::decode(&std::fs::read(dir.path().join("1a.png")).unwrap(), false, "1a").unwrap();

@@ -40,7 +40,7 @@ pub fn keys(v: &Value) -> Vec<&str> {
 }
 
 /// The run directory of a size.
-fn run_dir(dir: &Path, found: &Value, size: u64) -> PathBuf {
+pub fn run_dir(dir: &Path, found: &Value, size: u64) -> PathBuf {
     let sizes = found["sizes"].as_array().unwrap();
     let one = sizes.iter().find(|s| s["size"] == size).unwrap();
     dir.join(one["runs"][0]["run"].as_str().unwrap())

@@ -385,7 +385,14 @@ fn score_prints_the_fixed_keys_and_writes_its_files() {
     // The samples' nearest two stand where they did, three more beside them.
     let ([two, five], from) = ([&sheet, &wide].map(|p| decoded(p)), 28 + 8);
     assert!(five.width > from + 6 * 64 && two.width > from + 3 * 64);
-    for (x, y) in (0..64 * 3 + 12).flat_map(|x| (0..64).map(move |y| (from + x, 100 + y))) {
+    // The first sample is a copy: its frame begins there, as high on both, below as many words.
+    let top = |i: &emm::data::Image| {
+        let accent = |y: &usize| i.pixels[(y * i.width + 28) * 3..][..3] == [0xd9, 0x48, 0x0f];
+        (0..i.height).find(accent).unwrap()
+    };
+    assert_eq!(top(&two), top(&five));
+    let top = top(&two) + 8;
+    for (x, y) in (0..64 * 3 + 12).flat_map(|x| (0..64).map(move |y| (from + x, top + y))) {
         let at = |i: &emm::data::Image| i.pixels[(y * i.width + x) * 3..][..3].to_vec();
         assert_eq!(at(&two), at(&five), "{x},{y}");
     }

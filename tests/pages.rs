@@ -3,7 +3,7 @@
 
 use crate::support::{emm, emm_in, say};
 use emm::data::Dataset;
-use emm::report::{Cell, Chart, Compared, Page, Panel, Part, Section, Table, sheet};
+use emm::report::{Cell, Chart, Compared, Page, Panel, Part, Section, Sheet, Table, sheets};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -65,7 +65,8 @@ fn picture() -> Vec<u8> {
     let neighbours = vec![digits.image(1), digits.image(2)];
     let one =
         Compared { sample: digits.image(0), neighbours, distance_ratio: 0.1, memorized: true };
-    sheet(&[one], 8, "one").unwrap()
+    let (title, threshold) = ("one".into(), "1/3".into());
+    sheets(&[Sheet { samples: vec![one], side: 8, title, notes: vec![], threshold }]).unwrap()
 }
 
 #[test]
@@ -89,6 +90,16 @@ fn pages_escape_everything() {
     assert!(html.contains("Content-Security-Policy"));
     assert!(html.contains("<td class=\"n\">12345</td>"));
     assert!(html.contains("10 epochs: 50.00%"), "values on hover");
+    // No words of the page itself are smaller than 14 pixels on a screen.
+    let screen = html.split("@media print").next().unwrap();
+    let rem = screen.split("font-size: ").skip(1).filter_map(|s| s.split("rem").next());
+    let rem: Vec<f64> = rem.map(|s| s.parse().unwrap()).collect();
+    assert!(rem.len() > 4 && rem.iter().all(|&r| r * 16.0 >= 14.0), "{rem:?}");
+    // Tables scroll within themselves.
+    assert!(
+        html.contains("<div class=\"wide\">\n<table>")
+            && screen.contains(".wide { overflow: auto;")
+    );
 }
 
 #[test]
@@ -147,13 +158,18 @@ fn a_search_becomes_a_page() {
         "2 of 2 runs finished",
         "<dt>model channels</dt><dd>4</dd>",
         "<dt>skip connections</dt><dd>all</dd>",
-        "of one device",
-        "Device-hours",
+        "added up, ",
+        "<dt>by the clock</dt>",
+        "<dt>each run on</dt><dd>cpu, 1 thread</dd>",
+        "4 channels × 1,1",
         "broken.png: not a picture",
         "config.toml: not a run&#39;s configuration",
     ] {
         assert!(html.contains(words), "no {words:?} in the page");
     }
+    // Bands over training too, and what was trained.
+    assert!(html.contains(" epochs: 0.00% (0.00% to "), "intervals of looks");
+    assert!(html.contains("looks: 2 of 16 images"), "settings of the answer's charts");
     // Redrawn, not embedded.
     assert!(!html.contains("sizes.png"));
 

@@ -1,7 +1,9 @@
 //! Tables, charts, sheets. The pictures are left in the target's `tmp` folder to be looked at.
 
 use emm::data::{Dataset, Image};
-use emm::report::{Cell, Chart, Compared, Panel, Point, Scale, Series, Style, Table, grid, sheet};
+use emm::report::{
+    Cell, Chart, Compared, Panel, Point, Scale, Series, Sheet, Style, Table, grid, sheets,
+};
 
 fn keep(name: &str, bytes: &[u8]) {
     let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
@@ -93,6 +95,11 @@ fn grids_hold_every_image_two_pixels_apart() {
     assert_eq!(first_row, &rgb[..96]);
 }
 
+fn sheet(samples: Vec<Compared>, title: &str) -> Vec<u8> {
+    let (notes, threshold) = (vec!["40 training images of digits".into()], "1/3".into());
+    sheets(&[Sheet { samples, side: 8, title: title.into(), notes, threshold }]).unwrap()
+}
+
 #[test]
 fn sheets_frame_copies() {
     let digits = Dataset::digits();
@@ -103,35 +110,42 @@ fn sheets_frame_copies() {
         memorized,
     };
     let some: Vec<Compared> = (0..12).map(|i| beside(i, i % 3 == 0, 2)).collect();
-    let png = sheet(&some, 8, "4 of 12 samples copy a training image").unwrap();
+    let png = sheet(some, "4 of 12 samples copy a training image");
     keep("sheet_digits.png", &png);
     let with = decode(&png);
-    let none: Vec<Compared> = (0..12).map(|i| beside(i, false, 2)).collect();
-    let without = decode(&sheet(&none, 8, "none").unwrap());
+    let none = || (0..12).map(|i| beside(i, false, 2)).collect::<Vec<_>>();
+    let without = decode(&sheet(none(), "none"));
     assert_eq!((with.width, with.height), (without.width, without.height));
     assert_eq!(count(&without, ACCENT), 0);
-    // Four frames, four pixels thick, around 220 × 100 pixels each.
+    // Four frames, four pixels thick, around 220 × 106 pixels each.
     assert!(count(&with, ACCENT) > 4 * 4 * 2 * 200, "{}", count(&with, ACCENT));
+    // Title, two notes and headings stand above the first frame.
+    let inked = |y: &usize| (0..with.width).any(|x| with.pixels[(y * with.width + x) * 3] < 200);
+    let top = (0..with.height).find(|y| with.pixels[(y * with.width + 28) * 3..][..3] == ACCENT);
+    let top = top.unwrap();
+    assert!((0..top).filter(inked).count() > 5 * 10, "no words above the samples");
     // The first sample's top left pixel, blown up eight times.
     let at = |x: usize, y: usize| with.pixels[(y * with.width + x) * 3];
     for p in 0..64 {
-        let (x, y) = (28 + 8 + p % 8 * 8, 92 + 8 + p / 8 * 8);
+        let (x, y) = (28 + 8 + p % 8 * 8, top + 8 + p / 8 * 8);
         assert_eq!((at(x, y), at(x + 7, y + 7)), (digits.image(0)[p], digits.image(0)[p]));
     }
     // A title too long for a line takes several, and loses nothing at the right.
-    let long = decode(&sheet(&none, 8, &"word ".repeat(60)).unwrap());
-    assert_eq!((long.width, long.height), (without.width, without.height + 3 * 28));
+    let long = decode(&sheet(none(), &"word ".repeat(60)));
+    assert_eq!(long.width, without.width);
+    assert_eq!((long.height - without.height) % 28, 0);
+    assert!(long.height > without.height + 3 * 28);
     let margin = |x: usize| (0..long.height).all(|y| long.pixels[(y * long.width + x) * 3] == 255);
     assert!((long.width - 20..long.width).all(margin));
-    decode(&sheet(&some[..1], 8, "a single one").unwrap());
+    decode(&sheet(vec![beside(0, true, 2)], "a single one"));
     let five: Vec<Compared> = (0..7).map(|i| beside(i, i == 0, 5)).collect();
-    let png = sheet(&five, 8, "1 of 7 samples copies a training image").unwrap();
+    let png = sheet(five, "1 of 7 samples copies a training image");
     keep("sheet_of_five.png", &png);
     let wide = decode(&png);
     // The fifth neighbour of the first sample.
-    let (x, y) = (28 + 8 + 5 * (64 + 6), 92 + 8);
+    let (x, y) = (28 + 8 + 5 * (64 + 6), top + 8);
     assert_eq!(wide.pixels[((y + 32) * wide.width + x + 24) * 3], digits.image(5)[4 * 8 + 3]);
-    decode(&sheet(&[], 8, "none at all").unwrap());
+    decode(&sheet(vec![], "none at all"));
 }
 
 fn series(name: &str, style: Style, values: &[(f64, f64)]) -> Series {
@@ -139,7 +153,7 @@ fn series(name: &str, style: Style, values: &[(f64, f64)]) -> Series {
         interval: Some([(y - 0.02).max(0.0), (y + 0.02).min(1.0)]),
         ..Point::new(x, y)
     };
-    Series { name: name.into(), style, points: values.iter().map(point).collect(), emm: None }
+    Series::new(name, style, values.iter().map(point).collect())
 }
 
 const BASIC: [(f64, f64); 5] =
@@ -209,8 +223,15 @@ fn charts_show_what_they_are_given() {
         keep(&format!("chart_{name}.svg"), chart.svg().as_bytes());
     }
     let svg = sizes(Some(1067.0)).svg();
-    for words in ["DDPM++ on CIFAR-10", "EMM(ε = 0.1) ≈ 1,067", "1 − ε = 90%", "2,000", "log scale"]
-    {
+    for words in [
+        "DDPM++ on CIFAR-10",
+        "EMM(ε = 0.1) ≈ 1,067",
+        "between 1,000 and 2,000",
+        "1 − ε = 90%",
+        "2,000",
+        "log scale",
+        "lines: straight in the number of images",
+    ] {
         assert!(svg.contains(words), "no {words:?} in {svg}");
     }
     assert!(!sizes(None).svg().contains("EMM"));
@@ -244,6 +265,100 @@ fn a_level_is_crossed_where_the_emm_is() {
     let share = (middle.0 - a.0) / (b.0 - a.0);
     assert!((share - 1.5f64.log2()).abs() < 1e-3, "{share}");
     assert!((middle.1 - (a.1 + b.1) / 2.0).abs() < 0.02);
+}
+
+#[test]
+fn lines_are_said_to_be_what_they_are() {
+    let near = [(1000.0, 0.95), (2000.0, 0.5)];
+    let of = |scale, values: &[(f64, f64)]| {
+        Chart::of("c", Panel::new("", "x", scale, vec![series("", Style::Line, values)])).notes()
+    };
+    let bent = "lines: straight in the number of images between sizes, as the EMM is interpolated, so bent on the \
+                log axis";
+    assert_eq!(of(Scale::Images, &BASIC), [bent]);
+    let straight = "lines: straight between sizes, as the EMM is interpolated";
+    assert_eq!(of(Scale::Images, &near), [straight]);
+    assert_eq!(of(Scale::Log, &near), ["lines only join the points, straight on the log axis"]);
+    // Of marks alone and of one point no line is drawn.
+    assert!(of(Scale::Images, &near[..1]).is_empty() && of(Scale::Linear, &near).is_empty());
+    let marks = Panel::new("", "x", Scale::Log, vec![series("", Style::Marks, &near)]);
+    assert!(Chart::of("c", marks).notes().is_empty());
+}
+
+#[test]
+fn a_chart_without_values_says_so() {
+    let chart = |series| Chart::of("c", Panel::sizes("", 0.1, series)).svg();
+    let ours = || series("ours", Style::Line, &BASIC);
+    let theirs = || series("paper", Style::Theirs, &BASIC);
+    let none = series("ours", Style::Line, &[]);
+    let unseen = series("ours", Style::Line, &[(f64::NAN, 0.5)]);
+    for nothing in [vec![], vec![none.clone()], vec![unseen]] {
+        assert!(chart(nothing).contains(">nothing to show yet: no finished run</text>"));
+    }
+    assert!(chart(vec![none, theirs()]).contains(">no finished run of ours yet</text>"));
+    assert!(!chart(vec![ours(), theirs()]).contains("no finished run"));
+}
+
+#[test]
+fn others_values_have_the_colour_of_what_they_stand_beside() {
+    let theirs = |beside| Series { beside, ..series("paper", Style::Theirs, &BASIC) };
+    let ours = |name| series(name, Style::Line, &BASIC);
+    let dashed = |beside| {
+        let panel = Panel::sizes("", 0.1, vec![ours("a"), ours("b"), theirs(beside)]);
+        let svg = Chart::of("c", panel).svg();
+        let group = svg.split("data-series=\"2\"").nth(1).unwrap().to_string();
+        let color = group.split("stroke=\"").nth(1).unwrap();
+        (svg.matches(&color[..7]).count(), color[..7].to_string())
+    };
+    assert_eq!((dashed(Some(0)).1, dashed(Some(1)).1), ("#1d2f6f".into(), "#c0352b".into()));
+    // Beside nothing, and beside what is not there or not ours: grey.
+    for beside in [None, Some(2), Some(9)] {
+        assert_eq!(dashed(beside).1, "#7a7f88");
+    }
+}
+
+/// Sizes of the words of an SVG when it is so many pixels wide.
+fn sizes_at(svg: &str, width: f64) -> Vec<f64> {
+    let number = |name: &str| -> Vec<f64> {
+        let parts = svg.split(&format!(" {name}=\"")).skip(1);
+        parts.map(|p| p.split('"').next().unwrap().parse().unwrap_or(0.0)).collect()
+    };
+    let scale = width / number("width")[0];
+    number("font-size").into_iter().map(|size| size * scale).collect()
+}
+
+#[test]
+fn words_can_be_read_on_a_phone() {
+    // A picture as wide as a phone's window, and a panel of a page beside its margins.
+    for chart in [sizes(Some(1067.0)), epochs()] {
+        let least = sizes_at(&chart.svg(), 390.0).into_iter().fold(f64::INFINITY, f64::min);
+        assert!(least > 9.0, "{}: {least}", chart.title);
+    }
+    for svg in panels().panel_svgs() {
+        let least = sizes_at(&svg, 360.0).into_iter().fold(f64::INFINITY, f64::min);
+        assert!(least >= 14.0, "{least}");
+    }
+}
+
+#[test]
+fn the_emm_stands_where_no_line_is() {
+    // Falls steeply, then runs along the bottom: where the words would stand otherwise.
+    let steep = [(10.0, 0.99), (12.0, 0.91), (14.0, 0.05), (40.0, 0.04), (80.0, 0.04)];
+    let flat = Series { emm: Some(12.1), ..series("", Style::Line, &steep) };
+    let svg = Chart::of("c", Panel::sizes("", 0.1, vec![flat])).svg();
+    let of = |name: &str, text: &str| -> f64 {
+        text.split(&format!("{name}=\""))
+            .nth(1)
+            .unwrap()
+            .split('"')
+            .next()
+            .unwrap()
+            .parse()
+            .unwrap()
+    };
+    let words = svg.lines().find(|l| l.contains(">between 12 and 14<")).unwrap();
+    let bottom = svg.lines().find(|l| l.contains(">0%<")).unwrap();
+    assert!(of(" y", words) < of(" y", bottom) - 60.0, "{words} {bottom}");
 }
 
 #[test]

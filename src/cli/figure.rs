@@ -77,8 +77,12 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
 fn chart(args: &Args, common: &Common) -> Result<()> {
     let setup = args.flags.setup(common, &args.runs)?;
     let plans = args.flags.plans(&studies_of(&args.figure)?, &setup)?;
-    let found = figure(&args.figure, &plans);
+    let mut found = figure(&args.figure, &plans);
     let missing = missing(args, common, plans.iter().zip(&found.missing))?;
+    if !args.out.is_empty() {
+        // The picture is seen without what is printed here.
+        found.chart.footer.extend(missing.iter().map(|m| format!("to fill it: {}", m.command)));
+    }
     for out in &args.out {
         found.chart.save(out, args.force)?;
     }
@@ -178,7 +182,7 @@ fn print(chart: &Chart) {
     if !chart.table().is_empty() {
         say!("{}", chart.table().plain());
     }
-    chart.footer.iter().for_each(|line| say!("{line}"));
+    chart.notes().iter().for_each(|line| say!("{line}"));
 }
 
 fn tell(args: &Args, missing: &[Missing]) {

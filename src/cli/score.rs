@@ -9,7 +9,7 @@ use crate::device::{Device, Pixels};
 use crate::error::{data, usage};
 use crate::files::{check_output, write_atomic};
 use crate::memorization::{Nearest, References, Score, Search, Threshold};
-use crate::report::sheet;
+use crate::report::{Sheet, sheets};
 use crate::run::RunDir;
 use crate::run::score::{Network, compared, labels_of};
 use crate::sampler::{HeunOptions, Start, quantise, sample_each};
@@ -18,7 +18,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 /// Samples shown on a sheet.
-const SHEET_IMAGES: usize = 40;
+const SHEET_IMAGES: usize = 24;
 
 /// Count the samples that copy a training image
 ///
@@ -108,7 +108,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     }
     let score = scoring.score(threshold);
     if let Some(path) = &args.sheet {
-        let png = scoring.sheet(threshold, args.neighbours)?;
+        let png = scoring.sheet(threshold, &args)?;
         write_atomic(path, args.force, |file| Ok(file.write_all(&png)?))?;
     }
     if let Some(path) = &args.pairs {
@@ -223,8 +223,9 @@ impl<'a> Scoring<'a> {
         Score::of(&self.found, threshold, len, references, self.search.repeats())
     }
 
-    /// The first samples beside their `k` nearest, as a PNG.
-    fn sheet(&self, threshold: Threshold, k: usize) -> Result<Vec<u8>> {
+    /// The first samples beside their nearest, as a PNG.
+    fn sheet(&self, threshold: Threshold, args: &Args) -> Result<Vec<u8>> {
+        let k = args.neighbours;
         let mut shown = compared(&self.shown, self.training, &self.found, threshold);
         if k > 2 {
             let references = References::new(&self.training.pixels, self.training.image_len());
@@ -235,13 +236,17 @@ impl<'a> Scoring<'a> {
             }
         }
         let score = self.score(threshold);
-        let first = match shown.len() < self.found.len() {
-            true => format!("; the first {}", shown.len()),
-            false => String::new(),
+        let (all, copied) = (shown.len() == self.found.len(), shown.iter().filter(|t| t.memorized));
+        let first = match all {
+            true => String::new(),
+            false => format!("; of the first {}, shown here, {}", shown.len(), copied.count()),
         };
         let title =
             format!("{} of {} samples copy a training image{first}", score.memorized, score.images);
-        sheet(&shown, self.training.resolution, &title)
+        let (references, side) = (args.reference.as_path(), self.training.resolution);
+        let of = format!("{} training images of {}", self.training.len(), last(references));
+        let (notes, threshold) = (vec![of, args.samples_said()], args.threshold.trim().into());
+        sheets(&[Sheet { samples: shown, side, title, notes, threshold }])
     }
 
     fn pairs(&self) -> [(&'static str, npy::Array); 2] {
@@ -288,6 +293,28 @@ fn tell_other_range(path: &Path, images: &[f32], quiet: bool) {
             path.display()
         ));
     }
+}
+
+impl Args {
+    /// Where the samples are from.
+    fn samples_said(&self) -> String {
+        match (&self.samples, &self.run, &self.seeds) {
+            (Some(samples), ..) => format!("samples of {}", last(samples)),
+            (_, Some(run), Some(seeds)) => {
+                format!("run {} at its best look, sampling seeds {seeds}", last(run))
+            }
+            (_, Some(run), None) => {
+                let end = self.images.saturating_sub(1);
+                format!("run {} at its best look, sampling seeds 0 to {end}", last(run))
+            }
+            _ => String::new(),
+        }
+    }
+}
+
+/// A path's last name.
+fn last(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into()
 }
 
 fn print_score(score: &Score, threshold: &str) {

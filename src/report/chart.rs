@@ -1,6 +1,6 @@
 //! Charts as plain data: one description is drawn as PNG, as SVG and in the report, and written as JSON and CSV.
 
-use super::layout::{panel_scene, scene};
+use super::layout::{panel_scene, said_of_lines, scene};
 use super::table::{Cell, Table};
 use crate::error::usage;
 use crate::files::write_atomic;
@@ -64,6 +64,9 @@ pub struct Series {
     pub points: Vec<Point>,
     /// Where the line falls through the panel's level, in images.
     pub emm: Option<f64>,
+    /// Others' values take the colour of the panel's series that they stand beside, counted from 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beside: Option<usize>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,7 +76,7 @@ pub enum Style {
     Line,
     /// Marks alone; intervals are bars.
     Marks,
-    /// Others' values, to compare with: a thin dashed line and crosses in grey.
+    /// Others' values, to compare with: a thin dashed line and crosses.
     Theirs,
 }
 
@@ -89,12 +92,22 @@ pub struct Point {
 }
 
 impl Series {
+    /// A series without an EMM.
+    pub fn new(name: impl Into<String>, style: Style, points: Vec<Point>) -> Self {
+        Series { name: name.into(), style, points, emm: None, beside: None }
+    }
+
+    /// The points on both sides of [`Series::emm`], as far as there are any.
+    pub fn around_emm(&self) -> [Option<&Point>; 2] {
+        let Some(emm) = self.emm else { return [None; 2] };
+        let left = self.points.iter().filter(|p| p.x <= emm);
+        let right = self.points.iter().filter(|p| p.x > emm);
+        [left.max_by(|a, b| a.x.total_cmp(&b.x)), right.min_by(|a, b| a.x.total_cmp(&b.x))]
+    }
+
     /// Whether a point beside [`Series::emm`] is rising: then it is a lower bound.
     pub fn emm_at_least(&self) -> bool {
-        let Some(emm) = self.emm else { return false };
-        let left = self.points.iter().filter(|p| p.x <= emm).max_by(|a, b| a.x.total_cmp(&b.x));
-        let right = self.points.iter().filter(|p| p.x > emm).min_by(|a, b| a.x.total_cmp(&b.x));
-        left.into_iter().chain(right).any(|p| p.rising)
+        self.around_emm().into_iter().flatten().any(|p| p.rising)
     }
 }
 
@@ -107,6 +120,8 @@ impl Point {
 
 /// The word for it on every vertical axis.
 pub const RATIO: &str = "ratio of memorization";
+/// And on the horizontal one of curves over training.
+pub const EPOCHS: &str = "epochs";
 
 impl Panel {
     /// A panel from 0 to 100%.
@@ -123,19 +138,27 @@ impl Panel {
 
     /// Ratio over training, a line a (name, [(epoch, ratio)]).
     pub fn epochs(title: &str, lines: Vec<(String, Vec<(f64, f64)>)>) -> Self {
-        let series = |(name, curve): (String, Vec<(f64, f64)>)| Series {
-            name,
-            style: Style::Line,
-            points: curve.into_iter().map(|(e, r)| Point::new(e, r)).collect(),
-            emm: None,
+        let series = |(name, curve): (String, Vec<(f64, f64)>)| {
+            let points = curve.into_iter().map(|(e, r)| Point::new(e, r)).collect();
+            Series::new(name, Style::Line, points)
         };
-        Panel::new(title, "epochs", Scale::Linear, lines.into_iter().map(series).collect())
+        Panel::new(title, EPOCHS, Scale::Linear, lines.into_iter().map(series).collect())
     }
 
     /// The last point of each series, in order, as rising or not.
     pub fn rising(mut self, rising: impl IntoIterator<Item = bool>) -> Self {
         for (series, rising) in self.series.iter_mut().zip(rising) {
             series.points.iter_mut().next_back().into_iter().for_each(|p| p.rising = rising);
+        }
+        self
+    }
+
+    /// The intervals of each series' points, in order.
+    pub fn intervals<'a>(mut self, all: impl IntoIterator<Item = &'a [[f64; 2]]>) -> Self {
+        for (series, intervals) in self.series.iter_mut().zip(all) {
+            for (point, &interval) in series.points.iter_mut().zip(intervals) {
+                point.interval = Some(interval);
+            }
         }
         self
     }
@@ -176,6 +199,17 @@ impl Chart {
             }
         };
         write_atomic(path, force, |file| Ok(file.write_all(&bytes)?))
+    }
+
+    /// What stands below the panels: the footer, and how lines are to be read.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = self.footer.clone();
+        for line in said_of_lines(&self.panels) {
+            if !notes.contains(&line) {
+                notes.push(line);
+            }
+        }
+        notes
     }
 
     /// Twice as many pixels as the SVG has units.

@@ -5,10 +5,10 @@ use super::chart::{Panel, Point, Scale};
 use super::scene::At;
 
 /// From a panel's left side to its vertical axis, and from its right end back.
-pub const LEFT: f64 = 52.0;
-pub const RIGHT: f64 = 18.0;
+pub const LEFT: f64 = 54.0;
+pub const RIGHT: f64 = 22.0;
 /// Size of ticks' words.
-pub const SMALL: f64 = 11.5;
+pub const SMALL: f64 = 14.0;
 
 /// Where values are, in the SVG's units.
 pub struct Frame {
@@ -17,7 +17,7 @@ pub struct Frame {
     pub top: f64,
     pub bottom: f64,
     pub log: bool,
-    straight_in_images: bool,
+    pub straight_in_images: bool,
     pub x: [f64; 2],
     pub y: [f64; 2],
 }

@@ -7,21 +7,23 @@ use super::scene::{At, Scene, Shape, Sign};
 use plotters::style::RGBColor;
 use plotters::style::text_anchor::HPos;
 
-/// A panel alone in its chart, and one of several.
-const WIDE: (f64, f64) = (720.0, 326.0);
-const NARROW: (f64, f64) = (500.0, 268.0);
-/// A panel on a page: words stay legible where it fills a phone.
-const PAGE: (f64, f64) = (400.0, 240.0);
+/// A panel alone in its chart, and one of several: as narrow as their words allow, which are read on a phone too.
+const WIDE: (f64, f64) = (520.0, 300.0);
+const NARROW: (f64, f64) = (372.0, 250.0);
+/// A panel on a page: where it fills a phone, its words have their own size.
+const PAGE: (f64, f64) = (344.0, 240.0);
 /// Space between panels, and around the chart.
-const GAP: f64 = 28.0;
-const MARGIN: f64 = 20.0;
+const GAP: f64 = 24.0;
+const MARGIN: f64 = 16.0;
 /// Under the horizontal axis: ticks and its name.
-const UNDER: f64 = 54.0;
+const UNDER: f64 = 58.0;
 const TITLE: f64 = 18.0;
-const PANEL_TITLE: f64 = 15.0;
-const WORDS: f64 = 12.5;
+const PANEL_TITLE: f64 = 15.5;
+const WORDS: f64 = 14.5;
 /// One row of names of series.
-const KEY_ROW: f64 = 21.0;
+const KEY_ROW: f64 = 23.0;
+/// One line of the vertical axis' name.
+const AXIS_ROW: f64 = 18.0;
 const KEY_SIGN: f64 = 30.0;
 /// Names longer than this are cut without being measured.
 const LONGEST_NAME: usize = 90;
@@ -61,10 +63,12 @@ pub fn scene(chart: &Chart) -> Scene {
         }
         y += heads + plot + UNDER + 14.0;
     }
-    let footer = chart.footer.iter().flat_map(|f| wrap(f, SMALL, total - 2.0 * MARGIN));
-    for line in footer {
-        shapes.push(words(line, SMALL, MUTED, HPos::Left, (MARGIN, y + 0.5 * SMALL)));
-        y += 1.45 * SMALL;
+    for note in chart.notes() {
+        for line in wrap(&note, SMALL, total - 2.0 * MARGIN) {
+            shapes.push(words(line, SMALL, MUTED, HPos::Left, (MARGIN, y + 0.5 * SMALL)));
+            y += 1.3 * SMALL;
+        }
+        y += 0.3 * SMALL;
     }
     Scene { width: total, height: (y + 6.0).ceil(), shapes }
 }
@@ -82,13 +86,53 @@ pub fn panel_scene(panel: &Panel) -> Scene {
 fn head_height(panel: &Panel, width: f64) -> f64 {
     let title = wrap(&panel.title, PANEL_TITLE, width).len() as f64 * 1.3 * PANEL_TITLE;
     let rows = keys(panel, width).last().map_or(0, |k| k.row + 1);
-    title + rows as f64 * KEY_ROW + 30.0
+    let axis = axis_name(panel, width).len() as f64 * AXIS_ROW;
+    title + rows as f64 * KEY_ROW + axis + 14.0
+}
+
+/// How the lines of these panels are to be read, in a line each.
+pub fn said_of_lines(panels: &[Panel]) -> Vec<String> {
+    let mut said = Vec::new();
+    let mut say = |line: &str| {
+        if !said.iter().any(|s| s == line) {
+            said.push(line.to_string());
+        }
+    };
+    for panel in panels {
+        let (width, plot) = PAGE;
+        let frame = Frame::new(panel, 0.0, 0.0, width, 0.0, plot);
+        let lines = panel.series.iter().filter(|s| s.style != Style::Marks);
+        let joined = |s: &Series| s.points.iter().filter(|p| frame.shows(p)).count() > 1;
+        if !lines.into_iter().any(joined) {
+            continue;
+        }
+        match (frame.straight_in_images, frame.log) {
+            (true, true) => say(
+                "lines: straight in the number of images between sizes, as the EMM is interpolated, so bent on the \
+                 log axis",
+            ),
+            (true, false) => say("lines: straight between sizes, as the EMM is interpolated"),
+            (false, true) => say("lines only join the points, straight on the log axis"),
+            (false, false) => {}
+        }
+    }
+    said
+}
+
+/// What the vertical axis shows, above it.
+fn axis_name(panel: &Panel, width: f64) -> Vec<String> {
+    let [low, high] = panel.y;
+    let level = panel.level.filter(|l| (low..=high).contains(l));
+    let dashed_is = level.map(|l| format!(" · dashed: 1 − ε = {}%", number(100.0 * l)));
+    wrap(&format!("{RATIO}{}", dashed_is.unwrap_or_default()), SMALL, width)
 }
 
 /// Where a series' name stands.
 struct Key {
     series: usize,
     name: String,
+    /// All of a name that was cut.
+    whole: String,
     x: f64,
     row: usize,
 }
@@ -102,12 +146,14 @@ fn keys(panel: &Panel, width: f64) -> Vec<Key> {
             None if s.points.is_empty() => " · none".into(),
             None => String::new(),
         };
-        let name = cut(&s.name, width - KEY_SIGN - width_of(&end, WORDS)) + &end;
+        let shown = cut(&s.name, width - KEY_SIGN - width_of(&end, WORDS));
+        let whole = if shown == s.name { String::new() } else { s.name.clone() };
+        let name = shown + &end;
         let wide = KEY_SIGN + width_of(&name, WORDS) + 18.0;
         if x > 0.0 && x + wide > width {
             (x, row) = (0.0, row + 1);
         }
-        keys.push(Key { series, name, x, row });
+        keys.push(Key { series, name, whole, x, row });
         x += wide;
     }
     keys
@@ -140,9 +186,13 @@ fn panel_shapes(panel: &Panel, frame: &Frame, top: f64, first: usize) -> Vec<Sha
         }
         sign.push(look.mark((at.0 + 12.0, at.1), false));
         let series = Some(first + key.series);
-        shapes.push(Shape::Group { class: "key", series, tip: String::new(), shapes: sign });
+        shapes.push(Shape::Group { class: "key", series, tip: key.whole, shapes: sign });
     }
     axes(&mut shapes, panel, frame);
+    if let Some(why) = nothing(panel, frame) {
+        let middle = ((frame.left + frame.right) / 2.0, (frame.top + frame.bottom) / 2.0);
+        shapes.push(words(why, WORDS, INK, HPos::Center, middle));
+    }
     for (i, series) in panel.series.iter().enumerate() {
         let look = Look::of(panel, i);
         let inner = series_shapes(panel, series, frame, &look);
@@ -152,14 +202,27 @@ fn panel_shapes(panel: &Panel, frame: &Frame, top: f64, first: usize) -> Vec<Sha
     shapes
 }
 
+/// What stands in a plot that has nothing of ours: axes alone look like a result.
+fn nothing(panel: &Panel, frame: &Frame) -> Option<&'static str> {
+    let shown = |ours: bool| {
+        let of = |s: &&Series| (s.style != Style::Theirs) == ours;
+        panel.series.iter().filter(of).flat_map(|s| &s.points).any(|p| frame.shows(p))
+    };
+    match (shown(true), shown(false)) {
+        (true, _) => None,
+        (false, false) => Some("nothing to show yet: no finished run"),
+        (false, true) => Some("no finished run of ours yet"),
+    }
+}
+
 /// Rules, ticks and names of both axes, and the level.
 fn axes(shapes: &mut Vec<Shape>, panel: &Panel, frame: &Frame) {
     let x = frame.left - LEFT;
     let [low, high] = frame.y;
-    let level = panel.level.filter(|l| (low..=high).contains(l));
-    let dashed_is = level.map(|l| format!(" · dashed: 1 − ε = {}%", number(100.0 * l)));
-    let name = format!("{RATIO}{}", dashed_is.unwrap_or_default());
-    shapes.push(words(name, SMALL, MUTED, HPos::Left, (x, frame.top - 16.0)));
+    for (i, line) in axis_name(panel, frame.right + RIGHT - x).into_iter().rev().enumerate() {
+        let y = frame.top - 18.0 - AXIS_ROW * i as f64;
+        shapes.push(words(line, SMALL, MUTED, HPos::Left, (x, y)));
+    }
     let step = round_step((high - low) * 100.0);
     let mut percent = (low * 100.0 / step).ceil() * step;
     while percent <= high * 100.0 + 1e-9 {
@@ -177,12 +240,12 @@ fn axes(shapes: &mut Vec<Shape>, panel: &Panel, frame: &Frame) {
     for (value, label) in frame.ticks(panel) {
         let (x, y) = (frame.x(value), frame.bottom);
         shapes.push(rule((x, y), (x, y + 5.0), MUTED));
-        shapes.push(words(label, SMALL, MUTED, HPos::Center, (x, y + 16.0)));
+        shapes.push(words(label, SMALL, MUTED, HPos::Center, (x, y + 17.0)));
     }
     let log = if frame.log { " (log scale)" } else { "" };
     let (middle, name) = ((frame.left + frame.right) / 2.0, format!("{}{log}", panel.x.name));
-    shapes.push(words(name, WORDS, INK, HPos::Center, (middle, frame.bottom + 37.0)));
-    if let Some(level) = level {
+    shapes.push(words(name, WORDS, INK, HPos::Center, (middle, frame.bottom + 40.0)));
+    if let Some(level) = panel.level.filter(|l| (low..=high).contains(l)) {
         let y = frame.y(level);
         shapes.push(dashed(vec![(frame.left, y), (frame.right, y)], MUTED));
     }
@@ -231,7 +294,7 @@ fn series_shapes(panel: &Panel, series: &Series, frame: &Frame, look: &Look) -> 
     if let (Some(emm), Some(level)) = (series.emm, panel.level)
         && frame.shows(&Point::new(emm, level))
     {
-        shapes.extend(crossing(panel, series, frame, (emm, level), look));
+        shapes.extend(crossing(series, frame, (emm, level), look));
     }
     shapes
 }
@@ -246,29 +309,62 @@ fn aside(panel: &Panel, series: &Series, frame: &Frame, mark: &Point) -> f64 {
     room.min(13.0) * (place as f64 - (here.len() - 1) as f64 / 2.0)
 }
 
-/// A dashed line down from where a line falls through the level; the value beside it if it is the only one.
-fn crossing(
-    panel: &Panel,
-    series: &Series,
-    frame: &Frame,
-    (emm, level): At,
-    look: &Look,
-) -> Vec<Shape> {
+/// A dashed line down from where a line falls through the level; the value beside it if the series has no name.
+fn crossing(series: &Series, frame: &Frame, (emm, level): At, look: &Look) -> Vec<Shape> {
     let (x, y) = (frame.x(emm), frame.y(level));
-    let only = panel.series.iter().filter(|s| s.emm.is_some()).count() == 1;
-    let color = if only { ACCENT } else { look.color };
+    let color = if series.name.is_empty() { ACCENT } else { look.color };
     let mut shapes = vec![dashed(vec![(x, y), (x, frame.bottom)], color)];
     let mark = Shape::Mark { at: (x, y), radius: 3.6, sign: Sign::Circle, color, open: false };
     shapes.push(mark);
-    if only {
-        // Beside the line, where the falling curve is not.
-        let left = x > frame.left + 170.0;
-        let (anchor, dx) = if left { (HPos::Right, -8.0) } else { (HPos::Left, 8.0) };
+    // Of a series with a name, the name says it.
+    if series.name.is_empty() {
         let (epsilon, emm) = (number(1.0 - level), number(emm.round()));
-        let name = format!("EMM(ε = {epsilon}) {} {emm}", about(series));
-        shapes.push(words(name, 13.0, ACCENT, anchor, (x + dx, frame.bottom - 18.0)));
+        let mut said = vec![format!("EMM(ε = {epsilon}) {} {emm}", about(series))];
+        if let [Some(lo), Some(hi)] = series.around_emm() {
+            said.push(format!("between {} and {}", number(lo.x), number(hi.x)));
+            shapes.extend(bracket(frame, [lo.x, hi.x]));
+        }
+        shapes.extend(beside(frame, series, x, said));
     }
     shapes
+}
+
+/// Lines of words beside the vertical at `x`, where the series' line is not: low on the right, on the left, higher up.
+fn beside(frame: &Frame, series: &Series, x: f64, said: Vec<String>) -> Vec<Shape> {
+    const LINE: f64 = 20.0;
+    let wide = said.iter().map(|s| width_of(s, WORDS)).fold(0.0, f64::max) + 8.0;
+    let high = LINE * said.len() as f64;
+    let mut points: Vec<&Point> = series.points.iter().filter(|p| frame.shows(p)).collect();
+    points.sort_by(|a, b| a.x.total_cmp(&b.x));
+    let line = frame.path(&points.iter().map(|p| (p.x, p.y)).collect::<Vec<_>>());
+    let lowest = frame.bottom - 8.0;
+    let plot = frame.bottom - frame.top;
+    let places = [lowest, lowest - 0.3 * plot, lowest - 0.6 * plot]
+        .into_iter()
+        .flat_map(|bottom| [(true, bottom), (false, bottom)]);
+    let fits = |&(right, bottom): &(bool, f64)| {
+        let (from, to) = if right { (x, x + wide) } else { (x - wide, x) };
+        let meets = |p: At| {
+            (from..=to).contains(&p.0) && (bottom - high - 6.0..=bottom + 6.0).contains(&p.1)
+        };
+        let between =
+            |w: &[At], t: f64| (w[0].0 + t * (w[1].0 - w[0].0), w[0].1 + t * (w[1].1 - w[0].1));
+        let crossed = |w: &[At]| (0..=16).any(|i| meets(between(w, i as f64 / 16.0)));
+        from >= frame.left && to <= frame.right + RIGHT && !line.windows(2).any(crossed)
+    };
+    let (right, bottom) = places.clone().find(fits).unwrap_or((x < frame.left + wide, lowest));
+    let (anchor, at) = if right { (HPos::Left, x + 8.0) } else { (HPos::Right, x - 8.0) };
+    let rows = said.into_iter().rev().enumerate();
+    rows.map(|(i, line)| words(line, WORDS, ACCENT, anchor, (at, bottom - LINE * (i as f64 + 0.5))))
+        .collect()
+}
+
+/// The sizes that the EMM lies between, on the horizontal axis.
+fn bracket(frame: &Frame, ends: [f64; 2]) -> Vec<Shape> {
+    let [low, high] = ends.map(|x| frame.x(x));
+    let line = |path| Shape::Line { path, width: 3.0, color: ACCENT, dashed: false };
+    let end = |x| line(vec![(x, frame.bottom - 6.0), (x, frame.bottom)]);
+    vec![line(vec![(low, frame.bottom), (high, frame.bottom)]), end(low), end(high)]
 }
 
 /// How the EMM of a series is to be read.
@@ -305,19 +401,24 @@ struct Look {
 }
 
 impl Look {
-    /// Ours differ in colour and sign; others' are grey.
+    /// Ours differ in colour and sign; others' have the colour of what they stand beside, or are grey.
     fn of(panel: &Panel, index: usize) -> Look {
         let ours = |s: &&Series| s.style != Style::Theirs;
         let style = panel.series[index].style;
         let count = panel.series.iter().filter(ours).count();
         let place = panel.series[..index].iter().filter(ours).count();
-        let radius = match style {
+        let radius: f64 = match style {
             Style::Marks => 5.4,
             _ if panel.series[index].points.len() > 12 => 2.6,
             _ => 3.8,
         };
         match style {
-            Style::Theirs => Look { color: THEIRS, sign: Sign::Cross, style, radius },
+            Style::Theirs => {
+                let beside = panel.series[index].beside;
+                let beside = beside.filter(|&i| panel.series.get(i).as_ref().is_some_and(ours));
+                let color = beside.map_or(THEIRS, |i| Look::of(panel, i).color);
+                Look { color, sign: Sign::Cross, style, radius: radius.max(3.8) }
+            }
             _ => {
                 let color = along_scale(place, count);
                 Look { color, sign: SIGNS[place % SIGNS.len()], style, radius }

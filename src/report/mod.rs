@@ -11,7 +11,8 @@ pub mod sheet;
 pub mod table;
 
 pub use chart::{Chart, Panel, Point, Scale, Series, Style};
+pub use frame::number;
 pub use grid::grid;
 pub use page::{Page, Part, Section};
-pub use sheet::{Compared, Sheet, sheet, sheets};
+pub use sheet::{Compared, Sheet, sheets};
 pub use table::{Cell, Table};

@@ -107,8 +107,9 @@ fn write_chart(out: &mut String, chart: &Chart) {
     *out += "<div class=\"panels\">\n";
     chart.panel_svgs().iter().for_each(|svg| *out += svg);
     *out += "</div>\n";
-    if !chart.footer.is_empty() {
-        let lines: Vec<String> = chart.footer.iter().map(|f| escape(f)).collect();
+    let notes = chart.notes();
+    if !notes.is_empty() {
+        let lines: Vec<String> = notes.iter().map(|f| escape(f)).collect();
         let _ = writeln!(out, "<figcaption>{}</figcaption>", lines.join("<br>"));
     }
     *out += "</figure>\n";

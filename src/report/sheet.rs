@@ -17,39 +17,58 @@ pub struct Compared<'a> {
 
 /// Images are blown up by a whole factor to at least this many pixels.
 const TILE: usize = 64;
-/// Images in a row of the sheet, as long as at least one sample with its neighbours stands there.
-const ROW: usize = 12;
+/// Images in a row of the sheet, as long as at least one sample with its neighbours stands there: no more, so that
+/// words can be read on a phone.
+const ROW: usize = 6;
+/// The least width of a sheet.
+const LEAST: usize = 520;
 const MARGIN: usize = 28;
-/// Above the samples without the title, whose lines are this high.
-const HEADER: usize = 64;
-const TITLE_LINE: usize = 28;
 const TITLE: f64 = 22.0;
+const TITLE_LINE: usize = 28;
+const SMALL: f64 = 19.0;
+const SMALL_LINE: usize = 24;
 const GAP: usize = 6;
 /// Frame around a sample and its neighbours, and the space between frames.
 const PAD: usize = 8;
 const BETWEEN: usize = 22;
-const CAPTION: usize = 20;
+const CAPTION: usize = 26;
 
-/// Samples of one network, and a line about them.
+/// Samples of one network, and what is said of them.
 pub struct Sheet<'a> {
     pub samples: Vec<Compared<'a>>,
     /// Pixels along an image's side.
     pub side: usize,
-    /// Broken into lines where it is long.
+    /// How many are copies. This and `notes` are broken into lines where they are long.
     pub title: String,
+    /// What drew the samples, and the training images.
+    pub notes: Vec<String>,
+    /// A copy has d1/d2 below this, such as `1/3`.
+    pub threshold: String,
 }
 
-/// A PNG of samples with their neighbours, row by row; memorized ones have a coloured frame.
-///
-/// - `side`: pixels along an image's side. `title`: broken into lines where it is long.
-pub fn sheet(samples: &[Compared], side: usize, title: &str) -> Result<Vec<u8>> {
-    drawn_sheet(samples, side, title)?.png()
+impl Sheet<'_> {
+    /// What columns, numbers and frames are.
+    fn legend(&self) -> String {
+        let neighbours = match self.neighbours() {
+            2 => "its nearest and second-nearest training image".to_string(),
+            n => format!("the {n} training images nearest to it"),
+        };
+        format!(
+            "Left to right: sample, {neighbours}. d₁, d₂: L2 distance of the sample from the nearest and the second \
+             nearest, over 8-bit pixels. Orange frame: a copy, d₁/d₂ < {}.",
+            self.threshold
+        )
+    }
+
+    fn neighbours(&self) -> usize {
+        self.samples.first().map_or(2, |s| s.neighbours.len())
+    }
 }
 
-/// Several sheets, one below the other.
+/// A PNG of sheets, one below the other: samples with their neighbours, row by row; memorized ones have a coloured
+/// frame.
 pub fn sheets(all: &[Sheet]) -> Result<Vec<u8>> {
-    let parts = all.iter().map(|s| drawn_sheet(&s.samples, s.side, &s.title));
-    let parts: Vec<Canvas> = parts.collect::<Result<_>>()?;
+    let parts: Vec<Canvas> = all.iter().map(drawn_sheet).collect::<Result<_>>()?;
     let width = parts.iter().map(|p| p.width).max().unwrap_or(1);
     let height = parts.iter().map(|p| p.height).sum::<usize>().max(1);
     let mut whole = Canvas::new(width, height);
@@ -65,46 +84,96 @@ pub fn sheets(all: &[Sheet]) -> Result<Vec<u8>> {
 
 /// What stands over a sample and its neighbours.
 const HEADINGS: [&str; 12] = [
-    "sample", "nearest", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth",
-    "ninth", "tenth", "eleventh",
+    "sample",
+    "nearest",
+    "second nearest",
+    "third",
+    "fourth",
+    "fifth",
+    "sixth",
+    "seventh",
+    "eighth",
+    "ninth",
+    "tenth",
+    "eleventh",
 ];
 
-fn drawn_sheet(samples: &[Compared], side: usize, title: &str) -> Result<Canvas> {
-    let scale = scale_to(side, TILE);
-    let tile = side * scale;
-    let images = 1 + samples.first().map_or(2, |s| s.neighbours.len());
-    let width = images * tile + (images - 1) * GAP + 2 * PAD;
-    let height = tile + 2 * PAD + CAPTION;
-    let columns = samples.len().clamp(1, (ROW / images).max(1));
-    let rows = samples.len().div_ceil(columns);
-    let whole = (2 * MARGIN + columns * (width + BETWEEN) - BETWEEN).max(560);
-    let title = wrap(title, TITLE, BROWSER * (whole - 2 * MARGIN) as f64);
-    let header = HEADER + title.len() * TITLE_LINE;
-    let mut canvas = Canvas::new(
-        whole,
-        header + rows * (height + BETWEEN) - BETWEEN.min(rows * BETWEEN) + MARGIN,
-    );
-    let corner = |i: usize| {
-        (MARGIN + i % columns * (width + BETWEEN), header + i / columns * (height + BETWEEN))
-    };
+/// Where everything on a sheet goes, in pixels.
+struct Laid {
+    scale: usize,
+    tile: usize,
+    /// Of one sample with its neighbours.
+    images: usize,
+    width: usize,
+    height: usize,
+    columns: usize,
+    /// Lines above the samples: their size and words.
+    lines: Vec<(f64, String)>,
+    header: usize,
+    whole: (usize, usize),
+}
+
+impl Laid {
+    fn new(sheet: &Sheet) -> Laid {
+        let scale = scale_to(sheet.side, TILE);
+        let tile = sheet.side * scale;
+        let images = 1 + sheet.neighbours();
+        let width = images * tile + (images - 1) * GAP + 2 * PAD;
+        let height = tile + 2 * PAD + CAPTION;
+        let columns = sheet.samples.len().clamp(1, (ROW / images).max(1));
+        let rows = sheet.samples.len().div_ceil(columns);
+        let whole = (2 * MARGIN + columns * (width + BETWEEN) - BETWEEN).max(LEAST);
+        let room = BROWSER * (whole - 2 * MARGIN) as f64;
+        let of =
+            |size: f64, words: &str| wrap(words, size, room).into_iter().map(move |w| (size, w));
+        let mut lines: Vec<(f64, String)> = of(TITLE, &sheet.title).collect();
+        lines.extend(sheet.notes.iter().flat_map(|note| of(SMALL, note)));
+        lines.extend(of(SMALL, &sheet.legend()));
+        let high: usize = lines.iter().map(|(size, _)| line_of(*size)).sum();
+        let header = 16 + high + 12 + 2 * SMALL_LINE;
+        let below = header + rows * (height + BETWEEN) - BETWEEN.min(rows * BETWEEN) + MARGIN;
+        Laid { scale, tile, images, width, height, columns, lines, header, whole: (whole, below) }
+    }
+
+    /// The left upper corner of the frame of sample `i`.
+    fn corner(&self, i: usize) -> (usize, usize) {
+        let (column, row) = (i % self.columns, i / self.columns);
+        (MARGIN + column * (self.width + BETWEEN), self.header + row * (self.height + BETWEEN))
+    }
+}
+
+fn line_of(size: f64) -> usize {
+    if size == TITLE { TITLE_LINE } else { SMALL_LINE }
+}
+
+fn drawn_sheet(sheet: &Sheet) -> Result<Canvas> {
+    let laid = Laid::new(sheet);
+    let mut canvas = Canvas::new(laid.whole.0, laid.whole.1);
     let place = |(x, y): (usize, usize)| (x as i32, y as i32);
     canvas.draw(|area| {
-        for (i, line) in title.iter().enumerate() {
-            let at = place((MARGIN, 30 + i * TITLE_LINE));
-            drawn(area.draw_text(line, &text(TITLE, INK, HPos::Left), at))?;
+        let mut y = 16;
+        for (size, words) in &laid.lines {
+            let color = if *size == TITLE { INK } else { MUTED };
+            let at = place((MARGIN, y + line_of(*size) / 2));
+            drawn(area.draw_text(words, &text(*size, color, HPos::Left), at))?;
+            y += line_of(*size);
         }
-        for column in 0..columns {
-            let (x, _) = corner(column);
-            for (k, name) in HEADINGS.iter().take(images).enumerate() {
-                let middle = x + PAD + k * (tile + GAP) + tile / 2;
-                let style = text(15.0, MUTED, HPos::Center);
-                drawn(area.draw_text(name, &style, place((middle, header - 16))))?;
+        for column in 0..laid.columns {
+            let (x, top) = laid.corner(column);
+            for (k, name) in HEADINGS.iter().take(laid.images).enumerate() {
+                let middle = x + PAD + k * (laid.tile + GAP) + laid.tile / 2;
+                let style = text(SMALL, INK, HPos::Center);
+                for (i, word) in name.split(' ').rev().enumerate() {
+                    let at = place((middle, top - 14 - i * (SMALL_LINE - 4)));
+                    drawn(area.draw_text(word, &style, at))?;
+                }
             }
         }
-        for (i, t) in samples.iter().enumerate() {
-            let (x, y) = corner(i);
+        for (i, t) in sheet.samples.iter().enumerate() {
+            let (x, y) = laid.corner(i);
             let frame = |inset: usize| {
-                [place((x + inset, y + inset)), place((x + width - inset, y + height - inset))]
+                let (right, bottom) = (x + laid.width - inset, y + laid.height - inset);
+                [place((x + inset, y + inset)), place((right, bottom))]
             };
             let (color, thickness) = if t.memorized { (ACCENT, 4) } else { (RULE, 1) };
             drawn(area.draw(&Rectangle::new(frame(0), color.filled())))?;
@@ -114,16 +183,17 @@ fn drawn_sheet(samples: &[Compared], side: usize, title: &str) -> Result<Canvas>
                 false if t.distance_ratio.is_nan() => ("d₁ = d₂ = 0".into(), MUTED),
                 false => (format!("d₁/d₂ = {:.3}", t.distance_ratio), MUTED),
             };
-            let at = (x + width / 2, y + height - CAPTION / 2 - 5);
-            drawn(area.draw_text(&words, &text(14.0, ink, HPos::Center), place(at)))?;
+            let at = (x + laid.width / 2, y + laid.height - CAPTION / 2 - 5);
+            drawn(area.draw_text(&words, &text(SMALL, ink, HPos::Center), place(at)))?;
         }
         Ok(())
     })?;
-    for (i, t) in samples.iter().enumerate() {
-        let (x, y) = corner(i);
-        for (k, image) in std::iter::once(t.sample).chain(t.neighbours.iter().copied()).enumerate()
-        {
-            canvas.put(x + PAD + k * (tile + GAP), y + PAD, image, side, scale);
+    for (i, t) in sheet.samples.iter().enumerate() {
+        let (x, y) = laid.corner(i);
+        let images = std::iter::once(t.sample).chain(t.neighbours.iter().copied());
+        for (k, image) in images.enumerate() {
+            let left = x + PAD + k * (laid.tile + GAP);
+            canvas.put(left, y + PAD, image, sheet.side, laid.scale);
         }
     }
     Ok(canvas)

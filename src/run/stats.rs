@@ -1,5 +1,6 @@
 //! `stats.jsonl`: one line per interval under EDM's keys. Holds clock times, so no two runs' are alike.
 
+use crate::device::Device;
 use crate::error::{Exit, OrExit as _};
 use crate::files::{cannot_read, open, write_atomic};
 use crate::memory;
@@ -45,8 +46,8 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// Opens the file, drops what lies after `step`, and adds a line that says so.
-    pub fn resume(path: &Path, step: u64) -> Result<Self> {
+    /// Opens the file, drops what lies after `step`, and adds a line that says so and what the run goes on with.
+    pub fn resume(path: &Path, step: u64, device: &Device) -> Result<Self> {
         drop_after(path, step)?;
         let stats = Stats {
             path: path.into(),
@@ -55,7 +56,13 @@ impl Stats {
             training_s: 0.0,
             last_line: Instant::now(),
         };
-        stats.append(json!({"resumed_at_step": step, "timestamp": timestamp()}))?;
+        let device = match device {
+            Device::Cpu(cpu) if cpu.threads() == 1 => "cpu, 1 thread".to_string(),
+            Device::Cpu(cpu) => format!("cpu, {} threads", cpu.threads()),
+            Device::Cuda { .. } => device.name().to_string(),
+        };
+        let line = json!({"resumed_at_step": step, "timestamp": timestamp(), "device": device});
+        stats.append(line)?;
         Ok(stats)
     }
 

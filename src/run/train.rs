@@ -187,7 +187,7 @@ impl<'a> Run<'a> {
             progress.note(&format!("resumed at step {step} of {}", config.steps()));
         }
         Ok(Run {
-            stats: Stats::resume(&dir.stats_path(), step)?,
+            stats: Stats::resume(&dir.stats_path(), step, device)?,
             device,
             config,
             dir,

@@ -1,6 +1,8 @@
 //! What a search for the EMM answers, in words and as `results.json` has it. Of curves that still rose nothing is
 //! concluded but what they reached.
 
+use super::account::{cost_json, costs_json, settings_json, settings_said};
+use super::folder::RunSeen;
 use crate::memorization::{Bracket, Emm, Side, SizeRatio};
 use crate::run::Precision;
 use crate::run::progress::epochs_said;
@@ -22,6 +24,8 @@ pub struct Measured {
     pub best_epoch: f64,
     /// (epoch, ratio) of each look, mean over the runs.
     pub curve: Vec<(f64, f64)>,
+    /// Of each look the 95% Wilson interval over all its images.
+    pub curve_intervals: Vec<[f64; 2]>,
     /// Of a run the ratio [still rose](super::outcome::still_rising).
     pub rising: bool,
     /// Training images that repeat an earlier one.
@@ -38,6 +42,8 @@ pub struct Trained {
     pub seed: u64,
     pub ratio: f64,
     pub dir: PathBuf,
+    /// The run as it lies there: settings and time.
+    pub seen: RunSeen,
 }
 
 /// What a search found.
@@ -63,12 +69,16 @@ impl Found {
     /// The object of `results.json`.
     pub fn json(&self) -> Value {
         let violations: Vec<_> = self.emm.violations.iter().map(|b| [b.lo.0, b.hi.0]).collect();
+        let runs = self.runs();
+        let (settings, mut own) = settings_json(&runs);
+        let mut of_size = |m: &Measured| m.json(own.drain(..m.runs.len()));
+        let sizes: Vec<Value> = self.sizes.iter().map(&mut of_size).collect();
         let outside = self.emm.found.as_ref().err().filter(|side| **side != Side::Unreached);
         json!({
             "epsilon": self.emm.epsilon,
             "emm": self.emm.found.as_ref().ok().map(|f| f.0),
             "bracket": self.bracket(),
-            "sizes": self.sizes.iter().map(Measured::json).collect::<Vec<_>>(),
+            "sizes": sizes,
             "outside": outside,
             "violations": violations,
             "emm_is_least": self.emm.at_least(),
@@ -77,7 +87,15 @@ impl Found {
             "epochs": self.epochs,
             "precision": self.precision,
             "said": self.sentence(),
+            "settings": settings,
+            "settings_said": settings_said(&runs),
+            "costs": costs_json(&runs),
         })
+    }
+
+    /// All runs, size by size.
+    pub fn runs(&self) -> Vec<&RunSeen> {
+        self.sizes.iter().flat_map(|m| &m.runs).map(|r| &r.seen).collect()
     }
 
     /// The answer in one sentence.
@@ -200,8 +218,15 @@ impl Measured {
         })
     }
 
-    fn json(&self) -> Value {
-        let run = |r: &Trained| json!({"seed": r.seed, "ratio": r.ratio, "run": r.dir.display().to_string()});
+    /// `own`: for each run the settings that it does not share with all others.
+    fn json(&self, own: impl Iterator<Item = Value>) -> Value {
+        let run = |(r, own): (&Trained, Value)| {
+            let mut all =
+                json!({"seed": r.seed, "ratio": r.ratio, "run": r.dir.display().to_string()});
+            cost_json(&r.seen).into_iter().for_each(|(key, value)| all[key] = value);
+            all["settings"] = own;
+            all
+        };
         json!({
             "size": self.size,
             "ratio": self.ratio,
@@ -209,8 +234,9 @@ impl Measured {
             "looks": self.looks,
             "best_epoch": self.best_epoch,
             "curve": self.curve.iter().map(|&(e, r)| [e, r]).collect::<Vec<_>>(),
+            "curve_intervals": self.curve_intervals,
             "spread": self.spread(),
-            "runs": self.runs.iter().map(run).collect::<Vec<_>>(),
+            "runs": self.runs.iter().zip(own).map(run).collect::<Vec<_>>(),
             "rising": self.rising,
             "reference_duplicates": self.reference_duplicates,
             "ratio_distinct": self.ratio_distinct,

@@ -2,12 +2,13 @@
 
 use super::bootstrap::{RESAMPLES, bootstrap};
 use super::names::by_reason;
-use super::outcome::{Seen, open_marks};
+use super::outcome::{BANDS, Seen, open_marks};
 use super::plan::{Line, Plan, PlannedCell};
 use super::spec::{FigureSpec, Study};
 use super::tables::EPSILON;
 use crate::error::usage;
 use crate::memorization::emm_of;
+use crate::report::chart::EPOCHS;
 use crate::report::{Chart, Panel, Point, Scale, Series, Style};
 use anyhow::Result;
 
@@ -119,6 +120,11 @@ fn general_footer(plans: &[Plan], panels: &[Panel]) -> Vec<String> {
     if series().any(|s| s.style == Style::Theirs) && plans.iter().any(|p| !p.scale.is_paper()) {
         out.push("paper: its values, at its own scale".into());
     }
+    if series().any(|s| s.beside.is_some()) {
+        let ends = panels.iter().any(|p| p.x.name == EPOCHS);
+        let ends = if ends { ", of the whole run" } else { "" };
+        out.push(format!("crosses: the paper's values{ends}, in the colour of ours beside"));
+    }
     if series().any(|s| s.name.starts_with(PLOTTED)) {
         out.push(format!("{PLOTTED}: read off a plot of the paper's"));
     }
@@ -134,9 +140,7 @@ fn said_of(plan: &Plan, seen: &[Seen], of: &str) -> Vec<String> {
         (Some(seeds), _) => {
             format!("points and bands: mean, lowest and highest of up to {seeds} training seeds")
         }
-        (None, _) => {
-            "bands and bars: 95% sampling interval (Wilson); training seeds spread more".into()
-        }
+        (None, _) => BANDS.into(),
     });
     let printed = plan.study.paper.emm.iter().filter(|e| e.is_finite());
     let printed: Vec<String> = printed.map(|e| e.to_string()).collect();
@@ -234,7 +238,7 @@ impl View<'_> {
     fn panel(&self, title: &str, lines: &[Named]) -> Panel {
         let along = self.along(lines);
         let x_name = match (&along, self.axis(&self.spec.x)) {
-            (Along::Epochs, _) | (_, None) => "epochs".to_string(),
+            (Along::Epochs, _) | (_, None) => EPOCHS.to_string(),
             (Along::Sizes, _) => "training images".into(),
             (_, Some(a)) => self.plan.axes[a].title.to_lowercase(),
         };
@@ -256,8 +260,6 @@ impl View<'_> {
             }
             Along::Names(ref names) if self.of_skips() => {
                 let (names, series) = self.marks(names, lines);
-                let printed = self.printed(lines, &Along::Names(names.clone()));
-                let series = with_printed(series, printed);
                 Panel { level, ..Panel::new(title, &x_name, Scale::Categories(names), series) }
             }
             Along::Names(ref names) => {
@@ -309,7 +311,7 @@ impl View<'_> {
             }
             _ => None,
         };
-        Series { name: name.into(), style: Style::Line, points, emm }
+        Series { emm, ..Series::new(name, Style::Line, points) }
     }
 
     /// Marks of masks: `2 at 16` or `2 at 16 (1, 3)` is of the series "2 skips" at 16×16; of one kept skip the series
@@ -321,17 +323,24 @@ impl View<'_> {
             .collect();
         let mut categories: Vec<String> = Vec::new();
         let mut series: Vec<Series> = Vec::new();
-        let mut add = |name: String, category: String, seen: &Seen| {
+        let mut theirs: Vec<Series> = Vec::new();
+        let mut add = |name: String, category: String, p: &super::plan::Point| {
             let x = categories.iter().position(|c| *c == category).unwrap_or_else(|| {
                 categories.push(category);
                 categories.len() - 1
             });
             let i = series.iter().position(|s| s.name == name).unwrap_or_else(|| {
-                let (style, points) = (Style::Marks, Vec::new());
-                series.push(Series { name, style, points, emm: None });
+                series.push(Series::new(name.clone(), Style::Marks, Vec::new()));
                 series.len() - 1
             });
-            series[i].points.extend(point(x as f64, seen));
+            series[i].points.extend(point(x as f64, p.seen));
+            let Some(paper) = p.cell.paper else { return };
+            let whose = of_paper(paper.plotted, &name);
+            let k = theirs.iter().position(|s| s.name == whose).unwrap_or_else(|| {
+                theirs.push(beside(i, Series::new(whose, Style::Theirs, Vec::new())));
+                theirs.len() - 1
+            });
+            theirs[k].points.push(Point::new(x as f64, paper.percent / 100.0));
         };
         let mut all = lines.iter().flat_map(|(_, line)| &line.points);
         let one_kept = all.all(|p| only_skip_at(p.cell).is_some());
@@ -340,56 +349,53 @@ impl View<'_> {
                 let Some(x) = p.x else { continue };
                 let i = names.iter().position(|n| *n == x.name);
                 match (&split, i.and_then(|i| split.as_ref().map(|s| s[i]))) {
-                    (Some(_), Some(("all", _))) => add("all skips".into(), "all".into(), p.seen),
+                    (Some(_), Some(("all", _))) => add("all skips".into(), "all".into(), p),
                     (Some(_), Some((count, at))) => {
                         let skips = if count == "1" { "skip" } else { "skips" };
                         let at = at.split_once(" (").map_or(at, |(at, _)| at);
-                        add(format!("{count} {skips}"), resolution_at(p.cell, at), p.seen);
+                        add(format!("{count} {skips}"), resolution_at(p.cell, at), p);
                     }
                     _ => {
                         let place = only_skip_at(p.cell).filter(|_| one_kept);
                         let name = place.unwrap_or_else(|| name.clone());
-                        add(name, x.name.clone(), p.seen);
+                        add(name, x.name.clone(), p);
                     }
                 }
             }
         }
-        (categories, series)
+        (categories, with_printed(series, theirs))
     }
 
-    /// The paper's values of these lines.
+    /// The paper's values of these lines, each in the colour of its own where there are several.
     fn printed(&self, lines: &[Named], along: &Along) -> Vec<Series> {
-        let series = lines.iter().map(|(name, line)| {
+        let series = lines.iter().enumerate().map(|(i, (name, line))| {
             let at = |p: &super::plan::Point| match along {
                 // Of the whole run: at its end.
                 Along::Epochs => p.cell.runs.first().map(|r| r.config.train.epochs),
                 _ => place(p.x?, along),
             };
-            [(false, PRINTED), (true, PLOTTED)].map(|(plotted, whose)| {
+            [false, true].map(|plotted| {
                 let value = |p: &super::plan::Point| {
                     let paper = p.cell.paper.filter(|v| v.plotted == plotted)?;
                     Some(Point::new(at(p)?, paper.percent / 100.0))
                 };
-                Series {
-                    name: if name.is_empty() { whose.into() } else { format!("{whose}: {name}") },
-                    style: Style::Theirs,
-                    points: line.points.iter().filter_map(value).collect(),
-                    emm: None,
-                }
+                let points = line.points.iter().filter_map(value).collect();
+                let series = Series::new(of_paper(plotted, name), Style::Theirs, points);
+                if lines.len() > 1 { beside(i, series) } else { series }
             })
         });
-        let all: Vec<Series> = series.flatten().filter(|s| !s.points.is_empty()).collect();
-        let Along::Epochs = along else { return all };
-        // Single crosses: one name for all of a kind.
-        let of_kind = |whose: &str| {
-            let kind = |s: &&Series| s.name == whose || s.name.starts_with(&format!("{whose}: "));
-            let points: Vec<Point> =
-                all.iter().filter(kind).flat_map(|s| s.points.clone()).collect();
-            let (name, style) = (whose.into(), Style::Theirs);
-            (!points.is_empty()).then_some(Series { name, style, points, emm: None })
-        };
-        [PRINTED, PLOTTED].into_iter().filter_map(of_kind).collect()
+        series.flatten().filter(|s| !s.points.is_empty()).collect()
     }
+}
+
+/// What the paper's values of a line are called.
+fn of_paper(plotted: bool, line: &str) -> String {
+    let whose = if plotted { PLOTTED } else { PRINTED };
+    if line.is_empty() { whose.into() } else { format!("{whose}: {line}") }
+}
+
+fn beside(ours: usize, series: Series) -> Series {
+    Series { beside: Some(ours), ..series }
 }
 
 fn with_printed(mut series: Vec<Series>, printed: Vec<Series>) -> Vec<Series> {
@@ -429,7 +435,7 @@ fn curve(name: &str, line: &Line) -> Series {
             points.push(Point { x: epoch, y: ratio, interval, rising });
         }
     }
-    Series { name: name.into(), style: Style::Line, points, emm: None }
+    Series::new(name, Style::Line, points)
 }
 
 /// `8` of an image of 32 pixels as the resolution that it is here.
@@ -462,7 +468,7 @@ fn bootstrapped(plan: &Plan, spec: &FigureSpec, lines: &[Line]) -> Vec<Panel> {
         let done: Vec<_> = p.seen.states.iter().filter_map(|s| s.done()).collect();
         let sum = |of: fn(&crate::run::Look) -> u64| done.iter().map(|d| of(&d.value)).sum();
         let (memorized, images): (u64, u64) = (sum(|l| l.memorized), sum(|l| l.images));
-        let (x, name) = (view.axis(&spec.x)?, String::new());
+        let x = view.axis(&spec.x)?;
         let title = format!("{}: {}", spec.id, view.value(x, p.cell.at[x]));
         let points = match images {
             0 => Vec::new(),
@@ -472,7 +478,7 @@ fn bootstrapped(plan: &Plan, spec: &FigureSpec, lines: &[Line]) -> Vec<Panel> {
                 .map(|n| bootstrap(memorized, images, n))
                 .collect(),
         };
-        let series = Series { name, style: Style::Line, points, emm: None };
+        let series = Series::new("", Style::Line, points);
         Some(Panel::new(&title, "generated images", Scale::Log, vec![series]).zoomed())
     };
     points.filter_map(panel).collect()

@@ -2,6 +2,7 @@
 //! ratio falls through 1 − ε (Gu et al. 2023, Definition 1).
 
 use super::answer::{Found, Measured, Trained};
+use super::folder::RunSeen;
 use super::outcome::{RunState, passed_over, state_of, still_rising};
 use super::share::share;
 use crate::data::Dataset;
@@ -225,7 +226,7 @@ impl Search<'_> {
                 }
             }
             if !runs.is_empty() {
-                measured.push(summary(size, &runs));
+                measured.push(summary(size, &runs)?);
             }
         }
         Ok(Some(measured))
@@ -233,7 +234,7 @@ impl Search<'_> {
 }
 
 /// What the runs of one size say together: seed, folder and outcome of each.
-fn summary(size: usize, runs: &[(u64, PathBuf, Outcome)]) -> Measured {
+fn summary(size: usize, runs: &[(u64, PathBuf, Outcome)]) -> Result<Measured> {
     let outcomes = || runs.iter().map(|(_, _, outcome)| outcome);
     let value = |outcome| Outcome::value(outcome).expect("a search trains with looks");
     let values: Vec<&Look> = outcomes().map(value).collect();
@@ -248,14 +249,23 @@ fn summary(size: usize, runs: &[(u64, PathBuf, Outcome)]) -> Measured {
         _ => curve.iter().copied().reduce(|a, b| if b.1 > a.1 { b } else { a }).map(|h| h.0),
     };
     let memorized = values.iter().map(|l| l.memorized).sum();
-    let trained = runs.iter().zip(&values);
+    let at_look = |k: usize| {
+        let looks = || outcomes().map(|o| &o.looks[k]);
+        wilson(looks().map(|l| l.memorized).sum(), looks().map(|l| l.images).sum())
+    };
+    let trained = |((seed, dir, _), look): (&(u64, PathBuf, Outcome), &&Look)| {
+        let seen = RunSeen::read(dir)?;
+        Ok(Trained { seed: *seed, ratio: look.ratio, dir: dir.clone(), seen })
+    };
+    let trained: Result<Vec<Trained>> = runs.iter().zip(&values).map(trained).collect();
     let repeats = outcomes().map(|o| o.distinct.repeats).max().unwrap_or(0);
-    Measured {
+    Ok(Measured {
         size,
         ratio: mean(&values),
         interval: wilson(memorized, values.iter().map(|l| l.images).sum()),
         looks: curve.len(),
         best_epoch: best_epoch.unwrap_or(0.0),
+        curve_intervals: (0..curve.len()).map(at_look).collect(),
         curve,
         rising: outcomes().any(|outcome| still_rising(&outcome.looks)),
         reference_duplicates: repeats,
@@ -263,14 +273,8 @@ fn summary(size: usize, runs: &[(u64, PathBuf, Outcome)]) -> Measured {
             0 => Some(mean(&values)),
             _ => (distinct.len() == runs.len()).then(|| mean(&distinct)),
         },
-        runs: trained
-            .map(|((seed, dir, _), look)| Trained {
-                seed: *seed,
-                ratio: look.ratio,
-                dir: dir.clone(),
-            })
-            .collect(),
-    }
+        runs: trained?,
+    })
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! The runs of a folder, whatever study or search they are of: settings, looks, costs.
 
+use super::account::Log;
 use super::outcome::{Done, RunState, state_of};
 use crate::error::{Exit, OrExit as _, data};
 use crate::run::dir::best;
-use crate::run::stats::lines;
 use crate::run::{Look, RunConfig, RunDir};
 use anyhow::Result;
 use serde_json::Value;
@@ -17,6 +17,7 @@ pub const IMAGES: &str = "training images";
 pub const HASHES: [&str; 2] = ["pixels", "labels"];
 
 /// A run as it lies there.
+#[derive(Debug, Clone, PartialEq)]
 pub struct RunSeen {
     /// Its folder's name.
     pub name: String,
@@ -25,8 +26,8 @@ pub struct RunSeen {
     pub looks: Vec<Look>,
     /// Once it has finished.
     pub done: Option<Done>,
-    /// Hours that a device worked on it, scoring included, as far as its log says.
-    pub hours: Option<f64>,
+    /// What its log says of its time, if it has one.
+    pub log: Option<Log>,
     /// Names and values of everything that determines its numbers.
     settings: Vec<(String, String)>,
 }
@@ -56,7 +57,11 @@ pub fn runs_in(folder: &Path) -> Result<(Vec<RunSeen>, Vec<String>)> {
 }
 
 impl RunSeen {
-    fn read(place: &Path) -> Result<RunSeen> {
+    /// Reads a run's folder.
+    ///
+    /// # Errors
+    /// Data (exit 3): a file that is not to be believed.
+    pub fn read(place: &Path) -> Result<RunSeen> {
         let dir = RunDir::new(place);
         let config = dir.config()?;
         let done = match state_of(&config, place) {
@@ -68,9 +73,9 @@ impl RunSeen {
             .as_ref()
             .map_or_else(|| dir.scores(&config).map(|s| s.looks), |d| Ok(d.looks.clone()))?;
         let name = place.file_name().map_or(String::new(), |n| n.to_string_lossy().into());
-        let hours = hours(&dir.stats_path());
+        let log = Log::read(&dir.stats_path()).ok().flatten();
         let settings = settings(&config);
-        Ok(RunSeen { name, config, looks, done, hours, settings })
+        Ok(RunSeen { name, config, looks, done, log, settings })
     }
 
     /// The run's value if it has finished, else its best look so far.
@@ -86,6 +91,11 @@ impl RunSeen {
 
     pub fn best_epoch(&self) -> Option<f64> {
         best(&self.looks).map(|l| l.epoch)
+    }
+
+    /// Hours that it worked, scoring included, as far as its log says.
+    pub fn hours(&self) -> Option<f64> {
+        self.log.as_ref().map(|log| log.elapsed_s() / 3600.0)
     }
 
     pub fn setting(&self, key: &str) -> &str {
@@ -163,17 +173,4 @@ fn plain(value: &Value) -> String {
         Value::Array(all) => all.iter().map(plain).collect::<Vec<_>>().join(","),
         other => other.to_string().trim_end_matches(".0").to_string(),
     }
-}
-
-/// Between the lines of a log, but not while the run lay still: before a line that says it was resumed.
-fn hours(stats: &Path) -> Option<f64> {
-    let (mut seconds, mut last) = (0.0, None::<f64>);
-    for line in lines(stats).ok()? {
-        let Some(at) = line["timestamp"].as_f64() else { continue };
-        if line.get("resumed_at_step").is_none() {
-            seconds += last.map_or(0.0, |l| (at - l).max(0.0));
-        }
-        last = Some(at);
-    }
-    last.map(|_| seconds / 3600.0)
 }

@@ -7,6 +7,7 @@ mod names;
 mod report_runs;
 mod study_file;
 
+pub mod account;
 pub mod answer;
 pub mod bootstrap;
 pub mod cost;

@@ -99,6 +99,10 @@ pub fn open_marks() -> String {
     format!("open marks: {RISING}")
 }
 
+/// What is drawn around points that are no spread over seeds.
+pub const BANDS: &str =
+    "bands and bars: 95% sampling interval (Wilson); training seeds spread more";
+
 /// The ratio must have risen by this much, beside its interval.
 const LEAST_RISE: f64 = 0.01;
 

@@ -1,6 +1,8 @@
 //! What a search leaves for people: table, plots and sheets.
 
-use super::outcome::{RISING, RISING_MARK, open_marks};
+use super::account::settings_said;
+use super::folder::RunSeen;
+use super::outcome::{BANDS, RISING, RISING_MARK, open_marks};
 use super::sheets::Drawn;
 use super::{Found, Measured};
 use crate::data::Dataset;
@@ -11,6 +13,7 @@ use crate::files::{read_text, write_atomic};
 use crate::report::{Cell, Chart, Panel, Point, Series, Style, Table, sheets};
 use anyhow::Result;
 use serde_json::Value;
+use std::collections::HashSet;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -95,7 +98,9 @@ pub fn write(
         written.push(path);
         Ok(())
     };
-    let table = format!("{}\n{}\n", table(found).markdown(), said(found).join("\n\n"));
+    let mut lines = said(found);
+    lines.push(settings_said(&found.runs()));
+    let table = format!("{}\n{}\n", table(found).markdown(), lines.join("\n\n"));
     put("table.md", table.as_bytes())?;
     for (stem, chart) in [("sizes", sizes(found, title)), ("epochs", epochs(found, title))] {
         put(&format!("{stem}.png"), &chart.png()?)?;
@@ -116,27 +121,39 @@ pub fn sizes(found: &Found, title: &str) -> Chart {
         interval: Some(m.interval),
         rising: m.rising,
     };
-    let series = Series {
-        name: String::new(),
-        style: Style::Line,
-        points: found.sizes.iter().map(point).collect(),
-        emm: found.emm.found.as_ref().ok().map(|f| f.0),
-    };
+    let points = found.sizes.iter().map(point).collect();
+    let emm = found.emm.found.as_ref().ok().map(|f| f.0);
+    let series = Series { emm, ..Series::new("", Style::Line, points) };
     let panel = Panel::sizes("", found.emm.epsilon, vec![series]);
-    chart(found, format!("{title}: memorization against training-set size"), panel)
+    let mut chart = chart(found, format!("{title}: memorization against training-set size"), panel);
+    chart.footer.insert(0, found.sentence());
+    chart
 }
 
 /// The ratio over training, a line a size.
 pub fn epochs(found: &Found, title: &str) -> Chart {
     let line = |m: &Measured| (format!("N = {}", m.size), m.curve.clone());
-    let panel = Panel::epochs("", found.sizes.iter().map(line).collect());
-    let panel = panel.rising(found.sizes.iter().map(|m| m.rising));
+    let mut panel = Panel::epochs("", found.sizes.iter().map(line).collect());
+    panel.level = Some(1.0 - found.emm.epsilon);
+    let intervals = found.sizes.iter().map(|m| m.curve_intervals.as_slice());
+    let panel = panel.rising(found.sizes.iter().map(|m| m.rising)).intervals(intervals);
     chart(found, format!("{title}: memorization over training"), panel)
 }
 
 fn chart(found: &Found, title: String, panel: Panel) -> Chart {
-    let footer = if found.emm.rising.is_empty() { Vec::new() } else { vec![open_marks()] };
+    let mut footer = vec![settings_said(&found.runs()), said_of_intervals(&found.runs())];
+    footer.extend((!found.emm.rising.is_empty()).then(open_marks));
     Chart { title, panels: vec![panel], footer }
+}
+
+/// What bands show, and what they do not.
+pub fn said_of_intervals(runs: &[&RunSeen]) -> String {
+    let seeds: HashSet<u64> = runs.iter().map(|r| r.config.train.seed).collect();
+    let mean = match seeds.len() {
+        0 | 1 => String::new(),
+        n => format!("points: the mean of {n} training seeds; "),
+    };
+    format!("{mean}{BANDS}")
 }
 
 /// The first samples of a size's first run, at its best look, beside what they are nearest to.
@@ -151,8 +168,9 @@ fn copies(m: &Measured, set: &Dataset, name: &str, device: &Device) -> Result<Ve
         seed: 0,
     };
     let images = subset.of(set, name)?;
-    let by = format!("{} training images", m.size);
-    sheets(&[Drawn::by_run(&m.runs[0].dir, images, &by, device)?.sheet()])
+    let set = Path::new(name).file_name().map_or(name.into(), |n| n.to_string_lossy());
+    let of = format!("{} training images of {set}", m.size);
+    sheets(&[Drawn::by_run(&m.runs[0].dir, images, &of, device)?.sheet()])
 }
 
 /// Whether a search wrote its results there.

@@ -1,12 +1,13 @@
 //! What a folder holds, as a page: a search's answer, tables, charts, sheets, and runs with their settings, curves
 //! and costs.
 
+use super::account::{Log, wall_s};
 use super::figures::figure;
 use super::folder::{RunSeen, runs_in};
 use super::matrix::matrix;
-use super::outcome::{RISING, RISING_MARK, Seen, open_marks};
+use super::outcome::{BANDS, RISING, RISING_MARK, Seen, open_marks};
 use super::plan::Plan;
-use super::report_runs::{run_parts, setting_parts, their_parts};
+use super::report_runs::{added_up, run_parts, setting_parts, their_parts};
 use super::tables::hours_said;
 use super::theirs::{self, Theirs};
 use crate::error::{Exit, OrExit as _, data};
@@ -109,10 +110,12 @@ fn lead(runs: &[RunSeen]) -> Vec<String> {
     ];
     if !runs.is_empty() {
         let done = runs.iter().filter(|r| r.done.is_some()).count();
-        let hours: Vec<f64> = runs.iter().filter_map(|r| r.hours).collect();
-        let hours = match hours.is_empty() {
-            true => "no logs of their time".into(),
-            false => format!("{} of one device", hours_said(hours.iter().sum())),
+        let logs: Vec<&Log> = runs.iter().filter_map(|r| r.log.as_ref()).collect();
+        let clock = hours_said(wall_s(logs.iter().copied()) / 3600.0);
+        let hours = match logs.len() {
+            0 => "no logs of their time".into(),
+            1 => clock,
+            _ => format!("{} added up, {clock} by the clock", hours_said(added_up(&logs))),
         };
         lead.push(format!("{done} of {} runs finished · {hours}", runs.len()));
     }
@@ -144,6 +147,8 @@ struct Results {
     sizes: Vec<SizeResult>,
     /// The answer in words; older files have none.
     said: Option<String>,
+    /// Network, training, looks and seeds in a line.
+    settings_said: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -154,6 +159,9 @@ struct SizeResult {
     looks: usize,
     best_epoch: f64,
     curve: Vec<(f64, f64)>,
+    /// Of each look; older files have none.
+    #[serde(default)]
+    curve_intervals: Vec<[f64; 2]>,
     #[serde(default)]
     rising: bool,
     #[serde(default)]
@@ -336,17 +344,16 @@ fn answer_parts(results: &Results) -> Vec<Part> {
         interval: Some(s.interval),
         rising: s.rising,
     };
-    let series = Series {
-        name: String::new(),
-        style: Style::Line,
-        points: results.sizes.iter().map(point).collect(),
-        emm: results.emm,
-    };
+    let points = results.sizes.iter().map(point).collect();
+    let series = Series { emm: results.emm, ..Series::new("", Style::Line, points) };
     let line = |s: &SizeResult| (format!("N = {}", s.size), s.curve.clone());
     let sizes = Panel::sizes("Against training-set size", e, vec![series]);
     let epochs = Panel::epochs("Over training", results.sizes.iter().map(line).collect());
     let epochs = epochs.rising(results.sizes.iter().map(|s| s.rising));
-    let mut footer = vec!["band: 95% sampling interval (Wilson)".to_string()];
+    let intervals = results.sizes.iter().map(|s| s.curve_intervals.as_slice());
+    let epochs = Panel { level: sizes.level, ..epochs.intervals(intervals) };
+    let mut footer: Vec<String> = results.settings_said.iter().cloned().collect();
+    footer.push(BANDS.to_string());
     footer.extend(rising.then(open_marks));
     let title = "Ratio of memorization".into();
     let mut parts = vec![Part::Text(sentence), Part::Table(answer_table(results))];

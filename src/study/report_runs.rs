@@ -1,11 +1,14 @@
 //! What runs become on a page: their table and curves, the settings they share and what they cost, and others' runs
 //! beside them.
 
+use super::account::{Log, devices, wall_s};
+use super::cost::flop_of;
 use super::folder::{HASHES, IMAGES, RunSeen, differing, shared};
-use super::outcome::{RunState, Seen, open_marks};
+use super::outcome::{BANDS, RunState, Seen, open_marks};
 use super::tables::{EPSILON, hours_said};
 use super::theirs::{TheirLook, Theirs};
 use crate::memorization::emm_of;
+use crate::report::chart::EPOCHS;
 use crate::report::{Cell, Chart, Panel, Part, Point, Scale, Series, Style, Table};
 use crate::run::Look;
 use std::cmp::Reverse;
@@ -13,6 +16,8 @@ use std::collections::HashSet;
 
 /// Series of one chart.
 const MOST_LINES: usize = 8;
+/// Panels of a chart that stands open.
+const MOST_PANELS: usize = 8;
 
 /// The runs' table and curves.
 pub fn run_parts(runs: &[RunSeen], answered: bool) -> Vec<Part> {
@@ -36,16 +41,24 @@ pub fn run_parts(runs: &[RunSeen], answered: bool) -> Vec<Part> {
             Some(_) => Cell::Integer(looks as i64),
             None => Cell::Text(format!("{looks} of {}", run.config.look_steps().len())),
         });
-        row.push(run.hours.map_or(Cell::Empty, |h| Cell::Number(h, if h < 1.0 { 4 } else { 1 })));
+        row.push(run.hours().map_or(Cell::Empty, |h| Cell::Number(h, if h < 1.0 { 4 } else { 1 })));
         row.push(Cell::Text(run.name.clone()));
         table.row(row);
     }
     let charts = by_size(runs).into_iter().chain(over_training(runs, &differing));
-    let charts: Vec<Part> = charts.map(Part::Chart).collect();
+    let charts: Vec<Part> = charts.map(shown).collect();
     match answered {
         // The answer's charts show them.
         true => vec![Part::Table(table), Part::Folded("Charts of the runs".into(), charts)],
         false => std::iter::once(Part::Table(table)).chain(charts).collect(),
+    }
+}
+
+/// A chart, or one of so many panels that it is opened only when it is asked for.
+fn shown(chart: Chart) -> Part {
+    match chart.panels.len() {
+        0..=MOST_PANELS => Part::Chart(chart),
+        n => Part::Folded(format!("{}: {n} charts", chart.title), vec![Part::Chart(chart)]),
     }
 }
 
@@ -71,7 +84,7 @@ fn by_size(runs: &[RunSeen]) -> Option<Chart> {
         let points: Vec<Point> = points.collect();
         let pairs: Vec<_> = points.iter().map(|p| (p.x as u64, p.y)).collect();
         let emm = emm_of(&pairs, EPSILON).found.ok().map(|f| f.0);
-        Series { name, style: Style::Line, emm, points }
+        Series { emm, ..Series::new(name, Style::Line, points) }
     };
     let panels = groups.chunks(MOST_LINES).map(|chunk| {
         let firsts: Vec<&RunSeen> = chunk.iter().map(|(_, group)| group[0]).collect();
@@ -115,7 +128,7 @@ fn over_training(runs: &[RunSeen], differing: &[String]) -> Option<Chart> {
     let panel = |chunk: &[&RunSeen]| {
         let (title, names) = named(chunk, differing);
         let series = chunk.iter().zip(names).map(|(run, name)| our_curve(run, name));
-        Panel::new(&title, "epochs", Scale::Linear, series.collect())
+        Panel::new(&title, EPOCHS, Scale::Linear, series.collect())
     };
     chart("Over training", runs.chunks(MOST_LINES).map(panel).collect(), "")
 }
@@ -144,12 +157,12 @@ fn our_curve(run: &RunSeen, name: String) -> Series {
     if let (Some(last), Some(done)) = (points.last_mut(), &run.done) {
         last.rising = done.rising();
     }
-    Series { name, style: Style::Line, points, emm: None }
+    Series::new(name, Style::Line, points)
 }
 
 /// A chart of ratios with intervals; none without panels.
 fn chart(title: &str, panels: Vec<Panel>, more: &str) -> Option<Chart> {
-    let mut footer = vec![format!("band: 95% sampling interval (Wilson){more}")];
+    let mut footer = vec![format!("{BANDS}{more}")];
     let mut points = panels.iter().flat_map(|p| &p.series).flat_map(|s| &s.points);
     if points.any(|p| p.rising) {
         footer.push(open_marks());
@@ -163,30 +176,49 @@ pub fn setting_parts(runs: &[RunSeen]) -> Vec<Part> {
         return Vec::new();
     }
     let all: Vec<&RunSeen> = runs.iter().collect();
-    let mut costs = Vec::new();
-    let known: Vec<f64> = runs.iter().filter_map(|r| r.hours).collect();
-    if !known.is_empty() {
-        costs.push(("all runs".to_string(), hours_said(known.iter().sum())));
-    }
-    if known.len() < runs.len() {
-        let without = (runs.len() - known.len()).to_string();
-        costs.push(("runs without a log".to_string(), without));
-    }
-    if let Some(longest) = known.iter().copied().reduce(f64::max).filter(|_| runs.len() > 1) {
-        costs.push(("the longest run".to_string(), hours_said(longest)));
-    }
     let shared = shared(&all);
     let title =
         if runs.len() == 1 { "Settings of the run." } else { "Settings that all runs share." };
     vec![
         Part::Text(
-            "Device-hours by the runs' logs, scoring included; a device is what one run computes on."
+            "Time by the runs' logs, scoring included. Where runs went at once, on a device or a thread each, their own \
+             times add up to more than the clock says; runs that share a processor also slow one another."
                 .into(),
         ),
-        Part::Facts(costs),
+        Part::Facts(costs(runs)),
         Part::Text(title.into()),
         Part::Facts(shared),
     ]
+}
+
+fn costs(runs: &[RunSeen]) -> Vec<(String, String)> {
+    let logs: Vec<&Log> = runs.iter().filter_map(|r| r.log.as_ref()).collect();
+    let mut costs = Vec::new();
+    let mut say = |what: &str, value: String| costs.push((what.to_string(), value));
+    if !logs.is_empty() {
+        let [all, clock] = [added_up(&logs), wall_s(logs.iter().copied()) / 3600.0];
+        say("all runs, added up", hours_said(all));
+        say("by the clock", hours_said(clock));
+    }
+    if logs.len() < runs.len() {
+        say("runs without a log", (runs.len() - logs.len()).to_string());
+    }
+    let longest = logs.iter().map(|l| l.elapsed_s() / 3600.0).reduce(f64::max);
+    if let Some(longest) = longest.filter(|_| runs.len() > 1) {
+        say("the longest run", hours_said(longest));
+    }
+    let on = devices(logs);
+    if !on.is_empty() {
+        say("each run on", on.join("; "));
+    }
+    let flop: f64 = runs.iter().map(|r| flop_of(&r.config)).sum();
+    say("FLOP of all runs, whole", format!("{flop:.2e}"));
+    costs
+}
+
+/// Hours of all runs, each by its own log.
+pub fn added_up(logs: &[&Log]) -> f64 {
+    logs.iter().map(|l| l.elapsed_s()).sum::<f64>() / 3600.0
 }
 
 /// Their curves beside our runs of the same size, and their best looks against size.
@@ -225,14 +257,12 @@ pub fn their_parts(theirs: &[Theirs], runs: &[RunSeen]) -> Vec<Part> {
         };
         let ours = same.iter().filter(|r| !r.looks.is_empty()).take(MOST_LINES);
         let ours = ours.map(|run| our_curve(run, name(run)));
-        let curves = theirs.iter().filter(|t| t.size == size).map(|t| Series {
-            name: t.name.clone(),
-            style: Style::Theirs,
-            points: t.looks.iter().map(their_point).collect(),
-            emm: None,
+        let curves = theirs.iter().filter(|t| t.size == size).map(|t| {
+            let points = t.looks.iter().map(their_point).collect();
+            Series::new(t.name.clone(), Style::Theirs, points)
         });
         let title = format!("N = {size}");
-        Panel::new(&title, "epochs", Scale::Linear, ours.chain(curves).collect())
+        Panel::new(&title, EPOCHS, Scale::Linear, ours.chain(curves).collect())
     };
     let mut parts = vec![
         Part::Text(

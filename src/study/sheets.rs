@@ -8,7 +8,8 @@ use crate::data::Dataset;
 use crate::device::{Device, Pixels};
 use crate::error::{Exit, exit_code, usage};
 use crate::memorization::{Nearest, Search, Threshold};
-use crate::report::{Sheet, sheets};
+use crate::report::{Sheet, number, sheets};
+use crate::run::dir::best;
 use crate::run::score::{compared, labels_of};
 use crate::run::{Network, RunDir};
 use crate::sampler::{Denoise, HeunOptions, Start, optimum, quantise, sample};
@@ -23,34 +24,40 @@ pub struct Drawn {
     pixels: Vec<u8>,
     training: Dataset,
     nearest: Vec<Nearest>,
-    /// What drew them.
-    by: String,
+    /// What drew them from which seeds, and where the training images are from.
+    notes: Vec<String>,
 }
 
 impl Drawn {
-    /// Samples of the snapshot of a run's best look. `training`: what it was trained on. `by`: begins the title.
+    /// Samples of the snapshot of a run's best look. `training`: what it was trained on. `of`: which run it is, and
+    /// its set.
     ///
     /// # Errors
     /// Data: no snapshot. Those of the device.
-    pub fn by_run(dir: &Path, training: Dataset, by: &str, device: &Device) -> Result<Drawn> {
-        let (_, model) = RunDir::new(dir).best_snapshot()?;
+    pub fn by_run(dir: &Path, training: Dataset, of: &str, device: &Device) -> Result<Drawn> {
+        let run = RunDir::new(dir);
+        let (_, model) = run.best_snapshot()?;
+        let config = run.config()?;
+        let epoch = best(&run.scores(&config)?.looks).map_or(config.train.epochs, |l| l.epoch);
+        let name = dir.file_name().map_or(String::new(), |n| n.to_string_lossy().into());
+        let by = format!("run {name} at its best look, epoch {}", number(epoch));
         let label_dim = model.config.label_dim;
         let mut network = Network::new(device, model, SAMPLES as usize, &|| false)?;
-        Drawn::by(&mut network, label_dim, training, by, device)
+        Drawn::by(&mut network, label_dim, training, [of, &by], device)
     }
 
-    /// Samples of the optimum of `training`, labels left aside.
-    pub fn by_optimum(mut training: Dataset, by: &str, device: &Device) -> Result<Drawn> {
+    /// Samples of the optimum of `training`, labels left aside. `of`: as for [`Drawn::by_run`].
+    pub fn by_optimum(mut training: Dataset, of: &str, device: &Device) -> Result<Drawn> {
         training.labels = None;
         let mut optimum = optimum(&training, device)?;
-        Drawn::by(&mut *optimum, 0, training, by, device)
+        Drawn::by(&mut *optimum, 0, training, [of, "the theoretical optimum"], device)
     }
 
     fn by(
         denoise: &mut dyn Denoise,
         label_dim: usize,
         training: Dataset,
-        by: &str,
+        [of, by]: [&str; 2],
         device: &Device,
     ) -> Result<Drawn> {
         let seeds: Vec<u64> = (0..SAMPLES).collect();
@@ -60,14 +67,18 @@ impl Drawn {
         let mut search = Search::new(device, &training.pixels, training.image_len())?;
         let nearest = search.nearest(&Pixels::Host(pixels.as_slice().into()))?;
         drop(search);
-        Ok(Drawn { pixels, training, nearest, by: by.into() })
+        let sampled = format!("{by}; sampling seeds 0 to {}, not chosen", SAMPLES - 1);
+        Ok(Drawn { pixels, training, nearest, notes: vec![of.into(), sampled] })
     }
 
     pub fn sheet(&self) -> Sheet<'_> {
-        let samples = compared(&self.pixels, &self.training, &self.nearest, Threshold::default());
+        let threshold = Threshold::default();
+        let samples = compared(&self.pixels, &self.training, &self.nearest, threshold);
         let copied = samples.iter().filter(|t| t.memorized).count();
-        let title = format!("{}: {copied} of the first {SAMPLES} samples are copies", self.by);
-        Sheet { samples, side: self.training.resolution, title }
+        let title = format!("{copied} of the first {SAMPLES} samples are copies");
+        let (side, notes, threshold) =
+            (self.training.resolution, self.notes.clone(), threshold.to_string());
+        Sheet { samples, side, title, notes, threshold }
     }
 }
 
@@ -114,7 +125,7 @@ pub fn sheet_figure(id: &str, setup: &Setup, device: &Device) -> Result<SheetFig
     // 1b shows the largest set, as 1a and 10 do.
     let shown =
         if id == "1b" { plan.cells.len() - 1..plan.cells.len() } else { 0..plan.cells.len() };
-    let scale = plan.scale.said();
+    let (scale, set) = (plan.scale.said(), &plan.set_name);
     let figure = match plan.scale.is_paper() {
         true => format!("Figure {id}"),
         false => format!("Figure {id} at scale {}", plan.scale.name),
@@ -127,14 +138,14 @@ pub fn sheet_figure(id: &str, setup: &Setup, device: &Device) -> Result<SheetFig
             return Err(usage(format!("--data: {}: {why}", plan.name(cell))));
         };
         if let Of::Optimum = of {
-            let by = format!("{figure}: the optimum of {} images", run.recipe.size);
-            drawn.push(Drawn::by_optimum(setup.images(&run.recipe)?, &by, device)?);
+            let of = format!("{figure}: {} images of {set}", run.recipe.size);
+            drawn.push(Drawn::by_optimum(setup.images(&run.recipe)?, &of, device)?);
             break;
         }
         match run.dir.as_ref().map(|dir| (dir, state_of(&run.config, dir))) {
             Some((dir, RunState::Done(_))) => {
-                let by = format!("{figure}: EDM, {}", name(&plan, cell));
-                match Drawn::by_run(dir, setup.images(&run.recipe)?, &by, device) {
+                let of = format!("{figure}: EDM, {} of {set}", name(&plan, cell));
+                match Drawn::by_run(dir, setup.images(&run.recipe)?, &of, device) {
                     Err(e) if exit_code(&e) == Exit::Data as i32 => damage.push(format!("{e:#}")),
                     other => {
                         drawn.push(other?);
@@ -148,7 +159,8 @@ pub fn sheet_figure(id: &str, setup: &Setup, device: &Device) -> Result<SheetFig
         missing.push(i);
     }
     let all: Vec<Sheet> = drawn.iter().map(Drawn::sheet).collect();
-    let parts = all.iter().map(|s| format!("{} ({scale})", s.title)).collect();
+    let part = |s: &Sheet| format!("{}; {} ({scale})", s.title, s.notes.join("; "));
+    let parts = all.iter().map(part).collect();
     let png = if all.is_empty() { None } else { Some(sheets(&all)?) };
     drop(all);
     Ok(SheetFigure { png, plan, missing, damage, parts })

@@ -1,0 +1,187 @@
+//! What runs were and what they took: settings in one line and as `config.toml` has them, FLOP, devices, time.
+
+use super::cost::flop_of;
+use super::folder::RunSeen;
+use crate::model::{Arch, ModelConfig, Params};
+use crate::report::number;
+use crate::run::stats::lines;
+use anyhow::Result;
+use serde_json::{Map, Value, json};
+use std::path::Path;
+
+/// When a run worked, and on what, by its `stats.jsonl`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Log {
+    /// Beginnings and ends of its stretches, in seconds of the clock.
+    spans: Vec<[f64; 2]>,
+    /// As the log names them, each once; none in logs that are older than this field.
+    pub devices: Vec<String>,
+}
+
+impl Log {
+    /// The time between the lines of a log, but not while the run lay still: before a line that says it was resumed.
+    /// `None` without a log.
+    ///
+    /// # Errors
+    /// As [`lines`].
+    pub fn read(stats: &Path) -> Result<Option<Log>> {
+        let (mut log, mut last) = (Log { spans: Vec::new(), devices: Vec::new() }, None::<f64>);
+        for line in lines(stats)? {
+            let Some(at) = line["timestamp"].as_f64() else { continue };
+            match (line.get("resumed_at_step"), last) {
+                (None, Some(before)) if at > before => log.spans.push([before, at]),
+                _ => {}
+            }
+            if let Some(device) = line["device"].as_str()
+                && !log.devices.iter().any(|d| d == device)
+            {
+                log.devices.push(device.into());
+            }
+            last = Some(at);
+        }
+        Ok(last.map(|_| log))
+    }
+
+    /// Seconds that the run worked, scoring included.
+    pub fn elapsed_s(&self) -> f64 {
+        self.spans.iter().map(|[from, to]| to - from).sum()
+    }
+}
+
+/// Seconds of the clock in which any of these runs worked: what several did at once counts once.
+pub fn wall_s<'a>(logs: impl IntoIterator<Item = &'a Log>) -> f64 {
+    let mut spans: Vec<[f64; 2]> = logs.into_iter().flat_map(|l| l.spans.clone()).collect();
+    spans.sort_by(|a, b| a[0].total_cmp(&b[0]));
+    let (mut total, mut until) = (0.0, f64::NEG_INFINITY);
+    for [from, to] in spans {
+        total += (to - from.max(until)).max(0.0);
+        until = until.max(to);
+    }
+    total
+}
+
+/// The devices of these runs, each once.
+pub fn devices<'a>(logs: impl IntoIterator<Item = &'a Log>) -> Vec<&'a str> {
+    let mut all: Vec<&str> = logs.into_iter().flat_map(|l| &l.devices).map(|d| &**d).collect();
+    all.sort();
+    all.dedup();
+    all
+}
+
+/// FLOP and time of all runs: added up, and by the clock.
+pub fn costs_json(runs: &[&RunSeen]) -> Value {
+    let logs: Vec<&Log> = runs.iter().filter_map(|r| r.log.as_ref()).collect();
+    let known = logs.len() == runs.len();
+    json!({
+        "flop": runs.iter().map(|r| flop_of(&r.config)).sum::<f64>(),
+        "elapsed_s": known.then(|| logs.iter().map(|l| l.elapsed_s()).sum::<f64>()),
+        "clock_s": known.then(|| wall_s(logs.iter().copied())),
+        "devices": devices(logs),
+    })
+}
+
+/// FLOP, device and time of one run.
+pub fn cost_json(run: &RunSeen) -> Map<String, Value> {
+    let log = run.log.as_ref();
+    let devices = log.map_or(&[][..], |l| &l.devices);
+    let all = [
+        ("flop", json!(flop_of(&run.config))),
+        ("elapsed_s", json!(log.map(Log::elapsed_s))),
+        ("devices", json!(devices)),
+    ];
+    all.map(|(key, value)| (key.to_string(), value)).into_iter().collect()
+}
+
+/// Sections `model`, `train` and `data` as `config.toml` has them: what all runs share, and what each has for itself.
+pub fn settings_json(runs: &[&RunSeen]) -> (Value, Vec<Value>) {
+    let whole = |run: &&RunSeen| serde_json::to_value(&run.config).unwrap_or_default();
+    let all: Vec<Value> = runs.iter().map(whole).collect();
+    let (mut shared, mut own) = (json!({}), vec![json!({}); all.len()]);
+    let sections = all.first().and_then(Value::as_object).into_iter().flatten();
+    for (section, keys) in sections {
+        shared[section] = json!({});
+        for (key, value) in keys.as_object().into_iter().flatten() {
+            match all.iter().all(|one| one[section][key] == *value) {
+                true => shared[section][key] = value.clone(),
+                false => {
+                    for (own, one) in own.iter_mut().zip(&all) {
+                        own[section][key] = one[section][key].clone();
+                    }
+                }
+            }
+        }
+    }
+    (shared, own)
+}
+
+/// Network, training, looks and seeds of runs that differ in images, looks and seed, in one line.
+pub fn settings_said(runs: &[&RunSeen]) -> String {
+    let Some(first) = runs.first() else { return String::new() };
+    let train = &first.config.train;
+    let of = |what: fn(&RunSeen) -> u64| range(runs.iter().map(|r| what(r)));
+    let looks = of(|r| r.looks.len() as u64);
+    let images = range(runs.iter().flat_map(|r| &r.looks).map(|l| l.images));
+    let again = match of(|r| r.config.train.rescore_images as u64).as_str() {
+        "0" => String::new(),
+        images => format!(", the best scored again with {images}"),
+    };
+    let weight_decay = match train.weight_decay {
+        0.0 => String::new(),
+        w => format!(", weight decay {w}"),
+    };
+    let (epochs, batch, lr) = (number(train.epochs), train.batch, train.lr);
+    let precision = train.precision.name();
+    let seed = of(|r| r.config.train.seed);
+    let seeds = if seed.contains(' ') { "seeds" } else { "seed" };
+    format!(
+        "{} · {epochs} epochs, batch {batch}, learning rate {lr}{weight_decay}, {precision} · looks: {looks} of {images} \
+         images{again} · {seeds} {}",
+        network_said(&first.config.model),
+        seed.replace(',', "")
+    )
+}
+
+fn network_said(model: &ModelConfig) -> String {
+    let arch = match model.arch {
+        Arch::DdpmPP => "DDPM++",
+        Arch::NcsnPP => "NCSN++",
+    };
+    let precond = json!(model.precond).as_str().unwrap_or_default().to_uppercase();
+    let mult: Vec<String> = model.channel_mult.iter().map(usize::to_string).collect();
+    let (channels, mult, blocks) = (model.model_channels, mult.join(","), model.num_blocks);
+    let parameters = number(Params::new(model).count() as f64);
+    let blocks_word = if blocks == 1 { "block" } else { "blocks" };
+    let classes = match model.label_dim {
+        0 => String::new(),
+        n => format!(", {n} classes"),
+    };
+    format!(
+        "{arch}, {precond} preconditioning, {channels} channels × {mult}, {blocks} {blocks_word}, {parameters} \
+         parameters{classes}"
+    )
+}
+
+/// `500`, or `100 to 500`.
+fn range(all: impl Iterator<Item = u64> + Clone) -> String {
+    let said = |n: Option<u64>| number(n.unwrap_or(0) as f64);
+    let (least, most) = (all.clone().min(), all.max());
+    match least == most {
+        true => said(most),
+        false => format!("{} to {}", said(least), said(most)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_runs_did_at_once_counts_once_by_the_clock() {
+        let log = |spans: &[[f64; 2]]| Log { spans: spans.to_vec(), devices: Vec::new() };
+        let (a, b) = (log(&[[0.0, 10.0], [20.0, 30.0]]), log(&[[5.0, 12.0], [22.0, 25.0]]));
+        assert_eq!((a.elapsed_s(), b.elapsed_s()), (20.0, 10.0));
+        assert_eq!(wall_s([&a, &b]), 22.0);
+        assert_eq!(wall_s([&a, &a]), 20.0);
+        assert_eq!(wall_s([]), 0.0);
+    }
+}
