@@ -244,7 +244,7 @@ fn logs_and_parts_of_looks() {
         stats::lines(&path).unwrap();
         let (seen, damaged) = runs_in(&scene.folder).unwrap();
         assert!(seen.len() == 1 && damaged.is_empty(), "{damaged:?}");
-        assert!(seen[0].hours.is_none_or(|h| h >= 0.0 && h.is_finite()));
+        assert!(seen[0].hours().is_none_or(|h| h >= 0.0 && h.is_finite()));
     }
     let path = scene.run.join("state/look.json");
     let found = emm::memorization::Nearest { index: [3, 5], squared: [70, 90], distinct: None };

@@ -320,7 +320,8 @@ fn others_values_have_the_colour_of_what_they_stand_beside() {
 /// Sizes of the words of an SVG when it is so many pixels wide.
 fn sizes_at(svg: &str, width: f64) -> Vec<f64> {
     let number = |name: &str| -> Vec<f64> {
-        let parts = svg.split(&format!(" {name}=\"")).skip(1);
+        let start = format!(" {name}=\"");
+        let parts = svg.split(&start).skip(1);
         parts.map(|p| p.split('"').next().unwrap().parse().unwrap_or(0.0)).collect()
     };
     let scale = width / number("width")[0];
