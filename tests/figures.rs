@@ -169,7 +169,7 @@ fn every_chart_of_the_paper_is_drawn() {
     // 5a: printed values beside ours, and those of a plot; 5d: one of each.
     let theirs = ["paper: unconditional", "paper: true labels", "paper ≈: random labels"];
     assert_eq!(names(&charts["5a"], 0)[3..], theirs);
-    assert_eq!(names(&charts["5d"], 0)[2..], ["paper", "paper ≈"]);
+    assert_eq!(names(&charts["5d"], 0)[2..], ["paper: unconditional", "paper ≈: unique labels"]);
     assert_eq!(charts["5b"].panels[0].series.len(), 6);
     // Every pretended run rises to its end.
     assert!(charts["1d"].footer.iter().any(|f| f.starts_with("open marks")));

@@ -234,7 +234,7 @@ fn charts_show_what_they_are_given() {
     ] {
         assert!(svg.contains(words), "no {words:?} in {svg}");
     }
-    assert!(!sizes(None).svg().contains("EMM"));
+    assert!(!sizes(None).svg().contains("EMM("));
     let svg = epochs().svg();
     for words in ["N = 500", "N = 5000", "40,000", "epochs", "100%"] {
         assert!(svg.contains(words), "no {words:?} in {svg}");

@@ -329,7 +329,8 @@ fn crossing(series: &Series, frame: &Frame, (emm, level): At, look: &Look) -> Ve
     shapes
 }
 
-/// Lines of words beside the vertical at `x`, where the series' line is not: low on the right, on the left, higher up.
+/// Lines of words beside the vertical at `x`, where the series' line is not: low on the right, on the left, higher up,
+/// and where the line falls as steeply as the vertical, on its other side.
 fn beside(frame: &Frame, series: &Series, x: f64, said: Vec<String>) -> Vec<Shape> {
     const LINE: f64 = 20.0;
     let wide = said.iter().map(|s| width_of(s, WORDS)).fold(0.0, f64::max) + 8.0;
@@ -339,11 +340,13 @@ fn beside(frame: &Frame, series: &Series, x: f64, said: Vec<String>) -> Vec<Shap
     let line = frame.path(&points.iter().map(|p| (p.x, p.y)).collect::<Vec<_>>());
     let lowest = frame.bottom - 8.0;
     let plot = frame.bottom - frame.top;
-    let places = [lowest, lowest - 0.3 * plot, lowest - 0.6 * plot]
-        .into_iter()
-        .flat_map(|bottom| [(true, bottom), (false, bottom)]);
-    let fits = |&(right, bottom): &(bool, f64)| {
-        let (from, to) = if right { (x, x + wide) } else { (x - wide, x) };
+    let bottoms = [lowest, lowest - 0.3 * plot, lowest - 0.6 * plot];
+    let near = bottoms.into_iter().flat_map(|bottom| [(true, 0.0, bottom), (false, 0.0, bottom)]);
+    let away = [0.1, 0.2, 0.3].map(|share| share * (frame.right - frame.left));
+    let places = near
+        .chain(away.into_iter().flat_map(|away| bottoms.into_iter().map(move |b| (true, away, b))));
+    let fits = |&(right, away, bottom): &(bool, f64, f64)| {
+        let (from, to) = if right { (x + away, x + away + wide) } else { (x - wide, x) };
         let meets = |p: At| {
             (from..=to).contains(&p.0) && (bottom - high - 6.0..=bottom + 6.0).contains(&p.1)
         };
@@ -352,8 +355,9 @@ fn beside(frame: &Frame, series: &Series, x: f64, said: Vec<String>) -> Vec<Shap
         let crossed = |w: &[At]| (0..=16).any(|i| meets(between(w, i as f64 / 16.0)));
         from >= frame.left && to <= frame.right + RIGHT && !line.windows(2).any(crossed)
     };
-    let (right, bottom) = places.clone().find(fits).unwrap_or((x < frame.left + wide, lowest));
-    let (anchor, at) = if right { (HPos::Left, x + 8.0) } else { (HPos::Right, x - 8.0) };
+    let otherwise = (x < frame.left + wide, 0.0, lowest);
+    let (right, away, bottom) = places.into_iter().find(fits).unwrap_or(otherwise);
+    let (anchor, at) = if right { (HPos::Left, x + away + 8.0) } else { (HPos::Right, x - 8.0) };
     let rows = said.into_iter().rev().enumerate();
     rows.map(|(i, line)| words(line, WORDS, ACCENT, anchor, (at, bottom - LINE * (i as f64 + 0.5))))
         .collect()
