@@ -223,6 +223,10 @@ fn what_is_missing_is_named_and_the_rest_drawn() {
     let point = figure("3a", &plans).chart.panels[0].series[0].points[0];
     assert!((point.y - 0.6).abs() < 1e-9);
     assert_eq!(point.interval, Some([0.5, 0.7]));
+    // One point of a line has a bar, and the footer says what bars are.
+    let said = "points, bands and bars: mean, lowest and highest of up to 2 training seeds";
+    let footer = figure("3a", &plans).chart.footer;
+    assert!(footer.iter().any(|line| line == said), "{footer:?}");
 }
 
 #[test]

@@ -138,7 +138,9 @@ fn said_of(plan: &Plan, seen: &[Seen], of: &str) -> Vec<String> {
     out.push(match (spread, plan.study.figures.iter().any(|f| f.id == "6")) {
         (_, true) => format!("band: the middle 95% of {RESAMPLES} bootstrap resamples"),
         (Some(seeds), _) => {
-            format!("points and bands: mean, lowest and highest of up to {seeds} training seeds")
+            format!(
+                "points, bands and bars: mean, lowest and highest of up to {seeds} training seeds"
+            )
         }
         (None, _) => BANDS.into(),
     });
