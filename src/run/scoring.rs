@@ -127,7 +127,7 @@ mod tests {
         assert_eq!(of(1000, 4e4), (20, 1000, false, 10_000));
         assert_eq!(of(20, 4e4), (20, 1000, true, 10_000));
         assert_eq!(of(40, 1e4), (20, 720, true, 3800));
-        assert_eq!(of(40, 1e3), (15, 100, true, 340));
+        assert_eq!(of(40, 1e3), (14, 100, true, 380));
         assert_eq!(of(40, 100.0), (1, 100, false, 200));
     }
 
