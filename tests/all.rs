@@ -2,6 +2,7 @@
 
 mod believed;
 mod bench;
+mod brackets;
 mod broken_io;
 mod check;
 mod ckpt;
@@ -28,10 +29,13 @@ mod mutate;
 mod nearest;
 mod ops;
 mod optimal;
+mod outcomes;
 mod pack;
 mod pages;
 mod passed_over;
+mod random;
 mod rates;
+mod repeats;
 mod report;
 mod results;
 mod run;

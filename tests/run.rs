@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// 64 images, a network of a few thousand parameters, 160 steps, 4 looks: a few seconds.
-const TINY: &str = "--channels 8 --mult 1,1 --blocks 1 --attn none --batch 16 --epochs 40 \
+pub const TINY: &str = "--channels 8 --mult 1,1 --blocks 1 --attn none --batch 16 --epochs 40 \
                     --looks 4 --score-images 24 --rescore-images 8 --quiet";
 const STEPS: u64 = 160;
 
@@ -25,7 +25,7 @@ pub struct Fixture {
     elapsed: Duration,
 }
 
-fn some_digits(n: usize) -> Dataset {
+pub fn some_digits(n: usize) -> Dataset {
     let mut set = Dataset::digits();
     set.pixels.truncate(n * 64);
     set.labels.as_mut().unwrap().truncate(n);
@@ -477,34 +477,4 @@ fn runs_are_named_by_their_settings() {
     assert_eq!(a, train("--threads 1 --keep all"));
     assert_ne!(a, train("--lr 1e-3"));
     assert_eq!(fs::read_dir(&runs).unwrap().count(), 2);
-}
-
-/// Scores that count identical training images once are a run's files as all others are.
-#[test]
-fn a_set_with_repeated_images_resumes_to_the_same_bytes() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("repeated.zip");
-    let mut all = some_digits(32);
-    let drawn = drawn(folder.path(), TINY, 8);
-    all.pixels[..drawn.len()].copy_from_slice(&drawn);
-    let pixels = (0..32).flat_map(|i| all.image(i * 2 / 3).to_vec()).collect();
-    Dataset { pixels, labels: None, ..all }.save(&path, false).unwrap();
-    let (straight, stopped) = (folder.path().join("straight"), folder.path().join("stopped"));
-    let extra = "--epochs 20 --looks 2 --keep all";
-    emm(train_args(&path, &straight, extra)).ok();
-    let more = |k: u64| format!("{extra} --stop-after-steps {k}");
-    suspended(emm(train_args(&path, &stopped, &more(7))), "stopped at step 7 of 40");
-    suspended(emm(train_args(&path, &stopped, &more(20))), "stopped at step 27 of 40");
-    // As a kill leaves it between this row and the look's own, which follows.
-    let scores = stopped.join("scores-distinct.csv");
-    let rows = fs::read_to_string(&scores).unwrap();
-    let last = rows.lines().last().unwrap().replacen("20,", "40,", 1);
-    fs::write(&scores, format!("{rows}{last}\n")).unwrap();
-    emm(train_args(&path, &stopped, extra)).ok();
-    let want = files_of(&straight);
-    for (file, rows) in [("scores-distinct.csv", 3), ("rescored-distinct.csv", 2)] {
-        let text = String::from_utf8(want[file].clone()).unwrap();
-        assert_eq!(text.lines().count(), rows, "{text}");
-    }
-    same_files(&stopped, &want);
 }
