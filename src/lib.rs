@@ -5,6 +5,8 @@
 //! `memory` and `signal` serve all.
 
 pub mod check;
+// Doc comments are help texts there, and shapes in brackets no links.
+#[allow(rustdoc::broken_intra_doc_links)]
 pub mod cli;
 pub mod data;
 pub mod device;

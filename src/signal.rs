@@ -49,7 +49,7 @@ fn taken() -> libc::sigset_t {
 }
 
 /// Takes the signals that [`hold`] held back, those that have come already included. `resumable`: the first of
-/// [`STOPPING`] only asks for an end ([`stop_asked`]).
+/// `STOPPING` only asks for an end ([`stop_asked`]).
 ///
 /// # Errors
 /// Device (exit 4): no thread for it.

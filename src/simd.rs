@@ -31,7 +31,7 @@ macro_rules! vectorized {
 }
 pub(crate) use vectorized;
 
-/// The x86-64 level (4: AVX-512, 3: AVX2 and FMA, 1: neither) that [`vectorized`] loops run at: the processor's, or a
+/// The x86-64 level (4: AVX-512, 3: AVX2 and FMA, 1: neither) that `vectorized` loops run at: the processor's, or a
 /// lower one that `EMM_X86_LEVEL` names, so that every machine can test what others compute with.
 pub fn level() -> u8 {
     #[cfg(target_arch = "x86_64")]
@@ -66,7 +66,7 @@ pub fn level() -> u8 {
 /// Lanes of a [`Vector`].
 pub const LANES: usize = 16;
 
-/// Sixteen f32 in registers. Kernels written over it are compiled by [`lanes`](crate::simd::lanes) for each
+/// Sixteen f32 in registers. Kernels written over it are compiled by `lanes` for each
 /// instruction set.
 ///
 /// Pointers are unaligned; what they address is the caller's promise.

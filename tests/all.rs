@@ -10,6 +10,7 @@ mod cpu;
 #[cfg(feature = "emulator")]
 mod cuda;
 mod data;
+mod dependencies;
 mod doctor;
 #[cfg(feature = "emulator")]
 mod emulator;

@@ -45,7 +45,7 @@ impl StartArgs {
     /// Reads `--seeds` or `--latents`.
     ///
     /// # Errors
-    /// Usage if neither is given or seeds are not understood; data if latents are not [S,C,H,W] of this shape.
+    /// Usage if neither is given or seeds are not understood; data if latents are not `[S,C,H,W]` of this shape.
     pub fn beginnings(&self, resolution: usize, channels: usize) -> Result<Beginnings> {
         match (&self.seeds, &self.latents) {
             (Some(text), _) => Ok(Beginnings { seeds: parse_seeds(text)?, latents: None }),
@@ -178,7 +178,7 @@ pub fn parse_seeds(text: &str) -> Result<Vec<u64>> {
     }
 }
 
-/// Reads float32 images [S,C,H,W] of this shape as [S,H,W,C].
+/// Reads float32 images `[S,C,H,W]` of this shape as `[S,H,W,C]`.
 ///
 /// # Errors
 /// Data errors that begin with the file: another type or shape, none, not finite.
@@ -205,7 +205,7 @@ pub fn read_images(path: &Path, resolution: usize, channels: usize) -> Result<Ve
     Ok(transposed(&values, resolution * resolution, channels, false))
 }
 
-/// Reads a noise level per image, float32 [S], all above zero.
+/// Reads a noise level per image, float32 `[S]`, all above zero.
 ///
 /// # Errors
 /// Data errors that begin with the file.
@@ -223,7 +223,7 @@ pub fn read_sigmas(path: &Path, images: usize) -> Result<Vec<f64>> {
     }
 }
 
-/// Reads a class index per image, int64 [S].
+/// Reads a class index per image, int64 `[S]`.
 ///
 /// # Errors
 /// Data errors that begin with the file.
@@ -241,7 +241,7 @@ pub fn read_labels(path: &Path, images: usize, label_dim: usize) -> Result<Vec<u
     }
 }
 
-/// Writes images [S,H,W,C] as float32 [S,C,H,W], whole or not at all.
+/// Writes images `[S,H,W,C]` as float32 `[S,C,H,W]`, whole or not at all.
 ///
 /// # Errors
 /// As [`npy::write`].

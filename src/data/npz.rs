@@ -1,4 +1,4 @@
-//! Images in NumPy archives: `images`, `arr_0` or `samples`, unsigned bytes [N,H,W,C] or [N,H,W]; `labels`.
+//! Images in NumPy archives: `images`, `arr_0` or `samples`, unsigned bytes `[N,H,W,C]` or `[N,H,W]`; `labels`.
 
 use super::archive::Archive;
 use super::npy::{self, Array, Element as _, Values};

@@ -336,7 +336,7 @@ type Sketches = (Sketcher, Panels);
 
 /// The sketches of some queries.
 struct Drawn {
-    /// [tile][word].
+    /// `[tile][word]`.
     rows: Vec<Word>,
     squared: Vec<i32>,
 }

@@ -132,7 +132,7 @@ impl Denoiser {
 
     /// D(x; sigma) of up to `batch` images.
     ///
-    /// - `x`: [B, H, W, C] f32. `sigma`: [B]. `labels`: [B], empty for an unconditional network.
+    /// - `x`: `[B, H, W, C]` f32. `sigma`: `[B]`. `labels`: `[B]`, empty for an unconditional network.
     /// - Returns [B, H, W, C].
     ///
     /// # Errors
@@ -158,7 +158,7 @@ impl Denoiser {
     }
 
     /// On a card: takes the labels of the `images` images that come next, and returns the addresses of x
-    /// [B, H, W, C] f32, sigma [B] f64 and D(x; sigma). A [`Denoiser::run`] computes what lies there.
+    /// `[B, H, W, C]` f32, sigma `[B]` f64 and D(x; sigma). A [`Denoiser::run`] computes what lies there.
     ///
     /// # Errors
     /// As [`Denoiser::denoise`].

@@ -1,10 +1,10 @@
 //! conv2d: y = (conv(x) + bias + emb + residual + shortcut) · scale, all in one pass over y.
 //!
-//! - x [N, H, W, C]; weight [O, k, k, C], bias [O]; y [N, Ho, Wo, O].
+//! - x `[N, H, W, C]`; weight `[O, k, k, C]`, bias `[O]`; y `[N, Ho, Wo, O]`.
 //! - emb [N, 1, 1, E]: one value per image and channel in O of its columns, the others being other convolutions'.
 //!   residual [N, Ho, Wo, O].
 //! - shortcut: a 1×1 convolution of [s1, s2] (channels concatenated, never copied) with weight [O, C1 + C2 + off]
-//!   and bias [O]; `off` channels are those of a skip that is switched off: zeros, neither read nor stored.
+//!   and bias `[O]`; `off` channels are those of a skip that is switched off: zeros, neither read nor stored.
 
 use super::conv2d_bwd::{Dgrad, PointDgrad, Wgrad};
 use super::conv2d_fwd::{rounded, rounded_words};

@@ -1,4 +1,4 @@
-//! fir: NCSN++'s [1,3,3,1] filter at every position of the zero-extended image, [N, H, W, C] → [N, H+1, W+1, C].
+//! fir: NCSN++'s `[1,3,3,1]` filter at every position of the zero-extended image, `[N, H, W, C]` → `[N, H+1, W+1, C]`.
 
 use super::{Grads, Io, Op, Reads, Shape, image_words, words};
 use crate::device::cpu::resample::{Resample, Resampler};

@@ -1,7 +1,7 @@
-//! label_embed: y = e + table[label]·√L + bias: one row per image, never a product with a one-hot vector.
+//! label_embed: y = e + `table[label]`·√L + bias: one row per image, never a product with a one-hot vector.
 //!
-//! e, y [N, 1, 1, D]; labels integers [N, 1, 1, 1]; table [L, D], bias [D]. The table's gradient is the one place
-//! that fills zeros: a batch touches few rows; repeated rows are summed in batch order.
+//! e, y `[N, 1, 1, D]`; labels integers `[N, 1, 1, 1]`; table `[L, D]`, bias `[D]`. The table's gradient is the one
+//! place that fills zeros: a batch touches few rows; repeated rows are summed in batch order.
 
 use super::sums::{scaled_add, store, sum_images, sum_rows, zeros};
 use super::{Direction, Grads, Io, Op, Reads, Shape};

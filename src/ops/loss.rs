@@ -1,7 +1,7 @@
 //! loss: per image Σ over pixels of weight·(D(y + σ·noise; σ) − y)² with D = c_skip·x + c_out·F, and its gradient
 //! with respect to F for the mean over the whole batch.
 //!
-//! Inputs F, y, noise [N, H, W, C], sigma float64 [N]; output float64 [N]. Source: Karras et al. 2022, Eq. 2.
+//! Inputs F, y, noise `[N, H, W, C]`, sigma float64 `[N]`; output float64 `[N]`. Source: Karras et al. 2022, Eq. 2.
 
 use super::precondition::{Precond, image};
 use super::sums::image_grid;
@@ -79,7 +79,7 @@ impl Op for Loss {
     }
 }
 
-/// D − y = k·y + c[0]·noise + c[1]·F.
+/// D − y = k·y + `c[0]`·noise + `c[1]`·F.
 fn factors(precond: Precond, sigma: f64) -> (f64, [f64; 2]) {
     let c = precond.coefficients(sigma);
     (c.skip - 1.0, [c.skip * sigma, c.out])

@@ -1,7 +1,7 @@
 //! noise_embed: sines and cosines of the noise label, [N, 1, 1, channels]; angles in float64, rounded once.
 //!
 //! Positional: [sin(c·f), cos(c·f)], f_i = (1/10000)^(i/(half − 1)). Fourier: [sin(2πcf), cos(2πcf)] with given
-//! frequencies. Input sigma float64 [N]; Fourier takes the frequencies as a second input [1, 1, 1, half].
+//! frequencies. Input sigma float64 `[N]`; Fourier takes the frequencies as a second input `[1, 1, 1, half]`.
 
 use super::precondition::Precond;
 use super::{Grads, Io, Op, Reads, Shape};

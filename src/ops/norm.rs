@@ -296,7 +296,7 @@ fn input_coefficients(
 }
 
 vectorized! {
-    /// sum[c] = Σ (x − mean[c])².
+    /// `sum[c]` = Σ (x − `mean[c]`)².
     fn squares(sum: &mut [f32], x: &[f32], mean: &[f32]) {
         sum.fill(0.0);
         for row in x.chunks_exact(sum.len()) {

@@ -154,7 +154,7 @@ fn per_image_kernel(
     vec![Kernel::new(name, image_grid(io.shapes[0]), arguments)]
 }
 
-/// noisy: (x, c_in·x) of x = y + sigma·noise. Inputs y, noise [N, H, W, C], sigma float64 [N].
+/// noisy: (x, c_in·x) of x = y + sigma·noise. Inputs y, noise `[N, H, W, C]`, sigma float64 `[N]`.
 #[derive(Debug, Clone, Copy)]
 pub struct Noisy(pub Precond);
 
@@ -193,7 +193,7 @@ impl Op for Noisy {
     }
 }
 
-/// scale_input: c_in·x. Inputs x [N, H, W, C], sigma float64 [N].
+/// scale_input: c_in·x. Inputs x `[N, H, W, C]`, sigma float64 `[N]`.
 #[derive(Debug, Clone, Copy)]
 pub struct ScaleInput(pub Precond);
 
@@ -231,7 +231,7 @@ impl Op for ScaleInput {
     }
 }
 
-/// denoised: D = c_skip·x + c_out·F. Inputs x, F [N, H, W, C], sigma float64 [N].
+/// denoised: D = c_skip·x + c_out·F. Inputs x, F `[N, H, W, C]`, sigma float64 `[N]`.
 #[derive(Debug, Clone, Copy)]
 pub struct Denoised(pub Precond);
 

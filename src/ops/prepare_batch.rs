@@ -28,7 +28,7 @@ pub struct Position {
     pub shuffle: bool,
 }
 
-/// What is filled: y and noise [B, H, W, C], sigma [B], labels [B] (ignored if empty).
+/// What is filled: y and noise `[B, H, W, C]`, sigma `[B]`, labels `[B]` (ignored if empty).
 pub struct Batch<'a> {
     pub y: &'a mut [f32],
     pub noise: &'a mut [f32],

@@ -22,7 +22,7 @@ pub(super) fn sum_images(dst: &mut [f32], acc: Acc, per_image: &[f32]) {
     }
 }
 
-/// dst [columns] (=|+=) the sum over rows of src [rows, columns], in order.
+/// dst `[columns]` (=|+=) the sum over rows of src `[rows, columns]`, in order.
 pub(super) fn sum_rows(dst: Sink, src: Slot, rows: usize, columns: usize) -> Kernel {
     let grid = columns.div_ceil(256);
     Kernel::new("sum_rows", grid, args![dst, src, rows, columns, dst.acc])

@@ -217,7 +217,7 @@ pub fn are_scores(path: &Path) -> bool {
         && start == HEADER.as_bytes()
 }
 
-/// A row as [`write`] writes it: a number that stands there otherwise was changed.
+/// A row as [`write()`] writes it: a number that stands there otherwise was changed.
 fn row(line: &str) -> Option<Look> {
     let cells: Vec<&str> = line.split(',').collect();
     let &[step, epoch, images, memorized, ratio, low, high, mean_d1] = cells.as_slice() else {

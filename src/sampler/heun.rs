@@ -128,7 +128,7 @@ pub fn sample(
 
 /// Samples images in batches of the denoiser's size, so that memory grows with a batch only.
 ///
-/// - `labels`: [S], or empty for an unconditional denoiser.
+/// - `labels`: `[S]`, or empty for an unconditional denoiser.
 /// - `visit(first, images)`: each finished batch in order; false stops.
 ///
 /// Returns whether all were visited. Image k depends on `start`'s k and its label alone.

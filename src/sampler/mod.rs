@@ -25,7 +25,7 @@ pub trait Denoise {
     fn max_batch(&self) -> usize;
     /// Noise levels it accepts: [lowest, highest].
     fn sigma_range(&self) -> (f64, f64);
-    /// D(x; sigma): x [B, H, W, C] f32 in units where pixels are in [−1, 1]; sigma [B]; labels [B] or empty.
+    /// D(x; sigma): x `[B, H, W, C]` f32 in units where pixels are in `[−1, 1]`; sigma `[B]`; labels `[B]` or empty.
     /// Writes [B, H, W, C] to `out`.
     fn denoise(&mut self, x: &[f32], sigma: &[f64], labels: &[u32], out: &mut [f32]) -> Result<()>;
     /// The same on the card that it computes on, if it does.
@@ -44,7 +44,7 @@ pub trait OnCard {
     fn evaluate(&mut self) -> Result<()>;
 }
 
-/// Addresses of x [B, H, W, C] f32, sigma [B] f64 and D(x; sigma) [B, H, W, C] f32.
+/// Addresses of x `[B, H, W, C]` f32, sigma `[B]` f64 and D(x; sigma) `[B, H, W, C]` f32.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Operands {
     pub x: Arg,

@@ -6,7 +6,7 @@
 use super::Vector;
 use std::arch::x86_64::*;
 
-/// A register of AVX-512; exists only in functions that [`super::lanes`] compiles for it.
+/// A register of AVX-512; exists only in functions that `super::lanes` compiles for it.
 #[derive(Clone, Copy)]
 pub struct Zmm(__m512);
 

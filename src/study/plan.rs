@@ -2,7 +2,7 @@
 //!
 //! How tables and figures use it:
 //!
-//! ```ignore
+//! ```text
 //! let study = Study::load("width")?;               // or any in Study::shipped() whose `figures` hold an id
 //! let plan = Plan::new(&study, &setup)?;           // cells → runs, named by what determines their numbers
 //! let seen = plan.read();                          // one `Seen` a cell, from scores.csv under `--runs`

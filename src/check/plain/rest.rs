@@ -67,7 +67,7 @@ pub(super) fn noise_embed(op: &NoiseEmbed, case: &Case) -> Vec<Sample> {
     })]
 }
 
-/// e + table[label] · √L + bias.
+/// e + `table[label]` · √L + bias.
 pub(super) fn label_embed(op: &LabelEmbed, case: &Case) -> Vec<Sample> {
     let [n, _, _, d] = case.ins[0].shape;
     let (e, labels) = (&case.ins[0].words, &case.ins[1].words);

@@ -1,5 +1,5 @@
 //! Matrix products on one thread. Every element of c is a chain of fused multiply-adds in the order of k, cut
-//! every [`DEPTH`] steps: its bits depend on its row of a and column of b alone, not on the product's size, the
+//! every `DEPTH` steps: its bits depend on its row of a and column of b alone, not on the product's size, the
 //! place in it, or the instruction set.
 
 // Loops over registers are plain: closures would be compiled without the features of the function around them.

@@ -3,18 +3,18 @@
 use super::super::Acc;
 use super::math::add_scaled;
 
-/// What a resampling does to an image. Filters are [1,1]/2 or [1,3,3,1]/8 per axis (Song et al. 2021).
+/// What a resampling does to an image. Filters are `[1,1]`/2 or `[1,3,3,1]`/8 per axis (Song et al. 2021).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resample {
     /// 2×2 mean.
     Down,
     /// Nearest ×2.
     Up,
-    /// [1,3,3,1] filter, every second pixel.
+    /// `[1,3,3,1]` filter, every second pixel.
     FirDown,
     /// ×2 by the same filter.
     FirUp,
-    /// [1,3,3,1] filter at every position of the zero-extended image: size + 1. A stride-2 3×3 convolution of
+    /// `[1,3,3,1]` filter at every position of the zero-extended image: size + 1. A stride-2 3×3 convolution of
     /// it without padding equals NCSN++'s padded convolution followed by the filter with stride 2.
     FirPad,
 }

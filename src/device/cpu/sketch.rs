@@ -33,7 +33,7 @@ const MIDDLE: f64 = 127.5;
 pub struct Sketcher {
     side: usize,
     channels: usize,
-    /// [frequency][position], as many frequencies as are used.
+    /// `[frequency][position]`, as many frequencies as are used.
     waves: Vec<Vec<f64>>,
     /// (direction of colour, frequency down, frequency across) of each coordinate but the last.
     kept: Vec<(usize, usize, usize)>,
@@ -144,7 +144,7 @@ impl Sketcher {
         panels
     }
 
-    /// Sketches as rows of tiles, [tile][word], and their squared lengths.
+    /// Sketches as rows of tiles, `[tile][word]`, and their squared lengths.
     pub fn rows(sketches: &[[i16; COORDINATES]]) -> (Vec<Word>, Vec<i32>) {
         let mut rows = vec![[0; ROWS]; sketches.len().div_ceil(ROWS) * WORDS];
         for (i, sketch) in sketches.iter().enumerate() {
@@ -159,7 +159,7 @@ impl Sketcher {
 
 /// Sketches packed as columns.
 pub struct Panels {
-    /// [panel][word].
+    /// `[panel][word]`.
     words: Vec<Lanes>,
     squared: Vec<Lanes>,
 }
@@ -201,7 +201,7 @@ vectorized! {
         sum
     }
 
-    /// out[u][i] = Σ_y waves[u][y]·x[y][i].
+    /// `out[u][i]` = Σ_y `waves[u][y]`·`x[y][i]`.
     fn transform_columns(waves: &[Vec<f64>], x: &[f64], out: &mut [f64]) {
         const BLOCK: usize = 32;
         let row = out.len() / waves.len();

@@ -98,7 +98,7 @@ impl Optimal {
         Weights::default()
     }
 
-    /// Σ weight·u of each pixel, exactly: [panel of pixels][query][pixel of the panel]. `weights`: [query][image].
+    /// Σ weight·u of each pixel, exactly: `[panel of pixels][query][pixel of the panel]`. `weights`: `[query][image]`.
     fn weighted_sums(
         &self,
         pixels: &[u8],

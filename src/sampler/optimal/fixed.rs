@@ -25,7 +25,7 @@ impl Fixed {
 
 /// What [`Optimal::exponents`] found.
 pub(super) struct Exponents {
-    /// [panel of images][query][image of the panel]; −∞ where there is no image.
+    /// `[panel of images][query][image of the panel]`; −∞ where there is no image.
     values: Vec<[f64; COLUMNS]>,
     /// ‖x − x̂‖² of each query's x̂ in fixed point.
     pub squared_errors: Vec<f64>,
