@@ -39,7 +39,7 @@ impl KnownRate {
 
 fn rate(text: &str) -> Result<f64, String> {
     match amount(text)? {
-        0.0 => Err("0 images per second never end".into()),
+        ..1e-6 => Err(format!("{text} images per second never end")),
         rate => Ok(rate),
     }
 }

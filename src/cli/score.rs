@@ -2,7 +2,7 @@
 
 use super::numbers::count;
 use super::samples_io::{Counter, parse_seeds, read_images};
-use super::{Common, note_line, say};
+use super::{Common, say};
 use crate::data::npy::{self, Element as _};
 use crate::data::{Dataset, Transform, open_any};
 use crate::device::{Device, Pixels};
@@ -102,7 +102,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     }
     let mut scoring = Scoring::new(&training, &device)?;
     match (&args.samples, &args.run) {
-        (Some(samples), _) => scoring.take_files(samples, &args.reference, common.quiet)?,
+        (Some(samples), _) => scoring.take_files(samples, &args.reference)?,
         (None, Some(run)) => sample_run(run, &args, common, &mut scoring)?,
         (None, None) => return Err(usage("--samples: give samples, or a --run")),
     }
@@ -174,11 +174,11 @@ impl<'a> Scoring<'a> {
     }
 
     /// Takes samples from a folder, zip, npz or npy; of float32 as `emm sample` writes it, quantised as it does.
-    fn take_files(&mut self, path: &Path, reference: &Path, quiet: bool) -> Result<()> {
+    fn take_files(&mut self, path: &Path, reference: &Path) -> Result<()> {
         if npy::type_of(path).is_ok_and(|found| found == f32::DESCR) {
             let (resolution, channels) = (self.training.resolution, self.training.channels);
             let images = read_images(path, resolution, channels)?;
-            tell_other_range(path, &images, quiet);
+            check_range(path, &images)?;
             let pixels: Vec<u8> = images.into_iter().map(quantise).collect();
             return self.push(&Pixels::Host(pixels.into()));
         }
@@ -200,9 +200,14 @@ impl<'a> Scoring<'a> {
         if (resolution, channels) == (t.resolution, t.channels) {
             return Ok(());
         }
+        let grey = if channels == 1 { samples } else { reference }.display();
+        let hint = match channels == t.channels {
+            true => String::new(),
+            false => format!("; `emm data import {grey} --rgb --out RGB.zip` makes RGB of grey"),
+        };
         let shape = |r: usize, c: usize| format!("{r}x{r} pixels and {c} channels");
         Err(data(format!(
-            "{}: expected images of {} as in {}, found {}",
+            "{}: expected images of {} as in {}, found {}{hint}",
             samples.display(),
             shape(t.resolution, t.channels),
             reference.display(),
@@ -283,16 +288,27 @@ impl<'a> Scoring<'a> {
     }
 }
 
-/// Says so where floats are hardly pixels from −1 to 1, as which they are taken.
-fn tell_other_range(path: &Path, images: &[f32], quiet: bool) {
+/// Whether floats are pixels from −1 to 1, as which they are taken: some below 0, most of them within twice that range
+/// (a network that has learnt little overshoots).
+///
+/// # Errors
+/// Data errors that begin with the file and say what makes such pixels.
+fn check_range(path: &Path, images: &[f32]) -> Result<()> {
     let least = images.iter().copied().fold(f32::INFINITY, f32::min);
     let most = images.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    if !quiet && (least >= 0.0 || most > 2.0) {
-        note_line(&format!(
-            "note: {}: values from {least:.4} to {most:.4}, of which -1 is taken for black and 1 for white",
-            path.display()
-        ));
-    }
+    let beyond = images.iter().filter(|v| v.abs() > 2.0).count();
+    let makes = match (least, most) {
+        (0.0.., ..=1.0) => "2 * x - 1 makes them of 0 to 1",
+        (0.0.., ..=255.0) => "x / 127.5 - 1 makes them of 0 to 255",
+        (0.0.., ..=65535.0) => "x / 32767.5 - 1 makes them of 0 to 65535",
+        _ if beyond <= images.len() / 2 => return Ok(()),
+        (-128.0.., ..=127.0) => "(x + 128) / 127.5 - 1 makes them of -128 to 127",
+        _ => "interp(x, [BLACK, WHITE], [-1, 1]) makes them",
+    };
+    Err(data(format!(
+        "{}: expected pixels from -1 (black) to 1 (white), found values from {least:.4} to {most:.4}; NumPy's {makes}",
+        path.display()
+    )))
 }
 
 impl Args {

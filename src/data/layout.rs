@@ -41,8 +41,10 @@ pub fn arrange(
     let all = |keep: fn(&str) -> bool| seen.iter().copied().filter(move |&i| keep(names[i]));
     if let Some(foreign) = all(is_foreign_image).next() {
         let file = (files.shown)(names[foreign]);
+        let ending = names[foreign].rsplit('.').next().unwrap_or_default();
         return Err(data(format!(
-            "{file}: expected PNG or JPEG images; ImageMagick's `mogrify -path OUT -format png` makes them in a folder OUT"
+            "{file}: expected PNG or JPEG images; ImageMagick's `mogrify -path OUT -format png *.{ending}` makes them \
+             in a folder OUT"
         )));
     }
     let images: Vec<usize> = all(is_image).collect();

@@ -99,12 +99,20 @@ element! {
 
 fn unknown_type(descr: &str) -> anyhow::Error {
     anyhow!(
-        "array of type {descr:?}, expected one of |u1, <i4, <i8, <f4, <f8; NumPy's x.astype(\"u1\") makes pixels, \
-         \"<i8\" labels, \"<f4\" other numbers"
+        "array of type {descr:?}, expected one of |u1, <i4, <i8, <f4, <f8; NumPy's x.astype(\"<i8\") makes labels, \
+         x.astype(\"<f4\") other numbers"
     )
 }
 
 impl Values {
+    pub fn any_nan(&self) -> bool {
+        match self {
+            Values::F32(v) => v.iter().any(|x| x.is_nan()),
+            Values::F64(v) => v.iter().any(|x| x.is_nan()),
+            _ => false,
+        }
+    }
+
     /// The least and the greatest number, NaN apart; both 0 if there is none.
     pub fn range(&self) -> [f64; 2] {
         fn of<T: Copy>(values: &[T], number: impl Fn(T) -> f64) -> [f64; 2] {

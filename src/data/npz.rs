@@ -22,11 +22,19 @@ pub fn from_archive(archive: &Archive, budget: &Budget) -> Result<Source> {
     let images = find(&["images", "arr_0", "samples"]);
     let labels = find(&["labels", "arr_1"]);
     let Some(images) = images else {
+        let one = |labels| arrays.iter().find(|name| means_labels(name) == labels);
+        let of = |name: &str, array: &str| format!("{name}=x[\"{array}\"]");
+        let hint = match (one(false), one(true)) {
+            (None, _) => "; it holds no images".into(),
+            (Some(images), labels) => format!(
+                "; with x = load(\"{name}\") NumPy's savez(\"OUT.npz\", {}{}) names them so",
+                of("images", images),
+                labels.map_or(String::new(), |l| format!(", {}", of("labels", l)))
+            ),
+        };
         return Err(data(format!(
-            "{name}: expected an array named images, arr_0 or samples, found {}; NumPy's savez(\"OUT.npz\", \
-             images=load(\"{name}\")[\"{}\"]) names one so",
+            "{name}: expected an array named images, arr_0 or samples, found {}{hint}",
             arrays.join(", "),
-            arrays.first().map_or("", |a| a)
         )));
     };
     let others = (0..arrays.len()).filter(|&i| i != images && Some(i) != labels);
@@ -58,6 +66,12 @@ fn of_array(name: String, images: Array, labels: Option<Array>, budget: &Budget)
     }
     let (shape, pixels) = images.of::<u8>(&name)?;
     let (n, height, width, channels) = match shape[..] {
+        [h, w, channels @ (1 | 3)] if h > 3 && w > 3 => {
+            return Err(data(format!(
+                "{name}: expected images [N,H,W,C] or [N,H,W], found {shape:?}, one image of {channels} channels by its \
+                 shape; NumPy's x[None] makes a set of it"
+            )));
+        }
         [n, h, w] => (n, h, w, 1),
         [n, h, w, c @ (1 | 3)] => (n, h, w, c),
         [_, 1 | 3, _, _] => {
@@ -85,19 +99,33 @@ fn of_array(name: String, images: Array, labels: Option<Array>, budget: &Budget)
     Ok(Source::new(name, labels, images, budget))
 }
 
+/// Whether an array of such a name is labels, as others call theirs.
+fn means_labels(array: &str) -> bool {
+    let lower = array.to_lowercase();
+    let word = lower.split('_').next().unwrap_or_default();
+    matches!(word, "y" | "label" | "labels" | "targets" | "target" | "classes" | "fine" | "coarse")
+}
+
 /// Why an array of other numbers than bytes is no images, and what makes them of its values.
 fn no_bytes(images: &Array) -> String {
     let (found, shape) = (images.values.descr(), &images.shape);
     let [least, most] = images.values.range();
+    if images.values.any_nan() {
+        return format!(
+            "expected images of unsigned bytes (|u1), found {found} of shape {shape:?} that hold NaN"
+        );
+    }
     let floats = matches!(images.values, Values::F32(_) | Values::F64(_));
     let planes = matches!(shape[..], [_, 1 | 3, h, w] if h > 3 && w > 3);
     let x = if planes { "x.transpose(0, 2, 3, 1)" } else { "x" };
     let bytes = match (floats, least, most) {
-        (true, ..0.0, _) => format!("(127.5 * {x} + 128).clip(0, 255)"),
-        (true, _, ..=1.0) => format!("(255 * {x}).round()"),
-        (true, ..) => format!("{x}.round().clip(0, 255)"),
+        (true, 0.0.., ..=1.0) => format!("(255 * {x}).round()"),
+        (true, -8.0..0.0, ..=8.0) => format!("(127.5 * {x} + 128).clip(0, 255)"),
+        (true, 0.0.., ..=255.0) => format!("{x}.round()"),
         (false, 0.0.., ..=255.0) => x.to_string(),
-        (false, ..) => format!("{x}.clip(0, 255)"),
+        (_, 0.0.., ..=65535.0) => format!("({x} / 257).round()"),
+        (_, -128.0.., ..=127.0) => format!("({x} + 128).round()"),
+        _ => format!("interp({x}, [BLACK, WHITE], [0, 255]).round()"),
     };
     format!(
         "expected images of unsigned bytes (|u1), found {found} of shape {shape:?} and values from {least:.4} to \

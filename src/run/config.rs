@@ -130,6 +130,11 @@ impl RunConfig {
         if let Some(rate) = t.ema_rate.filter(|r| !(0.0..1.0).contains(r)) {
             return Err(usage(format!("--ema-rate: {rate} is outside [0, 1)")));
         }
+        if self.data.images < 2 && t.looks > 0 {
+            return Err(usage(
+                "--data: holds 1 image; nearest and second nearest need 2 (or --looks 0)",
+            ));
+        }
         if self.steps() > 1 << 31 {
             return Err(usage(format!("--epochs: {} steps are more than 2^31", self.steps())));
         }

@@ -11,7 +11,6 @@ use super::stats::Stats;
 use super::{Distinct, Look, Order, Outcome, RunConfig, memory, schedule, state};
 use crate::data::Dataset;
 use crate::device::Device;
-use crate::error::usage;
 use crate::memorization::{Repeats, Search};
 use crate::model::Trainer;
 use crate::model::trainer::{Steps, TrainerOptions};
@@ -73,11 +72,7 @@ pub fn train_part(
     part: Option<Part>,
 ) -> Result<Outcome> {
     let started = Instant::now();
-    if data.len() < 2 && !config.look_steps().is_empty() {
-        return Err(usage(
-            "--data: holds 1 image; nearest and second nearest need 2 (or --looks 0)",
-        ));
-    }
+    config.check()?;
     let run_dir = RunDir::new(dir);
     if run_dir.stored_config()?.is_none() {
         // Before anything is written: the smaller network asked for next is no changed setting.

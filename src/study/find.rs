@@ -135,7 +135,10 @@ impl Search<'_> {
                 ("--sizes", sizes.clone())
             }
             &Sizes::Between { lo, hi } if lo >= hi => {
-                return Err(usage(format!("--lo: {lo} is not below --hi {hi}")));
+                return Err(usage(format!(
+                    "--lo: {lo} is not below --hi {hi} (the whole set unless given); --lo N, --hi N or --sizes \
+                     N,N,... name others"
+                )));
             }
             &Sizes::Between { lo, hi } => ("--lo, --hi", vec![lo, hi]),
         };

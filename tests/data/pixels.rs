@@ -129,21 +129,28 @@ fn arrays_that_are_no_images_say_what_makes_them() {
         "from 0.0000 to 1.0000",
         "NumPy's (255 * x).round().astype(\"u1\")",
     );
-    refuses(
-        of(nhwc, [0.0_f64, 255.0]),
-        "found <f8",
-        "NumPy's x.round().clip(0, 255).astype(\"u1\")",
-    );
+    refuses(of(nhwc, [0.0_f64, 255.0]), "found <f8", "NumPy's x.round().astype(\"u1\")");
     refuses(of(nchw, [-0.5_f32, 0.5]), "[2, 3, 4, 4]", "127.5 * x.transpose(0, 2, 3, 1) + 128");
     refuses(of(nhwc, [0_i64, 255]), "found <i8", "NumPy's x.astype(\"u1\")");
-    refuses(of(nhwc, [0_i32, 256]), "found <i4", "NumPy's x.clip(0, 255).astype(\"u1\")");
+    refuses(of(nhwc, [0_i32, 256]), "found <i4", "NumPy's (x / 257).round().astype(\"u1\")");
+    refuses(of(nhwc, [-128_i32, 127]), "found <i4", "NumPy's (x + 128).round().astype(\"u1\")");
+    refuses(of(nhwc, [-1e6_f32, 1.0]), "found <f4", "interp(x, [BLACK, WHITE], [0, 255])");
+    refuses(of(nhwc, [f32::NAN, 1.0]), "found <f4", "hold NaN");
+    refuses(Array::new(&[8, 8, 3], vec![7_u8; 192]), "one image of 3 channels", "x[None]");
     refuses(of(nchw, [0_u8, 255]), "found [2, 3, 4, 4]", "x.transpose(0, 2, 3, 1)");
     refuses(of([2, 4, 4, 4], [0_u8, 255]), "found [2, 4, 4, 4]", "x[..., :3]");
     refuses(Array::new(&[2, 48], vec![0_u8; 96]), "found [2, 48]", "x.reshape(-1, H, W, C)");
     npy::write_npz(&npz, true, &[("data", of(nhwc, [0_u8, 255])), ("y", of(nhwc, [0_u8, 1]))])
         .unwrap();
     bench.refuses_path(&npz, &[], "images, arr_0 or samples, found data, y");
-    bench.refuses_path(&npz, &[], "[\"data\"])");
+    bench.refuses_path(&npz, &[], "images=x[\"data\"], labels=x[\"y\"]) names them so");
+    npy::write_npz(&npz, true, &[("labels", Array::new(&[2], vec![0_i64, 1]))]).unwrap();
+    bench.refuses_path(&npz, &[], "found labels; it holds no images");
+    let mut half = fs::read(golden("arrays/f64.npy")).unwrap();
+    let at = half.windows(3).position(|w| w == b"<f8").unwrap();
+    half[at..at + 3].copy_from_slice(b"<f2");
+    fs::write(&npy_file, half).unwrap();
+    bench.refuses_path(&npy_file, &[], "x.astype(\"<f4\") other numbers");
     npy::write(&npy_file, true, &[1, 3, 4, 4], &[0.5_f32; 48]).unwrap();
     bench.refuses_path(&npy_file, &[], "values from 0.5000 to 0.5000");
 }
@@ -251,9 +258,23 @@ fn floats_are_scored_as_pixels_or_said_to_be_otherwise() {
     let right = score(set.pixels[..128].iter().map(as_float).collect());
     assert_eq!(right.stderr, "");
     assert_eq!(right.json()["memorized"], 2);
-    let other = score(set.pixels[..128].iter().map(|v| f32::from(*v) / 255.0).collect());
-    assert!(other.stderr.contains("values from 0.0000 to 1.0000"), "{other:?}");
-    other.ok();
+    let overshoots = score(set.pixels[..128].iter().map(|v| 1.9 * as_float(v)).collect());
+    overshoots.ok();
+    for (scale, less, makes) in [
+        (1.0 / 255.0, 0.0, "NumPy's 2 * x - 1 makes"),
+        (1.0, 0.0, "NumPy's x / 127.5 - 1 makes"),
+        (257.0, 0.0, "NumPy's x / 32767.5 - 1 makes"),
+        (1.0, 128.0, "NumPy's (x + 128) / 127.5 - 1 makes"),
+        (1e6, 1e8, "interp(x, [BLACK, WHITE], [-1, 1])"),
+    ] {
+        let other = set.pixels[..128].iter().map(|v| f32::from(*v) * scale - less).collect();
+        score(other).refused(3, text(&samples), makes);
+    }
+    let rgb = dir.path().join("rgb.npy");
+    npy::write(&rgb, true, &[2, 8, 8, 3], &[7_u8; 384]).unwrap();
+    let grey = emm(["score", "--samples", text(&rgb), "--reference", text(&d)]);
+    let makes = format!("`emm data import {} --rgb --out RGB.zip`", text(&d));
+    grey.refused(3, text(&rgb), &makes);
     npy::write(&samples, true, &[2, 8, 8, 1], &[0.0_f32; 128]).unwrap();
     let planes = emm(["score", "--samples", text(&samples), "--reference", text(&d)]);
     planes.refused(3, text(&samples), "x.transpose(0, 3, 1, 2)");

@@ -61,6 +61,8 @@ fn edms_generator() {
 
 #[test]
 fn edms_other_scripts() {
+    says("sample generate.py --seeds=0-3", "generate.py", "leave it out");
+    says("data import dataset_tool.py --source=x", "dataset_tool.py", "leave it out");
     says("example.py", "example.py", "emm quickstart");
     for line in ["calc --images=fid-tmp --ref=x.npz", "ref --data=d.zip --dest=fid-refs/d.npz"] {
         says(&format!("fid.py {line}"), "fid.py", "emm score");

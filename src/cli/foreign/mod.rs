@@ -107,5 +107,15 @@ fn command(args: &[OsString]) -> Result<Option<(usize, Groups)>> {
     }
     let names = |name: &str| name.split(' ').enumerate().all(|(i, part)| word(at + i) == part);
     let known = COMMANDS.iter().find(|(name, _)| names(name));
+    if let Some((name, _)) = known {
+        let next = word(at + name.split(' ').count());
+        let script = next.rsplit('/').next().unwrap_or_default();
+        let theirs = |(name, _): &(&str, &str)| script.strip_suffix(".py") == Some(*name);
+        if SCRIPTS.iter().any(theirs) {
+            return Err(usage(format!(
+                "{next}: `emm {name}` stands in the script's place; leave it out"
+            )));
+        }
+    }
     Ok(known.map(|(name, flags)| (at + name.split(' ').count(), *flags)))
 }
