@@ -119,9 +119,10 @@ fn no_bytes(images: &Array) -> String {
     let planes = matches!(shape[..], [_, 1 | 3, h, w] if h > 3 && w > 3);
     let x = if planes { "x.transpose(0, 2, 3, 1)" } else { "x" };
     let bytes = match (floats, least, most) {
-        (true, 0.0.., ..=1.0) => format!("(255 * {x}).round()"),
-        (true, -8.0..0.0, ..=8.0) => format!("(127.5 * {x} + 128).clip(0, 255)"),
-        (true, 0.0.., ..=255.0) => format!("{x}.round()"),
+        // Floats may be a network's, which overshoots.
+        (true, -0.3.., ..=1.3) => format!("(255 * {x}).round().clip(0, 255)"),
+        (true, -8.0.., ..=8.0) => format!("(127.5 * {x} + 128).clip(0, 255)"),
+        (true, -32.0.., ..=300.0) => format!("{x}.round().clip(0, 255)"),
         (false, 0.0.., ..=255.0) => x.to_string(),
         (_, 0.0.., ..=65535.0) => format!("({x} / 257).round()"),
         (_, -128.0.., ..=127.0) => format!("({x} + 128).round()"),
