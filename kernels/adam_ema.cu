@@ -38,14 +38,14 @@ extern "C" __global__ void check_finite(u32* bad_step, const float* __restrict__
 EMM_KERNEL(check_finite)
 
 struct Adam {
-    float decay, rate, root, ema, ema_rest;
+    float decay, rate, beta2, beta2_rest, root, ema, ema_rest;
     bool scrub;
 
     DEVICE void operator()(float& w, float g, float& m, float& v, float& e) const {
         if (scrub && !(fabsf(g) <= 3.402823466e38f)) g = g != g ? 0.0f : copysignf(1e5f, g);
         g = fmaf(decay, w, g);
         m = fmaf(0.9f, m, __fmul_rn(0.1f, g));
-        v = fmaf(0.999f, v, __fmul_rn(__fmul_rn(0.001f, g), g));
+        v = fmaf(beta2, v, __fmul_rn(__fmul_rn(beta2_rest, g), g));
         w = __fsub_rn(w, __fmul_rn(rate, m) / __fadd_rn(sqrtf(__fmul_rn(v, root)), 1e-8f));
         e = fmaf(ema, e, __fmul_rn(ema_rest, w));
     }
@@ -55,7 +55,8 @@ extern "C" __global__ void adam_ema(float* w, const float* __restrict__ g, float
                                     const Step* __restrict__ step, const u32* __restrict__ bad_step) {
     i64 i = flat_index() * 4;
     if (i >= count || *bad_step != GOOD) return;
-    Adam adam{step->decay, step->rate, step->root, step->ema, step->ema_rest, step->scrub != 0};
+    Adam adam{step->decay, step->rate, step->beta2,    step->beta2_rest,
+              step->root,  step->ema,  step->ema_rest, step->scrub != 0};
     if (i + 4 > count) {
         for (; i < count; i++) adam(w[i], g[i], m[i], v[i], ema[i]);
         return;

@@ -4,6 +4,8 @@
 //! tape → ops → device`. A module uses only what stands to its right; `error`, `rng`, `files` and
 //! `memory` and `signal` serve all.
 
+pub mod settings;
+
 pub mod check;
 // Doc comments are help texts there, and shapes in brackets no links.
 #[allow(rustdoc::broken_intra_doc_links)]
@@ -15,6 +17,7 @@ pub mod files;
 pub mod memorization;
 pub mod memory;
 pub mod model;
+pub mod numbers;
 pub mod ops;
 pub mod report;
 pub mod rng;

@@ -5,6 +5,7 @@ use crate::support::{Ended, edit_scores, emm, emm_in};
 use emm::data::{Dataset, Image};
 use emm::report::{Chart, Scale as Axis, Style};
 use emm::run::{Look, RunConfig, RunDir};
+use emm::settings::Scaled;
 use emm::study::bootstrap::bootstrap;
 use emm::study::figures::{figure, studies_of};
 use emm::study::{Plan, Scale, Set, Setup};
@@ -152,7 +153,8 @@ fn every_chart_of_the_paper_is_drawn() {
     // 6: beyond the images of a look.
     for panel in &charts["6"].panels {
         let most = panel.series[0].points.iter().map(|p| p.x).fold(0.0, f64::max);
-        assert_eq!((most, setup.scale.score_images(10_000)), (1250.0, 250), "{}", panel.title);
+        let images = setup.scale.scaled(Scaled::ScoreImages, Some(10_000.0));
+        assert_eq!((most, images), (1250.0, Some(250.0)), "{}", panel.title);
     }
     // Wherever lines are several, none of the paper's is without the name and colour of its own.
     for (id, chart) in &charts {

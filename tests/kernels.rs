@@ -17,7 +17,7 @@ use emm::check::golden::rel_err;
 use emm::device::cuda::{Cuda, IMAGES};
 use emm::device::{Arg, Cpu, Device, Kernel, Precision};
 use emm::model::trainer::TrainerOptions;
-use emm::model::{Arch, Denoiser, Embedding, ModelConfig, Params, Precond, StepScalars, Trainer};
+use emm::model::{Arch, Denoiser, Embedding, ModelConfig, Params, Precond, Rates, Trainer};
 use emm::rng::fill_normals;
 
 fn cuda() -> Cuda {
@@ -121,7 +121,7 @@ fn options(precision: Precision, micro_batch: usize) -> TrainerOptions {
 }
 
 fn train(t: &mut Trainer, steps: std::ops::Range<u64>) -> Vec<f64> {
-    let scalars = |step| StepScalars { step, lr: 1e-3, ema_beta: 0.9, weight_decay: 1e-4 };
+    let scalars = |step| Rates { weight_decay: 1e-4, ..Rates::new(step, 1e-3, 0.9) };
     steps.map(|step| t.step(scalars(step), &|| false).unwrap().unwrap()).collect()
 }
 
@@ -236,7 +236,7 @@ fn a_planted_nan_stops_the_card_at_its_step() {
     let spec = Params::new(&config).specs[4].clone();
     t.weights.write(spec.offset, &[f32::INFINITY]).unwrap();
     let before = flats(&t);
-    let scalars = StepScalars { step: 2, lr: 1e-3, ema_beta: 0.9, weight_decay: 0.0 };
+    let scalars = Rates::new(2, 1e-3, 0.9);
     let e = t.step(scalars, &|| false).unwrap_err();
     assert_eq!(emm::error::exit_code(&e), 5);
     assert!(e.to_string().starts_with("step 2: "), "{e}");

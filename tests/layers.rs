@@ -11,7 +11,7 @@ const ROWS: &[&[&str]] = &[
     &["tape"],
     &["ops"],
     &["device"],
-    &["error", "rng", "files", "memory", "signal", "simd"],
+    &["error", "rng", "files", "memory", "numbers", "settings", "signal", "simd"],
 ];
 
 /// Arrows within a row: who uses whom.
@@ -28,6 +28,8 @@ const SIDEWAYS: &[(&str, &str)] = &[
     ("memory", "error"),
     ("memory", "files"),
     ("rng", "error"),
+    ("settings", "error"),
+    ("settings", "numbers"),
     ("signal", "error"),
     ("signal", "files"),
     ("rng", "simd"),

@@ -6,8 +6,8 @@ use emm::check::golden::{Golden, rel_err};
 use emm::data::Dataset;
 use emm::device::{Buffer, Cpu, Device, LEAST_SHARED_BYTES, Precision, StepArgs, Target};
 use emm::model::trainer::{Recording, TrainerOptions};
-use emm::model::{Denoiser, ModelConfig, Params, StepScalars, Trainer};
-use emm::ops::adam_ema::{Update, adam_ema};
+use emm::model::{Denoiser, ModelConfig, Params, Rates, Trainer};
+use emm::ops::adam_ema::adam_ema;
 use emm::tape::Mode;
 
 const MODELS: [(&str, &[u8]); 3] = [
@@ -171,9 +171,8 @@ fn ten_losses(precision: Precision, bar: f64) {
         let args = StepArgs::default();
         r.plan.run(&device, &mut memory, &on_device, Some(&mut grads), None, args).unwrap();
         losses.push(r.losses(&memory).unwrap().iter().sum::<f64>() / batch as f64);
-        let count = s as u64 + 1;
-        let update = Update { lr: 1e-3, weight_decay: 0.0, ema_beta: 0.9, count, scrub: false };
-        adam_ema(&cpu(), update, &mut w, grads.cpu(), &mut m, &mut v, &mut ema);
+        let step = Rates::new(s as u64, 1e-3, 0.9).words(0, false);
+        adam_ema(&cpu(), &step, &mut w, grads.cpu(), &mut m, &mut v, &mut ema);
     }
     let want = g.f64("loss").1;
     for (s, (got, want)) in losses.iter().zip(&want).enumerate() {
@@ -198,14 +197,15 @@ fn adam_and_ema_match_float64() {
     for (name, a) in g.cases() {
         let get = |t: &str| g.f32(&format!("{name}/{t}")).1;
         let (mut w, mut m, mut v, mut ema) = (get("w"), get("m"), get("v"), get("ema"));
-        let update = Update {
-            lr: a["lr"].as_f64().unwrap(),
-            weight_decay: a["weight_decay"].as_f64().unwrap(),
-            ema_beta: a["beta"].as_f64().unwrap(),
-            count: a["step"].as_u64().unwrap() + 1,
-            scrub: false,
+        let number = |key: &str| a[key].as_f64().unwrap();
+        let rates = Rates {
+            step: a["step"].as_u64().unwrap(),
+            lr: number("lr"),
+            beta2: number("beta2"),
+            weight_decay: number("weight_decay"),
+            ema_beta: number("beta"),
         };
-        adam_ema(&cpu(), update, &mut w, &get("g"), &mut m, &mut v, &mut ema);
+        adam_ema(&cpu(), &rates.words(0, false), &mut w, &get("g"), &mut m, &mut v, &mut ema);
         for (what, got) in [("w1", &w), ("m1", &m), ("v1", &v), ("ema1", &ema)] {
             let err = rel_err(got, &get(what)).unwrap();
             assert!(err < 1e-6, "{name}: {what} off by {err:.1e}");
@@ -217,10 +217,10 @@ fn adam_and_ema_match_float64() {
 fn scrubbing_replaces_nan_and_infinities_and_nothing_else() {
     let g = [f32::NAN, f32::INFINITY, -f32::INFINITY, 3e7, -3e7, 1e5, f32::MAX, 0.5];
     let update = |g: &[f32], scrub| {
-        let u = Update { lr: 1e-3, weight_decay: 0.1, ema_beta: 0.9, count: 3, scrub };
+        let step = Rates { weight_decay: 0.1, ..Rates::new(2, 1e-3, 0.9) }.words(0, scrub);
         let [mut w, mut m, mut ema] = [vec![0.5; g.len()], vec![0.25; g.len()], vec![0.5; g.len()]];
         let mut v = vec![1e3; g.len()];
-        adam_ema(&cpu(), u, &mut w, g, &mut m, &mut v, &mut ema);
+        adam_ema(&cpu(), &step, &mut w, g, &mut m, &mut v, &mut ema);
         [w, m, v, ema].concat().iter().map(|v| v.to_bits()).collect::<Vec<_>>()
     };
     let replaced = [0.0, 1e5, -1e5, 3e7, -3e7, 1e5, f32::MAX, 0.5];
@@ -275,7 +275,7 @@ fn train(
     let mut t = Trainer::new(&device, config, options, data).unwrap();
     let losses = (0..steps)
         .map(|step| {
-            let s = StepScalars { step, lr: 1e-3, ema_beta: 0.9, weight_decay: 1e-4 };
+            let s = Rates { weight_decay: 1e-4, ..Rates::new(step, 1e-3, 0.9) };
             t.step(s, &|| false).unwrap().unwrap()
         })
         .collect();

@@ -112,11 +112,11 @@ struct Step {
     u64 seed, step;
     float decay;     // weight decay
     float rate;      // lr / (1 - beta1^count)
+    float beta2, beta2_rest;  // decay rate of the second moment, and what it leaves
     float root;      // 1 / (1 - beta2^count)
     float ema;       // EMA rate
     float ema_rest;  // 1 - EMA rate
     u32 scrub;       // replace NaN by 0 and +-inf by +-1e5 in the gradient
-    u32 reserved[2];
 };
 static_assert(sizeof(Step) == 48, "the host writes this layout");
 

@@ -8,8 +8,8 @@ use crate::data::Dataset;
 use crate::device::cuda::{Addresses, Cuda, StepWords};
 use crate::device::{Arg, Buffer, Device, Dtype, Precision, Slot, Space};
 use crate::model::trainer::TrainerOptions;
-use crate::model::{Arch, ModelConfig, StepScalars, Trainer};
-use crate::ops::adam_ema::{self, Update};
+use crate::model::{Arch, ModelConfig, Rates, Trainer};
+use crate::ops::adam_ema;
 use crate::ops::precondition::Precond;
 use crate::ops::prepare_batch::{self, Batch, OnCard, Position, Source};
 use anyhow::{Result, ensure};
@@ -35,17 +35,23 @@ const STEP: u64 = 6;
 
 impl Flats {
     /// An update on whichever device; on a card also the step that was bad, if one was.
-    fn update(&mut self, device: &Device, update: Update) -> Result<u32> {
+    fn update(&mut self, device: &Device, rates: Rates, scrub: bool) -> Result<u32> {
         let Flats { w, g, m, v, ema } = self;
         match device {
-            Device::Cpu(cpu) => adam_ema::adam_ema(cpu, update, w, g, m, v, ema),
-            Device::Cuda { cuda, .. } => return self.update_on_card(device, cuda, update),
+            Device::Cpu(cpu) => adam_ema::adam_ema(cpu, &rates.words(0, scrub), w, g, m, v, ema),
+            Device::Cuda { cuda, .. } => return self.update_on_card(device, cuda, rates, scrub),
         }
         Ok(GOOD)
     }
 
-    fn update_on_card(&mut self, device: &Device, cuda: &Cuda, update: Update) -> Result<u32> {
-        let step = update.words(0, STEP);
+    fn update_on_card(
+        &mut self,
+        device: &Device,
+        cuda: &Cuda,
+        rates: Rates,
+        scrub: bool,
+    ) -> Result<u32> {
+        let step = rates.words(0, scrub);
         // Through the table of an interval, as a training step takes them.
         let table = Buffer::of(device, bytemuck::cast_slice(&[step, StepWords::default()]))?;
         let cursor = Buffer::of(device, &[0.0])?;
@@ -57,7 +63,7 @@ impl Flats {
         let buffers = flats.map(|values| Buffer::of(device, values));
         let [w, g, m, v, ema] = buffers;
         let (w, g, m, v, ema) = (w?, g?, m?, v?, ema?);
-        let loss = (!update.scrub).then(|| Arg::from(&loss));
+        let loss = (!scrub).then(|| Arg::from(&loss));
         let count = self.w.len();
         let mut kernels = vec![next];
         let buffers = [&w, &g, &m, &v, &ema];
@@ -119,15 +125,15 @@ fn adam_golden(device: &Device, golden: &Golden, case: &str) -> Result<Off> {
     let (_, a) = (golden.cases().into_iter()).find(|(name, _)| name == case).expect("a case");
     let number = |key: &str| a[key].as_f64().expect("a number");
     let get = |t: &str| golden.f32(&format!("{case}/{t}")).1;
-    let update = Update {
+    let rates = Rates {
+        step: number("step") as u64,
         lr: number("lr"),
+        beta2: number("beta2"),
         weight_decay: number("weight_decay"),
         ema_beta: number("beta"),
-        count: number("step") as u64 + 1,
-        scrub: false,
     };
     let mut flats = Flats { w: get("w"), g: get("g"), m: get("m"), v: get("v"), ema: get("ema") };
-    let bad = flats.update(device, update)?;
+    let bad = flats.update(device, rates, false)?;
     let mut off = Off::default();
     off.take((bad != GOOD) as u8 as f64, "bad_step");
     for (what, got) in [("w1", &flats.w), ("m1", &flats.m), ("v1", &flats.v), ("ema1", &flats.ema)]
@@ -143,8 +149,8 @@ fn random_flats(device: &Device, count: usize) -> Flats {
     Flats { w: normals(1), g: normals(2), m: normals(3), v, ema: normals(5) }
 }
 
-const UPDATE: Update =
-    Update { lr: 1e-3, weight_decay: 1e-4, ema_beta: 0.99, count: STEP + 1, scrub: false };
+const RATES: Rates =
+    Rates { step: STEP, lr: 1e-3, beta2: 0.99, weight_decay: 1e-4, ema_beta: 0.99 };
 
 /// How many bit patterns differ from the CPU's.
 fn adam_bits(device: &Device, count: usize, scrub: bool) -> Result<Off> {
@@ -154,9 +160,9 @@ fn adam_bits(device: &Device, count: usize, scrub: bool) -> Result<Off> {
             flats.g[i * (count - 1) / 3] = v;
         }
     }
-    let (mut want, update) = (flats.clone(), Update { scrub, ..UPDATE });
-    want.update(&Device::Cpu(device.host().clone()), update)?;
-    let bad = flats.update(device, update)?;
+    let mut want = flats.clone();
+    want.update(&Device::Cpu(device.host().clone()), RATES, scrub)?;
+    let bad = flats.update(device, RATES, scrub)?;
     let mut off = Off::default();
     off.take((bad != GOOD) as u8 as f64, "bad_step");
     flats.take_bits(&mut off, &want);
@@ -168,7 +174,7 @@ fn adam_bad(device: &Device) -> Result<Off> {
     let mut flats = random_flats(device, 4099);
     flats.g[4098] = f32::NAN;
     let want = flats.clone();
-    let bad = flats.update(device, UPDATE)?;
+    let bad = flats.update(device, RATES, false)?;
     let mut off = Off::default();
     off.take((bad as u64 != STEP) as u8 as f64, "bad_step");
     flats.take_bits(&mut off, &want);
@@ -325,20 +331,19 @@ fn replayed(
         scrub_gradients: false,
         precision,
     };
-    let scalars =
-        [0, 1, 2].map(|step| StepScalars { step, lr: 1e-3, ema_beta: 0.9, weight_decay: 1e-4 });
+    let rates = [0, 1, 2].map(|step| Rates { weight_decay: 1e-4, ..Rates::new(step, 1e-3, 0.9) });
     let run = |singly: bool| -> Result<(f64, [Vec<f32>; 4])> {
         let mut trainer = Trainer::new(device, config, options.clone(), &data)?;
         let mut loss = 0.0;
         if singly {
-            for one in scalars.chunks(1) {
+            for one in rates.chunks(1) {
                 let steps = trainer.steps(one, &|| false)?;
                 ensure!(steps.done == 1, "step {} diverged", one[0].step);
                 loss += steps.loss / 3.0;
                 trainer.forget_graph();
             }
         } else {
-            let steps = trainer.steps(&scalars, &|| false)?;
+            let steps = trainer.steps(&rates, &|| false)?;
             ensure!(steps.done == 3, "{} of 3 steps done", steps.done);
             loss = steps.loss;
         }

@@ -1,6 +1,5 @@
 //! `emm bench`: how fast this machine runs the parts.
 
-use super::numbers::count;
 use super::samples_io::HeunArgs;
 use super::train_flags::{ImageFlags, TrainFlags};
 use super::{Common, bench_nearest, bench_optimal, say};
@@ -10,6 +9,7 @@ use crate::memory::Size;
 use crate::model::flops::flops;
 use crate::model::trainer::TrainerOptions;
 use crate::model::{ModelConfig, Params};
+use crate::numbers::count;
 use crate::run::bench::{launches, median, sample, step};
 use crate::run::ceilings::Ceilings;
 use crate::run::kernel_times::{self, Row};

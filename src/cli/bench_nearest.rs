@@ -1,11 +1,11 @@
 //! `emm bench nearest`.
 
-use super::numbers::count;
 use super::{Common, say};
 use crate::data::npy::MappedBytes;
 use crate::device::cpu::dots::Isa;
 use crate::error::{Exit, data, fail, usage};
 use crate::memory::{self, Size};
+use crate::numbers::count;
 use crate::run::bench::median;
 use crate::run::bench_nearest::{nearest, random_images};
 use anyhow::Result;

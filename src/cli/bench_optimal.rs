@@ -1,12 +1,12 @@
 //! `emm bench optimal`.
 
-use super::numbers::count;
 use super::samples_io::read_images;
 use super::{Common, say};
 use crate::data::Dataset;
 use crate::data::npy::MappedBytes;
 use crate::error::{data, usage};
 use crate::memory::{self, Size};
+use crate::numbers::count;
 use crate::run::bench::median;
 use crate::run::bench_nearest::random_images;
 use crate::run::bench_optimal::optimal;

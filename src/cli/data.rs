@@ -1,12 +1,12 @@
 //! `emm data`: makes data sets of downloaded files, subsets of data sets, and tells what a set holds.
 
 use super::endings::check_ending;
-use super::numbers::{count, side};
 use super::{Common, note_line, open_set, say};
 use crate::data::subset::{self, Blend, Labels, Subset};
 use crate::data::{Dataset, Transform, open_any};
 use crate::error::{data, usage};
 use crate::files::check_output;
+use crate::numbers::{count, side};
 use anyhow::Result;
 use serde_json::json;
 use std::collections::HashSet;

@@ -1,7 +1,6 @@
 //! `emm find`: the effective model memorization of a setting.
 
 use super::endings::check_ending;
-use super::numbers::count;
 use super::study_flags::quoted;
 use super::train_flags::{RunFlags, TrainFlags};
 use super::{Common, check_runs, open_set, say};
@@ -9,6 +8,7 @@ use crate::device::{Cpu, Device};
 use crate::error::{Exit, OrExit as _, fail};
 use crate::files::check_output;
 use crate::model::flops::flops;
+use crate::numbers::count;
 use crate::run::progress::epochs_said;
 use crate::study::{Found, Search, Sizes, find, passed_over, pictures};
 use anyhow::Result;
@@ -80,7 +80,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         set: &set,
         name: &name,
         config: &config,
-        scoring: args.flags.scoring(),
+        scoring: args.flags.scoring(&config),
         sizes,
         epsilon: args.epsilon,
         repeats: args.repeats,

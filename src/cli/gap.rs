@@ -1,12 +1,12 @@
 //! `emm gap`: how far a network is from the theoretical optimum.
 
 use super::endings::check_ending;
-use super::numbers::count;
 use super::{Common, say};
 use crate::data::Dataset;
 use crate::error::{data, usage};
 use crate::files::{check_output, write_atomic};
 use crate::model::SavedModel;
+use crate::numbers::count;
 use crate::run::{DataId, Network, RunDir};
 use crate::sampler::{HeunOptions, noise_levels, optimum};
 use crate::study::gap;

@@ -29,7 +29,6 @@ mod foreign;
 mod gap;
 #[cfg(test)]
 mod messages;
-mod numbers;
 mod optimal;
 mod plan;
 mod quickstart;
@@ -92,7 +91,7 @@ pub struct Common {
     /// Most memory that reading images may take: bytes, or 500M, 4G
     ///
     /// By default half of what the process may use, within ulimit's and cgroups' limits.
-    #[arg(long, global = true, value_name = "BYTES", value_parser = numbers::bytes, help_heading = "Common")]
+    #[arg(long, global = true, value_name = "BYTES", value_parser = crate::numbers::bytes, help_heading = "Common")]
     pub max_memory: Option<u64>,
     /// Print one JSON object on stdout and nothing else there
     #[arg(long, global = true, help_heading = "Common")]

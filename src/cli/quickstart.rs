@@ -2,11 +2,11 @@
 
 use super::endings::check_ending;
 use super::find::{one_per_thread, tell};
-use super::numbers::amount;
 use super::study_flags::quoted;
 use super::{Common, say};
 use crate::device::Device;
 use crate::error::{Exit, fail, usage};
+use crate::numbers::amount;
 use crate::run::progress::{duration, epochs_said};
 use crate::run::{RunOptions, SaveEvery};
 use crate::study::passed_over;

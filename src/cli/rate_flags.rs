@@ -1,7 +1,7 @@
 //! How fast this machine is: said, known from earlier, or measured.
 
 use super::Common;
-use super::numbers::amount;
+use crate::numbers::amount;
 use crate::run::rate::Asked;
 
 /// For commands that measure.

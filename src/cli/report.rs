@@ -1,11 +1,11 @@
 //! `emm report`: a folder as one HTML page.
 
-use super::numbers::count;
 use super::study_flags::StudyFlags;
 use super::{Common, say};
 use crate::error::usage;
 use crate::files::{check_output, write_atomic};
 use crate::memory::Size;
+use crate::numbers::count;
 use crate::study::report::gather;
 use crate::study::theirs::Theirs;
 use crate::study::{Plan, Study, passed_over};

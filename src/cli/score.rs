@@ -1,6 +1,5 @@
 //! `emm score`: which samples copy a training image.
 
-use super::numbers::count;
 use super::samples_io::{Counter, parse_seeds, read_images};
 use super::{Common, say};
 use crate::data::npy::{self, Element as _};
@@ -9,6 +8,7 @@ use crate::device::{Device, Pixels};
 use crate::error::{data, usage};
 use crate::files::{check_output, write_atomic};
 use crate::memorization::{Nearest, References, Score, Search, Threshold};
+use crate::numbers::count;
 use crate::report::{Sheet, sheets};
 use crate::run::RunDir;
 use crate::run::score::{Network, compared, labels_of};

@@ -1,13 +1,13 @@
 //! The flags of commands over studies: shared by `sweep` and `table`.
 
 use super::find::one_per_thread;
-use super::numbers::count;
 use super::train_flags::precision;
 use super::{Common, check_runs, open_set};
 use crate::data::Dataset;
 use crate::device::{Cpu, Device};
 use crate::error::usage;
 use crate::model::flops::flops;
+use crate::numbers::count;
 use crate::run::{Precision, RunConfig};
 use crate::study::plan::PlannedCell;
 use crate::study::{Plan, Scale, Set, Setup, Study};

@@ -2,9 +2,12 @@
 
 use crate::data::dataset::MAX_CLASSES;
 use crate::error::usage;
+use crate::numbers::count;
 pub use crate::ops::precondition::Precond;
+use crate::settings::{Choice, Resolutions, auto_or_name, settings};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
+use std::str::FromStr as _;
 
 /// Pixels along a side that a network takes at most.
 const MAX_RESOLUTION: usize = 4096;
@@ -25,28 +28,67 @@ pub enum Embedding {
     Fourier,
 }
 
-/// A network, whole: equal configurations have equal parameters.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ModelConfig {
-    pub arch: Arch,
-    pub precond: Precond,
+settings! {
+    /// A network, whole: equal configurations have equal parameters.
+    ModelConfig, ModelSettings;
+
+    arch: Arch = Arch::DdpmPP => arch: Arch, "Network family", [value_enum];
+    precond: Precond = Precond::Vp => precond: Precond,
+        "Preconditioning, noise levels and loss weight [default: vp for ddpmpp, ve for ncsnpp]", [value_enum];
     /// Pixels along a side: a power of two, at least 2^(levels − 1).
-    pub resolution: usize,
+    resolution: usize = 0;
     /// 1 or 3.
-    pub image_channels: usize,
+    image_channels: usize = 0;
     /// Number of classes; 0 for an unconditional network.
-    pub label_dim: usize,
-    pub model_channels: usize,
-    /// Width of each level over `model_channels`, finest level first.
-    pub channel_mult: Vec<usize>,
-    /// Residual blocks per level and direction (the decoder has one more).
-    pub num_blocks: usize,
-    pub attn_resolutions: Vec<usize>,
-    pub embedding: Embedding,
-    /// One 0 or 1 per skip in encoder order, (num_blocks + 1) per level.
-    pub skip_connections: Vec<u8>,
-    pub dropout: f64,
+    label_dim: usize = 0;
+    model_channels: usize = 128 => channels: usize, "Width of the network",
+        [alias = "num-channels", value_name = "C", value_parser = count], within 4.0..=4096.0, scaled Channels;
+    channel_mult: Vec<usize> = vec![2, 2, 2] => mult: Vec<usize>, "Width of each level over --channels, finest first",
+        [value_name = "M,M,...", value_delimiter = ','];
+    num_blocks: usize = 2 => blocks: usize, "Residual blocks per level; the decoder has one more",
+        [alias = "num-blocks", value_name = "N", value_parser = count], within 1.0..=1024.0;
+    attn_resolutions: Vec<usize> = vec![] => attn: Choice<Resolutions>,
+        "Resolutions with attention: auto is half the images' resolution [default: auto]",
+        [alias = "attn-resolutions", value_name = "auto|none|R,R,...", value_parser = Choice::<Resolutions>::from_str];
+    embedding: Embedding = Embedding::Positional => embedding: Choice<Embedding>,
+        "Noise embedding: auto is positional for ddpmpp, fourier for ncsnpp [default: auto]",
+        [value_name = "auto|positional|fourier", value_parser = auto_or_name::<Embedding>], flag "embed";
+    skip_connections: Vec<u8> = vec![] => skips: Vec<u8>,
+        "One 0 or 1 per skip connection in encoder order, blocks + 1 per level [default: all 1]",
+        [alias = "skip-connections", value_name = "1,0,...", value_delimiter = ','];
+    dropout: f64 = 0.13 => dropout: f64, "Dropout probability", [value_name = "P"], within 0.0..1.0;
+}
+
+impl ModelSettings {
+    /// The network for images of `resolution` pixels a side, `image_channels` and `label_dim` classes (0: unconditional).
+    /// `scaled` changes what is given and the defaults, before what follows from them is settled.
+    ///
+    /// # Errors
+    /// As [`ModelConfig::check`].
+    pub fn resolve(
+        &self,
+        [resolution, image_channels, label_dim]: [usize; 3],
+        scaled: impl FnOnce(&mut ModelConfig),
+    ) -> Result<ModelConfig> {
+        let mut model = ModelConfig { resolution, image_channels, label_dim, ..self.config() };
+        let fourier = model.arch == Arch::NcsnPP;
+        if self.precond.is_none() && fourier {
+            model.precond = Precond::Ve;
+        }
+        if self.embedding.and_then(Choice::said).is_none() && fourier {
+            model.embedding = Embedding::Fourier;
+        }
+        if matches!(self.attn, None | Some(Choice::Auto)) && model.levels() > 1 {
+            model.attn_resolutions = vec![resolution / 2];
+        }
+        scaled(&mut model);
+        model.check_sizes()?;
+        if self.skips.is_none() {
+            model.skip_connections = vec![1; model.num_skips()];
+        }
+        model.check()?;
+        Ok(model)
+    }
 }
 
 impl ModelConfig {
@@ -58,14 +100,10 @@ impl ModelConfig {
             precond: if fourier { Precond::Ve } else { Precond::Vp },
             resolution,
             image_channels,
-            label_dim: 0,
-            model_channels: 128,
-            channel_mult: vec![2, 2, 2],
-            num_blocks: 2,
             attn_resolutions: vec![resolution / 2],
             embedding: if fourier { Embedding::Fourier } else { Embedding::Positional },
             skip_connections: vec![1; 9],
-            dropout: 0.13,
+            ..ModelConfig::default()
         }
     }
 
@@ -111,15 +149,7 @@ impl ModelConfig {
         if ![1, 3].contains(&self.image_channels) {
             return Err(usage(format!("--image-channels: {} must be 1 or 3", self.image_channels)));
         }
-        if !(1..=1024).contains(&self.num_blocks) {
-            return Err(usage(format!(
-                "--blocks: {} per level, expected 1..1024",
-                self.num_blocks
-            )));
-        }
-        if !(4..=4096).contains(&self.model_channels) {
-            return Err(usage(format!("--channels: {} is outside 4..4096", self.model_channels)));
-        }
+        self.check_bounds()?;
         if self.label_dim > MAX_CLASSES as usize {
             let n = self.label_dim;
             return Err(usage(format!("--label-dim: {n} classes, at most {MAX_CLASSES}")));
@@ -144,9 +174,6 @@ impl ModelConfig {
     pub fn check(&self) -> Result<()> {
         self.check_sizes()?;
         let (r, levels) = (self.resolution, self.levels());
-        if !(0.0..1.0).contains(&self.dropout) {
-            return Err(usage(format!("--dropout: {} is outside [0, 1)", self.dropout)));
-        }
         for &a in &self.attn_resolutions {
             if !(0..levels).any(|l| r >> l == a) {
                 let have: Vec<_> = (0..levels).map(|l| (r >> l).to_string()).collect();

@@ -13,9 +13,10 @@ pub mod trainer;
 mod trainer_card;
 pub mod unet;
 
+pub use crate::ops::adam_ema::Rates;
 pub use checkpoint::SavedModel;
-pub use config::{Arch, Embedding, ModelConfig, Precond};
+pub use config::{Arch, Embedding, ModelConfig, ModelSettings, Precond};
 pub use denoiser::Denoiser;
 pub use layout::Layout;
 pub use params::{ParamSpec, Params};
-pub use trainer::{StepScalars, Trainer};
+pub use trainer::Trainer;

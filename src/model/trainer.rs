@@ -8,24 +8,13 @@ use crate::data::Dataset;
 use crate::device::cuda::{Addresses, Clock};
 use crate::device::{Buffer, Device, Precision, StepArgs, Target};
 use crate::error::{Exit, exit_code, fail};
-use crate::ops::adam_ema::{self, Update};
+use crate::ops::adam_ema::{self, Rates};
 use crate::ops::loss::Loss;
 use crate::ops::precondition::Noisy;
 use crate::ops::prepare_batch::{self, Batch, Position, Source};
 use crate::tape::{Mode, Plan, Tape, Value};
 use anyhow::Result;
 use std::time::Instant;
-
-/// What varies from step to step, computed in float64 by the caller's schedules.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct StepScalars {
-    /// Index of the step, from 0: position in every random stream and in Adam's bias correction (step + 1).
-    pub step: u64,
-    pub lr: f64,
-    /// EMA ← beta·EMA + (1 − beta)·w.
-    pub ema_beta: f64,
-    pub weight_decay: f64,
-}
 
 /// How some steps went.
 #[derive(Debug)]
@@ -226,14 +215,14 @@ impl<'d> Trainer<'d> {
     ///
     /// # Errors
     /// Device (exit 4): what the driver says. Divergence is none: the steps before it are done.
-    pub fn steps(&mut self, scalars: &[StepScalars], stop: &dyn Fn() -> bool) -> Result<Steps> {
+    pub fn steps(&mut self, rates: &[Rates], stop: &dyn Fn() -> bool) -> Result<Steps> {
         if let Some(mut card) = self.card.take() {
-            let steps = card.steps(self, scalars, stop);
+            let steps = card.steps(self, rates, stop);
             self.card = Some(card);
             return steps;
         }
         let mut steps = Steps { done: 0, loss: 0.0, diverged: None };
-        for &s in scalars {
+        for &s in rates {
             match self.step_on_cpu(s, stop) {
                 Ok(Some(loss)) => {
                     steps.done += 1;
@@ -269,7 +258,7 @@ impl<'d> Trainer<'d> {
     /// # Errors
     /// A diverged error (exit 5) that names the step, if the loss or a gradient is not finite; the state is
     /// then that of the step before.
-    pub fn step(&mut self, s: StepScalars, stop: &dyn Fn() -> bool) -> Result<Option<f64>> {
+    pub fn step(&mut self, s: Rates, stop: &dyn Fn() -> bool) -> Result<Option<f64>> {
         let steps = self.steps(&[s], stop)?;
         match steps.diverged {
             Some(e) => Err(e),
@@ -277,33 +266,31 @@ impl<'d> Trainer<'d> {
         }
     }
 
-    pub(super) fn update_of(&self, s: StepScalars) -> Update {
-        Update {
-            lr: s.lr,
-            weight_decay: s.weight_decay,
-            ema_beta: s.ema_beta,
-            count: s.step + 1,
-            scrub: self.options.scrub_gradients,
-        }
-    }
-
-    fn step_on_cpu(&mut self, s: StepScalars, stop: &dyn Fn() -> bool) -> Result<Option<f64>> {
-        let update = self.update_of(s);
+    fn step_on_cpu(&mut self, s: Rates, stop: &dyn Fn() -> bool) -> Result<Option<f64>> {
+        let scrub = self.options.scrub_gradients;
         let Some(loss) = self.gradient(s.step, stop)? else { return Ok(None) };
         let diverged = |what: &str| {
             let message =
                 format!("step {}: the {what} is not finite; kept the state before it", s.step);
             fail(Exit::Diverged, message)
         };
-        if !update.scrub && !loss.is_finite() {
+        if !scrub && !loss.is_finite() {
             return Err(diverged(&format!("loss ({loss})")));
         }
         let (cpu, grads) = (self.device.host(), self.grads.cpu());
-        if !update.scrub && !adam_ema::all_finite(cpu, grads) {
+        if !scrub && !adam_ema::all_finite(cpu, grads) {
             return Err(diverged("gradient"));
         }
         let (w, m, v) = (self.weights.cpu_mut(), self.adam_m.cpu_mut(), self.adam_v.cpu_mut());
-        adam_ema::adam_ema(cpu, update, w, grads, m, v, self.ema.cpu_mut());
+        adam_ema::adam_ema(
+            cpu,
+            &s.words(self.options.seed, scrub),
+            w,
+            grads,
+            m,
+            v,
+            self.ema.cpu_mut(),
+        );
         Ok(Some(loss))
     }
 

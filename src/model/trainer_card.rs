@@ -1,11 +1,11 @@
 //! Training steps on a card: each is one graph, and the host hears of an interval of them once.
 
-use super::trainer::{Recording, StepScalars, Steps, Trainer};
+use super::trainer::{Recording, Steps, Trainer};
 use crate::data::Dataset;
 use crate::device::cuda::{self, Addresses, Cuda, Repeated, StepWords};
 use crate::device::{Arg, Buffer, Device, Kernel, StepArgs, args};
 use crate::error::{Exit, fail};
-use crate::ops::adam_ema;
+use crate::ops::adam_ema::{self, Rates};
 use crate::ops::prepare_batch::{self, OnCard, Position};
 use crate::tape::Value;
 use anyhow::Result;
@@ -87,29 +87,29 @@ impl Card {
     pub fn steps(
         &mut self,
         trainer: &mut Trainer,
-        scalars: &[StepScalars],
+        rates: &[Rates],
         stop: &dyn Fn() -> bool,
     ) -> Result<Steps> {
         let Card { on, step } = self;
-        on.begin(trainer, scalars)?;
-        for _ in scalars {
+        on.begin(trainer, rates)?;
+        for _ in rates {
             if stop() {
                 break;
             }
             step.run(&on.cuda.clone(), || on.queue(trainer))?;
         }
-        on.end(trainer, scalars)
+        on.end(trainer, rates)
     }
 }
 
 impl Resident {
     /// Sends an interval's words.
-    fn begin(&mut self, t: &Trainer, scalars: &[StepScalars]) -> Result<()> {
-        assert!(scalars.len() <= LONGEST_INTERVAL, "an interval of {} steps", scalars.len());
+    fn begin(&mut self, t: &Trainer, rates: &[Rates]) -> Result<()> {
+        assert!(rates.len() <= LONGEST_INTERVAL, "an interval of {} steps", rates.len());
         let start = Interval { loss: 0.0, cursor: 0, bad_step: GOOD };
         let mut words: Vec<f32> = bytemuck::pod_collect_to_vec(&[start]);
-        for s in scalars {
-            let step = t.update_of(*s).words(t.options.seed, s.step);
+        for s in rates {
+            let step = s.words(t.options.seed, t.options.scrub_gradients);
             words.extend(bytemuck::pod_collect_to_vec::<_, f32>(&[step]));
         }
         self.interval.write(0, &words)?;
@@ -120,14 +120,14 @@ impl Resident {
     }
 
     /// Reads how an interval went.
-    fn end(&self, t: &Trainer, scalars: &[StepScalars]) -> Result<Steps> {
+    fn end(&self, t: &Trainer, rates: &[Rates]) -> Result<Steps> {
         let words = self.interval.read(0, INTERVAL_WORDS)?;
         let end: Interval = bytemuck::pod_read_unaligned(bytemuck::cast_slice(&words));
-        let bad = scalars.iter().position(|s| s.step as u32 == end.bad_step);
+        let bad = rates.iter().position(|s| s.step as u32 == end.bad_step);
         let bad = bad.filter(|_| end.bad_step != GOOD);
         let done = bad.unwrap_or(end.cursor as usize);
         let diverged = bad.map(|i| {
-            let step = scalars[i].step;
+            let step = rates[i].step;
             let what = "the loss or its gradient is not finite; kept the state before it";
             fail(Exit::Diverged, format!("step {step}: {what}"))
         });

@@ -6,61 +6,44 @@ use crate::device::cuda::StepWords;
 use crate::device::{Arg, Buffer, Cpu, Kernel, args};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Scalars of one update, computed in float64 and rounded once.
+/// What a training step is given: all in float64, rounded once by [`Rates::words`].
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Update {
+pub struct Rates {
+    /// Index of the step, from 0: position in every random stream, and one less than the updates that the bias correction
+    /// counts.
+    pub step: u64,
+    /// Learning rate.
     pub lr: f64,
+    /// Decay rate of Adam's second moment.
+    pub beta2: f64,
     pub weight_decay: f64,
+    /// EMA ← beta·EMA + (1 − beta)·w.
     pub ema_beta: f64,
-    /// Updates including this one, for the bias correction.
-    pub count: u64,
-    /// Replace NaN by 0 and ±inf by ±1e5 in the gradient.
-    pub scrub: bool,
 }
 
-pub const BETA1: f64 = 0.9;
-pub const BETA2: f64 = 0.999;
-pub const EPS: f64 = 1e-8;
+const BETA1: f64 = 0.9;
+const EPS: f64 = 1e-8;
 
-/// An update's scalars as the loops take them.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Scalars {
-    pub decay: f32,
-    /// lr / (1 − beta1^count).
-    pub step: f32,
-    /// 1 / (1 − beta2^count).
-    pub root: f32,
-    pub ema: f32,
-    pub ema_rest: f32,
-    pub scrub: bool,
-}
-
-impl Update {
-    pub fn scalars(&self) -> Scalars {
-        let correction = |beta: f64| -(beta.ln() * self.count as f64).exp_m1();
-        Scalars {
-            decay: self.weight_decay as f32,
-            step: (self.lr / correction(BETA1)) as f32,
-            root: (1.0 / correction(BETA2)) as f32,
-            ema: self.ema_beta as f32,
-            ema_rest: (1.0 - self.ema_beta) as f32,
-            scrub: self.scrub,
-        }
+impl Rates {
+    /// Of step `step`, with Adam's usual second rate and without weight decay.
+    pub fn new(step: u64, lr: f64, ema_beta: f64) -> Self {
+        Rates { step, lr, beta2: 0.999, weight_decay: 0.0, ema_beta }
     }
 
-    /// What a card's kernels read of training step `step`.
-    pub fn words(&self, seed: u64, step: u64) -> StepWords {
-        let s = self.scalars();
+    /// What the update reads on every device. `scrub`: replace NaN by 0 and ±inf by ±1e5 in the gradient.
+    pub fn words(&self, seed: u64, scrub: bool) -> StepWords {
+        let correction = |beta: f64| -(beta.ln() * (self.step + 1) as f64).exp_m1();
         StepWords {
             seed,
-            step,
-            decay: s.decay,
-            rate: s.step,
-            root: s.root,
-            ema: s.ema,
-            ema_rest: s.ema_rest,
-            scrub: s.scrub as u32,
-            unused: [0; 2],
+            step: self.step,
+            decay: self.weight_decay as f32,
+            rate: (self.lr / correction(BETA1)) as f32,
+            beta2: self.beta2 as f32,
+            beta2_rest: (1.0 - self.beta2) as f32,
+            root: (1.0 / correction(self.beta2)) as f32,
+            ema: self.ema_beta as f32,
+            ema_rest: (1.0 - self.ema_beta) as f32,
+            scrub: scrub as u32,
         }
     }
 }
@@ -70,18 +53,17 @@ const CHUNK: usize = 16 * 1024;
 /// Updates w, m, v and ema in place; all have the gradient's length.
 pub fn adam_ema(
     cpu: &Cpu,
-    u: Update,
+    step: &StepWords,
     w: &mut [f32],
     g: &[f32],
     m: &mut [f32],
     v: &mut [f32],
     ema: &mut [f32],
 ) {
-    let s = u.scalars();
     let moments = m.chunks_mut(CHUNK).zip(v.chunks_mut(CHUNK));
     let weights = w.chunks_mut(CHUNK).zip(ema.chunks_mut(CHUNK));
     let mut chunks: Vec<_> = weights.zip(moments).zip(g.chunks(CHUNK)).collect();
-    cpu.each_mut(&mut chunks, |(((w, ema), (m, v)), g)| update(w, g, m, v, ema, s));
+    cpu.each_mut(&mut chunks, |(((w, ema), (m, v)), g)| update(w, g, m, v, ema, step));
 }
 
 /// Whether every value is finite.
@@ -104,11 +86,11 @@ vectorized! {
         sums.iter().sum::<f32>() == 0.0
     }
 
-    fn update(w: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], ema: &mut [f32], s: Scalars) {
-        let (b1, b2) = (BETA1 as f32, BETA2 as f32);
-        let (c1, c2) = ((1.0 - BETA1) as f32, (1.0 - BETA2) as f32);
+    fn update(w: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], ema: &mut [f32], s: &StepWords) {
+        let (b1, c1) = (BETA1 as f32, (1.0 - BETA1) as f32);
+        let (b2, c2, scrub) = (s.beta2, s.beta2_rest, s.scrub != 0);
         for ((((w, &g), m), v), ema) in w.iter_mut().zip(g).zip(m).zip(v).zip(ema) {
-            let g = if s.scrub && !g.is_finite() {
+            let g = if scrub && !g.is_finite() {
                 if g.is_nan() { 0.0 } else { 1e5_f32.copysign(g) }
             } else {
                 g
@@ -116,7 +98,7 @@ vectorized! {
             let g = s.decay.mul_add(*w, g);
             *m = b1.mul_add(*m, c1 * g);
             *v = b2.mul_add(*v, c2 * g * g);
-            *w -= s.step * *m / ((*v * s.root).sqrt() + EPS as f32);
+            *w -= s.rate * *m / ((*v * s.root).sqrt() + EPS as f32);
             *ema = s.ema.mul_add(*ema, s.ema_rest * *w);
         }
     }

@@ -7,7 +7,7 @@ use crate::data::Dataset;
 use crate::device::Device;
 use crate::model::params::fourier_freqs;
 use crate::model::trainer::TrainerOptions;
-use crate::model::{ModelConfig, Params, SavedModel, StepScalars, Trainer};
+use crate::model::{ModelConfig, Params, Rates, SavedModel, Trainer};
 use crate::rng::philox;
 use crate::sampler::{HeunOptions, Start, sample_each};
 use anyhow::Result;
@@ -66,7 +66,7 @@ pub fn step(
     for step in 0..repeats as u64 + 2 {
         device.wait()?;
         let start = Instant::now();
-        let done = trainer.steps(&[scalars(step)], &|| false)?;
+        let done = trainer.steps(&[rates(step)], &|| false)?;
         device.wait()?;
         if step >= 2 {
             step_s.push(start.elapsed().as_secs_f64());
@@ -105,7 +105,7 @@ pub fn steps_for(
     let mut one = |step: u64| -> Result<f64> {
         device.wait()?;
         let start = Instant::now();
-        if let Some(why) = trainer.steps(&[scalars(step)], &|| false)?.diverged {
+        if let Some(why) = trainer.steps(&[rates(step)], &|| false)?.diverged {
             return Err(why);
         }
         device.wait()?;
@@ -126,8 +126,8 @@ pub fn steps_for(
 
 const LEAST_STEPS: usize = 3;
 
-fn scalars(step: u64) -> StepScalars {
-    StepScalars { step, lr: 1e-4, ema_beta: 0.999, weight_decay: 0.0 }
+fn rates(step: u64) -> Rates {
+    Rates::new(step, 1e-4, 0.999)
 }
 
 /// A trainer of a network that fits into the device's memory.
@@ -153,7 +153,7 @@ pub fn launches(
 ) -> Result<Vec<Row>> {
     let data = pixels(config);
     let mut trainer = trainer(device, config, options, &data)?;
-    trainer.step(scalars(0), &|| false)?;
+    trainer.step(rates(0), &|| false)?;
     let seconds = trainer.profile(repeats)?;
     Ok(kernel_times::of_plan(trainer.plan(), &Params::new(config), &seconds))
 }

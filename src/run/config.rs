@@ -1,18 +1,16 @@
 //! Everything that determines a run's numbers, as `config.toml` holds it.
 
+use super::numerics::Numerics;
 use crate::data::Dataset;
 use crate::device::Precision;
 use crate::error::usage;
-use crate::model::ModelConfig;
+use crate::model::{ModelConfig, ModelSettings};
+use crate::numbers::{amount, count};
+use crate::settings::{Choice, auto_or_count, settings};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-
-/// Raised whenever results may change; stored with a run and compared on resume.
-pub const NUMERICS: u32 = 2;
-
-/// Epochs over which the paper's learning rate grows (Gu et al. 2023, appendix B).
-pub const RAMP_EPOCHS: f64 = 200.0;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -24,45 +22,46 @@ pub enum Order {
     Fixed,
 }
 
-/// The optimizer's side of a run. Lengths of time are in epochs.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TrainConfig {
-    pub seed: u64,
-    pub epochs: f64,
-    pub batch: usize,
-    /// Resolved at the run's first start and kept.
-    pub micro_batch: usize,
-    pub lr: f64,
-    /// The learning rate grows linearly over so many; 0 for none. Where it is the paper's it is not written, so that
-    /// runs older than this field keep their names.
-    #[serde(default = "papers_ramp", skip_serializing_if = "is_papers_ramp")]
-    pub ramp_epochs: f64,
-    pub weight_decay: f64,
-    /// Table 2's rate r; `None` is the default half-life rule.
-    pub ema_rate: Option<f64>,
-    pub precision: Precision,
-    pub order: Order,
-    /// Replace non-finite gradients as the reference does instead of stopping.
-    pub scrub_gradients: bool,
-    /// Evenly spaced scorings; the last is at the end.
-    pub looks: usize,
-    /// Generated images per look; where looks grow, at the last one.
-    pub score_images: usize,
-    /// Whether early looks have fewer: look i of n its share i/n. Where not, it is not written, as in runs older than it.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub growing_looks: bool,
-    /// Fresh images that score the best look again; 0 for never.
-    pub rescore_images: usize,
-    pub numerics: u32,
-}
+settings! {
+    /// The optimizer's side of a run. Lengths of time are in epochs.
+    TrainConfig, TrainSettings;
 
-fn papers_ramp() -> f64 {
-    RAMP_EPOCHS
-}
-
-fn is_papers_ramp(epochs: &f64) -> bool {
-    *epochs == RAMP_EPOCHS
+    seed: u64 = 1024;
+    epochs: f64 = 40_000.0 => epochs: f64, "Length of training", [value_name = "EPOCHS", value_parser = amount],
+        within 0.0.., scaled Epochs;
+    batch: usize = 512 => batch: usize, "Images per optimizer step", [value_name = "IMAGES", value_parser = count],
+        within 1.0..=1_048_576.0, scaled Batch;
+    /// Resolved at the run's first start and kept; 0 until then.
+    micro_batch: usize = 0;
+    lr: f64 = 2e-4 => lr: f64, "Learning rate after its ramp", [value_name = "RATE"], within 0.0.., scaled Lr;
+    ramp_epochs: f64 = 200.0 => ramp_epochs: f64, "Epochs over which the learning rate grows from 0; 0 for none",
+        [value_name = "EPOCHS", value_parser = amount], within 0.0.., scaled Ramp;
+    beta2: f64 = 0.999 => beta2: f64, "Decay rate of Adam's second moment", [value_name = "B"], within 0.0..1.0;
+    weight_decay: f64 = 0.0 => weight_decay: f64, "L2 weight decay, added to the gradient", [value_name = "W"],
+        within 0.0..;
+    ema_rate: Option<f64> = None => ema_rate: f64,
+        "EMA rate per step, in place of the half-life rule [default: half-life of 10 epochs]", [value_name = "R"],
+        within 0.0..1.0, scaled EmaRate;
+    precision: Precision = Precision::Fp32;
+    order: Order = Order::Shuffle => order: Order,
+        "A new shuffle each epoch, or one for ever as the reference does", [value_enum];
+    scrub_gradients: bool = false => scrub_gradients: bool,
+        "Replace non-finite gradients as the reference does, instead of stopping",
+        [num_args = 0, default_missing_value = "true"];
+    looks: usize = 1 => looks: Choice<usize>,
+        "Evenly spaced scorings during training. auto: 20, fewer in trainings too short for them",
+        [value_name = "auto|N", value_parser = auto_or_count], within 0.0..=1_000_000.0, scaled Looks;
+    score_images: usize = 1 => score_images: Choice<usize>,
+        "Generated images per look. auto: as many as keep scoring at a quarter of the run's FLOP, 100 to 1000 at the last \
+         look, fewer at early ones",
+        [value_name = "auto|N", value_parser = auto_or_count], within 1.0..=100_000_000.0, scaled ScoreImages;
+    /// Whether early looks have fewer images: look i of n its share i/n.
+    growing_looks: bool = false;
+    rescore_images: usize = 0 => rescore_images: Choice<usize>,
+        "Fresh images that score the best look again, unless it shows no copy; 0 for never. auto: what that quarter leaves, \
+         200 to 10000",
+        [value_name = "auto|N", value_parser = auto_or_count], within 0.0..=100_000_000.0, scaled ScoreImages;
+    numerics: Numerics = Numerics::default();
 }
 
 /// The data set by content, not by path.
@@ -102,33 +101,13 @@ impl RunConfig {
         if t.score_images == 0 {
             return Err(usage("--score-images: 0; to train without scoring give --looks 0"));
         }
-        let counts = [
-            ("--size", self.data.images, 1, u32::MAX as usize),
-            ("--batch", t.batch, 1, 1 << 20),
-            ("--looks", t.looks, 0, 1_000_000),
-            ("--score-images", t.score_images, 1, 100_000_000),
-            ("--rescore-images", t.rescore_images, 0, 100_000_000),
-        ];
-        for (flag, n, least, most) in counts {
-            if !(least..=most).contains(&n) {
-                return Err(usage(format!("{flag}: {n}, expected {least} to {most}")));
-            }
+        if !(1..=u32::MAX as usize).contains(&self.data.images) {
+            let (images, most) = (self.data.images, u32::MAX);
+            return Err(usage(format!("--size: {images}, expected 1 to {most}")));
         }
-        for (flag, value) in [
-            ("--epochs", t.epochs),
-            ("--lr", t.lr),
-            ("--ramp-epochs", t.ramp_epochs),
-            ("--weight-decay", t.weight_decay),
-        ] {
-            if !value.is_finite() || value < 0.0 {
-                return Err(usage(format!("{flag}: {value} is not a finite number ≥ 0")));
-            }
-        }
+        t.check_bounds()?;
         if t.epochs == 0.0 {
             return Err(usage("--epochs: 0, at least a part of one is needed"));
-        }
-        if let Some(rate) = t.ema_rate.filter(|r| !(0.0..1.0).contains(r)) {
-            return Err(usage(format!("--ema-rate: {rate} is outside [0, 1)")));
         }
         if self.data.images < 2 && t.looks > 0 {
             return Err(usage(
@@ -207,37 +186,40 @@ impl RunConfig {
         }
     }
 
-    /// Name of the run under `--runs`: a hash of all that determines its numbers. Not the micro-batch,
-    /// which does not.
+    /// Name of the run under `--runs`: a hash of all that determines its numbers, not of the micro-batch and the version's
+    /// numerics. A setting that is younger than the first runs is a part of it only where it isn't its default, so that a
+    /// new one renames no run.
     pub fn id(&self) -> String {
-        let mut config = self.clone();
-        config.train.micro_batch = 0;
-        let text = serde_json::to_string(&config).expect("a configuration is JSON");
-        let hash = Sha256::digest(text.as_bytes());
+        let fields = |train: &TrainConfig| match serde_json::to_value(train) {
+            Ok(Value::Object(fields)) => fields,
+            _ => panic!("a configuration is an object"),
+        };
+        let defaults = fields(&TrainConfig::default());
+        let mut train = fields(&self.train);
+        train.retain(|key, value| FIRST.contains(&key.as_str()) || *value != defaults[key]);
+        train["micro_batch"] = 0.into();
+        train["numerics"] = 2.into();
+        let named = json!({"model": self.model, "train": train, "data": self.data});
+        let hash = Sha256::digest(named.to_string().as_bytes());
         hash.iter().take(8).map(|b| format!("{b:02x}")).collect()
     }
 
     /// What differs from `asked`, as `--flag: stored X, asked Y`; nothing if nothing does. A micro-batch of 0
-    /// (auto) asks for what is stored.
+    /// (auto) asks for what is stored, and numerics are compared by [`Numerics::check`].
     pub fn differences(&self, asked: &RunConfig) -> Vec<String> {
         let mut asked = asked.clone();
+        asked.train.numerics = self.train.numerics;
         if asked.train.micro_batch == 0 {
             asked.train.micro_batch = self.train.micro_batch;
         }
-        let json = |c: &RunConfig| {
-            let mut json = serde_json::to_value(c).expect("a configuration is JSON");
-            // Left out where they are the paper's, but compared.
-            json["train"]["ramp_epochs"] = c.train.ramp_epochs.into();
-            json["train"]["growing_looks"] = c.train.growing_looks.into();
-            json
-        };
+        let json = |c: &RunConfig| serde_json::to_value(c).expect("a configuration is JSON");
         let (stored, asked) = (json(self), json(&asked));
         let mut all = Vec::new();
         for (table, fields) in stored.as_object().into_iter().flatten() {
             for (key, have) in fields.as_object().into_iter().flatten() {
                 let want = &asked[table][key];
                 if have != want {
-                    all.push(format!("{}: stored {have}, asked {want}", flag_of(table, key)));
+                    all.push(format!("{}: stored {have}, asked {want}", flag_of(key)));
                 }
             }
         }
@@ -245,20 +227,33 @@ impl RunConfig {
     }
 }
 
+/// Fields of `[train]` that the first runs had, all of them a part of a run's name.
+const FIRST: [&str; 14] = [
+    "seed",
+    "epochs",
+    "batch",
+    "micro_batch",
+    "lr",
+    "weight_decay",
+    "ema_rate",
+    "precision",
+    "order",
+    "scrub_gradients",
+    "looks",
+    "score_images",
+    "rescore_images",
+    "numerics",
+];
+
 /// The flag that sets a field.
-fn flag_of(table: &str, key: &str) -> String {
-    match (table, key) {
-        ("model", "model_channels") => "--channels".into(),
-        ("model", "channel_mult") => "--mult".into(),
-        ("model", "num_blocks") => "--blocks".into(),
-        ("model", "attn_resolutions") => "--attn".into(),
-        ("model", "embedding") => "--embed".into(),
-        ("model", "skip_connections") => "--skips".into(),
-        ("model", "label_dim") => "--cond (classes)".into(),
-        ("model", "resolution" | "image_channels") | ("data", _) => format!("--data ({key})"),
-        ("train", "growing_looks") => "--score-images (fewer at early looks)".into(),
-        ("train", "numerics") => "--run (numerics of this version)".into(),
-        _ => format!("--{}", key.replace('_', "-")),
+fn flag_of(field: &str) -> String {
+    let all = ModelSettings::SETTINGS.iter().chain(TrainSettings::SETTINGS);
+    match (all.clone().find(|s| s.field == field), field) {
+        (Some(setting), _) => setting.flag(),
+        (None, "label_dim") => "--cond (classes)".into(),
+        (None, "seed" | "precision" | "micro_batch") => format!("--{}", field.replace('_', "-")),
+        (None, "growing_looks") => "--score-images (fewer at early looks)".into(),
+        (None, of_the_set) => format!("--data ({of_the_set})"),
     }
 }
 
@@ -271,22 +266,12 @@ pub(crate) mod tests {
         RunConfig {
             model: ModelConfig::basic(Arch::DdpmPP, 8, 1),
             train: TrainConfig {
-                seed: 1024,
                 epochs: 100.0,
                 batch: 64,
                 micro_batch: 16,
-                lr: 2e-4,
-                ramp_epochs: RAMP_EPOCHS,
-                weight_decay: 0.0,
-                ema_rate: None,
-                precision: Precision::Fp32,
-                order: Order::Shuffle,
-                scrub_gradients: false,
                 looks: 20,
                 score_images: 100,
-                growing_looks: false,
-                rescore_images: 0,
-                numerics: NUMERICS,
+                ..TrainConfig::default()
             },
             data: DataId { images: 100, sha256_pixels: "a".into(), sha256_labels: "none".into() },
         }
@@ -372,9 +357,7 @@ sha256_labels = "none"
         let mut other = paper.clone();
         other.train.ramp_epochs = 5.0;
         assert_ne!(paper.id(), other.id());
-        let text = toml::to_string(&paper).unwrap();
-        assert!(!text.contains("ramp"), "{text}");
-        assert_eq!(toml::from_str::<RunConfig>(&text).unwrap(), paper);
+        assert_eq!(toml::from_str::<RunConfig>(&toml::to_string(&paper).unwrap()).unwrap(), paper);
         assert_eq!(toml::from_str::<RunConfig>(&toml::to_string(&other).unwrap()).unwrap(), other);
         assert_eq!(paper.differences(&other), ["--ramp-epochs: stored 200.0, asked 5.0"]);
         assert_eq!(other.differences(&paper), ["--ramp-epochs: stored 5.0, asked 200.0"]);

@@ -247,8 +247,17 @@ impl RunDir {
                 ))),
             };
         }
+        self.store(asked, data)?;
+        Ok(asked.clone())
+    }
+
+    /// Writes a run's configuration, and where its set was read from.
+    ///
+    /// # Errors
+    /// Input/output (exit 1).
+    pub fn store(&self, config: &RunConfig, data: &str) -> Result<()> {
         let directory = self.root.display().to_string();
-        let settings = toml::to_string(asked)? + "\n";
+        let settings = toml::to_string(config)? + "\n";
         let note = Note {
             emm: env!("CARGO_PKG_VERSION"),
             format: FORMAT,
@@ -257,8 +266,7 @@ impl RunDir {
             data: data.into(),
         };
         let text = settings + &toml::to_string(&NoteTable { note })?;
-        write_atomic(&self.config_path(), true, |out| Ok(out.write_all(text.as_bytes())?))?;
-        Ok(asked.clone())
+        write_atomic(&self.config_path(), true, |out| Ok(out.write_all(text.as_bytes())?))
     }
 
     /// What `scores.csv` and `rescored.csv` say; nothing if there are none.

@@ -1,7 +1,7 @@
 //! Learning rate and EMA rate of each step, in float64, counted in images seen before it.
 
 use super::RunConfig;
-use crate::model::StepScalars;
+use crate::model::Rates;
 
 /// The EMA's half-life settles at this many epochs.
 const HALFLIFE_EPOCHS: f64 = 10.0;
@@ -9,7 +9,7 @@ const HALFLIFE_EPOCHS: f64 = 10.0;
 const HALFLIFE_SHARE: f64 = 0.05;
 
 /// What varies at step `step` (from 0).
-pub fn scalars(config: &RunConfig, step: u64) -> StepScalars {
+pub fn rates(config: &RunConfig, step: u64) -> Rates {
     let t = &config.train;
     let seen = step as f64 * t.batch as f64;
     let images = config.data.images as f64;
@@ -17,11 +17,12 @@ pub fn scalars(config: &RunConfig, step: u64) -> StepScalars {
         0.0 => 1.0,
         epochs => (seen / (epochs * images)).min(1.0),
     };
-    StepScalars {
+    Rates {
         step,
         lr: t.lr * grown,
-        ema_beta: ema_beta(t.ema_rate, t.batch as f64, images, seen),
+        beta2: t.beta2,
         weight_decay: t.weight_decay,
+        ema_beta: ema_beta(t.ema_rate, t.batch as f64, images, seen),
     }
 }
 
@@ -48,7 +49,7 @@ mod tests {
     #[test]
     fn the_learning_rate_grows_over_the_ramp_whatever_the_length_of_training() {
         let mut config = example();
-        let lr = |config: &RunConfig, step| scalars(config, step).lr;
+        let lr = |config: &RunConfig, step| rates(config, step).lr;
         // 64 of 100 images a step: 200 epochs are 312.5 steps.
         assert_eq!(lr(&config, 0), 0.0);
         assert_eq!(lr(&config, 100), 2e-4 * (6400.0 / 20_000.0));

@@ -5,6 +5,7 @@
 //! kill leaves undone the next start does again with the same bytes.
 
 use super::dir::{Lock, RunDir, Scores};
+use super::numerics::Numerics;
 use super::progress::{IMAGE_COST, Part, Progress, epochs_said};
 use super::score::Network;
 use super::stats::Stats;
@@ -86,7 +87,8 @@ pub fn train_part(
             None => memory::micro_batch(device, config)?,
         };
     }
-    let config = run_dir.settle(&asked, &options.data_name)?;
+    asked.train.numerics = Numerics::of(device);
+    let mut config = run_dir.settle(&asked, &options.data_name)?;
     if let Some(mut outcome) = Outcome::stored(&run_dir, &config, started)? {
         let repeats = device.host().run(|| Repeats::of(&data.pixels, data.image_len()));
         outcome.distinct.repeats = repeats.map_or(0, |r| r.count());
@@ -95,6 +97,11 @@ pub fn train_part(
             part.skip(work(&config));
         }
         return Ok(outcome);
+    }
+    let numerics = config.train.numerics.resume(device)?;
+    if numerics != config.train.numerics {
+        config.train.numerics = numerics;
+        run_dir.store(&config, &options.data_name)?;
     }
     memory::check_run(device, &config, config.train.micro_batch)?;
     Run::start(device, config, data, run_dir, lock, options, part, started)?.go()
@@ -251,8 +258,8 @@ impl<'a> Run<'a> {
         let started = Instant::now();
         let until = self.next_halt().min(self.step + self.interval);
         let config = &self.config;
-        let scalars: Vec<_> = (self.step..until).map(|s| schedule::scalars(config, s)).collect();
-        let Steps { done, loss, diverged } = self.trainer.steps(&scalars, &stop_asked)?;
+        let rates: Vec<_> = (self.step..until).map(|s| schedule::rates(config, s)).collect();
+        let Steps { done, loss, diverged } = self.trainer.steps(&rates, &stop_asked)?;
         let (elapsed, steps) = (started.elapsed(), done as u64);
         self.step += steps;
         self.steps_here += steps;
@@ -274,7 +281,7 @@ impl<'a> Run<'a> {
             let fitting = INTERVAL_S / elapsed.as_secs_f64() * done as f64;
             self.interval = (fitting as u64).clamp(1, self.trainer.longest_interval() as u64);
         }
-        Ok(done == scalars.len())
+        Ok(done == rates.len())
     }
 
     /// The next step before which there is something else to do.

@@ -23,7 +23,7 @@ use super::spec::{FigureSpec, Study};
 use crate::data::Dataset;
 use crate::error::{Exit, exit_code, usage};
 use crate::memorization::{Emm, SizeRatio, emm_of};
-use crate::run::{DataId, Precision, RunConfig};
+use crate::run::{DataId, Precision, RunConfig, RunSettings};
 use anyhow::Result;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
@@ -399,19 +399,15 @@ impl Setup {
     }
 }
 
-/// A number of an axis' key at a scale, if that key is scaled.
+/// A number of an axis' key at a scale, if that key is scaled. An EMA rate is called as the paper calls it.
 fn scaled(scale: &Scale, full: usize, key: &str, n: f64) -> Option<f64> {
-    let whole = n as usize;
-    Some(match key {
-        "size" => scale.size(whole) as f64,
-        "channels" => scale.channels(whole) as f64,
-        "batch" => scale.batch(whole) as f64,
-        "epochs" => n * scale.epochs,
-        "lr" => scale.lr(n),
-        "ramp_epochs" => n * scale.ramp,
-        "looks" => scale.looks(whole) as f64,
-        "resolution" => scale.resolution(full, whole) as f64,
-        "score_images" | "rescore_images" => scale.score_images(whole) as f64,
-        _ => return None,
-    })
+    match key {
+        "size" => Some(scale.size(n as usize) as f64),
+        "resolution" => Some(scale.resolution(full, n as usize) as f64),
+        "ema_rate" => None,
+        _ => {
+            let setting = RunSettings::all().find(|s| s.key == key)?;
+            scale.scaled(setting.scaled?, Some(n))
+        }
+    }
 }

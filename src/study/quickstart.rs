@@ -4,9 +4,8 @@ use super::{Found, Search, Sizes, find, pictures};
 use crate::data::Dataset;
 use crate::device::Device;
 use crate::model::{Arch, Embedding, ModelConfig, Precond};
-use crate::run::config::{NUMERICS, RAMP_EPOCHS};
 use crate::run::scoring::Scoring;
-use crate::run::{DataId, Order, Precision, RunConfig, RunOptions, TrainConfig};
+use crate::run::{DataId, RunConfig, RunOptions, TrainConfig};
 use anyhow::Result;
 use std::path::{Path, PathBuf};
 
@@ -53,20 +52,12 @@ impl Plan {
             seed: self.seed,
             epochs: self.epochs,
             batch: 10,
-            micro_batch: 0,
             lr: 2e-3,
-            ramp_epochs: RAMP_EPOCHS,
-            weight_decay: 0.0,
             // The usual half-life of 10 epochs would be most of the smallest run's thousand steps.
             ema_rate: Some(0.99),
-            precision: Precision::Fp32,
-            order: Order::Shuffle,
-            scrub_gradients: false,
             looks: self.looks,
             score_images: self.score_images,
-            growing_looks: false,
-            rescore_images: 0,
-            numerics: NUMERICS,
+            ..TrainConfig::default()
         };
         RunConfig { model, train, data: DataId::of(set) }
     }

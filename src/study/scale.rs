@@ -5,6 +5,7 @@ use super::names::unknown;
 use crate::data::subset::Labels;
 use crate::error::usage;
 use crate::model::Precond;
+use crate::settings::Scaled;
 use anyhow::Result;
 
 /// Factors over the paper's settings. What is not here (depth, levels, skips, classes, weight decay, dropout) stays as
@@ -156,25 +157,20 @@ impl Scale {
         scaled(size, self.size, 1).max(2)
     }
 
-    pub fn channels(&self, channels: usize) -> usize {
-        scaled(channels, self.channels, 4)
-    }
-
-    /// A rate that is above the scale's highest as it stands in the study stays as it is.
-    pub fn lr(&self, lr: f64) -> f64 {
-        (lr * self.lr).min(self.max_lr.max(lr))
-    }
-
-    pub fn batch(&self, batch: usize) -> usize {
-        scaled(batch, self.batch, 1)
-    }
-
-    pub fn score_images(&self, images: usize) -> usize {
-        scaled(images, self.score_images, 1)
-    }
-
-    pub fn looks(&self, looks: usize) -> usize {
-        scaled(looks, self.looks, 1)
+    /// A setting of the paper's at this scale.
+    pub fn scaled(&self, factor: Scaled, value: Option<f64>) -> Option<f64> {
+        let count = |by, unit| value.map(|n| scaled(n as usize, by, unit) as f64);
+        match factor {
+            // A rate that is above the scale's highest as it stands in the study stays as it is.
+            Scaled::Lr => value.map(|lr| (lr * self.lr).min(self.max_lr.max(lr))),
+            Scaled::Epochs => value.map(|epochs| epochs * self.epochs),
+            Scaled::Ramp => value.map(|epochs| epochs * self.ramp),
+            Scaled::EmaRate => self.ema_rate(value),
+            Scaled::Channels => count(self.channels, 4),
+            Scaled::Batch => count(self.batch, 1),
+            Scaled::Looks => count(self.looks, 1),
+            Scaled::ScoreImages => count(self.score_images, 1),
+        }
     }
 
     /// Labels as the paper draws them for thousands of images leave some of the classes of a few dozen without any,
@@ -188,7 +184,7 @@ impl Scale {
 
     /// A constant EMA rate; `None` is the paper's half-life rule, which has no meaning in short runs: there it
     /// becomes the rate that it settles at.
-    pub fn ema_rate(&self, rate: Option<f64>) -> Option<f64> {
+    fn ema_rate(&self, rate: Option<f64>) -> Option<f64> {
         if self.is_paper() {
             return rate;
         }
@@ -205,9 +201,9 @@ impl Scale {
     }
 }
 
-/// `n` times `factor`, as a multiple of `unit`, at least one.
+/// `n` times `factor`, as a multiple of `unit`, at least one of what is there.
 fn scaled(n: usize, factor: f64, unit: usize) -> usize {
-    if factor == 1.0 {
+    if factor == 1.0 || n == 0 {
         return n;
     }
     let units = (n as f64 * factor / unit as f64).round() as usize;
@@ -226,13 +222,11 @@ mod tests {
     #[test]
     fn the_papers_scale_changes_nothing() {
         let p = Scale::PAPER;
-        assert_eq!(
-            (p.size(1000), p.channels(130), p.batch(7), p.score_images(1)),
-            (1000, 130, 7, 1)
-        );
+        for factor in [Scaled::Batch, Scaled::Channels, Scaled::Lr, Scaled::Looks] {
+            assert_eq!(p.scaled(factor, Some(130.0)), Some(130.0), "{factor:?}");
+        }
         assert_eq!((p.ema_rate(None), p.ema_rate(Some(0.5))), (None, Some(0.5)));
-        assert_eq!((p.lr(1e-3), p.lr(5.0)), (1e-3, 5.0));
-        assert_eq!((p.looks(20), p.labels(Labels::Random(10))), (20, Labels::Random(10)));
+        assert_eq!((p.size(1000), p.labels(Labels::Random(10))), (1000, Labels::Random(10)));
         assert_eq!((p.resolution(32, 8), p.resolution(64, 32)), (8, 32));
     }
 
@@ -240,13 +234,16 @@ mod tests {
     fn what_shrinks_stays_something() {
         let t = Scale::TINY;
         assert_eq!((t.size(1000), t.size(5000), t.size(1)), (10, 50, 2));
-        assert_eq!((t.channels(128), t.channels(192), t.channels(8)), (16, 24, 4));
-        assert_eq!((t.batch(128), t.batch(896), t.batch(1)), (2, 14, 1));
+        let of = |factor, value| t.scaled(factor, Some(value)).unwrap();
+        let all = |factor, values: [f64; 3]| values.map(|value| of(factor, value));
+        assert_eq!(all(Scaled::Channels, [128.0, 192.0, 8.0]), [16.0, 24.0, 4.0]);
+        assert_eq!(all(Scaled::Batch, [128.0, 896.0, 1.0]), [2.0, 14.0, 1.0]);
+        assert_eq!(all(Scaled::Lr, [2e-4, 1e-3, 0.5]), [2e-4 * 10.0, 3.5e-3, 0.5]);
+        assert_eq!(all(Scaled::Looks, [20.0, 240.0, 1.0]), [4.0, 48.0, 1.0]);
+        assert_eq!(all(Scaled::ScoreImages, [10_000.0, 1.0, 0.0]), [250.0, 1.0, 0.0]);
         let rate = t.ema_rate(None).unwrap();
         assert!((rate - 0.98870).abs() < 1e-5, "{rate}");
         assert_eq!(t.ema_rate(Some(0.0)), Some(0.0));
-        assert_eq!((t.lr(2e-4), t.lr(1e-3), t.lr(0.5)), (2e-4 * 10.0, 3.5e-3, 0.5));
-        assert_eq!((t.looks(20), t.looks(240), t.looks(1)), (4, 48, 1));
         assert_eq!(t.labels(Labels::Random(10)), Labels::Dealt(10));
         assert_eq!((t.resolution(8, 32), t.resolution(32, 32), t.resolution(32, 8)), (8, 16, 4));
         assert!(t.said().contains("sizes 1/100"), "{}", t.said());

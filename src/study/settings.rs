@@ -1,77 +1,56 @@
 //! What one cell of a study asks for, as a TOML file states it, and the run that it becomes at a scale.
 
 use super::names::unknown;
-use super::presets::{DEFAULT, LOOKS, SCORE_IMAGES};
+use super::presets::{PAPER, preset};
 use super::scale::Scale;
 use crate::data::Dataset;
 use crate::data::subset::{Blend, Labels, Subset, shuffle};
 use crate::error::usage;
-use crate::model::{Arch, Embedding, ModelConfig, Precond};
-use crate::run::config::{NUMERICS, RAMP_EPOCHS};
-use crate::run::{DataId, Order, Precision, RunConfig, TrainConfig};
+use crate::model::ModelSettings;
+pub use crate::run::Shape;
+use crate::run::{Precision, RunConfig, RunSettings, TrainSettings};
+use crate::settings::Setting;
 use anyhow::Result;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 /// The reference's `random.seed` of random labels.
 const LABEL_SEED: u64 = 1024;
 
-/// Fields of [`Settings`], each a key of study files.
-macro_rules! settings {
-    ($($(#[$doc:meta])* $key:ident: $type:ty,)*) => {
-        /// Settings over the paper's basic setup, at the paper's scale; `None` is the basic setup's.
-        #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
-        #[serde(deny_unknown_fields, default)]
-        pub struct Settings { $($(#[$doc])* pub $key: Option<$type>,)* }
-
-        /// Every key.
-        pub const KEYS: &[&str] = &[$(stringify!($key),)*];
-    };
+/// What a cell asks for over the paper's basic setup, at the paper's scale; `None` is the basic setup's.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Settings {
+    pub images: ImageSettings,
+    pub run: RunSettings,
 }
 
-settings! {
+/// Which images a cell is about, and which of its network's skips, in words that no run's configuration keeps.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default)]
+pub struct ImageSettings {
     /// Training images, balanced by class.
-    size: usize,
+    pub size: Option<usize>,
     /// Pixels along a side where the set has 32: 16 is half of the set's own.
-    resolution: usize,
+    pub resolution: Option<usize>,
     /// Only the first so many classes.
-    classes: usize,
+    pub classes: Option<usize>,
     /// Only this class.
-    class: u32,
+    pub class: Option<u32>,
     /// Share of the images that a second set (`--blend`) gives.
-    blend: f64,
+    pub blend: Option<f64>,
     /// none (unconditional), true, unique, random:C.
-    labels: String,
-
-    arch: Arch,
-    precond: Precond,
-    /// Width.
-    channels: usize,
-    mult: Vec<usize>,
-    /// Residual blocks per level.
-    blocks: usize,
-    embedding: Embedding,
-    /// One 0 or 1 per skip connection in encoder order.
-    skips: Vec<u8>,
+    pub labels: Option<String>,
     /// So many skips, drawn at random: draw number `draw`.
-    random_skips: usize,
-    draw: u64,
-    dropout: f64,
+    pub random_skips: Option<usize>,
+    pub draw: Option<u64>,
+}
 
-    epochs: f64,
-    batch: usize,
-    lr: f64,
-    /// Epochs over which the learning rate grows.
-    ramp_epochs: f64,
-    weight_decay: f64,
-    ema_rate: f64,
-    /// Replace non-finite gradients as the reference does.
-    scrub_gradients: bool,
-    /// Evenly spaced scorings.
-    looks: usize,
-    /// Generated images per look.
-    score_images: usize,
-    /// Fresh images that score the best look again.
-    rescore_images: usize,
+const IMAGE_KEYS: [&str; 8] =
+    ["size", "resolution", "classes", "class", "blend", "labels", "random_skips", "draw"];
+
+/// Every key of a study's settings.
+pub fn keys() -> impl Iterator<Item = &'static str> {
+    IMAGE_KEYS.into_iter().chain(RunSettings::all().map(|s| s.key))
 }
 
 /// Settings as written: tables of keys, put over one another.
@@ -83,49 +62,37 @@ impl Settings {
     /// # Errors
     /// Usage that begins with `what`: an unknown key, with the nearest known one; a value of another type.
     pub fn read(written: &Overrides, what: &str) -> Result<Settings> {
-        if let Some(key) = written.keys().find(|k| !KEYS.contains(&k.as_str())) {
-            let unknown = unknown("key", key, KEYS.iter().copied());
-            return Err(usage(format!("{what}: {unknown}")));
+        if let Some(key) = written.keys().find(|key| !keys().any(|known| known == *key)) {
+            return Err(usage(format!("{what}: {}", unknown("key", key, keys()))));
         }
-        for (key, value) in written {
-            let one = Overrides::from_iter([(key.clone(), value.clone())]);
-            one.try_into::<Settings>()
-                .map_err(|e| usage(format!("{what}: {key} = {value}: {}", e.message())))?;
-        }
-        let settings: Settings = written
-            .clone()
-            .try_into()
-            .map_err(|e: toml::de::Error| usage(format!("{what}: {}", e.message())))?;
-        if let Some(text) = &settings.labels {
+        let images: ImageSettings = part(written, IMAGE_KEYS, what)?;
+        let run = read_run(written, what)?;
+        if let Some(text) = &images.labels {
             text.parse::<Labels>().map_err(|e| usage(format!("{what}: labels: {e}")))?;
         }
         // A scale makes at least one of anything, so that a 0 would pass unseen.
-        let counts = [
-            ("size", settings.size),
-            ("batch", settings.batch),
-            ("channels", settings.channels),
-            ("looks", settings.looks),
-            ("score_images", settings.score_images),
-        ];
-        if let Some((key, _)) = counts.iter().find(|(_, n)| *n == Some(0)) {
-            return Err(usage(format!("{what}: {key}: 0, expected at least 1")));
+        for key in ["size", "batch", "channels", "looks", "score_images"] {
+            if written.get(key).and_then(toml::Value::as_integer) == Some(0) {
+                return Err(usage(format!("{what}: {key}: 0, expected at least 1")));
+            }
         }
-        if settings.random_skips.is_some() && settings.skips.is_some() {
+        if images.random_skips.is_some() && run.network.skips.is_some() {
             return Err(usage(format!("{what}: skips and random_skips exclude each other")));
         }
-        Ok(settings)
+        Ok(Settings { images, run })
     }
 
     /// Which images, at a scale. `full`: the set's resolution and number of classes.
     pub fn recipe(&self, scale: &Scale, full: (usize, usize)) -> Recipe {
-        let resolution = scale.resolution(full.0, self.resolution.unwrap_or(32));
-        let labels = self.labels.as_deref().and_then(|l| l.parse().ok()).unwrap_or(Labels::None);
+        let resolution = scale.resolution(full.0, self.images.resolution.unwrap_or(32));
+        let labels =
+            self.images.labels.as_deref().and_then(|l| l.parse().ok()).unwrap_or(Labels::None);
         Recipe {
-            size: scale.size(self.size.unwrap_or(1000)),
+            size: scale.size(self.images.size.unwrap_or(1000)),
             // Of all classes and of the whole set are one recipe.
-            classes: self.classes.filter(|&classes| classes != full.1),
-            class: self.class,
-            blend: self.blend.unwrap_or(0.0),
+            classes: self.images.classes.filter(|&classes| classes != full.1),
+            class: self.images.class,
+            blend: self.images.blend.unwrap_or(0.0),
             labels: scale.labels(labels),
             resolution: (resolution != full.0).then_some(resolution),
         }
@@ -138,10 +105,10 @@ impl Settings {
             Labels::Random(classes) | Labels::Dealt(classes) => {
                 (classes as usize, "random classes")
             }
-            Labels::Keep | Labels::True if self.class.is_none() => {
-                (self.classes.unwrap_or(found), "classes")
+            Labels::Keep | Labels::True if self.images.class.is_none() => {
+                (self.images.classes.unwrap_or(found), "classes")
             }
-            _ => (self.classes.unwrap_or(0), "classes"),
+            _ => (self.images.classes.unwrap_or(0), "classes"),
         };
         let size = recipe.size;
         let said = || format!("{size} images are not one for each of {classes} {kind}");
@@ -159,67 +126,50 @@ impl Settings {
         seed: u64,
         precision: Precision,
     ) -> Result<RunConfig> {
-        let basic =
-            ModelConfig::basic(self.arch.unwrap_or(DEFAULT.arch), shape.resolution, shape.channels);
-        let mult = self.mult.clone().unwrap_or(basic.channel_mult.clone());
-        let mut model = ModelConfig {
-            precond: scale.precond(self.precond.unwrap_or(basic.precond)),
-            label_dim: shape.label_dim,
-            model_channels: scale.channels(self.channels.unwrap_or(basic.model_channels)),
-            num_blocks: self.blocks.unwrap_or(basic.num_blocks),
-            attn_resolutions: if mult.len() < 2 { vec![] } else { vec![shape.resolution / 2] },
-            channel_mult: mult,
-            embedding: self.embedding.unwrap_or(basic.embedding),
-            skip_connections: Vec::new(),
-            dropout: self.dropout.unwrap_or(basic.dropout),
-            ..basic
-        };
-        model.check_sizes()?;
-        model.skip_connections = self.skips(model.num_skips())?;
-        model.check()?;
-        let epochs = self.epochs.unwrap_or(DEFAULT.epochs) * scale.epochs;
-        let train = TrainConfig {
-            seed,
-            epochs,
-            batch: scale.batch(self.batch.unwrap_or(512)),
-            micro_batch: 0,
-            lr: scale.lr(self.lr.unwrap_or(DEFAULT.lr)),
-            ramp_epochs: self.ramp_epochs.unwrap_or(RAMP_EPOCHS) * scale.ramp,
-            weight_decay: self.weight_decay.unwrap_or(0.0),
-            ema_rate: scale.ema_rate(self.ema_rate),
-            precision,
-            // As the `paper-*` presets.
-            order: Order::Fixed,
-            scrub_gradients: self.scrub_gradients.unwrap_or(false),
-            looks: scale.looks(self.looks.unwrap_or(LOOKS)),
-            score_images: scale.score_images(self.score_images.unwrap_or(SCORE_IMAGES)),
-            growing_looks: false,
-            rescore_images: match self.rescore_images {
-                None | Some(0) => 0,
-                Some(images) => scale.score_images(images),
-            },
-            numerics: NUMERICS,
-        };
-        let data = DataId {
-            images: shape.images,
-            sha256_pixels: String::new(),
-            sha256_labels: String::new(),
-        };
-        let config = RunConfig { model, train, data };
-        config.check()?;
-        Ok(config)
-    }
-
-    /// The mask of a network with so many skips.
-    fn skips(&self, count: usize) -> Result<Vec<u8>> {
-        let Some(kept) = self.random_skips else {
-            return Ok(self.skips.clone().unwrap_or_else(|| vec![1; count]));
-        };
-        if kept > count {
-            return Err(usage(format!("random_skips: {kept}, the network has {count} skips")));
+        let basic = preset(PAPER).expect("the paper's own preset");
+        let mut run = self.run.clone().over(basic);
+        if let Some(kept) = self.images.random_skips {
+            let model = run.network.config();
+            model.check_bounds()?;
+            let count = model.num_skips();
+            if kept > count {
+                return Err(usage(format!("random_skips: {kept}, the network has {count} skips")));
+            }
+            run.network.skips = Some(drawn_skips(count, kept, self.images.draw.unwrap_or(0))?);
         }
-        drawn_skips(count, kept, self.draw.unwrap_or(0))
+        run.resolve(shape, |model, train| {
+            model.scale(&|factor, value| scale.scaled(factor, value));
+            train.scale(&|factor, value| scale.scaled(factor, value));
+            model.precond = scale.precond(model.precond);
+            (train.seed, train.precision) = (seed, precision);
+        })
     }
+}
+
+/// What a table gives of a run; its other keys are left alone. Errors as of [`Settings::read`].
+pub fn read_run(written: &Overrides, what: &str) -> Result<RunSettings> {
+    let keys = |settings: &'static [Setting]| settings.iter().map(|s| s.key);
+    Ok(RunSettings {
+        network: part(written, keys(ModelSettings::SETTINGS), what)?,
+        training: part(written, keys(TrainSettings::SETTINGS), what)?,
+    })
+}
+
+/// The settings of these keys.
+fn part<T: DeserializeOwned>(
+    written: &Overrides,
+    keys: impl IntoIterator<Item = &'static str>,
+    what: &str,
+) -> Result<T> {
+    let mut all = Overrides::new();
+    for key in keys {
+        let Some(value) = written.get(key) else { continue };
+        let one = Overrides::from_iter([(key.to_string(), value.clone())]);
+        one.try_into::<T>()
+            .map_err(|e| usage(format!("{what}: {key} = {value}: {}", e.message())))?;
+        all.insert(key.into(), value.clone());
+    }
+    all.try_into().map_err(|e: toml::de::Error| usage(format!("{what}: {}", e.message())))
 }
 
 /// Draws of so many skips that a network is asked for: each is compared with all before it.
@@ -253,26 +203,6 @@ fn drawn_skips(count: usize, kept: usize, draw: u64) -> Result<Vec<u8>> {
         drawn.extend(again.find(|mask| !drawn.contains(mask)));
     }
     Ok(drawn.pop().expect("at least one draw"))
-}
-
-/// What images a network is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shape {
-    pub images: usize,
-    pub resolution: usize,
-    pub channels: usize,
-    pub label_dim: usize,
-}
-
-impl Shape {
-    pub fn of(images: &Dataset) -> Shape {
-        Shape {
-            images: images.len(),
-            resolution: images.resolution,
-            channels: images.channels,
-            label_dim: images.label_dim(),
-        }
-    }
 }
 
 /// Which images of a set.

@@ -380,13 +380,13 @@ def images(op, name, *keys):
 
 
 def adam_ema():
-    """One step of Adam (betas 0.9, 0.999; eps 1e-8 outside the root; L2 decay added to g), then EMA.
+    """One step of Adam (beta1 0.9; eps 1e-8 outside the root; L2 decay added to g), then EMA.
 
     `step` counts from 0: the bias corrections use step + 1. Results are w1, m1, v1, ema1.
     """
     op = Op("adam_ema")
 
-    def case(name, n, step, lr, beta, weight_decay):
+    def case(name, n, step, lr, beta, weight_decay, beta2=0.999):
         rng = draws("adam_ema", name)
         t = {k: normal(rng, n) for k in ("w", "g", "m", "v", "ema")}
         t["v"] = t["v"] ** 2
@@ -398,18 +398,20 @@ def adam_ema():
         def compute(t):
             g = t["g"] + weight_decay * t["w"]
             m = 0.9 * t["m"] + (1 - 0.9) * g
-            v = 0.999 * t["v"] + (1 - 0.999) * g * g
-            root = (v / (1 - 0.999 ** (step + 1))).sqrt()
+            v = beta2 * t["v"] + (1 - beta2) * g * g
+            root = (v / (1 - beta2 ** (step + 1))).sqrt()
             w = t["w"] - lr * m / (1 - 0.9 ** (step + 1)) / (root + 1e-8)
             return {"w1": w, "m1": m, "v1": v, "ema1": beta * t["ema"] + (1 - beta) * w}
 
-        op.case(name, dict(step=step, lr=lr, beta=beta, weight_decay=weight_decay), t, compute)
+        op.case(name, dict(step=step, lr=lr, beta=beta, weight_decay=weight_decay, beta2=beta2), t, compute)
 
     case("first", 37, 0, 2e-4, 0.0, 0.0)
     case("second", 37, 1, 1e-3, 0.5, 0.0)
     case("late", 100, 123_456, 2e-4, 0.99929, 0.0)
     case("decay", 100, 10, 2e-4, 0.999, 0.05)
     case("ramp_start", 37, 3, 0.0, 0.9, 1e-2)
+    case("second_rate", 100, 6, 1e-3, 0.9, 1e-3, beta2=0.95)
+    case("second_rate_none", 37, 2, 1e-3, 0.9, 0.0, beta2=0.0)
     return op
 
 

@@ -7,16 +7,16 @@ use crate::ops::fresh_seed;
 use emm::data::Dataset;
 use emm::device::{Device, Precision};
 use emm::model::trainer::TrainerOptions;
-use emm::model::{ModelConfig, Params, StepScalars, Trainer};
+use emm::model::{ModelConfig, Params, Rates, Trainer};
 use std::cell::Cell;
 
 fn options(micro_batch: usize) -> TrainerOptions {
     super::options(Precision::Fp32, micro_batch)
 }
 
-fn scalars(steps: std::ops::Range<u64>) -> Vec<StepScalars> {
+fn scalars(steps: std::ops::Range<u64>) -> Vec<Rates> {
     let lr = |step| 1e-3 / (1 + step) as f64;
-    let one = |step| StepScalars { step, lr: lr(step), ema_beta: 0.9, weight_decay: 1e-4 };
+    let one = |step| Rates { weight_decay: 1e-4, ..Rates::new(step, lr(step), 0.9) };
     steps.map(one).collect()
 }
 

@@ -138,7 +138,7 @@ fn diffmemorizes_trainings() {
     let cli = runs(&format!("{set} --cond=0 {BASIC}"));
     let Command::Train(args) = &cli.command else { panic!("{cli:?}") };
     assert_eq!(args.flags.precision, "fp32");
-    assert_eq!(args.flags.order, Some(crate::run::Order::Fixed));
+    assert_eq!(args.flags.settings.training.order, Some(crate::run::Order::Fixed));
     assert_eq!(args.flags.duration, Some(2000.0));
     for more in [
         "--cond=1",

@@ -6,8 +6,8 @@ pub(super) mod table;
 #[cfg(test)]
 mod documented;
 
-use super::numbers::{NO, YES};
 use crate::error::usage;
+use crate::numbers::{NO, YES};
 use anyhow::Result;
 use std::ffi::OsString;
 use table::{COMMANDS, SCRIPTS};

@@ -23,11 +23,12 @@ pub struct StepWords {
     pub step: u64,
     pub decay: f32,
     pub rate: f32,
+    pub beta2: f32,
+    pub beta2_rest: f32,
     pub root: f32,
     pub ema: f32,
     pub ema_rest: f32,
     pub scrub: u32,
-    pub unused: [u32; 2],
 }
 
 /// A card with its kernels loaded; cheap to clone.

@@ -13,18 +13,6 @@ pub fn count(text: &str) -> Result<usize, String> {
     }
 }
 
-/// A count, or none where it is left to the program.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Auto(pub Option<usize>);
-
-/// `auto`, or a count.
-pub fn auto_or_count(text: &str) -> Result<Auto, String> {
-    match text {
-        "auto" => Ok(Auto(None)),
-        text => count(text).map(|n| Auto(Some(n))),
-    }
-}
-
 /// A number of bytes: `1000000`, `500M`, `4G`, also `MiB` and `GiB`; letters stand for powers of 1,024.
 pub fn bytes(text: &str) -> Result<u64, String> {
     let wrong = || format!("{text:?} is no number of bytes such as 2000000000, 500M or 4G");

@@ -1,0 +1,69 @@
+//! Which generation of results a run is of: a number for each kind of device, raised whenever its results may change.
+
+use crate::device::Device;
+use crate::error::usage;
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+/// Of this version.
+const CPU: u32 = 2;
+const CUDA: u32 = 2;
+
+/// The generation that a run was trained in, on each kind of device that it was trained on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(from = "Stored")]
+pub struct Numerics {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cuda: Option<u32>,
+}
+
+/// As files have it: one number for both in those from before the kinds were told apart.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Stored {
+    Both(u32),
+    Each { cpu: Option<u32>, cuda: Option<u32> },
+}
+
+impl From<Stored> for Numerics {
+    fn from(stored: Stored) -> Self {
+        match stored {
+            Stored::Both(n) => Numerics { cpu: Some(n), cuda: Some(n) },
+            Stored::Each { cpu, cuda } => Numerics { cpu, cuda },
+        }
+    }
+}
+
+impl Numerics {
+    /// Of a run that begins on a device now.
+    pub fn of(device: &Device) -> Self {
+        match device {
+            Device::Cpu(_) => Numerics { cpu: Some(CPU), cuda: None },
+            Device::Cuda { .. } => Numerics { cpu: None, cuda: Some(CUDA) },
+        }
+    }
+
+    /// These, and those of a run that goes on on `device`.
+    ///
+    /// # Errors
+    /// Usage: it was trained there by a version whose results differ.
+    pub fn resume(self, device: &Device) -> Result<Self> {
+        let now = Numerics::of(device);
+        let differ = |ours: Option<u32>, now: Option<u32>| ours.zip(now).filter(|(a, b)| a != b);
+        if let Some((ours, now)) = differ(self.cpu, now.cpu).or(differ(self.cuda, now.cuda)) {
+            return Err(usage(format!(
+                "--run: trained with numerics {ours}, this version computes with numerics {now}; finish it with the version \
+                 that began it, or choose another --run"
+            )));
+        }
+        Ok(Numerics { cpu: self.cpu.or(now.cpu), cuda: self.cuda.or(now.cuda) })
+    }
+
+    /// What marks a run that this version would not compute alike: the number that it was trained with.
+    pub fn older(self) -> Option<u32> {
+        let other = |ours: Option<u32>, now: u32| ours.filter(|&n| n != now);
+        other(self.cpu, CPU).or(other(self.cuda, CUDA))
+    }
+}
