@@ -1,6 +1,6 @@
 //! What `sample`, `optimal` and `denoise` share: seeds, latents and labels in, images out in five forms.
 
-use crate::data::{Dataset, Image, edm, npy};
+use crate::data::{Dataset, Image, npy};
 use crate::error::{data, usage};
 use crate::files::{check_output, check_output_dir, write_atomic, write_dir_atomic};
 use crate::report::grid;
@@ -369,7 +369,7 @@ impl SampleWriter {
                 let labels =
                     (!labels.is_empty()).then(|| order.iter().map(|&i| labels[i]).collect());
                 let set = Dataset { resolution, channels, pixels: sorted, labels };
-                edm::write(&set, &path, force)
+                set.save(&path, force)
             }
             Form::Npz => {
                 let shape = [seeds.len(), resolution, resolution, channels];

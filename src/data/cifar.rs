@@ -5,6 +5,7 @@
 
 use super::archive::check_entry_name;
 use super::input::{gunzip, read_all, read_file};
+use super::open::Reader;
 use super::pickle::{Id, Pickle, Value};
 use super::source::{Images, Source};
 use crate::error::{OrExit as _, data};
@@ -27,6 +28,18 @@ const MAX_MEMBER: u64 = 1 << 30;
 const MAX_TAR: u64 = 8 << 30;
 /// Bytes that may be said of a member before it.
 const MAX_EXTENSION: u64 = 1 << 20;
+
+pub const READER: Reader = Reader {
+    what: "CIFAR-10 archive or .bin batch",
+    claims: |files| {
+        let tar = files.paths.len() == 1 && files.head.get(257..262) == Some(b"ustar");
+        tar || files.all_end_in("bin")
+    },
+    open: |files| match files.all_end_in("bin") {
+        true => open_batches(files.paths, files.budget),
+        false => open_tar(&files.paths[0], files.budget),
+    },
+};
 
 /// Images in H,W,C order and their labels, as batches are added.
 #[derive(Default)]
@@ -65,7 +78,7 @@ impl Set {
 /// # Errors
 /// Data errors that begin with the file: a length that is no multiple of a record, labels over 9. Over the budget
 /// (exit 4).
-pub fn open_batches(paths: &[PathBuf], budget: &Budget) -> Result<Source> {
+fn open_batches(paths: &[PathBuf], budget: &Budget) -> Result<Source> {
     let mut set = Set::default();
     for path in paths {
         let (bytes, _spent) = read_file(path, MAX_MEMBER, budget)?;
@@ -79,7 +92,7 @@ pub fn open_batches(paths: &[PathBuf], budget: &Budget) -> Result<Source> {
 /// # Errors
 /// Data errors that begin with the file and name the member: cut off, corrupt, too large, a batch missing
 /// or twice, names that lead outside, arrays of another shape. Over the budget (exit 4).
-pub fn open_tar(path: &Path, budget: &Budget) -> Result<Source> {
+fn open_tar(path: &Path, budget: &Budget) -> Result<Source> {
     let file = path.display().to_string();
     let broken = || format!("{file}: broken archive");
     let mut batches: [Option<(String, Vec<u8>, Spent)>; 5] = Default::default();

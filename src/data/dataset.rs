@@ -1,10 +1,8 @@
 //! The one form in which every part of the program sees images.
 
-use super::{Transform, edm, open_any};
 use crate::error::data;
 use anyhow::Result;
 use sha2::{Digest as _, Sha256};
-use std::path::Path;
 
 /// Class indices are below this; far more than images, since a table row belongs to each class.
 pub const MAX_CLASSES: u32 = 1 << 24;
@@ -23,23 +21,6 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Reads a data set: an EDM zip (`00000/img00000000.png`…, `dataset.json`), or any other that [`open_any`] takes.
-    ///
-    /// # Errors
-    /// As [`open_any`] and [`crate::data::Source::collect`].
-    pub fn open(path: &Path) -> Result<Self> {
-        let source = open_any(&[path.to_path_buf()])?;
-        source.collect(&source.all(), &Transform::default())
-    }
-
-    /// Writes an EDM zip, whole or not at all; the same set gives the same bytes.
-    ///
-    /// # Errors
-    /// As [`crate::files::write_atomic`].
-    pub fn save(&self, path: &Path, force: bool) -> Result<()> {
-        edm::write(self, path, force)
-    }
-
     /// The bundled digits: 1,797 handwritten digits of 8×8 grey pixels with labels (E. Alpaydin,
     /// C. Kaynak: Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998;
     /// CC BY 4.0).

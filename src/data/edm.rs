@@ -3,7 +3,9 @@
 
 use super::archive::Archive;
 use super::labels::parse_labels;
-use super::layout::{Files, arrange};
+use super::layout::{Files, JSON, MAX_JSON_BYTES, arrange};
+use super::npz::holds_arrays;
+use super::open::Reader;
 use super::source::{Images, Source};
 use super::stored_zip::StoredZip;
 use super::{Dataset, Image};
@@ -19,19 +21,22 @@ struct Json {
     labels: Option<Vec<(String, u32)>>,
 }
 
-pub const JSON: &str = "dataset.json";
-/// Bytes that `dataset.json` may take: over a million images.
-pub const MAX_JSON_BYTES: u64 = 256 << 20;
 /// Images encoded at a time, and bytes of them at most.
 const CHUNK: usize = 1024;
 const CHUNK_BYTES: usize = 32 << 20;
+
+pub const READER: Reader = Reader {
+    what: "EDM zip",
+    claims: |files| files.archive.as_ref().is_some_and(|archive| !holds_arrays(archive)),
+    open: |files| from_archive(files.archive.expect("a zip"), files.budget),
+};
 
 /// The images and labels of an archive.
 ///
 /// # Errors
 /// Data errors that begin with the file: those of [`arrange`], labels that are no integers, images without a label or
 /// labels without an image. Over the budget (exit 4).
-pub fn from_archive(archive: Archive, budget: &Budget) -> Result<Source> {
+fn from_archive(archive: Archive, budget: &Budget) -> Result<Source> {
     let name = archive.file().to_string();
     let shown = |entry: &str| format!("{name}: {entry}");
     let names = archive.names().iter().map(String::as_str).collect();
@@ -47,28 +52,30 @@ pub fn from_archive(archive: Archive, budget: &Budget) -> Result<Source> {
     Ok(source)
 }
 
-/// Writes an EDM zip, whole or not at all; the same set gives the same bytes.
-///
-/// # Errors
-/// As [`write_atomic`].
-pub fn write(set: &Dataset, path: &Path, force: bool) -> Result<()> {
-    write_atomic(path, force, |file| {
-        let mut zip = StoredZip::new(file);
-        let chunk = (CHUNK_BYTES / set.image_len().max(1)).clamp(1, CHUNK);
-        for start in (0..set.len()).step_by(chunk) {
-            let range = start..set.len().min(start + chunk);
-            let side = set.resolution;
-            let encode = |i| Image::encode(side, side, set.channels, set.image(i));
-            let pngs = range.clone().into_par_iter().map(encode).collect::<Result<Vec<_>>>()?;
-            for (i, png) in range.zip(pngs) {
-                zip.add(&entry_name(i), &[&png])?;
+impl Dataset {
+    /// Writes an EDM zip, whole or not at all; the same set gives the same bytes.
+    ///
+    /// # Errors
+    /// As [`write_atomic`].
+    pub fn save(&self, path: &Path, force: bool) -> Result<()> {
+        write_atomic(path, force, |file| {
+            let mut zip = StoredZip::new(file);
+            let chunk = (CHUNK_BYTES / self.image_len().max(1)).clamp(1, CHUNK);
+            for start in (0..self.len()).step_by(chunk) {
+                let range = start..self.len().min(start + chunk);
+                let side = self.resolution;
+                let encode = |i| Image::encode(side, side, self.channels, self.image(i));
+                let pngs = range.clone().into_par_iter().map(encode).collect::<Result<Vec<_>>>()?;
+                for (i, png) in range.zip(pngs) {
+                    zip.add(&entry_name(i), &[&png])?;
+                }
             }
-        }
-        let label = |(i, &label): (usize, &u32)| (entry_name(i), label);
-        let labels = set.labels.as_ref().map(|l| l.iter().enumerate().map(label).collect());
-        zip.add(JSON, &[&serde_json::to_vec(&Json { labels })?])?;
-        Ok(zip.finish()?)
-    })
+            let label = |(i, &label): (usize, &u32)| (entry_name(i), label);
+            let labels = self.labels.as_ref().map(|l| l.iter().enumerate().map(label).collect());
+            zip.add(JSON, &[&serde_json::to_vec(&Json { labels })?])?;
+            Ok(zip.finish()?)
+        })
+    }
 }
 
 fn entry_name(i: usize) -> String {

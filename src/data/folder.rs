@@ -1,10 +1,10 @@
 //! Folders of image files: one folder per class, or images directly inside and then no labels. A folder with
 //! a `dataset.json` is an unpacked EDM zip, its folders are no classes.
 
-use super::edm::MAX_JSON_BYTES;
 use super::input::{open as open_file, read_file};
 use super::labels::parse_labels;
-use super::layout::{Files, arrange, is_hidden, is_image};
+use super::layout::{Files, MAX_JSON_BYTES, arrange, is_hidden, is_image};
+use super::open::Reader;
 use super::source::{Images, Source};
 use crate::error::{OrExit as _, data};
 use crate::memory::Budget;
@@ -16,12 +16,18 @@ use std::path::{Path, PathBuf};
 /// Folders within each other, more of which are a slip or a loop of links.
 const MAX_DEPTH: usize = 16;
 
+pub const READER: Reader = Reader {
+    what: "folder of images",
+    claims: |files| files.folders,
+    open: |files| open(files.paths, files.budget),
+};
+
 /// Opens one folder of images, of class folders or of an unpacked EDM zip, or several folders of images.
 ///
 /// # Errors
 /// Data errors that begin with the file: unreadable, no images, images that are no plain files, and those of
 /// [`arrange`]. Over the budget (exit 4).
-pub fn open(paths: &[PathBuf], budget: &Budget) -> Result<Source> {
+fn open(paths: &[PathBuf], budget: &Budget) -> Result<Source> {
     if let [path] = paths {
         return open_one(path, budget);
     }

@@ -4,6 +4,7 @@
 //! each.
 
 use super::input::read_file;
+use super::open::Reader;
 use super::source::{Images, Source};
 use crate::error::{OrExit as _, data};
 use crate::memory::Budget;
@@ -15,10 +16,11 @@ const LABELS: u32 = 0x801;
 /// Bytes that an unpacked file may take.
 const MAX_BYTES: u64 = 2 << 30;
 
-/// Whether a file that begins so is an IDX file of images or labels.
-pub fn is_idx(head: &[u8]) -> bool {
-    magic(head) == Some(IMAGES) || magic(head) == Some(LABELS)
-}
+pub const READER: Reader = Reader {
+    what: "IDX file",
+    claims: |files| files.paths.len() <= 2 && matches!(magic(&files.head), Some(IMAGES | LABELS)),
+    open: |files| open(files.paths, files.budget),
+};
 
 fn magic(bytes: &[u8]) -> Option<u32> {
     word(bytes, 0)
@@ -34,7 +36,7 @@ fn word(bytes: &[u8], i: usize) -> Option<u32> {
 /// # Errors
 /// Data errors that begin with the file: corrupt, cut off, two of a kind, labels of another number. Over the budget
 /// (exit 4).
-pub fn open(paths: &[PathBuf], budget: &Budget) -> Result<Source> {
+fn open(paths: &[PathBuf], budget: &Budget) -> Result<Source> {
     let (mut images, mut labels) = (None, None);
     for path in paths {
         let (bytes, spent) = read_file(path, MAX_BYTES, budget)?;

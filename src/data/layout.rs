@@ -1,10 +1,14 @@
 //! How the images of a folder or a zip lie: as EDM's data set tool packs them (`dataset.json` holds the labels), a
 //! folder a class, or all in one place without labels. One folder above all of it changes nothing.
 
-use super::edm::JSON;
 use crate::error::data;
 use anyhow::Result;
 use std::collections::{BTreeMap, BTreeSet};
+
+/// What holds the labels.
+pub const JSON: &str = "dataset.json";
+/// Bytes that it may take: over a million images.
+pub const MAX_JSON_BYTES: u64 = 256 << 20;
 
 /// Files of a set, by names with `/` between folders; a folder's own ends in one.
 pub struct Files<'a> {

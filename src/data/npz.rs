@@ -2,18 +2,36 @@
 
 use super::archive::Archive;
 use super::npy::{self, Array, Element as _, Values};
+use super::open::Reader;
 use super::source::{Images, Source};
 use crate::error::data;
 use crate::memory::Budget;
 use anyhow::Result;
 use std::path::Path;
 
+pub const READER: Reader = Reader {
+    what: "npz, npy",
+    claims: |files| match &files.archive {
+        Some(archive) => holds_arrays(archive),
+        None => files.paths.len() == 1 && files.head.starts_with(npy::MAGIC),
+    },
+    open: |files| match &files.archive {
+        Some(archive) => from_archive(archive, files.budget),
+        None => from_npy(&files.paths[0], files.budget),
+    },
+};
+
+/// Whether a zip is one of arrays, not of images.
+pub fn holds_arrays(archive: &Archive) -> bool {
+    archive.names().iter().any(|name| name.ends_with(".npy"))
+}
+
 /// The images of an npz file.
 ///
 /// # Errors
 /// Data errors that begin with the file: as [`npy::read_npz`], no such array, another type or shape, labels
 /// that are no class indices or of another number. Over the budget (exit 4).
-pub fn from_archive(archive: &Archive, budget: &Budget) -> Result<Source> {
+fn from_archive(archive: &Archive, budget: &Budget) -> Result<Source> {
     let name = archive.file().to_string();
     let arrays = npy::names(archive)?;
     let find = |names: &[&str]| {
@@ -56,7 +74,7 @@ pub fn from_archive(archive: &Archive, budget: &Budget) -> Result<Source> {
 ///
 /// # Errors
 /// As [`from_archive`].
-pub fn from_npy(path: &Path, budget: &Budget) -> Result<Source> {
+fn from_npy(path: &Path, budget: &Budget) -> Result<Source> {
     of_array(path.display().to_string(), npy::read_within(path, budget)?, None, budget)
 }
 

@@ -2,17 +2,15 @@
 
 use super::archive::Archive;
 use super::image::{MAX_IMAGE_BYTES, decoding_bytes};
-use super::input::{gunzip, read_file};
+use super::input::read_file;
 use super::resize::lanczos;
-use super::{Dataset, Image, cifar, edm, folder, idx, npy, npz};
-use crate::error::{Exit, OrExit as _, data, exit_code, usage};
+use super::{Dataset, Image};
+use crate::error::{Exit, OrExit as _, data, exit_code};
 use crate::memory::{Budget, Spent};
 use anyhow::Result;
 use rayon::prelude::*;
 use std::borrow::Cow;
-use std::fs;
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{PoisonError, RwLock};
 
 /// Images in a fixed order, with a label each or none.
@@ -227,78 +225,4 @@ impl Source {
             }
         }
     }
-}
-
-/// Opens a set of any format, told apart by content: a zip of images or arrays, an array, CIFAR-10's archives and
-/// batches, IDX, folders. Several paths are several folders, several batches, or IDX images and labels.
-///
-/// # Errors
-/// Data errors that begin with the file: missing, of no known format, and those of the formats; usage if
-/// the paths do not belong together; over half of what the process may use, or `--max-memory` (exit 4).
-pub fn open_any(paths: &[PathBuf]) -> Result<Source> {
-    open_within(paths, &Budget::default())
-}
-
-/// [`open_any`] within a budget, which the set's images are then read from, too.
-///
-/// # Errors
-/// As [`open_any`].
-pub fn open_within(paths: &[PathBuf], budget: &Budget) -> Result<Source> {
-    let first = &paths[0];
-    let what = || first.display().to_string();
-    let mut folders = Vec::new();
-    for path in paths {
-        if fs::metadata(path).or_data(|| path.display().to_string())?.is_dir() {
-            folders.push(path);
-        }
-    }
-    if folders.len() == paths.len() {
-        return folder::open(paths, budget);
-    }
-    if let Some(dir) = folders.first() {
-        return Err(usage(format!("{}: folders and files cannot be mixed", dir.display())));
-    }
-    if paths.iter().all(|p| p.extension().is_some_and(|e| e == "bin")) {
-        return cifar::open_batches(paths, budget);
-    }
-    let head = read_head(first)?;
-    if idx::is_idx(&head) && paths.len() <= 2 {
-        return idx::open(paths, budget);
-    }
-    if paths.len() > 1 {
-        return Err(usage(format!(
-            "{}: one source at a time, except folders, CIFAR-10 batches (.bin), or IDX images with labels",
-            paths[1].display()
-        )));
-    }
-    if head.starts_with(b"PK") {
-        let archive = Archive::open(first, budget)?;
-        let arrays = archive.names().iter().any(|n| n.ends_with(".npy"));
-        return match arrays {
-            true => npz::from_archive(&archive, budget),
-            false => edm::from_archive(archive, budget),
-        };
-    }
-    if head.starts_with(npy::MAGIC) {
-        return npz::from_npy(first, budget);
-    }
-    if head.get(257..262) == Some(b"ustar") {
-        return cifar::open_tar(first, budget);
-    }
-    Err(data(format!(
-        "{}: expected an EDM zip, npz, npy, CIFAR-10 archive or .bin batch, IDX file or folder of images, found \
-         something else",
-        what()
-    )))
-}
-
-/// The first bytes of a file, unpacked if it is gzipped.
-fn read_head(path: &Path) -> Result<Vec<u8>> {
-    let what = || path.display().to_string();
-    let mut head = Vec::new();
-    gunzip(path)?.take(512).read_to_end(&mut head).or_data(what)?;
-    if head.is_empty() {
-        return Err(data(format!("{}: the file is empty", what())));
-    }
-    Ok(head)
 }

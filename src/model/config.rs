@@ -59,38 +59,6 @@ settings! {
     dropout: f64 = 0.13 => dropout: f64, "Dropout probability", [value_name = "P"], within 0.0..1.0;
 }
 
-impl ModelSettings {
-    /// The network for images of `resolution` pixels a side, `image_channels` and `label_dim` classes (0: unconditional).
-    /// `scaled` changes what is given and the defaults, before what follows from them is settled.
-    ///
-    /// # Errors
-    /// As [`ModelConfig::check`].
-    pub fn resolve(
-        &self,
-        [resolution, image_channels, label_dim]: [usize; 3],
-        scaled: impl FnOnce(&mut ModelConfig),
-    ) -> Result<ModelConfig> {
-        let mut model = ModelConfig { resolution, image_channels, label_dim, ..self.config() };
-        let fourier = model.arch == Arch::NcsnPP;
-        if self.precond.is_none() && fourier {
-            model.precond = Precond::Ve;
-        }
-        if self.embedding.and_then(Choice::said).is_none() && fourier {
-            model.embedding = Embedding::Fourier;
-        }
-        if matches!(self.attn, None | Some(Choice::Auto)) && model.levels() > 1 {
-            model.attn_resolutions = vec![resolution / 2];
-        }
-        scaled(&mut model);
-        model.check_sizes()?;
-        if self.skips.is_none() {
-            model.skip_connections = vec![1; model.num_skips()];
-        }
-        model.check()?;
-        Ok(model)
-    }
-}
-
 impl ModelConfig {
     /// The paper's basic model for images of `resolution` × `resolution` × `image_channels`.
     pub fn basic(arch: Arch, resolution: usize, image_channels: usize) -> Self {
@@ -165,31 +133,5 @@ impl ModelConfig {
         let pixels = self.resolution * self.resolution * widest.max(patch);
         let weights = self.attn_resolutions.iter().map(|a| a.pow(4)).max().unwrap_or(0);
         i32::MAX as usize / pixels.max(weights).max(1)
-    }
-
-    /// Whether every part of the network can be built.
-    ///
-    /// # Errors
-    /// Usage errors that begin with the flag at fault; a width whose norms do not divide names the layer.
-    pub fn check(&self) -> Result<()> {
-        self.check_sizes()?;
-        let (r, levels) = (self.resolution, self.levels());
-        for &a in &self.attn_resolutions {
-            if !(0..levels).any(|l| r >> l == a) {
-                let have: Vec<_> = (0..levels).map(|l| (r >> l).to_string()).collect();
-                return Err(usage(format!(
-                    "--attn: the network has no resolution {a}, only {}",
-                    have.join(", ")
-                )));
-            }
-        }
-        let (have, want) = (self.skip_connections.len(), self.num_skips());
-        if have != want || self.skip_connections.iter().any(|&s| s > 1) {
-            return Err(usage(format!(
-                "--skips: {have} values given, {want} values of 0 or 1 wanted ({} per level, {levels} levels)",
-                self.num_blocks + 1
-            )));
-        }
-        super::params::check_norms(self)
     }
 }

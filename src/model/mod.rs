@@ -8,6 +8,7 @@ pub mod flops;
 pub mod infer;
 pub mod layout;
 pub mod params;
+mod resolve;
 pub mod tensor_file;
 pub mod trainer;
 mod trainer_card;

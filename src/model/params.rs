@@ -3,10 +3,8 @@
 
 use super::config::{Embedding, ModelConfig};
 use super::layout::{Kind, Layout};
-use crate::error::usage;
 use crate::rng::{Stream, fill_normals, philox, tag, unit};
 use crate::tape::Param;
-use anyhow::Result;
 use std::collections::HashMap;
 
 /// How a tensor lies in the master buffer, next to its PyTorch shape in files.
@@ -266,30 +264,6 @@ pub fn fourier_freqs(config: &ModelConfig, seed: u64) -> Vec<f32> {
     fill_normals(&mut freqs, 0, 0, tag(Stream::Init, 0xFFFF), seed);
     freqs.iter_mut().for_each(|f| *f *= 16.0);
     freqs
-}
-
-/// min(32, C/4) must divide C at every norm.
-///
-/// # Errors
-/// A usage error that begins with `--channels:` and names the first layer that does not divide.
-pub fn check_norms(config: &ModelConfig) -> Result<()> {
-    let check = |layer: String, channels: usize| {
-        let groups = (channels / 4).min(32);
-        if groups > 0 && channels.is_multiple_of(groups) {
-            return Ok(());
-        }
-        Err(usage(format!(
-            "--channels: {} gives {layer} {channels} channels, which do not split into {groups} groups; \
-             a multiple of 32 always works",
-            config.model_channels
-        )))
-    };
-    let layout = Layout::new(config);
-    for part in layout.parts().filter(|p| p.kind == Kind::Block) {
-        check(format!("{}.norm0", part.name), part.cin)?;
-        check(format!("{}.norm1", part.name), part.cout)?;
-    }
-    check(layout.aux_norm, layout.out_channels)
 }
 
 #[cfg(test)]
