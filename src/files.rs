@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 mod temporary;
 
-use temporary::Temporary;
+use temporary::{Temporary, folder_of};
 pub use temporary::{remove_abandoned, remove_all as remove_temporaries};
 
 /// A text file of a run is no longer.
@@ -211,13 +211,6 @@ fn target_of(path: &Path) -> io::Result<PathBuf> {
     match fs::canonicalize(path) {
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(path.into()),
         other => other,
-    }
-}
-
-fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(p) if !p.as_os_str().is_empty() => p,
-        _ => Path::new("."),
     }
 }
 

@@ -309,3 +309,58 @@ macro_rules! settings {
     };
 }
 pub(crate) use settings;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    settings! {
+        /// An example.
+        Example, ExampleSettings;
+
+        size: usize = 8 => size: usize, "Pixels", [value_name = "N"], within 1.0..=64.0, scaled Batch;
+        /// Not given.
+        found: u32 = 3;
+        mean: Option<f64> = None => average: f64, "Share", [value_name = "P"], flag "mean", within 0.0..1.0;
+        rate: f64 = 2e-4 => rate: Choice<f64>, "Rate", [value_parser = |_: &str| Ok::<Choice<f64>, String>(Choice::Auto)], within 0.0..;
+    }
+
+    #[test]
+    fn a_line_makes_field_flag_key_bounds_and_scale() {
+        let given: ExampleSettings = toml::from_str("size = 7\naverage = 0.5").unwrap();
+        let base = ExampleSettings { size: Some(9), rate: Some(Choice::Is(1.0)), average: None };
+        let mut config = given.clone().over(&base).config();
+        assert_eq!(config, Example { size: 7, found: 3, mean: Some(0.5), rate: 1.0 });
+        config.scale(&|factor, value| {
+            assert_eq!(factor, Scaled::Batch);
+            value.map(|v| 2.0 * v)
+        });
+        assert_eq!(config.size, 14);
+        let flags: Vec<String> = ExampleSettings::SETTINGS.iter().map(Setting::flag).collect();
+        assert_eq!(flags, ["--size", "--mean", "--rate"]);
+        let absent: Example = toml::from_str("size = 1").unwrap();
+        assert_eq!(absent, Example { size: 1, ..Example::default() });
+        assert!(toml::from_str::<Example>("sizes = 1").is_err());
+        assert!(toml::from_str::<ExampleSettings>("found = 1").is_err());
+        for (config, error) in [
+            (Example { size: 0, ..config.clone() }, "--size: 0, expected 1 to 64"),
+            (Example { mean: Some(1.0), ..config.clone() }, "--mean: 1 is outside [0, 1)"),
+            (
+                Example { rate: f64::NAN, ..config.clone() },
+                "--rate: NaN is not a finite number ≥ 0",
+            ),
+        ] {
+            assert_eq!(config.check_bounds().unwrap_err().to_string(), error);
+        }
+        assert!(config.check_bounds().is_ok());
+    }
+
+    #[test]
+    fn help_shows_a_default_that_is_one() {
+        assert_eq!(help("Pixels", &8), "Pixels [default: 8]");
+        assert_eq!(help("Widths", &vec![2, 1]), "Widths [default: 2,1]");
+        assert_eq!(help("Rate", &1.0), "Rate [default: 1]");
+        assert_eq!(help("auto: follows", &1), "auto: follows");
+        assert_eq!(help("Share", &None::<f64>), "Share");
+    }
+}

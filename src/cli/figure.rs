@@ -1,7 +1,8 @@
 //! `emm figure`: the paper's figures from finished runs.
 
+use super::devices::devices;
 use super::rate_flags::KnownRate;
-use super::study_flags::{StudyFlags, devices};
+use super::study_flags::StudyFlags;
 use super::{Common, say};
 use crate::error::{Exit, fail, usage};
 use crate::files::{check_output, write_atomic};

@@ -1,10 +1,11 @@
 //! `emm find`: the effective model memorization of a setting.
 
+use super::devices::one_per_thread;
 use super::endings::check_ending;
-use super::study_flags::quoted;
+use super::quoted::quoted;
 use super::train_flags::{RunFlags, TrainFlags};
 use super::{Common, check_runs, open_set, say};
-use crate::device::{Cpu, Device};
+use crate::device::Device;
 use crate::error::{Exit, OrExit as _, fail};
 use crate::files::check_output;
 use crate::model::flops::flops;
@@ -140,11 +141,6 @@ fn longer(epochs: f64) -> String {
 
 /// A step this small is over before a second thread has woken up: each run has one, and several run at once.
 const SMALL_STEP_FLOP: u64 = 1_000_000_000;
-
-/// A device of one thread for each of these threads.
-pub fn one_per_thread(cpu: &Cpu) -> Result<Vec<Device>> {
-    (0..cpu.threads()).map(|_| Cpu::new(1).map(Device::Cpu)).collect()
-}
 
 /// Prints table, answer, doubts, what would settle them, and where the files are.
 pub fn tell(found: &Found, longer: &str, files: &[PathBuf]) {

@@ -1,8 +1,9 @@
 //! `emm quickstart`: from clone to answer on bundled images.
 
+use super::devices::one_per_thread;
 use super::endings::check_ending;
-use super::find::{one_per_thread, tell};
-use super::study_flags::quoted;
+use super::find::tell;
+use super::quoted::quoted;
 use super::{Common, say};
 use crate::device::Device;
 use crate::error::{Exit, fail, usage};

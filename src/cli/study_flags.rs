@@ -1,14 +1,12 @@
 //! The flags of commands over studies: shared by `sweep` and `table`.
 
-use super::find::one_per_thread;
+use super::quoted::{quoted, quoted_path};
 use super::train_flags::precision;
 use super::{Common, check_runs, open_set};
 use crate::data::Dataset;
-use crate::device::{Cpu, Device};
 use crate::error::usage;
-use crate::model::flops::flops;
 use crate::numbers::count;
-use crate::run::{Precision, RunConfig};
+use crate::run::Precision;
 use crate::study::plan::PlannedCell;
 use crate::study::{Plan, Scale, Set, Setup, Study};
 use anyhow::Result;
@@ -136,71 +134,5 @@ impl StudyFlags {
             command += &format!(" --only {}", quoted(&only));
         }
         command
-    }
-}
-
-/// A word of a shell's command line.
-pub fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,@%+".contains(c);
-    match !word.is_empty() && word.chars().all(plain) {
-        true => word.into(),
-        false => format!("'{}'", word.replace('\'', "'\\''")),
-    }
-}
-
-/// [`quoted`] of a path, whatever its bytes: what is no UTF-8 is written as bash and zsh read it back.
-pub fn quoted_path(path: &Path) -> String {
-    if let Some(text) = path.to_str() {
-        return quoted(text);
-    }
-    let byte = |&b: &u8| match b {
-        b'\'' | b'\\' => format!("\\{}", b as char),
-        b' '..=b'~' => (b as char).to_string(),
-        _ => format!("\\x{b:02x}"),
-    };
-    let bytes = path.as_os_str().as_encoded_bytes();
-    format!("$'{}'", bytes.iter().map(byte).collect::<String>())
-}
-
-/// A step of fewer operations gains nothing from a second thread: on the CPU such runs go on a thread each.
-const SMALL_STEP_FLOP: u64 = 20_000_000_000;
-
-/// Devices for so many runs at once. On the CPU its threads are shared out, by default a thread for each run of a small
-/// network, else all threads for one run.
-///
-/// # Errors
-/// Usage: no jobs, or more than there are threads.
-pub fn devices(
-    common: &Common,
-    jobs: Option<usize>,
-    configs: &[&RunConfig],
-) -> Result<Vec<Device>> {
-    let device = common.device()?;
-    if jobs == Some(0) {
-        return Err(usage("--jobs-per-device: 0, at least 1 is needed"));
-    }
-    match (&device, jobs) {
-        (Device::Cpu(cpu), None) => {
-            let step = |c: &&RunConfig| flops(&c.model).train * c.train.batch as u64;
-            match configs.iter().map(step).max() {
-                Some(most) if most < SMALL_STEP_FLOP => one_per_thread(cpu),
-                _ => Ok(vec![device]),
-            }
-        }
-        (Device::Cpu(cpu), Some(jobs)) => {
-            let threads = cpu.threads();
-            if jobs > threads {
-                let what =
-                    format!("--jobs-per-device: {jobs}, the CPU has {threads} threads (--threads)");
-                return Err(usage(what));
-            }
-            let share = |k: usize| threads / jobs + usize::from(k < threads % jobs);
-            (0..jobs).map(|k| Cpu::new(share(k)).map(Device::Cpu)).collect()
-        }
-        (Device::Cuda { .. }, jobs) => {
-            // Each run its own stream: the device is opened anew.
-            let more = (1..jobs.unwrap_or(1)).map(|_| common.device());
-            std::iter::once(Ok(device)).chain(more).collect()
-        }
     }
 }

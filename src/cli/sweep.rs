@@ -1,8 +1,10 @@
 //! `emm sweep`: the runs of studies, planned, done, looked at, handed to batch systems.
 
+use super::devices::devices;
 use super::endings::check_ending;
+use super::quoted::quoted;
 use super::rate_flags::RateFlags;
-use super::study_flags::{StudyFlags, devices, quoted};
+use super::study_flags::StudyFlags;
 use super::train_flags::RunFlags;
 use super::{Common, say};
 use crate::error::{Exit, fail, usage};

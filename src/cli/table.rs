@@ -1,8 +1,9 @@
 //! `emm table`: the paper's tables beside finished runs.
 
+use super::devices::devices;
 use super::endings::check_ending;
 use super::rate_flags::KnownRate;
-use super::study_flags::{StudyFlags, devices};
+use super::study_flags::StudyFlags;
 use super::{Common, say};
 use crate::error::usage;
 use crate::files::{check_output, write_atomic};

@@ -99,7 +99,7 @@ impl Temporary {
             return Err(e);
         }
         // The old one steps aside, and goes at the end; killed in between it stays where it stepped.
-        let aside = Temporary::make_folder(super::folder_of(target), "old")?;
+        let aside = Temporary::make_folder(folder_of(target), "old")?;
         let old = aside.path.join("old");
         fs::rename(target, &old)?;
         self.rename_to(target).inspect_err(|_| {
@@ -126,7 +126,7 @@ fn remove(path: &Path) {
 
 /// Some file systems cannot sync a folder; a rename in it has then still happened.
 fn sync_folder(target: &Path) {
-    let _ = File::open(super::folder_of(target)).and_then(|f| f.sync_all());
+    let _ = File::open(folder_of(target)).and_then(|f| f.sync_all());
 }
 
 /// Removes the temporaries of this process, which is about to end: none can be made after.
@@ -170,6 +170,13 @@ fn is_abandoned(path: &Path, pid: i32) -> bool {
     open.read(true).write(found.is_file()).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
     let usable = found.is_file() || found.is_dir();
     usable && open.open(path).is_ok_and(|file| file.try_lock().is_ok())
+}
+
+pub fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(p) if !p.as_os_str().is_empty() => p,
+        _ => Path::new("."),
+    }
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use crate::device::cpu::dots::{
 use crate::device::cpu::sketch::{Panels, Sketcher, WORDS};
 use crate::simd::vectorized;
 use best::Best;
+pub use best::Neighbour;
 use bytemuck::Zeroable as _;
 use rayon::prelude::*;
 use std::borrow::Cow;
@@ -38,19 +39,6 @@ impl Nearest {
             distinct: Some(distinct).filter(|d| *d != Neighbour::NONE),
         }
     }
-}
-
-/// A reference image near a query; ordered by distance, then index.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Neighbour {
-    /// Squared L2 distance in pixel units.
-    pub squared: u64,
-    pub index: u32,
-}
-
-impl Neighbour {
-    /// There is no such image.
-    pub const NONE: Neighbour = Neighbour { squared: u64::MAX, index: u32::MAX };
 }
 
 /// Whether pairs are told to be too far apart by their sketches.

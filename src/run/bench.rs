@@ -1,5 +1,6 @@
 //! Timing of training steps, sampling and the nearest-neighbour search.
 
+pub use super::kernel_times::median;
 use super::kernel_times::{self, Row};
 use super::score::labels_of;
 use super::{Network, RunConfig, memory};
@@ -28,14 +29,6 @@ pub struct StepTimes {
 
 /// Steps whose losses are kept.
 const LOSSES: usize = 10;
-
-/// Median of some times.
-pub fn median(times: &[f64]) -> f64 {
-    let mut sorted = times.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let (low, high) = ((sorted.len() - 1) / 2, sorted.len() / 2);
-    (sorted[low] + sorted[high]) / 2.0
-}
 
 /// A set of random pixels for a network; batches larger than the set repeat its images, as in training.
 fn pixels(config: &ModelConfig) -> Dataset {

@@ -361,6 +361,11 @@ sha256_labels = "none"
         assert_eq!(toml::from_str::<RunConfig>(&toml::to_string(&other).unwrap()).unwrap(), other);
         assert_eq!(paper.differences(&other), ["--ramp-epochs: stored 200.0, asked 5.0"]);
         assert_eq!(other.differences(&paper), ["--ramp-epochs: stored 5.0, asked 200.0"]);
+        let second = |beta2| {
+            let train = TrainConfig { beta2, ..paper.train.clone() };
+            RunConfig { train, ..paper.clone() }.id()
+        };
+        assert_eq!((second(0.999).as_str(), second(0.99) != second(0.999)), (OLDER.1, true));
         for (epochs, right) in [(0.0, true), (-1.0, false), (f64::NAN, false)] {
             other.train.ramp_epochs = epochs;
             assert_eq!(other.check().is_ok(), right, "{epochs}");

@@ -1,6 +1,5 @@
 //! Where a step's time goes, launch by launch, and how near each comes to what the machine can do.
 
-use super::bench::median;
 use crate::check::cases::{Case, GOLDENS};
 use crate::check::golden::Golden;
 use crate::device::{Cost, Device, Precision};
@@ -108,4 +107,12 @@ pub fn of_cases(device: &Device, precision: Precision, repeats: usize) -> Result
         }
     }
     Ok(rows)
+}
+
+/// Median of some times.
+pub fn median(times: &[f64]) -> f64 {
+    let mut sorted = times.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let (low, high) = ((sorted.len() - 1) / 2, sorted.len() / 2);
+    (sorted[low] + sorted[high]) / 2.0
 }

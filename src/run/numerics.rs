@@ -67,3 +67,24 @@ impl Numerics {
         other(self.cpu, CPU).or(other(self.cuda, CUDA))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Cpu;
+
+    #[test]
+    fn each_kind_of_device_has_its_own() {
+        let read = |text: &str| serde_json::from_str::<Numerics>(text).unwrap();
+        let both = read("2");
+        assert_eq!((both.cpu, both.cuda, both.older()), (Some(2), Some(2), None));
+        let cpu = Device::Cpu(Cpu::new(1).unwrap());
+        let elsewhere = read(r#"{"cuda": 2}"#);
+        assert_eq!(elsewhere.resume(&cpu).unwrap(), both);
+        let old = read(r#"{"cpu": 1, "cuda": 2}"#);
+        assert_eq!(old.older(), Some(1));
+        let error = old.resume(&cpu).unwrap_err().to_string();
+        assert!(error.starts_with("--run: trained with numerics 1, this version"), "{error}");
+        assert_eq!(serde_json::to_string(&Numerics::of(&cpu)).unwrap(), r#"{"cpu":2}"#);
+    }
+}

@@ -3,7 +3,7 @@
 // Loops over registers are plain: closures would be compiled without the features of the function around them.
 #![allow(clippy::needless_range_loop)]
 
-use super::Vector;
+use super::vector::Vector;
 use std::arch::x86_64::*;
 
 /// A register of AVX-512; exists only in functions that `super::lanes` compiles for it.

@@ -10,22 +10,7 @@ use crate::error::usage;
 use crate::numbers::{NO, YES};
 use anyhow::Result;
 use std::ffi::OsString;
-use table::{COMMANDS, SCRIPTS};
-
-/// A flag of theirs.
-pub(super) struct Flag {
-    pub(super) name: &'static str,
-    /// Whether it stands alone.
-    switch: bool,
-    /// Values that mean the same as words of ours, in which `{}` is the value; no words where it is what is done anyway.
-    /// See [`fits`].
-    pub(super) same: &'static [(&'static str, &'static [&'static str])],
-    /// What to type in place of any other value, which is `{}`.
-    pub(super) instead: &'static str,
-}
-
-/// The flags that a command may be given, in groups that several share.
-type Groups = &'static [&'static [Flag]];
+use table::{COMMANDS, Flag, Groups, SCRIPTS};
 
 /// Common flags that take a value, which is no command.
 const COMMON: [&str; 4] = ["--device", "--threads", "--seed", "--max-memory"];

@@ -1,6 +1,19 @@
 //! The flags of EDM's and DiffMemorize's scripts that ours do not share, by command.
 
-use super::{Flag, Groups};
+/// A flag of theirs.
+pub struct Flag {
+    pub name: &'static str,
+    /// Whether it stands alone.
+    pub switch: bool,
+    /// Values that mean the same as words of ours, in which `{}` is the value; no words where it is what is done anyway.
+    /// See `fits`.
+    pub same: &'static [(&'static str, &'static [&'static str])],
+    /// What to type in place of any other value, which is `{}`.
+    pub instead: &'static str,
+}
+
+/// The flags that a command may be given, in groups that several share.
+pub type Groups = &'static [&'static [Flag]];
 
 const fn flag(
     name: &'static str,

@@ -1,9 +1,21 @@
 //! The best few of each query while many threads look for better ones.
 
-use super::Neighbour;
 use crate::device::cpu::dots::{ROWS, Word};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering};
+
+/// A reference image near a query; ordered by distance, then index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Neighbour {
+    /// Squared L2 distance in pixel units.
+    pub squared: u64,
+    pub index: u32,
+}
+
+impl Neighbour {
+    /// There is no such image.
+    pub const NONE: Neighbour = Neighbour { squared: u64::MAX, index: u32::MAX };
+}
 
 /// The `k` nearest of each query so far. What it ends with does not depend on the order of offers: equal
 /// distances go by index.

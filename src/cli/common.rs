@@ -1,0 +1,239 @@
+//! What every command has: its flags, the device they name, and how lines are printed.
+
+use crate::data::{Dataset, Transform, open_any};
+use crate::device::cuda::{Cuda, IMAGES, KERNELS_FOR, Trouble, probe, runs_on};
+use crate::device::{Cpu, Device};
+use crate::error::{Exit, OrExit as _, fail, usage};
+use crate::{memory, numbers};
+use anyhow::Result;
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::sync::OnceLock;
+
+/// Prints a line of results; a closed stdout stops it quietly.
+macro_rules! say {
+    ($($arg:tt)*) => { $crate::cli::common::print_line(format_args!($($arg)*)) };
+}
+pub(crate) use say;
+
+/// Why a line of results was lost, if one was and not because nobody reads on.
+pub static LOST: OnceLock<String> = OnceLock::new();
+
+pub fn print_line(line: std::fmt::Arguments) {
+    if let Err(e) = writeln!(std::io::stdout(), "{line}")
+        && e.kind() != std::io::ErrorKind::BrokenPipe
+    {
+        LOST.get_or_init(|| e.to_string());
+    }
+}
+
+/// Flags of every command
+#[derive(clap::Args, Debug, Clone)]
+pub struct Common {
+    /// auto takes CUDA when a card and kernels are there, else the CPU
+    #[arg(
+        long,
+        global = true,
+        value_name = "auto|cpu|cuda[:K]",
+        default_value = "auto",
+        help_heading = "Common"
+    )]
+    pub device: String,
+    /// Worker threads; 0 takes one per core. Results do not depend on it
+    #[arg(long, global = true, value_name = "N", default_value = "0", value_parser = threads, help_heading = "Common")]
+    pub threads: usize,
+    /// Seed of everything random
+    #[arg(long, global = true, value_name = "S", default_value_t = 1024, help_heading = "Common")]
+    pub seed: u64,
+    /// Most memory that reading images may take: bytes, or 500M, 4G
+    ///
+    /// By default half of what the process may use, within ulimit's and cgroups' limits.
+    #[arg(long, global = true, value_name = "BYTES", value_parser = numbers::bytes, help_heading = "Common")]
+    pub max_memory: Option<u64>,
+    /// Print one JSON object on stdout and nothing else there
+    #[arg(long, global = true, help_heading = "Common")]
+    pub json: bool,
+    /// No progress, only results and errors
+    #[arg(long, global = true, help_heading = "Common")]
+    pub quiet: bool,
+}
+
+impl Common {
+    /// Sets what holds for the whole process: the memory of reading, and the threads of what is no device's.
+    pub(super) fn prepare(&self) -> Result<()> {
+        if let Some(bytes) = self.max_memory {
+            memory::limit_reading(bytes);
+        }
+        memory::start_threads(self.threads, |pool| pool.build_global())
+    }
+
+    /// Opens the device named by `--device`.
+    ///
+    /// # Errors
+    /// Usage for an unknown name; device (exit 4) for a CUDA device that is named and cannot be had.
+    pub fn device(&self) -> Result<Device> {
+        match self.choice()? {
+            Choice::Cpu => self.cpu(),
+            Choice::Cuda(k) => {
+                cuda_card(k).map_err(|why| self.no_device(&why))?;
+                self.cuda(k)
+            }
+            Choice::Auto => {
+                let card = cuda_card(0).and_then(|()| self.cuda(0).map_err(|e| format!("{e:#}")));
+                card.or_else(|why| {
+                    self.tell_auto_takes_the_cpu(&why);
+                    self.cpu()
+                })
+            }
+        }
+    }
+
+    /// Whether the device is a card, here or one that is only planned for; opens nothing.
+    pub fn on_card(&self) -> bool {
+        match self.choice() {
+            Ok(Choice::Cpu) => false,
+            Ok(Choice::Auto) => cuda_card(0).is_ok(),
+            Ok(Choice::Cuda(_)) | Err(_) => true,
+        }
+    }
+
+    fn choice(&self) -> Result<Choice> {
+        let name = self.device.as_str();
+        Ok(match name {
+            "auto" => Choice::Auto,
+            "cpu" => Choice::Cpu,
+            "cuda" => Choice::Cuda(0),
+            _ => match name.strip_prefix("cuda:").and_then(|k| k.parse().ok()) {
+                Some(k) => Choice::Cuda(k),
+                None => {
+                    let message = format!("--device: {name:?} is none of auto, cpu, cuda, cuda:K");
+                    return Err(usage(message));
+                }
+            },
+        })
+    }
+
+    fn cpu(&self) -> Result<Device> {
+        Cpu::new(self.threads).map(Device::Cpu)
+    }
+
+    fn cuda(&self, k: usize) -> Result<Device> {
+        Ok(Device::Cuda { cuda: Cuda::open(k, IMAGES)?, host: Cpu::new(self.threads)? })
+    }
+
+    fn no_device(&self, why: &str) -> anyhow::Error {
+        let name = &self.device;
+        fail(Exit::Device, format!("--device: {name}: {why}; `--device cpu` works everywhere"))
+    }
+
+    /// Says why, unless there is no driver at all: then nobody expects a card.
+    fn tell_auto_takes_the_cpu(&self, why: &str) {
+        if !self.quiet && probe() != Err(Trouble::Absent) {
+            let _ = writeln!(std::io::stderr(), "emm: --device: auto takes the CPU: {why}");
+        }
+    }
+}
+
+/// Each thread has its own stack and scratch.
+const MAX_THREADS: usize = 1024;
+
+/// What `--device` names.
+enum Choice {
+    Auto,
+    Cpu,
+    Cuda(usize),
+}
+
+/// Whether this build's kernels run on card `k`; if not, why.
+fn cuda_card(k: usize) -> Result<(), String> {
+    let driver = probe().map_err(|trouble| trouble.to_string())?;
+    let Some(card) = driver.cards.get(k) else {
+        return Err(format!("there is no card {k}, the driver sees {}", driver.cards.len()));
+    };
+    let (name, (major, minor)) = (&card.name, card.capability);
+    if KERNELS_FOR.is_empty() {
+        return Err(format!(
+            "{name} is there, but this build holds no CUDA kernels (`emm doctor` says why)"
+        ));
+    }
+    if !runs_on(card.capability) {
+        let archs = KERNELS_FOR.join(", ");
+        return Err(format!(
+            "{name} is there with compute capability {major}.{minor}, but this build's kernels are for {archs}"
+        ));
+    }
+    Ok(())
+}
+
+/// A number of threads: more than a machine has only cost memory.
+fn threads(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|n| *n <= MAX_THREADS);
+    number.ok_or_else(|| format!("expected 0 to {MAX_THREADS}, found {text:?}"))
+}
+
+/// Refuses a folder of runs that is something else. One that does not exist has no runs.
+///
+/// # Errors
+/// Usage that begins with the flag; data, where the system does not say what it is.
+pub fn check_runs(runs: &Path) -> Result<()> {
+    let what = || format!("--runs: {}", runs.display());
+    match std::fs::metadata(runs) {
+        Ok(found) if found.is_dir() => Ok(()),
+        Ok(_) => Err(usage(format!("{}: expected a folder, found something else", what()))),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(e).or_data(what),
+    }
+}
+
+/// Reads a data set, and says on stderr what one may not expect of it.
+///
+/// # Errors
+/// As [`Dataset::open`].
+pub fn open_set(path: &Path, common: &Common) -> Result<Dataset> {
+    let source = open_any(&[path.to_path_buf()])?;
+    let set = source.collect(&source.all(), &Transform::default())?;
+    if !common.quiet {
+        source.notes.iter().for_each(|note| note_line(note));
+    }
+    Ok(set)
+}
+
+/// Prints a line that is no error on stderr.
+pub fn note_line(note: &str) {
+    let _ = writeln!(std::io::stderr(), "{}", printable(note));
+}
+
+/// Characters of a message, whatever a file's name or contents put into it.
+const MOST_CHARACTERS: usize = 1000;
+
+/// A text as a line of a terminal can show it: no control characters, what has no shape as its code, and not without
+/// end: of a longer one the middle is left out, since it begins with the file and ends with what helps.
+pub fn printable(text: &str) -> String {
+    let show = |c: char| match c {
+        c if c.is_control() => ' '.to_string(),
+        c if c.is_ascii() => c.to_string(),
+        c => c.escape_debug().to_string(),
+    };
+    let count = text.chars().count();
+    if count <= MOST_CHARACTERS {
+        return text.chars().map(show).collect();
+    }
+    let half = MOST_CHARACTERS / 2;
+    let first: String = text.chars().take(half).map(show).collect();
+    let last: String = text.chars().skip(count - half).map(show).collect();
+    format!("{first} … {last}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_short_and_printable() {
+        assert_eq!(printable("a\nb\u{202e}é\u{fffd}\0'\\"), "a b\\u{202e}é\u{fffd} '\\");
+        let long = format!("file: {} --flag helps", "x".repeat(40_000));
+        let line = printable(&long);
+        assert!(line.chars().count() < 1100, "{}", line.len());
+        assert!(line.starts_with("file: x") && line.ends_with("x --flag helps"));
+    }
+}
