@@ -45,41 +45,13 @@
 
 use super::names::unknown;
 use super::settings::{Overrides, Settings};
-use crate::error::{data, usage};
-use crate::files::read_text;
+use crate::error::usage;
 use anyhow::Result;
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::path::Path;
-
-/// The studies of the paper: file contents, in the paper's order.
-const SHIPPED: [&str; 22] = [
-    include_str!("files/size.toml"),
-    include_str!("files/edm-size.toml"),
-    include_str!("files/resolution.toml"),
-    include_str!("files/classes.toml"),
-    include_str!("files/blend.toml"),
-    include_str!("files/width.toml"),
-    include_str!("files/depth.toml"),
-    include_str!("files/embedding.toml"),
-    include_str!("files/skip-resolution.toml"),
-    include_str!("files/skip-location.toml"),
-    include_str!("files/batch.toml"),
-    include_str!("files/weight-decay.toml"),
-    include_str!("files/ema-rate.toml"),
-    include_str!("files/labels.toml"),
-    include_str!("files/random-labels.toml"),
-    include_str!("files/unique-labels.toml"),
-    include_str!("files/edm-50k.toml"),
-    include_str!("files/table3.toml"),
-    include_str!("files/width-depth.toml"),
-    include_str!("files/skip-number.toml"),
-    include_str!("files/skip-deletion.toml"),
-    include_str!("files/bootstrap.toml"),
-];
 
 /// One experiment.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Study {
     pub name: String,
     /// What a command calls it: its name if it is shipped, else the path of its file.
@@ -157,57 +129,16 @@ pub struct FigureSpec {
 }
 
 impl Study {
-    /// All studies of the paper.
-    pub fn shipped() -> Vec<Study> {
-        let read =
-            |text: &&str| Study::parse(text, "shipped study").expect("a shipped study is whole");
-        SHIPPED.iter().map(read).collect()
-    }
-
-    /// A shipped study by name, or one read from a file: what ends in `.toml` is a path. Errors as of
-    /// [`Study::given`], whose argument is STUDY.
-    pub fn load(name: &str) -> Result<Study> {
-        Study::given("STUDY", name)
-    }
-
-    /// As [`Study::load`], of a name that a command's `argument` gave.
-    ///
-    /// # Errors
-    /// Usage: an unknown name, begins with `argument` and has the nearest known one; a file that is no study.
-    /// As [`crate::files::cannot_read`]: unreadable.
-    pub fn given(argument: &str, name: &str) -> Result<Study> {
-        if name.ends_with(".toml") {
-            let none = || data(format!("{name}: not found"));
-            let text = read_text(Path::new(name))?.ok_or_else(none)?;
-            return Ok(Study { called: name.into(), ..Study::parse(&text, name)? });
-        }
-        let all = Study::shipped();
-        let names: Vec<String> = all.iter().map(|s| s.name.clone()).collect();
-        let found = all.into_iter().find(|s| s.name == name);
-        found.ok_or_else(|| {
-            let known = names.iter().map(String::as_str);
-            let what = unknown("study", name, known);
-            usage(format!("{argument}: {what} (or a path that ends in .toml)"))
-        })
-    }
-
-    /// The studies of a name: as [`Study::given`], and `table1`, `figure3a` for all that are a part of it, `all` for
-    /// all of the paper's.
-    ///
-    /// # Errors
-    /// As [`Study::given`].
-    pub fn named(argument: &str, name: &str) -> Result<Vec<Study>> {
-        let shipped = Study::shipped();
-        let part_of = |study: &Study| {
-            let table = |t: &TableSpec| name.strip_prefix("table") == Some(&t.id);
-            let figure = |f: &FigureSpec| name.strip_prefix("figure") == Some(&f.id);
-            study.tables.iter().any(table) || study.figures.iter().any(figure)
+    /// That of a search for the EMM: sizes of one setting.
+    pub(super) fn of_sizes(sizes: &[usize]) -> Study {
+        let value = |n: &usize| AxisValue { name: n.to_string(), settings: Overrides::new() };
+        let size = Axis {
+            name: "size".into(),
+            title: "Training images".into(),
+            key: Some("size".into()),
+            values: sizes.iter().map(value).collect(),
         };
-        if name == "all" {
-            return Ok(shipped);
-        }
-        let parts: Vec<Study> = shipped.into_iter().filter(part_of).collect();
-        if parts.is_empty() { Ok(vec![Study::given(argument, name)?]) } else { Ok(parts) }
+        Study { name: "find".into(), axes: vec![size], ..Study::default() }
     }
 
     /// That tables, figures and what is left out name axes and values that are there.

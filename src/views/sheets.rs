@@ -1,9 +1,6 @@
 //! Samples beside the training images that they are nearest to: of runs, and of the theoretical optimum
 //! (Figures 1a, 1b and 10).
 
-use super::outcome::{RunState, state_of};
-use super::plan::{Plan, PlannedCell, Setup};
-use super::spec::Study;
 use crate::data::Dataset;
 use crate::device::{Device, Pixels};
 use crate::error::{Exit, exit_code, usage};
@@ -13,6 +10,9 @@ use crate::run::dir::best;
 use crate::run::score::{compared, labels_of};
 use crate::run::{Network, RunDir};
 use crate::sampler::{Denoise, HeunOptions, Start, optimum, quantise, sample};
+use crate::study::outcome::RunState;
+use crate::study::plan::{Plan, PlannedCell, Setup};
+use crate::study::spec::Study;
 use anyhow::Result;
 use std::path::Path;
 
@@ -142,7 +142,7 @@ pub fn sheet_figure(id: &str, setup: &Setup, device: &Device) -> Result<SheetFig
             drawn.push(Drawn::by_optimum(setup.images(&run.recipe)?, &of, device)?);
             break;
         }
-        match run.dir.as_ref().map(|dir| (dir, state_of(&run.config, dir))) {
+        match run.dir.as_ref().map(|dir| (dir, run.state())) {
             Some((dir, RunState::Done(_))) => {
                 let of = format!("{figure}: EDM, {} of {set}", name(&plan, cell));
                 match Drawn::by_run(dir, setup.images(&run.recipe)?, &of, device) {

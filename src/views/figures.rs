@@ -1,15 +1,16 @@
 //! The paper's figures as charts: views over finished runs, missing ones left out and named.
 
-use super::bootstrap::{RESAMPLES, bootstrap};
-use super::names::by_reason;
-use super::outcome::{BANDS, Seen, open_marks};
-use super::plan::{Line, Plan, PlannedCell};
-use super::spec::{FigureSpec, Study};
-use super::tables::EPSILON;
+use super::words::{BANDS, open_marks};
 use crate::error::usage;
-use crate::memorization::emm_of;
+use crate::memorization::{RESAMPLES, bootstrap, emm_of};
 use crate::report::chart::EPOCHS;
 use crate::report::{Chart, Panel, Point, Scale, Series, Style};
+use crate::run::Look;
+use crate::study::EPSILON;
+use crate::study::names::by_reason;
+use crate::study::outcome::Seen;
+use crate::study::plan::{self, Line, Plan, PlannedCell, PlannedValue};
+use crate::study::spec::{Axis, FigureSpec, Study};
 use anyhow::Result;
 
 /// Names of the paper's values: printed, and read off its plots.
@@ -73,7 +74,7 @@ pub fn figure(asked: &str, plans: &[Plan]) -> Figure {
         for spec in plan.study.figures.iter().filter(|f| shown(plan, f)) {
             let lines = plan.lines(spec, &seen);
             for point in lines.iter().flat_map(|l| &l.points) {
-                if point.seen.ratio.is_none() && point.cell.impossible.is_none() {
+                if point.seen.found.is_none() && point.cell.impossible.is_none() {
                     lacking.extend(plan.cells.iter().position(|c| c.at == point.cell.at));
                 }
             }
@@ -134,7 +135,7 @@ fn general_footer(plans: &[Plan], panels: &[Panel]) -> Vec<String> {
 /// What one study adds to the footer; `of`: its panels.
 fn said_of(plan: &Plan, seen: &[Seen], of: &str) -> Vec<String> {
     let mut out = Vec::new();
-    let spread = seen.iter().filter_map(|s| s.spread).map(|s| s.seeds).max();
+    let spread = seen.iter().filter_map(|s| s.found.as_ref()?.spread).map(|s| s.seeds).max();
     out.push(match (spread, plan.study.figures.iter().any(|f| f.id == "6")) {
         (_, true) => format!("band: the middle 95% of {RESAMPLES} bootstrap resamples"),
         (Some(seeds), _) => {
@@ -295,7 +296,7 @@ impl View<'_> {
     /// Whether the cells are masks of skips: places side by side, which no line joins.
     fn of_skips(&self) -> bool {
         let keys = ["skips", "random_skips", "draw"];
-        let sets = |axis: &super::spec::Axis| {
+        let sets = |axis: &Axis| {
             axis.key.as_deref().is_some_and(|k| keys.contains(&k))
                 || axis.values.iter().any(|v| v.settings.contains_key("skips"))
         };
@@ -326,7 +327,7 @@ impl View<'_> {
         let mut categories: Vec<String> = Vec::new();
         let mut series: Vec<Series> = Vec::new();
         let mut theirs: Vec<Series> = Vec::new();
-        let mut add = |name: String, category: String, p: &super::plan::Point| {
+        let mut add = |name: String, category: String, p: &plan::Point| {
             let x = categories.iter().position(|c| *c == category).unwrap_or_else(|| {
                 categories.push(category);
                 categories.len() - 1
@@ -371,13 +372,13 @@ impl View<'_> {
     /// The paper's values of these lines, each in the colour of its own where there are several.
     fn printed(&self, lines: &[Named], along: &Along) -> Vec<Series> {
         let series = lines.iter().enumerate().map(|(i, (name, line))| {
-            let at = |p: &super::plan::Point| match along {
+            let at = |p: &plan::Point| match along {
                 // Of the whole run: at its end.
                 Along::Epochs => p.cell.runs.first().map(|r| r.config.train.epochs),
                 _ => place(p.x?, along),
             };
             [false, true].map(|plotted| {
-                let value = |p: &super::plan::Point| {
+                let value = |p: &plan::Point| {
                     let paper = p.cell.paper.filter(|v| v.plotted == plotted)?;
                     Some(Point::new(at(p)?, paper.percent / 100.0))
                 };
@@ -406,7 +407,7 @@ fn with_printed(mut series: Vec<Series>, printed: Vec<Series>) -> Vec<Series> {
 }
 
 /// Where a value lies on the axis.
-fn place(value: &super::plan::PlannedValue, along: &Along) -> Option<f64> {
+fn place(value: &PlannedValue, along: &Along) -> Option<f64> {
     match along {
         Along::Names(names) => names.iter().position(|n| *n == value.name).map(|i| i as f64),
         _ => value.number,
@@ -415,27 +416,23 @@ fn place(value: &super::plan::PlannedValue, along: &Along) -> Option<f64> {
 
 /// A cell's result: of several seeds their spread, else the sampling interval.
 fn point(x: f64, seen: &Seen) -> Option<Point> {
-    let interval = seen.spread.map_or(seen.interval, |s| [s.lowest, s.highest]);
-    Some(Point { x, y: seen.ratio?, interval: Some(interval), rising: seen.rising })
+    let found = seen.found.as_ref()?;
+    let interval = found.spread.map_or(found.interval, |s| [s.lowest, s.highest]);
+    Some(Point { x, y: found.ratio, interval: Some(interval), rising: found.rising })
 }
 
-/// A cell's curve over training.
+/// A cell's curve over training, with intervals as [`point`]'s.
 fn curve(name: &str, line: &Line) -> Series {
     let mut points = Vec::new();
-    for p in &line.points {
-        let done: Vec<_> = p.seen.states.iter().filter_map(|s| s.done()).collect();
-        for (k, &(epoch, ratio)) in p.seen.curve.iter().enumerate() {
-            let looks = || done.iter().filter_map(|d| d.looks.get(k));
-            let interval = match done.len() {
-                1 => looks().next().map(|l| [l.low, l.high]),
-                _ => {
-                    let low = looks().map(|l| l.ratio).fold(f64::INFINITY, f64::min);
-                    Some([low, looks().map(|l| l.ratio).fold(f64::NEG_INFINITY, f64::max)])
-                }
-            };
-            let rising = p.seen.rising && k + 1 == p.seen.curve.len();
-            points.push(Point { x: epoch, y: ratio, interval, rising });
-        }
+    for found in line.points.iter().filter_map(|p| p.seen.found.as_ref()) {
+        let intervals = match found.spread {
+            None => &found.curve_intervals,
+            Some(_) => &found.curve_spreads,
+        };
+        let last = found.curve.len() - 1;
+        points.extend(found.curve.iter().zip(intervals).enumerate().map(|(k, (&(x, y), &v))| {
+            Point { x, y, interval: Some(v), rising: found.rising && k == last }
+        }));
     }
     Series::new(name, Style::Line, points)
 }
@@ -466,9 +463,9 @@ const SHARES: [f64; 7] = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0];
 fn bootstrapped(plan: &Plan, spec: &FigureSpec, lines: &[Line]) -> Vec<Panel> {
     let view = View { plan, spec, lines };
     let points = lines.iter().flat_map(|l| &l.points);
-    let panel = |p: &super::plan::Point| {
+    let panel = |p: &plan::Point| {
         let done: Vec<_> = p.seen.states.iter().filter_map(|s| s.done()).collect();
-        let sum = |of: fn(&crate::run::Look) -> u64| done.iter().map(|d| of(&d.value)).sum();
+        let sum = |of: fn(&Look) -> u64| done.iter().map(|d| of(&d.value)).sum();
         let (memorized, images): (u64, u64) = (sum(|l| l.memorized), sum(|l| l.images));
         let x = view.axis(&spec.x)?;
         let title = format!("{}: {}", spec.id, view.value(x, p.cell.at[x]));
@@ -477,7 +474,11 @@ fn bootstrapped(plan: &Plan, spec: &FigureSpec, lines: &[Line]) -> Vec<Panel> {
             _ => SHARES
                 .iter()
                 .map(|share| ((share * images as f64).round() as u64).max(1))
-                .map(|n| bootstrap(memorized, images, n))
+                .map(|n| (n, bootstrap(memorized, images, n)))
+                .map(|(n, (mean, ends))| Point {
+                    interval: Some(ends),
+                    ..Point::new(n as f64, mean)
+                })
                 .collect(),
         };
         let series = Series::new("", Style::Line, points);
