@@ -19,7 +19,7 @@ use super::names::unknown;
 use super::outcome::{RunState, Seen, state_of};
 use super::scale::Scale;
 use super::settings::{Recipe, Settings, Shape};
-use super::spec::{FigureSpec, Study};
+use super::spec::{FigureSpec, Held, Study};
 use crate::data::Dataset;
 use crate::error::{Exit, exit_code, usage};
 use crate::memorization::{Emm, SizeRatio, emm_of};
@@ -285,20 +285,19 @@ impl Plan {
         self.axes.iter().zip(&cell.at).map(value).collect::<Vec<_>>().join(", ")
     }
 
+    /// Whether a cell has one of these values on each axis that is named.
+    pub fn is_held(&self, cell: &PlannedCell, only: &Held) -> bool {
+        self.axes.iter().zip(&cell.at).all(|(axis, &at)| {
+            only.get(&axis.name).is_none_or(|only| only.contains(&axis.values[at].paper_name))
+        })
+    }
+
     /// The cells that a figure shows, as lines. Where `x` is an axis, a line runs over its values; where it is
     /// `epochs`, each cell is a line of one point, whose `seen.curve` is drawn. Axes that are neither `x` nor held
     /// at one value name the line.
     pub fn lines<'a>(&'a self, figure: &FigureSpec, seen: &'a [Seen]) -> Vec<Line<'a>> {
-        let shown = |cell: &PlannedCell| {
-            self.axes.iter().zip(&cell.at).all(|(axis, &at)| {
-                figure
-                    .only
-                    .get(&axis.name)
-                    .is_none_or(|only| only.contains(&axis.values[at].paper_name))
-            })
-        };
         let x = self.axes.iter().position(|axis| axis.name == figure.x);
-        let cells = || self.cells.iter().zip(seen).filter(|(cell, _)| shown(cell));
+        let cells = || self.cells.iter().zip(seen).filter(|(c, _)| self.is_held(c, &figure.only));
         let varies = |axis: usize| {
             let mut values = cells().map(|(cell, _)| cell.at[axis]);
             let first = values.next();
@@ -326,12 +325,7 @@ impl Plan {
     /// The EMM over the sizes of each combination of the other axes' values, in their order: its name, what the paper
     /// has at its own scale, and ours, once two sizes are measured.
     pub fn emm(&self, seen: &[Seen], epsilon: f64) -> Vec<EmmOf> {
-        let figure = FigureSpec {
-            id: String::new(),
-            x: "size".into(),
-            lines: None,
-            only: Default::default(),
-        };
+        let figure = FigureSpec { x: "size".into(), ..FigureSpec::default() };
         if self.axes.iter().all(|a| a.name != "size") {
             return Vec::new();
         }

@@ -41,7 +41,18 @@
 //! x = "size"                           # an axis, or "epochs" for curves over training
 //! lines = "width"                      # one line a value of this axis
 //! only = { labels = ["none"] }         # optional: of these axes only these values (by name)
+//! draw = "marks"                       # optional: "marks" side by side, which no line joins; "bootstrap": a panel a
+//!                                      # cell, what fewer generated images would say; else "lines"
+//! scale = "log"                        # optional: of a numeric axis; else sizes lie as they do, other values side by side
+//!
+//! [[sheet]]                            # optional: samples beside their nearest training images
+//! id = "1b"
+//! of = "runs"                          # of each cell's first run, or of the "optimum" of the first cell's images
+//! only = { size = ["50000"] }          # optional, as a figure's
 //! ```
+//!
+//! A value of a figure of marks may also say its `series`, and its `place` on the axis where several share one; a number is
+//! a resolution, of images that have 32.
 
 use super::names::unknown;
 use super::settings::{Overrides, Settings};
@@ -69,6 +80,7 @@ pub struct Study {
     pub paper: Paper,
     pub tables: Vec<TableSpec>,
     pub figures: Vec<FigureSpec>,
+    pub sheets: Vec<SheetSpec>,
     /// The file as it was read.
     pub text: String,
 }
@@ -86,11 +98,14 @@ pub struct Axis {
     pub values: Vec<AxisValue>,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct AxisValue {
     /// At the paper's scale.
     pub name: String,
     pub settings: Overrides,
+    /// Among marks: the series that it is of, and where it stands.
+    pub series: Option<String>,
+    pub place: Option<String>,
 }
 
 /// What the paper printed; empty where it did not.
@@ -114,7 +129,7 @@ pub struct TableSpec {
 }
 
 /// Which figure a study's cells are drawn in, and how.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FigureSpec {
     pub id: String,
@@ -126,12 +141,54 @@ pub struct FigureSpec {
     /// What other axes are held at.
     #[serde(default)]
     pub only: Held,
+    #[serde(default)]
+    pub draw: Draw,
+    /// A numeric axis is logarithmic.
+    #[serde(default)]
+    pub scale: Option<AxisScale>,
+}
+
+/// What stands for a figure's cells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Draw {
+    #[default]
+    Lines,
+    Marks,
+    /// A panel a cell: the ratio's spread against the number of generated images.
+    Bootstrap,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AxisScale {
+    Log,
+}
+
+/// Which sheet a study's cells are drawn in.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SheetSpec {
+    pub id: String,
+    pub of: Samples,
+    #[serde(default)]
+    pub only: Held,
+}
+
+/// Whose samples a sheet shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Samples {
+    /// The theoretical optimum's, of the first cell's images.
+    Optimum,
+    /// Of each cell's first run.
+    Runs,
 }
 
 impl Study {
     /// That of a search for the EMM: sizes of one setting.
     pub(super) fn of_sizes(sizes: &[usize]) -> Study {
-        let value = |n: &usize| AxisValue { name: n.to_string(), settings: Overrides::new() };
+        let value = |n: &usize| AxisValue { name: n.to_string(), ..AxisValue::default() };
         let size = Axis {
             name: "size".into(),
             title: "Training images".into(),
@@ -165,13 +222,25 @@ impl Study {
         }
         for figure in &self.figures {
             let what = || format!("figure {}", figure.id);
+            let wrong = |why: String| usage(format!("{file}: {}: {why}", what()));
             if figure.x != "epochs" {
-                axis(&figure.x, what())?;
+                let x = axis(&figure.x, what())?;
+                let number = |v: &&AxisValue| v.name.parse().is_ok_and(|n: f64| n > 0.0);
+                let other = x.values.iter().find(|v| !number(v));
+                if let (Some(AxisScale::Log), Some(AxisValue { name, .. })) = (figure.scale, other)
+                {
+                    return Err(wrong(format!("scale: log, but {name:?} is no number above 0")));
+                }
+            } else if figure.draw != Draw::Lines {
+                return Err(wrong("draw: over epochs there are only lines".into()));
             }
             if let Some(name) = &figure.lines {
                 axis(name, what())?;
             }
             held(&figure.only, what())?;
+        }
+        for sheet in &self.sheets {
+            held(&sheet.only, format!("sheet {}", sheet.id))?;
         }
         Ok(())
     }

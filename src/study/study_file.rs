@@ -2,7 +2,7 @@
 
 use super::names::unknown;
 use super::settings::{Overrides, Settings};
-use super::spec::{Axis, AxisValue, FigureSpec, Held, Paper, Study, TableSpec};
+use super::spec::{Axis, AxisValue, FigureSpec, Held, Paper, SheetSpec, Study, TableSpec};
 use crate::error::{data, usage};
 use crate::files::read_text;
 use anyhow::Result;
@@ -57,6 +57,8 @@ struct File {
     tables: Vec<TableSpec>,
     #[serde(default, rename = "figure")]
     figures: Vec<FigureSpec>,
+    #[serde(default, rename = "sheet")]
+    sheets: Vec<SheetSpec>,
 }
 
 #[derive(Deserialize)]
@@ -78,12 +80,15 @@ struct PaperFile {
 }
 
 /// Keys of the tables of a file, for "did you mean".
-const FILE_KEYS: [&str; 10] =
-    ["name", "title", "source", "note", "settings", "axis", "without", "paper", "table", "figure"];
+const FILE_KEYS: [&str; 11] = [
+    "name", "title", "source", "note", "settings", "axis", "without", "paper", "table", "figure",
+    "sheet",
+];
 const AXIS_KEYS: [&str; 4] = ["name", "title", "key", "values"];
 const PAPER_KEYS: [&str; 3] = ["percent", "plotted", "emm"];
 const TABLE_KEYS: [&str; 2] = ["id", "columns"];
-const FIGURE_KEYS: [&str; 4] = ["id", "x", "lines", "only"];
+const FIGURE_KEYS: [&str; 6] = ["id", "x", "lines", "only", "draw", "scale"];
+const SHEET_KEYS: [&str; 3] = ["id", "of", "only"];
 
 /// Far more than anyone would train.
 const MAX_CELLS: usize = 10_000;
@@ -163,6 +168,7 @@ impl Study {
             ("paper", &PAPER_KEYS),
             ("table", &TABLE_KEYS),
             ("figure", &FIGURE_KEYS),
+            ("sheet", &SHEET_KEYS),
         ] {
             let part = table.get(name);
             let all = part.and_then(toml::Value::as_array).map_or(&[][..], Vec::as_slice);
@@ -187,6 +193,7 @@ impl Study {
             paper: Paper::default(),
             tables: read.tables,
             figures: read.figures,
+            sheets: read.sheets,
             text: text.into(),
         };
         let twice = |i: usize| study.axes[..i].iter().any(|a| a.name == study.axes[i].name);
@@ -239,28 +246,34 @@ impl AxisFile {
         }
         let mut values: Vec<AxisValue> = Vec::new();
         for value in self.values {
-            let (name, settings) = match (value, &self.key) {
-                (toml::Value::Table(mut table), _) => {
-                    let Some(toml::Value::String(name)) = table.remove("name") else {
+            let value = match (value, &self.key) {
+                (toml::Value::Table(mut settings), _) => {
+                    let Some(toml::Value::String(name)) = settings.remove("name") else {
                         return Err(usage(format!("{what}: a value has no name")));
                     };
-                    (name, table)
+                    let mut word = |key: &str| settings.remove(key).as_ref().map(shown);
+                    let (series, place) = (word("series"), word("place"));
+                    AxisValue { name, settings, series, place }
                 }
-                (plain, Some(key)) => (shown(&plain), Overrides::from_iter([(key.clone(), plain)])),
+                (plain, Some(key)) => {
+                    let settings = Overrides::from_iter([(key.clone(), plain.clone())]);
+                    AxisValue { name: shown(&plain), settings, ..AxisValue::default() }
+                }
                 (plain, None) => {
                     return Err(usage(format!(
                         "{what}: value {plain}: without a key = \"…\" values are tables"
                     )));
                 }
             };
-            if values.iter().any(|v| v.name == name) {
+            let AxisValue { name, settings, .. } = &value;
+            if values.iter().any(|v| v.name == *name) {
                 return Err(usage(format!("{what}: value {name:?} is there twice")));
             }
-            Settings::read(&settings, &what)?;
+            Settings::read(settings, &what)?;
             let mut with_shared = shared.clone();
             with_shared.extend(settings.clone());
             Settings::read(&with_shared, &what)?;
-            values.push(AxisValue { name, settings });
+            values.push(value);
         }
         let title = if self.title.is_empty() { self.name.clone() } else { self.title };
         Ok(Axis { name: self.name, title, key: self.key, values })
