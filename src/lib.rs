@@ -1,7 +1,7 @@
 //! Measures how much diffusion models memorize (Gu et al. 2023, arXiv:2310.02664).
 //!
-//! Data flows one way: `cli → study → run → {data, model, sampler, memorization, report, check} →
-//! tape → ops → device`. A module uses only what stands to its right; `error`, `rng`, `files` and
+//! Data flows one way: `cli → {views, study} → run → {data, model, sampler, memorization, report, check} →
+//! tape → ops → device`; views read what studies found. A module uses only what stands to its right; `error`, `rng`, `files` and
 //! `memory` and `signal` serve all.
 
 pub mod settings;
@@ -27,3 +27,4 @@ pub mod signal;
 pub mod simd;
 pub mod study;
 pub mod tape;
+pub mod views;

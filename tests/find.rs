@@ -5,7 +5,9 @@ use emm::data::Dataset;
 use emm::device::{Cpu, Device};
 use emm::error::exit_code;
 use emm::run::{RunOptions, SaveEvery};
-use emm::study::quickstart::{Plan, quickstart};
+use emm::study::Found;
+use emm::study::quickstart::{self, Plan, SET};
+use emm::views::search;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -351,6 +353,22 @@ pub fn cpu() -> Device {
     Device::Cpu(Cpu::new(1).unwrap())
 }
 
+/// What `emm quickstart` does: runs, then the files that people look at.
+fn quickstart(
+    plan: &Plan,
+    devices: &[Device],
+    folder: &Path,
+    force: bool,
+    options: &RunOptions,
+) -> anyhow::Result<Option<(Found, Vec<PathBuf>)>> {
+    let Some(found) = quickstart::quickstart(plan, devices, folder, options)? else {
+        return Ok(None);
+    };
+    let (set, device) = (Dataset::digits(), &devices[0]);
+    let files = search::write(&found, &set, SET, "Digits 8×8", device, folder, force)?;
+    Ok(Some((found, files)))
+}
+
 #[test]
 fn a_small_quickstart_leaves_its_results_and_reuses_its_runs() {
     let dir = tempdir().unwrap();
@@ -367,7 +385,7 @@ fn a_small_quickstart_leaves_its_results_and_reuses_its_runs() {
         |devices: &[Device]| quickstart(&plan, devices, &folder, false, &options).unwrap().unwrap();
     let (found, files) = go(&[cpu(), cpu()]);
     assert_eq!(
-        found.sizes.iter().map(|m| (m.size, m.looks)).collect::<Vec<_>>(),
+        found.sizes.iter().map(|m| (m.size, m.found.looks)).collect::<Vec<_>>(),
         [(10, 2), (20, 2)]
     );
     let names: Vec<_> = files.iter().map(|f| f.file_name().unwrap().to_str().unwrap()).collect();
@@ -395,7 +413,7 @@ fn a_small_quickstart_leaves_its_results_and_reuses_its_runs() {
     let part = RunOptions { stop_after_steps: Some(2), ..options.clone() };
     assert!(quickstart(&plan, &[cpu()], &other, false, &part).unwrap().is_none());
     let (resumed, _) = quickstart(&plan, &[cpu()], &other, false, &options).unwrap().unwrap();
-    let (curve, straight) = (|f: &emm::study::Found| f.sizes[0].curve.clone(), &go(&[cpu()]).0);
+    let (curve, straight) = (|f: &Found| f.sizes[0].found.curve.clone(), &go(&[cpu()]).0);
     assert_eq!(curve(&resumed), curve(straight));
 
     // Ended while it wrote, it goes on; what somebody else has under such a name stays.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 /// From left to right; modules of one row don't use each other, [`SIDEWAYS`] excepted.
 const ROWS: &[&[&str]] = &[
     &["cli"],
-    &["study"],
+    &["views", "study"],
     &["run"],
     &["data", "model", "sampler", "memorization", "report", "check"],
     &["tape"],
@@ -16,6 +16,7 @@ const ROWS: &[&[&str]] = &[
 
 /// Arrows within a row: who uses whom.
 const SIDEWAYS: &[(&str, &str)] = &[
+    ("views", "study"),
     ("model", "data"),
     ("sampler", "data"),
     ("sampler", "model"),

@@ -3,9 +3,9 @@
 use crate::study::tiny;
 use emm::memorization::wilson;
 use emm::run::{Look, RunDir};
-use emm::study::matrix::matrix;
 use emm::study::outcome::{RunState, state_of, still_rising};
 use emm::study::{Plan, Scale, Setup, Study};
+use emm::views::matrix::matrix;
 use tempfile::tempdir;
 
 /// A finished run's files, with about these ratios at its looks.
@@ -46,21 +46,22 @@ fn what_runs_say_is_read_from_their_folders() {
     finished(&plan, 1, 0, &[0.1, 0.2, 0.3, 0.5]);
     finished(&plan, 2, 0, &[0.1, 0.2]);
     let seen = plan.read();
-    assert_eq!(seen[0].ratio, Some((0.96 + 0.94) / 2.0));
-    let spread = seen[0].spread.unwrap();
+    let found = |i: usize| seen[i].found.as_ref().unwrap();
+    assert_eq!(found(0).ratio, (0.96 + 0.94) / 2.0);
+    let spread = found(0).spread.unwrap();
     assert_eq!((spread.seeds, spread.lowest, spread.highest), (2, 0.94, 0.96));
     assert!((spread.deviation - 0.02 / 2f64.sqrt()).abs() < 1e-12);
     assert_eq!(
-        seen[0].curve.iter().map(|c| c.0).collect::<Vec<_>>(),
+        found(0).curve.iter().map(|c| c.0).collect::<Vec<_>>(),
         [250.0, 500.0, 750.0, 1000.0].map(|e: f64| {
             let c = &plan.cells[0].runs[0].config;
             c.epoch((c.steps() as f64 * e / 1000.0) as u64)
         })
     );
-    assert!(!seen[0].rising && seen[1].rising);
-    assert_eq!((seen[1].ratio, seen[1].spread), (Some(0.5), None));
+    assert!(!found(0).rising && found(1).rising);
+    assert_eq!((found(1).ratio, found(1).spread), (0.5, None));
     assert!(seen[0].complete() && !seen[1].complete());
-    assert_eq!((seen[2].ratio, &seen[2].states[0]), (None, &RunState::Begun));
+    assert_eq!((&seen[2].found, &seen[2].states[0]), (&None, &RunState::Begun));
     assert_eq!(seen[3].states, [RunState::Missing, RunState::Missing]);
     let emm = plan.emm(&seen, 0.1);
     assert_eq!(emm[0].name, "unconditional");

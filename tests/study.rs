@@ -25,7 +25,9 @@ fn every_figure_and_table_of_the_paper_has_a_study() {
     let tables: HashSet<&str> =
         all.iter().flat_map(|s| s.tables.iter().map(|t| t.id.as_str())).collect();
     assert_eq!(tables, HashSet::from(["1", "2", "3"]));
-    // 1a, 1b and 10 are sheets of samples, not plots of a study's cells.
+    let sheets: HashSet<&str> =
+        all.iter().flat_map(|s| s.sheets.iter().map(|f| f.id.as_str())).collect();
+    assert_eq!(sheets, HashSet::from(["1a", "1b", "10"]));
     let drawn = "1c 1d 2a 2b 2c 3a 3b 3c 3d 4a 4b 4c 4d 5a 5b 5c 5d 6 7a 7b 7c 7d 7e 7f 8a 8b 9";
     assert_eq!(figures, drawn.split(' ').collect());
     let names: HashSet<&str> = all.iter().map(|s| s.name.as_str()).collect();
@@ -351,6 +353,23 @@ fn files_that_are_no_study_are_refused_in_one_line() {
         (
             good.to_string() + "[[figure]]\nid = \"1\"\nx = \"size\"\nonly = { size = [\"30\"] }\n",
             "unknown value of size \"30\"",
+        ),
+        (
+            good.to_string() + "[[figure]]\nid = \"1\"\nx = \"size\"\ndraw = \"bars\"\n",
+            "unknown variant `bars`, expected one of `lines`, `marks`, `bootstrap`",
+        ),
+        (
+            good.to_string() + "[[figure]]\nid = \"1\"\nx = \"epochs\"\ndraw = \"marks\"\n",
+            "figure 1: draw: over epochs there are only lines",
+        ),
+        (
+            good.replace("[10, 20]", "[0, 20]").replace("key = \"size\"", "key = \"draw\"")
+                + "[[figure]]\nid = \"1\"\nx = \"size\"\nscale = \"log\"\n",
+            "figure 1: scale: log, but \"0\" is no number above 0",
+        ),
+        (
+            good.to_string() + "[[sheet]]\nid = \"1\"\nof = \"runs\"\nonly = { sise = [] }\n",
+            "sheet 1: unknown axis \"sise\"; did you mean \"size\"?",
         ),
         (
             good.to_string() + "[[without]]\nsise = [\"10\"]\n",

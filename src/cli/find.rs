@@ -11,7 +11,8 @@ use crate::files::check_output;
 use crate::model::flops::flops;
 use crate::numbers::count;
 use crate::run::progress::epochs_said;
-use crate::study::{Found, Search, Sizes, find, passed_over, pictures};
+use crate::study::{Found, Search, Sizes, find, passed_over};
+use crate::views::{answer, search as views};
 use anyhow::Result;
 use std::fs;
 use std::path::PathBuf;
@@ -101,12 +102,12 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     let files = match &args.out {
         Some(out) => {
             let stem = args.data.file_stem().map_or(name.clone(), |s| s.to_string_lossy().into());
-            pictures::write(&found, &set, &name, &stem, &devices[0], out, args.force)?
+            views::write(&found, &set, &name, &stem, &devices[0], out, args.force)?
         }
         None => Vec::new(),
     };
     match common.json {
-        true => say!("{}", found.json()),
+        true => say!("{}", answer::results(&found)),
         false => tell(&found, &longer(found.epochs), &files),
     }
     passed_over("--runs", found.damage)
@@ -144,8 +145,8 @@ const SMALL_STEP_FLOP: u64 = 1_000_000_000;
 
 /// Prints table, answer, doubts, what would settle them, and where the files are.
 pub fn tell(found: &Found, longer: &str, files: &[PathBuf]) {
-    say!("\n{}", pictures::table(found).plain());
-    for line in pictures::said(found) {
+    say!("\n{}", views::table(&views::sizes(found)).plain());
+    for line in views::said(found) {
         say!("{line}");
     }
     if found.emm.open() {

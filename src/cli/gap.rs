@@ -9,7 +9,8 @@ use crate::model::SavedModel;
 use crate::numbers::count;
 use crate::run::{DataId, Network, RunDir};
 use crate::sampler::{HeunOptions, noise_levels, optimum};
-use crate::study::gap;
+use crate::study::gap::gap;
+use crate::views;
 use anyhow::Result;
 use serde::Deserialize as _;
 use std::io::Write as _;
@@ -82,16 +83,15 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     let mut network = Network::new(&device, model, BATCH.min(args.draws), &|| false)?;
     let mut optimum = optimum(&set, &device)?;
     let weight = |sigma| precond.weight(sigma);
-    let levels =
-        gap::gap(&mut network, &mut *optimum, &set, &weight, &sigmas, args.draws, common.seed)?;
+    let levels = gap(&mut network, &mut *optimum, &set, &weight, &sigmas, args.draws, common.seed)?;
 
-    let table = gap::table(&levels);
+    let table = views::gap::table(&levels);
     if let Some(out) = &args.out {
         write_atomic(out, args.force, |file| Ok(file.write_all(table.csv().as_bytes())?))?;
     }
     match common.json {
         true => {
-            let mut json = gap::json(&levels, args.draws);
+            let mut json = views::gap::json(&levels, args.draws);
             json["foreign_data"] = foreign.into();
             say!("{json}");
         }

@@ -5,13 +5,15 @@ use super::endings::check_ending;
 use super::find::tell;
 use super::quoted::quoted;
 use super::{Common, say};
+use crate::data::Dataset;
 use crate::device::Device;
 use crate::error::{Exit, fail, usage};
 use crate::numbers::amount;
 use crate::run::progress::{duration, epochs_said};
 use crate::run::{RunOptions, SaveEvery};
 use crate::study::passed_over;
-use crate::study::quickstart::{Plan, quickstart};
+use crate::study::quickstart::{Plan, SET, quickstart};
+use crate::views::{answer, search};
 use anyhow::Result;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -54,16 +56,18 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         save_every: SaveEvery::Seconds(10.0),
         stop_after_steps: None,
         quiet: common.quiet,
-        data_name: "bundled digits".into(),
+        data_name: SET.into(),
     };
-    let Some((found, files)) = quickstart(&plan, &devices, &args.out, args.force, &options)? else {
+    let Some(found) = quickstart(&plan, &devices, &args.out, &options)? else {
         return Err(fail(
             Exit::Suspended,
             format!("--out: {}: stopped, saved; the same command continues", args.out.display()),
         ));
     };
+    let (set, title) = (Dataset::digits(), "Digits 8×8");
+    let files = search::write(&found, &set, SET, title, &devices[0], &args.out, args.force)?;
     if common.json {
-        say!("{}", found.json());
+        say!("{}", answer::results(&found));
         return passed_over("--out", found.damage);
     }
     say!(

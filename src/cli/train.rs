@@ -8,7 +8,8 @@ use crate::model::Params;
 use crate::run::dir::best;
 use crate::run::progress::{duration, epochs_said};
 use crate::run::{Look, Outcome, RunConfig, train};
-use crate::study::outcome::{RISING, still_rising};
+use crate::study::outcome::still_rising;
+use crate::views::words::RISING;
 use anyhow::Result;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -72,15 +73,16 @@ fn print(config: &RunConfig, dir: &Path, outcome: &Outcome) {
     say!("run         {}", dir.display());
     say!("parameters  {parameters}");
     say!("steps       {} of {}", outcome.step, config.steps());
-    if let Some(l) = best(&outcome.looks) {
-        let looks = outcome.looks.len();
+    if let Some(l) = best(&outcome.scores.looks) {
+        let looks = outcome.scores.looks.len();
         say!("best look   {} (highest of {looks} looks)", said(l));
     }
-    if let Some(l) = &outcome.rescored {
+    if let Some(l) = &outcome.scores.rescored {
         say!("rescored    {} with fresh seeds", said(l));
     }
-    if let (repeats @ 1.., Some(value)) = (outcome.distinct.repeats, outcome.value()) {
-        let once = match outcome.value_distinct() {
+    if let (repeats @ 1.., Some(value)) = (outcome.scores.distinct.repeats, outcome.scores.value())
+    {
+        let once = match outcome.scores.value_distinct() {
             Some(l) => format!(
                 "with identical images counted once {:.2}%, else {:.2}% memorized",
                 100.0 * l.ratio,
@@ -92,7 +94,7 @@ fn print(config: &RunConfig, dir: &Path, outcome: &Outcome) {
             "duplicates  {repeats} training images repeat an earlier one, which hides copies of it: {once}"
         );
     }
-    if outcome.finished && still_rising(&outcome.looks) {
+    if outcome.finished && still_rising(&outcome.scores.looks) {
         say!("note        the ratio is {RISING} (--epochs)");
     }
     say!("time        {}", duration(outcome.elapsed_s));
@@ -112,9 +114,9 @@ fn said(l: &Look) -> String {
 
 fn as_json(config: &RunConfig, dir: &Path, outcome: &Outcome) -> Value {
     // Of the run's value, with identical training images counted once.
-    let distinct = match outcome.distinct.repeats {
-        0 => outcome.value(),
-        _ => outcome.value_distinct(),
+    let distinct = match outcome.scores.distinct.repeats {
+        0 => outcome.scores.value(),
+        _ => outcome.scores.value_distinct(),
     };
     json!({
         "run": dir.display().to_string(),
@@ -123,11 +125,11 @@ fn as_json(config: &RunConfig, dir: &Path, outcome: &Outcome) -> Value {
         "steps": config.steps(),
         "epochs": config.train.epochs,
         "parameters": Params::new(&config.model).count(),
-        "looks": outcome.looks.iter().map(look_json).collect::<Vec<_>>(),
-        "best": best(&outcome.looks).map(look_json),
-        "rescored": outcome.rescored.as_ref().map(look_json),
-        "rising": outcome.finished && still_rising(&outcome.looks),
-        "reference_duplicates": outcome.distinct.repeats,
+        "looks": outcome.scores.looks.iter().map(look_json).collect::<Vec<_>>(),
+        "best": best(&outcome.scores.looks).map(look_json),
+        "rescored": outcome.scores.rescored.as_ref().map(look_json),
+        "rising": outcome.finished && still_rising(&outcome.scores.looks),
+        "reference_duplicates": outcome.scores.distinct.repeats,
         "memorized_distinct": distinct.map(|l| l.memorized),
         "ratio_distinct": distinct.map(|l| l.ratio),
         "elapsed_s": outcome.elapsed_s,

@@ -1,11 +1,13 @@
 //! Which images are copies of training images, what share of them, and at what training-set size most are.
 
+mod bootstrap;
 pub mod emm;
 pub mod nearest;
 pub mod ratio;
 pub mod repeats;
 pub mod search;
 
+pub use bootstrap::{RESAMPLES, bootstrap};
 pub use emm::{Bracket, Emm, Next, Side, SizeRatio, emm_of, next_size};
 pub use nearest::{Nearest, Neighbour, Pruning, References};
 pub use ratio::{Score, Threshold, wilson};

@@ -122,6 +122,8 @@ impl Point {
 pub const RATIO: &str = "ratio of memorization";
 /// And on the horizontal one of curves over training.
 pub const EPOCHS: &str = "epochs";
+/// And of ratios against sizes.
+pub const SIZES: &str = "training images";
 
 impl Panel {
     /// A panel from 0 to 100%.
@@ -133,7 +135,7 @@ impl Panel {
     /// Ratio against training-set size with the line 1 − ε.
     pub fn sizes(title: &str, epsilon: f64, series: Vec<Series>) -> Self {
         let level = Some(1.0 - epsilon);
-        Panel { level, ..Panel::new(title, "training images", Scale::Images, series) }
+        Panel { level, ..Panel::new(title, SIZES, Scale::Images, series) }
     }
 
     /// Ratio over training, a line a (name, [(epoch, ratio)]).

@@ -53,6 +53,20 @@ pub struct Scores {
     pub distinct: Distinct,
 }
 
+impl Scores {
+    /// The run's value: its best look, as scored again if it was; none without looks.
+    pub fn value(&self) -> Option<&Look> {
+        self.rescored.as_ref().or(best(&self.looks))
+    }
+
+    /// The same samples with identical training images counted once, where there are any.
+    pub fn value_distinct(&self) -> Option<&Look> {
+        let best = best(&self.looks)?;
+        let look = self.distinct.looks.iter().find(|l| l.step == best.step);
+        if self.rescored.is_some() { self.distinct.rescored.as_ref() } else { look }
+    }
+}
+
 /// Held while a process works in a run directory; the system lets go of it however the process ends.
 pub struct Lock(#[expect(dead_code, reason = "held, not read")] File);
 

@@ -28,11 +28,7 @@ pub struct Outcome {
     pub finished: bool,
     /// Steps of the run that are done and saved.
     pub step: u64,
-    pub looks: Vec<Look>,
-    /// The best look scored again with fresh seeds, if the configuration asks for it.
-    pub rescored: Option<Look>,
-    /// Where training images repeat earlier ones, the same with identical ones counted once.
-    pub distinct: Distinct,
+    pub scores: Scores,
     pub elapsed_s: f64,
 }
 
@@ -53,13 +49,14 @@ impl Outcome {
     pub fn stored(dir: &RunDir, config: &RunConfig, started: Instant) -> Result<Option<Outcome>> {
         let step = config.steps();
         let state = state::whole_step(&dir.state_path(), config)?;
-        let Scores { looks, rescored, distinct } = dir.scores(config)?;
+        let scores = dir.scores(config)?;
+        let Scores { looks, rescored, distinct } = &scores;
         let all = looks.len() == config.look_steps().len();
         // What a finished run says needs no state.
         let trained = state == Some(step) || (state.is_none() && !looks.is_empty());
         let done = trained
             && all
-            && (rescored.is_some() || scored_again(config, &looks, &distinct).is_none())
+            && (rescored.is_some() || scored_again(config, looks, distinct).is_none())
             && (!looks.is_empty() || dir.snapshot_path(config, step).exists());
         if let (false, None, Some(last)) = (done, state, looks.last()) {
             return Err(data(format!(
@@ -74,25 +71,13 @@ impl Outcome {
             return Ok(None);
         }
         // Who removes snapshots wants none; but those that are there are this run's, and whole.
-        let kept = [best(&looks), looks.last()].map(|look| look.map_or(step, |l| l.step));
+        let kept = [best(looks), looks.last()].map(|look| look.map_or(step, |l| l.step));
         for of in kept {
             if dir.snapshot_path(config, of).exists() {
                 dir.snapshot(config, of)?;
             }
         }
         let elapsed_s = started.elapsed().as_secs_f64();
-        Ok(Some(Outcome { finished: true, step, looks, rescored, distinct, elapsed_s }))
-    }
-
-    /// The run's value: its best look, as scored again if it was; none without looks.
-    pub fn value(&self) -> Option<&Look> {
-        self.rescored.as_ref().or(best(&self.looks))
-    }
-
-    /// The same samples with identical training images counted once, where there are any.
-    pub fn value_distinct(&self) -> Option<&Look> {
-        let best = best(&self.looks)?;
-        let look = self.distinct.looks.iter().find(|l| l.step == best.step);
-        if self.rescored.is_some() { self.distinct.rescored.as_ref() } else { look }
+        Ok(Some(Outcome { finished: true, step, scores, elapsed_s }))
     }
 }

@@ -91,8 +91,8 @@ pub fn train_part(
     let mut config = run_dir.settle(&asked, &options.data_name)?;
     if let Some(mut outcome) = Outcome::stored(&run_dir, &config, started)? {
         let repeats = device.host().run(|| Repeats::of(&data.pixels, data.image_len()));
-        outcome.distinct.repeats = repeats.map_or(0, |r| r.count());
-        run_dir.check_distinct(&outcome.distinct)?;
+        outcome.scores.distinct.repeats = repeats.map_or(0, |r| r.count());
+        run_dir.check_distinct(&outcome.scores.distinct)?;
         if let Some(part) = part {
             part.skip(work(&config));
         }
@@ -320,14 +320,9 @@ impl<'a> Run<'a> {
 
     fn outcome(mut self, finished: bool, rescored: Option<Look>) -> Result<Outcome> {
         self.flush_stats()?;
-        Ok(Outcome {
-            finished,
-            step: self.step,
-            looks: self.looks,
-            rescored,
-            distinct: self.distinct,
-            elapsed_s: self.started.elapsed().as_secs_f64(),
-        })
+        let scores = Scores { looks: self.looks, rescored, distinct: self.distinct };
+        let elapsed_s = self.started.elapsed().as_secs_f64();
+        Ok(Outcome { finished, step: self.step, scores, elapsed_s })
     }
 }
 

@@ -1,22 +1,25 @@
-//! The effective model memorization of one setting: runs of several sizes, scored, and the size at which the
-//! ratio falls through 1 − ε (Gu et al. 2023, Definition 1).
+//! The effective model memorization of one setting: a study with the axis `size`, and the size at which the ratio falls
+//! through 1 − ε (Gu et al. 2023, Definition 1).
 
-use super::answer::{Found, Measured, Trained};
 use super::folder::RunSeen;
-use super::outcome::{RunState, passed_over, state_of, still_rising};
+use super::outcome::{Measured, RunState, Seen, passed_over};
+use super::plan::{Plan, PlannedRun};
+use super::scale::Scale;
+use super::settings::Recipe;
 use super::share::share;
+use super::spec::Study;
+use super::sweep::SweepRun;
 use crate::data::Dataset;
-use crate::data::subset::{Labels, Subset};
+use crate::data::subset::Labels;
 use crate::device::Device;
 use crate::error::{Exit, data, exit_code, usage};
-use crate::memorization::{Next, SizeRatio, emm_of, next_size, wilson};
-use crate::run::dir::best;
+use crate::memorization::{Emm, Next, emm_of, next_size};
 use crate::run::progress::Overall;
 use crate::run::scoring::Scoring;
-use crate::run::train::{train_part, work};
-use crate::run::{DataId, Look, Outcome, RunConfig, RunOptions};
+use crate::run::train::work;
+use crate::run::{DataId, Precision, RunConfig, RunOptions};
 use anyhow::Result;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Which training-set sizes are measured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +51,41 @@ pub struct Search<'a> {
     pub options: &'a RunOptions,
 }
 
+/// What a search found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Found {
+    pub emm: Emm,
+    /// Length of each run.
+    pub epochs: f64,
+    /// What the runs were computed in.
+    pub precision: Precision,
+    /// Ascending sizes.
+    pub sizes: Vec<OfSize>,
+    /// What is wrong with damaged runs, which were passed over.
+    pub damage: Vec<String>,
+}
+
+/// The cell of a size.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OfSize {
+    pub size: usize,
+    pub found: Measured,
+    /// Its finished runs as they lie there: settings and time.
+    pub runs: Vec<RunSeen>,
+}
+
+impl Found {
+    /// The sizes around the EMM.
+    pub fn bracket(&self) -> Option<[u64; 2]> {
+        self.emm.found.as_ref().ok().map(|(_, b)| [b.lo.0, b.hi.0])
+    }
+
+    /// All runs, size by size.
+    pub fn runs(&self) -> Vec<&RunSeen> {
+        self.sizes.iter().flat_map(|m| &m.runs).collect()
+    }
+}
+
 /// Trains and scores what is missing and interpolates; `None` if a signal stopped it: finished runs stay, and
 /// the same call goes on.
 ///
@@ -55,38 +93,38 @@ pub struct Search<'a> {
 /// Usage (exit 2): sizes that do not ascend or have no two images, ε outside (0, 1), no looks. Data (exit 3):
 /// more images asked than there are, of a class or at all; nothing but damaged runs. Those of the runs.
 pub fn find(search: &Search) -> Result<Option<Found>> {
-    search.check()?;
     let progress = Overall::new(search.options.quiet);
-    let (mut measured, mut damage) = (Vec::new(), Vec::new());
+    let plan = search.check()?;
+    let (mut sizes, mut damage) = (Vec::new(), Vec::new());
     match search.sizes {
-        Sizes::List(ref sizes) => match search.measure(sizes, &progress, &mut damage)? {
-            Some(all) => measured = all,
+        Sizes::List(_) => match search.measure(&plan, &progress, &mut damage)? {
+            Some(all) => sizes = all,
             None => return Ok(None),
         },
         Sizes::Between { lo, hi } => loop {
             let known: Vec<_> =
-                measured.iter().map(|m: &Measured| (m.size as u64, m.ratio)).collect();
+                sizes.iter().map(|m: &OfSize| (m.size as u64, m.found.ratio)).collect();
             let Next::Train(size) = next_size(&known, lo as u64, hi as u64, search.epsilon) else {
                 break;
             };
             let size = balanced(size, search.set.label_dim() as u64, &known);
-            match search.measure(&[size as usize], &progress, &mut damage)? {
+            match search.measure(&search.plan(&[size as usize])?, &progress, &mut damage)? {
                 // Damaged: it would be asked for again and again.
                 Some(none) if none.is_empty() => break,
-                Some(one) => measured.extend(one),
+                Some(one) => sizes.extend(one),
                 None => return Ok(None),
             }
         },
     }
-    if measured.is_empty() {
+    if sizes.is_empty() {
         passed_over("--runs", std::mem::take(&mut damage))?;
     }
-    measured.sort_by_key(|m| m.size);
-    let ratios: Vec<SizeRatio> = measured.iter().map(Measured::of_size).collect();
+    sizes.sort_by_key(|m| m.size);
+    let ratios: Vec<_> = sizes.iter().map(|m| m.found.at_size(m.size as u64)).collect();
     let emm = emm_of(&ratios, search.epsilon);
     let train = &search.config.train;
     let (epochs, precision) = (train.epochs, train.precision);
-    Ok(Some(Found { emm, epochs, precision, sizes: measured, damage }))
+    Ok(Some(Found { emm, epochs, precision, sizes, damage }))
 }
 
 /// A size near `size` of equally many images a class, if there is one between the known sizes around `size`;
@@ -100,15 +138,9 @@ fn balanced(size: u64, classes: u64, known: &[(u64, f64)]) -> u64 {
     near.into_iter().find(|n| (below + 1..above).contains(n)).unwrap_or(size)
 }
 
-/// One run to be done.
-struct Job {
-    size: usize,
-    seed: u64,
-}
-
 impl Search<'_> {
-    fn check(&self) -> Result<()> {
-        let (have, name) = (self.set.len(), self.name);
+    /// That it can be searched; the study of the sizes that it names.
+    fn check(&self) -> Result<Plan> {
         if !(self.epsilon > 0.0 && self.epsilon < 1.0) {
             return Err(usage(format!("--epsilon: {} is outside (0, 1)", self.epsilon)));
         }
@@ -121,7 +153,7 @@ impl Search<'_> {
         if self.config.train.looks == 0 {
             return Err(usage("--looks: 0; a search needs at least one scoring of each run"));
         }
-        let (flag, sizes) = match &self.sizes {
+        let sizes = match &self.sizes {
             Sizes::List(sizes) => {
                 if sizes.is_empty() {
                     return Err(usage("--sizes: names no size"));
@@ -132,7 +164,7 @@ impl Search<'_> {
                         w[1], w[0]
                     )));
                 }
-                ("--sizes", sizes.clone())
+                sizes.clone()
             }
             &Sizes::Between { lo, hi } if lo >= hi => {
                 return Err(usage(format!(
@@ -140,144 +172,105 @@ impl Search<'_> {
                      N,N,... name others"
                 )));
             }
-            &Sizes::Between { lo, hi } => ("--lo, --hi", vec![lo, hi]),
+            &Sizes::Between { lo, hi } => vec![lo, hi],
         };
         if let Some(size) = sizes.iter().find(|&&s| s < 2) {
             return Err(usage(format!(
-                "{flag}: {size}, but a nearest and a second nearest image need 2"
+                "{}: {size}, but a nearest and a second nearest image need 2",
+                self.flag()
             )));
         }
         // Here rather than after the runs of smaller sizes.
-        for &size in &sizes {
+        self.plan(&sizes)
+    }
+
+    /// What names the sizes.
+    fn flag(&self) -> &'static str {
+        match self.sizes {
+            Sizes::List(_) => "--sizes",
+            Sizes::Between { .. } => "--lo, --hi",
+        }
+    }
+
+    /// The images of a recipe.
+    fn images(&self, recipe: &Recipe) -> Result<Dataset> {
+        recipe.of((self.set, self.name), None)
+    }
+
+    /// The study of these sizes.
+    fn plan(&self, sizes: &[usize]) -> Result<Plan> {
+        let labels = match self.config.model.label_dim {
+            0 => Labels::None,
+            _ => Labels::Keep,
+        };
+        let (have, name, flag) = (self.set.len(), self.name, self.flag());
+        let runs = |at: &[usize]| {
+            let size = sizes[at[0]];
             if size > have {
                 return Err(data(format!("{name}: has {have} images, {flag} wants {size}")));
             }
-            self.prepare(&Job { size, seed: 0 })?;
-        }
-        Ok(())
-    }
-
-    /// The run of a job and its images.
-    fn prepare(&self, job: &Job) -> Result<(RunConfig, Dataset)> {
-        let subset = Subset {
-            size: job.size,
-            classes: None,
-            class: None,
-            blend: None,
-            labels: Labels::Keep,
-            resolution: None,
-            seed: job.seed,
+            let recipe =
+                Recipe { size, classes: None, class: None, blend: 0.0, labels, resolution: None };
+            let data = DataId::of(&self.images(&recipe)?);
+            let run = |repeat: usize| {
+                let mut config = self.config.clone();
+                config.train.seed += repeat as u64;
+                config.data = data.clone();
+                self.scoring.settle(&mut config);
+                let dir = Some(self.runs.join(config.id()));
+                PlannedRun { config, recipe: recipe.clone(), dir }
+            };
+            Ok(Ok((0..self.repeats).map(run).collect()))
         };
-        let mut images = subset.of(self.set, self.name)?;
-        let mut config = self.config.clone();
-        if config.model.label_dim == 0 {
-            images.labels = None;
-        }
-        config.train.seed = job.seed;
-        config.data = DataId::of(&images);
-        self.scoring.settle(&mut config);
-        Ok((config, images))
+        Plan::of(&Study::of_sizes(sizes), Scale::PAPER, self.set.resolution, name, &runs)
     }
 
-    /// Runs of these sizes, several at once; `None` if a signal stopped them. What is wrong with damaged ones goes to
+    /// The runs of a plan, several at once; `None` if a signal stopped them. What is wrong with damaged ones goes to
     /// `damage`; a size without any other is left out.
     fn measure(
         &self,
-        sizes: &[usize],
+        plan: &Plan,
         progress: &Overall,
         damage: &mut Vec<String>,
-    ) -> Result<Option<Vec<Measured>>> {
-        let first = self.config.train.seed;
-        let seeds = || (0..self.repeats as u64).map(move |r| first + r);
-        let jobs: Vec<Job> =
-            sizes.iter().flat_map(|&size| seeds().map(move |seed| Job { size, seed })).collect();
-        for job in &jobs {
-            let mut config = self.config.clone();
-            config.data.images = job.size;
-            self.scoring.settle(&mut config);
-            progress.expect(work(&config));
-        }
-        let train = |device: &Device, i: usize| {
-            let job = &jobs[i];
-            let (config, images) = self.prepare(job)?;
-            let dir = self.runs.join(config.id());
+    ) -> Result<Option<Vec<OfSize>>> {
+        let named = |run: &PlannedRun| {
+            let (size, seed) = (run.recipe.size, run.config.train.seed);
             let name = match self.repeats {
-                1 => format!("N = {}", job.size),
-                _ => format!("N = {}, seed {}", job.size, job.seed),
+                1 => format!("N = {size}"),
+                _ => format!("N = {size}, seed {seed}"),
             };
-            if let RunState::Damaged(why) = state_of(&config, &dir) {
-                return Ok(Some(Err(why)));
+            SweepRun { name, run: run.clone() }
+        };
+        let runs: Vec<SweepRun> = plan.cells.iter().flat_map(|c| &c.runs).map(named).collect();
+        runs.iter().for_each(|r| progress.expect(work(&r.run.config)));
+        let images = |recipe: &Recipe| self.images(recipe);
+        let train = |device: &Device, i: usize| match runs[i].train(
+            &images,
+            device,
+            self.options,
+            progress,
+        ) {
+            Err(e) if exit_code(&e) == Exit::Data as i32 => {
+                Ok(Some(RunState::Damaged(format!("{e:#}"))))
             }
-            let part = Some(progress.part(name));
-            match train_part(device, &config, &images, &dir, self.options, part) {
-                Err(e) if exit_code(&e) == Exit::Data as i32 => Ok(Some(Err(format!("{e:#}")))),
-                Err(e) => Err(e),
-                Ok(outcome) => Ok(outcome.finished.then_some(Ok((job.seed, dir, outcome)))),
-            }
+            other => other,
         };
         // The largest first: what is left for the end is short.
-        let order = (0..jobs.len()).rev().collect();
-        let Some(done) = share(self.devices, order, progress, &train)? else { return Ok(None) };
-        let mut done = done.into_iter();
+        let order = (0..runs.len()).rev().collect();
+        let Some(states) = share(self.devices, order, progress, &train)? else { return Ok(None) };
+        let mut states = states.into_iter();
         let mut measured = Vec::new();
-        for &size in sizes {
-            let mut runs = Vec::new();
-            for run in done.by_ref().take(self.repeats) {
-                match run {
-                    Ok(run) => runs.push(run),
-                    Err(why) => damage.push(why),
-                }
-            }
-            if !runs.is_empty() {
-                measured.push(summary(size, &runs)?);
-            }
+        for cell in &plan.cells {
+            let seen = Seen::of(states.by_ref().take(cell.runs.len()).collect());
+            damage.extend(seen.damage());
+            let done = cell.runs.iter().zip(&seen.states).filter(|(_, s)| s.done().is_some());
+            let dirs = done.filter_map(|(run, _)| run.dir.as_deref());
+            let runs = dirs.map(RunSeen::read).collect::<Result<Vec<_>>>()?;
+            let size = cell.runs[0].recipe.size;
+            measured.extend(seen.found.map(|found| OfSize { size, found, runs }));
         }
         Ok(Some(measured))
     }
-}
-
-/// What the runs of one size say together: seed, folder and outcome of each.
-fn summary(size: usize, runs: &[(u64, PathBuf, Outcome)]) -> Result<Measured> {
-    let outcomes = || runs.iter().map(|(_, _, outcome)| outcome);
-    let value = |outcome| Outcome::value(outcome).expect("a search trains with looks");
-    let values: Vec<&Look> = outcomes().map(value).collect();
-    let distinct: Vec<&Look> = outcomes().filter_map(Outcome::value_distinct).collect();
-    let count = runs.len() as f64;
-    let mean = |looks: &[&Look]| looks.iter().map(|l| l.ratio).sum::<f64>() / count;
-    let curve: Vec<(f64, f64)> = (runs[0].2.looks.iter().enumerate())
-        .map(|(k, look)| (look.epoch, outcomes().map(|o| o.looks[k].ratio).sum::<f64>() / count))
-        .collect();
-    let best_epoch = match runs {
-        [(_, _, only)] => best(&only.looks).map(|l| l.epoch),
-        _ => curve.iter().copied().reduce(|a, b| if b.1 > a.1 { b } else { a }).map(|h| h.0),
-    };
-    let memorized = values.iter().map(|l| l.memorized).sum();
-    let at_look = |k: usize| {
-        let looks = || outcomes().map(|o| &o.looks[k]);
-        wilson(looks().map(|l| l.memorized).sum(), looks().map(|l| l.images).sum())
-    };
-    let trained = |((seed, dir, _), look): (&(u64, PathBuf, Outcome), &&Look)| {
-        let seen = RunSeen::read(dir)?;
-        Ok(Trained { seed: *seed, ratio: look.ratio, dir: dir.clone(), seen })
-    };
-    let trained: Result<Vec<Trained>> = runs.iter().zip(&values).map(trained).collect();
-    let repeats = outcomes().map(|o| o.distinct.repeats).max().unwrap_or(0);
-    Ok(Measured {
-        size,
-        ratio: mean(&values),
-        interval: wilson(memorized, values.iter().map(|l| l.images).sum()),
-        looks: curve.len(),
-        best_epoch: best_epoch.unwrap_or(0.0),
-        curve_intervals: (0..curve.len()).map(at_look).collect(),
-        curve,
-        rising: outcomes().any(|outcome| still_rising(&outcome.looks)),
-        reference_duplicates: repeats,
-        ratio_distinct: match repeats {
-            0 => Some(mean(&values)),
-            _ => (distinct.len() == runs.len()).then(|| mean(&distinct)),
-        },
-        runs: trained?,
-    })
 }
 
 #[cfg(test)]

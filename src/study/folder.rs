@@ -1,6 +1,6 @@
 //! The runs of a folder, whatever study or search they are of: settings, looks, costs.
 
-use super::account::Log;
+use super::log::Log;
 use super::outcome::{Done, RunState, state_of};
 use crate::error::{Exit, OrExit as _, data};
 use crate::run::dir::best;
@@ -8,7 +8,7 @@ use crate::run::{Look, RunConfig, RunDir};
 use anyhow::Result;
 use serde_json::Value;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The setting that is the training-set size.
 pub const IMAGES: &str = "training images";
@@ -19,6 +19,7 @@ pub const HASHES: [&str; 2] = ["pixels", "labels"];
 /// A run as it lies there.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunSeen {
+    pub dir: PathBuf,
     /// Its folder's name.
     pub name: String,
     pub config: RunConfig,
@@ -75,7 +76,7 @@ impl RunSeen {
         let name = place.file_name().map_or(String::new(), |n| n.to_string_lossy().into());
         let log = Log::read(&dir.stats_path()).ok().flatten();
         let settings = settings(&config);
-        Ok(RunSeen { name, config, looks, done, log, settings })
+        Ok(RunSeen { dir: place.into(), name, config, looks, done, log, settings })
     }
 
     /// The run's value if it has finished, else its best look so far.

@@ -4,11 +4,9 @@
 //! Eq. 16-21): λ E‖D − y‖² = λ E‖D* − y‖² + λ E‖D − D*‖², since D* is the mean of y given x.
 
 use crate::data::Dataset;
-use crate::report::{Cell, Table};
 use crate::rng::{Stream, fill_normals, philox, tag};
 use crate::sampler::Denoise;
 use anyhow::Result;
-use serde_json::{Value, json};
 
 /// Means over the draws at one noise level, sums over an image's pixels, times the loss's weight.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -89,33 +87,4 @@ pub fn gap(
         });
     }
     Ok(levels)
-}
-
-/// One row a noise level.
-pub fn table(levels: &[Level]) -> Table {
-    let mut table = Table::new(&["sigma", "weight", "gap", "optimum's loss", "model's loss"]);
-    for l in levels {
-        table.row(vec![
-            Cell::Number(l.sigma, 4),
-            Cell::Number(l.weight, 4),
-            Cell::Number(l.gap, 4),
-            Cell::Number(l.optimum, 4),
-            Cell::Number(l.loss, 4),
-        ]);
-    }
-    table
-}
-
-/// The levels as `emm gap --json` prints them.
-pub fn json(levels: &[Level], draws: usize) -> Value {
-    let one = |l: &Level| {
-        json!({
-            "sigma": l.sigma,
-            "weight": l.weight,
-            "gap": l.gap,
-            "optimum_loss": l.optimum,
-            "loss": l.loss,
-        })
-    };
-    json!({"draws": draws, "levels": levels.iter().map(one).collect::<Vec<_>>()})
 }

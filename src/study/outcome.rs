@@ -1,13 +1,13 @@
 //! What finished runs say, read from their folders: `config.toml`, `scores.csv`, `rescored.csv`. Nothing else is
 //! needed, so a folder of these files alone serves tables and figures too.
 
-use super::plan::PlannedRun;
 use crate::error::data;
-use crate::memorization::wilson;
+use crate::memorization::{SizeRatio, wilson};
 use crate::run::dir::{Scores, best};
 use crate::run::scores::scored_again;
-use crate::run::{Look, RunConfig, RunDir};
+use crate::run::{Distinct, Look, RunConfig, RunDir};
 use anyhow::Result;
+use serde::Deserialize;
 use std::path::Path;
 
 /// How far a run is.
@@ -29,23 +29,53 @@ pub struct Done {
     pub looks: Vec<Look>,
     /// The run's value: its best look, as scored again if it was.
     pub value: Look,
+    /// The value with identical training images counted once, where it was counted so.
+    pub distinct: Option<Look>,
+    /// Training images that repeat an earlier one; 0 where only files were read, which do not say it.
+    pub repeats: usize,
 }
 
-/// The runs of one cell.
+/// What is known of one cell.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Seen {
     /// One a planned run, in order.
     pub states: Vec<RunState>,
-    /// Mean of the finished runs' values; `None` if there are none.
-    pub ratio: Option<f64>,
+    /// `None` if no run is finished.
+    pub found: Option<Measured>,
+}
+
+/// What the finished runs of a cell found together: the same for a table, a figure, a search and a page. Its names are
+/// those of `results.json`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Measured {
+    /// Mean of the runs' values.
+    pub ratio: f64,
     /// 95% Wilson interval over all images of these values: what other samples would change.
     pub interval: [f64; 2],
-    /// Of the finished runs' values, if there are at least two: what other training seeds change.
+    /// Of the runs' values, if there are at least two: what other training seeds change.
+    #[serde(skip)]
     pub spread: Option<Spread>,
-    /// (epoch, ratio) of each look, mean over the finished runs.
+    /// Looks that the best was chosen from.
+    pub looks: usize,
+    /// Where the curve is highest.
+    pub best_epoch: f64,
+    /// (epoch, ratio) of each look, mean over the runs.
     pub curve: Vec<(f64, f64)>,
+    /// Of each look the 95% Wilson interval over all its images; older files have none.
+    #[serde(default)]
+    pub curve_intervals: Vec<[f64; 2]>,
+    /// Of each look the lowest and the highest ratio of a run.
+    #[serde(skip)]
+    pub curve_spreads: Vec<[f64; 2]>,
     /// Of a run the ratio [still rose](still_rising).
+    #[serde(default)]
     pub rising: bool,
+    /// Training images that repeat an earlier one, as [`Done::repeats`].
+    #[serde(default)]
+    pub reference_duplicates: usize,
+    /// `ratio` with identical training images counted once; `None` if all of them are equal, or a run that has
+    /// duplicates was scored without counting so.
+    pub ratio_distinct: Option<f64>,
 }
 
 /// Over training seeds.
@@ -77,31 +107,13 @@ fn read_state(config: &RunConfig, dir: &Path) -> Result<RunState> {
             differences.join("; ")
         )));
     }
-    let Scores { looks, rescored, distinct } = run.scores(config)?;
-    let all = looks.len() == config.look_steps().len();
-    let value = match (best(&looks), rescored) {
-        (Some(_), Some(again)) if all => again,
-        (Some(best), None) if all && scored_again(config, &looks, &distinct).is_none() => {
-            best.clone()
-        }
-        _ => return Ok(RunState::Begun),
-    };
-    Ok(RunState::Done(Done { seed: config.train.seed, looks, value }))
+    let scores = run.scores(config)?;
+    let all = scores.looks.len() == config.look_steps().len();
+    let again = || scored_again(config, &scores.looks, &scores.distinct);
+    let whole = all && (scores.rescored.is_some() || again().is_none());
+    let done = if whole { Done::of(config.train.seed, scores) } else { None };
+    Ok(done.map_or(RunState::Begun, RunState::Done))
 }
-
-/// What a table's ↑ and a chart's open marks mean, everywhere.
-pub const RISING: &str = "still rising at the last look; longer training would give more";
-/// Marks such a ratio in tables.
-pub const RISING_MARK: &str = "↑";
-
-/// The line below a chart that has open marks.
-pub fn open_marks() -> String {
-    format!("open marks: {RISING}")
-}
-
-/// What is drawn around points that are no spread over seeds.
-pub const BANDS: &str =
-    "bands and bars: 95% sampling interval (Wilson); training seeds spread more";
 
 /// The ratio must have risen by this much, beside its interval.
 const LEAST_RISE: f64 = 0.01;
@@ -127,6 +139,14 @@ pub fn still_rising(looks: &[Look]) -> bool {
 }
 
 impl Done {
+    /// Of a run whose looks are all there; `None` if it has none.
+    pub fn of(seed: u64, scores: Scores) -> Option<Done> {
+        let value = scores.value()?.clone();
+        let distinct = scores.value_distinct().cloned();
+        let Scores { looks, distinct: Distinct { repeats, .. }, .. } = scores;
+        Some(Done { seed, looks, value, distinct, repeats })
+    }
+
     /// As [`still_rising`] says of its looks.
     pub fn rising(&self) -> bool {
         still_rising(&self.looks)
@@ -134,38 +154,10 @@ impl Done {
 }
 
 impl Seen {
-    pub fn read(runs: &[PlannedRun]) -> Seen {
-        let state = |run: &PlannedRun| match &run.dir {
-            None => RunState::Missing,
-            Some(dir) => state_of(&run.config, dir),
-        };
-        Seen::of(runs.iter().map(state).collect())
-    }
-
     pub fn of(states: Vec<RunState>) -> Seen {
         let done: Vec<&Done> = states.iter().filter_map(RunState::done).collect();
-        let count = done.len() as f64;
-        let mean = |of: &dyn Fn(&Done) -> f64| done.iter().map(|d| of(d)).sum::<f64>() / count;
-        let ratio = (!done.is_empty()).then(|| mean(&|d| d.value.ratio));
-        let sum = |of: &dyn Fn(&Look) -> u64| done.iter().map(|d| of(&d.value)).sum::<u64>();
-        let interval = match ratio {
-            Some(_) => wilson(sum(&|l| l.memorized), sum(&|l| l.images)),
-            None => [f64::NAN; 2],
-        };
-        let spread = ratio.filter(|_| done.len() > 1).map(|ratio| {
-            let all = || done.iter().map(|d| d.value.ratio);
-            let squares: f64 = all().map(|r| (r - ratio).powi(2)).sum();
-            Spread {
-                seeds: done.len(),
-                lowest: all().fold(f64::INFINITY, f64::min),
-                highest: all().fold(f64::NEG_INFINITY, f64::max),
-                deviation: (squares / (count - 1.0)).sqrt(),
-            }
-        });
-        let looks = done.first().map_or(0, |d| d.looks.len());
-        let curve = (0..looks).map(|k| (done[0].looks[k].epoch, mean(&|d| d.looks[k].ratio)));
-        let (curve, rising) = (curve.collect(), done.iter().any(|d| d.rising()));
-        Seen { ratio, interval, spread, curve, rising, states }
+        let found = if done.is_empty() { None } else { Some(Measured::of(&done)) };
+        Seen { states, found }
     }
 
     /// What is wrong with the damaged runs.
@@ -176,10 +168,82 @@ impl Seen {
         })
     }
 
+    /// How many runs are finished.
+    pub fn done(&self) -> usize {
+        self.states.iter().filter(|s| s.done().is_some()).count()
+    }
+
     /// Whether no run is left to be done.
     pub fn complete(&self) -> bool {
-        self.states.iter().all(|s| s.done().is_some())
+        self.done() == self.states.len()
     }
+}
+
+impl Measured {
+    /// `done` holds at least one run, and all of them as many looks.
+    fn of(done: &[&Done]) -> Measured {
+        let count = done.len() as f64;
+        let mean = |of: &dyn Fn(&Done) -> f64| done.iter().map(|d| of(d)).sum::<f64>() / count;
+        let ratio = mean(&|d| d.value.ratio);
+        let looks = 0..done[0].looks.len();
+        let curve: Vec<(f64, f64)> =
+            looks.clone().map(|k| (done[0].looks[k].epoch, mean(&|d| d.looks[k].ratio))).collect();
+        let best_epoch = match done {
+            [only] => best(&only.looks).map(|l| l.epoch),
+            _ => curve.iter().copied().reduce(|a, b| if b.1 > a.1 { b } else { a }).map(|h| h.0),
+        };
+        let repeats = done.iter().map(|d| d.repeats).max().unwrap_or(0);
+        let once: Option<Vec<f64>> =
+            done.iter().map(|d| d.distinct.as_ref().map(|l| l.ratio)).collect();
+        Measured {
+            ratio,
+            interval: pooled(done.iter().map(|d| &d.value)),
+            spread: (done.len() > 1).then(|| Spread::of(done, ratio)),
+            looks: curve.len(),
+            best_epoch: best_epoch.unwrap_or(0.0),
+            curve,
+            curve_intervals: looks
+                .clone()
+                .map(|k| pooled(done.iter().map(|d| &d.looks[k])))
+                .collect(),
+            curve_spreads: looks.map(|k| ends(done.iter().map(|d| d.looks[k].ratio))).collect(),
+            rising: done.iter().any(|d| d.rising()),
+            reference_duplicates: repeats,
+            ratio_distinct: match repeats {
+                0 => Some(ratio),
+                _ => once.map(|all| all.iter().sum::<f64>() / count),
+            },
+        }
+    }
+
+    pub fn at_size(&self, size: u64) -> SizeRatio {
+        SizeRatio { size, ratio: self.ratio, rising: self.rising }
+    }
+
+    /// Lowest and highest value of a run.
+    pub fn ends(&self) -> [f64; 2] {
+        self.spread.map_or([self.ratio; 2], |s| [s.lowest, s.highest])
+    }
+}
+
+impl Spread {
+    fn of(done: &[&Done], mean: f64) -> Spread {
+        let all = || done.iter().map(|d| d.value.ratio);
+        let squares: f64 = all().map(|r| (r - mean).powi(2)).sum();
+        let [lowest, highest] = ends(all());
+        let deviation = (squares / (done.len() as f64 - 1.0)).sqrt();
+        Spread { seeds: done.len(), lowest, highest, deviation }
+    }
+}
+
+/// The 95% Wilson interval over all images of these looks.
+fn pooled<'a>(looks: impl Iterator<Item = &'a Look> + Clone) -> [f64; 2] {
+    wilson(looks.clone().map(|l| l.memorized).sum(), looks.map(|l| l.images).sum())
+}
+
+/// The lowest and the highest.
+fn ends(ratios: impl Iterator<Item = f64> + Clone) -> [f64; 2] {
+    [ratios.clone().fold(f64::INFINITY, f64::min), ratios.fold(f64::NEG_INFINITY, f64::max)]
 }
 
 /// Damaged runs are named in the error at the end, so many of them in full.

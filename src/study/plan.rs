@@ -12,14 +12,14 @@
 //! plan.emm(&seen, 0.1)                             // EMM of each combination of the axes other than size
 //! ```
 //!
-//! A [`Seen`] without `ratio` is missing: nothing is drawn for it, and its runs say what it would cost. Every output
+//! A [`Seen`] that found nothing is missing: nothing is drawn for it, and its runs say what it would cost. Every output
 //! names [`Scale::said`] and `plan.set_name`.
 
 use super::names::unknown;
 use super::outcome::{RunState, Seen, state_of};
 use super::scale::Scale;
 use super::settings::{Recipe, Settings, Shape};
-use super::spec::{FigureSpec, Study};
+use super::spec::{FigureSpec, Held, Study};
 use crate::data::Dataset;
 use crate::error::{Exit, exit_code, usage};
 use crate::memorization::{Emm, SizeRatio, emm_of};
@@ -169,11 +169,37 @@ pub struct PlannedRun {
     pub dir: Option<PathBuf>,
 }
 
+/// The runs of a cell, or why it has none.
+pub(super) type CellRuns = Result<Vec<PlannedRun>, String>;
+
+impl PlannedRun {
+    /// As [`state_of`] reads it.
+    pub fn state(&self) -> RunState {
+        self.dir.as_ref().map_or(RunState::Missing, |dir| state_of(&self.config, dir))
+    }
+}
+
 impl Plan {
     /// # Errors
     /// Usage: settings that do not go together in the study's file.
     pub fn new(study: &Study, setup: &Setup) -> Result<Plan> {
-        let full = setup.full();
+        let set_name = setup.set.as_ref().map_or("", |set| set.name.as_str());
+        let runs = |at: &[usize]| setup.runs_of(&study.settings_of(at)?);
+        Plan::of(study, setup.scale, setup.full().0, set_name, &runs)
+    }
+
+    /// As [`Plan::new`], with the `runs` of each cell, or why it has none, by the indices of its axes' values. `full`: the
+    /// set's resolution.
+    ///
+    /// # Errors
+    /// Those of `runs`.
+    pub(super) fn of(
+        study: &Study,
+        scale: Scale,
+        full: usize,
+        set_name: &str,
+        runs: &dyn Fn(&[usize]) -> Result<CellRuns>,
+    ) -> Result<Plan> {
         let axes = study.axes.iter().map(|axis| PlannedAxis {
             name: axis.name.clone(),
             title: axis.title.clone(),
@@ -184,7 +210,7 @@ impl Plan {
                         .key
                         .as_deref()
                         .zip(number)
-                        .and_then(|(k, n)| scaled(&setup.scale, full.0, k, n));
+                        .and_then(|(k, n)| scaled(&scale, full, k, n));
                     PlannedValue {
                         name: at_scale.map_or(value.name.clone(), |n| n.to_string()),
                         paper_name: value.name.clone(),
@@ -201,15 +227,15 @@ impl Plan {
             of(&study.paper.percent, false).or(of(&study.paper.plotted, true))
         };
         let cells = study.cells().into_iter().enumerate().map(|(i, at)| {
-            let (runs, impossible) = match setup.runs_of(&study.settings_of(&at)?)? {
+            let (runs, impossible) = match runs(&at)? {
                 Ok(runs) => (runs, None),
                 Err(why) => (Vec::new(), Some(why)),
             };
             Ok(PlannedCell { at, runs, impossible, paper: paper(i) })
         });
         Ok(Plan {
-            scale: setup.scale,
-            set_name: setup.set.as_ref().map_or(String::new(), |s| s.name.clone()),
+            scale,
+            set_name: set_name.into(),
             axes: axes.collect(),
             cells: cells.collect::<Result<_>>()?,
             study: study.clone(),
@@ -218,7 +244,8 @@ impl Plan {
 
     /// What is known of each cell.
     pub fn read(&self) -> Vec<Seen> {
-        self.cells.iter().map(|cell| Seen::read(&cell.runs)).collect()
+        let seen = |cell: &PlannedCell| Seen::of(cell.runs.iter().map(|r| r.state()).collect());
+        self.cells.iter().map(seen).collect()
     }
 
     /// Keeps only the cells with one of these values, by name at this scale or the paper's, on each axis that is named.
@@ -258,20 +285,19 @@ impl Plan {
         self.axes.iter().zip(&cell.at).map(value).collect::<Vec<_>>().join(", ")
     }
 
+    /// Whether a cell has one of these values on each axis that is named.
+    pub fn is_held(&self, cell: &PlannedCell, only: &Held) -> bool {
+        self.axes.iter().zip(&cell.at).all(|(axis, &at)| {
+            only.get(&axis.name).is_none_or(|only| only.contains(&axis.values[at].paper_name))
+        })
+    }
+
     /// The cells that a figure shows, as lines. Where `x` is an axis, a line runs over its values; where it is
     /// `epochs`, each cell is a line of one point, whose `seen.curve` is drawn. Axes that are neither `x` nor held
     /// at one value name the line.
     pub fn lines<'a>(&'a self, figure: &FigureSpec, seen: &'a [Seen]) -> Vec<Line<'a>> {
-        let shown = |cell: &PlannedCell| {
-            self.axes.iter().zip(&cell.at).all(|(axis, &at)| {
-                figure
-                    .only
-                    .get(&axis.name)
-                    .is_none_or(|only| only.contains(&axis.values[at].paper_name))
-            })
-        };
         let x = self.axes.iter().position(|axis| axis.name == figure.x);
-        let cells = || self.cells.iter().zip(seen).filter(|(cell, _)| shown(cell));
+        let cells = || self.cells.iter().zip(seen).filter(|(c, _)| self.is_held(c, &figure.only));
         let varies = |axis: usize| {
             let mut values = cells().map(|(cell, _)| cell.at[axis]);
             let first = values.next();
@@ -299,12 +325,7 @@ impl Plan {
     /// The EMM over the sizes of each combination of the other axes' values, in their order: its name, what the paper
     /// has at its own scale, and ours, once two sizes are measured.
     pub fn emm(&self, seen: &[Seen], epsilon: f64) -> Vec<EmmOf> {
-        let figure = FigureSpec {
-            id: String::new(),
-            x: "size".into(),
-            lines: None,
-            only: Default::default(),
-        };
+        let figure = FigureSpec { x: "size".into(), ..FigureSpec::default() };
         if self.axes.iter().all(|a| a.name != "size") {
             return Vec::new();
         }
@@ -316,10 +337,7 @@ impl Plan {
         };
         let emm = |line: Line| {
             let paper = line.points.first().and_then(|p| printed(p.cell));
-            let of = |p: &Point| {
-                let (size, ratio) = (p.x?.number? as u64, p.seen.ratio?);
-                Some(SizeRatio { size, ratio, rising: p.seen.rising })
-            };
+            let of = |p: &Point| Some(p.seen.found.as_ref()?.at_size(p.x?.number? as u64));
             let known: Vec<SizeRatio> = line.points.iter().filter_map(of).collect();
             let ours = (known.len() > 1).then(|| emm_of(&known, epsilon));
             EmmOf { name: line.name, paper: paper.filter(|p| !p.is_nan()), ours }
@@ -350,7 +368,7 @@ pub struct EmmOf {
 
 impl Setup {
     /// The runs of a cell, or why it has none here.
-    fn runs_of(&self, settings: &Settings) -> Result<Result<Vec<PlannedRun>, String>> {
+    fn runs_of(&self, settings: &Settings) -> Result<CellRuns> {
         let recipe = settings.recipe(&self.scale, self.full());
         if let Some(why) = settings.too_few(&recipe, self.full().1) {
             return Ok(Err(why));

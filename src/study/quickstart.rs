@@ -1,13 +1,14 @@
 //! A small experiment from clone to answer: the bundled digits, several sizes, one small network.
 
-use super::{Found, Search, Sizes, find, pictures};
+use super::EPSILON;
+use super::find::{Found, Search, Sizes, find};
 use crate::data::Dataset;
 use crate::device::Device;
 use crate::model::{Arch, Embedding, ModelConfig, Precond};
 use crate::run::scoring::Scoring;
 use crate::run::{DataId, RunConfig, RunOptions, TrainConfig};
 use anyhow::Result;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// How much of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,7 +34,8 @@ impl Default for Plan {
     }
 }
 
-pub const EPSILON: f64 = 0.1;
+/// What its set is called.
+pub const SET: &str = "bundled digits";
 
 impl Plan {
     /// The settings of its runs, for the set as a whole.
@@ -63,10 +65,9 @@ impl Plan {
     }
 }
 
-/// Trains and scores in `folder` what it does not hold yet, and writes what people look at there; returns the
-/// answer and the files. `None` if a signal stopped it; the same call goes on.
+/// Trains and scores in `folder` what it does not hold yet. `None` if a signal stopped it; the same call goes on.
 ///
-/// `devices`: one run at a time on each; `force`: as [`pictures::write`].
+/// `devices`: one run at a time on each.
 ///
 /// # Errors
 /// Usage: a plan of no epochs, looks or images. Those of the search.
@@ -74,15 +75,14 @@ pub fn quickstart(
     plan: &Plan,
     devices: &[Device],
     folder: &Path,
-    force: bool,
     options: &RunOptions,
-) -> Result<Option<(Found, Vec<PathBuf>)>> {
-    let (set, name) = (Dataset::digits(), "bundled digits");
+) -> Result<Option<Found>> {
+    let set = Dataset::digits();
     let config = plan.config(&set);
     config.check()?;
-    let search = Search {
+    find(&Search {
         set: &set,
-        name,
+        name: SET,
         config: &config,
         scoring: Scoring {
             looks: Some(plan.looks),
@@ -95,8 +95,5 @@ pub fn quickstart(
         runs: &folder.join("runs"),
         devices,
         options,
-    };
-    let Some(found) = find(&search)? else { return Ok(None) };
-    let files = pictures::write(&found, &set, name, "Digits 8×8", &devices[0], folder, force)?;
-    Ok(Some((found, files)))
+    })
 }

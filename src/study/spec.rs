@@ -41,45 +41,28 @@
 //! x = "size"                           # an axis, or "epochs" for curves over training
 //! lines = "width"                      # one line a value of this axis
 //! only = { labels = ["none"] }         # optional: of these axes only these values (by name)
+//! draw = "marks"                       # optional: "marks" side by side, which no line joins; "bootstrap": a panel a
+//!                                      # cell, what fewer generated images would say; else "lines"
+//! scale = "log"                        # optional: of a numeric axis; else sizes lie as they do, other values side by side
+//!
+//! [[sheet]]                            # optional: samples beside their nearest training images
+//! id = "1b"
+//! of = "runs"                          # of each cell's first run, or of the "optimum" of the first cell's images
+//! only = { size = ["50000"] }          # optional, as a figure's
 //! ```
+//!
+//! A value of a figure of marks may also say its `series`, and its `place` on the axis where several share one; a number is
+//! a resolution, of images that have 32.
 
 use super::names::unknown;
 use super::settings::{Overrides, Settings};
-use crate::error::{data, usage};
-use crate::files::read_text;
+use crate::error::usage;
 use anyhow::Result;
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::path::Path;
-
-/// The studies of the paper: file contents, in the paper's order.
-const SHIPPED: [&str; 22] = [
-    include_str!("files/size.toml"),
-    include_str!("files/edm-size.toml"),
-    include_str!("files/resolution.toml"),
-    include_str!("files/classes.toml"),
-    include_str!("files/blend.toml"),
-    include_str!("files/width.toml"),
-    include_str!("files/depth.toml"),
-    include_str!("files/embedding.toml"),
-    include_str!("files/skip-resolution.toml"),
-    include_str!("files/skip-location.toml"),
-    include_str!("files/batch.toml"),
-    include_str!("files/weight-decay.toml"),
-    include_str!("files/ema-rate.toml"),
-    include_str!("files/labels.toml"),
-    include_str!("files/random-labels.toml"),
-    include_str!("files/unique-labels.toml"),
-    include_str!("files/edm-50k.toml"),
-    include_str!("files/table3.toml"),
-    include_str!("files/width-depth.toml"),
-    include_str!("files/skip-number.toml"),
-    include_str!("files/skip-deletion.toml"),
-    include_str!("files/bootstrap.toml"),
-];
 
 /// One experiment.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Study {
     pub name: String,
     /// What a command calls it: its name if it is shipped, else the path of its file.
@@ -97,6 +80,7 @@ pub struct Study {
     pub paper: Paper,
     pub tables: Vec<TableSpec>,
     pub figures: Vec<FigureSpec>,
+    pub sheets: Vec<SheetSpec>,
     /// The file as it was read.
     pub text: String,
 }
@@ -114,11 +98,14 @@ pub struct Axis {
     pub values: Vec<AxisValue>,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct AxisValue {
     /// At the paper's scale.
     pub name: String,
     pub settings: Overrides,
+    /// Among marks: the series that it is of, and where it stands.
+    pub series: Option<String>,
+    pub place: Option<String>,
 }
 
 /// What the paper printed; empty where it did not.
@@ -142,7 +129,7 @@ pub struct TableSpec {
 }
 
 /// Which figure a study's cells are drawn in, and how.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FigureSpec {
     pub id: String,
@@ -154,60 +141,61 @@ pub struct FigureSpec {
     /// What other axes are held at.
     #[serde(default)]
     pub only: Held,
+    #[serde(default)]
+    pub draw: Draw,
+    /// A numeric axis is logarithmic.
+    #[serde(default)]
+    pub scale: Option<AxisScale>,
+}
+
+/// What stands for a figure's cells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Draw {
+    #[default]
+    Lines,
+    Marks,
+    /// A panel a cell: the ratio's spread against the number of generated images.
+    Bootstrap,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AxisScale {
+    Log,
+}
+
+/// Which sheet a study's cells are drawn in.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SheetSpec {
+    pub id: String,
+    pub of: Samples,
+    #[serde(default)]
+    pub only: Held,
+}
+
+/// Whose samples a sheet shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Samples {
+    /// The theoretical optimum's, of the first cell's images.
+    Optimum,
+    /// Of each cell's first run.
+    Runs,
 }
 
 impl Study {
-    /// All studies of the paper.
-    pub fn shipped() -> Vec<Study> {
-        let read =
-            |text: &&str| Study::parse(text, "shipped study").expect("a shipped study is whole");
-        SHIPPED.iter().map(read).collect()
-    }
-
-    /// A shipped study by name, or one read from a file: what ends in `.toml` is a path. Errors as of
-    /// [`Study::given`], whose argument is STUDY.
-    pub fn load(name: &str) -> Result<Study> {
-        Study::given("STUDY", name)
-    }
-
-    /// As [`Study::load`], of a name that a command's `argument` gave.
-    ///
-    /// # Errors
-    /// Usage: an unknown name, begins with `argument` and has the nearest known one; a file that is no study.
-    /// As [`crate::files::cannot_read`]: unreadable.
-    pub fn given(argument: &str, name: &str) -> Result<Study> {
-        if name.ends_with(".toml") {
-            let none = || data(format!("{name}: not found"));
-            let text = read_text(Path::new(name))?.ok_or_else(none)?;
-            return Ok(Study { called: name.into(), ..Study::parse(&text, name)? });
-        }
-        let all = Study::shipped();
-        let names: Vec<String> = all.iter().map(|s| s.name.clone()).collect();
-        let found = all.into_iter().find(|s| s.name == name);
-        found.ok_or_else(|| {
-            let known = names.iter().map(String::as_str);
-            let what = unknown("study", name, known);
-            usage(format!("{argument}: {what} (or a path that ends in .toml)"))
-        })
-    }
-
-    /// The studies of a name: as [`Study::given`], and `table1`, `figure3a` for all that are a part of it, `all` for
-    /// all of the paper's.
-    ///
-    /// # Errors
-    /// As [`Study::given`].
-    pub fn named(argument: &str, name: &str) -> Result<Vec<Study>> {
-        let shipped = Study::shipped();
-        let part_of = |study: &Study| {
-            let table = |t: &TableSpec| name.strip_prefix("table") == Some(&t.id);
-            let figure = |f: &FigureSpec| name.strip_prefix("figure") == Some(&f.id);
-            study.tables.iter().any(table) || study.figures.iter().any(figure)
+    /// That of a search for the EMM: sizes of one setting.
+    pub(super) fn of_sizes(sizes: &[usize]) -> Study {
+        let value = |n: &usize| AxisValue { name: n.to_string(), ..AxisValue::default() };
+        let size = Axis {
+            name: "size".into(),
+            title: "Training images".into(),
+            key: Some("size".into()),
+            values: sizes.iter().map(value).collect(),
         };
-        if name == "all" {
-            return Ok(shipped);
-        }
-        let parts: Vec<Study> = shipped.into_iter().filter(part_of).collect();
-        if parts.is_empty() { Ok(vec![Study::given(argument, name)?]) } else { Ok(parts) }
+        Study { name: "find".into(), axes: vec![size], ..Study::default() }
     }
 
     /// That tables, figures and what is left out name axes and values that are there.
@@ -234,13 +222,25 @@ impl Study {
         }
         for figure in &self.figures {
             let what = || format!("figure {}", figure.id);
+            let wrong = |why: String| usage(format!("{file}: {}: {why}", what()));
             if figure.x != "epochs" {
-                axis(&figure.x, what())?;
+                let x = axis(&figure.x, what())?;
+                let number = |v: &&AxisValue| v.name.parse().is_ok_and(|n: f64| n > 0.0);
+                let other = x.values.iter().find(|v| !number(v));
+                if let (Some(AxisScale::Log), Some(AxisValue { name, .. })) = (figure.scale, other)
+                {
+                    return Err(wrong(format!("scale: log, but {name:?} is no number above 0")));
+                }
+            } else if figure.draw != Draw::Lines {
+                return Err(wrong("draw: over epochs there are only lines".into()));
             }
             if let Some(name) = &figure.lines {
                 axis(name, what())?;
             }
             held(&figure.only, what())?;
+        }
+        for sheet in &self.sheets {
+            held(&sheet.only, format!("sheet {}", sheet.id))?;
         }
         Ok(())
     }

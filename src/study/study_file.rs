@@ -1,11 +1,39 @@
-//! The TOML of a study, as `spec.rs` shows it, read into a [`Study`].
+//! The TOML of a study, as `spec.rs` shows it, read into a [`Study`]: the paper's, and users' own.
 
 use super::names::unknown;
 use super::settings::{Overrides, Settings};
-use super::spec::{Axis, AxisValue, FigureSpec, Held, Paper, Study, TableSpec};
-use crate::error::usage;
+use super::spec::{Axis, AxisValue, FigureSpec, Held, Paper, SheetSpec, Study, TableSpec};
+use crate::error::{data, usage};
+use crate::files::read_text;
 use anyhow::Result;
 use serde::Deserialize;
+use std::path::Path;
+
+/// The studies of the paper: file contents, in the paper's order.
+const SHIPPED: [&str; 22] = [
+    include_str!("files/size.toml"),
+    include_str!("files/edm-size.toml"),
+    include_str!("files/resolution.toml"),
+    include_str!("files/classes.toml"),
+    include_str!("files/blend.toml"),
+    include_str!("files/width.toml"),
+    include_str!("files/depth.toml"),
+    include_str!("files/embedding.toml"),
+    include_str!("files/skip-resolution.toml"),
+    include_str!("files/skip-location.toml"),
+    include_str!("files/batch.toml"),
+    include_str!("files/weight-decay.toml"),
+    include_str!("files/ema-rate.toml"),
+    include_str!("files/labels.toml"),
+    include_str!("files/random-labels.toml"),
+    include_str!("files/unique-labels.toml"),
+    include_str!("files/edm-50k.toml"),
+    include_str!("files/table3.toml"),
+    include_str!("files/width-depth.toml"),
+    include_str!("files/skip-number.toml"),
+    include_str!("files/skip-deletion.toml"),
+    include_str!("files/bootstrap.toml"),
+];
 
 /// The file's own form.
 #[derive(Deserialize)]
@@ -29,6 +57,8 @@ struct File {
     tables: Vec<TableSpec>,
     #[serde(default, rename = "figure")]
     figures: Vec<FigureSpec>,
+    #[serde(default, rename = "sheet")]
+    sheets: Vec<SheetSpec>,
 }
 
 #[derive(Deserialize)]
@@ -50,17 +80,73 @@ struct PaperFile {
 }
 
 /// Keys of the tables of a file, for "did you mean".
-const FILE_KEYS: [&str; 10] =
-    ["name", "title", "source", "note", "settings", "axis", "without", "paper", "table", "figure"];
+const FILE_KEYS: [&str; 11] = [
+    "name", "title", "source", "note", "settings", "axis", "without", "paper", "table", "figure",
+    "sheet",
+];
 const AXIS_KEYS: [&str; 4] = ["name", "title", "key", "values"];
 const PAPER_KEYS: [&str; 3] = ["percent", "plotted", "emm"];
 const TABLE_KEYS: [&str; 2] = ["id", "columns"];
-const FIGURE_KEYS: [&str; 4] = ["id", "x", "lines", "only"];
+const FIGURE_KEYS: [&str; 6] = ["id", "x", "lines", "only", "draw", "scale"];
+const SHEET_KEYS: [&str; 3] = ["id", "of", "only"];
 
 /// Far more than anyone would train.
 const MAX_CELLS: usize = 10_000;
 
 impl Study {
+    /// All studies of the paper.
+    pub fn shipped() -> Vec<Study> {
+        let read =
+            |text: &&str| Study::parse(text, "shipped study").expect("a shipped study is whole");
+        SHIPPED.iter().map(read).collect()
+    }
+
+    /// A shipped study by name, or one read from a file: what ends in `.toml` is a path. Errors as of
+    /// [`Study::given`], whose argument is STUDY.
+    pub fn load(name: &str) -> Result<Study> {
+        Study::given("STUDY", name)
+    }
+
+    /// As [`Study::load`], of a name that a command's `argument` gave.
+    ///
+    /// # Errors
+    /// Usage: an unknown name, begins with `argument` and has the nearest known one; a file that is no study.
+    /// As [`crate::files::cannot_read`]: unreadable.
+    pub fn given(argument: &str, name: &str) -> Result<Study> {
+        if name.ends_with(".toml") {
+            let none = || data(format!("{name}: not found"));
+            let text = read_text(Path::new(name))?.ok_or_else(none)?;
+            return Ok(Study { called: name.into(), ..Study::parse(&text, name)? });
+        }
+        let all = Study::shipped();
+        let names: Vec<String> = all.iter().map(|s| s.name.clone()).collect();
+        let found = all.into_iter().find(|s| s.name == name);
+        found.ok_or_else(|| {
+            let known = names.iter().map(String::as_str);
+            let what = unknown("study", name, known);
+            usage(format!("{argument}: {what} (or a path that ends in .toml)"))
+        })
+    }
+
+    /// The studies of a name: as [`Study::given`], and `table1`, `figure3a` for all that are a part of it, `all` for
+    /// all of the paper's.
+    ///
+    /// # Errors
+    /// As [`Study::given`].
+    pub fn named(argument: &str, name: &str) -> Result<Vec<Study>> {
+        let shipped = Study::shipped();
+        let part_of = |study: &Study| {
+            let table = |t: &TableSpec| name.strip_prefix("table") == Some(&t.id);
+            let figure = |f: &FigureSpec| name.strip_prefix("figure") == Some(&f.id);
+            study.tables.iter().any(table) || study.figures.iter().any(figure)
+        };
+        if name == "all" {
+            return Ok(shipped);
+        }
+        let parts: Vec<Study> = shipped.into_iter().filter(part_of).collect();
+        if parts.is_empty() { Ok(vec![Study::given(argument, name)?]) } else { Ok(parts) }
+    }
+
     /// Reads a study; `file` begins its errors.
     ///
     /// # Errors
@@ -82,6 +168,7 @@ impl Study {
             ("paper", &PAPER_KEYS),
             ("table", &TABLE_KEYS),
             ("figure", &FIGURE_KEYS),
+            ("sheet", &SHEET_KEYS),
         ] {
             let part = table.get(name);
             let all = part.and_then(toml::Value::as_array).map_or(&[][..], Vec::as_slice);
@@ -106,6 +193,7 @@ impl Study {
             paper: Paper::default(),
             tables: read.tables,
             figures: read.figures,
+            sheets: read.sheets,
             text: text.into(),
         };
         let twice = |i: usize| study.axes[..i].iter().any(|a| a.name == study.axes[i].name);
@@ -158,28 +246,34 @@ impl AxisFile {
         }
         let mut values: Vec<AxisValue> = Vec::new();
         for value in self.values {
-            let (name, settings) = match (value, &self.key) {
-                (toml::Value::Table(mut table), _) => {
-                    let Some(toml::Value::String(name)) = table.remove("name") else {
+            let value = match (value, &self.key) {
+                (toml::Value::Table(mut settings), _) => {
+                    let Some(toml::Value::String(name)) = settings.remove("name") else {
                         return Err(usage(format!("{what}: a value has no name")));
                     };
-                    (name, table)
+                    let mut word = |key: &str| settings.remove(key).as_ref().map(shown);
+                    let (series, place) = (word("series"), word("place"));
+                    AxisValue { name, settings, series, place }
                 }
-                (plain, Some(key)) => (shown(&plain), Overrides::from_iter([(key.clone(), plain)])),
+                (plain, Some(key)) => {
+                    let settings = Overrides::from_iter([(key.clone(), plain.clone())]);
+                    AxisValue { name: shown(&plain), settings, ..AxisValue::default() }
+                }
                 (plain, None) => {
                     return Err(usage(format!(
                         "{what}: value {plain}: without a key = \"…\" values are tables"
                     )));
                 }
             };
-            if values.iter().any(|v| v.name == name) {
+            let AxisValue { name, settings, .. } = &value;
+            if values.iter().any(|v| v.name == *name) {
                 return Err(usage(format!("{what}: value {name:?} is there twice")));
             }
-            Settings::read(&settings, &what)?;
+            Settings::read(settings, &what)?;
             let mut with_shared = shared.clone();
             with_shared.extend(settings.clone());
             Settings::read(&with_shared, &what)?;
-            values.push(AxisValue { name, settings });
+            values.push(value);
         }
         let title = if self.title.is_empty() { self.name.clone() } else { self.title };
         Ok(Axis { name: self.name, title, key: self.key, values })

@@ -1,10 +1,13 @@
-//! The runs of several studies, each once: planned, done by as many devices and processes as there are, looked at.
+//! The runs of several studies, each once: planned, done by as many devices and processes as there are, looked at. A
+//! search for the EMM does its runs here, too.
 
 use super::cost::{Rates, flop_of};
 use super::names::by_reason;
-use super::outcome::{RunState, passed_over, state_of};
+use super::outcome::{Done, RunState, passed_over};
 use super::plan::{Plan, PlannedRun, Setup};
+use super::settings::Recipe;
 use super::share::share;
+use crate::data::Dataset;
 use crate::device::Device;
 use crate::error::{Exit, data, exit_code, fail, usage};
 use crate::run::progress::Overall;
@@ -148,31 +151,48 @@ impl Sweep {
         progress: &Overall,
     ) -> Result<Option<()>> {
         let SweepRun { name, run } = &self.runs[i];
-        let dir = run.dir.as_ref().ok_or_else(|| {
+        if run.dir.is_none() {
             let scale = setup.scale.name;
-            usage(format!(
+            return Err(usage(format!(
                 "--data: not given, and runs of scale {scale} need a set (EDM zip) to train on"
-            ))
-        })?;
-        let part = progress.part(name.clone());
-        match state_of(&run.config, dir) {
-            RunState::Done(_) => {
-                part.skip(work(&run.config));
-                return Ok(Some(()));
-            }
-            RunState::Damaged(why) => return Err(data(why)),
-            RunState::Missing | RunState::Begun => {}
+            )));
         }
-        let images = setup.images(&run.recipe)?;
-        let outcome = train_part(device, &run.config, &images, dir, options, Some(part))?;
-        Ok(outcome.finished.then_some(()))
+        if let RunState::Done(_) = run.state() {
+            progress.part(name.clone()).skip(work(&run.config));
+            return Ok(Some(()));
+        }
+        let images = |recipe: &Recipe| setup.images(recipe);
+        Ok(self.runs[i].train(&images, device, options, progress)?.map(|_| ()))
     }
 }
 
 impl SweepRun {
+    /// Trains and scores what is missing of it; `None` if a signal stopped it. `images` makes those of a recipe.
+    ///
+    /// # Errors
+    /// Data (exit 3): files that are not to be believed. As [`train_part`], and those of `images`.
+    pub(super) fn train(
+        &self,
+        images: &dyn Fn(&Recipe) -> Result<Dataset>,
+        device: &Device,
+        options: &RunOptions,
+        progress: &Overall,
+    ) -> Result<Option<RunState>> {
+        let SweepRun { name, run } = self;
+        let dir = run.dir.as_ref().ok_or_else(|| usage("--data: not given"))?;
+        if let RunState::Damaged(why) = run.state() {
+            return Err(data(why));
+        }
+        let (images, part) = (images(&run.recipe)?, progress.part(name.clone()));
+        let outcome = train_part(device, &run.config, &images, dir, options, Some(part))?;
+        let seed = run.config.train.seed;
+        let state = |scores| Done::of(seed, scores).map_or(RunState::Begun, RunState::Done);
+        Ok(outcome.finished.then(|| state(outcome.scores)))
+    }
+
     pub fn at(&self) -> At {
         let Some(dir) = &self.run.dir else { return At::Missing };
-        match state_of(&self.run.config, dir) {
+        match self.run.state() {
             RunState::Done(_) => At::Done,
             RunState::Missing => At::Missing,
             RunState::Damaged(why) => At::Damaged(why),

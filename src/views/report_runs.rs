@@ -1,16 +1,17 @@
 //! What runs become on a page: their table and curves, the settings they share and what they cost, and others' runs
 //! beside them.
 
-use super::account::{Log, devices, wall_s};
-use super::cost::flop_of;
-use super::folder::{HASHES, IMAGES, RunSeen, differing, shared};
-use super::outcome::{BANDS, RunState, Seen, open_marks};
-use super::tables::{EPSILON, hours_said};
-use super::theirs::{TheirLook, Theirs};
+use super::words::{BANDS, hours_said, open_marks};
 use crate::memorization::emm_of;
 use crate::report::chart::EPOCHS;
 use crate::report::{Cell, Chart, Panel, Part, Point, Scale, Series, Style, Table};
 use crate::run::Look;
+use crate::study::EPSILON;
+use crate::study::cost::flop_of;
+use crate::study::folder::{HASHES, IMAGES, RunSeen, differing, shared};
+use crate::study::log::{Log, devices, wall_s};
+use crate::study::outcome::{Measured, RunState, Seen};
+use crate::study::theirs::{TheirLook, Theirs};
 use std::cmp::Reverse;
 use std::collections::HashSet;
 
@@ -118,8 +119,8 @@ fn sizes_of(group: &[&RunSeen]) -> Vec<usize> {
 fn mean_point(group: &[&RunSeen], size: usize) -> Option<Point> {
     let runs = group.iter().filter(|r| r.config.data.images == size);
     let seen = Seen::of(runs.filter_map(|r| r.done.clone().map(RunState::Done)).collect());
-    let (interval, rising) = (Some(seen.interval), seen.rising);
-    Some(Point { x: size as f64, y: seen.ratio?, interval, rising })
+    let Measured { ratio, interval, rising, .. } = seen.found?;
+    Some(Point { x: size as f64, y: ratio, interval: Some(interval), rising })
 }
 
 /// Curves, so many a panel that they can be told apart.

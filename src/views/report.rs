@@ -1,19 +1,20 @@
 //! What a folder holds, as a page: a search's answer, tables, charts, sheets, and runs with their settings, curves
 //! and costs.
 
-use super::account::{Log, wall_s};
 use super::figures::figure;
-use super::folder::{RunSeen, runs_in};
 use super::matrix::matrix;
-use super::outcome::{BANDS, RISING, RISING_MARK, Seen, open_marks};
-use super::plan::Plan;
 use super::report_runs::{added_up, run_parts, setting_parts, their_parts};
-use super::tables::hours_said;
-use super::theirs::{self, Theirs};
+use super::search;
+use super::words::{BANDS, RISING, RISING_MARK, hours_said, open_marks};
 use crate::error::{Exit, OrExit as _, data};
 use crate::files::open;
 use crate::memory::Size;
-use crate::report::{Cell, Chart, Page, Panel, Part, Point, Section, Series, Style, Table};
+use crate::report::{Chart, Page, Part, Section, Series, Style, Table};
+use crate::study::folder::{RunSeen, runs_in};
+use crate::study::log::{Log, wall_s};
+use crate::study::outcome::{Measured, Seen};
+use crate::study::plan::Plan;
+use crate::study::theirs::{self, Theirs};
 use anyhow::Result;
 use serde::Deserialize;
 use std::fs;
@@ -153,20 +154,9 @@ struct Results {
 
 #[derive(Deserialize)]
 struct SizeResult {
-    size: u64,
-    ratio: f64,
-    interval: [f64; 2],
-    looks: usize,
-    best_epoch: f64,
-    curve: Vec<(f64, f64)>,
-    /// Of each look; older files have none.
-    #[serde(default)]
-    curve_intervals: Vec<[f64; 2]>,
-    #[serde(default)]
-    rising: bool,
-    #[serde(default)]
-    reference_duplicates: u64,
-    ratio_distinct: Option<f64>,
+    size: usize,
+    #[serde(flatten)]
+    found: Measured,
 }
 
 impl Found {
@@ -225,7 +215,7 @@ impl Found {
     fn study(&mut self, plan: &Plan) {
         let seen = plan.read();
         self.damage.extend(seen.iter().flat_map(Seen::damage));
-        if seen.iter().all(|s| s.ratio.is_none()) {
+        if seen.iter().all(|s| s.found.is_none()) {
             return;
         }
         let mut chart = figure(&plan.study.name, std::slice::from_ref(plan)).chart;
@@ -337,55 +327,18 @@ fn answer_parts(results: &Results) -> Vec<Part> {
         }
         _ => format!("EMM(ε = {e}): not bracketed by the measured sizes."),
     };
-    let rising = results.sizes.iter().any(|s| s.rising);
-    let point = |s: &SizeResult| Point {
-        x: s.size as f64,
-        y: s.ratio,
-        interval: Some(s.interval),
-        rising: s.rising,
-    };
-    let points = results.sizes.iter().map(point).collect();
-    let series = Series { emm: results.emm, ..Series::new("", Style::Line, points) };
-    let line = |s: &SizeResult| (format!("N = {}", s.size), s.curve.clone());
-    let sizes = Panel::sizes("Against training-set size", e, vec![series]);
-    let epochs = Panel::epochs("Over training", results.sizes.iter().map(line).collect());
-    let epochs = epochs.rising(results.sizes.iter().map(|s| s.rising));
-    let intervals = results.sizes.iter().map(|s| s.curve_intervals.as_slice());
-    let epochs = Panel { level: sizes.level, ..epochs.intervals(intervals) };
+    let sizes: Vec<(usize, &Measured)> = results.sizes.iter().map(|s| (s.size, &s.found)).collect();
+    let rising = sizes.iter().any(|(_, m)| m.rising);
+    let panels = vec![
+        search::against_size("Against training-set size", &sizes, results.emm, e),
+        search::over_training("Over training", &sizes, e),
+    ];
     let mut footer: Vec<String> = results.settings_said.iter().cloned().collect();
     footer.push(BANDS.to_string());
     footer.extend(rising.then(open_marks));
     let title = "Ratio of memorization".into();
-    let mut parts = vec![Part::Text(sentence), Part::Table(answer_table(results))];
+    let mut parts = vec![Part::Text(sentence), Part::Table(search::table(&sizes))];
     parts.extend(rising.then(|| Part::Text(format!("{RISING_MARK} {RISING}"))));
-    parts.push(Part::Chart(Chart { title, panels: vec![sizes, epochs], footer }));
+    parts.push(Part::Chart(Chart { title, panels, footer }));
     parts
-}
-
-fn answer_table(results: &Results) -> Table {
-    let rising = results.sizes.iter().any(|s| s.rising);
-    let duplicates = results.sizes.iter().any(|s| s.reference_duplicates > 0);
-    let mut columns = vec!["images", "ratio", "95% from", "to", "best epoch", "looks"];
-    columns.extend(duplicates.then_some(["duplicates", "counted once"]).into_iter().flatten());
-    columns.extend(rising.then_some("rising"));
-    let mut table = Table::new(&columns);
-    for s in &results.sizes {
-        let mut row = vec![
-            Cell::Integer(s.size as i64),
-            Cell::Percent(s.ratio, 2),
-            Cell::Percent(s.interval[0], 2),
-            Cell::Percent(s.interval[1], 2),
-            Cell::Number(s.best_epoch, 0),
-            Cell::Integer(s.looks as i64),
-        ];
-        if duplicates {
-            row.push(Cell::Integer(s.reference_duplicates as i64));
-            row.push(s.ratio_distinct.map_or(Cell::Empty, |r| Cell::Percent(r, 2)));
-        }
-        if rising {
-            row.push(Cell::Text(if s.rising { RISING_MARK.into() } else { String::new() }));
-        }
-        table.row(row);
-    }
-    table
 }

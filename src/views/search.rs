@@ -1,16 +1,18 @@
 //! What a search leaves for people: table, plots and sheets.
 
 use super::account::settings_said;
-use super::folder::RunSeen;
-use super::outcome::{BANDS, RISING, RISING_MARK, open_marks};
+use super::answer::{notes, results, sentence};
 use super::sheets::Drawn;
-use super::{Found, Measured};
+use super::words::{BANDS, RISING, RISING_MARK, open_marks};
 use crate::data::Dataset;
 use crate::data::subset::{Labels, Subset};
 use crate::device::Device;
 use crate::error::{Exit, OrExit as _};
 use crate::files::{read_text, write_atomic};
 use crate::report::{Cell, Chart, Panel, Point, Series, Style, Table, sheets};
+use crate::study::find::{Found, OfSize};
+use crate::study::folder::RunSeen;
+use crate::study::outcome::Measured;
 use anyhow::Result;
 use serde_json::Value;
 use std::collections::HashSet;
@@ -18,11 +20,11 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-/// One row a size. Columns that say nothing here are left out: of several seeds, of duplicated training images, of
-/// curves that still rose.
-pub fn table(found: &Found) -> Table {
-    let any = |of: fn(&Measured) -> bool| found.sizes.iter().any(of);
-    let repeated = any(|m| m.runs.len() > 1);
+/// One row a size, of (size, what was found). Columns that say nothing here are left out: of several seeds, of
+/// duplicated training images, of curves that still rose.
+pub fn table(sizes: &[(usize, &Measured)]) -> Table {
+    let any = |of: fn(&Measured) -> bool| sizes.iter().any(|(_, m)| of(m));
+    let repeated = any(|m| m.spread.is_some());
     let duplicates = any(|m| m.reference_duplicates > 0);
     let rising = any(|m| m.rising);
     let mut columns = vec!["images", "ratio", "95% from", "to", "best epoch", "looks"];
@@ -33,9 +35,9 @@ pub fn table(found: &Found) -> Table {
     ];
     more.iter().filter(|(shown, _)| *shown).for_each(|(_, names)| columns.extend(*names));
     let mut table = Table::new(&columns);
-    for m in &found.sizes {
+    for (size, m) in sizes {
         let mut row = vec![
-            Cell::Integer(m.size as i64),
+            Cell::Integer(*size as i64),
             Cell::Percent(m.ratio, 2),
             Cell::Percent(m.interval[0], 2),
             Cell::Percent(m.interval[1], 2),
@@ -43,8 +45,8 @@ pub fn table(found: &Found) -> Table {
             Cell::Integer(m.looks as i64),
         ];
         if repeated {
-            let [low, high] = m.spread();
-            row.push(Cell::Integer(m.runs.len() as i64));
+            let [low, high] = m.ends();
+            row.push(Cell::Integer(m.spread.map_or(1, |s| s.seeds) as i64));
             row.extend([Cell::Percent(low, 2), Cell::Percent(high, 2)]);
         }
         if duplicates {
@@ -59,13 +61,18 @@ pub fn table(found: &Found) -> Table {
     table
 }
 
+/// The sizes of a search.
+pub fn sizes(found: &Found) -> Vec<(usize, &Measured)> {
+    found.sizes.iter().map(|m| (m.size, &m.found)).collect()
+}
+
 /// What is said below the table: the answer, what its marks mean, doubts.
 pub fn said(found: &Found) -> Vec<String> {
-    let mut lines = vec![found.sentence()];
+    let mut lines = vec![sentence(found)];
     if !found.emm.rising.is_empty() {
         lines.push(format!("{RISING_MARK} {RISING}"));
     }
-    lines.extend(found.notes().into_iter().map(|note| format!("note: {note}")));
+    lines.extend(notes(found).into_iter().map(|note| format!("note: {note}")));
     lines
 }
 
@@ -100,50 +107,63 @@ pub fn write(
     };
     let mut lines = said(found);
     lines.push(settings_said(&found.runs()));
-    let table = format!("{}\n{}\n", table(found).markdown(), lines.join("\n\n"));
+    let table = format!("{}\n{}\n", table(&sizes(found)).markdown(), lines.join("\n\n"));
     put("table.md", table.as_bytes())?;
-    for (stem, chart) in [("sizes", sizes(found, title)), ("epochs", epochs(found, title))] {
+    for (stem, chart) in charts(found, title) {
         put(&format!("{stem}.png"), &chart.png()?)?;
         put(&format!("{stem}.svg"), chart.svg().as_bytes())?;
     }
     for m in &found.sizes {
         put(&format!("sheet-{}.png", m.size), &copies(m, set, name, device)?)?;
     }
-    put("results.json", format!("{:#}\n", found.json()).as_bytes())?;
+    put("results.json", format!("{:#}\n", results(found)).as_bytes())?;
     Ok(written)
 }
 
+/// `sizes` and `epochs`.
+fn charts(found: &Found, title: &str) -> [(&'static str, Chart); 2] {
+    let (sizes, epsilon) = (sizes(found), found.emm.epsilon);
+    let emm = found.emm.found.as_ref().ok().map(|f| f.0);
+    let chart = |what: &str, panel: Panel, first: Option<String>| {
+        let runs = found.runs();
+        let mut footer: Vec<String> = first.into_iter().collect();
+        footer.extend([settings_said(&runs), said_of_intervals(&runs)]);
+        footer.extend((!found.emm.rising.is_empty()).then(open_marks));
+        Chart { title: format!("{title}: memorization {what}"), panels: vec![panel], footer }
+    };
+    let against_size = against_size("", &sizes, emm, epsilon);
+    let said = Some(sentence(found));
+    [
+        ("sizes", chart("against training-set size", against_size, said)),
+        ("epochs", chart("over training", over_training("", &sizes, epsilon), None)),
+    ]
+}
+
 /// The ratio against training-set size, with the EMM where there is one.
-pub fn sizes(found: &Found, title: &str) -> Chart {
-    let point = |m: &Measured| Point {
-        x: m.size as f64,
+pub fn against_size(
+    title: &str,
+    sizes: &[(usize, &Measured)],
+    emm: Option<f64>,
+    epsilon: f64,
+) -> Panel {
+    let point = |(size, m): &(usize, &Measured)| Point {
+        x: *size as f64,
         y: m.ratio,
         interval: Some(m.interval),
         rising: m.rising,
     };
-    let points = found.sizes.iter().map(point).collect();
-    let emm = found.emm.found.as_ref().ok().map(|f| f.0);
+    let points = sizes.iter().map(point).collect();
     let series = Series { emm, ..Series::new("", Style::Line, points) };
-    let panel = Panel::sizes("", found.emm.epsilon, vec![series]);
-    let mut chart = chart(found, format!("{title}: memorization against training-set size"), panel);
-    chart.footer.insert(0, found.sentence());
-    chart
+    Panel::sizes(title, epsilon, vec![series])
 }
 
 /// The ratio over training, a line a size.
-pub fn epochs(found: &Found, title: &str) -> Chart {
-    let line = |m: &Measured| (format!("N = {}", m.size), m.curve.clone());
-    let mut panel = Panel::epochs("", found.sizes.iter().map(line).collect());
-    panel.level = Some(1.0 - found.emm.epsilon);
-    let intervals = found.sizes.iter().map(|m| m.curve_intervals.as_slice());
-    let panel = panel.rising(found.sizes.iter().map(|m| m.rising)).intervals(intervals);
-    chart(found, format!("{title}: memorization over training"), panel)
-}
-
-fn chart(found: &Found, title: String, panel: Panel) -> Chart {
-    let mut footer = vec![settings_said(&found.runs()), said_of_intervals(&found.runs())];
-    footer.extend((!found.emm.rising.is_empty()).then(open_marks));
-    Chart { title, panels: vec![panel], footer }
+pub fn over_training(title: &str, sizes: &[(usize, &Measured)], epsilon: f64) -> Panel {
+    let line = |(size, m): &(usize, &Measured)| (format!("N = {size}"), m.curve.clone());
+    let panel = Panel::epochs(title, sizes.iter().map(line).collect());
+    let intervals = sizes.iter().map(|(_, m)| m.curve_intervals.as_slice());
+    let panel = panel.rising(sizes.iter().map(|(_, m)| m.rising)).intervals(intervals);
+    Panel { level: Some(1.0 - epsilon), ..panel }
 }
 
 /// What bands show, and what they do not.
@@ -157,7 +177,7 @@ pub fn said_of_intervals(runs: &[&RunSeen]) -> String {
 }
 
 /// The first samples of a size's first run, at its best look, beside what they are nearest to.
-fn copies(m: &Measured, set: &Dataset, name: &str, device: &Device) -> Result<Vec<u8>> {
+fn copies(m: &OfSize, set: &Dataset, name: &str, device: &Device) -> Result<Vec<u8>> {
     let subset = Subset {
         size: m.size,
         classes: None,

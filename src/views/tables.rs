@@ -1,18 +1,16 @@
 //! The paper's tables, its values beside ours: views over finished runs, with what is missing and its cost.
 
-use super::cost::{CARDS, CARDS_BASIS, Rates, flop_of};
 use super::matrix::{deviations, difference, matrix, precision};
-use super::names::by_reason;
-use super::outcome::{RISING, RISING_MARK, Seen};
-use super::plan::{Plan, PlannedCell};
+use super::words::{RISING, RISING_MARK, hours_said};
 use crate::memorization::Emm;
 use crate::report::{Cell, Table};
-use crate::run::progress::duration;
+use crate::study::EPSILON;
+use crate::study::cost::{CARDS, CARDS_BASIS, Rates, flop_of};
+use crate::study::names::by_reason;
+use crate::study::outcome::{Measured, Seen, Spread};
+use crate::study::plan::{Plan, PlannedCell};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-
-/// ε of the EMM in tables and figures (Gu et al. 2023, section 2).
-pub const EPSILON: f64 = 0.1;
 
 /// Begins what is chosen here.
 const NOTE: &str = "Not the paper's word";
@@ -119,26 +117,27 @@ impl<'a> View<'a> {
         for (plan, seen) in self.parts() {
             for (cell, seen) in plan.cells.iter().zip(seen) {
                 let share = |x: Option<f64>| x.map_or(Cell::Empty, |x| Cell::Number(x, 4));
-                let spread =
-                    |of: fn(&super::outcome::Spread) -> f64| share(seen.spread.as_ref().map(of));
+                let found = seen.found.as_ref();
+                let of = |what: fn(&Measured) -> f64| share(found.map(what));
+                let spread = found.and_then(|m| m.spread);
+                let seeds = |of: fn(&Spread) -> f64| share(spread.as_ref().map(of));
                 let hours = self.hours(cell, seen);
-                let measured = seen.ratio.is_some();
                 table.row(vec![
                     Cell::Text(plan.study.name.clone()),
                     Cell::Text(plan.name(cell)),
                     Cell::Text(plan.scale.name.into()),
                     Cell::Text(plan.set_name.clone()),
                     share(cell.paper.map(|p| p.percent)),
-                    share(seen.ratio),
+                    of(|m| m.ratio),
                     share(difference(plan, cell, seen)),
-                    share(measured.then_some(seen.interval[0])),
-                    share(measured.then_some(seen.interval[1])),
-                    seen.spread.map_or(Cell::Empty, |s| Cell::Integer(s.seeds as i64)),
-                    spread(|s| s.lowest),
-                    spread(|s| s.highest),
-                    spread(|s| s.deviation),
-                    Cell::Text(if seen.rising { "yes".into() } else { String::new() }),
-                    Cell::Integer(done(seen) as i64),
+                    of(|m| m.interval[0]),
+                    of(|m| m.interval[1]),
+                    spread.map_or(Cell::Empty, |s| Cell::Integer(s.seeds as i64)),
+                    seeds(|s| s.lowest),
+                    seeds(|s| s.highest),
+                    seeds(|s| s.deviation),
+                    Cell::Text(if rising(seen) { "yes".into() } else { String::new() }),
+                    Cell::Integer(seen.done() as i64),
                     Cell::Integer(cell.runs.len() as i64),
                     share(hours[0]),
                     share(hours[1]),
@@ -156,7 +155,8 @@ impl<'a> View<'a> {
     pub fn json(&self) -> Value {
         let cell = |plan: &Plan, cell: &PlannedCell, seen: &Seen| {
             let hours = self.hours(cell, seen);
-            let measured = seen.ratio.map(|_| seen.interval);
+            let found = seen.found.as_ref();
+            let curve = found.map_or(&[][..], |m| &m.curve);
             let values = plan.axes.iter().zip(&cell.at).map(|(axis, &at)| {
                 let v = &axis.values[at];
                 (axis.name.clone(), json!({"value": v.name, "paper": v.paper_name}))
@@ -166,18 +166,18 @@ impl<'a> View<'a> {
                 "at": values.collect::<serde_json::Map<_, _>>(),
                 "paper_percent": cell.paper.map(|p| p.percent),
                 "paper_is": cell.paper.map(|p| p.source()),
-                "ratio": seen.ratio,
+                "ratio": found.map(|m| m.ratio),
                 "difference_points": difference(plan, cell, seen),
-                "interval": measured,
-                "spread": seen.spread.map(|s| json!({
+                "interval": found.map(|m| m.interval),
+                "spread": found.and_then(|m| m.spread).map(|s| json!({
                     "seeds": s.seeds, "lowest": s.lowest, "highest": s.highest, "deviation": s.deviation,
                 })),
                 "difference_deviations": deviations(plan, cell, seen),
-                "rising": seen.rising,
-                "curve": seen.curve.iter().map(|&(e, r)| [e, r]).collect::<Vec<_>>(),
+                "rising": rising(seen),
+                "curve": curve.iter().map(|&(e, r)| [e, r]).collect::<Vec<_>>(),
                 "runs": cell.runs.iter().map(|r| r.dir.as_ref().map(|d| d.display().to_string()))
                     .collect::<Vec<_>>(),
-                "runs_done": done(seen),
+                "runs_done": seen.done(),
                 "precisions": cell.runs.iter().map(|r| r.config.train.precision).collect::<Vec<_>>(),
                 "impossible": cell.impossible,
                 "flop": flop_left(cell, seen),
@@ -236,7 +236,8 @@ impl<'a> View<'a> {
         if self.cells().any(|c| c.paper.is_some_and(|p| p.plotted)) {
             lines.push("≈: read off a plot of the paper's.".into());
         }
-        if self.seen.iter().flatten().any(|s| s.spread.is_some()) {
+        let found = || self.seen.iter().flatten().filter_map(|s| s.found.as_ref());
+        if found().any(|m| m.spread.is_some()) {
             let mut seeds =
                 "seeds: lowest to highest run, what other training seeds change".to_string();
             seeds += match at_paper {
@@ -248,7 +249,7 @@ impl<'a> View<'a> {
             };
             lines.push(seeds);
         }
-        if self.seen.iter().flatten().any(|s| s.rising) {
+        if found().any(|m| m.rising) {
             lines.push(format!(
                 "{RISING_MARK}: {RISING}. An EMM beside such a ratio is a lower bound (≥), and none is said to lie below \
                  the sizes."
@@ -304,7 +305,7 @@ impl<'a> View<'a> {
                 let shown = |h: Option<f64>| h.map_or(Cell::Empty, |h| Cell::Text(hours_said(h)));
                 table.row(vec![
                     Cell::Text(format!("{}: {}", plan.study.name, plan.name(cell))),
-                    Cell::Integer((cell.runs.len() - done(seen)) as i64),
+                    Cell::Integer((cell.runs.len() - seen.done()) as i64),
                     shown(hours[0]),
                     shown(hours[1]),
                     shown(hours[2]),
@@ -355,21 +356,11 @@ impl<'a> View<'a> {
     }
 }
 
-fn done(seen: &Seen) -> usize {
-    seen.states.iter().filter(|s| s.done().is_some()).count()
+fn rising(seen: &Seen) -> bool {
+    seen.found.as_ref().is_some_and(|m| m.rising)
 }
 
 fn flop_left(cell: &PlannedCell, seen: &Seen) -> f64 {
     let left = cell.runs.iter().zip(&seen.states).filter(|(_, s)| s.done().is_none());
     left.map(|(run, _)| flop_of(&run.config)).sum::<f64>() + 0.0
-}
-
-/// Hours as people say them: 21s, 3m20s, 2.9 h, 8134 h; ? where they are not known.
-pub fn hours_said(hours: f64) -> String {
-    match hours {
-        h if h.is_nan() => "?".into(),
-        h if h < 0.995 => duration(h * 3600.0),
-        h if h < 9.95 => format!("{h:.1} h"),
-        h => format!("{h:.0} h"),
-    }
 }

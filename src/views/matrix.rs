@@ -1,10 +1,11 @@
 //! A study's table as the paper lays it out: its values, ours beside them, what they differ by.
 
-use super::outcome::{RISING_MARK, Seen};
-use super::plan::{PaperValue, Plan, PlannedCell};
-use super::tables::EPSILON;
+use super::words::RISING_MARK;
 use crate::memorization::{Emm, Side, emm_of};
 use crate::report::{Cell, Table};
+use crate::study::EPSILON;
+use crate::study::outcome::Seen;
+use crate::study::plan::{PaperValue, Plan, PlannedCell, PlannedValue};
 
 /// The table as the paper lays it out: a group of lines for each combination of the other axes, a column for each
 /// value of the table's.
@@ -13,7 +14,7 @@ pub fn matrix(plan: &Plan, seen: &[Seen]) -> Table {
     let named = study.tables.first().map(|t| t.columns.as_str()).unwrap_or("size");
     let column = plan.axes.iter().position(|a| a.name == named).unwrap_or(plan.axes.len() - 1);
     let axis = &plan.axes[column];
-    let both = |v: &super::plan::PlannedValue| match v.name == v.paper_name {
+    let both = |v: &PlannedValue| match v.name == v.paper_name {
         true => v.name.clone(),
         false => format!("{} ({})", v.name, v.paper_name),
     };
@@ -40,7 +41,7 @@ pub fn matrix(plan: &Plan, seen: &[Seen]) -> Table {
         }
     }
     let printed = plan.cells.iter().any(|c| c.paper.is_some()) || !study.paper.emm.is_empty();
-    let repeated = seen.iter().any(|s| s.spread.is_some());
+    let repeated = seen.iter().any(|s| s.found.as_ref().is_some_and(|m| m.spread.is_some()));
     let emms = plan.emm(seen, EPSILON);
     for (k, (key, cells)) in rows.iter().enumerate() {
         let name = others.iter().zip(key).map(|(&a, &at)| both(&plan.axes[a].values[at]));
@@ -78,8 +79,10 @@ pub fn matrix(plan: &Plan, seen: &[Seen]) -> Table {
                 |c: &PlannedCell, _: &Seen| c.paper.as_ref().map_or(String::new(), paper_said);
             line("paper", &paper, paper_emm);
         }
-        let ours = |c: &PlannedCell, s: &Seen| match s.ratio {
-            Some(r) => format!("{:.2}%{}", 100.0 * r, if s.rising { RISING_MARK } else { "" }),
+        let ours = |c: &PlannedCell, s: &Seen| match &s.found {
+            Some(m) => {
+                format!("{:.2}%{}", 100.0 * m.ratio, if m.rising { RISING_MARK } else { "" })
+            }
             None if c.impossible.is_some() => "–".into(),
             None => String::new(),
         };
@@ -88,13 +91,13 @@ pub fn matrix(plan: &Plan, seen: &[Seen]) -> Table {
             let signed = |x: Option<f64>| x.map_or(String::new(), |x| signed(x, 2));
             line("difference", &|c, s| signed(difference(plan, c, s)), String::new());
         }
-        let interval = |_: &PlannedCell, s: &Seen| match s.ratio {
-            Some(_) => format!("{:.2}–{:.2}", 100.0 * s.interval[0], 100.0 * s.interval[1]),
+        let interval = |_: &PlannedCell, s: &Seen| match &s.found {
+            Some(m) => format!("{:.2}–{:.2}", 100.0 * m.interval[0], 100.0 * m.interval[1]),
             None => String::new(),
         };
         line("95% sampling", &interval, String::new());
         if repeated {
-            let seeds = |_: &PlannedCell, s: &Seen| match s.spread {
+            let seeds = |_: &PlannedCell, s: &Seen| match s.found.as_ref().and_then(|m| m.spread) {
                 Some(s) => format!("{}: {:.2}–{:.2}", s.seeds, 100.0 * s.lowest, 100.0 * s.highest),
                 None => String::new(),
             };
@@ -106,7 +109,7 @@ pub fn matrix(plan: &Plan, seen: &[Seen]) -> Table {
             };
             line("in deviations", &said, String::new());
         }
-        if seen.iter().any(|s| s.ratio.is_some()) {
+        if seen.iter().any(|s| s.found.is_some()) {
             line("precision", &precision, String::new());
         }
     }
@@ -116,7 +119,7 @@ pub fn matrix(plan: &Plan, seen: &[Seen]) -> Table {
 /// Ours less the paper's, in points: at its scale. At another the two are of different experiments.
 pub(super) fn difference(plan: &Plan, cell: &PlannedCell, seen: &Seen) -> Option<f64> {
     let paper = cell.paper.filter(|_| plan.scale.is_paper())?;
-    Some(100.0 * seen.ratio? - paper.percent)
+    Some(100.0 * seen.found.as_ref()?.ratio - paper.percent)
 }
 
 /// What a cell's finished runs were computed in.
@@ -139,7 +142,7 @@ fn paper_said(value: &PaperValue) -> String {
 /// The difference over the deviation of a difference between the mean of our seeds and one run of the paper's, whose
 /// seeds are taken to spread as ours.
 pub(super) fn deviations(plan: &Plan, cell: &PlannedCell, seen: &Seen) -> Option<f64> {
-    let spread = seen.spread?;
+    let spread = seen.found.as_ref()?.spread?;
     let one = 100.0 * spread.deviation * (1.0 + 1.0 / spread.seeds as f64).sqrt();
     Some(difference(plan, cell, seen)? / one).filter(|d| d.is_finite())
 }

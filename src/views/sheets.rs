@@ -1,9 +1,6 @@
 //! Samples beside the training images that they are nearest to: of runs, and of the theoretical optimum
 //! (Figures 1a, 1b and 10).
 
-use super::outcome::{RunState, state_of};
-use super::plan::{Plan, PlannedCell, Setup};
-use super::spec::Study;
 use crate::data::Dataset;
 use crate::device::{Device, Pixels};
 use crate::error::{Exit, exit_code, usage};
@@ -13,6 +10,9 @@ use crate::run::dir::best;
 use crate::run::score::{compared, labels_of};
 use crate::run::{Network, RunDir};
 use crate::sampler::{Denoise, HeunOptions, Start, optimum, quantise, sample};
+use crate::study::outcome::RunState;
+use crate::study::plan::{Plan, PlannedCell, Setup};
+use crate::study::spec::{Samples, SheetSpec, Study};
 use anyhow::Result;
 use std::path::Path;
 
@@ -82,19 +82,18 @@ impl Drawn {
     }
 }
 
-/// What a sheet is of.
-enum Of {
-    Optimum,
-    Runs,
+/// The study and part of it that a figure is a sheet of, if it is one.
+fn sheet_of(id: &str) -> Option<(Study, SheetSpec)> {
+    let sheet = |study: Study| {
+        let own = study.sheets.iter().find(|s| s.id == id)?.clone();
+        Some((study, own))
+    };
+    Study::shipped().into_iter().find_map(sheet)
 }
-
-/// The figures that are sheets: which study's cells they show, and how those are chosen.
-const FIGURES: [(&str, &str, Of); 3] =
-    [("1a", "edm-50k", Of::Optimum), ("1b", "edm-size", Of::Runs), ("10", "edm-50k", Of::Runs)];
 
 /// Whether a figure of the paper is a sheet.
 pub fn is_sheet(id: &str) -> bool {
-    FIGURES.iter().any(|f| f.0 == id)
+    sheet_of(id).is_some()
 }
 
 /// A sheet figure and the cells that it lacks.
@@ -110,39 +109,36 @@ pub struct SheetFigure {
     pub parts: Vec<String>,
 }
 
-/// Draws 1a, 1b or 10.
+/// Draws a sheet.
 ///
 /// # Errors
 /// Usage: no set to draw from, or one too small. Those of reading runs and of the device.
 pub fn sheet_figure(id: &str, setup: &Setup, device: &Device) -> Result<SheetFigure> {
-    let Some((_, study, of)) = FIGURES.iter().find(|f| f.0 == id) else {
+    let Some((study, spec)) = sheet_of(id) else {
         return Err(usage(format!("FIGURE: {id} is no sheet")));
     };
-    let plan = Plan::new(&Study::load(study)?, setup)?;
+    let plan = Plan::new(&study, setup)?;
     if setup.set.is_none() {
         return Err(usage("--data: not given; a sheet shows a set's images"));
     }
-    // 1b shows the largest set, as 1a and 10 do.
-    let shown =
-        if id == "1b" { plan.cells.len() - 1..plan.cells.len() } else { 0..plan.cells.len() };
     let (scale, set) = (plan.scale.said(), &plan.set_name);
     let figure = match plan.scale.is_paper() {
         true => format!("Figure {id}"),
         false => format!("Figure {id} at scale {}", plan.scale.name),
     };
     let (mut drawn, mut missing, mut damage) = (Vec::new(), Vec::new(), Vec::new());
-    for i in shown {
-        let cell = &plan.cells[i];
+    let shown = |(_, cell): &(usize, &PlannedCell)| plan.is_held(cell, &spec.only);
+    for (i, cell) in plan.cells.iter().enumerate().filter(shown) {
         let Some(run) = cell.runs.first() else {
             let why = cell.impossible.as_deref().unwrap_or_default();
             return Err(usage(format!("--data: {}: {why}", plan.name(cell))));
         };
-        if let Of::Optimum = of {
+        if spec.of == Samples::Optimum {
             let of = format!("{figure}: {} images of {set}", run.recipe.size);
             drawn.push(Drawn::by_optimum(setup.images(&run.recipe)?, &of, device)?);
             break;
         }
-        match run.dir.as_ref().map(|dir| (dir, state_of(&run.config, dir))) {
+        match run.dir.as_ref().map(|dir| (dir, run.state())) {
             Some((dir, RunState::Done(_))) => {
                 let of = format!("{figure}: EDM, {} of {set}", name(&plan, cell));
                 match Drawn::by_run(dir, setup.images(&run.recipe)?, &of, device) {

@@ -1,22 +1,24 @@
 //! The paper's figures as charts: views over finished runs, missing ones left out and named.
 
-use super::bootstrap::{RESAMPLES, bootstrap};
-use super::names::by_reason;
-use super::outcome::{BANDS, Seen, open_marks};
-use super::plan::{Line, Plan, PlannedCell};
-use super::spec::{FigureSpec, Study};
-use super::tables::EPSILON;
+use super::words::{BANDS, open_marks};
 use crate::error::usage;
-use crate::memorization::emm_of;
-use crate::report::chart::EPOCHS;
+use crate::memorization::{RESAMPLES, bootstrap, emm_of};
+use crate::report::chart::{EPOCHS, SIZES};
 use crate::report::{Chart, Panel, Point, Scale, Series, Style};
+use crate::run::Look;
+use crate::study::EPSILON;
+use crate::study::names::by_reason;
+use crate::study::outcome::Seen;
+use crate::study::plan::{self, Line, Plan, PlannedCell, PlannedValue};
+use crate::study::spec::{AxisScale, Draw, FigureSpec, Study};
 use anyhow::Result;
 
 /// Names of the paper's values: printed, and read off its plots.
 const PRINTED: &str = "paper";
 const PLOTTED: &str = "paper ≈";
-/// A numeric axis that spans so many times its first value is logarithmic.
-const LOG_SPAN: f64 = 50.0;
+
+/// Numbers of images, as shares of those that were generated.
+const SHARES: [f64; 7] = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0];
 
 /// A figure and what it lacks.
 pub struct Figure {
@@ -73,13 +75,14 @@ pub fn figure(asked: &str, plans: &[Plan]) -> Figure {
         for spec in plan.study.figures.iter().filter(|f| shown(plan, f)) {
             let lines = plan.lines(spec, &seen);
             for point in lines.iter().flat_map(|l| &l.points) {
-                if point.seen.ratio.is_none() && point.cell.impossible.is_none() {
+                if point.seen.found.is_none() && point.cell.impossible.is_none() {
                     lacking.extend(plan.cells.iter().position(|c| c.at == point.cell.at));
                 }
             }
-            let drawn = match spec.id == "6" {
-                true => bootstrapped(plan, spec, &lines),
-                false => View { plan, spec, lines: &lines }.panels(),
+            let view = View { plan, spec, lines: &lines };
+            let drawn = match spec.draw {
+                Draw::Bootstrap => view.bootstrapped(),
+                Draw::Lines | Draw::Marks => view.panels(),
             };
             panels.extend(drawn.into_iter().map(|p| (spec.id.clone(), p)));
         }
@@ -134,8 +137,8 @@ fn general_footer(plans: &[Plan], panels: &[Panel]) -> Vec<String> {
 /// What one study adds to the footer; `of`: its panels.
 fn said_of(plan: &Plan, seen: &[Seen], of: &str) -> Vec<String> {
     let mut out = Vec::new();
-    let spread = seen.iter().filter_map(|s| s.spread).map(|s| s.seeds).max();
-    out.push(match (spread, plan.study.figures.iter().any(|f| f.id == "6")) {
+    let spread = seen.iter().filter_map(|s| s.found.as_ref()?.spread).map(|s| s.seeds).max();
+    out.push(match (spread, plan.study.figures.iter().any(|f| f.draw == Draw::Bootstrap)) {
         (_, true) => format!("band: the middle 95% of {RESAMPLES} bootstrap resamples"),
         (Some(seeds), _) => {
             format!(
@@ -170,14 +173,6 @@ struct View<'a> {
 
 /// A line and what it is called.
 type Named<'a> = (String, &'a Line<'a>);
-
-/// How cells lie along the horizontal axis.
-enum Along {
-    Epochs,
-    Sizes,
-    Log,
-    Names(Vec<String>),
-}
 
 impl View<'_> {
     fn axis(&self, name: &str) -> Option<usize> {
@@ -238,75 +233,48 @@ impl View<'_> {
     }
 
     fn panel(&self, title: &str, lines: &[Named]) -> Panel {
-        let along = self.along(lines);
-        let x_name = match (&along, self.axis(&self.spec.x)) {
-            (Along::Epochs, _) | (_, None) => EPOCHS.to_string(),
-            (Along::Sizes, _) => "training images".into(),
-            (_, Some(a)) => self.plan.axes[a].title.to_lowercase(),
+        let x_name = match self.axis(&self.spec.x) {
+            None => EPOCHS.to_string(),
+            Some(_) if self.spec.x == "size" => SIZES.into(),
+            Some(a) => self.plan.axes[a].title.to_lowercase(),
         };
-        let level = Some(1.0 - EPSILON);
-        match along {
-            Along::Epochs => {
-                let series = lines.iter().map(|(name, line)| curve(name, line)).collect();
-                let series = with_printed(series, self.printed(lines, &Along::Epochs));
-                Panel { level, ..Panel::new(title, &x_name, Scale::Linear, series) }
+        let (scale, mut series, printed) = match (self.spec.draw, self.scale(lines)) {
+            (Draw::Marks, _) => self.marks(lines),
+            (_, scale) => {
+                let series = lines.iter().map(|(name, line)| self.line(name, line, &scale));
+                let (series, printed) = (series.collect(), self.printed(lines, &scale));
+                (scale, series, printed)
             }
-            Along::Sizes => {
-                let series = lines.iter().map(|(n, l)| self.line(n, l, &along)).collect();
-                Panel::sizes(title, EPSILON, with_printed(series, self.printed(lines, &along)))
-            }
-            Along::Log => {
-                let series = lines.iter().map(|(n, l)| self.line(n, l, &along)).collect();
-                let series = with_printed(series, self.printed(lines, &along));
-                Panel { level, ..Panel::new(title, &x_name, Scale::Log, series) }
-            }
-            Along::Names(ref names) if self.of_skips() => {
-                let (names, series) = self.marks(names, lines);
-                Panel { level, ..Panel::new(title, &x_name, Scale::Categories(names), series) }
-            }
-            Along::Names(ref names) => {
-                let series = lines.iter().map(|(n, l)| self.line(n, l, &along)).collect();
-                let series = with_printed(series, self.printed(lines, &along));
-                let scale = Scale::Categories(names.clone());
-                Panel { level, ..Panel::new(title, &x_name, scale, series) }
-            }
-        }
+        };
+        series.extend(printed);
+        Panel { level: Some(1.0 - EPSILON), ..Panel::new(title, &x_name, scale, series) }
     }
 
-    fn along(&self, lines: &[Named]) -> Along {
-        match self.spec.x.as_str() {
-            "epochs" => return Along::Epochs,
-            "size" => return Along::Sizes,
+    /// How cells lie along the horizontal axis.
+    fn scale(&self, lines: &[Named]) -> Scale {
+        match (self.spec.x.as_str(), self.spec.scale) {
+            ("epochs", _) => return Scale::Linear,
+            (_, Some(AxisScale::Log)) => return Scale::Log,
+            ("size", None) => return Scale::Images,
             _ => {}
         }
-        let mut values: Vec<(String, Option<f64>)> = Vec::new();
+        let mut names: Vec<String> = Vec::new();
         for value in lines.iter().flat_map(|(_, l)| &l.points).filter_map(|p| p.x) {
-            if !values.iter().any(|(name, _)| *name == value.name) {
-                values.push((value.name.clone(), value.number));
+            if !names.contains(&value.name) {
+                names.push(value.name.clone());
             }
         }
-        let numbers: Option<Vec<f64>> = values.iter().map(|(_, n)| *n).collect();
-        match numbers.as_deref() {
-            Some([first, .., last]) if *first > 0.0 && last / first >= LOG_SPAN => Along::Log,
-            _ => Along::Names(values.into_iter().map(|(name, _)| name).collect()),
+        Scale::Categories(names)
+    }
+
+    fn line(&self, name: &str, line: &Line, scale: &Scale) -> Series {
+        if *scale == Scale::Linear {
+            return curve(name, line);
         }
-    }
-
-    /// Whether the cells are masks of skips: places side by side, which no line joins.
-    fn of_skips(&self) -> bool {
-        let keys = ["skips", "random_skips", "draw"];
-        let sets = |axis: &super::spec::Axis| {
-            axis.key.as_deref().is_some_and(|k| keys.contains(&k))
-                || axis.values.iter().any(|v| v.settings.contains_key("skips"))
-        };
-        self.plan.study.axes.iter().any(sets)
-    }
-
-    fn line(&self, name: &str, line: &Line, along: &Along) -> Series {
         let points: Vec<Point> =
-            line.points.iter().filter_map(|p| point(place(p.x?, along)?, p.seen)).collect();
-        let emm = match along {
-            Along::Sizes if points.len() > 1 => {
+            line.points.iter().filter_map(|p| point(place(p.x?, scale)?, p.seen)).collect();
+        let emm = match scale {
+            Scale::Images if points.len() > 1 => {
                 // Where the line falls through the level; points beside it say whether that is a lower bound.
                 let pairs: Vec<_> = points.iter().map(|p| (p.x as u64, p.y)).collect();
                 emm_of(&pairs, EPSILON).found.ok().map(|found| found.0)
@@ -316,68 +284,65 @@ impl View<'_> {
         Series { emm, ..Series::new(name, Style::Line, points) }
     }
 
-    /// Marks of masks: `2 at 16` or `2 at 16 (1, 3)` is of the series "2 skips" at 16×16; of one kept skip the series
-    /// is its resolution.
-    fn marks(&self, names: &[String], lines: &[Named]) -> (Vec<String>, Vec<Series>) {
-        let split: Option<Vec<(&str, &str)>> = names
-            .iter()
-            .map(|n| n.split_once(" at ").or((n == "all").then_some(("all", "all"))))
-            .collect();
-        let mut categories: Vec<String> = Vec::new();
-        let mut series: Vec<Series> = Vec::new();
-        let mut theirs: Vec<Series> = Vec::new();
-        let mut add = |name: String, category: String, p: &super::plan::Point| {
-            let x = categories.iter().position(|c| *c == category).unwrap_or_else(|| {
-                categories.push(category);
-                categories.len() - 1
-            });
-            let i = series.iter().position(|s| s.name == name).unwrap_or_else(|| {
-                series.push(Series::new(name.clone(), Style::Marks, Vec::new()));
-                series.len() - 1
-            });
-            series[i].points.extend(point(x as f64, p.seen));
-            let Some(paper) = p.cell.paper else { return };
-            let whose = of_paper(paper.plotted, &name);
-            let k = theirs.iter().position(|s| s.name == whose).unwrap_or_else(|| {
-                theirs.push(beside(i, Series::new(whose, Style::Theirs, Vec::new())));
-                theirs.len() - 1
-            });
-            theirs[k].points.push(Point::new(x as f64, paper.percent / 100.0));
-        };
-        let mut all = lines.iter().flat_map(|(_, line)| &line.points);
-        let one_kept = all.all(|p| only_skip_at(p.cell).is_some());
+    /// Marks side by side, each in the series and at the place that its value names, else in its line's at its own; ours
+    /// and the paper's.
+    fn marks(&self, lines: &[Named]) -> (Scale, Vec<Series>, Vec<Series>) {
+        let mut places: Vec<String> = Vec::new();
+        let (mut ours, mut theirs): (Vec<Series>, Vec<Series>) = Default::default();
+        let axis = self.axis(&self.spec.x).unwrap_or(0);
         for (name, line) in lines {
             for p in &line.points {
                 let Some(x) = p.x else { continue };
-                let i = names.iter().position(|n| *n == x.name);
-                match (&split, i.and_then(|i| split.as_ref().map(|s| s[i]))) {
-                    (Some(_), Some(("all", _))) => add("all skips".into(), "all".into(), p),
-                    (Some(_), Some((count, at))) => {
-                        let skips = if count == "1" { "skip" } else { "skips" };
-                        let at = at.split_once(" (").map_or(at, |(at, _)| at);
-                        add(format!("{count} {skips}"), resolution_at(p.cell, at), p);
-                    }
-                    _ => {
-                        let place = only_skip_at(p.cell).filter(|_| one_kept);
-                        let name = place.unwrap_or_else(|| name.clone());
-                        add(name, x.name.clone(), p);
-                    }
-                }
+                let value = &self.plan.study.axes[axis].values[p.cell.at[axis]];
+                let said = |word: &Option<String>| word.as_ref().map(|w| resolved(p.cell, w));
+                let place = said(&value.place).unwrap_or_else(|| x.name.clone());
+                let name = said(&value.series).unwrap_or_else(|| name.clone());
+                let x = index_of(&mut places, |c| *c == place, || place.clone()) as f64;
+                let new = |style| Series::new(name.clone(), style, Vec::new());
+                let i = index_of(&mut ours, |s| s.name == name, || new(Style::Marks));
+                ours[i].points.extend(point(x, p.seen));
+                let Some(paper) = p.cell.paper else { continue };
+                let whose = of_paper(paper.plotted, &name);
+                let new = || beside(i, Series::new(whose.clone(), Style::Theirs, Vec::new()));
+                let k = index_of(&mut theirs, |s| s.name == whose, new);
+                theirs[k].points.push(Point::new(x, paper.percent / 100.0));
             }
         }
-        (categories, with_printed(series, theirs))
+        (Scale::Categories(places), ours, theirs)
+    }
+
+    /// A panel for each cell, close around its ratio: what fewer generated images would have said.
+    fn bootstrapped(&self) -> Vec<Panel> {
+        let points = self.lines.iter().flat_map(|l| &l.points);
+        let panel = |p: &plan::Point| {
+            let done: Vec<_> = p.seen.states.iter().filter_map(|s| s.done()).collect();
+            let sum = |of: fn(&Look) -> u64| done.iter().map(|d| of(&d.value)).sum();
+            let (memorized, images): (u64, u64) = (sum(|l| l.memorized), sum(|l| l.images));
+            let x = self.axis(&self.spec.x)?;
+            let title = format!("{}: {}", self.spec.id, self.value(x, p.cell.at[x]));
+            let resampled = |share: &f64| {
+                let n = ((share * images as f64).round() as u64).max(1);
+                let (mean, ends) = bootstrap(memorized, images, n);
+                Point { interval: Some(ends), ..Point::new(n as f64, mean) }
+            };
+            let shares = if images == 0 { &[][..] } else { &SHARES };
+            let points = shares.iter().map(resampled).collect();
+            let series = Series::new("", Style::Line, points);
+            Some(Panel::new(&title, "generated images", Scale::Log, vec![series]).zoomed())
+        };
+        points.filter_map(panel).collect()
     }
 
     /// The paper's values of these lines, each in the colour of its own where there are several.
-    fn printed(&self, lines: &[Named], along: &Along) -> Vec<Series> {
+    fn printed(&self, lines: &[Named], scale: &Scale) -> Vec<Series> {
         let series = lines.iter().enumerate().map(|(i, (name, line))| {
-            let at = |p: &super::plan::Point| match along {
+            let at = |p: &plan::Point| match scale {
                 // Of the whole run: at its end.
-                Along::Epochs => p.cell.runs.first().map(|r| r.config.train.epochs),
-                _ => place(p.x?, along),
+                Scale::Linear => p.cell.runs.first().map(|r| r.config.train.epochs),
+                _ => place(p.x?, scale),
             };
             [false, true].map(|plotted| {
-                let value = |p: &super::plan::Point| {
+                let value = |p: &plan::Point| {
                     let paper = p.cell.paper.filter(|v| v.plotted == plotted)?;
                     Some(Point::new(at(p)?, paper.percent / 100.0))
                 };
@@ -400,88 +365,50 @@ fn beside(ours: usize, series: Series) -> Series {
     Series { beside: Some(ours), ..series }
 }
 
-fn with_printed(mut series: Vec<Series>, printed: Vec<Series>) -> Vec<Series> {
-    series.extend(printed);
-    series
+/// Where the first that `is` stands among `all`, a new one at their end if there is none.
+fn index_of<T>(all: &mut Vec<T>, is: impl Fn(&T) -> bool, new: impl FnOnce() -> T) -> usize {
+    all.iter().position(is).unwrap_or_else(|| {
+        all.push(new());
+        all.len() - 1
+    })
 }
 
 /// Where a value lies on the axis.
-fn place(value: &super::plan::PlannedValue, along: &Along) -> Option<f64> {
-    match along {
-        Along::Names(names) => names.iter().position(|n| *n == value.name).map(|i| i as f64),
+fn place(value: &PlannedValue, scale: &Scale) -> Option<f64> {
+    match scale {
+        Scale::Categories(names) => names.iter().position(|n| *n == value.name).map(|i| i as f64),
         _ => value.number,
     }
 }
 
 /// A cell's result: of several seeds their spread, else the sampling interval.
 fn point(x: f64, seen: &Seen) -> Option<Point> {
-    let interval = seen.spread.map_or(seen.interval, |s| [s.lowest, s.highest]);
-    Some(Point { x, y: seen.ratio?, interval: Some(interval), rising: seen.rising })
+    let found = seen.found.as_ref()?;
+    let interval = found.spread.map_or(found.interval, |s| [s.lowest, s.highest]);
+    Some(Point { x, y: found.ratio, interval: Some(interval), rising: found.rising })
 }
 
-/// A cell's curve over training.
+/// A cell's curve over training, with intervals as [`point`]'s.
 fn curve(name: &str, line: &Line) -> Series {
     let mut points = Vec::new();
-    for p in &line.points {
-        let done: Vec<_> = p.seen.states.iter().filter_map(|s| s.done()).collect();
-        for (k, &(epoch, ratio)) in p.seen.curve.iter().enumerate() {
-            let looks = || done.iter().filter_map(|d| d.looks.get(k));
-            let interval = match done.len() {
-                1 => looks().next().map(|l| [l.low, l.high]),
-                _ => {
-                    let low = looks().map(|l| l.ratio).fold(f64::INFINITY, f64::min);
-                    Some([low, looks().map(|l| l.ratio).fold(f64::NEG_INFINITY, f64::max)])
-                }
-            };
-            let rising = p.seen.rising && k + 1 == p.seen.curve.len();
-            points.push(Point { x: epoch, y: ratio, interval, rising });
-        }
+    for found in line.points.iter().filter_map(|p| p.seen.found.as_ref()) {
+        let intervals = match found.spread {
+            None => &found.curve_intervals,
+            Some(_) => &found.curve_spreads,
+        };
+        let last = found.curve.len() - 1;
+        points.extend(found.curve.iter().zip(intervals).enumerate().map(|(k, (&(x, y), &v))| {
+            Point { x, y, interval: Some(v), rising: found.rising && k == last }
+        }));
     }
     Series::new(name, Style::Line, points)
 }
 
-/// `8` of an image of 32 pixels as the resolution that it is here.
-fn resolution_at(cell: &PlannedCell, at_32: &str) -> String {
+/// `8`, of an image of 32 pixels, as the resolution that it is here; other words as they are.
+fn resolved(cell: &PlannedCell, word: &str) -> String {
     let model = cell.runs.first().map(|r| &r.config.model);
-    match (model, at_32.parse::<usize>()) {
+    match (model, word.parse::<usize>()) {
         (Some(model), Ok(at)) => format!("{0}×{0}", (model.resolution * at / 32).max(1)),
-        _ => at_32.into(),
+        _ => word.into(),
     }
-}
-
-/// The resolution of the one skip that a network keeps, if it keeps one.
-fn only_skip_at(cell: &PlannedCell) -> Option<String> {
-    let model = &cell.runs.first()?.config.model;
-    let kept: Vec<usize> =
-        (0..model.skip_connections.len()).filter(|&i| model.skip_connections[i] == 1).collect();
-    let &[skip] = kept.as_slice() else { return None };
-    let level = skip / (model.skip_connections.len() / model.channel_mult.len()).max(1);
-    Some(format!("{0}×{0}", model.resolution >> level))
-}
-
-/// Numbers of images, as shares of those that were generated.
-const SHARES: [f64; 7] = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0];
-
-/// Figure 6: a panel for each cell, close around its ratio.
-fn bootstrapped(plan: &Plan, spec: &FigureSpec, lines: &[Line]) -> Vec<Panel> {
-    let view = View { plan, spec, lines };
-    let points = lines.iter().flat_map(|l| &l.points);
-    let panel = |p: &super::plan::Point| {
-        let done: Vec<_> = p.seen.states.iter().filter_map(|s| s.done()).collect();
-        let sum = |of: fn(&crate::run::Look) -> u64| done.iter().map(|d| of(&d.value)).sum();
-        let (memorized, images): (u64, u64) = (sum(|l| l.memorized), sum(|l| l.images));
-        let x = view.axis(&spec.x)?;
-        let title = format!("{}: {}", spec.id, view.value(x, p.cell.at[x]));
-        let points = match images {
-            0 => Vec::new(),
-            _ => SHARES
-                .iter()
-                .map(|share| ((share * images as f64).round() as u64).max(1))
-                .map(|n| bootstrap(memorized, images, n))
-                .collect(),
-        };
-        let series = Series::new("", Style::Line, points);
-        Some(Panel::new(&title, "generated images", Scale::Log, vec![series]).zoomed())
-    };
-    points.filter_map(panel).collect()
 }

@@ -1,0 +1,15 @@
+//! What was found, as people and programs read it: tables, figures, sheets, a search's answer, pages. Views read and draw;
+//! what is run, and what its numbers mean, [`crate::study`] decides.
+
+mod report_runs;
+
+pub mod account;
+pub mod answer;
+pub mod figures;
+pub mod gap;
+pub mod matrix;
+pub mod report;
+pub mod search;
+pub mod sheets;
+pub mod tables;
+pub mod words;
