@@ -261,6 +261,10 @@ fn finished_runs_stand_in_their_cells_as_scores_csv_has_them() {
     go(dir, "table mine.toml").ok();
     std::fs::write(&config, settings.replace(this, "numerics = 2\n")).unwrap();
     go(dir, "table mine.toml").ok();
+    // A finished run of older numerics is read and marked.
+    std::fs::write(&config, settings.replace(this, older)).unwrap();
+    let marked = go(dir, "table mine.toml").ok();
+    assert!(marked.contains("1 of the runs were computed by an earlier version"), "{marked}");
     std::fs::write(&config, settings.replace(this, "numerix = 1\n")).unwrap();
     go(dir, "table mine.toml").passed_over("not a run's configuration");
 }

@@ -97,6 +97,11 @@ fn print(config: &RunConfig, dir: &Path, outcome: &Outcome) {
     if outcome.finished && still_rising(&outcome.scores.looks) {
         say!("note        the ratio is {RISING} (--epochs)");
     }
+    if let Some(numerics) = outcome.numerics.older() {
+        say!(
+            "note        computed by an earlier version, with numerics {numerics}, which this version no longer has"
+        );
+    }
     say!("time        {}", duration(outcome.elapsed_s));
 }
 

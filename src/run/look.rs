@@ -1,6 +1,7 @@
 //! What a run's scorings say, and how a call that trains ended.
 
 use super::dir::{RunDir, Scores, best};
+use super::numerics::Numerics;
 use super::scores::scored_again;
 use super::{RunConfig, state};
 use crate::error::data;
@@ -29,6 +30,7 @@ pub struct Outcome {
     /// Steps of the run that are done and saved.
     pub step: u64,
     pub scores: Scores,
+    pub numerics: Numerics,
     pub elapsed_s: f64,
 }
 
@@ -78,6 +80,12 @@ impl Outcome {
             }
         }
         let elapsed_s = started.elapsed().as_secs_f64();
-        Ok(Some(Outcome { finished: true, step, scores, elapsed_s }))
+        Ok(Some(Outcome {
+            finished: true,
+            step,
+            scores,
+            numerics: config.train.numerics,
+            elapsed_s,
+        }))
     }
 }

@@ -322,7 +322,8 @@ impl<'a> Run<'a> {
         self.flush_stats()?;
         let scores = Scores { looks: self.looks, rescored, distinct: self.distinct };
         let elapsed_s = self.started.elapsed().as_secs_f64();
-        Ok(Outcome { finished, step: self.step, scores, elapsed_s })
+        let numerics = self.config.train.numerics;
+        Ok(Outcome { finished, step: self.step, scores, numerics, elapsed_s })
     }
 }
 

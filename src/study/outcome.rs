@@ -4,6 +4,7 @@
 use crate::error::data;
 use crate::memorization::{SizeRatio, wilson};
 use crate::run::dir::{Scores, best};
+use crate::run::numerics::Numerics;
 use crate::run::scores::scored_again;
 use crate::run::{Distinct, Look, RunConfig, RunDir};
 use anyhow::Result;
@@ -33,6 +34,8 @@ pub struct Done {
     pub distinct: Option<Look>,
     /// Training images that repeat an earlier one; 0 where only files were read, which do not say it.
     pub repeats: usize,
+    /// The numerics it was trained with, where this version's differ.
+    pub older: Option<u32>,
 }
 
 /// What is known of one cell.
@@ -111,7 +114,8 @@ fn read_state(config: &RunConfig, dir: &Path) -> Result<RunState> {
     let all = scores.looks.len() == config.look_steps().len();
     let again = || scored_again(config, &scores.looks, &scores.distinct);
     let whole = all && (scores.rescored.is_some() || again().is_none());
-    let done = if whole { Done::of(config.train.seed, scores) } else { None };
+    let done =
+        if whole { Done::of(config.train.seed, stored.train.numerics, scores) } else { None };
     Ok(done.map_or(RunState::Begun, RunState::Done))
 }
 
@@ -140,11 +144,12 @@ pub fn still_rising(looks: &[Look]) -> bool {
 
 impl Done {
     /// Of a run whose looks are all there; `None` if it has none.
-    pub fn of(seed: u64, scores: Scores) -> Option<Done> {
+    pub fn of(seed: u64, numerics: Numerics, scores: Scores) -> Option<Done> {
         let value = scores.value()?.clone();
         let distinct = scores.value_distinct().cloned();
         let Scores { looks, distinct: Distinct { repeats, .. }, .. } = scores;
-        Some(Done { seed, looks, value, distinct, repeats })
+        let older = numerics.older();
+        Some(Done { seed, looks, value, distinct, repeats, older })
     }
 
     /// As [`still_rising`] says of its looks.
@@ -171,6 +176,11 @@ impl Seen {
     /// How many runs are finished.
     pub fn done(&self) -> usize {
         self.states.iter().filter(|s| s.done().is_some()).count()
+    }
+
+    /// How many were computed with numerics that this version no longer has.
+    pub fn older(&self) -> usize {
+        self.states.iter().filter(|s| s.done().is_some_and(|done| done.older.is_some())).count()
     }
 
     /// Whether no run is left to be done.

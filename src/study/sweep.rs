@@ -186,8 +186,8 @@ impl SweepRun {
         let (images, part) = (images(&run.recipe)?, progress.part(name.clone()));
         let outcome = train_part(device, &run.config, &images, dir, options, Some(part))?;
         let seed = run.config.train.seed;
-        let state = |scores| Done::of(seed, scores).map_or(RunState::Begun, RunState::Done);
-        Ok(outcome.finished.then(|| state(outcome.scores)))
+        let done = outcome.finished.then(|| Done::of(seed, outcome.numerics, outcome.scores));
+        Ok(done.map(|done| done.map_or(RunState::Begun, RunState::Done)))
     }
 
     pub fn at(&self) -> At {

@@ -178,6 +178,7 @@ impl<'a> View<'a> {
                 "runs": cell.runs.iter().map(|r| r.dir.as_ref().map(|d| d.display().to_string()))
                     .collect::<Vec<_>>(),
                 "runs_done": seen.done(),
+                "runs_older": seen.older(),
                 "precisions": cell.runs.iter().map(|r| r.config.train.precision).collect::<Vec<_>>(),
                 "impossible": cell.impossible,
                 "flop": flop_left(cell, seen),
@@ -257,6 +258,12 @@ impl<'a> View<'a> {
         }
         if let Some(said) = self.precisions() {
             lines.push(format!("Computed in {said}."));
+        }
+        let older: usize = self.parts().flat_map(|(_, seen)| seen).map(Seen::older).sum();
+        if older > 0 {
+            lines.push(format!(
+                "{older} of the runs were computed by an earlier version, whose numerics are not this version's."
+            ));
         }
         if self.plans.iter().any(|p| !p.scale.is_paper()) {
             lines.push(
