@@ -338,7 +338,9 @@ fn model_file(path: &Path) {
     };
     config.check().unwrap();
     let weights = vec![0.5; Params::new(&config).flat_len];
-    SavedModel { config, weights, freqs: Vec::new(), run: None }.save(path, false).unwrap();
+    SavedModel { config, precision: None, weights, freqs: Vec::new(), run: None }
+        .save(path, false)
+        .unwrap();
 }
 
 #[test]

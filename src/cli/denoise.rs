@@ -63,7 +63,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         }
     };
 
-    let (batch, precision) = (args.batch.min(images), model.precision(&device));
+    let (batch, precision) = (args.batch.min(images), model.precision_on(&device));
     let mut denoiser =
         Denoiser::new(&device, &config, precision, model.weights, model.freqs, batch)?;
     let mut out = Vec::with_capacity(x.len());

@@ -18,6 +18,8 @@ const FILTER: &str = ".resample_filter";
 #[derive(Debug, Clone, PartialEq)]
 pub struct SavedModel {
     pub config: ModelConfig,
+    /// What it was trained in; `None` where nobody said.
+    pub precision: Option<Precision>,
     /// Flat, master order.
     pub weights: Vec<f32>,
     /// Fourier frequencies; empty for a positional embedding.
@@ -40,26 +42,35 @@ impl SavedModel {
                 "{name}: no emm.model in its metadata; `emm ckpt convert` takes files of other programs"
             )));
         };
-        let config: ModelConfig =
-            serde_json::from_str(text).or_data(|| format!("{name}: emm.model"))?;
-        config.check().or_data(|| format!("{name}: emm.model"))?;
-        let run = match file.meta("emm.run") {
+        let what = || format!("{name}: emm.model");
+        let mut model: Value = serde_json::from_str(text).or_data(what)?;
+        let stored = model.as_object_mut().and_then(|model| model.remove("precision"));
+        let config: ModelConfig = serde_json::from_value(model).or_data(what)?;
+        config.check().or_data(what)?;
+        let run: Option<Value> = match file.meta("emm.run") {
             Some(text) => Some(serde_json::from_str(text).or_data(|| format!("{name}: emm.run"))?),
             None => None,
+        };
+        // Files from before it was stored have it in their run's configuration.
+        let precision = match (stored, &run) {
+            (Some(stored), _) => Some(serde_json::from_value(stored).or_data(what)?),
+            (None, Some(run)) => {
+                serde_json::from_value(run["config"]["train"]["precision"].clone()).ok()
+            }
+            (None, None) => None,
         };
         refuse_unexpected(path, &file, &config, &[""])?;
         let weights = read_flat(&file, &config, "")?;
         let freqs = read_freqs(&file, &config)?;
         file.check()?;
-        Ok(SavedModel { config, weights, freqs, run })
+        Ok(SavedModel { config, precision, weights, freqs, run })
     }
 
     /// What its network computes in on `device`: what it was trained in, or the device's own choice where the file does
     /// not tell or the device cannot.
-    pub fn precision(&self, device: &Device) -> Precision {
-        let trained = self.run.as_ref().map(|run| run["config"]["train"]["precision"].clone());
-        let trained = trained.and_then(|p| serde_json::from_value(p).ok());
-        trained.filter(|p| device.precisions().contains(p)).unwrap_or(device.precision())
+    pub fn precision_on(&self, device: &Device) -> Precision {
+        let here = |precision: &Precision| device.precisions().contains(precision);
+        self.precision.filter(here).unwrap_or(device.precision())
     }
 
     /// Writes a model file whole or not at all; equal models give equal bytes.
@@ -67,7 +78,11 @@ impl SavedModel {
     /// # Errors
     /// As [`crate::files::write_atomic`].
     pub fn save(&self, path: &Path, force: bool) -> Result<()> {
-        let mut metadata = vec![("emm.model", serde_json::to_string(&self.config)?)];
+        let mut model = serde_json::to_value(&self.config)?;
+        if let Some(precision) = self.precision {
+            model["precision"] = serde_json::to_value(precision)?;
+        }
+        let mut metadata = vec![("emm.model", model.to_string())];
         metadata.extend(self.run.as_ref().map(|r| ("emm.run", r.to_string())));
         let mut extras = freqs_tensor(&self.freqs);
         extras.extend(resample_filters(&self.config));

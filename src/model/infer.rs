@@ -46,7 +46,7 @@ pub fn convert(path: &Path, unsaid: &Unsaid) -> Result<SavedModel> {
         _ => read_freqs(&file, &config)?,
     };
     file.check()?;
-    Ok(SavedModel { config, weights, freqs, run: None })
+    Ok(SavedModel { config, precision: None, weights, freqs, run: None })
 }
 
 struct Names<'a> {

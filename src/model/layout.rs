@@ -23,6 +23,13 @@ pub enum Kind {
     AuxResidual,
 }
 
+/// On which side of the network a part stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    Encoder,
+    Decoder,
+}
+
 /// One of the encoder's outputs, as the decoder meets it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Skip {
@@ -37,6 +44,7 @@ pub struct Skip {
 pub struct Part {
     /// EDM's module path without the leading `model.`, e.g. `enc.32x32_block0`.
     pub name: String,
+    pub side: Side,
     pub kind: Kind,
     /// Channels of the input, those of a joined skip included.
     pub cin: usize,
@@ -53,7 +61,7 @@ pub struct Part {
 impl Part {
     /// The skip that joins the input: a decoder's.
     pub fn joined(&self) -> Option<Skip> {
-        self.skip.filter(|_| self.name.starts_with("dec."))
+        self.skip.filter(|_| self.side == Side::Decoder)
     }
 
     /// Channels of x at the input, without a joined skip.
@@ -102,6 +110,7 @@ impl Layout {
                 }
                 enc.push(Part {
                     name: format!("enc.{r}x{r}_{label}"),
+                    side: Side::Encoder,
                     kind,
                     cin,
                     cout,
@@ -132,6 +141,7 @@ impl Layout {
             let mut add = |label: String, cin, cout, resample, attention, skip| {
                 dec.push(Part {
                     name: format!("dec.{r}x{r}_{label}"),
+                    side: Side::Decoder,
                     kind: Kind::Block,
                     cin,
                     cout,

@@ -35,6 +35,15 @@ pub enum Init {
     },
 }
 
+/// What a tensor lies beside in the flat buffers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beside {
+    /// Alone, from the beginning of a cache line.
+    Nothing,
+    /// The same of all blocks' `affine`: [`Params::affine`] of this index.
+    Affine(usize),
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct ParamSpec {
     /// EDM's module path with the leading `model.`.
@@ -43,6 +52,7 @@ pub struct ParamSpec {
     pub shape: Vec<usize>,
     pub storage: Storage,
     pub init: Init,
+    pub beside: Beside,
     /// First element in the flat buffers (in f32): a multiple of 16, that is 64 bytes, but where one block's `affine`
     /// follows another's.
     pub offset: usize,
@@ -97,6 +107,7 @@ impl Params {
             p.norm(&at("norm0"), part.cin);
             p.conv(&at("conv0"), part.cin, part.cout, 3, 1.0);
             p.linear(&at("affine"), emb, part.cout, Storage::Plain);
+            p.beside_others();
             p.norm(&at("norm1"), part.cout);
             p.conv(&at("conv1"), part.cout, part.cout, 3, NEAR_ZERO);
             if part.has_skip_conv() {
@@ -116,17 +127,15 @@ impl Params {
 
     /// Gives every tensor its place.
     fn place(&mut self) {
-        let kinds = [".affine.weight", ".affine.bias"];
-        for (all, kind) in self.affine.iter_mut().zip(kinds) {
+        for (which, all) in self.affine.iter_mut().enumerate() {
             all.offset = self.flat_len;
-            for spec in self.specs.iter_mut().filter(|s| s.name.ends_with(kind)) {
+            for spec in self.specs.iter_mut().filter(|s| s.beside == Beside::Affine(which)) {
                 spec.offset = all.offset + all.len;
                 all.len += spec.len;
             }
             self.flat_len = (all.offset + all.len).next_multiple_of(ALIGN);
         }
-        let others = self.specs.iter_mut().filter(|s| !kinds.iter().any(|k| s.name.ends_with(k)));
-        for spec in others {
+        for spec in self.specs.iter_mut().filter(|s| s.beside == Beside::Nothing) {
             spec.offset = self.flat_len;
             self.flat_len += spec.len.next_multiple_of(ALIGN);
         }
@@ -137,7 +146,8 @@ impl Params {
         let len = shape.iter().product();
         let name = format!("model.{name}");
         self.by_name.insert(name.clone(), self.specs.len());
-        self.specs.push(ParamSpec { name, shape, storage, init, offset: 0, len });
+        let beside = Beside::Nothing;
+        self.specs.push(ParamSpec { name, shape, storage, init, beside, offset: 0, len });
     }
 
     fn norm(&mut self, name: &str, channels: usize) {
@@ -149,6 +159,12 @@ impl Params {
         let init = Init::Xavier { fan_in, fan_out, scale: 1.0 };
         self.push(format!("{name}.weight"), vec![fan_out, fan_in], storage, init);
         self.push(format!("{name}.bias"), vec![fan_out], Storage::Plain, Init::Zeros);
+    }
+
+    /// The linear just listed is one of the blocks' `affine`.
+    fn beside_others(&mut self) {
+        let linear = self.specs.iter_mut().rev().take(2).rev();
+        linear.enumerate().for_each(|(which, spec)| spec.beside = Beside::Affine(which));
     }
 
     fn conv(&mut self, name: &str, cin: usize, cout: usize, k: usize, scale: f64) {
@@ -308,7 +324,7 @@ mod tests {
             let mut end = 0;
             for s in specs {
                 assert!(
-                    s.offset.is_multiple_of(ALIGN) || s.name.contains(".affine."),
+                    s.offset.is_multiple_of(ALIGN) || s.beside != Beside::Nothing,
                     "{}",
                     s.name
                 );

@@ -169,7 +169,7 @@ pub fn sample(
 ) -> Result<Vec<f64>> {
     let weights = Params::new(config).init(seed);
     let freqs = fourier_freqs(config, seed);
-    let model = SavedModel { config: config.clone(), weights, freqs, run: None };
+    let model = SavedModel { config: config.clone(), precision: None, weights, freqs, run: None };
     let mut network = Network::new(device, model, batch, &|| false)?;
     let mut run = |images: usize| {
         let seeds: Vec<u64> = (0..images as u64).collect();

@@ -32,7 +32,7 @@ impl<'a> Network<'a> {
         batch: usize,
         stop: &'a dyn Fn() -> bool,
     ) -> Result<Self> {
-        let precision = model.precision(device);
+        let precision = model.precision_on(device);
         let SavedModel { config, weights, freqs, .. } = model;
         let denoiser = Denoiser::new(device, &config, precision, weights, freqs, batch)?;
         Ok(Network { denoiser, stop })

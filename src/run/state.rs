@@ -141,6 +141,7 @@ pub fn model_of(path: &Path, config: &RunConfig, live: bool) -> Result<Option<Sa
     file.check()?;
     Ok(Some(SavedModel {
         config: config.model.clone(),
+        precision: Some(config.train.precision),
         weights: read_flat(&file, &config.model, PREFIXES[if live { 0 } else { 3 }])?,
         freqs: read_freqs(&file, &config.model)?,
         run: Some(run_note(config, step)),

@@ -156,6 +156,7 @@ impl Run<'_> {
     pub(super) fn snapshot(&self) -> Result<SavedModel> {
         Ok(SavedModel {
             config: self.config.model.clone(),
+            precision: Some(self.config.train.precision),
             weights: self.trainer.ema.read(0, self.trainer.flat_len())?.into_owned(),
             freqs: self.trainer.freqs.clone(),
             run: Some(run_note(&self.config, self.step)),
