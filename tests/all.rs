@@ -5,6 +5,7 @@ mod bench;
 mod brackets;
 mod broken_io;
 mod check;
+mod circles;
 mod ckpt;
 mod cpu;
 #[cfg(feature = "emulator")]

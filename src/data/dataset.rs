@@ -8,6 +8,15 @@ use sha2::{Digest as _, Sha256};
 pub const MAX_CLASSES: u32 = 1 << 24;
 
 /// Square 8-bit images of one size, in the order of their names, with a label each or none.
+///
+/// ```
+/// use emm::data::Dataset;
+///
+/// let digits = Dataset::digits();
+/// assert_eq!((digits.len(), digits.resolution, digits.channels), (1797, 8, 1));
+/// assert_eq!(digits.image(0).len(), digits.image_len());
+/// assert_eq!(digits.label_dim(), 10);
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Dataset {
     /// Pixels along a side.

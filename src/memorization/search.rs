@@ -8,6 +8,21 @@ use anyhow::Result;
 use std::borrow::Cow;
 
 /// Training images on a device, ready to be searched. Of images that the set holds several times one is searched.
+///
+/// ```
+/// use emm::data::Dataset;
+/// use emm::device::{Cpu, Device, Pixels};
+/// use emm::memorization::Search;
+///
+/// # fn main() -> anyhow::Result<()> {
+/// let digits = Dataset::digits();
+/// let device = Device::Cpu(Cpu::new(1)?);
+/// let mut search = Search::new(&device, &digits.pixels, digits.image_len())?;
+/// let found = search.nearest(&Pixels::Host(digits.image(7).into()))?;
+/// assert_eq!((found[0].index[0], found[0].squared[0]), (7, 0)); // itself
+/// # Ok(())
+/// # }
+/// ```
 pub struct Search<'a> {
     engine: Engine<'a>,
     repeats: Option<Repeats>,

@@ -12,6 +12,22 @@ use std::borrow::Cow;
 
 /// A network ready to denoise. Weights are a flat buffer in master order; each image's result depends on
 /// that image alone, whatever the batch.
+///
+/// ```
+/// use emm::device::{Cpu, Device, Precision};
+/// use emm::model::{Arch, Denoiser, ModelConfig, Params};
+///
+/// # fn main() -> anyhow::Result<()> {
+/// let config = ModelConfig { model_channels: 16, ..ModelConfig::basic(Arch::DdpmPP, 8, 1) };
+/// let weights = Params::new(&config).init(1024);
+/// let device = Device::Cpu(Cpu::new(1)?);
+/// let mut network = Denoiser::new(&device, &config, Precision::Fp32, weights, Vec::new(), 2)?;
+/// let noisy = [0.5; 2 * 64]; // two images [8, 8, 1]
+/// let denoised = network.denoise(&noisy, &[1.0, 80.0], &[])?;
+/// assert_eq!(denoised.len(), noisy.len());
+/// # Ok(())
+/// # }
+/// ```
 pub struct Denoiser {
     device: Device,
     config: ModelConfig,

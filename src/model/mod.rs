@@ -20,4 +20,4 @@ pub use config::{Arch, Embedding, ModelConfig, ModelSettings, Precond};
 pub use denoiser::Denoiser;
 pub use layout::Layout;
 pub use params::{ParamSpec, Params};
-pub use trainer::Trainer;
+pub use trainer::{Trainer, TrainerOptions};

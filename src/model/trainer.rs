@@ -98,6 +98,31 @@ impl Recording {
 }
 
 /// A network in training: weights, Adam's moments, EMA, plans, and the images.
+///
+/// ```
+/// use emm::data::Dataset;
+/// use emm::device::{Cpu, Device, Precision};
+/// use emm::model::{Arch, ModelConfig, Rates, Trainer, TrainerOptions};
+///
+/// # fn main() -> anyhow::Result<()> {
+/// let digits = Dataset::digits();
+/// let config = ModelConfig { model_channels: 16, ..ModelConfig::basic(Arch::DdpmPP, 8, 1) };
+/// let options = TrainerOptions {
+///     seed: 1024,
+///     batch: 8,
+///     micro_batch: 8,
+///     shuffle: true,
+///     scrub_gradients: false,
+///     precision: Precision::Fp32,
+/// };
+/// let device = Device::Cpu(Cpu::new(1)?);
+/// let mut trainer = Trainer::new(&device, &config, options, &digits)?;
+/// let never = || false;
+/// let loss = trainer.step(Rates::new(0, 2e-4, 0.999), &never)?.expect("nothing stops it");
+/// assert!(loss.is_finite());
+/// # Ok(())
+/// # }
+/// ```
 pub struct Trainer<'d> {
     /// Live weights, master order.
     pub weights: Buffer,
