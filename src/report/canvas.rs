@@ -1,43 +1,47 @@
-//! RGB pictures: plotters' text and shapes, images blown up pixel by pixel, PNG.
+//! RGB pictures: what an SVG scene looks like, images blown up pixel by pixel, PNG. And how wide words are.
 
-use anyhow::{Result, anyhow};
-use plotters::coord::Shift;
-use plotters::prelude::*;
-use plotters::style::text_anchor::{HPos, Pos, VPos};
-use std::sync::OnceLock;
+use anyhow::{Context as _, Result};
+use resvg::tiny_skia::{Color as Ground, Pixmap, Transform};
+use resvg::usvg::{Options, Tree, fontdb};
+use skrifa::instance::{LocationRef, Size};
+use skrifa::{FontRef, MetadataProvider as _};
+use std::sync::{Arc, LazyLock};
 
-pub const INK: RGBColor = RGBColor(0x22, 0x26, 0x2e);
-pub const MUTED: RGBColor = RGBColor(0x6b, 0x72, 0x80);
-pub const RULE: RGBColor = RGBColor(0xe4, 0xe7, 0xec);
-pub const ACCENT: RGBColor = RGBColor(0xd9, 0x48, 0x0f);
+/// Red, green, blue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Color(pub u8, pub u8, pub u8);
 
-/// Registers the embedded font under the name every viewer of an SVG knows.
-const FONT: &str = "sans-serif";
+pub const WHITE: Color = Color(0xff, 0xff, 0xff);
+pub const INK: Color = Color(0x22, 0x26, 0x2e);
+pub const MUTED: Color = Color(0x6b, 0x72, 0x80);
+pub const RULE: Color = Color(0xe4, 0xe7, 0xec);
+pub const ACCENT: Color = Color(0xd9, 0x48, 0x0f);
 
-fn embed_font() {
-    static REGISTERED: OnceLock<()> = OnceLock::new();
-    REGISTERED.get_or_init(|| {
-        let bytes = include_bytes!("../../data/font/DejaVuSans.ttf");
-        // Cannot fail: the font is part of the program, and the tests draw with it.
-        let _ = plotters::style::register_font(FONT, FontStyle::Normal, bytes);
-    });
-}
+/// What words are measured and drawn with; SVGs name it first.
+const FONT: &[u8] = include_bytes!("../../data/font/DejaVuSans.ttf");
+pub const FAMILIES: &str = "DejaVu Sans, Verdana, sans-serif";
 
-/// Text of `size` pixels, anchored at its left, centre or right and vertical middle.
-pub fn text(size: f64, color: RGBColor, anchor: HPos) -> TextStyle<'static> {
-    embed_font();
-    (FONT, size).into_font().color(&color).pos(Pos::new(anchor, VPos::Center))
-}
+static FONTS: LazyLock<Arc<fontdb::Database>> = LazyLock::new(|| {
+    let mut fonts = fontdb::Database::new();
+    fonts.load_font_data(FONT.to_vec());
+    Arc::new(fonts)
+});
 
-/// How much wider words are in browsers: a bitmap's font is as high as its size from top to bottom, a browser's in its
-/// em, which is smaller.
-pub const BROWSER: f64 = 1.17;
-
-/// How wide text of `size` pixels is at most, in pixels: in a browser.
+/// How wide text of `size` pixels is at most, in pixels: a little wider than drawn here, for browsers that have another
+/// font.
 pub fn width_of(words: &str, size: f64) -> f64 {
-    // Measured large: boxes are whole pixels.
-    let measured = text(64.0, INK, HPos::Left).font.box_size(words);
-    measured.map_or(0.0, |(width, _)| BROWSER * width as f64 * size / 64.0)
+    /// Words are measured 64 pixels high, in whole pixels; the font's letters and what hangs below take 2384 units.
+    const HIGH: f32 = 64.0;
+    const PER_UNIT: f32 = HIGH / 2384.0;
+    /// High as a browser's em, which is smaller than that, and a half percent more.
+    const WIDER: f64 = 1.17;
+    static MEASURED: LazyLock<FontRef<'_>> =
+        LazyLock::new(|| FontRef::new(FONT).expect("the font is part of the program"));
+    let glyphs = MEASURED.glyph_metrics(Size::unscaled(), LocationRef::default());
+    let letters = MEASURED.charmap();
+    let advance = |c: char| glyphs.advance_width(letters.map(c).unwrap_or_default()).unwrap_or(0.0);
+    let pixels: f32 = words.chars().map(|c| PER_UNIT * advance(c)).sum();
+    WIDER * pixels.floor() as f64 * size / HIGH as f64
 }
 
 /// Lines of at most `width` pixels, broken at spaces; none for no text.
@@ -55,11 +59,6 @@ pub fn wrap(text: &str, size: f64, width: f64) -> Vec<String> {
     lines
 }
 
-/// An error of plotters, whose types are not `Send`.
-pub fn drawn<T, E: std::fmt::Display>(result: Result<T, E>) -> Result<T> {
-    result.map_err(|e| anyhow!("drawing: {e}"))
-}
-
 /// A white RGB picture.
 pub struct Canvas {
     pub width: usize,
@@ -72,15 +71,17 @@ impl Canvas {
         Canvas { width, height, rgb: vec![255; width * height * 3] }
     }
 
-    /// Draws with plotters.
-    pub fn draw(
-        &mut self,
-        f: impl FnOnce(&DrawingArea<BitMapBackend<'_>, Shift>) -> Result<()>,
-    ) -> Result<()> {
-        let size = (self.width as u32, self.height as u32);
-        let area = BitMapBackend::with_buffer(&mut self.rgb, size).into_drawing_area();
-        f(&area)?;
-        drawn(area.present())
+    /// What an SVG looks like, `zoom` pixels a unit.
+    pub fn of_svg(svg: &str, width: usize, height: usize, zoom: f32) -> Result<Self> {
+        let options = Options { fontdb: FONTS.clone(), ..Options::default() };
+        let tree = Tree::from_str(svg, &options).context("drawing")?;
+        let (width, height) = (width.max(1), height.max(1));
+        let pixels = Pixmap::new(width as u32, height as u32);
+        let mut pixels = pixels.context("drawing: a picture without pixels, or of too many")?;
+        pixels.fill(Ground::WHITE);
+        resvg::render(&tree, Transform::from_scale(zoom, zoom), &mut pixels.as_mut());
+        let rgb = pixels.data().chunks_exact(4).flat_map(|p| &p[..3]).copied().collect();
+        Ok(Canvas { width, height, rgb })
     }
 
     /// Puts an image [H, W, C] of `side` pixels at (x, y), each pixel `scale` × `scale`.
@@ -96,19 +97,6 @@ impl Canvas {
                 }
             }
         }
-    }
-
-    /// Half the size, each pixel the mean of four: smooth edges for whatever plotters drew jagged.
-    pub fn halved(&self) -> Canvas {
-        let mut half = Canvas::new(self.width / 2, self.height / 2);
-        for (i, out) in half.rgb.iter_mut().enumerate() {
-            let (y, x, c) = (i / (half.width * 3), i / 3 % half.width, i % 3);
-            let at = |dy: usize, dx: usize| {
-                self.rgb[((2 * y + dy) * self.width + 2 * x + dx) * 3 + c] as u32
-            };
-            *out = ((at(0, 0) + at(0, 1) + at(1, 0) + at(1, 1) + 2) / 4) as u8;
-        }
-        half
     }
 
     /// The picture as a compressed PNG.

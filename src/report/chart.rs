@@ -216,7 +216,7 @@ impl Chart {
 
     /// Twice as many pixels as the SVG has units.
     pub fn png(&self) -> Result<Vec<u8>> {
-        scene(self).png()
+        scene(self).drawn(2)?.png()
     }
 
     pub fn svg(&self) -> String {

@@ -1,11 +1,9 @@
 //! Where everything in a chart goes.
 
-use super::canvas::{ACCENT, INK, MUTED, RULE, width_of, wrap};
+use super::canvas::{ACCENT, Color, INK, MUTED, RULE, width_of, wrap};
 use super::chart::{Chart, Panel, Point, RATIO, Scale, Series, Style, category};
 use super::frame::{Frame, LEFT, RIGHT, SMALL, number, round_step};
-use super::scene::{At, Scene, Shape, Sign};
-use plotters::style::RGBColor;
-use plotters::style::text_anchor::HPos;
+use super::scene::{Anchor, At, Scene, Shape, Sign, words};
 
 /// A panel alone in its chart, and one of several: as narrow as their words allow, which are read on a phone too.
 const WIDE: (f64, f64) = (520.0, 300.0);
@@ -38,7 +36,7 @@ const SCALE: [(u8, u8, u8); 5] = [
     (0xdc, 0x9a, 0x1c),
     (0xc0, 0x35, 0x2b),
 ];
-const THEIRS: RGBColor = RGBColor(0x7a, 0x7f, 0x88);
+const THEIRS: Color = Color(0x7a, 0x7f, 0x88);
 const SIGNS: [Sign; 5] = [Sign::Circle, Sign::Square, Sign::Diamond, Sign::Triangle, Sign::Down];
 
 /// The whole chart.
@@ -48,7 +46,7 @@ pub fn scene(chart: &Chart) -> Scene {
     let total = 2.0 * MARGIN + columns as f64 * (width + GAP) - GAP;
     let (mut shapes, mut y) = (Vec::new(), MARGIN);
     for line in wrap(&chart.title, TITLE, total - 2.0 * MARGIN) {
-        shapes.push(words(line, TITLE, INK, HPos::Left, (MARGIN, y + 0.5 * TITLE)));
+        shapes.push(words(line, TITLE, INK, Anchor::Left, (MARGIN, y + 0.5 * TITLE)));
         y += 1.35 * TITLE;
     }
     y += 6.0;
@@ -65,7 +63,7 @@ pub fn scene(chart: &Chart) -> Scene {
     }
     for note in chart.notes() {
         for line in wrap(&note, SMALL, total - 2.0 * MARGIN) {
-            shapes.push(words(line, SMALL, MUTED, HPos::Left, (MARGIN, y + 0.5 * SMALL)));
+            shapes.push(words(line, SMALL, MUTED, Anchor::Left, (MARGIN, y + 0.5 * SMALL)));
             y += 1.3 * SMALL;
         }
         y += 0.3 * SMALL;
@@ -174,13 +172,13 @@ fn cut(name: &str, room: f64) -> String {
 fn panel_shapes(panel: &Panel, frame: &Frame, top: f64, first: usize) -> Vec<Shape> {
     let (mut shapes, mut y, x) = (Vec::new(), top, frame.left - LEFT);
     for line in wrap(&panel.title, PANEL_TITLE, frame.right + RIGHT - x) {
-        shapes.push(words(line, PANEL_TITLE, INK, HPos::Left, (x, y + 0.5 * PANEL_TITLE)));
+        shapes.push(words(line, PANEL_TITLE, INK, Anchor::Left, (x, y + 0.5 * PANEL_TITLE)));
         y += 1.3 * PANEL_TITLE;
     }
     for key in keys(panel, frame.right + RIGHT - x) {
         let look = Look::of(panel, key.series);
         let at = (x + key.x, y + 4.0 + key.row as f64 * KEY_ROW + 0.5 * WORDS);
-        let mut sign = vec![words(key.name, WORDS, INK, HPos::Left, (at.0 + KEY_SIGN, at.1))];
+        let mut sign = vec![words(key.name, WORDS, INK, Anchor::Left, (at.0 + KEY_SIGN, at.1))];
         if panel.series[key.series].style != Style::Marks {
             sign.push(look.line(vec![at, (at.0 + 24.0, at.1)]));
         }
@@ -191,7 +189,7 @@ fn panel_shapes(panel: &Panel, frame: &Frame, top: f64, first: usize) -> Vec<Sha
     axes(&mut shapes, panel, frame);
     if let Some(why) = nothing(panel, frame) {
         let middle = ((frame.left + frame.right) / 2.0, (frame.top + frame.bottom) / 2.0);
-        shapes.push(words(why, WORDS, INK, HPos::Center, middle));
+        shapes.push(words(why, WORDS, INK, Anchor::Center, middle));
     }
     for (i, series) in panel.series.iter().enumerate() {
         let look = Look::of(panel, i);
@@ -221,7 +219,7 @@ fn axes(shapes: &mut Vec<Shape>, panel: &Panel, frame: &Frame) {
     let [low, high] = frame.y;
     for (i, line) in axis_name(panel, frame.right + RIGHT - x).into_iter().rev().enumerate() {
         let y = frame.top - 18.0 - AXIS_ROW * i as f64;
-        shapes.push(words(line, SMALL, MUTED, HPos::Left, (x, y)));
+        shapes.push(words(line, SMALL, MUTED, Anchor::Left, (x, y)));
     }
     let step = round_step((high - low) * 100.0);
     let mut percent = (low * 100.0 / step).ceil() * step;
@@ -230,7 +228,7 @@ fn axes(shapes: &mut Vec<Shape>, panel: &Panel, frame: &Frame) {
         let color = if percent == 0.0 { MUTED } else { RULE };
         shapes.push(rule((frame.left, y), (frame.right, y), color));
         let label = format!("{}%", number(percent));
-        shapes.push(words(label, SMALL, MUTED, HPos::Right, (frame.left - 7.0, y)));
+        shapes.push(words(label, SMALL, MUTED, Anchor::Right, (frame.left - 7.0, y)));
         percent += step;
     }
     if low > 0.0 {
@@ -240,11 +238,11 @@ fn axes(shapes: &mut Vec<Shape>, panel: &Panel, frame: &Frame) {
     for (value, label) in frame.ticks(panel) {
         let (x, y) = (frame.x(value), frame.bottom);
         shapes.push(rule((x, y), (x, y + 5.0), MUTED));
-        shapes.push(words(label, SMALL, MUTED, HPos::Center, (x, y + 17.0)));
+        shapes.push(words(label, SMALL, MUTED, Anchor::Center, (x, y + 17.0)));
     }
     let log = if frame.log { " (log scale)" } else { "" };
     let (middle, name) = ((frame.left + frame.right) / 2.0, format!("{}{log}", panel.x.name));
-    shapes.push(words(name, WORDS, INK, HPos::Center, (middle, frame.bottom + 40.0)));
+    shapes.push(words(name, WORDS, INK, Anchor::Center, (middle, frame.bottom + 40.0)));
     if let Some(level) = panel.level.filter(|l| (low..=high).contains(l)) {
         let y = frame.y(level);
         shapes.push(dashed(vec![(frame.left, y), (frame.right, y)], MUTED));
@@ -267,7 +265,7 @@ fn series_shapes(panel: &Panel, series: &Series, frame: &Frame, look: &Look) -> 
         };
         let mut path = frame.path(&end(0));
         path.extend(frame.path(&end(1)).into_iter().rev());
-        shapes.push(Shape::Band { path, color: look.color });
+        shapes.push(Shape::Area { path, color: look.color, opacity: 0.16 });
     }
     if with_line {
         let line: Vec<At> = points.iter().map(|p| (p.x, p.y)).collect();
@@ -357,7 +355,8 @@ fn beside(frame: &Frame, series: &Series, x: f64, said: Vec<String>) -> Vec<Shap
     };
     let otherwise = (x < frame.left + wide, 0.0, lowest);
     let (right, away, bottom) = places.into_iter().find(fits).unwrap_or(otherwise);
-    let (anchor, at) = if right { (HPos::Left, x + away + 8.0) } else { (HPos::Right, x - 8.0) };
+    let (anchor, at) =
+        if right { (Anchor::Left, x + away + 8.0) } else { (Anchor::Right, x - 8.0) };
     let rows = said.into_iter().rev().enumerate();
     rows.map(|(i, line)| words(line, WORDS, ACCENT, anchor, (at, bottom - LINE * (i as f64 + 0.5))))
         .collect()
@@ -398,7 +397,7 @@ fn tip(panel: &Panel, series: &Series, p: &Point) -> String {
 
 /// How a series is drawn.
 struct Look {
-    color: RGBColor,
+    color: Color,
     sign: Sign,
     style: Style,
     radius: f64,
@@ -440,25 +439,19 @@ impl Look {
     }
 }
 
-fn words(words: impl Into<String>, size: f64, color: RGBColor, anchor: HPos, at: At) -> Shape {
-    // What no font shows.
-    let words = words.into().replace(char::is_control, " ");
-    Shape::Text { words, size, color, anchor, at }
-}
-
-fn rule(from: At, to: At, color: RGBColor) -> Shape {
+fn rule(from: At, to: At, color: Color) -> Shape {
     Shape::Line { path: vec![from, to], width: 1.0, color, dashed: false }
 }
 
-fn dashed(path: Vec<At>, color: RGBColor) -> Shape {
+fn dashed(path: Vec<At>, color: Color) -> Shape {
     Shape::Line { path, width: 1.3, color, dashed: true }
 }
 
 /// The colour of series `i` of `n`.
-fn along_scale(i: usize, n: usize) -> RGBColor {
+fn along_scale(i: usize, n: usize) -> Color {
     let place = i as f64 / (n.max(2) - 1) as f64 * (SCALE.len() - 1) as f64;
     let k = (place as usize).min(SCALE.len() - 2);
     let mix = |a: u8, b: u8| (a as f64 + (place - k as f64) * (b as f64 - a as f64)).round() as u8;
     let (a, b) = (SCALE[k], SCALE[k + 1]);
-    RGBColor(mix(a.0, b.0), mix(a.1, b.1), mix(a.2, b.2))
+    Color(mix(a.0, b.0), mix(a.1, b.1), mix(a.2, b.2))
 }

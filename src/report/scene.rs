@@ -1,10 +1,7 @@
-//! What charts are made of, written as SVG or drawn as PNG.
+//! What charts and sheets are made of, written as SVG, and that drawn as a picture.
 
-use super::canvas::{Canvas, drawn, text};
+use super::canvas::{Canvas, Color, FAMILIES};
 use anyhow::Result;
-use plotters::coord::Shift;
-use plotters::prelude::*;
-use plotters::style::text_anchor::HPos;
 use std::fmt::Write as _;
 
 /// A place in units of the SVG.
@@ -21,26 +18,27 @@ pub enum Shape {
     Line {
         path: Vec<At>,
         width: f64,
-        color: RGBColor,
+        color: Color,
         dashed: bool,
     },
-    /// A translucent polygon.
-    Band {
+    /// A polygon, translucent where it is a band.
+    Area {
         path: Vec<At>,
-        color: RGBColor,
+        color: Color,
+        opacity: f64,
     },
     Mark {
         at: At,
         radius: f64,
         sign: Sign,
-        color: RGBColor,
+        color: Color,
         open: bool,
     },
     Text {
         words: String,
         size: f64,
-        color: RGBColor,
-        anchor: HPos,
+        color: Color,
+        anchor: Anchor,
         at: At,
     },
     /// What a page can switch or ask about: `class` and `series` become attributes, `tip` a title.
@@ -50,6 +48,14 @@ pub enum Shape {
         tip: String,
         shapes: Vec<Shape>,
     },
+}
+
+/// Which part of words stands at their place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Anchor {
+    Left,
+    Center,
+    Right,
 }
 
 /// How a point is marked.
@@ -83,7 +89,6 @@ impl Sign {
 
 const DASH: f64 = 5.0;
 const PERIOD: f64 = 9.0;
-const BAND_OPACITY: f64 = 0.16;
 /// Marks stand off from lines by a white rim; open ones are a line this wide.
 const RIM: f64 = 1.2;
 const OUTLINE: f64 = 1.8;
@@ -94,7 +99,7 @@ impl Scene {
         let (w, h) = (self.width, self.height);
         let mut out = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {w} {h}\" width=\"{w}\" height=\"{h}\" \
-             role=\"img\" aria-label=\"{}\" font-family=\"DejaVu Sans, Verdana, sans-serif\">\n\
+             role=\"img\" aria-label=\"{}\" font-family=\"{FAMILIES}\">\n\
              <rect width=\"{w}\" height=\"{h}\" fill=\"#ffffff\"/>\n",
             escape(title)
         );
@@ -102,14 +107,18 @@ impl Scene {
         out + "</svg>\n"
     }
 
-    /// Drawn at four times the size, then halved: plotters' thick lines have jagged edges.
-    pub fn png(&self) -> Result<Vec<u8>> {
-        let pixels = |units: f64| 4 * units.ceil() as usize;
-        let mut canvas = Canvas::new(pixels(self.width), pixels(self.height));
-        canvas
-            .draw(|area| self.shapes.iter().try_for_each(|s| Pen { area, unit: 4.0 }.shape(s)))?;
-        canvas.halved().png()
+    /// As a picture of `zoom` pixels a unit.
+    pub fn drawn(&self, zoom: usize) -> Result<Canvas> {
+        let pixels = |units: f64| zoom * units.ceil() as usize;
+        Canvas::of_svg(&self.svg(""), pixels(self.width), pixels(self.height), zoom as f32)
     }
+}
+
+/// Words at a place, their capitals around its height.
+pub fn words(words: impl Into<String>, size: f64, color: Color, anchor: Anchor, at: At) -> Shape {
+    // What no font shows.
+    let words = words.into().replace(char::is_control, " ");
+    Shape::Text { words, size, color, anchor, at }
 }
 
 /// Text for XML and HTML, in elements and in attributes. What XML cannot hold becomes a space.
@@ -130,7 +139,7 @@ pub fn escape(text: &str) -> String {
     out
 }
 
-fn hex(color: &RGBColor) -> String {
+fn hex(color: &Color) -> String {
     format!("#{:02x}{:02x}{:02x}", color.0, color.1, color.2)
 }
 
@@ -163,12 +172,13 @@ fn write_svg(out: &mut String, shape: &Shape) {
                 hex(color)
             )
         }
-        Shape::Band { path, color } => writeln!(
-            out,
-            "<path d=\"{}\" fill=\"{}\" fill-opacity=\"{BAND_OPACITY}\"/>",
-            path_of(path, true),
-            hex(color)
-        ),
+        Shape::Area { path, color, opacity } => {
+            let opacity = match *opacity < 1.0 {
+                true => format!(" fill-opacity=\"{opacity}\""),
+                false => String::new(),
+            };
+            writeln!(out, "<path d=\"{}\" fill=\"{}\"{opacity}/>", path_of(path, true), hex(color))
+        }
         Shape::Mark { at, radius, sign, color, open } => {
             let color = hex(color);
             let (fill, stroke, width) = match (sign, open) {
@@ -195,9 +205,9 @@ fn write_svg(out: &mut String, shape: &Shape) {
         }
         Shape::Text { words, size, color, anchor, at } => {
             let anchor = match anchor {
-                HPos::Left => "start",
-                HPos::Center => "middle",
-                HPos::Right => "end",
+                Anchor::Left => "start",
+                Anchor::Center => "middle",
+                Anchor::Right => "end",
             };
             // The baseline that puts capitals around the middle, whatever a viewer knows of baselines.
             let (x, y) = (place(at.0), place(at.1 + 0.35 * size));
@@ -219,104 +229,4 @@ fn write_svg(out: &mut String, shape: &Shape) {
             writeln!(out, "</g>")
         }
     };
-}
-
-/// Draws in the SVG's units on a bitmap.
-struct Pen<'a, 'b> {
-    area: &'a DrawingArea<BitMapBackend<'b>, Shift>,
-    unit: f64,
-}
-
-/// How far text is set lower, in its size: bitmaps centre a font's box, we mean its letters.
-const DROP: f64 = 0.16;
-
-impl Pen<'_, '_> {
-    fn at(&self, (x, y): At) -> (i32, i32) {
-        ((x * self.unit).round() as i32, (y * self.unit).round() as i32)
-    }
-
-    fn shape(&self, shape: &Shape) -> Result<()> {
-        match shape {
-            Shape::Line { path, width, color, dashed: false } => self.line(path, *width, color),
-            Shape::Line { path, width, color, dashed: true } => {
-                dashes(path).iter().try_for_each(|dash| self.line(dash, *width, color))
-            }
-            Shape::Band { path, color } => self.polygon(path, color.mix(BAND_OPACITY).filled()),
-            Shape::Mark { at, radius, sign, color, open } => {
-                self.mark(*at, *radius, *sign, color, *open)
-            }
-            Shape::Text { words, size, color, anchor, at } => {
-                let style = text(size * self.unit, *color, *anchor);
-                let at = self.at((at.0, at.1 + DROP * size));
-                drawn(self.area.draw_text(words, &style, at))
-            }
-            Shape::Group { shapes, .. } => shapes.iter().try_for_each(|s| self.shape(s)),
-        }
-    }
-
-    fn line(&self, path: &[At], width: f64, color: &RGBColor) -> Result<()> {
-        let style = color.stroke_width((width * self.unit).round().max(1.0) as u32);
-        let path: Vec<_> = path.iter().map(|&p| self.at(p)).collect();
-        drawn(self.area.draw(&PathElement::new(path, style)))
-    }
-
-    fn polygon(&self, path: &[At], style: ShapeStyle) -> Result<()> {
-        let path: Vec<_> = path.iter().map(|&p| self.at(p)).collect();
-        drawn(self.area.draw(&Polygon::new(path, style)))
-    }
-
-    fn mark(&self, at: At, radius: f64, sign: Sign, color: &RGBColor, open: bool) -> Result<()> {
-        let fill = |radius: f64, color: &RGBColor| match sign {
-            Sign::Circle => {
-                let radius = (radius * self.unit).round() as i32;
-                drawn(self.area.draw(&Circle::new(self.at(at), radius, color.filled())))
-            }
-            _ => self.polygon(&sign.around(at, radius), color.filled()),
-        };
-        match (sign, open) {
-            (Sign::Cross, _) => {
-                let c = sign.around(at, radius);
-                self.line(&c[..2], OUTLINE, color)?;
-                self.line(&c[2..], OUTLINE, color)
-            }
-            (_, true) => {
-                fill(radius + OUTLINE / 2.0, color)?;
-                fill(radius - OUTLINE / 2.0, &WHITE)
-            }
-            (_, false) => {
-                fill(radius + RIM, &WHITE)?;
-                fill(radius, color)
-            }
-        }
-    }
-}
-
-/// The drawn pieces of a dashed path.
-fn dashes(path: &[At]) -> Vec<Vec<At>> {
-    let mut pieces: Vec<Vec<At>> = Vec::new();
-    let mut walked = 0.0;
-    for w in path.windows(2) {
-        let (from, to) = (w[0], w[1]);
-        let length = (to.0 - from.0).hypot(to.1 - from.1);
-        let point = |s: f64| {
-            let t = s / length;
-            (from.0 + t * (to.0 - from.0), from.1 + t * (to.1 - from.1))
-        };
-        let mut s = 0.0;
-        while s < length {
-            let phase = (walked + s) % PERIOD;
-            let (drawn, end) = match phase < DASH {
-                true => (true, s + DASH - phase),
-                false => (false, s + PERIOD - phase),
-            };
-            // Steps too small to move on are rounding.
-            let end = end.max(s + 1e-6).min(length);
-            if drawn {
-                pieces.push(vec![point(s), point(end)]);
-            }
-            s = end;
-        }
-        walked += length;
-    }
-    pieces
 }

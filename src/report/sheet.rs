@@ -1,9 +1,8 @@
 //! Samples beside the training images nearest to them.
 
-use super::canvas::{ACCENT, BROWSER, Canvas, INK, MUTED, RULE, drawn, scale_to, text, wrap};
+use super::canvas::{ACCENT, Canvas, INK, MUTED, RULE, WHITE, scale_to, wrap};
+use super::scene::{Anchor, Scene, Shape, words};
 use anyhow::Result;
-use plotters::prelude::*;
-use plotters::style::text_anchor::HPos;
 
 /// One sample and what it is compared with, each [H, W, C].
 pub struct Compared<'a> {
@@ -23,9 +22,9 @@ const ROW: usize = 6;
 /// The least width of a sheet.
 const LEAST: usize = 520;
 const MARGIN: usize = 28;
-const TITLE: f64 = 22.0;
+const TITLE: f64 = 19.0;
 const TITLE_LINE: usize = 28;
-const SMALL: f64 = 19.0;
+const SMALL: f64 = 16.0;
 const SMALL_LINE: usize = 24;
 const GAP: usize = 6;
 /// Frame around a sample and its neighbours, and the space between frames.
@@ -123,7 +122,7 @@ impl Laid {
         let columns = sheet.samples.len().clamp(1, (ROW / images).max(1));
         let rows = sheet.samples.len().div_ceil(columns);
         let whole = (2 * MARGIN + columns * (width + BETWEEN) - BETWEEN).max(LEAST);
-        let room = BROWSER * (whole - 2 * MARGIN) as f64;
+        let room = (whole - 2 * MARGIN) as f64;
         let of =
             |size: f64, words: &str| wrap(words, size, room).into_iter().map(move |w| (size, w));
         let mut lines: Vec<(f64, String)> = of(TITLE, &sheet.title).collect();
@@ -146,48 +145,54 @@ fn line_of(size: f64) -> usize {
     if size == TITLE { TITLE_LINE } else { SMALL_LINE }
 }
 
-fn drawn_sheet(sheet: &Sheet) -> Result<Canvas> {
-    let laid = Laid::new(sheet);
-    let mut canvas = Canvas::new(laid.whole.0, laid.whole.1);
-    let place = |(x, y): (usize, usize)| (x as i32, y as i32);
-    canvas.draw(|area| {
-        let mut y = 16;
-        for (size, words) in &laid.lines {
-            let color = if *size == TITLE { INK } else { MUTED };
-            let at = place((MARGIN, y + line_of(*size) / 2));
-            drawn(area.draw_text(words, &text(*size, color, HPos::Left), at))?;
-            y += line_of(*size);
-        }
-        for column in 0..laid.columns {
-            let (x, top) = laid.corner(column);
-            for (k, name) in HEADINGS.iter().take(laid.images).enumerate() {
-                let middle = x + PAD + k * (laid.tile + GAP) + laid.tile / 2;
-                let style = text(SMALL, INK, HPos::Center);
-                for (i, word) in name.split(' ').rev().enumerate() {
-                    let at = place((middle, top - 14 - i * (SMALL_LINE - 4)));
-                    drawn(area.draw_text(word, &style, at))?;
-                }
+/// Frames and words; the images are put into their picture.
+fn scene_of(sheet: &Sheet, laid: &Laid) -> Scene {
+    let mut shapes = Vec::new();
+    let mut say = |text: &str, size, color, anchor, (x, y): (usize, usize)| {
+        shapes.push(words(text, size, color, anchor, (x as f64, y as f64)));
+    };
+    let mut y = 16;
+    for (size, line) in &laid.lines {
+        let color = if *size == TITLE { INK } else { MUTED };
+        say(line, *size, color, Anchor::Left, (MARGIN, y + line_of(*size) / 2));
+        y += line_of(*size);
+    }
+    for column in 0..laid.columns {
+        let (x, top) = laid.corner(column);
+        for (k, name) in HEADINGS.iter().take(laid.images).enumerate() {
+            let middle = x + PAD + k * (laid.tile + GAP) + laid.tile / 2;
+            for (i, word) in name.split(' ').rev().enumerate() {
+                let at = (middle, top - 14 - i * (SMALL_LINE - 4));
+                say(word, SMALL, INK, Anchor::Center, at);
             }
         }
-        for (i, t) in sheet.samples.iter().enumerate() {
-            let (x, y) = laid.corner(i);
-            let frame = |inset: usize| {
-                let (right, bottom) = (x + laid.width - inset, y + laid.height - inset);
-                [place((x + inset, y + inset)), place((right, bottom))]
-            };
-            let (color, thickness) = if t.memorized { (ACCENT, 4) } else { (RULE, 1) };
-            drawn(area.draw(&Rectangle::new(frame(0), color.filled())))?;
-            drawn(area.draw(&Rectangle::new(frame(thickness), WHITE.filled())))?;
-            let (words, ink) = match t.memorized {
-                true => (format!("copy · d₁/d₂ = {:.3}", t.distance_ratio), ACCENT),
-                false if t.distance_ratio.is_nan() => ("d₁ = d₂ = 0".into(), MUTED),
-                false => (format!("d₁/d₂ = {:.3}", t.distance_ratio), MUTED),
-            };
-            let at = (x + laid.width / 2, y + laid.height - CAPTION / 2 - 5);
-            drawn(area.draw_text(&words, &text(SMALL, ink, HPos::Center), place(at)))?;
-        }
-        Ok(())
-    })?;
+    }
+    for (i, t) in sheet.samples.iter().enumerate() {
+        let (x, y) = laid.corner(i);
+        let frame = |inset: usize, color| {
+            let [left, top] = [x + inset, y + inset].map(|v| v as f64);
+            let [right, bottom] =
+                [x + laid.width - inset, y + laid.height - inset].map(|v| v as f64);
+            let path = vec![(left, top), (right, top), (right, bottom), (left, bottom)];
+            Shape::Area { path, color, opacity: 1.0 }
+        };
+        let (color, thickness) = if t.memorized { (ACCENT, 4) } else { (RULE, 1) };
+        shapes.extend([frame(0, color), frame(thickness, WHITE)]);
+        let (said, ink) = match t.memorized {
+            true => (format!("copy · d₁/d₂ = {:.3}", t.distance_ratio), ACCENT),
+            false if t.distance_ratio.is_nan() => ("d₁ = d₂ = 0".into(), MUTED),
+            false => (format!("d₁/d₂ = {:.3}", t.distance_ratio), MUTED),
+        };
+        let at = (x + laid.width / 2, y + laid.height - CAPTION / 2 - 5);
+        let at = (at.0 as f64, at.1 as f64);
+        shapes.push(words(said, SMALL, ink, Anchor::Center, at));
+    }
+    Scene { width: laid.whole.0 as f64, height: laid.whole.1 as f64, shapes }
+}
+
+fn drawn_sheet(sheet: &Sheet) -> Result<Canvas> {
+    let laid = Laid::new(sheet);
+    let mut canvas = scene_of(sheet, &laid).drawn(1)?;
     for (i, t) in sheet.samples.iter().enumerate() {
         let (x, y) = laid.corner(i);
         let images = std::iter::once(t.sample).chain(t.neighbours.iter().copied());
