@@ -22,8 +22,6 @@ use std::time::Instant;
 
 mod looks;
 
-use looks::Ended;
-
 /// What does not change a run's numbers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunOptions {
@@ -111,6 +109,12 @@ pub fn train_part(
 pub fn work(config: &RunConfig) -> f64 {
     let t = &config.train;
     config.steps() as f64 * t.batch as f64 + config.generated() as f64 * IMAGE_COST
+}
+
+/// How rescoring ended.
+enum Ended {
+    Stopped,
+    With(Option<Look>),
 }
 
 struct Run<'a> {

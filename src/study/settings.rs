@@ -1,18 +1,16 @@
 //! What one cell of a study asks for, as a TOML file states it, and the run that it becomes at a scale.
 
 use super::names::unknown;
-use super::presets::{PAPER, preset};
+pub use super::presets::Overrides;
+use super::presets::{PAPER, part, preset, read_run};
 use super::scale::Scale;
 use crate::data::Dataset;
 use crate::data::subset::{Blend, Labels, Subset, shuffle};
 use crate::error::usage;
-use crate::model::ModelSettings;
 pub use crate::run::Shape;
-use crate::run::{Precision, RunConfig, RunSettings, TrainSettings};
-use crate::settings::Setting;
+use crate::run::{Precision, RunConfig, RunSettings};
 use anyhow::Result;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
 /// The reference's `random.seed` of random labels.
 const LABEL_SEED: u64 = 1024;
@@ -52,9 +50,6 @@ const IMAGE_KEYS: [&str; 8] =
 pub fn keys() -> impl Iterator<Item = &'static str> {
     IMAGE_KEYS.into_iter().chain(RunSettings::all().map(|s| s.key))
 }
-
-/// Settings as written: tables of keys, put over one another.
-pub type Overrides = toml::Table;
 
 impl Settings {
     /// Reads written settings; `what` says where they stand.
@@ -144,32 +139,6 @@ impl Settings {
             (train.seed, train.precision) = (seed, precision);
         })
     }
-}
-
-/// What a table gives of a run; its other keys are left alone. Errors as of [`Settings::read`].
-pub fn read_run(written: &Overrides, what: &str) -> Result<RunSettings> {
-    let keys = |settings: &'static [Setting]| settings.iter().map(|s| s.key);
-    Ok(RunSettings {
-        network: part(written, keys(ModelSettings::SETTINGS), what)?,
-        training: part(written, keys(TrainSettings::SETTINGS), what)?,
-    })
-}
-
-/// The settings of these keys.
-fn part<T: DeserializeOwned>(
-    written: &Overrides,
-    keys: impl IntoIterator<Item = &'static str>,
-    what: &str,
-) -> Result<T> {
-    let mut all = Overrides::new();
-    for key in keys {
-        let Some(value) = written.get(key) else { continue };
-        let one = Overrides::from_iter([(key.to_string(), value.clone())]);
-        one.try_into::<T>()
-            .map_err(|e| usage(format!("{what}: {key} = {value}: {}", e.message())))?;
-        all.insert(key.into(), value.clone());
-    }
-    all.try_into().map_err(|e: toml::de::Error| usage(format!("{what}: {}", e.message())))
 }
 
 /// Draws of so many skips that a network is asked for: each is compared with all before it.

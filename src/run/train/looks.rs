@@ -8,7 +8,7 @@ use super::super::score::{
 use super::super::scores::scored_again;
 use super::super::state::run_note;
 use super::super::{Look, memory};
-use super::{Run, SaveEvery, progress_text};
+use super::{Ended, Run, SaveEvery, progress_text};
 use crate::device::Device;
 use crate::error::{Exit, exit_code};
 use crate::model::SavedModel;
@@ -18,12 +18,6 @@ use std::time::Instant;
 
 /// Unfinished looks are saved this often where saves are counted in steps.
 const LOOK_SAVE_INTERVAL_S: f64 = 30.0;
-
-/// How rescoring ended.
-pub(super) enum Ended {
-    Stopped,
-    With(Option<Look>),
-}
 
 impl Run<'_> {
     pub(super) fn look_due(&self) -> bool {
