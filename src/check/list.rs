@@ -2,9 +2,8 @@
 
 use super::cases::{Case, GOLDENS};
 use super::golden::Golden;
-use super::real::Network;
+use super::wanted::Wanted;
 use super::{Check, Size, primitives, real, sampling, searching, training};
-use crate::device::Precision;
 use anyhow::Result;
 use std::rc::Rc;
 
@@ -29,29 +28,6 @@ pub const OPS: [&str; 17] = [
     "nearest",
     "graph",
 ];
-
-/// What of it.
-#[derive(Debug, Clone)]
-pub struct Wanted {
-    /// One of [`OPS`], or all.
-    pub op: Option<&'static str>,
-    pub precisions: Vec<Precision>,
-    pub sizes: Vec<Size>,
-    /// Whether the device is a card: then also what the CPU is the reference of.
-    pub on_card: bool,
-    /// The sizes of [`Size::Real`].
-    pub network: Network,
-}
-
-impl Wanted {
-    pub fn precision(&self, precision: Precision) -> bool {
-        self.precisions.contains(&precision)
-    }
-
-    pub fn size(&self, size: Size) -> bool {
-        self.sizes.contains(&size)
-    }
-}
 
 /// All checks that are wanted, those of an op in a row.
 ///
@@ -114,7 +90,9 @@ fn goldens(op: &'static str, wanted: &Wanted) -> Result<Vec<Check>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Network;
     use super::*;
+    use crate::device::Precision;
 
     #[test]
     fn every_op_has_checks_in_a_row_and_every_golden_is_one() {

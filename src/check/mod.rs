@@ -12,9 +12,11 @@ pub mod sampling;
 pub mod searching;
 pub mod tally;
 pub mod training;
+mod wanted;
 pub mod worker;
 
-pub use list::{OPS, Wanted, list};
+pub use list::{OPS, list};
+pub use wanted::{Network, Wanted};
 
 use crate::device::{Device, Precision};
 use anyhow::Result;

@@ -3,7 +3,7 @@
 
 mod numbers;
 
-use super::list::Wanted;
+use super::wanted::Wanted;
 use super::{Check, Off, Size};
 use crate::device::cuda::Cuda;
 use crate::device::{Arg, Device, Kernel, Precision, args};

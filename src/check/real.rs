@@ -4,81 +4,15 @@
 mod places;
 
 use super::cases::{Case, Ran};
-use super::list::Wanted;
 use super::plain::{Of, Sample};
+use super::wanted::Wanted;
 use super::{Check, Off, Size};
 use crate::device::{Acc, Device, Precision};
-use crate::model::{Arch, ModelConfig, Params};
-use crate::rng::fill_normals;
 use anyhow::Result;
 use places::{Place, places};
-use rayon::prelude::*;
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::str::FromStr;
 use std::sync::Arc;
-
-/// What the sizes are those of: the paper's basic network at a batch, with these channels, of images of this side.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Network {
-    pub images: usize,
-    pub channels: usize,
-    pub side: usize,
-}
-
-impl Default for Network {
-    fn default() -> Self {
-        Network { images: 64, channels: 128, side: 32 }
-    }
-}
-
-impl FromStr for Network {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let numbers: Option<Vec<usize>> = text.split(',').map(|n| n.trim().parse().ok()).collect();
-        let network = match numbers.as_deref() {
-            Some(&[images, channels, side]) => Network { images, channels, side },
-            _ => return Err("three numbers wanted: IMAGES,CHANNELS,SIDE".into()),
-        };
-        let Network { images, channels, side } = network;
-        if !(1..=512).contains(&images) {
-            return Err(format!("{images} images, 1 to 512 wanted"));
-        }
-        if channels % 8 != 0 || !(8..=512).contains(&channels) {
-            return Err(format!("{channels} channels, a multiple of 8 from 8 to 512 wanted"));
-        }
-        if !side.is_power_of_two() || !(8..=64).contains(&side) {
-            return Err(format!("a side of {side} pixels, a power of two from 8 to 64 wanted"));
-        }
-        Ok(network)
-    }
-}
-
-impl Network {
-    pub fn config(&self) -> ModelConfig {
-        ModelConfig {
-            model_channels: self.channels,
-            ..ModelConfig::basic(Arch::DdpmPP, self.side, 3)
-        }
-    }
-
-    /// Values of its flat buffers.
-    pub fn parameters(&self) -> usize {
-        Params::new(&self.config()).flat_len
-    }
-}
-
-/// Standard normals times a deviation, the same for the same `which`.
-pub fn random(len: usize, which: u32, deviation: f32) -> Vec<f32> {
-    const CHUNK: usize = 1 << 16;
-    let mut values = vec![0.0; len];
-    values.par_chunks_mut(CHUNK).enumerate().for_each(|(i, chunk)| {
-        fill_normals(chunk, i as u32, 0, which, 8);
-        chunk.iter_mut().for_each(|v| *v *= deviation);
-    });
-    values
-}
 
 /// A case with its values, and what they must give.
 struct Made {
@@ -154,7 +88,7 @@ fn error(made: &mut Made, device: &Device, precision: Precision) -> Result<Off> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::list::{OPS, list};
+    use crate::check::{Network, OPS, list};
     use crate::device::Cpu;
     use std::collections::BTreeSet;
 

@@ -1,7 +1,7 @@
 //! The sampler on a card against the CPU's, to the bit, and the closed-form optimum against its definition in float64.
 
-use super::list::Wanted;
 use super::searching::bytes;
+use super::wanted::Wanted;
 use super::{Check, Off, Size};
 use crate::check::golden::rel_err;
 use crate::data::Dataset;

@@ -1,6 +1,6 @@
 //! The nearest-neighbour search against brute force: integers, so every answer must be equal.
 
-use super::list::Wanted;
+use super::wanted::Wanted;
 use super::{Check, Off, Size};
 use crate::device::{Device, Pixels, Precision};
 use crate::memorization::{Nearest, Neighbour, Search};

@@ -1,8 +1,7 @@
 //! The optimizer against float64, batches against the CPU's, and replayed steps against launched ones.
 
 use super::golden::{Golden, rel_err};
-use super::list::Wanted;
-use super::real::{Network, random};
+use super::wanted::{Network, Wanted, random};
 use super::{Check, Off, Run, Size};
 use crate::data::Dataset;
 use crate::device::cuda::{Addresses, Cuda, StepWords};

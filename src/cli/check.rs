@@ -2,7 +2,7 @@
 
 use super::train_flags::no_tf32;
 use super::{Common, say};
-use crate::check::real::Network;
+use crate::check::Network;
 use crate::check::tally::{Outcome, Tally};
 use crate::check::worker;
 use crate::check::{Check, OPS, Size, Wanted, children, list};

@@ -3,7 +3,7 @@
 use super::{config, for_each_schedule, gpu};
 use crate::kernels::card;
 use cudarc::driver::PushKernelArg;
-use emm::check::real::Network;
+use emm::check::Network;
 use emm::check::{Size, Wanted, list};
 use emm::device::Precision;
 

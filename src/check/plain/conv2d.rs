@@ -1,6 +1,8 @@
 //! y = (conv(x) + bias + emb + residual + shortcut) · scale, and its gradients.
 
-use super::{Case, Conv2d, Of, Sample, d_out, in_rows, some};
+use super::super::cases::Case;
+use super::sample::{Of, Sample, d_out, in_rows, some};
+use crate::ops::conv2d::Conv2d;
 use std::ops::Range;
 
 /// One of a shortcut's inputs.

@@ -1,7 +1,9 @@
 //! GroupNorm, SiLU, dropout and resampling, group by group.
 
-use super::{Case, Norm, Of, Sample, d_out, silu, silu_slope, some};
+use super::super::cases::Case;
+use super::sample::{Of, Sample, d_out, silu, silu_slope, some};
 use crate::device::cpu::resample::Resample;
+use crate::ops::norm::Norm;
 use crate::rng::{Stream, philox, tag};
 use rayon::prelude::*;
 

@@ -1,6 +1,8 @@
 //! Attention and linear layers.
 
-use super::{Case, Linear, Of, Sample, d_out, in_rows, silu, silu_slope, some};
+use super::super::cases::Case;
+use super::sample::{Of, Sample, d_out, in_rows, silu, silu_slope, some};
+use crate::ops::linear::Linear;
 use rayon::prelude::*;
 
 /// Output and gradient of qkv of the first and the last image.

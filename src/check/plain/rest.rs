@@ -1,8 +1,11 @@
 //! What works on each element, or on few: the network's ends, embeddings, the loss, NCSN++'s filter.
 
-use super::{
-    Case, LabelEmbed, Loss, NoiseEmbed, Of, Precond, Sample, d_out, in_rows, sigmas, some,
-};
+use super::super::cases::Case;
+use super::sample::{Of, Sample, d_out, in_rows, sigmas, some};
+use crate::ops::label_embed::LabelEmbed;
+use crate::ops::loss::Loss;
+use crate::ops::noise_embed::NoiseEmbed;
+use crate::ops::precondition::Precond;
 
 fn all(n: usize) -> Vec<usize> {
     (0..n).collect()

@@ -2,7 +2,7 @@
 
 use super::super::cases::{Case, Operand};
 use super::super::plain::Plain;
-use super::{Network, random};
+use super::super::wanted::{Network, random};
 use crate::device::StepArgs;
 use crate::device::cpu::resample::Resample;
 use crate::ops::conv2d::{Conv2d, Shortcut};
