@@ -1,13 +1,7 @@
 //! Charts as plain data: one description is drawn as PNG, as SVG and in the report, and written as JSON and CSV.
 
-use super::layout::{panel_scene, said_of_lines, scene};
 use super::table::{Cell, Table};
-use crate::error::usage;
-use crate::files::write_atomic;
-use anyhow::Result;
 use serde::{Deserialize, Serialize};
-use std::io::Write as _;
-use std::path::Path;
 
 /// Panels under one title.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -183,51 +177,6 @@ impl Chart {
     /// A chart of one panel.
     pub fn of(title: &str, panel: Panel) -> Self {
         Chart { title: title.into(), panels: vec![panel], footer: Vec::new() }
-    }
-
-    /// Writes `.png` or `.svg`, the values as `.csv`, or all of it as `.json`.
-    ///
-    /// # Errors
-    /// Usage for another extension; as [`write_atomic`].
-    pub fn save(&self, path: &Path, force: bool) -> Result<()> {
-        let bytes = match path.extension().and_then(|e| e.to_str()) {
-            Some("png") => self.png()?,
-            Some("svg") => self.svg().into_bytes(),
-            Some("csv") => self.table().csv().into_bytes(),
-            Some("json") => format!("{}\n", serde_json::to_string_pretty(self)?).into_bytes(),
-            _ => {
-                let path = path.display();
-                return Err(usage(format!("{path}: a chart is .png, .svg, .csv or .json")));
-            }
-        };
-        write_atomic(path, force, |file| Ok(file.write_all(&bytes)?))
-    }
-
-    /// What stands below the panels: the footer, and how lines are to be read.
-    pub fn notes(&self) -> Vec<String> {
-        let mut notes = self.footer.clone();
-        for line in said_of_lines(&self.panels) {
-            if !notes.contains(&line) {
-                notes.push(line);
-            }
-        }
-        notes
-    }
-
-    /// Twice as many pixels as the SVG has units.
-    pub fn png(&self) -> Result<Vec<u8>> {
-        scene(self).drawn(2)?.png()
-    }
-
-    pub fn svg(&self) -> String {
-        scene(self).svg(&self.title)
-    }
-
-    /// Each panel by itself, for pages that are narrower than two.
-    pub fn panel_svgs(&self) -> Vec<String> {
-        let title =
-            |p: &Panel| if p.title.is_empty() { self.title.clone() } else { p.title.clone() };
-        self.panels.iter().map(|p| panel_scene(p).svg(&title(p))).collect()
     }
 
     /// One row a point.

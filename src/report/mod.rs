@@ -2,6 +2,7 @@
 
 mod canvas;
 pub mod chart;
+mod draw;
 mod frame;
 pub mod grid;
 mod layout;

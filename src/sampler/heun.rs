@@ -2,11 +2,12 @@
 
 use super::heun_card::CardState;
 use super::heun_cpu::CpuState;
+pub use super::state::Start;
+use super::state::State;
 use super::{Denoise, Images};
 use crate::error::{Exit, fail, usage};
 use crate::rng::{Stream, fill_normals, tag};
 use anyhow::Result;
-use std::ops::Range;
 
 /// How noise becomes an image. The default is EDM's deterministic sampler: 18 steps, 35 evaluations.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,15 +60,6 @@ impl HeunOptions {
         }
         Ok(noise_levels(self.steps, self.rho, low, high))
     }
-}
-
-/// What images begin as.
-#[derive(Debug, Clone, Copy)]
-pub enum Start<'a> {
-    /// A seed per image: its latents, and all noise added to it, depend on nothing else.
-    Seeds(&'a [u64]),
-    /// Unit-variance latents [S, H, W, C]; noise added to image k has seed k.
-    Latents(&'a [f32]),
 }
 
 impl Start<'_> {
@@ -169,22 +161,6 @@ pub fn sample_each(
         }
     }
     Ok(true)
-}
-
-/// Images on their way from noise, on a device: the state x in float64, a denoiser, and what a step does to x.
-pub(super) trait State {
-    /// x = t · the latents of some of `start`'s images.
-    fn begin(&mut self, start: Start, images: Range<usize>, labels: &[u32], t: f64) -> Result<()>;
-    /// x += scale · normals of each image's seed and the step.
-    fn add_noise(&mut self, scale: f64, step: u32) -> Result<()>;
-    /// Euler's step from x at noise level t; slope and beginning are kept.
-    fn euler(&mut self, t: f64, t_next: f64) -> Result<()>;
-    /// The same step again, with the mean of the slopes at its ends.
-    fn correct(&mut self, t: f64, t_next: f64) -> Result<()>;
-    /// Rounds x to float32; returns the first image that is not finite.
-    fn finish(&mut self) -> Result<Option<usize>>;
-    /// What [`State::finish`] made.
-    fn images(&self) -> Images<'_>;
 }
 
 /// Algorithm 2 over noise levels that end with 0.

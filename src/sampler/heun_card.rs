@@ -1,6 +1,6 @@
 //! The sampler's arithmetic on a card (`kernels/heun.cu`): images stay there from noise to pixels.
 
-use super::heun::{Start, State};
+use super::state::{Start, State};
 use super::{Images, OnCard, Operands};
 use crate::device::cuda::{Buffer, Cuda};
 use crate::device::{Arg, Kernel, args};

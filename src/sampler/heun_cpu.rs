@@ -1,6 +1,6 @@
 //! The sampler's arithmetic on the CPU.
 
-use super::heun::{Start, State};
+use super::state::{Start, State};
 use super::{Denoise, Images};
 use crate::rng::{Stream, fill_normals, tag};
 use anyhow::Result;

@@ -5,6 +5,7 @@ mod heun_card;
 mod heun_cpu;
 pub mod optimal;
 mod optimal_card;
+mod state;
 
 pub use heun::{HeunOptions, Start, noise_levels, quantise, sample, sample_each};
 pub use heun_card::CARD_BYTES;
