@@ -19,7 +19,7 @@ pub struct Setting {
     pub field: &'static str,
     /// Where it is not the key's.
     pub flag: Option<&'static str>,
-    pub scaled: Option<Scaled>,
+    pub scaled: Option<Factor>,
 }
 
 impl Setting {
@@ -31,7 +31,7 @@ impl Setting {
 
 /// By which of its factors a scale changes a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scaled {
+pub enum Factor {
     Batch,
     Channels,
     EmaRate,
@@ -262,7 +262,7 @@ macro_rules! settings {
                     key: stringify!($key),
                     field: stringify!($field),
                     flag: $crate::settings::only::<&'static str>(&[$($flag)?]),
-                    scaled: $crate::settings::only(&[$($crate::settings::Scaled::$scaled)?]),
+                    scaled: $crate::settings::only(&[$($crate::settings::Factor::$scaled)?]),
                 },
             )?)*];
 
@@ -298,10 +298,10 @@ macro_rules! settings {
             }
 
             /// Changes each setting that a scale changes.
-            pub fn scale(&mut self, by: &dyn Fn($crate::settings::Scaled, Option<f64>) -> Option<f64>) {
+            pub fn scale(&mut self, by: &dyn Fn($crate::settings::Factor, Option<f64>) -> Option<f64>) {
                 $($($(
                     let value = $crate::settings::Number::get(&self.$field);
-                    let value = by($crate::settings::Scaled::$scaled, value);
+                    let value = by($crate::settings::Factor::$scaled, value);
                     $crate::settings::Number::set(&mut self.$field, value);
                 )?)?)*
             }
@@ -332,7 +332,7 @@ mod tests {
         let mut config = given.clone().over(&base).config();
         assert_eq!(config, Example { size: 7, found: 3, mean: Some(0.5), rate: 1.0 });
         config.scale(&|factor, value| {
-            assert_eq!(factor, Scaled::Batch);
+            assert_eq!(factor, Factor::Batch);
             value.map(|v| 2.0 * v)
         });
         assert_eq!(config.size, 14);

@@ -6,7 +6,7 @@ use emm::data::{Dataset, Image};
 use emm::memorization::bootstrap;
 use emm::report::{Chart, Scale as Axis, Style};
 use emm::run::{Look, RunConfig, RunDir};
-use emm::settings::Scaled;
+use emm::settings::Factor;
 use emm::study::{Plan, Scale, Set, Setup};
 use emm::views::figures::{figure, studies_of};
 use std::path::Path;
@@ -153,7 +153,7 @@ fn every_chart_of_the_paper_is_drawn() {
     // 6: beyond the images of a look.
     for panel in &charts["6"].panels {
         let most = panel.series[0].points.iter().map(|p| p.x).fold(0.0, f64::max);
-        let images = setup.scale.scaled(Scaled::ScoreImages, Some(10_000.0));
+        let images = setup.scale.scaled(Factor::ScoreImages, Some(10_000.0));
         assert_eq!((most, images), (1250.0, Some(250.0)), "{}", panel.title);
     }
     // Wherever lines are several, none of the paper's is without the name and colour of its own.

@@ -6,7 +6,7 @@ use emm::device::{Cpu, Device};
 use emm::error::exit_code;
 use emm::run::{RunOptions, SaveEvery};
 use emm::study::Found;
-use emm::study::quickstart::{self, Plan, SET};
+use emm::study::quickstart::{self, QuickstartPlan, SET};
 use emm::views::search;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -355,7 +355,7 @@ pub fn cpu() -> Device {
 
 /// What `emm quickstart` does: runs, then the files that people look at.
 fn quickstart(
-    plan: &Plan,
+    plan: &QuickstartPlan,
     devices: &[Device],
     folder: &Path,
     force: bool,
@@ -373,7 +373,8 @@ fn quickstart(
 fn a_small_quickstart_leaves_its_results_and_reuses_its_runs() {
     let dir = tempdir().unwrap();
     let folder = dir.path().join("q");
-    let plan = Plan { sizes: vec![10, 20], epochs: 2.0, looks: 2, score_images: 10, seed: 5 };
+    let plan =
+        QuickstartPlan { sizes: vec![10, 20], epochs: 2.0, looks: 2, score_images: 10, seed: 5 };
     let options = RunOptions {
         keep_all_snapshots: false,
         save_every: SaveEvery::Seconds(30.0),

@@ -3,7 +3,7 @@
 
 use crate::support::{emm, emm_in, say};
 use emm::data::Dataset;
-use emm::report::{Cell, Chart, Compared, Page, Panel, Part, Section, Sheet, Table, sheets};
+use emm::report::{Cell, Chart, Compared, Page, PagePart, Panel, Section, Sheet, Table, sheets};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -76,11 +76,11 @@ fn pages_escape_everything() {
     let lines = vec![(EVIL.to_string(), vec![(0.0, 0.1), (10.0, 0.5)])];
     let chart = Chart { footer: vec![EVIL.into()], ..Chart::of(EVIL, Panel::epochs(EVIL, lines)) };
     let parts = vec![
-        Part::Text(EVIL.into()),
-        Part::Facts(vec![(EVIL.into(), EVIL.into())]),
-        Part::Table(table),
-        Part::Folded(EVIL.into(), vec![Part::Chart(chart)]),
-        Part::Picture { name: EVIL.into(), png: picture() },
+        PagePart::Text(EVIL.into()),
+        PagePart::Facts(vec![(EVIL.into(), EVIL.into())]),
+        PagePart::Table(table),
+        PagePart::Folded(EVIL.into(), vec![PagePart::Chart(chart)]),
+        PagePart::Picture { name: EVIL.into(), png: picture() },
     ];
     let section = |parts| Section { title: EVIL.into(), parts };
     let sections = vec![section(parts), section(vec![]), section(vec![])];
@@ -275,7 +275,7 @@ fn a_browser_runs_the_page() {
     };
     let dir = tempdir().unwrap();
     let lines = vec![("first".to_string(), vec![(0.0, 0.1), (10.0, 0.5)])];
-    let parts = vec![Part::Chart(Chart::of("chart", Panel::epochs("", lines)))];
+    let parts = vec![PagePart::Chart(Chart::of("chart", Panel::epochs("", lines)))];
     let sections = vec![Section { title: "one".into(), parts }];
     let page = Page { title: "t".into(), lead: vec![], sections }.html();
     let probe = "<script>

@@ -4,7 +4,7 @@
 use super::Off;
 use super::golden::{Golden, rel_err};
 use super::laid::Laid;
-use crate::device::cpu::resample::Resample;
+use crate::device::cpu::resample::Resampling;
 use crate::device::cuda::{Addresses, Buffer, Clock, Cuda, StepWords};
 use crate::device::{Acc, Bound, Cost, Cpu, Device, Dtype, Kernel, Precision, StepArgs, Target};
 use crate::ops::attention::Attention;
@@ -206,10 +206,10 @@ impl Case {
                     first_image: number("first_image") as u32,
                 };
                 let resample = match a["resample"].as_str() {
-                    Some("down") => Some(Resample::Down),
-                    Some("up") => Some(Resample::Up),
-                    Some("fir_down") => Some(Resample::FirDown),
-                    Some("fir_up") => Some(Resample::FirUp),
+                    Some("down") => Some(Resampling::Down),
+                    Some("up") => Some(Resampling::Up),
+                    Some("fir_down") => Some(Resampling::FirDown),
+                    Some("fir_up") => Some(Resampling::FirUp),
                     _ => None,
                 };
                 outs.push(None);

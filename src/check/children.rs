@@ -21,10 +21,10 @@ const ENDING: Duration = Duration::from_secs(5);
 const PATIENCE: usize = 4;
 
 /// Starts a child with the checks of an op, from this one of them on.
-pub type Start<'a> = dyn Fn(&'static str, usize) -> Command + 'a;
+pub type ChildStart<'a> = dyn Fn(&'static str, usize) -> Command + 'a;
 
 /// How a child ended.
-enum Ended {
+enum ChildEnd {
     /// Before this check.
     Before(usize),
     /// At its check's time limit, before this one.
@@ -37,7 +37,7 @@ enum Ended {
 ///
 /// # Errors
 /// Device (exit 4) when it cannot be opened again and again; what is left of the checks is then not run.
-pub fn run(checks: &[Check], start: &Start, limit: Duration, tally: &mut Tally) -> Result<()> {
+pub fn run(checks: &[Check], start: &ChildStart, limit: Duration, tally: &mut Tally) -> Result<()> {
     let mut first = 0;
     let mut unopened = 0;
     for op in checks.chunk_by(|a, b| a.op == b.op) {
@@ -52,15 +52,15 @@ pub fn run(checks: &[Check], start: &Start, limit: Duration, tally: &mut Tally) 
             }
             let command = start(op[0].op, from - all.start);
             match run_child(command, all.clone(), from, limit, tally)? {
-                Ended::Before(next) => {
+                ChildEnd::Before(next) => {
                     (from, unopened) = (next, 0);
                     trouble += 1;
                 }
-                Ended::Stopped(next) => {
+                ChildEnd::Stopped(next) => {
                     (from, unopened) = (next, 0);
                     trouble += 2;
                 }
-                Ended::NoDevice(why) => {
+                ChildEnd::NoDevice(why) => {
                     unopened += 1;
                     if unopened > 1 {
                         tally.skip(from..all.end, &why);
@@ -80,7 +80,7 @@ fn run_child(
     from: usize,
     limit: Duration,
     tally: &mut Tally,
-) -> Result<Ended> {
+) -> Result<ChildEnd> {
     end_with_parent(&mut command);
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     let name = command.get_program().to_string_lossy().into_owned();
@@ -94,7 +94,7 @@ fn run_child(
         match messages.recv_timeout(left) {
             Ok(Message::NoDevice(why)) => {
                 end(&mut child);
-                return Ok(Ended::NoDevice(why));
+                return Ok(ChildEnd::NoDevice(why));
             }
             Ok(message) => {
                 match message {
@@ -121,9 +121,9 @@ fn run_child(
                 } else if !ready {
                     let seconds = limit.max(OPENING).as_secs_f64();
                     let why = format!("--device: could not be opened within {seconds} s");
-                    return Ok(Ended::NoDevice(why));
+                    return Ok(ChildEnd::NoDevice(why));
                 }
-                return Ok(Ended::Stopped(next));
+                return Ok(ChildEnd::Stopped(next));
             }
             Err(RecvTimeoutError::Disconnected) => {
                 let status = end_of(&mut child);
@@ -132,9 +132,9 @@ fn run_child(
                     tally.error(index, format!("its process ended: {how}"));
                 } else if !ready {
                     let why = format!("--device: the process that opened it ended: {how}");
-                    return Ok(Ended::NoDevice(why));
+                    return Ok(ChildEnd::NoDevice(why));
                 }
-                return Ok(Ended::Before(next));
+                return Ok(ChildEnd::Before(next));
             }
         }
     }
@@ -202,7 +202,7 @@ fn end_with_parent(command: &mut Command) {
 mod tests {
     use super::*;
     use crate::check::Size;
-    use crate::check::tally::{Failure, Outcome};
+    use crate::check::tally::{CheckOutcome, Failure};
     use crate::device::Precision;
     use crate::error::exit_code;
     use std::cell::RefCell;
@@ -240,7 +240,7 @@ mod tests {
     fn run_scripts(
         checks: &[Check],
         script: impl Fn(&str, usize) -> String,
-    ) -> (Result<()>, Vec<Outcome>, Vec<(&'static str, usize)>) {
+    ) -> (Result<()>, Vec<CheckOutcome>, Vec<(&'static str, usize)>) {
         let (started, mut tally) = (RefCell::new(Vec::new()), Tally::new(checks, |_| ()));
         let start = |op: &'static str, from: usize| {
             started.borrow_mut().push((op, from));

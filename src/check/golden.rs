@@ -14,13 +14,13 @@ use std::path::Path;
 /// ours: the accessors panic with its name.
 #[derive(Debug, Clone)]
 pub struct Golden {
-    tensors: HashMap<String, Tensor>,
+    tensors: HashMap<String, GoldenTensor>,
     metadata: HashMap<String, String>,
     cases: Vec<(String, Value)>,
 }
 
 #[derive(Debug, Clone)]
-struct Tensor {
+struct GoldenTensor {
     dtype: Dtype,
     shape: Vec<usize>,
     bytes: Vec<u8>,
@@ -46,7 +46,10 @@ impl Golden {
             .iter()
             .map(|(name, t)| {
                 let bytes = t.data().to_vec();
-                (name.to_string(), Tensor { dtype: t.dtype(), shape: t.shape().to_vec(), bytes })
+                (
+                    name.to_string(),
+                    GoldenTensor { dtype: t.dtype(), shape: t.shape().to_vec(), bytes },
+                )
             })
             .collect();
         Ok(Golden { tensors, metadata, cases })

@@ -90,7 +90,7 @@ fn goldens(op: &'static str, wanted: &Wanted) -> Result<Vec<Check>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Network;
+    use super::super::NetworkSize;
     use super::*;
     use crate::device::Precision;
 
@@ -101,7 +101,7 @@ mod tests {
             precisions: vec![Precision::Fp32, Precision::Tf32, Precision::Bf16],
             sizes: vec![Size::Golden, Size::Real],
             on_card: true,
-            network: Network::default(),
+            network: NetworkSize::default(),
         };
         let checks = list(&all).unwrap();
         let rows: Vec<&str> = checks.chunk_by(|a, b| a.op == b.op).map(|row| row[0].op).collect();

@@ -16,7 +16,7 @@ mod wanted;
 pub mod worker;
 
 pub use list::{OPS, list};
-pub use wanted::{Network, Wanted};
+pub use wanted::{NetworkSize, Wanted};
 
 use crate::device::{Device, Precision};
 use anyhow::Result;

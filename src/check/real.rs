@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 /// A case with its values, and what they must give.
-struct Made {
+struct MadeCase {
     case: Case,
     samples: Vec<Sample>,
     /// The device's own float32, once it was wanted.
@@ -23,7 +23,7 @@ struct Made {
 }
 
 /// The case made last: one place's precisions follow one another, and hundreds of megabytes are made once for all.
-type Last = Rc<RefCell<Option<(usize, Made)>>>;
+type Last = Rc<RefCell<Option<(usize, MadeCase)>>>;
 
 /// An op's places at each precision that changes what it computes there.
 pub fn checks(op: &'static str, wanted: &Wanted) -> Vec<Check> {
@@ -55,14 +55,14 @@ pub fn checks(op: &'static str, wanted: &Wanted) -> Vec<Check> {
     checks
 }
 
-fn make(place: &Place) -> Made {
+fn make(place: &Place) -> MadeCase {
     let case = place.case(true);
     let samples = place.plain.samples(&case);
-    Made { case, samples, float32: None }
+    MadeCase { case, samples, float32: None }
 }
 
-fn error(made: &mut Made, device: &Device, precision: Precision) -> Result<Off> {
-    let Made { case, samples, float32 } = made;
+fn error(made: &mut MadeCase, device: &Device, precision: Precision) -> Result<Off> {
+    let MadeCase { case, samples, float32 } = made;
     let run = |precision| case.run_on(device, precision, Acc::Set, 0.0);
     let ran = run(precision)?;
     let mut off = Off::default();
@@ -88,11 +88,11 @@ fn error(made: &mut Made, device: &Device, precision: Precision) -> Result<Off> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::{Network, OPS, list};
+    use crate::check::{NetworkSize, OPS, list};
     use crate::device::Cpu;
     use std::collections::BTreeSet;
 
-    const SMALL: Network = Network { images: 2, channels: 16, side: 8 };
+    const SMALL: NetworkSize = NetworkSize { images: 2, channels: 16, side: 8 };
 
     fn wanted() -> Wanted {
         Wanted {
@@ -152,7 +152,7 @@ mod tests {
             ("2,12,8", "12 channels"),
             ("2,16,24", "side of 24"),
         ] {
-            let e = text.parse::<Network>().unwrap_err();
+            let e = text.parse::<NetworkSize>().unwrap_err();
             assert!(e.contains(why), "{e}");
         }
     }

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 /// An op's checks of one size at one precision.
 #[derive(Debug, Clone, Serialize)]
-pub struct Outcome {
+pub struct CheckOutcome {
     pub op: &'static str,
     pub sizes: Size,
     pub precision: Precision,
@@ -34,9 +34,9 @@ pub struct Failure {
     pub error: String,
 }
 
-impl Outcome {
+impl CheckOutcome {
     fn new(check: &Check) -> Self {
-        Outcome {
+        CheckOutcome {
             op: check.op,
             sizes: check.size,
             precision: check.precision,
@@ -78,8 +78,8 @@ const NAMED: usize = 8;
 pub struct Tally<'a> {
     checks: &'a [Check],
     /// With how many of each are still to end.
-    outcomes: Vec<(Outcome, usize)>,
-    told: Box<dyn FnMut(&Outcome) + 'a>,
+    outcomes: Vec<(CheckOutcome, usize)>,
+    told: Box<dyn FnMut(&CheckOutcome) + 'a>,
     began: Instant,
     /// Of the check under way, without repetitions, the last one at the end.
     kernels: Vec<String>,
@@ -87,13 +87,13 @@ pub struct Tally<'a> {
 
 impl<'a> Tally<'a> {
     /// `told` hears each outcome when it is complete.
-    pub fn new(checks: &'a [Check], told: impl FnMut(&Outcome) + 'a) -> Self {
-        let mut outcomes: Vec<(Outcome, usize)> = Vec::new();
+    pub fn new(checks: &'a [Check], told: impl FnMut(&CheckOutcome) + 'a) -> Self {
+        let mut outcomes: Vec<(CheckOutcome, usize)> = Vec::new();
         for check in checks {
             let known = outcomes.iter().position(|(o, _)| o.is_of(check));
             let at = known.unwrap_or(outcomes.len());
             if known.is_none() {
-                outcomes.push((Outcome::new(check), 0));
+                outcomes.push((CheckOutcome::new(check), 0));
             }
             let (outcome, left) = &mut outcomes[at];
             outcome.bar = outcome.bar.max(check.bar);
@@ -177,7 +177,7 @@ impl<'a> Tally<'a> {
     }
 
     fn outcome_of(&self, index: usize) -> usize {
-        let of = |(o, _): &(Outcome, usize)| o.is_of(&self.checks[index]);
+        let of = |(o, _): &(CheckOutcome, usize)| o.is_of(&self.checks[index]);
         self.outcomes.iter().position(of).expect("an outcome of every check")
     }
 
@@ -201,7 +201,7 @@ impl<'a> Tally<'a> {
     }
 
     /// All outcomes, those that are not complete marked as failed.
-    pub fn finish(mut self) -> Vec<Outcome> {
+    pub fn finish(mut self) -> Vec<CheckOutcome> {
         for (outcome, left) in &mut self.outcomes {
             if *left > 0 {
                 let (case, error) = (format!("{left} cases"), "not run".into());

@@ -1,7 +1,7 @@
 //! The optimizer against float64, batches against the CPU's, and replayed steps against launched ones.
 
 use super::golden::{Golden, rel_err};
-use super::wanted::{Network, Wanted, random};
+use super::wanted::{NetworkSize, Wanted, random};
 use super::{Check, Off, Run, Size};
 use crate::data::Dataset;
 use crate::device::cuda::{Addresses, Cuda, StepWords};
@@ -195,7 +195,8 @@ pub fn batch_checks(wanted: &Wanted) -> Vec<Check> {
         for shuffle in [true, false] {
             let order = if shuffle { "shuffled" } else { "in one order" };
             let case = format!("{precond:?}, {order}").to_lowercase();
-            let (small, network) = (Network { images: 13, channels: 0, side: 3 }, wanted.network);
+            let (small, network) =
+                (NetworkSize { images: 13, channels: 0, side: 3 }, wanted.network);
             if wanted.size(Size::Golden) {
                 let run = Box::new(move |d: &Device| prepared(d, precond, shuffle, small, 37));
                 add(Size::Golden, case.clone(), run);
@@ -216,11 +217,11 @@ fn prepared(
     device: &Device,
     precond: Precond,
     shuffle: bool,
-    network: Network,
+    network: NetworkSize,
     images: usize,
 ) -> Result<Off> {
     let Device::Cuda { cuda, host } = device else { unreachable!("batches are a card's check") };
-    let Network { images: count, side, .. } = network;
+    let NetworkSize { images: count, side, .. } = network;
     let (len, batch) = (3 * side * side, 2 * count);
     let pixels = super::searching::bytes(4, 0, images * len);
     let labels: Vec<u32> = (0..images as u32).map(|i| i * i % 10).collect();

@@ -17,7 +17,7 @@ pub struct Wanted {
     /// Whether the device is a card: then also what the CPU is the reference of.
     pub on_card: bool,
     /// The sizes of [`Size::Real`].
-    pub network: Network,
+    pub network: NetworkSize,
 }
 
 impl Wanted {
@@ -32,28 +32,28 @@ impl Wanted {
 
 /// What the sizes are those of: the paper's basic network at a batch, with these channels, of images of this side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Network {
+pub struct NetworkSize {
     pub images: usize,
     pub channels: usize,
     pub side: usize,
 }
 
-impl Default for Network {
+impl Default for NetworkSize {
     fn default() -> Self {
-        Network { images: 64, channels: 128, side: 32 }
+        NetworkSize { images: 64, channels: 128, side: 32 }
     }
 }
 
-impl FromStr for Network {
+impl FromStr for NetworkSize {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         let numbers: Option<Vec<usize>> = text.split(',').map(|n| n.trim().parse().ok()).collect();
         let network = match numbers.as_deref() {
-            Some(&[images, channels, side]) => Network { images, channels, side },
+            Some(&[images, channels, side]) => NetworkSize { images, channels, side },
             _ => return Err("three numbers wanted: IMAGES,CHANNELS,SIDE".into()),
         };
-        let Network { images, channels, side } = network;
+        let NetworkSize { images, channels, side } = network;
         if !(1..=512).contains(&images) {
             return Err(format!("{images} images, 1 to 512 wanted"));
         }
@@ -67,7 +67,7 @@ impl FromStr for Network {
     }
 }
 
-impl Network {
+impl NetworkSize {
     pub fn config(&self) -> ModelConfig {
         ModelConfig {
             model_channels: self.channels,

@@ -22,7 +22,7 @@ use serde_json::json;
 pub enum Command {
     Kernels(Box<Kernels>),
     Step(Box<Step>),
-    Sample(Box<Sample>),
+    SampleBench(Box<SampleBench>),
     Nearest(bench_nearest::Args),
     Optimal(bench_optimal::Args),
 }
@@ -47,7 +47,7 @@ pub struct Step {
 /// Time the sampling of images by EDM's Heun sampler, of a network as training begins
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Example:\n  emm bench sample --resolution 8 --channels 32 --samples 1000")]
-pub struct Sample {
+pub struct SampleBench {
     #[command(flatten)]
     images: ImageFlags,
     /// Images sampled
@@ -90,7 +90,7 @@ pub fn run(command: Command, common: &Common) -> Result<()> {
     match command {
         Command::Kernels(a) => run_kernels(*a, common),
         Command::Step(a) => run_step(*a, common),
-        Command::Sample(a) => run_sample(*a, common),
+        Command::SampleBench(a) => run_sample(*a, common),
         Command::Nearest(a) => bench_nearest::run(a, common),
         Command::Optimal(a) => bench_optimal::run(a, common),
     }
@@ -135,7 +135,7 @@ fn run_step(a: Step, common: &Common) -> Result<()> {
     times.diverged.map_or(Ok(()), Err)
 }
 
-fn run_sample(a: Sample, common: &Common) -> Result<()> {
+fn run_sample(a: SampleBench, common: &Common) -> Result<()> {
     let ones = [("--repeats", a.repeats), ("--samples", a.samples), ("--at-a-time", a.at_a_time)];
     at_least_one(&ones)?;
     let device = common.device()?;

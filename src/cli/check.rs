@@ -2,8 +2,8 @@
 
 use super::train_flags::no_tf32;
 use super::{Common, say};
-use crate::check::Network;
-use crate::check::tally::{Outcome, Tally};
+use crate::check::NetworkSize;
+use crate::check::tally::{CheckOutcome, Tally};
 use crate::check::worker;
 use crate::check::{Check, OPS, Size, Wanted, children, list};
 use crate::device::cuda::KERNELS_FOR;
@@ -47,10 +47,10 @@ pub struct Args {
     /// Small cases with references made beforehand, those of a network in use, or both [default: all on a card, else
     /// golden]
     #[arg(long, value_enum, value_name = "golden|real|all", hide_possible_values = true)]
-    sizes: Option<Sizes>,
+    sizes: Option<SizeChoice>,
     /// The network of --sizes real: images of a batch, channels, pixels along a side
     #[arg(long, value_name = "N,C,S", default_value = "64,128,32")]
-    network: Network,
+    network: NetworkSize,
     /// Seconds that a case may take; longer under a tool that slows kernels. Given, the CPU's ops too run in processes of
     /// their own [default: 30]
     #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=86_400))]
@@ -62,18 +62,18 @@ pub struct Args {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 #[value(rename_all = "lower")]
-enum Sizes {
+enum SizeChoice {
     Golden,
     Real,
     All,
 }
 
-impl Sizes {
+impl SizeChoice {
     fn name(self) -> &'static str {
         match self {
-            Sizes::Golden => "golden",
-            Sizes::Real => "real",
-            Sizes::All => "all",
+            SizeChoice::Golden => "golden",
+            SizeChoice::Real => "real",
+            SizeChoice::All => "all",
         }
     }
 }
@@ -88,9 +88,9 @@ impl Args {
     }
 
     /// The emulator takes minutes for a network in use.
-    fn sizes(&self, device: &Device) -> Sizes {
+    fn sizes(&self, device: &Device) -> SizeChoice {
         let card = matches!(device, Device::Cuda { .. }) && !KERNELS_FOR.contains(&"emulator");
-        self.sizes.unwrap_or(if card { Sizes::All } else { Sizes::Golden })
+        self.sizes.unwrap_or(if card { SizeChoice::All } else { SizeChoice::Golden })
     }
 
     fn wanted(&self, device: &Device) -> Result<Wanted> {
@@ -100,9 +100,9 @@ impl Args {
             Some(_) => return Err(no_tf32()),
         };
         let sizes = match self.sizes(device) {
-            Sizes::Golden => vec![Size::Golden],
-            Sizes::Real => vec![Size::Real],
-            Sizes::All => vec![Size::Golden, Size::Real],
+            SizeChoice::Golden => vec![Size::Golden],
+            SizeChoice::Real => vec![Size::Real],
+            SizeChoice::All => vec![Size::Golden, Size::Real],
         };
         let on_card = matches!(device, Device::Cuda { .. });
         Ok(Wanted { op: self.op(), precisions, sizes, on_card, network: self.network })
@@ -128,12 +128,12 @@ impl Args {
     fn child(
         &self,
         program: &Path,
-        (device, sizes): (&str, Sizes),
+        (device, sizes): (&str, SizeChoice),
         common: &Common,
         op: &str,
         from: usize,
     ) -> Command {
-        let Network { images, channels, side } = self.network;
+        let NetworkSize { images, channels, side } = self.network;
         let mut command = Command::new(program);
         command.args(["check", "--device", device, "--op", op, "--sizes", sizes.name()]);
         command.args(["--child", &from.to_string(), "--threads", &common.threads.to_string()]);
@@ -219,7 +219,7 @@ fn tell(common: &Common, line: &str) {
     }
 }
 
-fn line(o: &Outcome) -> String {
+fn line(o: &CheckOutcome) -> String {
     let verdict = match &o.failed {
         None => "ok".into(),
         Some(why) => format!("FAIL {why}").replace(char::is_control, " "),

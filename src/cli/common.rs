@@ -73,12 +73,12 @@ impl Common {
     /// Usage for an unknown name; device (exit 4) for a CUDA device that is named and cannot be had.
     pub fn device(&self) -> Result<Device> {
         match self.choice()? {
-            Choice::Cpu => self.cpu(),
-            Choice::Cuda(k) => {
+            DeviceChoice::Cpu => self.cpu(),
+            DeviceChoice::Cuda(k) => {
                 cuda_card(k).map_err(|why| self.no_device(&why))?;
                 self.cuda(k)
             }
-            Choice::Auto => {
+            DeviceChoice::Auto => {
                 let card = cuda_card(0).and_then(|()| self.cuda(0).map_err(|e| format!("{e:#}")));
                 card.or_else(|why| {
                     self.tell_auto_takes_the_cpu(&why);
@@ -91,20 +91,20 @@ impl Common {
     /// Whether the device is a card, here or one that is only planned for; opens nothing.
     pub fn on_card(&self) -> bool {
         match self.choice() {
-            Ok(Choice::Cpu) => false,
-            Ok(Choice::Auto) => cuda_card(0).is_ok(),
-            Ok(Choice::Cuda(_)) | Err(_) => true,
+            Ok(DeviceChoice::Cpu) => false,
+            Ok(DeviceChoice::Auto) => cuda_card(0).is_ok(),
+            Ok(DeviceChoice::Cuda(_)) | Err(_) => true,
         }
     }
 
-    fn choice(&self) -> Result<Choice> {
+    fn choice(&self) -> Result<DeviceChoice> {
         let name = self.device.as_str();
         Ok(match name {
-            "auto" => Choice::Auto,
-            "cpu" => Choice::Cpu,
-            "cuda" => Choice::Cuda(0),
+            "auto" => DeviceChoice::Auto,
+            "cpu" => DeviceChoice::Cpu,
+            "cuda" => DeviceChoice::Cuda(0),
             _ => match name.strip_prefix("cuda:").and_then(|k| k.parse().ok()) {
-                Some(k) => Choice::Cuda(k),
+                Some(k) => DeviceChoice::Cuda(k),
                 None => {
                     let message = format!("--device: {name:?} is none of auto, cpu, cuda, cuda:K");
                     return Err(usage(message));
@@ -138,7 +138,7 @@ impl Common {
 const MAX_THREADS: usize = 1024;
 
 /// What `--device` names.
-enum Choice {
+enum DeviceChoice {
     Auto,
     Cpu,
     Cuda(usize),

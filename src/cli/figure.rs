@@ -8,7 +8,7 @@ use crate::error::{Exit, fail, usage};
 use crate::files::{check_output, write_atomic};
 use crate::report::Chart;
 use crate::run::RunConfig;
-use crate::study::cost::Rates;
+use crate::study::cost::MachineRates;
 use crate::study::{Plan, Setup, passed_over};
 use crate::views::figures::{figure, studies_of};
 use crate::views::sheets::{is_sheet, sheet_figure};
@@ -147,7 +147,7 @@ fn missing<'a>(
         return Ok(Vec::new());
     }
     let device = devices(common, None, &configs)?.swap_remove(0);
-    let rates = Rates::here(&device, &args.runs, &configs, args.rate.asked())?;
+    let rates = MachineRates::here(&device, &args.runs, &configs, args.rate.asked())?;
     let one = |(plan, cells): (&Plan, &Vec<usize>)| {
         let one_cell = match cells.as_slice() {
             &[only] => Some(&plan.cells[only]),

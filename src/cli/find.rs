@@ -11,7 +11,7 @@ use crate::files::check_output;
 use crate::model::flops::flops;
 use crate::numbers::count;
 use crate::run::progress::epochs_said;
-use crate::study::{Found, Search, Sizes, find, passed_over};
+use crate::study::{EmmSearch, Found, Sizes, find, passed_over};
 use crate::views::{answer, search as views};
 use anyhow::Result;
 use std::fs;
@@ -78,7 +78,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         Some(sizes) => Sizes::List(sizes),
         None => Sizes::Between { lo: args.lo, hi: args.hi.unwrap_or(set.len()) },
     };
-    let search = Search {
+    let search = EmmSearch {
         set: &set,
         name: &name,
         config: &config,

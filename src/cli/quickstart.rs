@@ -12,7 +12,7 @@ use crate::numbers::amount;
 use crate::run::progress::{duration, epochs_said};
 use crate::run::{RunOptions, SaveEvery};
 use crate::study::passed_over;
-use crate::study::quickstart::{Plan, SET, quickstart};
+use crate::study::quickstart::{QuickstartPlan, SET, quickstart};
 use crate::views::{answer, search};
 use anyhow::Result;
 use std::path::{Path, PathBuf};
@@ -46,7 +46,8 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
             args.out.display()
         )));
     }
-    let plan = Plan { seed: common.seed, epochs: args.epochs, ..Plan::default() };
+    let plan =
+        QuickstartPlan { seed: common.seed, epochs: args.epochs, ..QuickstartPlan::default() };
     let devices = match &device {
         Device::Cpu(cpu) => one_per_thread(cpu)?,
         Device::Cuda { .. } => vec![device],

@@ -275,7 +275,7 @@ fn transposed(images: &[f32], area: usize, channels: usize, to_planes: bool) -> 
 
 /// The form of `--out`, by its extension.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Form {
+enum FileForm {
     Folder,
     Zip,
     Npz,
@@ -287,7 +287,7 @@ enum Form {
 pub struct SampleWriter {
     path: PathBuf,
     force: bool,
-    form: Form,
+    form: FileForm,
     resolution: usize,
     channels: usize,
     pixels: Vec<u8>,
@@ -295,18 +295,19 @@ pub struct SampleWriter {
     floats: Vec<f32>,
 }
 
-impl Form {
+impl FileForm {
     /// The form that a free path asks for.
-    fn of(path: &Path, force: bool) -> Result<Form> {
+    fn of(path: &Path, force: bool) -> Result<FileForm> {
         let form = match path.extension().map(|e| e.to_string_lossy()) {
             None => {
-                return check_output_dir(path, force, &foreign_to_samples).map(|()| Form::Folder);
+                return check_output_dir(path, force, &foreign_to_samples)
+                    .map(|()| FileForm::Folder);
             }
             Some(ending) => match &*ending {
-                "zip" => Form::Zip,
-                "npz" => Form::Npz,
-                "png" => Form::Grid,
-                "npy" => Form::Floats,
+                "zip" => FileForm::Zip,
+                "npz" => FileForm::Npz,
+                "png" => FileForm::Grid,
+                "npy" => FileForm::Floats,
                 other => {
                     return Err(usage(format!(
                         "--out: expected .zip, .npz, .png, .npy or a folder without extension, found .{other}"
@@ -323,14 +324,14 @@ impl Form {
 /// # Errors
 /// Usage, if the output exists or has an extension that says nothing.
 pub fn check_samples_out(path: &Path, force: bool) -> Result<()> {
-    Form::of(path, force).map(|_| ())
+    FileForm::of(path, force).map(|_| ())
 }
 
 impl SampleWriter {
     /// # Errors
     /// As [`check_samples_out`].
     pub fn new(path: &Path, force: bool, resolution: usize, channels: usize) -> Result<Self> {
-        let form = Form::of(path, force)?;
+        let form = FileForm::of(path, force)?;
         let (pixels, floats) = (Vec::new(), Vec::new());
         Ok(SampleWriter { path: path.into(), force, form, resolution, channels, pixels, floats })
     }
@@ -338,7 +339,7 @@ impl SampleWriter {
     /// Takes the next images, [B, H, W, C] before quantisation.
     pub fn push(&mut self, images: &[f32]) {
         match self.form {
-            Form::Floats => self.floats.extend_from_slice(images),
+            FileForm::Floats => self.floats.extend_from_slice(images),
             _ => self.pixels.extend(images.iter().map(|&v| quantise(v))),
         }
     }
@@ -354,13 +355,13 @@ impl SampleWriter {
         let encode = |image| Image::encode(resolution, resolution, channels, image);
         let name = |seed: &u64| format!("{seed:08}.png");
         match form {
-            Form::Folder => write_dir_atomic(&path, force, &foreign_to_samples, |folder| {
+            FileForm::Folder => write_dir_atomic(&path, force, &foreign_to_samples, |folder| {
                 for (seed, image) in images() {
                     fs::write(folder.join(name(seed)), marked(encode(image)?))?;
                 }
                 Ok(())
             }),
-            Form::Zip => {
+            FileForm::Zip => {
                 // An EDM zip keeps the order of its names, so seeds are put in order.
                 let mut order: Vec<usize> = (0..seeds.len()).collect();
                 order.sort_by_key(|&i| seeds[i]);
@@ -371,7 +372,7 @@ impl SampleWriter {
                 let set = Dataset { resolution, channels, pixels: sorted, labels };
                 set.save(&path, force)
             }
-            Form::Npz => {
+            FileForm::Npz => {
                 let shape = [seeds.len(), resolution, resolution, channels];
                 let mut arrays = vec![("images", npy::Array::new(&shape, pixels))];
                 if !labels.is_empty() {
@@ -380,11 +381,11 @@ impl SampleWriter {
                 }
                 npy::write_npz(&path, force, &arrays)
             }
-            Form::Grid => {
+            FileForm::Grid => {
                 let png = grid(&pixels, resolution, channels)?;
                 write_atomic(&path, force, |file| Ok(file.write_all(&png)?))
             }
-            Form::Floats => write_images(&path, force, &floats, resolution, channels),
+            FileForm::Floats => write_images(&path, force, &floats, resolution, channels),
         }
     }
 }

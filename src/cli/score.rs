@@ -100,7 +100,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         let name = args.reference.display();
         return Err(data(format!("{name}: expected two training images at least, found one")));
     }
-    let mut scoring = Scoring::new(&training, &device)?;
+    let mut scoring = ScoreJob::new(&training, &device)?;
     match (&args.samples, &args.run) {
         (Some(samples), _) => scoring.take_files(samples, &args.reference)?,
         (None, Some(run)) => sample_run(run, &args, common, &mut scoring)?,
@@ -127,7 +127,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
 }
 
 /// Draws samples from a run's best snapshot.
-fn sample_run(run: &Path, args: &Args, common: &Common, scoring: &mut Scoring) -> Result<()> {
+fn sample_run(run: &Path, args: &Args, common: &Common, scoring: &mut ScoreJob) -> Result<()> {
     let seeds = match &args.seeds {
         Some(text) => parse_seeds(text)?,
         None if args.images == 0 => return Err(usage("--images: 0 samples, at least 1 is needed")),
@@ -158,7 +158,7 @@ fn sample_run(run: &Path, args: &Args, common: &Common, scoring: &mut Scoring) -
 }
 
 /// Samples searched batch by batch; memory grows with their number by two indices and distances each.
-struct Scoring<'a> {
+struct ScoreJob<'a> {
     training: &'a Dataset,
     search: Search<'a>,
     device: &'a Device,
@@ -167,10 +167,10 @@ struct Scoring<'a> {
     shown: Vec<u8>,
 }
 
-impl<'a> Scoring<'a> {
+impl<'a> ScoreJob<'a> {
     fn new(training: &'a Dataset, device: &'a Device) -> Result<Self> {
         let search = Search::new(device, &training.pixels, training.image_len())?;
-        Ok(Scoring { training, search, device, found: Vec::new(), shown: Vec::new() })
+        Ok(ScoreJob { training, search, device, found: Vec::new(), shown: Vec::new() })
     }
 
     /// Takes samples from a folder, zip, npz or npy; of float32 as `emm sample` writes it, quantised as it does.

@@ -11,8 +11,8 @@ use crate::error::{Exit, fail, usage};
 use crate::files::{check_output, write_atomic};
 use crate::report::{Cell, Table};
 use crate::run::{RunConfig, RunOptions};
-use crate::study::cost::{CARDS, CARDS_BASIS, Rates, flop_of};
-use crate::study::sweep::At;
+use crate::study::cost::{CARDS, CARDS_BASIS, MachineRates, flop_of};
+use crate::study::sweep::Standing;
 use crate::study::{Setup, Study, Sweep, passed_over};
 use crate::views::words::hours_said;
 use anyhow::Result;
@@ -198,7 +198,7 @@ fn plan(args: &PlanArgs, common: &Common) -> Result<()> {
     let sweep = args.what.sweep(&setup)?;
     let devices = devices(common, None, &configs(&sweep))?;
     let asked = args.rate.asked(common);
-    let rates = Rates::here(&devices[0], &args.runs, &configs(&sweep), asked)?;
+    let rates = MachineRates::here(&devices[0], &args.runs, &configs(&sweep), asked)?;
     if common.json {
         let run = |(i, r): (usize, &crate::study::sweep::SweepRun)| {
             let config = &r.run.config;
@@ -321,35 +321,35 @@ fn status(args: &StatusArgs, common: &Common) -> Result<()> {
     let setup = args.what.flags.setup(common, &args.runs)?;
     let sweep = args.what.sweep(&setup)?;
     let devices = devices(common, None, &configs(&sweep))?;
-    let at: Vec<At> = sweep.runs.iter().map(|r| r.at()).collect();
+    let at: Vec<Standing> = sweep.runs.iter().map(|r| r.at()).collect();
     let asked = args.rate.asked(common);
-    let rates = Rates::here(&devices[0], &args.runs, &configs(&sweep), asked)?;
-    let count = |what: fn(&At) -> bool| at.iter().filter(|a| what(a)).count();
-    let done = count(|a| *a == At::Done);
-    let running = count(|a| matches!(a, At::Begun { running: true, .. }));
-    let begun = count(|a| matches!(a, At::Begun { running: false, .. }));
-    let damaged = count(|a| matches!(a, At::Damaged(_)));
+    let rates = MachineRates::here(&devices[0], &args.runs, &configs(&sweep), asked)?;
+    let count = |what: fn(&Standing) -> bool| at.iter().filter(|a| what(a)).count();
+    let done = count(|a| *a == Standing::Done);
+    let running = count(|a| matches!(a, Standing::Begun { running: true, .. }));
+    let begun = count(|a| matches!(a, Standing::Begun { running: false, .. }));
+    let damaged = count(|a| matches!(a, Standing::Damaged(_)));
     let left = sweep.runs.len() - done - running - damaged;
     let seconds: Option<f64> = sweep.runs.iter().zip(&at).map(|(r, at)| r.left_s(at, &rates)).sum();
     // Of nothing left a sum of floats is −0.
     let hours = seconds.unwrap_or(f64::NAN) / 3600.0 + 0.0;
     let damage = || {
         at.iter().filter_map(|a| match a {
-            At::Damaged(why) => Some(why.clone()),
+            Standing::Damaged(why) => Some(why.clone()),
             _ => None,
         })
     };
     if common.json {
-        let run = |(r, at): (&crate::study::sweep::SweepRun, &At)| -> Value {
+        let run = |(r, at): (&crate::study::sweep::SweepRun, &Standing)| -> Value {
             let (state, share) = match *at {
-                At::Missing => ("missing", 0.0),
-                At::Damaged(_) => ("damaged", 0.0),
-                At::Begun { share, running: true } => ("running", share),
-                At::Begun { share, .. } => ("begun", share),
-                At::Done => ("done", 1.0),
+                Standing::Missing => ("missing", 0.0),
+                Standing::Damaged(_) => ("damaged", 0.0),
+                Standing::Begun { share, running: true } => ("running", share),
+                Standing::Begun { share, .. } => ("begun", share),
+                Standing::Done => ("done", 1.0),
             };
             let dir = r.run.dir.as_ref().map(|d| d.display().to_string());
-            let why = if let At::Damaged(why) = at { Some(why) } else { None };
+            let why = if let Standing::Damaged(why) = at { Some(why) } else { None };
             json!({"name": r.name, "run": dir, "state": state, "share": share, "why": why})
         };
         say!(
@@ -370,10 +370,10 @@ fn status(args: &StatusArgs, common: &Common) -> Result<()> {
     }
     head(&setup, &sweep);
     for (r, at) in sweep.runs.iter().zip(&at) {
-        if let At::Damaged(_) = at {
+        if let Standing::Damaged(_) = at {
             say!("damaged: {}", r.name);
         }
-        if let At::Begun { share, running } = at {
+        if let Standing::Begun { share, running } = at {
             let state = if *running { "running" } else { "begun, nobody at work" };
             say!("{state}: {} ({:.0}%)", r.name, 100.0 * share);
         }

@@ -7,7 +7,7 @@ use super::study_flags::StudyFlags;
 use super::{Common, say};
 use crate::error::usage;
 use crate::files::{check_output, write_atomic};
-use crate::study::cost::Rates;
+use crate::study::cost::MachineRates;
 use crate::study::{Plan, Study, passed_over};
 use crate::views::tables::View;
 use anyhow::Result;
@@ -93,7 +93,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         .flat_map(|cell| cell.runs.iter().map(|run| &run.config))
         .collect();
     let device = devices(common, None, &configs)?.swap_remove(0);
-    let rates = Rates::here(&device, &args.runs, &configs, args.rate.asked())?;
+    let rates = MachineRates::here(&device, &args.runs, &configs, args.rate.asked())?;
     let fills = |plan: &Plan, cell: Option<&_>| args.flags.fills(common, &args.runs, plan, cell);
     let title = match name.parse::<u32>() {
         Ok(n) => format!("Table {n} of Gu et al. 2023"),

@@ -5,7 +5,7 @@ use crate::data::Dataset;
 use crate::error::usage;
 use crate::numbers::{amount, count, switch};
 use crate::run::scoring::Scoring;
-use crate::run::{DataId, Precision, RunConfig, RunOptions, RunSettings, SaveEvery, Shape};
+use crate::run::{DataId, ImageShape, Precision, RunConfig, RunOptions, RunSettings, SaveEvery};
 use crate::study::presets;
 use anyhow::Result;
 use std::path::PathBuf;
@@ -69,7 +69,7 @@ impl TrainFlags {
         if self.cond != Some(true) {
             data.labels = None;
         }
-        let shape = Shape::of(data);
+        let shape = ImageShape::of(data);
         let config = self.resolve_shape(common, shape)?;
         Ok(RunConfig { data: DataId::of(data), ..config })
     }
@@ -80,7 +80,7 @@ impl TrainFlags {
         if let Some(path) = &images.data {
             return self.resolve(common, &mut Dataset::open(path)?);
         }
-        let shape = Shape {
+        let shape = ImageShape {
             images: images.size,
             resolution: images.resolution,
             channels: images.image_channels,
@@ -91,7 +91,7 @@ impl TrainFlags {
     }
 
     /// The run that these flags ask for on images of this shape, with an unnamed set.
-    pub fn resolve_shape(&self, common: &Common, shape: Shape) -> Result<RunConfig> {
+    pub fn resolve_shape(&self, common: &Common, shape: ImageShape) -> Result<RunConfig> {
         let label_dim = match (self.cond, shape.label_dim) {
             (Some(true), 0) => return Err(usage("--cond: the set has no labels")),
             (Some(true), classes) => classes,
@@ -100,7 +100,7 @@ impl TrainFlags {
         let settings = self.settings();
         let micro_batch = self.micro_batch(settings.training.config().batch)?;
         let precision = precision(&self.precision, common)?;
-        settings.resolve(Shape { label_dim, ..shape }, |_, train| {
+        settings.resolve(ImageShape { label_dim, ..shape }, |_, train| {
             (train.seed, train.micro_batch, train.precision) =
                 (common.seed, micro_batch, precision);
         })

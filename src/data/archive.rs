@@ -43,10 +43,10 @@ pub struct Archive {
     file: String,
     map: Mmap,
     names: Vec<String>,
-    entries: Vec<Entry>,
+    entries: Vec<ZipEntry>,
 }
 
-struct Entry {
+struct ZipEntry {
     data: Range<usize>,
     size: u64,
     crc: u32,
@@ -109,7 +109,7 @@ impl Archive {
                 "{file}: bytes 0 to {directory} belong to no entry of the zip"
             )));
         }
-        let entries = listed.iter().zip(places).map(|(entry, data)| Entry {
+        let entries = listed.iter().zip(places).map(|(entry, data)| ZipEntry {
             data,
             size: entry.sizes[1],
             crc: entry.crc,

@@ -6,8 +6,8 @@
 use super::archive::check_entry_name;
 use super::input::{gunzip, read_all, read_file};
 use super::open::Reader;
-use super::pickle::{Id, Pickle, Value};
-use super::source::{Images, Source};
+use super::pickle::{Id, Pickle, PickleValue};
+use super::source::{Source, StoredImages};
 use crate::error::{OrExit as _, data};
 use crate::memory::{Budget, Size, Spent};
 use anyhow::Result;
@@ -43,12 +43,12 @@ pub const READER: Reader = Reader {
 
 /// Images in H,W,C order and their labels, as batches are added.
 #[derive(Default)]
-struct Set {
+struct CifarSet {
     pixels: Vec<u8>,
     labels: Vec<u32>,
 }
 
-impl Set {
+impl CifarSet {
     /// Announces and reserves what so many images take.
     fn reserve(&mut self, images: usize, budget: &Budget, what: &str) -> Result<()> {
         budget.keep((images * (RECORD + 3)) as u64, || what.into())?;
@@ -68,7 +68,8 @@ impl Set {
     }
 
     fn into_source(self, name: String, budget: &Budget) -> Source {
-        let images = Images::Packed { width: SIDE, height: SIDE, channels: 3, pixels: self.pixels };
+        let images =
+            StoredImages::Packed { width: SIDE, height: SIDE, channels: 3, pixels: self.pixels };
         Source::new(name, Some(self.labels), images, budget)
     }
 }
@@ -79,7 +80,7 @@ impl Set {
 /// Data errors that begin with the file: a length that is no multiple of a record, labels over 9. Over the budget
 /// (exit 4).
 fn open_batches(paths: &[PathBuf], budget: &Budget) -> Result<Source> {
-    let mut set = Set::default();
+    let mut set = CifarSet::default();
     for path in paths {
         let (bytes, _spent) = read_file(path, MAX_MEMBER, budget)?;
         add_binary(&mut set, &path.display().to_string(), &bytes, budget)?;
@@ -136,7 +137,7 @@ fn open_tar(path: &Path, budget: &Budget) -> Result<Source> {
     }
     // The gzip checksum stands behind the archive's end.
     io::copy(&mut tar.into_inner(), &mut io::sink()).or_data(broken)?;
-    let mut set = Set::default();
+    let mut set = CifarSet::default();
     for (batch, expected) in batches.into_iter().zip(BATCHES) {
         let Some((name, bytes, _spent)) = batch else {
             return Err(data(format!("{file}: {expected} is missing, this is not CIFAR-10")));
@@ -187,7 +188,7 @@ fn read_name(
     Ok(name)
 }
 
-fn add_binary(set: &mut Set, what: &str, bytes: &[u8], budget: &Budget) -> Result<()> {
+fn add_binary(set: &mut CifarSet, what: &str, bytes: &[u8], budget: &Budget) -> Result<()> {
     if bytes.is_empty() || !bytes.len().is_multiple_of(RECORD) {
         return Err(data(format!(
             "{what}: expected records of {RECORD} bytes, found {} bytes",
@@ -201,7 +202,7 @@ fn add_binary(set: &mut Set, what: &str, bytes: &[u8], budget: &Budget) -> Resul
     Ok(())
 }
 
-fn add_pickle(set: &mut Set, what: &str, bytes: &[u8], budget: &Budget) -> Result<()> {
+fn add_pickle(set: &mut CifarSet, what: &str, bytes: &[u8], budget: &Budget) -> Result<()> {
     let pickle = Pickle::read(bytes, budget, &|| what.into())?;
     let wrong = |found: String| {
         data(format!(
@@ -209,7 +210,7 @@ fn add_pickle(set: &mut Set, what: &str, bytes: &[u8], budget: &Budget) -> Resul
             3 * PLANE
         ))
     };
-    let Value::Dict(_) = pickle.value(pickle.root()) else {
+    let PickleValue::Dict(_) = pickle.value(pickle.root()) else {
         return Err(wrong("found no dict".into()));
     };
     let get = |key| pickle.get(pickle.root(), key).ok_or_else(|| wrong(format!("found no {key}")));
@@ -217,7 +218,7 @@ fn add_pickle(set: &mut Set, what: &str, bytes: &[u8], budget: &Budget) -> Resul
     // Text stands for bytes in some: a byte of it for one or two.
     let _spent = budget.borrow(array.encoded_bytes(), || what.into())?;
     let (rows, planes) = array.planes().map_err(wrong)?;
-    let Value::List(labels) = pickle.value(get("labels")?) else {
+    let PickleValue::List(labels) = pickle.value(get("labels")?) else {
         return Err(wrong("found labels that are no list".into()));
     };
     if labels.len() != rows {
@@ -253,7 +254,7 @@ fn array<'a>(pickle: &Pickle<'a>, id: Id) -> Result<Array<'a>, String> {
     let (bytes, dtype, shape, c_order) = match (name, state) {
         (b"_reconstruct", Some(state)) => match *pickle.tuple(state).ok_or_else(none)? {
             [_, shape, dtype, fortran, bytes] => {
-                (bytes, dtype, shape, matches!(pickle.value(fortran), Value::Bool(false)))
+                (bytes, dtype, shape, matches!(pickle.value(fortran), PickleValue::Bool(false)))
             }
             _ => return Err(none()),
         },

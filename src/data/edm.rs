@@ -6,7 +6,7 @@ use super::labels::parse_labels;
 use super::layout::{Files, JSON, MAX_JSON_BYTES, arrange};
 use super::npz::holds_arrays;
 use super::open::Reader;
-use super::source::{Images, Source};
+use super::source::{Source, StoredImages};
 use super::stored_zip::StoredZip;
 use super::{Dataset, Image};
 use crate::files::write_atomic;
@@ -46,7 +46,7 @@ fn from_archive(archive: Archive, budget: &Budget) -> Result<Source> {
         let (json, _spent) = archive.read(json, MAX_JSON_BYTES, budget)?;
         parse_labels(&json, images, &what)
     })?;
-    let images = Images::Zip(archive, arranged.images);
+    let images = StoredImages::Zip(archive, arranged.images);
     let mut source = Source::new(name, arranged.labels, images, budget);
     source.notes = arranged.notes;
     Ok(source)

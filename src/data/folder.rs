@@ -5,7 +5,7 @@ use super::input::{open as open_file, read_file};
 use super::labels::parse_labels;
 use super::layout::{Files, MAX_JSON_BYTES, arrange, is_hidden, is_image};
 use super::open::Reader;
-use super::source::{Images, Source};
+use super::source::{Source, StoredImages};
 use crate::error::{OrExit as _, data};
 use crate::memory::Budget;
 use anyhow::Result;
@@ -49,7 +49,7 @@ fn open(paths: &[PathBuf], budget: &Budget) -> Result<Source> {
         images.extend(arranged.images.into_iter().map(|i| found[i].1.clone()));
     }
     let name = paths[0].display().to_string();
-    let mut source = Source::new(name, None, Images::Files(images), budget);
+    let mut source = Source::new(name, None, StoredImages::Files(images), budget);
     source.groups = Some(groups);
     Ok(source)
 }
@@ -67,7 +67,7 @@ fn open_one(path: &Path, budget: &Budget) -> Result<Source> {
     })?;
     let images: Vec<_> = arranged.images.iter().map(|&i| found[i].1.clone()).collect();
     let count = images.len();
-    let mut source = Source::new(set, arranged.labels, Images::Files(images), budget);
+    let mut source = Source::new(set, arranged.labels, StoredImages::Files(images), budget);
     source.groups = source.groups.or(Some(vec![0; count]));
     source.notes = arranged.notes;
     Ok(source)

@@ -5,7 +5,7 @@
 
 use super::input::read_file;
 use super::open::Reader;
-use super::source::{Images, Source};
+use super::source::{Source, StoredImages};
 use crate::error::{OrExit as _, data};
 use crate::memory::Budget;
 use anyhow::Result;
@@ -74,7 +74,7 @@ fn open(paths: &[PathBuf], budget: &Budget) -> Result<Source> {
         }
         None => None,
     };
-    let images = Images::Packed { width, height, channels: 1, pixels: bytes };
+    let images = StoredImages::Packed { width, height, channels: 1, pixels: bytes };
     Ok(Source::new(name, labels, images, budget))
 }
 

@@ -101,7 +101,7 @@ impl<'j> Visitor<'j> for Top {
         while let Some(Text(key)) = map.next_key()? {
             if key != "labels" {
                 map.next_value::<IgnoredAny>()?;
-            } else if found.replace(map.next_value_seed(Labels(self.images))?).is_some() {
+            } else if found.replace(map.next_value_seed(LabelList(self.images))?).is_some() {
                 return Err(A::Error::duplicate_field("labels"));
             }
         }
@@ -110,9 +110,9 @@ impl<'j> Visitor<'j> for Top {
 }
 
 /// The value of `labels`, for so many images.
-struct Labels(usize);
+struct LabelList(usize);
 
-impl<'j> serde::de::DeserializeSeed<'j> for Labels {
+impl<'j> serde::de::DeserializeSeed<'j> for LabelList {
     type Value = Option<List<'j>>;
 
     fn deserialize<D: Deserializer<'j>>(self, reader: D) -> Result<Self::Value, D::Error> {
@@ -120,7 +120,7 @@ impl<'j> serde::de::DeserializeSeed<'j> for Labels {
     }
 }
 
-impl<'j> Visitor<'j> for Labels {
+impl<'j> Visitor<'j> for LabelList {
     type Value = Option<List<'j>>;
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {

@@ -3,7 +3,7 @@
 use super::archive::Archive;
 use super::npy::{self, Array, Element as _, Values};
 use super::open::Reader;
-use super::source::{Images, Source};
+use super::source::{Source, StoredImages};
 use crate::error::data;
 use crate::memory::Budget;
 use anyhow::Result;
@@ -113,7 +113,7 @@ fn of_array(name: String, images: Array, labels: Option<Array>, budget: &Budget)
         return Err(data(format!("{name}: holds no images, its shape is {shape:?}")));
     }
     let labels = labels.map(|l| class_indices(l, n, &name)).transpose()?;
-    let images = Images::Packed { width, height, channels, pixels };
+    let images = StoredImages::Packed { width, height, channels, pixels };
     Ok(Source::new(name, labels, images, budget))
 }
 

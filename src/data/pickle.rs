@@ -20,7 +20,7 @@ const ANNOUNCED: usize = 1 << 13;
 pub struct Id(u32);
 
 #[derive(Debug)]
-pub enum Value<'a> {
+pub enum PickleValue<'a> {
     None,
     Bool(bool),
     Int(i64),
@@ -43,7 +43,7 @@ pub enum Value<'a> {
 
 /// All values of a pickle.
 pub struct Pickle<'a> {
-    values: Vec<Value<'a>>,
+    values: Vec<PickleValue<'a>>,
     root: Id,
 }
 
@@ -53,7 +53,7 @@ impl<'a> Pickle<'a> {
     /// # Errors
     /// Data errors that begin with `what`: broken, or an operation that is not known. Over the budget (exit 4).
     pub fn read(bytes: &'a [u8], budget: &Budget, what: &dyn Fn() -> String) -> Result<Self> {
-        let mut reader = Reader {
+        let mut reader = PickleReader {
             rest: bytes,
             values: Vec::new(),
             stack: Vec::new(),
@@ -77,13 +77,13 @@ impl<'a> Pickle<'a> {
         self.root
     }
 
-    pub fn value(&self, id: Id) -> &Value<'a> {
+    pub fn value(&self, id: Id) -> &PickleValue<'a> {
         &self.values[id.0 as usize]
     }
 
     /// The value of a dict's key of ASCII; the last, if it is there twice.
     pub fn get(&self, dict: Id, key: &str) -> Option<Id> {
-        let Value::Dict(pairs) = self.value(dict) else { return None };
+        let PickleValue::Dict(pairs) = self.value(dict) else { return None };
         let is = |id: Id| match self.object(id) {
             // How Python 3 writes bytes in protocols that have only text.
             Some((b"encode", &[text, ..], None)) => self.bytes(text),
@@ -95,43 +95,43 @@ impl<'a> Pickle<'a> {
 
     pub fn bytes(&self, id: Id) -> Option<&'a [u8]> {
         match self.value(id) {
-            Value::Bytes(bytes) => Some(bytes),
+            PickleValue::Bytes(bytes) => Some(bytes),
             _ => None,
         }
     }
 
     pub fn int(&self, id: Id) -> Option<i64> {
         match self.value(id) {
-            Value::Int(int) => Some(*int),
+            PickleValue::Int(int) => Some(*int),
             _ => None,
         }
     }
 
     pub fn tuple(&self, id: Id) -> Option<&[Id]> {
         match self.value(id) {
-            Value::Tuple(items) => Some(items),
+            PickleValue::Tuple(items) => Some(items),
             _ => None,
         }
     }
 
     /// Name of what an object was made by, its arguments and its state.
     pub fn object(&self, id: Id) -> Option<(&'a [u8], &[Id], Option<Id>)> {
-        let &Value::Object { class, args, state } = self.value(id) else { return None };
-        let &Value::Global(name) = self.value(class) else { return None };
+        let &PickleValue::Object { class, args, state } = self.value(id) else { return None };
+        let &PickleValue::Global(name) = self.value(class) else { return None };
         Some((name, self.tuple(args)?, state))
     }
 }
 
-struct Reader<'a> {
+struct PickleReader<'a> {
     rest: &'a [u8],
-    values: Vec<Value<'a>>,
+    values: Vec<PickleValue<'a>>,
     stack: Vec<Id>,
     /// Heights of the stack where marks stand.
     marks: Vec<usize>,
     memo: HashMap<u64, Id>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> PickleReader<'a> {
     /// Takes so many operations; the root, where the last one was among them.
     fn run(&mut self, operations: usize) -> Result<Option<Id>> {
         for _ in 0..operations {
@@ -174,7 +174,7 @@ impl<'a> Reader<'a> {
         Ok(line.strip_suffix('L').unwrap_or(line).parse()?)
     }
 
-    fn push(&mut self, value: Value<'a>) {
+    fn push(&mut self, value: PickleValue<'a>) {
         // At most MAX_STEPS of them.
         self.stack.push(Id(self.values.len() as u32));
         self.values.push(value);
@@ -216,7 +216,7 @@ impl<'a> Reader<'a> {
         let list = self.pop()?;
         self.stack.push(list);
         match &mut self.values[list.0 as usize] {
-            Value::List(all) => all.extend(items),
+            PickleValue::List(all) => all.extend(items),
             _ => bail!("items for what is no list"),
         }
         Ok(())
@@ -228,7 +228,7 @@ impl<'a> Reader<'a> {
         let (pairs, rest) = items.as_chunks::<2>();
         ensure!(rest.is_empty(), "a key without a value");
         match &mut self.values[dict.0 as usize] {
-            Value::Dict(all) => all.extend(pairs.iter().map(|&[k, v]| (k, v))),
+            PickleValue::Dict(all) => all.extend(pairs.iter().map(|&[k, v]| (k, v))),
             _ => bail!("keys for what is no dict"),
         }
         Ok(())
@@ -291,7 +291,7 @@ impl<'a> Reader<'a> {
                 let object = self.pop()?;
                 self.stack.push(object);
                 match &mut self.values[object.0 as usize] {
-                    Value::Object { state: old, .. } => *old = Some(state),
+                    PickleValue::Object { state: old, .. } => *old = Some(state),
                     _ => bail!("a state for what is no object"),
                 }
             }
@@ -304,32 +304,32 @@ impl<'a> Reader<'a> {
     }
 
     /// The value of an operation that makes one.
-    fn make(&mut self, operation: u8) -> Result<Value<'a>> {
+    fn make(&mut self, operation: u8) -> Result<PickleValue<'a>> {
         Ok(match operation {
-            b'N' => Value::None,
-            0x88 | 0x89 => Value::Bool(operation == 0x88),
+            b'N' => PickleValue::None,
+            0x88 | 0x89 => PickleValue::Bool(operation == 0x88),
             b'I' => match self.line()? {
-                b"00" => Value::Bool(false),
-                b"01" => Value::Bool(true),
-                line => Value::Int(std::str::from_utf8(line)?.parse()?),
+                b"00" => PickleValue::Bool(false),
+                b"01" => PickleValue::Bool(true),
+                line => PickleValue::Int(std::str::from_utf8(line)?.parse()?),
             },
-            b'L' => Value::Int(self.decimal()?),
-            b'J' => Value::Int((self.number(4)? as u32 as i32).into()),
-            b'K' => Value::Int(self.number(1)? as i64),
-            b'M' => Value::Int(self.number(2)? as i64),
+            b'L' => PickleValue::Int(self.decimal()?),
+            b'J' => PickleValue::Int((self.number(4)? as u32 as i32).into()),
+            b'K' => PickleValue::Int(self.number(1)? as i64),
+            b'M' => PickleValue::Int(self.number(2)? as i64),
             0x8A => long(self.counted(1)?),
             0x8B => long(self.counted(4)?),
             b'F' => {
                 self.line()?;
-                Value::Other
+                PickleValue::Other
             }
             b'G' => {
                 self.take(8)?;
-                Value::Other
+                PickleValue::Other
             }
-            b'U' | b'C' | 0x8C => Value::Bytes(self.counted(1)?),
-            b'T' | b'B' | b'X' => Value::Bytes(self.counted(4)?),
-            0x8D | 0x8E | 0x96 => Value::Bytes(self.counted(8)?),
+            b'U' | b'C' | 0x8C => PickleValue::Bytes(self.counted(1)?),
+            b'T' | b'B' | b'X' => PickleValue::Bytes(self.counted(4)?),
+            0x8D | 0x8E | 0x96 => PickleValue::Bytes(self.counted(8)?),
             b'V' | b'S' => {
                 let line = self.line()?;
                 ensure!(
@@ -337,34 +337,36 @@ impl<'a> Reader<'a> {
                     "a text with escapes; protocols from 1 on have none"
                 );
                 let quoted = operation == b'S' && line.len() >= 2;
-                Value::Bytes(if quoted { &line[1..line.len() - 1] } else { line })
+                PickleValue::Bytes(if quoted { &line[1..line.len() - 1] } else { line })
             }
-            b')' => Value::Tuple(Vec::new()),
-            b't' => Value::Tuple(self.pop_mark()?),
-            0x85..=0x87 => Value::Tuple(self.pop_all((operation - 0x84).into())?),
-            b']' => Value::List(Vec::new()),
-            b'l' => Value::List(self.pop_mark()?),
-            b'}' => Value::Dict(Vec::new()),
+            b')' => PickleValue::Tuple(Vec::new()),
+            b't' => PickleValue::Tuple(self.pop_mark()?),
+            0x85..=0x87 => PickleValue::Tuple(self.pop_all((operation - 0x84).into())?),
+            b']' => PickleValue::List(Vec::new()),
+            b'l' => PickleValue::List(self.pop_mark()?),
+            b'}' => PickleValue::Dict(Vec::new()),
             b'd' => {
                 let items = self.pop_mark()?;
                 let (pairs, rest) = items.as_chunks::<2>();
                 ensure!(rest.is_empty(), "a key without a value");
-                Value::Dict(pairs.iter().map(|&[k, v]| (k, v)).collect())
+                PickleValue::Dict(pairs.iter().map(|&[k, v]| (k, v)).collect())
             }
             b'c' => {
                 let _module = self.line()?;
-                Value::Global(self.line()?)
+                PickleValue::Global(self.line()?)
             }
             0x93 => {
                 let names = self.pop_all(2)?;
                 match [names[0], names[1]].map(|id| &self.values[id.0 as usize]) {
-                    [&Value::Bytes(_), &Value::Bytes(name)] => Value::Global(name),
+                    [&PickleValue::Bytes(_), &PickleValue::Bytes(name)] => {
+                        PickleValue::Global(name)
+                    }
                     _ => bail!("a name that is no text"),
                 }
             }
             b'R' | 0x81 => {
                 let (args, class) = (self.pop()?, self.pop()?);
-                Value::Object { class, args, state: None }
+                PickleValue::Object { class, args, state: None }
             }
             _ => bail!("operation {operation:#04x} is not known here"),
         })
@@ -372,14 +374,14 @@ impl<'a> Reader<'a> {
 }
 
 /// A little-endian signed number of any length.
-fn long(bytes: &[u8]) -> Value<'static> {
-    let Some(&last) = bytes.last() else { return Value::Int(0) };
+fn long(bytes: &[u8]) -> PickleValue<'static> {
+    let Some(&last) = bytes.last() else { return PickleValue::Int(0) };
     let mut wide = [if last & 0x80 != 0 { 0xFF } else { 0 }; 8];
     match wide.get_mut(..bytes.len()) {
         Some(low) => low.copy_from_slice(bytes),
-        None => return Value::Other,
+        None => return PickleValue::Other,
     }
-    Value::Int(i64::from_le_bytes(wide))
+    PickleValue::Int(i64::from_le_bytes(wide))
 }
 
 #[cfg(test)]
@@ -405,12 +407,14 @@ mod tests {
         ];
         for (i, bytes) in pickles.into_iter().enumerate() {
             let p = read(bytes).unwrap_or_else(|e| panic!("{i}: {e}"));
-            let Value::List(items) = p.value(p.get(p.root(), "a").unwrap()) else { panic!("{i}") };
+            let PickleValue::List(items) = p.value(p.get(p.root(), "a").unwrap()) else {
+                panic!("{i}")
+            };
             let ints: Vec<_> = items[..3].iter().map(|&id| p.int(id)).collect();
             assert_eq!(ints, [Some(1), Some(300), Some(-70000)], "{i}");
-            assert!(matches!(p.value(items[3]), Value::Bool(true)), "{i}");
-            assert!(matches!(p.value(items[4]), Value::None), "{i}");
-            assert!(matches!(p.value(items[5]), Value::Other), "{i}");
+            assert!(matches!(p.value(items[3]), PickleValue::Bool(true)), "{i}");
+            assert!(matches!(p.value(items[4]), PickleValue::None), "{i}");
+            assert!(matches!(p.value(items[5]), PickleValue::Other), "{i}");
             let pair = p.tuple(items[6]).unwrap();
             let text = p.bytes(pair[0]).or_else(|| p.bytes(p.object(pair[0])?.1[0]));
             assert_eq!((text, p.int(pair[1])), (Some(&b"x"[..]), Some(1 << 40)), "{i}");

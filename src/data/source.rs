@@ -20,7 +20,7 @@ pub struct Source {
     pub labels: Option<Vec<u32>>,
     /// The class or folder of each image, which `emm data import --spread` takes equal shares of.
     pub groups: Option<Vec<u32>>,
-    pub images: Images,
+    pub images: StoredImages,
     /// What the user may not expect of this set; each begins with the file.
     pub notes: Vec<String>,
     /// Memory that reading it may still take.
@@ -30,7 +30,7 @@ pub struct Source {
 }
 
 /// Where the pixels are.
-pub enum Images {
+pub enum StoredImages {
     /// In memory: `pixels` is [N, H, W, C].
     Packed { width: usize, height: usize, channels: usize, pixels: Vec<u8> },
     /// One file an image.
@@ -56,7 +56,12 @@ pub struct Transform {
 
 impl Source {
     /// A set whose groups are its classes.
-    pub fn new(name: String, labels: Option<Vec<u32>>, images: Images, budget: &Budget) -> Self {
+    pub fn new(
+        name: String,
+        labels: Option<Vec<u32>>,
+        images: StoredImages,
+        budget: &Budget,
+    ) -> Self {
         let (groups, budget) = (labels.clone(), budget.clone());
         Source { name, labels, groups, images, notes: Vec::new(), budget, turn: RwLock::new(()) }
     }
@@ -64,11 +69,11 @@ impl Source {
     /// Number of images.
     pub fn len(&self) -> usize {
         match &self.images {
-            Images::Packed { width, height, channels, pixels } => {
+            StoredImages::Packed { width, height, channels, pixels } => {
                 pixels.len() / (width * height * channels).max(1)
             }
-            Images::Files(paths) => paths.len(),
-            Images::Zip(_, entries) => entries.len(),
+            StoredImages::Files(paths) => paths.len(),
+            StoredImages::Zip(_, entries) => entries.len(),
         }
     }
 
@@ -198,17 +203,17 @@ impl Source {
     fn decode(&self, i: usize, allow_lossy: bool) -> Result<(Image, Spent)> {
         let what = || self.describe(i);
         let (bytes, mut spent) = match &self.images {
-            &Images::Packed { width, height, channels, ref pixels } => {
+            &StoredImages::Packed { width, height, channels, ref pixels } => {
                 let len = width * height * channels;
                 let spent = self.budget.borrow(len as u64, what)?;
                 let pixels = pixels[i * len..][..len].to_vec();
                 return Ok((Image { width, height, channels, pixels }, spent));
             }
-            Images::Files(paths) => {
+            StoredImages::Files(paths) => {
                 let (bytes, spent) = read_file(&paths[i], MAX_IMAGE_BYTES, &self.budget)?;
                 (Cow::Owned(bytes), spent)
             }
-            Images::Zip(archive, entries) => {
+            StoredImages::Zip(archive, entries) => {
                 archive.read(entries[i], MAX_IMAGE_BYTES, &self.budget)?
             }
         };
@@ -218,9 +223,9 @@ impl Source {
 
     fn describe(&self, i: usize) -> String {
         match &self.images {
-            Images::Packed { .. } => format!("{}: image {i}", self.name),
-            Images::Files(paths) => paths[i].display().to_string(),
-            Images::Zip(archive, entries) => {
+            StoredImages::Packed { .. } => format!("{}: image {i}", self.name),
+            StoredImages::Files(paths) => paths[i].display().to_string(),
+            StoredImages::Zip(archive, entries) => {
                 format!("{}: {}", self.name, archive.names()[entries[i]])
             }
         }

@@ -26,7 +26,7 @@ impl Bracket {
 /// Why no two sizes bracket the EMM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Side {
+pub enum Beyond {
     /// It is below the smallest size: every ratio is below 1 − ε, and longer training would not change that.
     Below,
     /// It is at or above the largest size, whose ratio is still 1 − ε or more.
@@ -59,7 +59,7 @@ const HARDLY_ANY: f64 = 0.01;
 pub struct Emm {
     pub epsilon: f64,
     /// The interpolated size and its bracket, or on which side of the measured sizes it lies.
-    pub found: Result<(f64, Bracket), Side>,
+    pub found: Result<(f64, Bracket), Beyond>,
     /// The largest size whose ratio is at least 1 − ε: the EMM is at least this.
     pub reached: Option<u64>,
     /// The smallest larger size whose ratio is below 1 − ε and was no longer rising: the EMM is below this.
@@ -79,7 +79,7 @@ impl Emm {
 
     /// Whether longer training may change the answer.
     pub fn open(&self) -> bool {
-        self.at_least() || self.found == Err(Side::Unreached)
+        self.at_least() || self.found == Err(Beyond::Unreached)
     }
 }
 
@@ -106,9 +106,9 @@ pub fn emm_of<M: Copy + Into<SizeRatio>>(measured: &[M], epsilon: f64) -> Emm {
     let finished = |i: usize| !all[i].rising && settled.is_some_and(|first| first <= i);
     let below = (over..all.len()).find(|&i| finished(i) && all[i].ratio < level);
     let found = match last {
-        None if below == Some(0) => Err(Side::Below),
-        None => Err(Side::Unreached),
-        Some(i) if i + 1 == all.len() => Err(Side::Above),
+        None if below == Some(0) => Err(Beyond::Below),
+        None => Err(Beyond::Unreached),
+        Some(i) if i + 1 == all.len() => Err(Beyond::Above),
         Some(i) => {
             let bracket = Bracket { lo: pair(&all[i]), hi: pair(&all[i + 1]) };
             Ok((bracket.interpolate(level), bracket))
@@ -126,13 +126,13 @@ pub fn emm_of<M: Copy + Into<SizeRatio>>(measured: &[M], epsilon: f64) -> Emm {
 
 /// What a search for the EMM does next.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Next {
+pub enum NextSize {
     /// Train this size.
     Train(u64),
     /// The bracket is narrow enough.
     Done(Bracket),
     /// The search's own ends do not bracket the EMM.
-    NoBracket(Side),
+    NoBracket(Beyond),
 }
 
 /// The next size to train in a search over `lo..=hi`, by what is known so far.
@@ -140,32 +140,32 @@ pub enum Next {
 /// Training costs time in proportion to the size, so it begins at `lo` and doubles until the ratio falls below
 /// 1 − ε, then narrows the bracket by false position, kept away from its ends, until hi/lo ≤ 1.25. Sizes known
 /// from elsewhere count, inside `lo..=hi`.
-pub fn next_size(known: &[(u64, f64)], lo: u64, hi: u64, epsilon: f64) -> Next {
+pub fn next_size(known: &[(u64, f64)], lo: u64, hi: u64, epsilon: f64) -> NextSize {
     let level = level(epsilon);
     let known: Vec<_> = sorted(known).into_iter().filter(|k| (lo..=hi).contains(&k.0)).collect();
     let Some(i) = known.iter().rposition(|&(_, ratio)| ratio >= level) else {
         // Everything measured is below: the answer, if any, lies below the smallest.
         return match known.first() {
-            Some(&(size, _)) if size == lo => Next::NoBracket(Side::Below),
-            _ => Next::Train(lo),
+            Some(&(size, _)) if size == lo => NextSize::NoBracket(Beyond::Below),
+            _ => NextSize::Train(lo),
         };
     };
     let (n1, r1) = known[i];
     let Some(&(n2, r2)) = known.get(i + 1) else {
         return if n1 >= hi {
-            Next::NoBracket(Side::Above)
+            NextSize::NoBracket(Beyond::Above)
         } else {
-            Next::Train(n1.saturating_mul(2).min(hi))
+            NextSize::Train(n1.saturating_mul(2).min(hi))
         };
     };
     let bracket = Bracket { lo: (n1, r1), hi: (n2, r2) };
     if n2 as f64 <= NARROW * n1 as f64 || n2 - n1 < 2 {
-        return Next::Done(bracket);
+        return NextSize::Done(bracket);
     }
     // Ratios fall steeply and not along a line: a guess in the middle half (in log size) always shrinks a bracket.
     let (a, b) = ((n1 as f64).ln(), (n2 as f64).ln());
     let guess = bracket.interpolate(level).ln().clamp(a + 0.25 * (b - a), b - 0.25 * (b - a));
-    Next::Train((guess.exp().round() as u64).clamp(n1 + 1, n2 - 1))
+    NextSize::Train((guess.exp().round() as u64).clamp(n1 + 1, n2 - 1))
 }
 
 fn sorted(measured: &[(u64, f64)]) -> Vec<(u64, f64)> {

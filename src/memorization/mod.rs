@@ -8,7 +8,7 @@ pub mod repeats;
 pub mod search;
 
 pub use bootstrap::{RESAMPLES, bootstrap};
-pub use emm::{Bracket, Emm, Next, Side, SizeRatio, emm_of, next_size};
+pub use emm::{Beyond, Bracket, Emm, NextSize, SizeRatio, emm_of, next_size};
 pub use nearest::{Nearest, Neighbour, Pruning, References};
 pub use ratio::{Score, Threshold, wilson};
 pub use repeats::Repeats;

@@ -1,9 +1,9 @@
 //! The U-Net recorded on a tape: one function for training and inference, both architectures, any mask.
 
 use super::config::{Arch, Embedding, ModelConfig};
-use super::layout::{Kind, Layout, Part, Resample as Direction};
+use super::layout::{Kind, Layout, Part, Resample};
 use super::params::Params;
-use crate::device::cpu::resample::Resample;
+use crate::device::cpu::resample::Resampling;
 use crate::ops::attention::Attention;
 use crate::ops::conv2d::{Conv2d, Shortcut};
 use crate::ops::fir::Fir;
@@ -79,7 +79,7 @@ pub fn record(
 struct Act {
     silu: bool,
     dropout: bool,
-    resample: Option<Resample>,
+    resample: Option<Resampling>,
     off: usize,
 }
 
@@ -147,10 +147,10 @@ impl Recorder<'_> {
         let ins: Vec<Value> = std::iter::once(x).chain(skip).collect();
         let off = part.joined().filter(|s| !s.on).map_or(0, |s| s.channels);
         let resample = part.resample.map(|r| match (r, self.config.arch) {
-            (Direction::Down, Arch::DdpmPP) => Resample::Down,
-            (Direction::Up, Arch::DdpmPP) => Resample::Up,
-            (Direction::Down, Arch::NcsnPP) => Resample::FirDown,
-            (Direction::Up, Arch::NcsnPP) => Resample::FirUp,
+            (Resample::Down, Arch::DdpmPP) => Resampling::Down,
+            (Resample::Up, Arch::DdpmPP) => Resampling::Up,
+            (Resample::Down, Arch::NcsnPP) => Resampling::FirDown,
+            (Resample::Up, Arch::NcsnPP) => Resampling::FirUp,
         });
         let act = Act { silu: true, dropout: false, resample, off };
         let norm0 = self.norm(&at("norm0"), &ins, part.cin, act)?;

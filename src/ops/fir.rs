@@ -1,7 +1,7 @@
 //! fir: NCSN++'s `[1,3,3,1]` filter at every position of the zero-extended image, `[N, H, W, C]` → `[N, H+1, W+1, C]`.
 
 use super::{Grads, Io, Op, Reads, Shape, image_words, words};
-use crate::device::cpu::resample::{Resample, Resampler};
+use crate::device::cpu::resample::{Resampler, Resampling};
 use crate::device::{Acc, Dtype, Kernel, Launch, Precision, Sink, args, typed};
 use anyhow::{Result, ensure};
 
@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 pub struct Fir;
 
 fn out_shape(x: Shape) -> Shape {
-    [x[0], Resample::FirPad.out_len(x[1]), Resample::FirPad.out_len(x[2]), x[3]]
+    [x[0], Resampling::FirPad.out_len(x[1]), Resampling::FirPad.out_len(x[2]), x[3]]
 }
 
 impl Op for Fir {
@@ -32,7 +32,7 @@ impl Op for Fir {
 
     fn fwd(&self, io: &Io) -> Launch {
         let (io, x) = (io.clone(), io.shapes[0]);
-        let filter = Resampler::new(Resample::FirPad, [x[1], x[2]]);
+        let filter = Resampler::new(Resampling::FirPad, [x[1], x[2]]);
         let (xw, yw) = (image_words(x), image_words(out_shape(x)));
         let (wide_x, wide_y) = (io.ins[0].wide(xw), io.outs[0].wide(yw));
         Launch::new("fir_fwd", wide_x + wide_y, move |b| {
@@ -48,7 +48,7 @@ impl Op for Fir {
 
     fn bwd(&self, io: &Io, grads: &Grads) -> Launch {
         let (grads, x) = (grads.clone(), io.shapes[0]);
-        let filter = Resampler::transposed(Resample::FirPad, [x[1], x[2]]);
+        let filter = Resampler::transposed(Resampling::FirPad, [x[1], x[2]]);
         let (xw, yw) = (image_words(x), image_words(out_shape(x)));
         let dy = grads.outs[0].expect("fir's output has a gradient");
         Launch::new("fir_bwd", dy.wide(xw + yw), move |b| {

@@ -1,5 +1,5 @@
 //! norm: GroupNorm of one or two inputs (channels concatenated), then SiLU, dropout and resampling as asked, in
-//! one pass over each image. Resampling also gives the resampled input, which up and down blocks need.
+//! one pass over each image. Resample also gives the resampled input, which up and down blocks need.
 //!
 //! - x1 [N, H, W, C1], x2 [N, H, W, C2]; `off` further channels are zeros of a switched-off skip: they enter
 //!   the statistics and leave as f(β), but are neither stored nor differentiated.
@@ -9,7 +9,7 @@ use super::norm_kernels;
 use super::sums::sum_images;
 use super::{Direction, Grads, Io, Op, Reads, Shape};
 use crate::device::cpu::math::{self, sigmoid, vectorized};
-use crate::device::cpu::resample::{Resample, Resampler};
+use crate::device::cpu::resample::{Resampler, Resampling};
 use crate::device::{Acc, Bound, Dtype, Kernel, Launch, Precision, Sink, StepArgs};
 use crate::rng::{Stream, philox, tag};
 use anyhow::{Result, ensure};
@@ -20,7 +20,7 @@ pub struct Norm {
     pub silu: bool,
     /// Probability of dropping and the layer's index in the random stream.
     pub dropout: Option<(f64, u32)>,
-    pub resample: Option<Resample>,
+    pub resample: Option<Resampling>,
     pub off: usize,
 }
 
@@ -54,7 +54,7 @@ impl Op for Norm {
             self.resample.is_none() || (ins.len() == 1 && self.off == 0),
             "norm: resampling takes one input, {ins:?} given"
         );
-        if let Some(Resample::Down | Resample::FirDown) = self.resample {
+        if let Some(Resampling::Down | Resampling::FirDown) = self.resample {
             ensure!(h % 2 == 0 && w % 2 == 0, "norm: {ins:?} cannot be halved");
         }
         let [ho, wo] = self.out_size(ins[0]);

@@ -20,7 +20,7 @@ pub struct Chart {
 pub struct Panel {
     /// May be empty.
     pub title: String,
-    pub x: Axis,
+    pub x: ChartAxis,
     /// Ends of the vertical axis, shares.
     pub y: [f64; 2],
     /// A dashed line at this share: 1 − ε.
@@ -30,7 +30,7 @@ pub struct Panel {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Axis {
+pub struct ChartAxis {
     pub name: String,
     pub scale: Scale,
 }
@@ -122,7 +122,7 @@ pub const SIZES: &str = "training images";
 impl Panel {
     /// A panel from 0 to 100%.
     pub fn new(title: &str, x_name: &str, scale: Scale, series: Vec<Series>) -> Self {
-        let x = Axis { name: x_name.into(), scale };
+        let x = ChartAxis { name: x_name.into(), scale };
         Panel { title: title.into(), x, y: [0.0, 1.0], level: None, series }
     }
 

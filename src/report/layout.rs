@@ -176,7 +176,7 @@ fn panel_shapes(panel: &Panel, frame: &Frame, top: f64, first: usize) -> Vec<Sha
         y += 1.3 * PANEL_TITLE;
     }
     for key in keys(panel, frame.right + RIGHT - x) {
-        let look = Look::of(panel, key.series);
+        let look = LineLook::of(panel, key.series);
         let at = (x + key.x, y + 4.0 + key.row as f64 * KEY_ROW + 0.5 * WORDS);
         let mut sign = vec![words(key.name, WORDS, INK, Anchor::Left, (at.0 + KEY_SIGN, at.1))];
         if panel.series[key.series].style != Style::Marks {
@@ -192,7 +192,7 @@ fn panel_shapes(panel: &Panel, frame: &Frame, top: f64, first: usize) -> Vec<Sha
         shapes.push(words(why, WORDS, INK, Anchor::Center, middle));
     }
     for (i, series) in panel.series.iter().enumerate() {
-        let look = Look::of(panel, i);
+        let look = LineLook::of(panel, i);
         let inner = series_shapes(panel, series, frame, &look);
         let series = Some(first + i);
         shapes.push(Shape::Group { class: "series", series, tip: String::new(), shapes: inner });
@@ -250,7 +250,7 @@ fn axes(shapes: &mut Vec<Shape>, panel: &Panel, frame: &Frame) {
 }
 
 /// Band, line, bars and marks, and where the line falls through the level.
-fn series_shapes(panel: &Panel, series: &Series, frame: &Frame, look: &Look) -> Vec<Shape> {
+fn series_shapes(panel: &Panel, series: &Series, frame: &Frame, look: &LineLook) -> Vec<Shape> {
     let mut points: Vec<&Point> = series.points.iter().filter(|p| frame.shows(p)).collect();
     if series.style != Style::Marks {
         points.sort_by(|a, b| a.x.total_cmp(&b.x));
@@ -308,7 +308,7 @@ fn aside(panel: &Panel, series: &Series, frame: &Frame, mark: &Point) -> f64 {
 }
 
 /// A dashed line down from where a line falls through the level; the value beside it if the series has no name.
-fn crossing(series: &Series, frame: &Frame, (emm, level): At, look: &Look) -> Vec<Shape> {
+fn crossing(series: &Series, frame: &Frame, (emm, level): At, look: &LineLook) -> Vec<Shape> {
     let (x, y) = (frame.x(emm), frame.y(level));
     let color = if series.name.is_empty() { ACCENT } else { look.color };
     let mut shapes = vec![dashed(vec![(x, y), (x, frame.bottom)], color)];
@@ -396,16 +396,16 @@ fn tip(panel: &Panel, series: &Series, p: &Point) -> String {
 }
 
 /// How a series is drawn.
-struct Look {
+struct LineLook {
     color: Color,
     sign: Sign,
     style: Style,
     radius: f64,
 }
 
-impl Look {
+impl LineLook {
     /// Ours differ in colour and sign; others' have the colour of what they stand beside, or are grey.
-    fn of(panel: &Panel, index: usize) -> Look {
+    fn of(panel: &Panel, index: usize) -> LineLook {
         let ours = |s: &&Series| s.style != Style::Theirs;
         let style = panel.series[index].style;
         let count = panel.series.iter().filter(ours).count();
@@ -419,12 +419,12 @@ impl Look {
             Style::Theirs => {
                 let beside = panel.series[index].beside;
                 let beside = beside.filter(|&i| panel.series.get(i).as_ref().is_some_and(ours));
-                let color = beside.map_or(THEIRS, |i| Look::of(panel, i).color);
-                Look { color, sign: Sign::Cross, style, radius: radius.max(3.8) }
+                let color = beside.map_or(THEIRS, |i| LineLook::of(panel, i).color);
+                LineLook { color, sign: Sign::Cross, style, radius: radius.max(3.8) }
             }
             _ => {
                 let color = along_scale(place, count);
-                Look { color, sign: SIGNS[place % SIGNS.len()], style, radius }
+                LineLook { color, sign: SIGNS[place % SIGNS.len()], style, radius }
             }
         }
     }

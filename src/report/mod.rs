@@ -14,6 +14,6 @@ pub mod table;
 pub use chart::{Chart, Panel, Point, Scale, Series, Style};
 pub use frame::number;
 pub use grid::grid;
-pub use page::{Page, Part, Section};
+pub use page::{Page, PagePart, Section};
 pub use sheet::{Compared, Sheet, sheets};
 pub use table::{Cell, Table};

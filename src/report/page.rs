@@ -16,10 +16,10 @@ pub struct Page {
 
 pub struct Section {
     pub title: String,
-    pub parts: Vec<Part>,
+    pub parts: Vec<PagePart>,
 }
 
-pub enum Part {
+pub enum PagePart {
     Text(String),
     /// Names and values.
     Facts(Vec<(String, String)>),
@@ -31,7 +31,7 @@ pub enum Part {
         png: Vec<u8>,
     },
     /// Closed until it is opened or printed.
-    Folded(String, Vec<Part>),
+    Folded(String, Vec<PagePart>),
 }
 
 /// Nothing may be loaded, whatever a file's text has tried to put in: pictures are data, style and script our own.
@@ -69,12 +69,12 @@ impl Page {
     }
 }
 
-fn write_part(out: &mut String, part: &Part) {
+fn write_part(out: &mut String, part: &PagePart) {
     match part {
-        Part::Text(text) => {
+        PagePart::Text(text) => {
             let _ = writeln!(out, "<p>{}</p>", escape(text));
         }
-        Part::Facts(facts) => {
+        PagePart::Facts(facts) => {
             *out += "<dl>\n";
             for (name, value) in facts {
                 let (name, value) = (escape(name), escape(value));
@@ -82,11 +82,11 @@ fn write_part(out: &mut String, part: &Part) {
             }
             *out += "</dl>\n";
         }
-        Part::Table(table) => {
+        PagePart::Table(table) => {
             let _ = writeln!(out, "<div class=\"wide\">\n{}</div>", table.html());
         }
-        Part::Chart(chart) => write_chart(out, chart),
-        Part::Picture { name, png } => {
+        PagePart::Chart(chart) => write_chart(out, chart),
+        PagePart::Picture { name, png } => {
             let (name, data) = (escape(name), STANDARD.encode(png));
             let _ = writeln!(
                 out,
@@ -94,7 +94,7 @@ fn write_part(out: &mut String, part: &Part) {
                  <figcaption>{name}</figcaption></figure>"
             );
         }
-        Part::Folded(title, parts) => {
+        PagePart::Folded(title, parts) => {
             let _ = writeln!(out, "<details>\n<summary>{}</summary>", escape(title));
             parts.iter().for_each(|p| write_part(out, p));
             *out += "</details>\n";

@@ -98,7 +98,7 @@ const HEADINGS: [&str; 12] = [
 ];
 
 /// Where everything on a sheet goes, in pixels.
-struct Laid {
+struct SheetLayout {
     scale: usize,
     tile: usize,
     /// Of one sample with its neighbours.
@@ -112,8 +112,8 @@ struct Laid {
     whole: (usize, usize),
 }
 
-impl Laid {
-    fn new(sheet: &Sheet) -> Laid {
+impl SheetLayout {
+    fn new(sheet: &Sheet) -> SheetLayout {
         let scale = scale_to(sheet.side, TILE);
         let tile = sheet.side * scale;
         let images = 1 + sheet.neighbours();
@@ -131,7 +131,17 @@ impl Laid {
         let high: usize = lines.iter().map(|(size, _)| line_of(*size)).sum();
         let header = 16 + high + 12 + 2 * SMALL_LINE;
         let below = header + rows * (height + BETWEEN) - BETWEEN.min(rows * BETWEEN) + MARGIN;
-        Laid { scale, tile, images, width, height, columns, lines, header, whole: (whole, below) }
+        SheetLayout {
+            scale,
+            tile,
+            images,
+            width,
+            height,
+            columns,
+            lines,
+            header,
+            whole: (whole, below),
+        }
     }
 
     /// The left upper corner of the frame of sample `i`.
@@ -146,7 +156,7 @@ fn line_of(size: f64) -> usize {
 }
 
 /// Frames and words; the images are put into their picture.
-fn scene_of(sheet: &Sheet, laid: &Laid) -> Scene {
+fn scene_of(sheet: &Sheet, laid: &SheetLayout) -> Scene {
     let mut shapes = Vec::new();
     let mut say = |text: &str, size, color, anchor, (x, y): (usize, usize)| {
         shapes.push(words(text, size, color, anchor, (x as f64, y as f64)));
@@ -191,7 +201,7 @@ fn scene_of(sheet: &Sheet, laid: &Laid) -> Scene {
 }
 
 fn drawn_sheet(sheet: &Sheet) -> Result<Canvas> {
-    let laid = Laid::new(sheet);
+    let laid = SheetLayout::new(sheet);
     let mut canvas = scene_of(sheet, &laid).drawn(1)?;
     for (i, t) in sheet.samples.iter().enumerate() {
         let (x, y) = laid.corner(i);

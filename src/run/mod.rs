@@ -29,5 +29,5 @@ pub use dir::RunDir;
 pub use look::{Distinct, Look};
 pub use outcome::Outcome;
 pub use score::Network;
-pub use settings::{RunSettings, Shape};
+pub use settings::{ImageShape, RunSettings};
 pub use train::{RunOptions, SaveEvery, train};

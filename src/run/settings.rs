@@ -9,16 +9,16 @@ use anyhow::Result;
 
 /// What images a network is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shape {
+pub struct ImageShape {
     pub images: usize,
     pub resolution: usize,
     pub channels: usize,
     pub label_dim: usize,
 }
 
-impl Shape {
-    pub fn of(images: &Dataset) -> Shape {
-        Shape {
+impl ImageShape {
+    pub fn of(images: &Dataset) -> ImageShape {
+        ImageShape {
             images: images.len(),
             resolution: images.resolution,
             channels: images.channels,
@@ -70,10 +70,10 @@ impl RunSettings {
     /// Usage: what cannot be built or trained of images of this shape.
     pub fn resolve(
         &self,
-        shape: Shape,
+        shape: ImageShape,
         adjust: impl FnOnce(&mut ModelConfig, &mut TrainConfig),
     ) -> Result<RunConfig> {
-        let Shape { images, resolution, channels, label_dim } = shape;
+        let ImageShape { images, resolution, channels, label_dim } = shape;
         let mut train = self.training.config();
         let images_are = [resolution, channels, label_dim];
         let model = self.network.resolve(images_are, |model| adjust(model, &mut train))?;

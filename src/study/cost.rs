@@ -43,7 +43,7 @@ pub fn card_s(card: &Card, config: &RunConfig) -> Option<f64> {
 }
 
 /// How fast this machine is at networks like those of a sweep.
-pub struct Rates {
+pub struct MachineRates {
     /// (network, FLOP per second): seen in `stats.jsonl` of runs, or measured.
     known: Vec<(ModelConfig, f64)>,
     /// How they are known, for people.
@@ -59,7 +59,7 @@ struct OnCards {
     image_s: [Option<f64>; 2],
 }
 
-impl Rates {
+impl MachineRates {
     /// As the user says of the first of `configs`; else from the statistics of the runs in `runs` that train one of their
     /// networks; if there are none, from what was measured before on `device`. Where `asked` says so, the smallest of
     /// the networks is measured, and those whose steps take a moment.
@@ -71,12 +71,12 @@ impl Rates {
         runs: &Path,
         configs: &[&RunConfig],
         asked: Asked,
-    ) -> Result<Rates> {
+    ) -> Result<MachineRates> {
         let on_cards = RefCell::default();
         if let (Some(rate), Some(first)) = (asked.given, configs.first()) {
             let known = vec![(first.model.clone(), rate * flops(&first.model).train as f64)];
             let basis = "by --rate, that of the first run's network".into();
-            return Ok(Rates { known, basis, on_cards });
+            return Ok(MachineRates { known, basis, on_cards });
         }
         let mut networks: Vec<&RunConfig> = Vec::new();
         for config in configs {
@@ -86,7 +86,7 @@ impl Rates {
         }
         let known = from_stats(runs, &networks);
         if !known.is_empty() {
-            return Ok(Rates { known, basis: "as earlier runs here went".into(), on_cards });
+            return Ok(MachineRates { known, basis: "as earlier runs here went".into(), on_cards });
         }
         networks.sort_by_key(|c| flops(&c.model).train);
         let mut rates = match networks.first() {
@@ -115,7 +115,7 @@ impl Rates {
         };
         let flop_per_s = |r: &Rate| flops(r.model()).train as f64 * r.images_per_s;
         let known = rates.iter().map(|r| (r.model().clone(), flop_per_s(r))).collect();
-        Ok(Rates { known, basis, on_cards })
+        Ok(MachineRates { known, basis, on_cards })
     }
 
     /// Seconds that a run takes here on one device.
@@ -130,7 +130,7 @@ impl Rates {
     }
 }
 
-impl Rates {
+impl MachineRates {
     /// [`card_s`] of a run on each of [`CARDS`].
     pub fn card_seconds(&self, config: &RunConfig) -> [Option<f64>; 2] {
         let mut known = self.on_cards.borrow_mut();

@@ -13,7 +13,7 @@ use crate::data::Dataset;
 use crate::data::subset::Labels;
 use crate::device::Device;
 use crate::error::{Exit, data, exit_code, usage};
-use crate::memorization::{Emm, Next, emm_of, next_size};
+use crate::memorization::{Emm, NextSize, emm_of, next_size};
 use crate::run::progress::Overall;
 use crate::run::scoring::Scoring;
 use crate::run::train::work;
@@ -31,7 +31,7 @@ pub enum Sizes {
 }
 
 /// What is searched, and with what.
-pub struct Search<'a> {
+pub struct EmmSearch<'a> {
     /// The whole set, with its labels: subsets are balanced by class, whether or not the network sees it.
     pub set: &'a Dataset,
     /// The set's file, for messages.
@@ -92,7 +92,7 @@ impl Found {
 /// # Errors
 /// Usage (exit 2): sizes that do not ascend or have no two images, ε outside (0, 1), no looks. Data (exit 3):
 /// more images asked than there are, of a class or at all; nothing but damaged runs. Those of the runs.
-pub fn find(search: &Search) -> Result<Option<Found>> {
+pub fn find(search: &EmmSearch) -> Result<Option<Found>> {
     let progress = Overall::new(search.options.quiet);
     let plan = search.check()?;
     let (mut sizes, mut damage) = (Vec::new(), Vec::new());
@@ -104,7 +104,8 @@ pub fn find(search: &Search) -> Result<Option<Found>> {
         Sizes::Between { lo, hi } => loop {
             let known: Vec<_> =
                 sizes.iter().map(|m: &OfSize| (m.size as u64, m.found.ratio)).collect();
-            let Next::Train(size) = next_size(&known, lo as u64, hi as u64, search.epsilon) else {
+            let NextSize::Train(size) = next_size(&known, lo as u64, hi as u64, search.epsilon)
+            else {
                 break;
             };
             let size = balanced(size, search.set.label_dim() as u64, &known);
@@ -138,7 +139,7 @@ fn balanced(size: u64, classes: u64, known: &[(u64, f64)]) -> u64 {
     near.into_iter().find(|n| (below + 1..above).contains(n)).unwrap_or(size)
 }
 
-impl Search<'_> {
+impl EmmSearch<'_> {
     /// That it can be searched; the study of the sizes that it names.
     fn check(&self) -> Result<Plan> {
         if !(self.epsilon > 0.0 && self.epsilon < 1.0) {

@@ -23,11 +23,11 @@ pub mod spec;
 pub mod sweep;
 pub mod theirs;
 
-pub use find::{Found, Search, Sizes, find};
+pub use find::{EmmSearch, Found, Sizes, find};
 pub use outcome::{Measured, RunState, Seen, passed_over};
 pub use plan::{Plan, Set, Setup};
 pub use scale::Scale;
-pub use settings::Shape;
+pub use settings::ImageShape;
 pub use spec::Study;
 pub use sweep::Sweep;
 

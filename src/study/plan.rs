@@ -18,7 +18,7 @@
 use super::names::unknown;
 use super::outcome::{RunState, Seen, state_of};
 use super::scale::Scale;
-use super::settings::{Recipe, Settings, Shape};
+use super::settings::{ImageShape, Recipe, Settings};
 use super::spec::{FigureSpec, Held, Study};
 use crate::data::Dataset;
 use crate::error::{Exit, exit_code, usage};
@@ -53,7 +53,7 @@ pub struct Setup {
 }
 
 /// A subset's shape and content, or why there is none.
-type Made = Result<(Shape, DataId), String>;
+type Made = Result<(ImageShape, DataId), String>;
 
 impl Setup {
     pub fn new(scale: Scale, set: Option<Set>, runs: PathBuf) -> Setup {
@@ -85,7 +85,7 @@ impl Setup {
             return Ok(made.clone());
         }
         let made = match self.images(recipe) {
-            Ok(images) => Ok((Shape::of(&images), DataId::of(&images))),
+            Ok(images) => Ok((ImageShape::of(&images), DataId::of(&images))),
             Err(e) => Err(impossible(e)?),
         };
         all.push((recipe.clone(), made.clone()));
@@ -295,7 +295,7 @@ impl Plan {
     /// The cells that a figure shows, as lines. Where `x` is an axis, a line runs over its values; where it is
     /// `epochs`, each cell is a line of one point, whose `seen.curve` is drawn. Axes that are neither `x` nor held
     /// at one value name the line.
-    pub fn lines<'a>(&'a self, figure: &FigureSpec, seen: &'a [Seen]) -> Vec<Line<'a>> {
+    pub fn lines<'a>(&'a self, figure: &FigureSpec, seen: &'a [Seen]) -> Vec<EmmLine<'a>> {
         let x = self.axes.iter().position(|axis| axis.name == figure.x);
         let cells = || self.cells.iter().zip(seen).filter(|(c, _)| self.is_held(c, &figure.only));
         let varies = |axis: usize| {
@@ -305,17 +305,17 @@ impl Plan {
         };
         let naming: Vec<usize> =
             (0..self.axes.len()).filter(|&a| Some(a) != x && varies(a)).collect();
-        let mut lines: Vec<(Vec<usize>, Line)> = Vec::new();
+        let mut lines: Vec<(Vec<usize>, EmmLine)> = Vec::new();
         for (cell, seen) in cells() {
             let key: Vec<usize> = naming.iter().map(|&a| cell.at[a]).collect();
-            let point = Point { x: x.map(|x| &self.axes[x].values[cell.at[x]]), cell, seen };
+            let point = EmmPoint { x: x.map(|x| &self.axes[x].values[cell.at[x]]), cell, seen };
             match lines.iter_mut().find(|(k, _)| *k == key) {
                 Some((_, line)) => line.points.push(point),
                 None => {
                     let name =
                         naming.iter().map(|&a| self.axes[a].values[cell.at[a]].name.as_str());
                     let name = name.collect::<Vec<_>>().join(", ");
-                    lines.push((key, Line { name, points: vec![point] }));
+                    lines.push((key, EmmLine { name, points: vec![point] }));
                 }
             }
         }
@@ -335,9 +335,9 @@ impl Plan {
             let place = others.fold(0, |place, (axis, &at)| place * axis.values.len() + at);
             self.study.paper.emm.get(place).copied()
         };
-        let emm = |line: Line| {
+        let emm = |line: EmmLine| {
             let paper = line.points.first().and_then(|p| printed(p.cell));
-            let of = |p: &Point| Some(p.seen.found.as_ref()?.at_size(p.x?.number? as u64));
+            let of = |p: &EmmPoint| Some(p.seen.found.as_ref()?.at_size(p.x?.number? as u64));
             let known: Vec<SizeRatio> = line.points.iter().filter_map(of).collect();
             let ours = (known.len() > 1).then(|| emm_of(&known, epsilon));
             EmmOf { name: line.name, paper: paper.filter(|p| !p.is_nan()), ours }
@@ -347,12 +347,12 @@ impl Plan {
 }
 
 /// Cells that are joined by a line.
-pub struct Line<'a> {
+pub struct EmmLine<'a> {
     pub name: String,
-    pub points: Vec<Point<'a>>,
+    pub points: Vec<EmmPoint<'a>>,
 }
 
-pub struct Point<'a> {
+pub struct EmmPoint<'a> {
     /// `None` where `x` is epochs.
     pub x: Option<&'a PlannedValue>,
     pub cell: &'a PlannedCell,

@@ -1,7 +1,7 @@
 //! A small experiment from clone to answer: the bundled digits, several sizes, one small network.
 
 use super::EPSILON;
-use super::find::{Found, Search, Sizes, find};
+use super::find::{EmmSearch, Found, Sizes, find};
 use crate::data::Dataset;
 use crate::device::Device;
 use crate::model::{Arch, Embedding, ModelConfig, Precond};
@@ -12,7 +12,7 @@ use std::path::Path;
 
 /// How much of it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Plan {
+pub struct QuickstartPlan {
     /// Training-set sizes, ascending; all are trained alike, for as many epochs.
     pub sizes: Vec<usize>,
     pub epochs: f64,
@@ -22,9 +22,9 @@ pub struct Plan {
     pub seed: u64,
 }
 
-impl Default for Plan {
+impl Default for QuickstartPlan {
     fn default() -> Self {
-        Plan {
+        QuickstartPlan {
             sizes: vec![10, 20, 40, 80],
             epochs: 1000.0,
             looks: 4,
@@ -37,7 +37,7 @@ impl Default for Plan {
 /// What its set is called.
 pub const SET: &str = "bundled digits";
 
-impl Plan {
+impl QuickstartPlan {
     /// The settings of its runs, for the set as a whole.
     fn config(&self, set: &Dataset) -> RunConfig {
         let model = ModelConfig {
@@ -72,7 +72,7 @@ impl Plan {
 /// # Errors
 /// Usage: a plan of no epochs, looks or images. Those of the search.
 pub fn quickstart(
-    plan: &Plan,
+    plan: &QuickstartPlan,
     devices: &[Device],
     folder: &Path,
     options: &RunOptions,
@@ -80,7 +80,7 @@ pub fn quickstart(
     let set = Dataset::digits();
     let config = plan.config(&set);
     config.check()?;
-    find(&Search {
+    find(&EmmSearch {
         set: &set,
         name: SET,
         config: &config,

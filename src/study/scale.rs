@@ -5,7 +5,7 @@ use super::names::unknown;
 use crate::data::subset::Labels;
 use crate::error::usage;
 use crate::model::Precond;
-use crate::settings::Scaled;
+use crate::settings::Factor;
 use anyhow::Result;
 
 /// Factors over the paper's settings. What is not here (depth, levels, skips, classes, weight decay, dropout) stays as
@@ -158,18 +158,18 @@ impl Scale {
     }
 
     /// A setting of the paper's at this scale.
-    pub fn scaled(&self, factor: Scaled, value: Option<f64>) -> Option<f64> {
+    pub fn scaled(&self, factor: Factor, value: Option<f64>) -> Option<f64> {
         let count = |by, unit| value.map(|n| scaled(n as usize, by, unit) as f64);
         match factor {
             // A rate that is above the scale's highest as it stands in the study stays as it is.
-            Scaled::Lr => value.map(|lr| (lr * self.lr).min(self.max_lr.max(lr))),
-            Scaled::Epochs => value.map(|epochs| epochs * self.epochs),
-            Scaled::Ramp => value.map(|epochs| epochs * self.ramp),
-            Scaled::EmaRate => self.ema_rate(value),
-            Scaled::Channels => count(self.channels, 4),
-            Scaled::Batch => count(self.batch, 1),
-            Scaled::Looks => count(self.looks, 1),
-            Scaled::ScoreImages => count(self.score_images, 1),
+            Factor::Lr => value.map(|lr| (lr * self.lr).min(self.max_lr.max(lr))),
+            Factor::Epochs => value.map(|epochs| epochs * self.epochs),
+            Factor::Ramp => value.map(|epochs| epochs * self.ramp),
+            Factor::EmaRate => self.ema_rate(value),
+            Factor::Channels => count(self.channels, 4),
+            Factor::Batch => count(self.batch, 1),
+            Factor::Looks => count(self.looks, 1),
+            Factor::ScoreImages => count(self.score_images, 1),
         }
     }
 
@@ -222,7 +222,7 @@ mod tests {
     #[test]
     fn the_papers_scale_changes_nothing() {
         let p = Scale::PAPER;
-        for factor in [Scaled::Batch, Scaled::Channels, Scaled::Lr, Scaled::Looks] {
+        for factor in [Factor::Batch, Factor::Channels, Factor::Lr, Factor::Looks] {
             assert_eq!(p.scaled(factor, Some(130.0)), Some(130.0), "{factor:?}");
         }
         assert_eq!((p.ema_rate(None), p.ema_rate(Some(0.5))), (None, Some(0.5)));
@@ -236,11 +236,11 @@ mod tests {
         assert_eq!((t.size(1000), t.size(5000), t.size(1)), (10, 50, 2));
         let of = |factor, value| t.scaled(factor, Some(value)).unwrap();
         let all = |factor, values: [f64; 3]| values.map(|value| of(factor, value));
-        assert_eq!(all(Scaled::Channels, [128.0, 192.0, 8.0]), [16.0, 24.0, 4.0]);
-        assert_eq!(all(Scaled::Batch, [128.0, 896.0, 1.0]), [2.0, 14.0, 1.0]);
-        assert_eq!(all(Scaled::Lr, [2e-4, 1e-3, 0.5]), [2e-4 * 10.0, 3.5e-3, 0.5]);
-        assert_eq!(all(Scaled::Looks, [20.0, 240.0, 1.0]), [4.0, 48.0, 1.0]);
-        assert_eq!(all(Scaled::ScoreImages, [10_000.0, 1.0, 0.0]), [250.0, 1.0, 0.0]);
+        assert_eq!(all(Factor::Channels, [128.0, 192.0, 8.0]), [16.0, 24.0, 4.0]);
+        assert_eq!(all(Factor::Batch, [128.0, 896.0, 1.0]), [2.0, 14.0, 1.0]);
+        assert_eq!(all(Factor::Lr, [2e-4, 1e-3, 0.5]), [2e-4 * 10.0, 3.5e-3, 0.5]);
+        assert_eq!(all(Factor::Looks, [20.0, 240.0, 1.0]), [4.0, 48.0, 1.0]);
+        assert_eq!(all(Factor::ScoreImages, [10_000.0, 1.0, 0.0]), [250.0, 1.0, 0.0]);
         let rate = t.ema_rate(None).unwrap();
         assert!((rate - 0.98870).abs() < 1e-5, "{rate}");
         assert_eq!(t.ema_rate(Some(0.0)), Some(0.0));

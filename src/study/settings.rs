@@ -7,7 +7,7 @@ use super::scale::Scale;
 use crate::data::Dataset;
 use crate::data::subset::{Blend, Labels, Subset, shuffle};
 use crate::error::usage;
-pub use crate::run::Shape;
+pub use crate::run::ImageShape;
 use crate::run::{Precision, RunConfig, RunSettings};
 use anyhow::Result;
 use serde::Deserialize;
@@ -117,7 +117,7 @@ impl Settings {
     pub fn config(
         &self,
         scale: &Scale,
-        shape: Shape,
+        shape: ImageShape,
         seed: u64,
         precision: Precision,
     ) -> Result<RunConfig> {
@@ -218,7 +218,7 @@ impl Recipe {
     }
 
     /// The shape of the images of a set of 32×32 RGB pixels with ten classes, where there is no set.
-    pub fn shape_of_cifar(&self) -> Shape {
+    pub fn shape_of_cifar(&self) -> ImageShape {
         let label_dim = match self.labels {
             Labels::None => 0,
             Labels::Keep | Labels::True => self.classes.unwrap_or(10),
@@ -226,6 +226,6 @@ impl Recipe {
             Labels::Unique => self.size,
         };
         let resolution = self.resolution.unwrap_or(32);
-        Shape { images: self.size, resolution, channels: 3, label_dim }
+        ImageShape { images: self.size, resolution, channels: 3, label_dim }
     }
 }

@@ -1,7 +1,7 @@
 //! The runs of several studies, each once: planned, done by as many devices and processes as there are, looked at. A
 //! search for the EMM does its runs here, too.
 
-use super::cost::{Rates, flop_of};
+use super::cost::{MachineRates, flop_of};
 use super::names::by_reason;
 use super::outcome::{Done, RunState, passed_over};
 use super::plan::{Plan, PlannedRun, Setup};
@@ -32,7 +32,7 @@ pub struct SweepRun {
 
 /// Where a run is.
 #[derive(Debug, Clone, PartialEq)]
-pub enum At {
+pub enum Standing {
     Missing,
     /// What is wrong with it.
     Damaged(String),
@@ -190,20 +190,20 @@ impl SweepRun {
         Ok(done.map(|done| done.map_or(RunState::Begun, RunState::Done)))
     }
 
-    pub fn at(&self) -> At {
-        let Some(dir) = &self.run.dir else { return At::Missing };
+    pub fn at(&self) -> Standing {
+        let Some(dir) = &self.run.dir else { return Standing::Missing };
         match self.run.state() {
-            RunState::Done(_) => At::Done,
-            RunState::Missing => At::Missing,
-            RunState::Damaged(why) => At::Damaged(why),
+            RunState::Done(_) => Standing::Done,
+            RunState::Missing => Standing::Missing,
+            RunState::Damaged(why) => Standing::Damaged(why),
             RunState::Begun => {
                 let run = RunDir::new(dir);
                 match state::saved_step(&run.state_path(), &self.run.config) {
-                    Err(e) => At::Damaged(format!("{e:#}")),
+                    Err(e) => Standing::Damaged(format!("{e:#}")),
                     Ok(step) => {
                         let steps = self.run.config.steps().max(1);
                         let share = step.unwrap_or(0) as f64 / steps as f64;
-                        At::Begun { share, running: run.is_locked() }
+                        Standing::Begun { share, running: run.is_locked() }
                     }
                 }
             }
@@ -211,12 +211,12 @@ impl SweepRun {
     }
 
     /// Seconds that are left of it here on one device.
-    pub fn left_s(&self, at: &At, rates: &Rates) -> Option<f64> {
+    pub fn left_s(&self, at: &Standing, rates: &MachineRates) -> Option<f64> {
         let whole = rates.seconds(&self.run.config)?;
         Some(match at {
-            At::Missing | At::Damaged(_) => whole,
-            At::Begun { share, .. } => whole * (1.0 - share),
-            At::Done => 0.0,
+            Standing::Missing | Standing::Damaged(_) => whole,
+            Standing::Begun { share, .. } => whole * (1.0 - share),
+            Standing::Done => 0.0,
         })
     }
 }

@@ -2,7 +2,7 @@
 //! concluded but what they reached.
 
 use super::account::{cost_json, costs_json, settings_json, settings_said};
-use crate::memorization::{Bracket, Side};
+use crate::memorization::{Beyond, Bracket};
 use crate::run::progress::epochs_said;
 use crate::study::find::{Found, OfSize};
 use crate::study::folder::RunSeen;
@@ -16,7 +16,7 @@ pub fn results(found: &Found) -> Value {
     let (settings, mut own) = settings_json(&runs);
     let mut of_size = |m: &OfSize| size_json(m, own.drain(..m.runs.len()));
     let sizes: Vec<Value> = found.sizes.iter().map(&mut of_size).collect();
-    let outside = emm.found.as_ref().err().filter(|side| **side != Side::Unreached);
+    let outside = emm.found.as_ref().err().filter(|side| **side != Beyond::Unreached);
     json!({
         "epsilon": emm.epsilon,
         "emm": emm.found.as_ref().ok().map(|f| f.0),
@@ -87,16 +87,16 @@ pub fn sentence(found: &Found) -> String {
             "EMM(ε = {e}) ≈ {n:.0} images: the ratio falls through {level}% between {} and {} images",
             b.lo.0, b.hi.0
         ),
-        Err(Side::Below) => format!(
+        Err(Beyond::Below) => format!(
             "EMM(ε = {e}) not bracketed: every ratio is below {level}% after {epochs} epochs and rises no more, so \
              it lies below {} images",
             size(sizes.first())
         ),
-        Err(Side::Above) => format!(
+        Err(Beyond::Above) => format!(
             "EMM(ε = {e}) not bracketed: {} images are still memorized to {level}%, so it is at least that",
             size(sizes.last())
         ),
-        Err(Side::Unreached) => {
+        Err(Beyond::Unreached) => {
             let why = match emm.rising.as_slice() {
                 [] => "too little was memorized to tell when training would be long enough"
                     .to_string(),

@@ -9,7 +9,7 @@ use crate::run::Look;
 use crate::study::EPSILON;
 use crate::study::names::by_reason;
 use crate::study::outcome::Seen;
-use crate::study::plan::{self, Line, Plan, PlannedCell, PlannedValue};
+use crate::study::plan::{self, EmmLine, Plan, PlannedCell, PlannedValue};
 use crate::study::spec::{AxisScale, Draw, FigureSpec, Study};
 use anyhow::Result;
 
@@ -79,7 +79,7 @@ pub fn figure(asked: &str, plans: &[Plan]) -> Figure {
                     lacking.extend(plan.cells.iter().position(|c| c.at == point.cell.at));
                 }
             }
-            let view = View { plan, spec, lines: &lines };
+            let view = FigureView { plan, spec, lines: &lines };
             let drawn = match spec.draw {
                 Draw::Bootstrap => view.bootstrapped(),
                 Draw::Lines | Draw::Marks => view.panels(),
@@ -162,26 +162,27 @@ fn said_of(plan: &Plan, seen: &[Seen], of: &str) -> Vec<String> {
 }
 
 /// The lines of one panel, named, and the values that make it one.
-type Group<'a> = (Vec<usize>, Vec<(String, &'a Line<'a>)>);
+type Group<'a> = (Vec<usize>, Vec<(String, &'a EmmLine<'a>)>);
 
 /// One figure's lines, about to become panels.
-struct View<'a> {
+struct FigureView<'a> {
     plan: &'a Plan,
     spec: &'a FigureSpec,
-    lines: &'a [Line<'a>],
+    lines: &'a [EmmLine<'a>],
 }
 
 /// A line and what it is called.
-type Named<'a> = (String, &'a Line<'a>);
+type Named<'a> = (String, &'a EmmLine<'a>);
 
-impl View<'_> {
+impl FigureView<'_> {
     fn axis(&self, name: &str) -> Option<usize> {
         self.plan.axes.iter().position(|a| a.name == name)
     }
 
     /// A panel for each combination of the axes that are neither `x` nor `lines`.
     fn panels(&self) -> Vec<Panel> {
-        let cell = |line: &Line| line.points.first().map(|p| p.cell.at.clone()).unwrap_or_default();
+        let cell =
+            |line: &EmmLine| line.points.first().map(|p| p.cell.at.clone()).unwrap_or_default();
         let cells: Vec<Vec<usize>> = self.lines.iter().map(cell).collect();
         let x = self.axis(&self.spec.x);
         let varies = |&a: &usize| cells.iter().any(|c| c.get(a) != cells[0].get(a));
@@ -267,7 +268,7 @@ impl View<'_> {
         Scale::Categories(names)
     }
 
-    fn line(&self, name: &str, line: &Line, scale: &Scale) -> Series {
+    fn line(&self, name: &str, line: &EmmLine, scale: &Scale) -> Series {
         if *scale == Scale::Linear {
             return curve(name, line);
         }
@@ -314,7 +315,7 @@ impl View<'_> {
     /// A panel for each cell, close around its ratio: what fewer generated images would have said.
     fn bootstrapped(&self) -> Vec<Panel> {
         let points = self.lines.iter().flat_map(|l| &l.points);
-        let panel = |p: &plan::Point| {
+        let panel = |p: &plan::EmmPoint| {
             let done: Vec<_> = p.seen.states.iter().filter_map(|s| s.done()).collect();
             let sum = |of: fn(&Look) -> u64| done.iter().map(|d| of(&d.value)).sum();
             let (memorized, images): (u64, u64) = (sum(|l| l.memorized), sum(|l| l.images));
@@ -336,13 +337,13 @@ impl View<'_> {
     /// The paper's values of these lines, each in the colour of its own where there are several.
     fn printed(&self, lines: &[Named], scale: &Scale) -> Vec<Series> {
         let series = lines.iter().enumerate().map(|(i, (name, line))| {
-            let at = |p: &plan::Point| match scale {
+            let at = |p: &plan::EmmPoint| match scale {
                 // Of the whole run: at its end.
                 Scale::Linear => p.cell.runs.first().map(|r| r.config.train.epochs),
                 _ => place(p.x?, scale),
             };
             [false, true].map(|plotted| {
-                let value = |p: &plan::Point| {
+                let value = |p: &plan::EmmPoint| {
                     let paper = p.cell.paper.filter(|v| v.plotted == plotted)?;
                     Some(Point::new(at(p)?, paper.percent / 100.0))
                 };
@@ -389,7 +390,7 @@ fn point(x: f64, seen: &Seen) -> Option<Point> {
 }
 
 /// A cell's curve over training, with intervals as [`point`]'s.
-fn curve(name: &str, line: &Line) -> Series {
+fn curve(name: &str, line: &EmmLine) -> Series {
     let mut points = Vec::new();
     for found in line.points.iter().filter_map(|p| p.seen.found.as_ref()) {
         let intervals = match found.spread {

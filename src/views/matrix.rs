@@ -1,7 +1,7 @@
 //! A study's table as the paper lays it out: its values, ours beside them, what they differ by.
 
 use super::words::RISING_MARK;
-use crate::memorization::{Emm, Side, emm_of};
+use crate::memorization::{Beyond, Emm, emm_of};
 use crate::report::{Cell, Table};
 use crate::study::EPSILON;
 use crate::study::outcome::Seen;
@@ -151,9 +151,9 @@ fn emm_said(emm: &Emm) -> String {
     match emm.found {
         Ok((n, _)) if emm.at_least() => format!("≥ {n:.0}"),
         Ok((n, _)) => format!("{n:.0}"),
-        Err(Side::Below) => "below".into(),
-        Err(Side::Above) => "above".into(),
-        Err(Side::Unreached) => "not reached".into(),
+        Err(Beyond::Below) => "below".into(),
+        Err(Beyond::Above) => "above".into(),
+        Err(Beyond::Unreached) => "not reached".into(),
     }
 }
 

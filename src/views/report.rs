@@ -9,7 +9,7 @@ use super::words::{BANDS, RISING, RISING_MARK, hours_said, open_marks};
 use crate::error::{Exit, OrExit as _, data};
 use crate::files::open;
 use crate::memory::Size;
-use crate::report::{Chart, Page, Part, Section, Series, Style, Table};
+use crate::report::{Chart, Page, PagePart, Section, Series, Style, Table};
 use crate::study::folder::{RunSeen, runs_in};
 use crate::study::log::{Log, wall_s};
 use crate::study::outcome::{Measured, Seen};
@@ -59,7 +59,7 @@ pub fn gather(
         .or_exit(Exit::Other, what)?;
     files.sort_by_key(|path| in_order(&name(path)));
     let (runs, damage) = runs_in(folder)?;
-    let mut found = Found { damage, ..Found::default() };
+    let mut found = FoundRuns { damage, ..FoundRuns::default() };
     found.answer(&folder.join("results.json"));
     files.iter().for_each(|path| found.take(path));
     plans.iter().for_each(|plan| found.study(plan));
@@ -126,12 +126,12 @@ fn lead(runs: &[RunSeen]) -> Vec<String> {
 
 /// Parts by what they are.
 #[derive(Default)]
-struct Found {
-    answer: Vec<Part>,
+struct FoundRuns {
+    answer: Vec<PagePart>,
     tables: Vec<(String, Table)>,
     charts: Vec<Chart>,
     pictures: Vec<(String, Vec<u8>)>,
-    theirs: Vec<Part>,
+    theirs: Vec<PagePart>,
     /// A line for each damaged run, and for each other thing that could not be read.
     damage: Vec<String>,
     broken: Vec<String>,
@@ -159,7 +159,7 @@ struct SizeResult {
     found: Measured,
 }
 
-impl Found {
+impl FoundRuns {
     /// Reads a file's text, or notes why not.
     fn text(&mut self, path: &Path) -> Option<String> {
         let read = || -> Result<String> {
@@ -277,22 +277,23 @@ impl Found {
         let tables = self
             .tables
             .into_iter()
-            .flat_map(|(name, table)| [Part::Text(name), Part::Table(table)]);
+            .flat_map(|(name, table)| [PagePart::Text(name), PagePart::Table(table)]);
         let pictures =
-            self.pictures.into_iter().map(|(name, png)| Part::Picture { name, png }).collect();
+            self.pictures.into_iter().map(|(name, png)| PagePart::Picture { name, png }).collect();
         let not_shown = self.damage.into_iter().chain(self.broken);
         let runs_shown = run_parts(runs, !self.answer.is_empty());
-        let all: [(&str, Vec<Part>); 8] = [
+        let all: [(&str, Vec<PagePart>); 8] = [
             ("Answer", self.answer),
             ("Tables", tables.collect()),
-            ("Figures", self.charts.into_iter().map(Part::Chart).collect()),
+            ("Figures", self.charts.into_iter().map(PagePart::Chart).collect()),
             ("Runs", runs_shown),
             ("Beside DiffMemorize", self.theirs),
             ("Sheets", pictures),
             ("Settings and costs", setting_parts(runs)),
-            ("Not shown", not_shown.map(Part::Text).collect()),
+            ("Not shown", not_shown.map(PagePart::Text).collect()),
         ];
-        let section = |(title, parts): (&str, Vec<Part>)| Section { title: title.into(), parts };
+        let section =
+            |(title, parts): (&str, Vec<PagePart>)| Section { title: title.into(), parts };
         all.into_iter().filter(|(_, parts)| !parts.is_empty()).map(section).collect()
     }
 }
@@ -318,7 +319,7 @@ fn in_order(name: &str) -> Vec<(String, u128, String)> {
     parts
 }
 
-fn answer_parts(results: &Results) -> Vec<Part> {
+fn answer_parts(results: &Results) -> Vec<PagePart> {
     let e = results.epsilon;
     let sentence = match (&results.said, results.emm, results.bracket) {
         (Some(said), ..) => format!("{said}."),
@@ -337,8 +338,8 @@ fn answer_parts(results: &Results) -> Vec<Part> {
     footer.push(BANDS.to_string());
     footer.extend(rising.then(open_marks));
     let title = "Ratio of memorization".into();
-    let mut parts = vec![Part::Text(sentence), Part::Table(search::table(&sizes))];
-    parts.extend(rising.then(|| Part::Text(format!("{RISING_MARK} {RISING}"))));
-    parts.push(Part::Chart(Chart { title, panels, footer }));
+    let mut parts = vec![PagePart::Text(sentence), PagePart::Table(search::table(&sizes))];
+    parts.extend(rising.then(|| PagePart::Text(format!("{RISING_MARK} {RISING}"))));
+    parts.push(PagePart::Chart(Chart { title, panels, footer }));
     parts
 }

@@ -4,7 +4,7 @@
 use super::words::{BANDS, hours_said, open_marks};
 use crate::memorization::emm_of;
 use crate::report::chart::EPOCHS;
-use crate::report::{Cell, Chart, Panel, Part, Point, Scale, Series, Style, Table};
+use crate::report::{Cell, Chart, PagePart, Panel, Point, Scale, Series, Style, Table};
 use crate::run::Look;
 use crate::study::EPSILON;
 use crate::study::cost::flop_of;
@@ -21,7 +21,7 @@ const MOST_LINES: usize = 8;
 const MOST_PANELS: usize = 8;
 
 /// The runs' table and curves.
-pub fn run_parts(runs: &[RunSeen], answered: bool) -> Vec<Part> {
+pub fn run_parts(runs: &[RunSeen], answered: bool) -> Vec<PagePart> {
     if runs.is_empty() {
         return Vec::new();
     }
@@ -47,19 +47,19 @@ pub fn run_parts(runs: &[RunSeen], answered: bool) -> Vec<Part> {
         table.row(row);
     }
     let charts = by_size(runs).into_iter().chain(over_training(runs, &differing));
-    let charts: Vec<Part> = charts.map(shown).collect();
+    let charts: Vec<PagePart> = charts.map(shown).collect();
     match answered {
         // The answer's charts show them.
-        true => vec![Part::Table(table), Part::Folded("Charts of the runs".into(), charts)],
-        false => std::iter::once(Part::Table(table)).chain(charts).collect(),
+        true => vec![PagePart::Table(table), PagePart::Folded("Charts of the runs".into(), charts)],
+        false => std::iter::once(PagePart::Table(table)).chain(charts).collect(),
     }
 }
 
 /// A chart, or one of so many panels that it is opened only when it is asked for.
-fn shown(chart: Chart) -> Part {
+fn shown(chart: Chart) -> PagePart {
     match chart.panels.len() {
-        0..=MOST_PANELS => Part::Chart(chart),
-        n => Part::Folded(format!("{}: {n} charts", chart.title), vec![Part::Chart(chart)]),
+        0..=MOST_PANELS => PagePart::Chart(chart),
+        n => PagePart::Folded(format!("{}: {n} charts", chart.title), vec![PagePart::Chart(chart)]),
     }
 }
 
@@ -172,7 +172,7 @@ fn chart(title: &str, panels: Vec<Panel>, more: &str) -> Option<Chart> {
 }
 
 /// What the runs share, and what they cost.
-pub fn setting_parts(runs: &[RunSeen]) -> Vec<Part> {
+pub fn setting_parts(runs: &[RunSeen]) -> Vec<PagePart> {
     if runs.is_empty() {
         return Vec::new();
     }
@@ -181,14 +181,14 @@ pub fn setting_parts(runs: &[RunSeen]) -> Vec<Part> {
     let title =
         if runs.len() == 1 { "Settings of the run." } else { "Settings that all runs share." };
     vec![
-        Part::Text(
+        PagePart::Text(
             "Time by the runs' logs, scoring included. Where runs went at once, on a device or a thread each, their own \
              times add up to more than the clock says; runs that share a processor also slow one another."
                 .into(),
         ),
-        Part::Facts(costs(runs)),
-        Part::Text(title.into()),
-        Part::Facts(shared),
+        PagePart::Facts(costs(runs)),
+        PagePart::Text(title.into()),
+        PagePart::Facts(shared),
     ]
 }
 
@@ -223,7 +223,7 @@ pub fn added_up(logs: &[&Log]) -> f64 {
 }
 
 /// Their curves beside our runs of the same size, and their best looks against size.
-pub fn their_parts(theirs: &[Theirs], runs: &[RunSeen]) -> Vec<Part> {
+pub fn their_parts(theirs: &[Theirs], runs: &[RunSeen]) -> Vec<PagePart> {
     if theirs.is_empty() {
         return Vec::new();
     }
@@ -266,16 +266,16 @@ pub fn their_parts(theirs: &[Theirs], runs: &[RunSeen]) -> Vec<Part> {
         Panel::new(&title, EPOCHS, Scale::Linear, ours.chain(curves).collect())
     };
     let mut parts = vec![
-        Part::Text(
+        PagePart::Text(
             "Ratios as that program decides them: distances in float32 through a matrix product, looks by \
              thousands of images, so that small sets have fewer than large ones."
                 .into(),
         ),
-        Part::Table(table),
+        PagePart::Table(table),
     ];
     let title = "Over training, beside DiffMemorize";
-    parts.extend(chart(title, sizes.iter().map(panel).collect(), "").map(Part::Chart));
-    parts.extend(theirs.iter().flat_map(|t| &t.notes).cloned().map(Part::Text));
+    parts.extend(chart(title, sizes.iter().map(panel).collect(), "").map(PagePart::Chart));
+    parts.extend(theirs.iter().flat_map(|t| &t.notes).cloned().map(PagePart::Text));
     parts
 }
 

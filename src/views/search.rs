@@ -2,7 +2,7 @@
 
 use super::account::settings_said;
 use super::answer::{notes, results, sentence};
-use super::sheets::Drawn;
+use super::sheets::DrawnSheet;
 use super::words::{BANDS, RISING, RISING_MARK, open_marks};
 use crate::data::Dataset;
 use crate::data::subset::{Labels, Subset};
@@ -190,7 +190,7 @@ fn copies(m: &OfSize, set: &Dataset, name: &str, device: &Device) -> Result<Vec<
     let images = subset.of(set, name)?;
     let set = Path::new(name).file_name().map_or(name.into(), |n| n.to_string_lossy());
     let of = format!("{} training images of {set}", m.size);
-    sheets(&[Drawn::by_run(&m.runs[0].dir, images, &of, device)?.sheet()])
+    sheets(&[DrawnSheet::by_run(&m.runs[0].dir, images, &of, device)?.sheet()])
 }
 
 /// Whether a search wrote its results there.

@@ -20,7 +20,7 @@ use std::path::Path;
 pub const SAMPLES: u64 = 16;
 
 /// Samples and their two nearest training images.
-pub struct Drawn {
+pub struct DrawnSheet {
     pixels: Vec<u8>,
     training: Dataset,
     nearest: Vec<Nearest>,
@@ -28,13 +28,13 @@ pub struct Drawn {
     notes: Vec<String>,
 }
 
-impl Drawn {
+impl DrawnSheet {
     /// Samples of the snapshot of a run's best look. `training`: what it was trained on. `of`: which run it is, and
     /// its set.
     ///
     /// # Errors
     /// Data: no snapshot. Those of the device.
-    pub fn by_run(dir: &Path, training: Dataset, of: &str, device: &Device) -> Result<Drawn> {
+    pub fn by_run(dir: &Path, training: Dataset, of: &str, device: &Device) -> Result<DrawnSheet> {
         let run = RunDir::new(dir);
         let (_, model) = run.best_snapshot()?;
         let config = run.config()?;
@@ -43,14 +43,14 @@ impl Drawn {
         let by = format!("run {name} at its best look, epoch {}", number(epoch));
         let label_dim = model.config.label_dim;
         let mut network = Network::new(device, model, SAMPLES as usize, &|| false)?;
-        Drawn::by(&mut network, label_dim, training, [of, &by], device)
+        DrawnSheet::by(&mut network, label_dim, training, [of, &by], device)
     }
 
-    /// Samples of the optimum of `training`, labels left aside. `of`: as for [`Drawn::by_run`].
-    pub fn by_optimum(mut training: Dataset, of: &str, device: &Device) -> Result<Drawn> {
+    /// Samples of the optimum of `training`, labels left aside. `of`: as for [`DrawnSheet::by_run`].
+    pub fn by_optimum(mut training: Dataset, of: &str, device: &Device) -> Result<DrawnSheet> {
         training.labels = None;
         let mut optimum = optimum(&training, device)?;
-        Drawn::by(&mut *optimum, 0, training, [of, "the theoretical optimum"], device)
+        DrawnSheet::by(&mut *optimum, 0, training, [of, "the theoretical optimum"], device)
     }
 
     fn by(
@@ -59,7 +59,7 @@ impl Drawn {
         training: Dataset,
         [of, by]: [&str; 2],
         device: &Device,
-    ) -> Result<Drawn> {
+    ) -> Result<DrawnSheet> {
         let seeds: Vec<u64> = (0..SAMPLES).collect();
         let (labels, options) = (labels_of(&seeds, label_dim), HeunOptions::default());
         let samples = sample(denoise, Start::Seeds(&seeds), &labels, &options, &mut |_, _| true)?;
@@ -68,7 +68,7 @@ impl Drawn {
         let nearest = search.nearest(&Pixels::Host(pixels.as_slice().into()))?;
         drop(search);
         let sampled = format!("{by}; sampling seeds 0 to {}, not chosen", SAMPLES - 1);
-        Ok(Drawn { pixels, training, nearest, notes: vec![of.into(), sampled] })
+        Ok(DrawnSheet { pixels, training, nearest, notes: vec![of.into(), sampled] })
     }
 
     pub fn sheet(&self) -> Sheet<'_> {
@@ -135,13 +135,13 @@ pub fn sheet_figure(id: &str, setup: &Setup, device: &Device) -> Result<SheetFig
         };
         if spec.of == Samples::Optimum {
             let of = format!("{figure}: {} images of {set}", run.recipe.size);
-            drawn.push(Drawn::by_optimum(setup.images(&run.recipe)?, &of, device)?);
+            drawn.push(DrawnSheet::by_optimum(setup.images(&run.recipe)?, &of, device)?);
             break;
         }
         match run.dir.as_ref().map(|dir| (dir, run.state())) {
             Some((dir, RunState::Done(_))) => {
                 let of = format!("{figure}: EDM, {} of {set}", name(&plan, cell));
-                match Drawn::by_run(dir, setup.images(&run.recipe)?, &of, device) {
+                match DrawnSheet::by_run(dir, setup.images(&run.recipe)?, &of, device) {
                     Err(e) if exit_code(&e) == Exit::Data as i32 => damage.push(format!("{e:#}")),
                     other => {
                         drawn.push(other?);
@@ -154,7 +154,7 @@ pub fn sheet_figure(id: &str, setup: &Setup, device: &Device) -> Result<SheetFig
         }
         missing.push(i);
     }
-    let all: Vec<Sheet> = drawn.iter().map(Drawn::sheet).collect();
+    let all: Vec<Sheet> = drawn.iter().map(DrawnSheet::sheet).collect();
     let part = |s: &Sheet| format!("{}; {} ({scale})", s.title, s.notes.join("; "));
     let parts = all.iter().map(part).collect();
     let png = if all.is_empty() { None } else { Some(sheets(&all)?) };

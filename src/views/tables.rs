@@ -5,7 +5,7 @@ use super::words::{RISING, RISING_MARK, hours_said};
 use crate::memorization::Emm;
 use crate::report::{Cell, Table};
 use crate::study::EPSILON;
-use crate::study::cost::{CARDS, CARDS_BASIS, Rates, flop_of};
+use crate::study::cost::{CARDS, CARDS_BASIS, MachineRates, flop_of};
 use crate::study::names::by_reason;
 use crate::study::outcome::{Measured, Seen, Spread};
 use crate::study::plan::{Plan, PlannedCell};
@@ -21,7 +21,7 @@ pub struct View<'a> {
     plans: &'a [Plan],
     /// Of each plan, one a cell.
     seen: Vec<Vec<Seen>>,
-    rates: &'a Rates,
+    rates: &'a MachineRates,
     /// The command that fills a cell, or without one all of them.
     command: &'a dyn Fn(&Plan, Option<&PlannedCell>) -> String,
 }
@@ -31,7 +31,7 @@ impl<'a> View<'a> {
     pub fn read(
         title: String,
         plans: &'a [Plan],
-        rates: &'a Rates,
+        rates: &'a MachineRates,
         command: &'a dyn Fn(&Plan, Option<&PlannedCell>) -> String,
     ) -> Self {
         let seen = plans.iter().map(Plan::read).collect();

@@ -2,7 +2,7 @@
 
 use super::super::cases::Case;
 use super::sample::{Of, Sample, d_out, silu, silu_slope, some};
-use crate::device::cpu::resample::Resample;
+use crate::device::cpu::resample::Resampling;
 use crate::ops::norm::Norm;
 use crate::rng::{Stream, philox, tag};
 use rayon::prelude::*;
@@ -10,7 +10,7 @@ use rayon::prelude::*;
 const EPS: f64 = 1e-6;
 
 /// The channels of one group of one image, [pixel][channel of the group].
-struct Group {
+struct NormGroup {
     y: Vec<f64>,
     xr: Vec<f64>,
     dx: Vec<f64>,
@@ -19,23 +19,23 @@ struct Group {
 }
 
 /// Up and down as the paper's DDPM++ has them.
-struct Resampling {
-    how: Option<Resample>,
+struct ResampledImage {
+    how: Option<Resampling>,
     h: usize,
     w: usize,
 }
 
-impl Resampling {
+impl ResampledImage {
     fn new(op: &Norm, h: usize, w: usize) -> Self {
         let how = op.resample;
-        let known = matches!(how, None | Some(Resample::Down | Resample::Up));
+        let known = matches!(how, None | Some(Resampling::Down | Resampling::Up));
         assert!(known, "no definition of {how:?}");
-        Resampling { how, h, w }
+        ResampledImage { how, h, w }
     }
 
     fn out(&self) -> (usize, usize) {
         match self.how {
-            Some(Resample::Down) => (self.h / 2, self.w / 2),
+            Some(Resampling::Down) => (self.h / 2, self.w / 2),
             Some(_) => (2 * self.h, 2 * self.w),
             None => (self.h, self.w),
         }
@@ -46,7 +46,7 @@ impl Resampling {
         let (ho, wo) = self.out();
         match self.how {
             None => (0..self.h * self.w).map(|p| (p, p, 1.0)).collect(),
-            Some(Resample::Down) => {
+            Some(Resampling::Down) => {
                 let to = |p: usize| p / self.w / 2 * wo + p % self.w / 2;
                 (0..self.h * self.w).map(|p| (p, to(p), 0.25)).collect()
             }
@@ -91,10 +91,10 @@ fn kept(op: &Norm, case: &Case, n: usize, at: usize) -> f64 {
     if (bits as f64) < threshold { 65536.0 / threshold } else { 0.0 }
 }
 
-fn group(op: &Norm, case: &Case, n: usize, g: usize) -> Group {
+fn group(op: &Norm, case: &Case, n: usize, g: usize) -> NormGroup {
     let [_, h, w, _] = case.ins[0].shape;
     let c = case.params[0].words.len();
-    let (cg, hw, r) = (c / op.groups, h * w, Resampling::new(op, h, w));
+    let (cg, hw, r) = (c / op.groups, h * w, ResampledImage::new(op, h, w));
     let channels = g * cg..(g + 1) * cg;
     let of = |tensor: &[f32], pixels: usize, channels: usize, p: usize, ch: usize| {
         tensor[(n * pixels + p) * channels + ch] as f64
@@ -141,14 +141,14 @@ fn group(op: &Norm, case: &Case, n: usize, g: usize) -> Group {
     if op.resample.is_some() {
         dx.iter_mut().zip(r.back(&given(2), cg)).for_each(|(dx, more)| *dx += more);
     }
-    Group { y: r.apply(&active, cg), xr: r.apply(&x, cg), dx, dgamma, dbeta }
+    NormGroup { y: r.apply(&active, cg), xr: r.apply(&x, cg), dx, dgamma, dbeta }
 }
 
 /// Outputs and input gradients of some groups of the first and the last image, parameters' of the first and last groups.
 pub(super) fn samples(op: &Norm, case: &Case) -> Vec<Sample> {
     let [n, h, w, _] = case.ins[0].shape;
     let c = case.params[0].words.len();
-    let (cg, (ho, wo)) = (c / op.groups, Resampling::new(op, h, w).out());
+    let (cg, (ho, wo)) = (c / op.groups, ResampledImage::new(op, h, w).out());
     let empty = |of: Of| Sample { of, at: vec![], want: vec![] };
     let (mut y, mut xr) = (empty(Of::Out(0)), empty(Of::Out(2)));
     let mut dx: Vec<Sample> = (0..case.ins.len()).map(|i| empty(Of::In(i))).collect();
@@ -158,7 +158,7 @@ pub(super) fn samples(op: &Norm, case: &Case) -> Vec<Sample> {
         .into_iter()
         .flat_map(|n| some(3, op.groups).into_iter().map(move |g| (n, g)))
         .collect();
-    let groups: Vec<Group> = wanted.par_iter().map(|&(n, g)| group(op, case, n, g)).collect();
+    let groups: Vec<NormGroup> = wanted.par_iter().map(|&(n, g)| group(op, case, n, g)).collect();
     for (&(n, g), group) in wanted.iter().zip(&groups) {
         for e in 0..ho * wo * cg {
             let at = (n * ho * wo + e / cg) * c + g * cg + e % cg;
@@ -174,10 +174,11 @@ pub(super) fn samples(op: &Norm, case: &Case) -> Vec<Sample> {
         }
     }
     for g in some(0, op.groups) {
-        let of_images: Vec<Group> = (0..n).into_par_iter().map(|n| group(op, case, n, g)).collect();
+        let of_images: Vec<NormGroup> =
+            (0..n).into_par_iter().map(|n| group(op, case, n, g)).collect();
         for j in 0..cg {
             for (sample, of) in [
-                (&mut dgamma, (|group, j| group.dgamma[j]) as fn(&Group, usize) -> f64),
+                (&mut dgamma, (|group, j| group.dgamma[j]) as fn(&NormGroup, usize) -> f64),
                 (&mut dbeta, |group, j| group.dbeta[j]),
             ] {
                 sample.at.push(g * cg + j);

@@ -2,9 +2,9 @@
 
 use super::super::cases::{Case, Operand};
 use super::super::plain::Plain;
-use super::super::wanted::{Network, random};
+use super::super::wanted::{NetworkSize, random};
 use crate::device::StepArgs;
-use crate::device::cpu::resample::Resample;
+use crate::device::cpu::resample::Resampling;
 use crate::ops::conv2d::{Conv2d, Shortcut};
 use crate::ops::label_embed::LabelEmbed;
 use crate::ops::linear::Linear;
@@ -18,11 +18,11 @@ use crate::ops::{Shape, words};
 struct In {
     name: &'static str,
     shape: Shape,
-    kind: Kind,
+    kind: PlaceKind,
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Kind {
+enum PlaceKind {
     /// Stored as activations are, with a gradient.
     Activation,
     /// float32, with a gradient.
@@ -65,13 +65,13 @@ impl Place {
                 shape: i.shape,
                 words: match i.kind {
                     _ if !filled => vec![],
-                    Kind::Sigma => sigmas(i.shape[0]),
-                    Kind::Labels(n) => labels(i.shape[0], n),
+                    PlaceKind::Sigma => sigmas(i.shape[0]),
+                    PlaceKind::Labels(n) => labels(i.shape[0], n),
                     _ => normals(words(i.shape), 1.0),
                 },
-                grad: matches!(i.kind, Kind::Activation | Kind::Vector)
+                grad: matches!(i.kind, PlaceKind::Activation | PlaceKind::Vector)
                     .then(|| format!("d{}", i.name)),
-                activation: i.kind == Kind::Activation,
+                activation: i.kind == PlaceKind::Activation,
             })
             .collect();
         let lens = op.param_lens(&shapes);
@@ -102,11 +102,11 @@ fn labels(n: usize, below: u32) -> Vec<f32> {
 }
 
 fn activation(name: &'static str, shape: Shape) -> In {
-    In { name, shape, kind: Kind::Activation }
+    In { name, shape, kind: PlaceKind::Activation }
 }
 
 /// The places of an op in DDPM++ (and of what only NCSN++ has), the largest of each kind.
-pub(super) fn places(op: &str, n: Network) -> Vec<Place> {
+pub(super) fn places(op: &str, n: NetworkSize) -> Vec<Place> {
     match op {
         "attention" => attention(n),
         "conv2d" => convolutions(n),
@@ -116,7 +116,7 @@ pub(super) fn places(op: &str, n: Network) -> Vec<Place> {
     }
 }
 
-fn attention(n: Network) -> Vec<Place> {
+fn attention(n: NetworkSize) -> Vec<Place> {
     let shape = [n.images, n.side / 2, n.side / 2, 6 * n.channels];
     vec![Place {
         case: "of the middle level",
@@ -128,8 +128,8 @@ fn attention(n: Network) -> Vec<Place> {
     }]
 }
 
-fn convolutions(n: Network) -> Vec<Place> {
-    let Network { images, channels, side } = n;
+fn convolutions(n: NetworkSize) -> Vec<Place> {
+    let NetworkSize { images, channels, side } = n;
     let wide = 2 * channels;
     let image = |side: usize, c: usize| [images, side, side, c];
     let place = |case, op: Conv2d, ins: Vec<In>| {
@@ -151,7 +151,7 @@ fn convolutions(n: Network) -> Vec<Place> {
     };
     let scale = 0.5_f32.sqrt();
     let half = side / 2;
-    let emb = In { name: "emb", shape: [images, 1, 1, 3 * wide], kind: Kind::Vector };
+    let emb = In { name: "emb", shape: [images, 1, 1, 3 * wide], kind: PlaceKind::Vector };
     let shortcut = Some(Shortcut { two: true, off: 0 });
     let down = Conv2d { stride: 2, pad: 0, ..Conv2d::same(3, wide) };
     vec![
@@ -188,9 +188,9 @@ fn convolutions(n: Network) -> Vec<Place> {
     ]
 }
 
-fn norms(n: Network) -> Vec<Place> {
-    let Network { images, channels, side } = n;
-    let place = |case, silu, dropout, resample: Option<Resample>, ins: Vec<In>| {
+fn norms(n: NetworkSize) -> Vec<Place> {
+    let NetworkSize { images, channels, side } = n;
+    let place = |case, silu, dropout, resample: Option<Resampling>, ins: Vec<In>| {
         let c: usize = ins.iter().map(|i| i.shape[3]).sum();
         let op = Norm { groups: (c / 4).min(32), silu, dropout, resample, off: 0 };
         let resampled = resample.is_some();
@@ -211,16 +211,16 @@ fn norms(n: Network) -> Vec<Place> {
     vec![
         place("with dropout", true, Some((0.13, 3)), None, vec![x(side, wide)]),
         place("of two inputs", true, None, None, vec![joined("x1"), joined("x2")]),
-        place("halved", true, None, Some(Resample::Down), vec![x(side, wide)]),
-        place("doubled", true, None, Some(Resample::Up), vec![x(half, wide)]),
+        place("halved", true, None, Some(Resampling::Down), vec![x(side, wide)]),
+        place("doubled", true, None, Some(Resampling::Up), vec![x(half, wide)]),
         place("of attention", false, None, None, vec![x(half, wide)]),
     ]
 }
 
-fn linears(n: Network) -> Vec<Place> {
+fn linears(n: NetworkSize) -> Vec<Place> {
     let wide = 4 * n.channels;
     let place = |case, op: Linear, depth: usize| {
-        let x = In { name: "x", shape: [n.images, 1, 1, depth], kind: Kind::Vector };
+        let x = In { name: "x", shape: [n.images, 1, 1, depth], kind: PlaceKind::Vector };
         Place {
             case,
             outs: if op.silu { vec![Some("y"), None] } else { vec![Some("y")] },
@@ -237,11 +237,11 @@ fn linears(n: Network) -> Vec<Place> {
     ]
 }
 
-fn rest(op: &str, n: Network) -> Place {
-    let Network { images, channels, side } = n;
-    let given = |name| In { name, shape: [images, side, side, 3], kind: Kind::Given };
-    let vector = |name, c| In { name, shape: [images, 1, 1, c], kind: Kind::Vector };
-    let sigma = || In { name: "sigma", shape: [images, 1, 1, 2], kind: Kind::Sigma };
+fn rest(op: &str, n: NetworkSize) -> Place {
+    let NetworkSize { images, channels, side } = n;
+    let given = |name| In { name, shape: [images, side, side, 3], kind: PlaceKind::Given };
+    let vector = |name, c| In { name, shape: [images, 1, 1, c], kind: PlaceKind::Vector };
+    let sigma = || In { name: "sigma", shape: [images, 1, 1, 2], kind: PlaceKind::Sigma };
     let out = |name| vec![Some(name)];
     let place = |plain, ins, outs, d_outs, params| Place {
         case: "of a batch",
@@ -261,13 +261,14 @@ fn rest(op: &str, n: Network) -> Place {
             place(Plain::Fir, ins, out("g"), vec![0], vec![])
         }
         "label_embed" => {
-            let labels = In { name: "labels", shape: [images, 1, 1, 1], kind: Kind::Labels(10) };
+            let labels =
+                In { name: "labels", shape: [images, 1, 1, 1], kind: PlaceKind::Labels(10) };
             let ins = vec![vector("e", 4 * channels), labels];
             let plain = Plain::LabelEmbed(LabelEmbed { label_dim: 10 });
             place(plain, ins, out("y"), vec![0], vec![("dtable", 1.0), ("db", 1.0)])
         }
         "loss" => {
-            let f = In { name: "f", shape: [images, side, side, 3], kind: Kind::Vector };
+            let f = In { name: "f", shape: [images, side, side, 3], kind: PlaceKind::Vector };
             let ins = vec![f, given("y"), given("noise"), sigma()];
             let plain = Plain::Loss(Loss { precond: Precond::Vp, batch: 2 * images });
             place(plain, ins, out("loss"), vec![], vec![])

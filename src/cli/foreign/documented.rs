@@ -3,7 +3,7 @@
 
 use super::super::{Cli, Command, one_line, with_negative_numbers};
 use super::in_our_words;
-use crate::study::Shape;
+use crate::study::ImageShape;
 use clap::{CommandFactory as _, FromArgMatches as _};
 use std::ffi::OsString;
 
@@ -14,7 +14,7 @@ fn read(line: &str) -> Result<Cli, String> {
     let matches = with_negative_numbers(Cli::command()).try_get_matches_from(ours);
     let cli = matches.and_then(|m| Cli::from_arg_matches(&m)).map_err(|e| one_line(&e))?;
     if let Command::Train(args) = &cli.command {
-        let shape = Shape { images: 1000, resolution: 32, channels: 3, label_dim: 10 };
+        let shape = ImageShape { images: 1000, resolution: 32, channels: 3, label_dim: 10 };
         args.flags.resolve_shape(&cli.common, shape).map_err(|e| e.to_string())?;
     }
     Ok(cli)

@@ -10,7 +10,7 @@ use crate::error::usage;
 use crate::numbers::{NO, YES};
 use anyhow::Result;
 use std::ffi::OsString;
-use table::{COMMANDS, Flag, Groups, SCRIPTS};
+use table::{COMMANDS, Flag, FlagGroups, SCRIPTS};
 
 /// Common flags that take a value, which is no command.
 const COMMON: [&str; 4] = ["--device", "--threads", "--seed", "--max-memory"];
@@ -78,7 +78,7 @@ fn fits(value: &str, pattern: &str) -> bool {
 }
 
 /// Where the arguments behind the command begin, and the flags of theirs that it may be given.
-fn command(args: &[OsString]) -> Result<Option<(usize, Groups)>> {
+fn command(args: &[OsString]) -> Result<Option<(usize, FlagGroups)>> {
     let mut at = 1;
     let word = |at: usize| args.get(at).and_then(|arg| arg.to_str()).unwrap_or_default();
     while word(at).starts_with('-') {

@@ -13,7 +13,7 @@ pub struct Flag {
 }
 
 /// The flags that a command may be given, in groups that several share.
-pub type Groups = &'static [&'static [Flag]];
+pub type FlagGroups = &'static [&'static [Flag]];
 
 const fn flag(
     name: &'static str,
@@ -36,7 +36,7 @@ const fn switch(
 const ANY: &[(&str, &[&str])] = &[("*", &[])];
 
 /// Groups of flags by command.
-pub const COMMANDS: &[(&str, Groups)] = &[
+pub const COMMANDS: &[(&str, FlagGroups)] = &[
     ("train", &[TRAINING]),
     ("plan", &[TRAINING, PLAN]),
     ("find", &[TRAINING, FIND]),

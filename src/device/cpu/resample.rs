@@ -5,7 +5,7 @@ use super::math::add_scaled;
 
 /// What a resampling does to an image. Filters are `[1,1]`/2 or `[1,3,3,1]`/8 per axis (Song et al. 2021).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Resample {
+pub enum Resampling {
     /// 2×2 mean.
     Down,
     /// Nearest ×2.
@@ -22,7 +22,7 @@ pub enum Resample {
 const BOX: [f32; 2] = [0.5, 0.5];
 const FIR: [f32; 4] = [0.125, 0.375, 0.375, 0.125];
 
-impl Resample {
+impl Resampling {
     /// Its number in `kernels/prelude/resample.cuh`, where 0 is none.
     pub fn number(self) -> usize {
         self as usize + 1
@@ -31,9 +31,9 @@ impl Resample {
     /// Length of an axis of `n` pixels afterwards.
     pub fn out_len(self, n: usize) -> usize {
         match self {
-            Resample::Down | Resample::FirDown => n / 2,
-            Resample::Up | Resample::FirUp => 2 * n,
-            Resample::FirPad => n + 1,
+            Resampling::Down | Resampling::FirDown => n / 2,
+            Resampling::Up | Resampling::FirUp => 2 * n,
+            Resampling::FirPad => n + 1,
         }
     }
 
@@ -42,11 +42,11 @@ impl Resample {
         let (o, i) = (o as isize, i as isize);
         let tap = |f: &[f32], m: isize| usize::try_from(m).ok().and_then(|m| f.get(m)).copied();
         match self {
-            Resample::Down => tap(&BOX, i - 2 * o),
-            Resample::FirDown => tap(&FIR, i - 2 * o + 1),
-            Resample::Up => tap(&BOX, o - 2 * i).map(|w| 2.0 * w),
-            Resample::FirUp => tap(&FIR, o - 2 * i + 1).map(|w| 2.0 * w),
-            Resample::FirPad => tap(&FIR, i - o + 2),
+            Resampling::Down => tap(&BOX, i - 2 * o),
+            Resampling::FirDown => tap(&FIR, i - 2 * o + 1),
+            Resampling::Up => tap(&BOX, o - 2 * i).map(|w| 2.0 * w),
+            Resampling::FirUp => tap(&FIR, o - 2 * i + 1).map(|w| 2.0 * w),
+            Resampling::FirPad => tap(&FIR, i - o + 2),
         }
         .unwrap_or(0.0)
     }
@@ -72,13 +72,13 @@ pub struct Resampler {
 }
 
 impl Resampler {
-    pub fn new(how: Resample, [h, w]: [usize; 2]) -> Self {
+    pub fn new(how: Resampling, [h, w]: [usize; 2]) -> Self {
         let axis = |n| Axis::new(how.out_len(n), n, |o, i| how.weight(o, i));
         Resampler { rows: axis(h), cols: axis(w), in_w: w }
     }
 
     /// The transpose: from a gradient of the output of `new(how, [h, w])` to one of its input.
-    pub fn transposed(how: Resample, [h, w]: [usize; 2]) -> Self {
+    pub fn transposed(how: Resampling, [h, w]: [usize; 2]) -> Self {
         let axis = |n| Axis::new(n, how.out_len(n), |o, i| how.weight(i, o));
         Resampler { rows: axis(h), cols: axis(w), in_w: how.out_len(w) }
     }
