@@ -21,22 +21,22 @@ pub enum Exit {
 
 /// One line for the user and the exit code it ends with.
 #[derive(Debug)]
-pub struct Failure {
+pub struct Failed {
     pub exit: Exit,
     message: String,
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for Failed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
     }
 }
 
-impl std::error::Error for Failure {}
+impl std::error::Error for Failed {}
 
 /// An error that ends the process with `exit`. `message` begins with the flag or the file.
 pub fn fail(exit: Exit, message: impl Into<String>) -> anyhow::Error {
-    Failure { exit, message: message.into() }.into()
+    Failed { exit, message: message.into() }.into()
 }
 
 /// A usage error (exit 2): `message` begins with the flag.
@@ -58,14 +58,14 @@ pub trait OrExit<T> {
 
 impl<T, E: Into<anyhow::Error>> OrExit<T> for Result<T, E> {
     fn or_exit(self, exit: Exit, what: impl FnOnce() -> String) -> anyhow::Result<T> {
-        self.map_err(|e| e.into().context(Failure { exit, message: what() }))
+        self.map_err(|e| e.into().context(Failed { exit, message: what() }))
     }
 
     fn or_data(self, what: impl FnOnce() -> String) -> anyhow::Result<T> {
         self.map_err(|e| {
             let e = e.into();
             let exit = e.chain().find_map(|e| e.downcast_ref()).map_or(Exit::Data, exit_of);
-            e.context(Failure { exit, message: what() })
+            e.context(Failed { exit, message: what() })
         })
     }
 }
@@ -89,7 +89,7 @@ pub fn exit_of(e: &std::io::Error) -> Exit {
     }
 }
 
-/// The exit code of an error: that of the outermost [`Failure`] in its chain, else 1.
+/// The exit code of an error: that of the outermost [`Failed`] in its chain, else 1.
 pub fn exit_code(e: &anyhow::Error) -> i32 {
-    e.downcast_ref::<Failure>().map_or(Exit::Other as i32, |f| f.exit as i32)
+    e.downcast_ref::<Failed>().map_or(Exit::Other as i32, |f| f.exit as i32)
 }

@@ -1,6 +1,6 @@
 //! Output files that are either whole or not there: written beside, synced, renamed. Input files that are files.
 
-use crate::error::{Exit, Failure, exit_of, fail, usage};
+use crate::error::{Exit, Failed, exit_of, fail, usage};
 use anyhow::Result;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, ErrorKind, Read as _, Write as _};
@@ -80,7 +80,7 @@ pub fn check_output_dir(path: &Path, force: bool, foreign: Foreign) -> Result<()
 /// synced and renamed to `path`. A symbolic link is followed. On failure nothing is left behind.
 ///
 /// # Errors
-/// As [`check_output`]; what `write` returns, with `path` in front unless it is a [`Failure`], which names
+/// As [`check_output`]; what `write` returns, with `path` in front unless it is a [`Failed`], which names
 /// its own file; input/output (exit 1).
 pub fn write_atomic<T>(
     path: &Path,
@@ -203,7 +203,7 @@ fn cannot_write(path: &Path, why: &str) -> anyhow::Error {
 
 /// Puts the output's name before an error that does not name a file of its own.
 fn about(path: &Path, e: anyhow::Error) -> anyhow::Error {
-    if e.is::<Failure>() { e } else { cannot_write(path, &format!("{e:#}")) }
+    if e.is::<Failed>() { e } else { cannot_write(path, &format!("{e:#}")) }
 }
 
 /// Where a path leads, if it is a symbolic link; one that leads nowhere is itself replaced.

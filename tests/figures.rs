@@ -4,10 +4,10 @@
 use crate::support::{Ended, edit_scores, emm, emm_in};
 use emm::data::{Dataset, Image};
 use emm::memorization::bootstrap;
-use emm::report::{Chart, Scale as Axis, Style};
+use emm::report::{Chart, ChartScale as Axis, Style};
 use emm::run::{Look, RunConfig, RunDir};
 use emm::settings::Factor;
-use emm::study::{Plan, Scale, Set, Setup};
+use emm::study::{NamedSet, Scale, Setup, StudyPlan};
 use emm::views::figures::{figure, studies_of};
 use std::path::Path;
 use std::process::Command;
@@ -17,15 +17,15 @@ const CHARTS: &str =
     "1 1c 1d 2 2a 2b 2c 3 3a 3b 3c 3d 4 4a 4b 4c 4d 5 5a 5b 5c 5d 6 7 7a 7f 8 8a 8b 9";
 
 fn tiny(runs: &Path) -> Setup {
-    let set = || Set { images: Dataset::digits(), name: "bundled digits".into() };
+    let set = || NamedSet { images: Dataset::digits(), name: "bundled digits".into() };
     let mut setup = Setup::new(Scale::TINY, Some(set()), runs.into());
     setup.blend = Some(set());
     setup
 }
 
-fn plans(id: &str, setup: &Setup) -> Vec<Plan> {
+fn plans(id: &str, setup: &Setup) -> Vec<StudyPlan> {
     let studies = studies_of(id).unwrap();
-    studies.iter().map(|study| Plan::new(study, setup).unwrap()).collect()
+    studies.iter().map(|study| StudyPlan::new(study, setup).unwrap()).collect()
 }
 
 /// Falls with size; rises with width, labels and kept skips. No model of anything, only something to draw.
@@ -66,7 +66,7 @@ fn finish(config: &RunConfig, dir: &Path, ratio: f64) {
     }
 }
 
-fn finish_all(plans: &[Plan]) {
+fn finish_all(plans: &[StudyPlan]) {
     for run in plans.iter().flat_map(|p| &p.cells).flat_map(|c| &c.runs) {
         let dir = run.dir.as_ref().unwrap();
         if !dir.exists() {

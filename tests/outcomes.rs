@@ -4,12 +4,12 @@ use crate::study::tiny;
 use emm::memorization::wilson;
 use emm::run::{Look, RunDir};
 use emm::study::outcome::{RunState, state_of, still_rising};
-use emm::study::{Plan, Scale, Setup, Study};
+use emm::study::{Scale, Setup, Study, StudyPlan};
 use emm::views::matrix::matrix;
 use tempfile::tempdir;
 
 /// A finished run's files, with about these ratios at its looks.
-fn finished(plan: &Plan, cell: usize, run: usize, ratios: &[f64]) {
+fn finished(plan: &StudyPlan, cell: usize, run: usize, ratios: &[f64]) {
     let run = &plan.cells[cell].runs[run];
     let dir = RunDir::new(run.dir.as_ref().unwrap());
     drop(dir.lock().unwrap());
@@ -40,7 +40,7 @@ fn what_runs_say_is_read_from_their_folders() {
     let dir = tempdir().unwrap();
     let mut setup = tiny(dir.path());
     setup.repeats = 2;
-    let plan = Plan::new(&Study::load("table3").unwrap(), &setup).unwrap();
+    let plan = StudyPlan::new(&Study::load("table3").unwrap(), &setup).unwrap();
     finished(&plan, 0, 0, &[0.1, 0.5, 0.96, 0.952]);
     finished(&plan, 0, 1, &[0.1, 0.5, 0.92, 0.94]);
     finished(&plan, 1, 0, &[0.1, 0.2, 0.3, 0.5]);
@@ -130,7 +130,7 @@ fn the_papers_value_is_compared_at_its_own_scale_alone() {
     let dir = tempdir().unwrap();
     let mut setup = tiny(dir.path());
     let lines = |setup: &Setup| {
-        let plan = Plan::new(&Study::load("labels").unwrap(), setup).unwrap();
+        let plan = StudyPlan::new(&Study::load("labels").unwrap(), setup).unwrap();
         // Of 1,000 images without labels and with random ones.
         let cells = [0, 10];
         let end = plan.cells[0].runs[0].config.look_steps().len();

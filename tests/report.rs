@@ -2,7 +2,7 @@
 
 use emm::data::{Dataset, Image};
 use emm::report::{
-    Cell, Chart, Compared, Panel, Point, Scale, Series, Sheet, Style, Table, grid, sheets,
+    Cell, Chart, ChartScale, Compared, Panel, Point, Series, Sheet, Style, Table, grid, sheets,
 };
 
 fn keep(name: &str, bytes: &[u8]) {
@@ -194,14 +194,14 @@ fn panels() -> Chart {
     };
     let names = ["32×32", "16×16", "8×8"].map(String::from).to_vec();
     let places = vec![kept("3 skips", 0.0), kept("2 skips", 0.1), kept("1 skip", 0.25)];
-    let places = Panel::new("b: skips", "resolution", Scale::Categories(names), places);
+    let places = Panel::new("b: skips", "resolution", ChartScale::Categories(names), places);
     let classes = [(1.0, 0.09), (10.0, 0.23), (50.0, 0.5), (100.0, 0.62), (1000.0, 0.93)];
     let classes = vec![series("N = 5000 <b>&\u{1}</b>", Style::Line, &classes)];
     let classes =
-        Panel { level: Some(0.9), ..Panel::new("c: labels", "classes", Scale::Log, classes) };
+        Panel { level: Some(0.9), ..Panel::new("c: labels", "classes", ChartScale::Log, classes) };
     let spread =
         series("N = 1000", Style::Line, &[(100.0, 0.921), (1000.0, 0.92), (10000.0, 0.92)]);
-    let spread = Panel::new("d: samples", "images", Scale::Log, vec![spread]).zoomed();
+    let spread = Panel::new("d: samples", "images", ChartScale::Log, vec![spread]).zoomed();
     Chart {
         title: "Four panels".into(),
         panels: vec![width, places, classes, spread],
@@ -275,13 +275,18 @@ fn lines_are_said_to_be_what_they_are() {
     };
     let bent = "lines: straight in the number of images between sizes, as the EMM is interpolated, so bent on the \
                 log axis";
-    assert_eq!(of(Scale::Images, &BASIC), [bent]);
+    assert_eq!(of(ChartScale::Images, &BASIC), [bent]);
     let straight = "lines: straight between sizes, as the EMM is interpolated";
-    assert_eq!(of(Scale::Images, &near), [straight]);
-    assert_eq!(of(Scale::Log, &near), ["lines only join the points, straight on the log axis"]);
+    assert_eq!(of(ChartScale::Images, &near), [straight]);
+    assert_eq!(
+        of(ChartScale::Log, &near),
+        ["lines only join the points, straight on the log axis"]
+    );
     // Of marks alone and of one point no line is drawn.
-    assert!(of(Scale::Images, &near[..1]).is_empty() && of(Scale::Linear, &near).is_empty());
-    let marks = Panel::new("", "x", Scale::Log, vec![series("", Style::Marks, &near)]);
+    assert!(
+        of(ChartScale::Images, &near[..1]).is_empty() && of(ChartScale::Linear, &near).is_empty()
+    );
+    let marks = Panel::new("", "x", ChartScale::Log, vec![series("", Style::Marks, &near)]);
     assert!(Chart::of("c", marks).notes().is_empty());
 }
 
@@ -390,10 +395,10 @@ fn charts_of_little_or_odd_data_can_be_drawn() {
         sizes(vec![Series { emm: Some(1e300), ..of(odd()) }]),
         Chart::of("none", Panel::epochs("", vec![])),
         Chart::of("one", Panel::epochs("", vec![("N = 1".into(), vec![(0.0, 0.5)])])),
-        Chart::of("log", axis(Scale::Log)),
-        Chart::of("linear", axis(Scale::Linear)),
-        Chart::of("names", axis(Scale::Categories(vec![]))),
-        Chart::of(&"very long ".repeat(40), axis(Scale::Images)),
+        Chart::of("log", axis(ChartScale::Log)),
+        Chart::of("linear", axis(ChartScale::Linear)),
+        Chart::of("names", axis(ChartScale::Categories(vec![]))),
+        Chart::of(&"very long ".repeat(40), axis(ChartScale::Images)),
     ] {
         decode(&chart.png().unwrap());
         let svg = chart.svg();

@@ -6,14 +6,14 @@ use emm::model::Precond;
 use emm::run::RunConfig;
 use emm::study::scale::SCALES;
 use emm::study::settings::Recipe;
-use emm::study::{Plan, Scale, Set, Setup, Study, Sweep};
+use emm::study::{NamedSet, Scale, Setup, Study, StudyPlan, Sweep};
 use std::collections::HashSet;
 use std::path::Path;
 use tempfile::tempdir;
 
 /// Digits at the smallest scale.
 pub fn tiny(runs: &Path) -> Setup {
-    let set = Set { images: Dataset::digits(), name: "bundled digits".into() };
+    let set = NamedSet { images: Dataset::digits(), name: "bundled digits".into() };
     Setup::new(Scale::TINY, Some(set), runs.into())
 }
 
@@ -40,7 +40,7 @@ fn at_the_papers_scale_the_cells_are_the_papers_settings() {
     let setup = Setup::new(Scale::PAPER, None, dir.path().into());
     let mut ids = HashSet::new();
     for study in Study::shipped() {
-        let plan = Plan::new(&study, &setup).unwrap();
+        let plan = StudyPlan::new(&study, &setup).unwrap();
         for cell in &plan.cells {
             if let Some(why) = &cell.impossible {
                 panic!("{}: {}: {why}", study.name, plan.name(cell));
@@ -50,7 +50,7 @@ fn at_the_papers_scale_the_cells_are_the_papers_settings() {
         }
     }
     let find = |study: &str, cell: &[usize]| {
-        let plan = Plan::new(&Study::load(study).unwrap(), &setup).unwrap();
+        let plan = StudyPlan::new(&Study::load(study).unwrap(), &setup).unwrap();
         plan.cells.iter().find(|c| c.at == cell).unwrap().runs[0].config.clone()
     };
     // The basic setup is one run in every table that it stands in.
@@ -89,7 +89,7 @@ fn config_of(settings: &str, scale: &Scale) -> Result<RunConfig, String> {
         "name = \"x\"\ntitle = \"x\"\n[settings]\n{settings}\n[[axis]]\nname = \"a\"\nvalues = [{{ name = \"a\" }}]"
     );
     let study = Study::parse(&text, "x").map_err(|e| e.to_string())?;
-    let plan = Plan::new(&study, &Setup::new(*scale, None, "runs".into())).unwrap();
+    let plan = StudyPlan::new(&study, &Setup::new(*scale, None, "runs".into())).unwrap();
     let cell = &plan.cells[0];
     cell.runs.first().map(|r| r.config.clone()).ok_or_else(|| cell.impossible.clone().unwrap())
 }
@@ -144,11 +144,11 @@ fn no_scale_leaves_a_class_without_images_or_a_run_in_its_ramp() {
     let labels = Some((0..50_000).map(|i| i % 10).collect());
     let set = Dataset::new("set", 1, 1, vec![0; 50_000], labels).unwrap();
     for scale in SCALES {
-        let digits = || Set { images: Dataset::digits(), name: "digits".into() };
+        let digits = || NamedSet { images: Dataset::digits(), name: "digits".into() };
         let setup = Setup::new(scale, (scale == Scale::TINY).then(digits), dir.path().into());
         let mut known: Vec<(Recipe, Option<Vec<u32>>)> = Vec::new();
         for study in Study::shipped() {
-            let plan = Plan::new(&study, &setup).unwrap();
+            let plan = StudyPlan::new(&study, &setup).unwrap();
             for cell in &plan.cells {
                 let Some(run) = cell.runs.first() else { continue };
                 let what = format!("{}: {}: {}", scale.name, study.name, plan.name(cell));
@@ -178,11 +178,11 @@ fn no_scale_leaves_a_class_without_images_or_a_run_in_its_ramp() {
         }
     }
     // What is left out is named.
-    let plan = Plan::new(&Study::load("random-labels").unwrap(), &tiny(dir.path())).unwrap();
+    let plan = StudyPlan::new(&Study::load("random-labels").unwrap(), &tiny(dir.path())).unwrap();
     let hundred = plan.cells.iter().find(|c| c.at == [0, 6]).unwrap();
     let why = hundred.impossible.as_deref();
     assert_eq!(why, Some("10 images are not one for each of 100 random classes"));
-    let five = Plan::new(&Study::load("classes").unwrap(), &tiny(dir.path())).unwrap();
+    let five = StudyPlan::new(&Study::load("classes").unwrap(), &tiny(dir.path())).unwrap();
     let why: Vec<_> = five.cells.iter().filter_map(|c| c.impossible.as_deref()).collect();
     assert_eq!(why, ["5 images are not one for each of 10 classes"]);
 }
@@ -196,14 +196,14 @@ fn a_sweep_has_the_same_runs_without_the_set_as_with_it() {
         let pixels = (0..n * 256).flat_map(|i| word(i as u32)).collect();
         let labels = Some((0..n as u32).map(|i| i % 10).collect());
         let images = Dataset::new("set", 32, 1, pixels, labels).unwrap();
-        Set { images, name: "set".into() }
+        NamedSet { images, name: "set".into() }
     };
     let scale = Scale::named("mini").unwrap();
     let mut with = Setup::new(scale, Some(images(5000, 1)), dir.path().into());
     with.blend = Some(images(200, 2));
     let without = Setup::new(scale, None, dir.path().into());
     let runs = |studies: &[Study], setup: &Setup| {
-        let plans: Vec<_> = studies.iter().map(|s| Plan::new(s, setup).unwrap()).collect();
+        let plans: Vec<_> = studies.iter().map(|s| StudyPlan::new(s, setup).unwrap()).collect();
         Sweep::of(&plans).runs.into_iter().map(|r| r.name).collect::<Vec<_>>()
     };
     let all = Study::shipped();
@@ -224,7 +224,7 @@ fn printed_values_stand_at_their_cells() {
     let dir = tempdir().unwrap();
     let setup = Setup::new(Scale::PAPER, None, dir.path().into());
     let paper = |study: &str, at: &[usize]| {
-        let plan = Plan::new(&Study::load(study).unwrap(), &setup).unwrap();
+        let plan = StudyPlan::new(&Study::load(study).unwrap(), &setup).unwrap();
         let paper = plan.cells.iter().find(|c| c.at == at).unwrap().paper;
         paper.filter(|p| !p.plotted).map(|p| p.percent)
     };
@@ -284,7 +284,7 @@ fn cells_are_those_that_the_authors_ran() {
 fn a_study_shares_its_runs_with_find_and_train() {
     let dir = tempdir().unwrap();
     let setup = tiny(dir.path());
-    let plan = Plan::new(&Study::load("table3").unwrap(), &setup).unwrap();
+    let plan = StudyPlan::new(&Study::load("table3").unwrap(), &setup).unwrap();
     let of = |at: &[usize]| plan.cells.iter().find(|c| c.at == at).unwrap().runs[0].clone();
     // The first of each digit, without labels.
     let run = of(&[0, 0]);
@@ -304,7 +304,7 @@ fn a_study_shares_its_runs_with_find_and_train() {
 fn what_a_set_cannot_give_is_a_blank_with_its_reason() {
     let dir = tempdir().unwrap();
     let setup = tiny(dir.path());
-    let plan = |name: &str| Plan::new(&Study::load(name).unwrap(), &setup).unwrap();
+    let plan = |name: &str| StudyPlan::new(&Study::load(name).unwrap(), &setup).unwrap();
     let resolution = plan("resolution");
     let why = |k: usize| resolution.cells.iter().find(|c| c.at[0] == k).unwrap().impossible.clone();
     assert_eq!((why(0), why(1)), (None, None), "8 and 4 pixels");
@@ -395,7 +395,7 @@ fn values_of_plots_stand_in_their_cells() {
     let dir = tempdir().unwrap();
     let setup = Setup::new(Scale::PAPER, None, dir.path().into());
     let values = |study: &str, of: &[(&str, &str)]| {
-        let mut plan = Plan::new(&Study::load(study).unwrap(), &setup).unwrap();
+        let mut plan = StudyPlan::new(&Study::load(study).unwrap(), &setup).unwrap();
         let only: Vec<_> = of.iter().map(|(a, v)| (a.to_string(), v.to_string())).collect();
         plan.keep(&only).unwrap();
         let about = |c: &emm::study::plan::PlannedCell| c.paper.map(|p| (p.percent, p.plotted));

@@ -3,7 +3,7 @@
 use super::support::{Ended, MOMENT, SIZES, edit_scores, emm, emm_in, study};
 use emm::run::RunConfig;
 use emm::study::cost::{CARDS, card_s, flop_of};
-use emm::study::{Plan, Scale, Setup, Study};
+use emm::study::{Scale, Setup, Study, StudyPlan};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -150,7 +150,7 @@ fn costs_grow_with_size_epochs_and_width() {
         let text = format!(
             "name = \"x\"\ntitle = \"x\"\n[settings]\n{settings}\n[[axis]]\nname = \"a\"\nvalues = [{{ name = \"a\" }}]"
         );
-        let plan = Plan::new(&Study::parse(&text, "x").unwrap(), &setup).unwrap();
+        let plan = StudyPlan::new(&Study::parse(&text, "x").unwrap(), &setup).unwrap();
         let mut config = plan.cells[0].runs[0].config.clone();
         config.train.looks = 0;
         config

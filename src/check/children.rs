@@ -201,7 +201,7 @@ fn end_with_parent(command: &mut Command) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::Size;
+    use crate::check::CaseSize;
     use crate::check::tally::{CheckOutcome, Failure};
     use crate::device::Precision;
     use crate::error::exit_code;
@@ -213,7 +213,7 @@ mod tests {
     fn checks(ops: &[(&'static str, usize)]) -> Vec<Check> {
         let case = |op, i| Check {
             op,
-            size: Size::Golden,
+            size: CaseSize::Golden,
             precision: Precision::Fp32,
             case: format!("case {i}"),
             bar: 0.0,

@@ -3,7 +3,7 @@
 use super::cases::{Case, GOLDENS};
 use super::golden::Golden;
 use super::wanted::Wanted;
-use super::{Check, Size, primitives, real, sampling, searching, training};
+use super::{CaseSize, Check, primitives, real, sampling, searching, training};
 use anyhow::Result;
 use std::rc::Rc;
 
@@ -45,10 +45,10 @@ pub fn list(wanted: &Wanted) -> Result<Vec<Check>> {
             "nearest" => checks.extend(searching::checks(wanted)),
             "graph" => checks.extend(training::graph_checks(wanted)),
             _ => {
-                if wanted.size(Size::Golden) {
+                if wanted.size(CaseSize::Golden) {
                     checks.extend(goldens(op, wanted)?);
                 }
-                if wanted.size(Size::Real) {
+                if wanted.size(CaseSize::Real) {
                     checks.extend(real::checks(op, wanted));
                 }
             }
@@ -73,7 +73,7 @@ fn goldens(op: &'static str, wanted: &Wanted) -> Result<Vec<Check>> {
             let (golden, case, bar) = (golden.clone(), case.clone(), case.bar(precision));
             checks.push(Check {
                 op,
-                size: Size::Golden,
+                size: CaseSize::Golden,
                 precision,
                 case: name.clone(),
                 bar,
@@ -99,7 +99,7 @@ mod tests {
         let all = Wanted {
             op: None,
             precisions: vec![Precision::Fp32, Precision::Tf32, Precision::Bf16],
-            sizes: vec![Size::Golden, Size::Real],
+            sizes: vec![CaseSize::Golden, CaseSize::Real],
             on_card: true,
             network: NetworkSize::default(),
         };
@@ -107,7 +107,7 @@ mod tests {
         let rows: Vec<&str> = checks.chunk_by(|a, b| a.op == b.op).map(|row| row[0].op).collect();
         assert_eq!(rows, OPS);
         for (golden, _) in GOLDENS {
-            for size in [Size::Golden, Size::Real] {
+            for size in [CaseSize::Golden, CaseSize::Real] {
                 assert!(checks.iter().any(|c| c.op == golden && c.size == size), "{golden}");
             }
         }

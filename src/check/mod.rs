@@ -51,7 +51,7 @@ impl Off {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 #[value(rename_all = "lower")]
-pub enum Size {
+pub enum CaseSize {
     /// Small ones, with everything known beforehand.
     Golden,
     /// Those of a network in use.
@@ -61,7 +61,7 @@ pub enum Size {
 /// Something that is checked at one precision.
 pub struct Check {
     pub op: &'static str,
-    pub size: Size,
+    pub size: CaseSize,
     pub precision: Precision,
     pub case: String,
     /// What the error must not exceed; 0 where everything must be equal.

@@ -4,7 +4,7 @@
 mod numbers;
 
 use super::wanted::Wanted;
-use super::{Check, Off, Size};
+use super::{CaseSize, Check, Off};
 use crate::device::cuda::Cuda;
 use crate::device::{Arg, Device, Kernel, Precision, args};
 use crate::rng::philox;
@@ -84,12 +84,12 @@ impl Primitive {
 
 /// One check a primitive, on a card.
 pub fn checks(wanted: &Wanted) -> Vec<Check> {
-    let here = wanted.on_card && wanted.precision(Precision::Fp32) && wanted.size(Size::Golden);
+    let here = wanted.on_card && wanted.precision(Precision::Fp32) && wanted.size(CaseSize::Golden);
     let all = if here { all() } else { vec![] };
     (all.into_iter())
         .map(|primitive| Check {
             op: "primitives",
-            size: Size::Golden,
+            size: CaseSize::Golden,
             precision: Precision::Fp32,
             case: primitive.case.into(),
             bar: primitive.bar(),

@@ -6,7 +6,7 @@ mod places;
 use super::cases::{Case, Ran};
 use super::plain::{Of, Sample};
 use super::wanted::Wanted;
-use super::{Check, Off, Size};
+use super::{CaseSize, Check, Off};
 use crate::device::{Acc, Device, Precision};
 use anyhow::Result;
 use places::{Place, places};
@@ -37,7 +37,7 @@ pub fn checks(op: &'static str, wanted: &Wanted) -> Vec<Check> {
             let (place, last) = (place.clone(), last.clone());
             checks.push(Check {
                 op,
-                size: Size::Real,
+                size: CaseSize::Real,
                 precision,
                 case: place.case.into(),
                 bar: empty.bar(precision),
@@ -98,7 +98,7 @@ mod tests {
         Wanted {
             op: None,
             precisions: vec![Precision::Fp32, Precision::Bf16],
-            sizes: vec![Size::Real],
+            sizes: vec![CaseSize::Real],
             on_card: false,
             network: SMALL,
         }

@@ -2,7 +2,7 @@
 
 use super::searching::bytes;
 use super::wanted::Wanted;
-use super::{Check, Off, Size};
+use super::{CaseSize, Check, Off};
 use crate::check::golden::rel_err;
 use crate::data::Dataset;
 use crate::device::cuda::{Buffer, Cuda};
@@ -30,16 +30,16 @@ pub fn optimum_checks(wanted: &Wanted) -> Vec<Check> {
     }
     let mut sizes = Vec::new();
     for labels in [false, true] {
-        if wanted.size(Size::Golden) {
+        if wanted.size(CaseSize::Golden) {
             for [images, side, channels, queries] in [[37, 4, 3, 5], [70, 8, 1, 34], [4, 2, 1, 1]] {
                 let set = SetSizes { images, side, channels, queries, labels };
-                sizes.push((Size::Golden, set));
+                sizes.push((CaseSize::Golden, set));
             }
         }
-        if wanted.size(Size::Real) {
+        if wanted.size(CaseSize::Real) {
             let (n, channels) = (wanted.network, 3);
             let (images, side, queries) = (30 * n.images, n.side, n.images);
-            sizes.push((Size::Real, SetSizes { images, side, channels, queries, labels }));
+            sizes.push((CaseSize::Real, SetSizes { images, side, channels, queries, labels }));
         }
     }
     (sizes.into_iter())
@@ -139,15 +139,15 @@ pub fn heun_checks(wanted: &Wanted) -> Vec<Check> {
         return vec![];
     }
     let mut all = Vec::new();
-    if wanted.size(Size::Golden) {
-        all.extend(small().map(|(what, s)| (Size::Golden, what.to_string(), s)));
+    if wanted.size(CaseSize::Golden) {
+        all.extend(small().map(|(what, s)| (CaseSize::Golden, what.to_string(), s)));
     }
-    if wanted.size(Size::Real) {
+    if wanted.size(CaseSize::Real) {
         let n = wanted.network;
         let (len, batch) = (3 * n.side * n.side, n.images);
         let options = HeunOptions { s_churn: 40.0, ..HeunOptions::default() };
         let sampling = Sampling { len, batch, images: batch + 1, options };
-        all.push((Size::Real, format!("images of {len} values"), sampling));
+        all.push((CaseSize::Real, format!("images of {len} values"), sampling));
     }
     (all.into_iter())
         .map(|(size, case, sampling)| Check {

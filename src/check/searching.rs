@@ -1,7 +1,7 @@
 //! The nearest-neighbour search against brute force: integers, so every answer must be equal.
 
 use super::wanted::Wanted;
-use super::{Check, Off, Size};
+use super::{CaseSize, Check, Off};
 use crate::device::{Device, Pixels, Precision};
 use crate::memorization::{Nearest, Neighbour, Search};
 use crate::rng::philox;
@@ -10,17 +10,17 @@ use rayon::prelude::*;
 
 /// So many references of so many bytes, and queries; how many of these are asked of brute force too.
 #[derive(Debug, Clone, Copy)]
-pub struct Sizes {
+pub struct SearchSizes {
     pub len: usize,
     pub references: usize,
     pub queries: usize,
     pub by_force: usize,
 }
 
-impl Sizes {
+impl SearchSizes {
     /// All queries by brute force.
     pub fn all(len: usize, references: usize, queries: usize) -> Self {
-        Sizes { len, references, queries, by_force: queries }
+        SearchSizes { len, references, queries, by_force: queries }
     }
 }
 
@@ -43,17 +43,18 @@ pub fn checks(wanted: &Wanted) -> Vec<Check> {
         return vec![];
     }
     let mut sizes = Vec::new();
-    if wanted.size(Size::Golden) {
-        let all = GOLDEN.map(|[len, references, queries]| Sizes::all(len, references, queries));
-        sizes.extend(all.map(|s| (Size::Golden, s)));
+    if wanted.size(CaseSize::Golden) {
+        let all =
+            GOLDEN.map(|[len, references, queries]| SearchSizes::all(len, references, queries));
+        sizes.extend(all.map(|s| (CaseSize::Golden, s)));
     }
-    if wanted.size(Size::Real) {
+    if wanted.size(CaseSize::Real) {
         let n = wanted.network;
         let (references, queries) = (300 * n.images, 5 * n.images);
         // Three values a pixel, and lines that are no whole 16 bytes.
         for len in [3 * n.side * n.side, 3 * n.side * n.side - 72] {
-            let some = Sizes { len, references, queries, by_force: queries.min(8) };
-            sizes.push((Size::Real, some));
+            let some = SearchSizes { len, references, queries, by_force: queries.min(8) };
+            sizes.push((CaseSize::Real, some));
         }
     }
     (sizes.into_iter())
@@ -82,8 +83,8 @@ pub fn bytes(seed: u64, which: u32, len: usize) -> Vec<u8> {
 ///
 /// # Errors
 /// What the driver says (exit 4).
-pub fn nearest(device: &Device, sizes: Sizes, seed: u64) -> Result<Off> {
-    let Sizes { len, references, queries, by_force } = sizes;
+pub fn nearest(device: &Device, sizes: SearchSizes, seed: u64) -> Result<Off> {
+    let SearchSizes { len, references, queries, by_force } = sizes;
     let mut all = bytes(seed, 0, references * len);
     let mut asked = bytes(seed, 1, queries * len);
     // Images that repeat others, the first even twice; a query that is one of them, and the largest distance.

@@ -1,7 +1,7 @@
 //! How the checks of an op went, told as soon as the last of them has ended.
 
 use super::worker::Message;
-use super::{Check, Off, Size};
+use super::{CaseSize, Check, Off};
 use crate::device::Precision;
 use serde::Serialize;
 use std::ops::Range;
@@ -11,7 +11,7 @@ use std::time::Instant;
 #[derive(Debug, Clone, Serialize)]
 pub struct CheckOutcome {
     pub op: &'static str,
-    pub sizes: Size,
+    pub sizes: CaseSize,
     pub precision: Precision,
     pub cases: usize,
     /// The widest bar of the cases.
@@ -65,8 +65,8 @@ impl CheckOutcome {
     /// `conv2d`, or `conv2d real`.
     pub fn name(&self) -> String {
         match self.sizes {
-            Size::Golden => self.op.into(),
-            Size::Real => format!("{} real", self.op),
+            CaseSize::Golden => self.op.into(),
+            CaseSize::Real => format!("{} real", self.op),
         }
     }
 }
@@ -220,7 +220,7 @@ mod tests {
     fn checks() -> Vec<Check> {
         let check = |op, precision, case: &str, bar| Check {
             op,
-            size: Size::Golden,
+            size: CaseSize::Golden,
             precision,
             case: case.into(),
             bar,

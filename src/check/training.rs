@@ -2,7 +2,7 @@
 
 use super::golden::{Golden, rel_err};
 use super::wanted::{NetworkSize, Wanted, random};
-use super::{Check, Off, Run, Size};
+use super::{CaseSize, Check, Off, Run};
 use crate::data::Dataset;
 use crate::device::cuda::{Addresses, Cuda, StepWords};
 use crate::device::{Arg, Buffer, Device, Dtype, Precision, Slot, Space};
@@ -100,22 +100,22 @@ pub fn adam_checks(wanted: &Wanted) -> Result<Vec<Check>> {
         let (op, precision) = ("adam_ema", Precision::Fp32);
         checks.push(Check { op, size, precision, case: case.into(), bar, run });
     };
-    if wanted.size(Size::Golden) {
+    if wanted.size(CaseSize::Golden) {
         let golden = Rc::new(Golden::parse(ADAM)?);
         for (name, _) in golden.cases() {
             let (golden, case) = (golden.clone(), name.clone());
-            add(Size::Golden, &name, 1e-6, Box::new(move |d| adam_golden(d, &golden, &case)));
+            add(CaseSize::Golden, &name, 1e-6, Box::new(move |d| adam_golden(d, &golden, &case)));
         }
         if wanted.on_card {
             let scrub = Box::new(|d: &Device| adam_bits(d, 4099, true));
-            add(Size::Golden, "what is not finite scrubbed", 0.0, scrub);
-            add(Size::Golden, "what is not finite stops it", 0.0, Box::new(adam_bad));
+            add(CaseSize::Golden, "what is not finite scrubbed", 0.0, scrub);
+            add(CaseSize::Golden, "what is not finite stops it", 0.0, Box::new(adam_bad));
         }
     }
-    if wanted.size(Size::Real) && wanted.on_card {
+    if wanted.size(CaseSize::Real) && wanted.on_card {
         let n = wanted.network.parameters();
         let run = Box::new(move |d: &Device| adam_bits(d, n, false));
-        add(Size::Real, &format!("{n} parameters"), 0.0, run);
+        add(CaseSize::Real, &format!("{n} parameters"), 0.0, run);
     }
     Ok(checks)
 }
@@ -197,14 +197,14 @@ pub fn batch_checks(wanted: &Wanted) -> Vec<Check> {
             let case = format!("{precond:?}, {order}").to_lowercase();
             let (small, network) =
                 (NetworkSize { images: 13, channels: 0, side: 3 }, wanted.network);
-            if wanted.size(Size::Golden) {
+            if wanted.size(CaseSize::Golden) {
                 let run = Box::new(move |d: &Device| prepared(d, precond, shuffle, small, 37));
-                add(Size::Golden, case.clone(), run);
+                add(CaseSize::Golden, case.clone(), run);
             }
-            if wanted.size(Size::Real) && shuffle {
+            if wanted.size(CaseSize::Real) && shuffle {
                 let set = 300 * network.images;
                 let run = Box::new(move |d: &Device| prepared(d, precond, shuffle, network, set));
-                add(Size::Real, case, run);
+                add(CaseSize::Real, case, run);
             }
         }
     }
@@ -286,7 +286,7 @@ pub fn graph_checks(wanted: &Wanted) -> Vec<Check> {
             let run = Box::new(move |device: &Device| replayed(device, &config, precision, batch));
             checks.push(Check { op: "graph", size, precision, case: case.into(), bar: 0.0, run });
         };
-        if wanted.size(Size::Golden) {
+        if wanted.size(CaseSize::Golden) {
             let config = ModelConfig {
                 model_channels: 16,
                 channel_mult: vec![1],
@@ -296,11 +296,11 @@ pub fn graph_checks(wanted: &Wanted) -> Vec<Check> {
                 skip_connections: vec![1; 2],
                 ..ModelConfig::basic(Arch::NcsnPP, 4, 3)
             };
-            add(Size::Golden, "a small network", config, 8);
+            add(CaseSize::Golden, "a small network", config, 8);
         }
-        if wanted.size(Size::Real) {
+        if wanted.size(CaseSize::Real) {
             let n = wanted.network;
-            add(Size::Real, "the basic network", n.config(), n.images);
+            add(CaseSize::Real, "the basic network", n.config(), n.images);
         }
     }
     checks

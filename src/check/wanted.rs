@@ -1,6 +1,6 @@
 //! What is to be checked, and at which sizes.
 
-use super::Size;
+use super::CaseSize;
 use crate::device::Precision;
 use crate::model::{Arch, ModelConfig, Params};
 use crate::rng::fill_normals;
@@ -13,10 +13,10 @@ pub struct Wanted {
     /// One of [`OPS`](super::OPS), or all.
     pub op: Option<&'static str>,
     pub precisions: Vec<Precision>,
-    pub sizes: Vec<Size>,
+    pub sizes: Vec<CaseSize>,
     /// Whether the device is a card: then also what the CPU is the reference of.
     pub on_card: bool,
-    /// The sizes of [`Size::Real`].
+    /// The sizes of [`CaseSize::Real`].
     pub network: NetworkSize,
 }
 
@@ -25,7 +25,7 @@ impl Wanted {
         self.precisions.contains(&precision)
     }
 
-    pub fn size(&self, size: Size) -> bool {
+    pub fn size(&self, size: CaseSize) -> bool {
         self.sizes.contains(&size)
     }
 }

@@ -77,7 +77,7 @@ fn print(message: &Message) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::Size;
+    use crate::check::CaseSize;
     use crate::device::{Cpu, Precision};
     use crate::error::fail;
     use anyhow::{Result, bail};
@@ -85,7 +85,7 @@ mod tests {
     fn check(run: impl Fn() -> Result<Off> + 'static) -> Check {
         Check {
             op: "norm",
-            size: Size::Golden,
+            size: CaseSize::Golden,
             precision: Precision::Fp32,
             case: "a".into(),
             bar: 1.0,

@@ -5,7 +5,7 @@ use super::{Common, say};
 use crate::check::NetworkSize;
 use crate::check::tally::{CheckOutcome, Tally};
 use crate::check::worker;
-use crate::check::{Check, OPS, Size, Wanted, children, list};
+use crate::check::{CaseSize, Check, OPS, Wanted, children, list};
 use crate::device::cuda::KERNELS_FOR;
 use crate::device::{Device, Precision};
 use crate::error::{Exit, OrExit as _, usage};
@@ -100,9 +100,9 @@ impl Args {
             Some(_) => return Err(no_tf32()),
         };
         let sizes = match self.sizes(device) {
-            SizeChoice::Golden => vec![Size::Golden],
-            SizeChoice::Real => vec![Size::Real],
-            SizeChoice::All => vec![Size::Golden, Size::Real],
+            SizeChoice::Golden => vec![CaseSize::Golden],
+            SizeChoice::Real => vec![CaseSize::Real],
+            SizeChoice::All => vec![CaseSize::Golden, CaseSize::Real],
         };
         let on_card = matches!(device, Device::Cuda { .. });
         Ok(Wanted { op: self.op(), precisions, sizes, on_card, network: self.network })

@@ -9,7 +9,7 @@ use crate::files::{check_output, write_atomic};
 use crate::report::Chart;
 use crate::run::RunConfig;
 use crate::study::cost::MachineRates;
-use crate::study::{Plan, Setup, passed_over};
+use crate::study::{Setup, StudyPlan, passed_over};
 use crate::views::figures::{figure, studies_of};
 use crate::views::sheets::{is_sheet, sheet_figure};
 use crate::views::words::hours_said;
@@ -136,7 +136,7 @@ fn sheet(args: &Args, common: &Common) -> Result<()> {
 fn missing<'a>(
     args: &Args,
     common: &Common,
-    plans: impl Iterator<Item = (&'a Plan, &'a Vec<usize>)>,
+    plans: impl Iterator<Item = (&'a StudyPlan, &'a Vec<usize>)>,
 ) -> Result<Vec<Missing>> {
     let lacking: Vec<_> = plans.filter(|(_, cells)| !cells.is_empty()).collect();
     let configs: Vec<&RunConfig> = (lacking.iter())
@@ -148,7 +148,7 @@ fn missing<'a>(
     }
     let device = devices(common, None, &configs)?.swap_remove(0);
     let rates = MachineRates::here(&device, &args.runs, &configs, args.rate.asked())?;
-    let one = |(plan, cells): (&Plan, &Vec<usize>)| {
+    let one = |(plan, cells): (&StudyPlan, &Vec<usize>)| {
         let one_cell = match cells.as_slice() {
             &[only] => Some(&plan.cells[only]),
             _ => None,

@@ -69,7 +69,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     }
     let mut config = flags.resolve_images(common, &args.images)?;
     config.train.precision = asked.unwrap_or(config.train.precision);
-    let plan = Plan::of(&place, config, args.rate, common)?;
+    let plan = RunCost::of(&place, config, args.rate, common)?;
     let layers = if args.launches { plan.layers(&place) } else { vec![] };
     if common.json {
         let mut object = plan.json();
@@ -91,7 +91,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
 const PARAMETER_BYTES: usize = 5 * 4;
 
 /// What a training would take.
-struct Plan {
+struct RunCost {
     config: RunConfig,
     parameters: Params,
     micro_batch: usize,
@@ -107,8 +107,8 @@ struct Plan {
     prediction: Option<(&'static str, f64, Vec<Share>)>,
 }
 
-impl Plan {
-    fn of(place: &Where, config: RunConfig, rate: RateFlags, common: &Common) -> Result<Plan> {
+impl RunCost {
+    fn of(place: &Where, config: RunConfig, rate: RateFlags, common: &Common) -> Result<RunCost> {
         let t = &config.train;
         let parameters = Params::new(&config.model);
         let given = rate.rate.map(|rate| (rate, "given".to_string()));
@@ -129,7 +129,7 @@ impl Plan {
                     None => measured(device, &config, asked)?,
                 };
                 let known = measured.as_ref().map(|r| (r.images_per_s, r.said()));
-                Ok(Plan {
+                Ok(RunCost {
                     parameters,
                     micro_batch: n,
                     arena_bytes,
@@ -149,7 +149,7 @@ impl Plan {
                     let floor = format!("a floor: {}'s ceilings, no card has run it", card.name);
                     (t.batch as f64 / step_s, floor)
                 };
-                Ok(Plan {
+                Ok(RunCost {
                     parameters,
                     micro_batch: p.micro_batch,
                     arena_bytes: p.recording.plan.arena_bytes(),

@@ -7,7 +7,7 @@ use crate::files::{check_output, write_atomic};
 use crate::memory::Size;
 use crate::numbers::count;
 use crate::study::theirs::Theirs;
-use crate::study::{Plan, Study, passed_over};
+use crate::study::{Study, StudyPlan, passed_over};
 use crate::views::report::gather;
 use anyhow::Result;
 use serde_json::json;
@@ -88,7 +88,7 @@ fn read_theirs(text: &str) -> Result<Theirs> {
 }
 
 /// All studies at the scale that is asked for, as far as there is a set: their runs lie in the folder or its `runs`.
-fn plans(args: &Args, common: &Common) -> Result<Vec<Plan>> {
+fn plans(args: &Args, common: &Common) -> Result<Vec<StudyPlan>> {
     let inner = args.folder.join("runs");
     let runs = if inner.is_dir() { inner } else { args.folder.clone() };
     let setup = args.flags.setup(common, &runs)?;

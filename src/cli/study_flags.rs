@@ -8,7 +8,7 @@ use crate::error::usage;
 use crate::numbers::count;
 use crate::run::Precision;
 use crate::study::plan::PlannedCell;
-use crate::study::{Plan, Scale, Set, Setup, Study};
+use crate::study::{NamedSet, Scale, Setup, Study, StudyPlan};
 use anyhow::Result;
 use std::path::{Path, PathBuf};
 
@@ -56,13 +56,13 @@ impl StudyFlags {
         if common.seed.checked_add(self.repeats as u64 - 1).is_none() {
             return Err(usage("--seed: too large for --repeats more seeds"));
         }
-        let open = |path: &PathBuf| -> Result<Set> {
-            Ok(Set { images: open_set(path, common)?, name: path.display().to_string() })
+        let open = |path: &PathBuf| -> Result<NamedSet> {
+            Ok(NamedSet { images: open_set(path, common)?, name: path.display().to_string() })
         };
         let set = match &self.data {
             Some(path) => Some(open(path)?),
             None if scale == Scale::TINY => {
-                Some(Set { images: Dataset::digits(), name: "bundled digits".into() })
+                Some(NamedSet { images: Dataset::digits(), name: "bundled digits".into() })
             }
             None => None,
         };
@@ -79,10 +79,10 @@ impl StudyFlags {
     }
 
     /// The cells of studies, as asked for.
-    pub fn plans(&self, studies: &[Study], setup: &Setup) -> Result<Vec<Plan>> {
+    pub fn plans(&self, studies: &[Study], setup: &Setup) -> Result<Vec<StudyPlan>> {
         let mut plans = Vec::new();
         for study in studies {
-            let mut plan = Plan::new(study, setup)?;
+            let mut plan = StudyPlan::new(study, setup)?;
             plan.keep(&self.only)?;
             plans.push(plan);
         }
@@ -124,7 +124,7 @@ impl StudyFlags {
         &self,
         common: &Common,
         runs: &Path,
-        plan: &Plan,
+        plan: &StudyPlan,
         cell: Option<&PlannedCell>,
     ) -> String {
         let study = quoted(&plan.study.called);

@@ -8,8 +8,8 @@ use super::{Common, say};
 use crate::error::usage;
 use crate::files::{check_output, write_atomic};
 use crate::study::cost::MachineRates;
-use crate::study::{Plan, Study, passed_over};
-use crate::views::tables::View;
+use crate::study::{Study, StudyPlan, passed_over};
+use crate::views::tables::TableView;
 use anyhow::Result;
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -94,12 +94,13 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         .collect();
     let device = devices(common, None, &configs)?.swap_remove(0);
     let rates = MachineRates::here(&device, &args.runs, &configs, args.rate.asked())?;
-    let fills = |plan: &Plan, cell: Option<&_>| args.flags.fills(common, &args.runs, plan, cell);
+    let fills =
+        |plan: &StudyPlan, cell: Option<&_>| args.flags.fills(common, &args.runs, plan, cell);
     let title = match name.parse::<u32>() {
         Ok(n) => format!("Table {n} of Gu et al. 2023"),
         Err(_) => studies.iter().map(|s| s.name.as_str()).collect::<Vec<_>>().join(", "),
     };
-    let view = View::read(title, &plans, &rates, &fills);
+    let view = TableView::read(title, &plans, &rates, &fills);
     let text = match format {
         Format::Md => view.markdown(),
         Format::Csv => view.csv(),

@@ -235,7 +235,7 @@ fn add_pickle(set: &mut CifarSet, what: &str, bytes: &[u8], budget: &Budget) -> 
 }
 
 /// A pickled NumPy array of unsigned bytes.
-struct Array<'a> {
+struct PickledArray<'a> {
     shape: Vec<Option<i64>>,
     contents: Contents<'a>,
 }
@@ -248,7 +248,7 @@ enum Contents<'a> {
 
 /// The array that is made by `_reconstruct` with the state (version, shape, dtype, Fortran order, bytes), or by
 /// `_frombuffer(bytes, dtype, shape, order)`.
-fn array<'a>(pickle: &Pickle<'a>, id: Id) -> Result<Array<'a>, String> {
+fn array<'a>(pickle: &Pickle<'a>, id: Id) -> Result<PickledArray<'a>, String> {
     let none = || "found data that is no array".to_string();
     let (name, args, state) = pickle.object(id).ok_or_else(none)?;
     let (bytes, dtype, shape, c_order) = match (name, state) {
@@ -289,7 +289,7 @@ fn array<'a>(pickle: &Pickle<'a>, id: Id) -> Result<Array<'a>, String> {
         }
         _ => return Err("found an array without its bytes".into()),
     };
-    Ok(Array { shape, contents })
+    Ok(PickledArray { shape, contents })
 }
 
 fn said(shape: &[Option<i64>]) -> String {
@@ -297,8 +297,8 @@ fn said(shape: &[Option<i64>]) -> String {
     format!("[{}]", sizes.collect::<Vec<_>>().join(", "))
 }
 
-impl<'a> Array<'a> {
-    /// Bytes that [`Array::planes`] takes.
+impl<'a> PickledArray<'a> {
+    /// Bytes that [`PickledArray::planes`] takes.
     fn encoded_bytes(&self) -> u64 {
         match self.contents {
             Contents::Bytes(_) => 0,

@@ -69,12 +69,12 @@ fn insert<'j>(
 
 /// The first labels of a file, and how many more it holds.
 struct List<'j> {
-    entries: Vec<Entry<'j>>,
+    entries: Vec<LabelEntry<'j>>,
     more: usize,
 }
 
 /// A name with its label, or what stands where the label should.
-type Entry<'j> = (Cow<'j, str>, Result<u32, String>);
+type LabelEntry<'j> = (Cow<'j, str>, Result<u32, String>);
 
 /// Reads a file for a set of `images`; of more entries than that one more is kept, so that a small file that unpacks
 /// to a long list takes no memory.

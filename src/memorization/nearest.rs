@@ -8,7 +8,8 @@ mod best;
 
 use crate::device::Device;
 use crate::device::cpu::dots::{
-    COLUMNS, Form, Isa, Lanes, MAX_WORDS, ROWS, Word, first_bits, pack_columns, pack_rows, scan,
+    COLUMNS, DotForm, DotLanes, Isa, MAX_WORDS, ROWS, Word, first_bits, pack_columns, pack_rows,
+    scan,
 };
 use crate::device::cpu::sketch::{Panels, Sketcher, WORDS};
 use crate::simd::vectorized;
@@ -178,7 +179,7 @@ impl<'a> References<'a> {
         let panels = self.pixels.par_chunks(COLUMNS * len).enumerate();
         let bases = &self.prepared().bases;
         panels.for_each_init(
-            || vec![Lanes::zeroed(); words],
+            || vec![DotLanes::zeroed(); words],
             |panel, (p, images)| {
                 pack_columns(form, images, len, 0, panel);
                 let bases = &bases[p * COLUMNS..][..images.len() / len];
@@ -194,7 +195,7 @@ impl<'a> References<'a> {
     /// Calls `hit(query, column, key)` for each pair of a panel of pixels within its limit.
     fn scan_pixels(
         &self,
-        panel: &[Lanes],
+        panel: &[DotLanes],
         bases: &[i64],
         rows: &[Word],
         best: &Best,
@@ -202,7 +203,7 @@ impl<'a> References<'a> {
     ) {
         let (form, valid) = (self.isa.bytes(), first_bits(bases.len()));
         if panel.len() <= MAX_WORDS {
-            let mut base = Lanes::zeroed();
+            let mut base = DotLanes::zeroed();
             base.0.iter_mut().zip(bases).for_each(|(to, &b)| *to = b as i32);
             return scan(
                 self.isa,
@@ -215,7 +216,8 @@ impl<'a> References<'a> {
             );
         }
         // Sums of long images don't fit 32 bits.
-        let (zero, none, mut keys) = (Lanes::zeroed(), [i32::MIN; ROWS], [Lanes::zeroed(); ROWS]);
+        let (zero, none, mut keys) =
+            (DotLanes::zeroed(), [i32::MIN; ROWS], [DotLanes::zeroed(); ROWS]);
         for (t, rows) in rows.chunks_exact(panel.len()).enumerate() {
             let mut sums = [[0i64; COLUMNS]; ROWS];
             for (rows, panel) in rows.chunks(MAX_WORDS).zip(panel.chunks(MAX_WORDS)) {
@@ -294,7 +296,7 @@ impl<'a> References<'a> {
             let valid = first_bits(self.len() - first);
             let panel = panels.get(p * stride);
             let limits = |t: usize| best.limits_32(t);
-            scan(self.isa, Form::Pairs, panel, valid, &drawn.rows, limits, |q, c, key| {
+            scan(self.isa, DotForm::Pairs, panel, valid, &drawn.rows, limits, |q, c, key| {
                 hit(q, first + c, key)
             });
         });

@@ -5,7 +5,7 @@ use super::conv2d_bwd::Groups;
 use crate::device::cpu::gemm::{Mat, gemm};
 use crate::device::cpu::patches::{Tile, Tiles};
 use crate::device::cpu::winograd::{
-    self, Finish, PANEL, PLANES, Pixels, Place, Planes, Product, Square, TILE,
+    self, Finish, PANEL, PLANES, Planes, Square, TILE, TilePixels, TilePlace, TileProduct,
 };
 use crate::device::cpu::winograd::{plane_stride, suits};
 use crate::device::{Acc, Bound, Dtype, Sink, Slot};
@@ -84,7 +84,7 @@ impl Winograd {
             let (i, at) = (square / (down * across), square % (down * across));
             (i, at / across, at % across)
         };
-        let mut planes = Planes { words: v, stride: vs, place: Place::Rows { columns: c } };
+        let mut planes = Planes { words: v, stride: vs, place: TilePlace::Rows { columns: c } };
         for at in 0..squares {
             let (i, row, column) = place(at);
             let square = Square { h, w, channels: c, row: tile.row / TILE + row, column };
@@ -100,7 +100,7 @@ impl Winograd {
                 gemm([squares, block, c], product, o, Acc::Set, 1.0, a, u);
             }
         }
-        let product = Product { words: m, stride: ms, block: o };
+        let product = TileProduct { words: m, stride: ms, block: o };
         for at in 0..squares {
             let (i, row, column) = place(at);
             let square = Square { h: tile.rows, w, channels: o, row, column };
@@ -115,10 +115,10 @@ impl Winograd {
 }
 
 /// Elements `at..at + len` of a slot, as they are stored.
-fn pixels(b: &Bound, s: Slot, at: usize, len: usize) -> Pixels<'_> {
+fn pixels(b: &Bound, s: Slot, at: usize, len: usize) -> TilePixels<'_> {
     match s.dtype {
-        Dtype::F32 => Pixels::Words(b.get(s.part(at, len))),
-        Dtype::Bf16 => Pixels::Halves(b.get_half(s, at, len)),
+        Dtype::F32 => TilePixels::Words(b.get(s.part(at, len))),
+        Dtype::Bf16 => TilePixels::Halves(b.get_half(s, at, len)),
     }
 }
 
@@ -205,7 +205,7 @@ impl WinogradWgrad {
         let (z, u) = rest.split_at_mut(PLANES * zs);
         for start in (0..all).step_by(self.squares()) {
             let squares = self.squares().min(all - start);
-            let place = Place::Panels { rows: squares, columns: c };
+            let place = TilePlace::Panels { rows: squares, columns: c };
             let mut planes = Planes { words: v, stride: vs, place };
             for at in 0..squares {
                 let (image, square) = self.square(b, x, self.c, first, start + at);
@@ -213,7 +213,7 @@ impl WinogradWgrad {
             }
             for p0 in (0..o).step_by(PANEL) {
                 let width = PANEL.min(o - p0);
-                let place = Place::Rows { columns: width };
+                let place = TilePlace::Rows { columns: width };
                 let mut planes = Planes { words: z, stride: zs, place };
                 let channels = [o0 + p0, o0 + p0 + width];
                 for at in 0..squares {
@@ -232,7 +232,7 @@ impl WinogradWgrad {
                 }
             }
         }
-        let product = Product { words: u, stride: us, block: c };
+        let product = TileProduct { words: u, stride: us, block: c };
         for k in 0..o {
             let row = to.slot.part((o0 + k) * 9 * self.c + c0, 8 * self.c + c);
             let (row, adds) = (b.get_mut(row), to.acc == Acc::Add);
@@ -248,7 +248,7 @@ impl WinogradWgrad {
         channels: usize,
         first: usize,
         at: usize,
-    ) -> (Pixels<'a>, Square) {
+    ) -> (TilePixels<'a>, Square) {
         let (h, w, across) = (self.h, self.w, self.w.div_ceil(TILE));
         let (i, at) = (at / self.per_image(), at % self.per_image());
         let words = h * w * channels;

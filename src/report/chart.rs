@@ -32,12 +32,12 @@ pub struct Panel {
 #[serde(deny_unknown_fields)]
 pub struct ChartAxis {
     pub name: String,
-    pub scale: Scale,
+    pub scale: ChartScale,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Scale {
+pub enum ChartScale {
     /// From 0 on.
     Linear,
     Log,
@@ -121,7 +121,7 @@ pub const SIZES: &str = "training images";
 
 impl Panel {
     /// A panel from 0 to 100%.
-    pub fn new(title: &str, x_name: &str, scale: Scale, series: Vec<Series>) -> Self {
+    pub fn new(title: &str, x_name: &str, scale: ChartScale, series: Vec<Series>) -> Self {
         let x = ChartAxis { name: x_name.into(), scale };
         Panel { title: title.into(), x, y: [0.0, 1.0], level: None, series }
     }
@@ -129,7 +129,7 @@ impl Panel {
     /// Ratio against training-set size with the line 1 − ε.
     pub fn sizes(title: &str, epsilon: f64, series: Vec<Series>) -> Self {
         let level = Some(1.0 - epsilon);
-        Panel { level, ..Panel::new(title, SIZES, Scale::Images, series) }
+        Panel { level, ..Panel::new(title, SIZES, ChartScale::Images, series) }
     }
 
     /// Ratio over training, a line a (name, [(epoch, ratio)]).
@@ -138,7 +138,7 @@ impl Panel {
             let points = curve.into_iter().map(|(e, r)| Point::new(e, r)).collect();
             Series::new(name, Style::Line, points)
         };
-        Panel::new(title, EPOCHS, Scale::Linear, lines.into_iter().map(series).collect())
+        Panel::new(title, EPOCHS, ChartScale::Linear, lines.into_iter().map(series).collect())
     }
 
     /// The last point of each series, in order, as rising or not.
@@ -191,7 +191,9 @@ impl Chart {
                         Cell::Text(panel.title.clone()),
                         Cell::Text(series.name.clone()),
                         match &panel.x.scale {
-                            Scale::Categories(names) => Cell::Text(category(names, p.x).into()),
+                            ChartScale::Categories(names) => {
+                                Cell::Text(category(names, p.x).into())
+                            }
                             _ => Cell::Number(p.x, 0),
                         },
                         Cell::Number(p.y, 4),

@@ -1,7 +1,7 @@
 //! Where values lie in a panel, and which of them its axes name.
 
 use super::canvas::width_of;
-use super::chart::{Panel, Point, Scale};
+use super::chart::{ChartScale, Panel, Point};
 use super::scene::At;
 
 /// From a panel's left side to its vertical axis, and from its right end back.
@@ -25,20 +25,20 @@ pub struct Frame {
 impl Frame {
     /// A panel whose left upper corner is (`x`, `y`), with `head` above the plot.
     pub fn new(panel: &Panel, x: f64, y: f64, width: f64, head: f64, plot: f64) -> Frame {
-        let usable = |v: &f64| v.is_finite() && (*v > 0.0 || panel.x.scale != Scale::Log);
+        let usable = |v: &f64| v.is_finite() && (*v > 0.0 || panel.x.scale != ChartScale::Log);
         let all = panel.series.iter().flat_map(|s| &s.points).map(|p| p.x).filter(usable);
         let (low, high) =
             all.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
         let log = match panel.x.scale {
-            Scale::Log => true,
-            Scale::Images => low > 0.0 && high >= 4.0 * low,
+            ChartScale::Log => true,
+            ChartScale::Images => low > 0.0 && high >= 4.0 * low,
             _ => false,
         };
         let ends = match &panel.x.scale {
-            Scale::Categories(names) => [-0.5, names.len().max(1) as f64 - 0.5],
+            ChartScale::Categories(names) => [-0.5, names.len().max(1) as f64 - 0.5],
             // No value at all: an empty frame.
             _ if low > high => [1.0, 2.0],
-            Scale::Linear => [0.0_f64.min(low), if high > 0.0 { high } else { low + 1.0 }],
+            ChartScale::Linear => [0.0_f64.min(low), if high > 0.0 { high } else { low + 1.0 }],
             _ if low == high => [low * 0.5, if high > 0.0 { high * 1.5 } else { 1.0 }],
             _ if log => {
                 let margin = (high / low).powf(0.06);
@@ -56,7 +56,7 @@ impl Frame {
             top: y + head,
             bottom: y + head + plot,
             log,
-            straight_in_images: panel.x.scale == Scale::Images,
+            straight_in_images: panel.x.scale == ChartScale::Images,
             x: ends,
             y: y_ends,
         }
@@ -107,11 +107,11 @@ impl Frame {
             values
         };
         let wanted: Vec<(f64, String)> = match &panel.x.scale {
-            Scale::Categories(names) => {
+            ChartScale::Categories(names) => {
                 names.iter().enumerate().map(|(i, n)| (i as f64, n.clone())).collect()
             }
-            Scale::Linear if measured().is_empty() => Vec::new(),
-            Scale::Linear => {
+            ChartScale::Linear if measured().is_empty() => Vec::new(),
+            ChartScale::Linear => {
                 let step = round_step(self.x[1] - self.x[0]);
                 let first = (self.x[0] / step).ceil() as i64;
                 let last = (self.x[1] / step * (1.0 + 1e-12)).floor() as i64;

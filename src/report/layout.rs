@@ -1,9 +1,9 @@
 //! Where everything in a chart goes.
 
 use super::canvas::{ACCENT, Color, INK, MUTED, RULE, width_of, wrap};
-use super::chart::{Chart, Panel, Point, RATIO, Scale, Series, Style, category};
+use super::chart::{Chart, ChartScale, Panel, Point, RATIO, Series, Style, category};
 use super::frame::{Frame, LEFT, RIGHT, SMALL, number, round_step};
-use super::scene::{Anchor, At, Scene, Shape, Sign, words};
+use super::scene::{Anchor, At, Scene, SceneShape, Sign, words};
 
 /// A panel alone in its chart, and one of several: as narrow as their words allow, which are read on a phone too.
 const WIDE: (f64, f64) = (520.0, 300.0);
@@ -169,7 +169,7 @@ fn cut(name: &str, room: f64) -> String {
     kept + "…"
 }
 
-fn panel_shapes(panel: &Panel, frame: &Frame, top: f64, first: usize) -> Vec<Shape> {
+fn panel_shapes(panel: &Panel, frame: &Frame, top: f64, first: usize) -> Vec<SceneShape> {
     let (mut shapes, mut y, x) = (Vec::new(), top, frame.left - LEFT);
     for line in wrap(&panel.title, PANEL_TITLE, frame.right + RIGHT - x) {
         shapes.push(words(line, PANEL_TITLE, INK, Anchor::Left, (x, y + 0.5 * PANEL_TITLE)));
@@ -184,7 +184,7 @@ fn panel_shapes(panel: &Panel, frame: &Frame, top: f64, first: usize) -> Vec<Sha
         }
         sign.push(look.mark((at.0 + 12.0, at.1), false));
         let series = Some(first + key.series);
-        shapes.push(Shape::Group { class: "key", series, tip: key.whole, shapes: sign });
+        shapes.push(SceneShape::Group { class: "key", series, tip: key.whole, shapes: sign });
     }
     axes(&mut shapes, panel, frame);
     if let Some(why) = nothing(panel, frame) {
@@ -195,7 +195,12 @@ fn panel_shapes(panel: &Panel, frame: &Frame, top: f64, first: usize) -> Vec<Sha
         let look = LineLook::of(panel, i);
         let inner = series_shapes(panel, series, frame, &look);
         let series = Some(first + i);
-        shapes.push(Shape::Group { class: "series", series, tip: String::new(), shapes: inner });
+        shapes.push(SceneShape::Group {
+            class: "series",
+            series,
+            tip: String::new(),
+            shapes: inner,
+        });
     }
     shapes
 }
@@ -214,7 +219,7 @@ fn nothing(panel: &Panel, frame: &Frame) -> Option<&'static str> {
 }
 
 /// Rules, ticks and names of both axes, and the level.
-fn axes(shapes: &mut Vec<Shape>, panel: &Panel, frame: &Frame) {
+fn axes(shapes: &mut Vec<SceneShape>, panel: &Panel, frame: &Frame) {
     let x = frame.left - LEFT;
     let [low, high] = frame.y;
     for (i, line) in axis_name(panel, frame.right + RIGHT - x).into_iter().rev().enumerate() {
@@ -250,7 +255,12 @@ fn axes(shapes: &mut Vec<Shape>, panel: &Panel, frame: &Frame) {
 }
 
 /// Band, line, bars and marks, and where the line falls through the level.
-fn series_shapes(panel: &Panel, series: &Series, frame: &Frame, look: &LineLook) -> Vec<Shape> {
+fn series_shapes(
+    panel: &Panel,
+    series: &Series,
+    frame: &Frame,
+    look: &LineLook,
+) -> Vec<SceneShape> {
     let mut points: Vec<&Point> = series.points.iter().filter(|p| frame.shows(p)).collect();
     if series.style != Style::Marks {
         points.sort_by(|a, b| a.x.total_cmp(&b.x));
@@ -265,7 +275,7 @@ fn series_shapes(panel: &Panel, series: &Series, frame: &Frame, look: &LineLook)
         };
         let mut path = frame.path(&end(0));
         path.extend(frame.path(&end(1)).into_iter().rev());
-        shapes.push(Shape::Area { path, color: look.color, opacity: 0.16 });
+        shapes.push(SceneShape::Area { path, color: look.color, opacity: 0.16 });
     }
     if with_line {
         let line: Vec<At> = points.iter().map(|p| (p.x, p.y)).collect();
@@ -277,7 +287,8 @@ fn series_shapes(panel: &Panel, series: &Series, frame: &Frame, look: &LineLook)
         let mut parts = Vec::new();
         if let Some([low, high]) = p.interval.filter(|_| !banded) {
             let (low, high) = (frame.y(low), frame.y(high));
-            let bar = |path| Shape::Line { path, width: 1.3, color: look.color, dashed: false };
+            let bar =
+                |path| SceneShape::Line { path, width: 1.3, color: look.color, dashed: false };
             parts.push(bar(vec![(at.0, low), (at.0, high)]));
             for y in [low, high] {
                 parts.push(bar(vec![(at.0 - 4.0, y), (at.0 + 4.0, y)]));
@@ -287,7 +298,7 @@ fn series_shapes(panel: &Panel, series: &Series, frame: &Frame, look: &LineLook)
             parts.push(look.mark(at, p.rising));
         }
         let tip = tip(panel, series, p);
-        shapes.push(Shape::Group { class: "point", series: None, tip, shapes: parts });
+        shapes.push(SceneShape::Group { class: "point", series: None, tip, shapes: parts });
     }
     if let (Some(emm), Some(level)) = (series.emm, panel.level)
         && frame.shows(&Point::new(emm, level))
@@ -299,7 +310,9 @@ fn series_shapes(panel: &Panel, series: &Series, frame: &Frame, look: &LineLook)
 
 /// How far a mark stands beside its category where there are others too, so that equal values are seen.
 fn aside(panel: &Panel, series: &Series, frame: &Frame, mark: &Point) -> f64 {
-    let (Scale::Categories(_), Style::Marks) = (&panel.x.scale, series.style) else { return 0.0 };
+    let (ChartScale::Categories(_), Style::Marks) = (&panel.x.scale, series.style) else {
+        return 0.0;
+    };
     let marks = panel.series.iter().filter(|s| s.style == Style::Marks).flat_map(|s| &s.points);
     let here: Vec<&Point> = marks.filter(|p| p.x == mark.x && frame.shows(p)).collect();
     let place = here.iter().position(|p| std::ptr::eq(*p, mark)).unwrap_or(0);
@@ -308,11 +321,11 @@ fn aside(panel: &Panel, series: &Series, frame: &Frame, mark: &Point) -> f64 {
 }
 
 /// A dashed line down from where a line falls through the level; the value beside it if the series has no name.
-fn crossing(series: &Series, frame: &Frame, (emm, level): At, look: &LineLook) -> Vec<Shape> {
+fn crossing(series: &Series, frame: &Frame, (emm, level): At, look: &LineLook) -> Vec<SceneShape> {
     let (x, y) = (frame.x(emm), frame.y(level));
     let color = if series.name.is_empty() { ACCENT } else { look.color };
     let mut shapes = vec![dashed(vec![(x, y), (x, frame.bottom)], color)];
-    let mark = Shape::Mark { at: (x, y), radius: 3.6, sign: Sign::Circle, color, open: false };
+    let mark = SceneShape::Mark { at: (x, y), radius: 3.6, sign: Sign::Circle, color, open: false };
     shapes.push(mark);
     // Of a series with a name, the name says it.
     if series.name.is_empty() {
@@ -329,7 +342,7 @@ fn crossing(series: &Series, frame: &Frame, (emm, level): At, look: &LineLook) -
 
 /// Lines of words beside the vertical at `x`, where the series' line is not: low on the right, on the left, higher up,
 /// and where the line falls as steeply as the vertical, on its other side.
-fn beside(frame: &Frame, series: &Series, x: f64, said: Vec<String>) -> Vec<Shape> {
+fn beside(frame: &Frame, series: &Series, x: f64, said: Vec<String>) -> Vec<SceneShape> {
     const LINE: f64 = 20.0;
     let wide = said.iter().map(|s| width_of(s, WORDS)).fold(0.0, f64::max) + 8.0;
     let high = LINE * said.len() as f64;
@@ -363,9 +376,9 @@ fn beside(frame: &Frame, series: &Series, x: f64, said: Vec<String>) -> Vec<Shap
 }
 
 /// The sizes that the EMM lies between, on the horizontal axis.
-fn bracket(frame: &Frame, ends: [f64; 2]) -> Vec<Shape> {
+fn bracket(frame: &Frame, ends: [f64; 2]) -> Vec<SceneShape> {
     let [low, high] = ends.map(|x| frame.x(x));
-    let line = |path| Shape::Line { path, width: 3.0, color: ACCENT, dashed: false };
+    let line = |path| SceneShape::Line { path, width: 3.0, color: ACCENT, dashed: false };
     let end = |x| line(vec![(x, frame.bottom - 6.0), (x, frame.bottom)]);
     vec![line(vec![(low, frame.bottom), (high, frame.bottom)]), end(low), end(high)]
 }
@@ -382,7 +395,7 @@ fn tip(panel: &Panel, series: &Series, p: &Point) -> String {
         tip += &format!("{} · ", series.name);
     }
     match &panel.x.scale {
-        Scale::Categories(names) => tip += category(names, p.x),
+        ChartScale::Categories(names) => tip += category(names, p.x),
         _ => tip += &format!("{} {}", number(p.x), panel.x.name),
     }
     tip += &format!(": {:.2}%", 100.0 * p.y);
@@ -429,22 +442,22 @@ impl LineLook {
         }
     }
 
-    fn line(&self, path: Vec<At>) -> Shape {
+    fn line(&self, path: Vec<At>) -> SceneShape {
         let (width, dashed) = if self.style == Style::Theirs { (1.3, true) } else { (2.1, false) };
-        Shape::Line { path, width, color: self.color, dashed }
+        SceneShape::Line { path, width, color: self.color, dashed }
     }
 
-    fn mark(&self, at: At, open: bool) -> Shape {
-        Shape::Mark { at, radius: self.radius, sign: self.sign, color: self.color, open }
+    fn mark(&self, at: At, open: bool) -> SceneShape {
+        SceneShape::Mark { at, radius: self.radius, sign: self.sign, color: self.color, open }
     }
 }
 
-fn rule(from: At, to: At, color: Color) -> Shape {
-    Shape::Line { path: vec![from, to], width: 1.0, color, dashed: false }
+fn rule(from: At, to: At, color: Color) -> SceneShape {
+    SceneShape::Line { path: vec![from, to], width: 1.0, color, dashed: false }
 }
 
-fn dashed(path: Vec<At>, color: Color) -> Shape {
-    Shape::Line { path, width: 1.3, color, dashed: true }
+fn dashed(path: Vec<At>, color: Color) -> SceneShape {
+    SceneShape::Line { path, width: 1.3, color, dashed: true }
 }
 
 /// The colour of series `i` of `n`.

@@ -11,7 +11,7 @@ mod scene;
 pub mod sheet;
 pub mod table;
 
-pub use chart::{Chart, Panel, Point, Scale, Series, Style};
+pub use chart::{Chart, ChartScale, Panel, Point, Series, Style};
 pub use frame::number;
 pub use grid::grid;
 pub use page::{Page, PagePart, Section};

@@ -11,10 +11,10 @@ pub type At = (f64, f64);
 pub struct Scene {
     pub width: f64,
     pub height: f64,
-    pub shapes: Vec<Shape>,
+    pub shapes: Vec<SceneShape>,
 }
 
-pub enum Shape {
+pub enum SceneShape {
     Line {
         path: Vec<At>,
         width: f64,
@@ -46,7 +46,7 @@ pub enum Shape {
         class: &'static str,
         series: Option<usize>,
         tip: String,
-        shapes: Vec<Shape>,
+        shapes: Vec<SceneShape>,
     },
 }
 
@@ -115,10 +115,16 @@ impl Scene {
 }
 
 /// Words at a place, their capitals around its height.
-pub fn words(words: impl Into<String>, size: f64, color: Color, anchor: Anchor, at: At) -> Shape {
+pub fn words(
+    words: impl Into<String>,
+    size: f64,
+    color: Color,
+    anchor: Anchor,
+    at: At,
+) -> SceneShape {
     // What no font shows.
     let words = words.into().replace(char::is_control, " ");
-    Shape::Text { words, size, color, anchor, at }
+    SceneShape::Text { words, size, color, anchor, at }
 }
 
 /// Text for XML and HTML, in elements and in attributes. What XML cannot hold becomes a space.
@@ -157,9 +163,9 @@ fn path_of(path: &[At], closed: bool) -> String {
     if closed { out + "Z" } else { out }
 }
 
-fn write_svg(out: &mut String, shape: &Shape) {
+fn write_svg(out: &mut String, shape: &SceneShape) {
     let _ = match shape {
-        Shape::Line { path, width, color, dashed } => {
+        SceneShape::Line { path, width, color, dashed } => {
             let dash = match dashed {
                 true => format!(" stroke-dasharray=\"{DASH} {}\"", PERIOD - DASH),
                 false => String::new(),
@@ -172,14 +178,14 @@ fn write_svg(out: &mut String, shape: &Shape) {
                 hex(color)
             )
         }
-        Shape::Area { path, color, opacity } => {
+        SceneShape::Area { path, color, opacity } => {
             let opacity = match *opacity < 1.0 {
                 true => format!(" fill-opacity=\"{opacity}\""),
                 false => String::new(),
             };
             writeln!(out, "<path d=\"{}\" fill=\"{}\"{opacity}/>", path_of(path, true), hex(color))
         }
-        Shape::Mark { at, radius, sign, color, open } => {
+        SceneShape::Mark { at, radius, sign, color, open } => {
             let color = hex(color);
             let (fill, stroke, width) = match (sign, open) {
                 (Sign::Cross, _) => ("none", color.as_str(), OUTLINE),
@@ -203,7 +209,7 @@ fn write_svg(out: &mut String, shape: &Shape) {
                 }
             }
         }
-        Shape::Text { words, size, color, anchor, at } => {
+        SceneShape::Text { words, size, color, anchor, at } => {
             let anchor = match anchor {
                 Anchor::Left => "start",
                 Anchor::Center => "middle",
@@ -218,7 +224,7 @@ fn write_svg(out: &mut String, shape: &Shape) {
                 escape(words)
             )
         }
-        Shape::Group { class, series, tip, shapes } => {
+        SceneShape::Group { class, series, tip, shapes } => {
             let series = series.map(|s| format!(" data-series=\"{s}\"")).unwrap_or_default();
             let _ = write!(out, "<g class=\"{class}\"{series}>");
             let _ = match tip.is_empty() {

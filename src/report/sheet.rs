@@ -1,7 +1,7 @@
 //! Samples beside the training images nearest to them.
 
 use super::canvas::{ACCENT, Canvas, INK, MUTED, RULE, WHITE, scale_to, wrap};
-use super::scene::{Anchor, Scene, Shape, words};
+use super::scene::{Anchor, Scene, SceneShape, words};
 use anyhow::Result;
 
 /// One sample and what it is compared with, each [H, W, C].
@@ -184,7 +184,7 @@ fn scene_of(sheet: &Sheet, laid: &SheetLayout) -> Scene {
             let [right, bottom] =
                 [x + laid.width - inset, y + laid.height - inset].map(|v| v as f64);
             let path = vec![(left, top), (right, top), (right, bottom), (left, bottom)];
-            Shape::Area { path, color, opacity: 1.0 }
+            SceneShape::Area { path, color, opacity: 1.0 }
         };
         let (color, thickness) = if t.memorized { (ACCENT, 4) } else { (RULE, 1) };
         shapes.extend([frame(0, color), frame(thickness, WHITE)]);

@@ -138,7 +138,7 @@ impl Prediction {
             first = record(micro_batch_now, Mode::Training)?;
         }
 
-        let mut tally = Tally { card, shares: Vec::new() };
+        let mut tally = MemoryTally { card, shares: Vec::new() };
         tally.add_all(&first, 1);
         let rest = batch - micro_batch_now;
         if rest >= micro_batch_now {
@@ -166,12 +166,12 @@ impl Prediction {
 }
 
 /// Shares, each with its seconds by what binds them.
-struct Tally<'a> {
+struct MemoryTally<'a> {
     card: &'a Card,
     shares: Vec<(Share, [f64; 3])>,
 }
 
-impl Tally<'_> {
+impl MemoryTally<'_> {
     const BOUNDS: [&'static str; 3] = ["arithmetic", "memory", "launches"];
 
     fn add_all(&mut self, recording: &Recording, times: usize) {

@@ -30,7 +30,7 @@ pub struct Progress {
     trained_images: u64,
     training_s: f64,
     /// Where a run of a study reports to instead.
-    part: Option<Part>,
+    part: Option<ProgressPart>,
 }
 
 /// One progress of several runs that may run at once: each reports its part.
@@ -61,19 +61,19 @@ impl Overall {
     }
 
     /// The part of a run that lines begin with `name`.
-    pub fn part(&self, name: String) -> Part {
-        Part { all: self.clone(), name }
+    pub fn part(&self, name: String) -> ProgressPart {
+        ProgressPart { all: self.clone(), name }
     }
 }
 
 /// A run's part of an [`Overall`] progress.
 #[derive(Clone)]
-pub struct Part {
+pub struct ProgressPart {
     all: Overall,
     name: String,
 }
 
-impl Part {
+impl ProgressPart {
     /// So much of what was expected had been done before.
     pub fn skip(&self, work: f64) {
         let mut all = self.all.lock();
@@ -111,7 +111,7 @@ impl Progress {
     }
 
     /// Progress of a run that `done` of its work was done of before, reported as a part of others'.
-    pub fn within(part: Part, done: f64, left: f64) -> Self {
+    pub fn within(part: ProgressPart, done: f64, left: f64) -> Self {
         part.skip(done);
         let mut progress = Progress::new(done, left, true);
         progress.part = Some(part);

@@ -6,7 +6,7 @@
 
 use super::dir::{Lock, RunDir, Scores};
 use super::numerics::Numerics;
-use super::progress::{IMAGE_COST, Part, Progress, epochs_said};
+use super::progress::{IMAGE_COST, Progress, ProgressPart, epochs_said};
 use super::score::Network;
 use super::stats::Stats;
 use super::{Distinct, Look, Order, Outcome, RunConfig, memory, schedule, state};
@@ -68,7 +68,7 @@ pub fn train_part(
     data: &Dataset,
     dir: &Path,
     options: &RunOptions,
-    part: Option<Part>,
+    part: Option<ProgressPart>,
 ) -> Result<Outcome> {
     let started = Instant::now();
     config.check()?;
@@ -152,7 +152,7 @@ impl<'a> Run<'a> {
         dir: RunDir,
         lock: Lock,
         options: &'a RunOptions,
-        part: Option<Part>,
+        part: Option<ProgressPart>,
         started: Instant,
     ) -> Result<Self> {
         let t = &config.train;

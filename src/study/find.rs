@@ -3,7 +3,7 @@
 
 use super::folder::RunSeen;
 use super::outcome::{Measured, RunState, Seen, passed_over};
-use super::plan::{Plan, PlannedRun};
+use super::plan::{PlannedRun, StudyPlan};
 use super::scale::Scale;
 use super::settings::Recipe;
 use super::share::share;
@@ -141,7 +141,7 @@ fn balanced(size: u64, classes: u64, known: &[(u64, f64)]) -> u64 {
 
 impl EmmSearch<'_> {
     /// That it can be searched; the study of the sizes that it names.
-    fn check(&self) -> Result<Plan> {
+    fn check(&self) -> Result<StudyPlan> {
         if !(self.epsilon > 0.0 && self.epsilon < 1.0) {
             return Err(usage(format!("--epsilon: {} is outside (0, 1)", self.epsilon)));
         }
@@ -199,7 +199,7 @@ impl EmmSearch<'_> {
     }
 
     /// The study of these sizes.
-    fn plan(&self, sizes: &[usize]) -> Result<Plan> {
+    fn plan(&self, sizes: &[usize]) -> Result<StudyPlan> {
         let labels = match self.config.model.label_dim {
             0 => Labels::None,
             _ => Labels::Keep,
@@ -223,14 +223,14 @@ impl EmmSearch<'_> {
             };
             Ok(Ok((0..self.repeats).map(run).collect()))
         };
-        Plan::of(&Study::of_sizes(sizes), Scale::PAPER, self.set.resolution, name, &runs)
+        StudyPlan::of(&Study::of_sizes(sizes), Scale::PAPER, self.set.resolution, name, &runs)
     }
 
     /// The runs of a plan, several at once; `None` if a signal stopped them. What is wrong with damaged ones goes to
     /// `damage`; a size without any other is left out.
     fn measure(
         &self,
-        plan: &Plan,
+        plan: &StudyPlan,
         progress: &Overall,
         damage: &mut Vec<String>,
     ) -> Result<Option<Vec<OfSize>>> {

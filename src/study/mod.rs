@@ -25,7 +25,7 @@ pub mod theirs;
 
 pub use find::{EmmSearch, Found, Sizes, find};
 pub use outcome::{Measured, RunState, Seen, passed_over};
-pub use plan::{Plan, Set, Setup};
+pub use plan::{NamedSet, Setup, StudyPlan};
 pub use scale::Scale;
 pub use settings::ImageShape;
 pub use spec::Study;

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! let study = Study::load("width")?;               // or any in Study::shipped() whose `figures` hold an id
-//! let plan = Plan::new(&study, &setup)?;           // cells → runs, named by what determines their numbers
+//! let plan = StudyPlan::new(&study, &setup)?;           // cells → runs, named by what determines their numbers
 //! let seen = plan.read();                          // one `Seen` a cell, from scores.csv under `--runs`
 //! for figure in &study.figures {
 //!     for line in plan.lines(figure, &seen) { … }  // points with x, ratio, interval, spread, curve
@@ -29,7 +29,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 /// Images that subsets are taken from, and the file they were read from.
-pub struct Set {
+pub struct NamedSet {
     pub images: Dataset,
     pub name: String,
 }
@@ -38,9 +38,9 @@ pub struct Set {
 pub struct Setup {
     pub scale: Scale,
     /// `None`: nothing can be run or looked up, only costed, as for 32×32 RGB images with ten classes.
-    pub set: Option<Set>,
+    pub set: Option<NamedSet>,
     /// The second set of the blends.
-    pub blend: Option<Set>,
+    pub blend: Option<NamedSet>,
     /// Runs of each cell, with consecutive seeds from `seed` on.
     pub repeats: usize,
     pub seed: u64,
@@ -56,7 +56,7 @@ pub struct Setup {
 type Made = Result<(ImageShape, DataId), String>;
 
 impl Setup {
-    pub fn new(scale: Scale, set: Option<Set>, runs: PathBuf) -> Setup {
+    pub fn new(scale: Scale, set: Option<NamedSet>, runs: PathBuf) -> Setup {
         Setup {
             scale,
             set,
@@ -107,7 +107,7 @@ fn impossible(e: anyhow::Error) -> Result<String> {
 }
 
 /// A study's cells as runs.
-pub struct Plan {
+pub struct StudyPlan {
     pub study: Study,
     pub scale: Scale,
     /// The set's file; empty where there is none.
@@ -179,16 +179,16 @@ impl PlannedRun {
     }
 }
 
-impl Plan {
+impl StudyPlan {
     /// # Errors
     /// Usage: settings that do not go together in the study's file.
-    pub fn new(study: &Study, setup: &Setup) -> Result<Plan> {
+    pub fn new(study: &Study, setup: &Setup) -> Result<StudyPlan> {
         let set_name = setup.set.as_ref().map_or("", |set| set.name.as_str());
         let runs = |at: &[usize]| setup.runs_of(&study.settings_of(at)?);
-        Plan::of(study, setup.scale, setup.full().0, set_name, &runs)
+        StudyPlan::of(study, setup.scale, setup.full().0, set_name, &runs)
     }
 
-    /// As [`Plan::new`], with the `runs` of each cell, or why it has none, by the indices of its axes' values. `full`: the
+    /// As [`StudyPlan::new`], with the `runs` of each cell, or why it has none, by the indices of its axes' values. `full`: the
     /// set's resolution.
     ///
     /// # Errors
@@ -199,7 +199,7 @@ impl Plan {
         full: usize,
         set_name: &str,
         runs: &dyn Fn(&[usize]) -> Result<CellRuns>,
-    ) -> Result<Plan> {
+    ) -> Result<StudyPlan> {
         let axes = study.axes.iter().map(|axis| PlannedAxis {
             name: axis.name.clone(),
             title: axis.title.clone(),
@@ -233,7 +233,7 @@ impl Plan {
             };
             Ok(PlannedCell { at, runs, impossible, paper: paper(i) })
         });
-        Ok(Plan {
+        Ok(StudyPlan {
             scale,
             set_name: set_name.into(),
             axes: axes.collect(),

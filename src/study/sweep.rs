@@ -4,7 +4,7 @@
 use super::cost::{MachineRates, flop_of};
 use super::names::by_reason;
 use super::outcome::{Done, RunState, passed_over};
-use super::plan::{Plan, PlannedRun, Setup};
+use super::plan::{PlannedRun, Setup, StudyPlan};
 use super::settings::Recipe;
 use super::share::share;
 use crate::data::Dataset;
@@ -45,7 +45,7 @@ pub enum Standing {
 }
 
 impl Sweep {
-    pub fn of(plans: &[Plan]) -> Sweep {
+    pub fn of(plans: &[StudyPlan]) -> Sweep {
         let mut sweep = Sweep { runs: Vec::new(), impossible: Vec::new() };
         for plan in plans {
             for cell in &plan.cells {

@@ -4,12 +4,12 @@ use super::words::{BANDS, open_marks};
 use crate::error::usage;
 use crate::memorization::{RESAMPLES, bootstrap, emm_of};
 use crate::report::chart::{EPOCHS, SIZES};
-use crate::report::{Chart, Panel, Point, Scale, Series, Style};
+use crate::report::{Chart, ChartScale, Panel, Point, Series, Style};
 use crate::run::Look;
 use crate::study::EPSILON;
 use crate::study::names::by_reason;
 use crate::study::outcome::Seen;
-use crate::study::plan::{self, EmmLine, Plan, PlannedCell, PlannedValue};
+use crate::study::plan::{self, EmmLine, PlannedCell, PlannedValue, StudyPlan};
 use crate::study::spec::{AxisScale, Draw, FigureSpec, Study};
 use anyhow::Result;
 
@@ -58,10 +58,10 @@ fn is_of(own: &str, asked: &str) -> bool {
 }
 
 /// Draws what finished runs say. `asked`: as for [`studies_of`], whose studies `plans` are of.
-pub fn figure(asked: &str, plans: &[Plan]) -> Figure {
-    let own = |plan: &Plan| !plan.study.figures.iter().any(|f| is_of(&f.id, asked));
-    let shown = |plan: &Plan, f: &FigureSpec| own(plan) || is_of(&f.id, asked);
-    let of = |plan: &Plan| {
+pub fn figure(asked: &str, plans: &[StudyPlan]) -> Figure {
+    let own = |plan: &StudyPlan| !plan.study.figures.iter().any(|f| is_of(&f.id, asked));
+    let shown = |plan: &StudyPlan, f: &FigureSpec| own(plan) || is_of(&f.id, asked);
+    let of = |plan: &StudyPlan| {
         let ids = plan.study.figures.iter().filter(|f| shown(plan, f)).map(|f| f.id.as_str());
         ids.collect::<Vec<_>>().join(", ")
     };
@@ -109,7 +109,7 @@ pub fn figure(asked: &str, plans: &[Plan]) -> Figure {
 }
 
 /// Scale, set, what bands and open marks mean.
-fn general_footer(plans: &[Plan], panels: &[Panel]) -> Vec<String> {
+fn general_footer(plans: &[StudyPlan], panels: &[Panel]) -> Vec<String> {
     let mut out = Vec::new();
     if let Some(plan) = plans.first() {
         let set = if plan.set_name.is_empty() { "no set given" } else { &plan.set_name };
@@ -135,7 +135,7 @@ fn general_footer(plans: &[Plan], panels: &[Panel]) -> Vec<String> {
 }
 
 /// What one study adds to the footer; `of`: its panels.
-fn said_of(plan: &Plan, seen: &[Seen], of: &str) -> Vec<String> {
+fn said_of(plan: &StudyPlan, seen: &[Seen], of: &str) -> Vec<String> {
     let mut out = Vec::new();
     let spread = seen.iter().filter_map(|s| s.found.as_ref()?.spread).map(|s| s.seeds).max();
     out.push(match (spread, plan.study.figures.iter().any(|f| f.draw == Draw::Bootstrap)) {
@@ -166,7 +166,7 @@ type Group<'a> = (Vec<usize>, Vec<(String, &'a EmmLine<'a>)>);
 
 /// One figure's lines, about to become panels.
 struct FigureView<'a> {
-    plan: &'a Plan,
+    plan: &'a StudyPlan,
     spec: &'a FigureSpec,
     lines: &'a [EmmLine<'a>],
 }
@@ -252,11 +252,11 @@ impl FigureView<'_> {
     }
 
     /// How cells lie along the horizontal axis.
-    fn scale(&self, lines: &[Named]) -> Scale {
+    fn scale(&self, lines: &[Named]) -> ChartScale {
         match (self.spec.x.as_str(), self.spec.scale) {
-            ("epochs", _) => return Scale::Linear,
-            (_, Some(AxisScale::Log)) => return Scale::Log,
-            ("size", None) => return Scale::Images,
+            ("epochs", _) => return ChartScale::Linear,
+            (_, Some(AxisScale::Log)) => return ChartScale::Log,
+            ("size", None) => return ChartScale::Images,
             _ => {}
         }
         let mut names: Vec<String> = Vec::new();
@@ -265,17 +265,17 @@ impl FigureView<'_> {
                 names.push(value.name.clone());
             }
         }
-        Scale::Categories(names)
+        ChartScale::Categories(names)
     }
 
-    fn line(&self, name: &str, line: &EmmLine, scale: &Scale) -> Series {
-        if *scale == Scale::Linear {
+    fn line(&self, name: &str, line: &EmmLine, scale: &ChartScale) -> Series {
+        if *scale == ChartScale::Linear {
             return curve(name, line);
         }
         let points: Vec<Point> =
             line.points.iter().filter_map(|p| point(place(p.x?, scale)?, p.seen)).collect();
         let emm = match scale {
-            Scale::Images if points.len() > 1 => {
+            ChartScale::Images if points.len() > 1 => {
                 // Where the line falls through the level; points beside it say whether that is a lower bound.
                 let pairs: Vec<_> = points.iter().map(|p| (p.x as u64, p.y)).collect();
                 emm_of(&pairs, EPSILON).found.ok().map(|found| found.0)
@@ -287,7 +287,7 @@ impl FigureView<'_> {
 
     /// Marks side by side, each in the series and at the place that its value names, else in its line's at its own; ours
     /// and the paper's.
-    fn marks(&self, lines: &[Named]) -> (Scale, Vec<Series>, Vec<Series>) {
+    fn marks(&self, lines: &[Named]) -> (ChartScale, Vec<Series>, Vec<Series>) {
         let mut places: Vec<String> = Vec::new();
         let (mut ours, mut theirs): (Vec<Series>, Vec<Series>) = Default::default();
         let axis = self.axis(&self.spec.x).unwrap_or(0);
@@ -309,7 +309,7 @@ impl FigureView<'_> {
                 theirs[k].points.push(Point::new(x, paper.percent / 100.0));
             }
         }
-        (Scale::Categories(places), ours, theirs)
+        (ChartScale::Categories(places), ours, theirs)
     }
 
     /// A panel for each cell, close around its ratio: what fewer generated images would have said.
@@ -329,17 +329,17 @@ impl FigureView<'_> {
             let shares = if images == 0 { &[][..] } else { &SHARES };
             let points = shares.iter().map(resampled).collect();
             let series = Series::new("", Style::Line, points);
-            Some(Panel::new(&title, "generated images", Scale::Log, vec![series]).zoomed())
+            Some(Panel::new(&title, "generated images", ChartScale::Log, vec![series]).zoomed())
         };
         points.filter_map(panel).collect()
     }
 
     /// The paper's values of these lines, each in the colour of its own where there are several.
-    fn printed(&self, lines: &[Named], scale: &Scale) -> Vec<Series> {
+    fn printed(&self, lines: &[Named], scale: &ChartScale) -> Vec<Series> {
         let series = lines.iter().enumerate().map(|(i, (name, line))| {
             let at = |p: &plan::EmmPoint| match scale {
                 // Of the whole run: at its end.
-                Scale::Linear => p.cell.runs.first().map(|r| r.config.train.epochs),
+                ChartScale::Linear => p.cell.runs.first().map(|r| r.config.train.epochs),
                 _ => place(p.x?, scale),
             };
             [false, true].map(|plotted| {
@@ -375,9 +375,11 @@ fn index_of<T>(all: &mut Vec<T>, is: impl Fn(&T) -> bool, new: impl FnOnce() -> 
 }
 
 /// Where a value lies on the axis.
-fn place(value: &PlannedValue, scale: &Scale) -> Option<f64> {
+fn place(value: &PlannedValue, scale: &ChartScale) -> Option<f64> {
     match scale {
-        Scale::Categories(names) => names.iter().position(|n| *n == value.name).map(|i| i as f64),
+        ChartScale::Categories(names) => {
+            names.iter().position(|n| *n == value.name).map(|i| i as f64)
+        }
         _ => value.number,
     }
 }

@@ -5,11 +5,11 @@ use crate::memorization::{Beyond, Emm, emm_of};
 use crate::report::{Cell, Table};
 use crate::study::EPSILON;
 use crate::study::outcome::Seen;
-use crate::study::plan::{PaperValue, Plan, PlannedCell, PlannedValue};
+use crate::study::plan::{PaperValue, PlannedCell, PlannedValue, StudyPlan};
 
 /// The table as the paper lays it out: a group of lines for each combination of the other axes, a column for each
 /// value of the table's.
-pub fn matrix(plan: &Plan, seen: &[Seen]) -> Table {
+pub fn matrix(plan: &StudyPlan, seen: &[Seen]) -> Table {
     let study = &plan.study;
     let named = study.tables.first().map(|t| t.columns.as_str()).unwrap_or("size");
     let column = plan.axes.iter().position(|a| a.name == named).unwrap_or(plan.axes.len() - 1);
@@ -117,7 +117,7 @@ pub fn matrix(plan: &Plan, seen: &[Seen]) -> Table {
 }
 
 /// Ours less the paper's, in points: at its scale. At another the two are of different experiments.
-pub(super) fn difference(plan: &Plan, cell: &PlannedCell, seen: &Seen) -> Option<f64> {
+pub(super) fn difference(plan: &StudyPlan, cell: &PlannedCell, seen: &Seen) -> Option<f64> {
     let paper = cell.paper.filter(|_| plan.scale.is_paper())?;
     Some(100.0 * seen.found.as_ref()?.ratio - paper.percent)
 }
@@ -141,7 +141,7 @@ fn paper_said(value: &PaperValue) -> String {
 
 /// The difference over the deviation of a difference between the mean of our seeds and one run of the paper's, whose
 /// seeds are taken to spread as ours.
-pub(super) fn deviations(plan: &Plan, cell: &PlannedCell, seen: &Seen) -> Option<f64> {
+pub(super) fn deviations(plan: &StudyPlan, cell: &PlannedCell, seen: &Seen) -> Option<f64> {
     let spread = seen.found.as_ref()?.spread?;
     let one = 100.0 * spread.deviation * (1.0 + 1.0 / spread.seeds as f64).sqrt();
     Some(difference(plan, cell, seen)? / one).filter(|d| d.is_finite())

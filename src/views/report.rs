@@ -13,7 +13,7 @@ use crate::report::{Chart, Page, PagePart, Section, Series, Style, Table};
 use crate::study::folder::{RunSeen, runs_in};
 use crate::study::log::{Log, wall_s};
 use crate::study::outcome::{Measured, Seen};
-use crate::study::plan::Plan;
+use crate::study::plan::StudyPlan;
 use crate::study::theirs::{self, Theirs};
 use anyhow::Result;
 use serde::Deserialize;
@@ -49,7 +49,7 @@ pub struct Gathered {
 pub fn gather(
     folder: &Path,
     title: Option<&str>,
-    plans: &[Plan],
+    plans: &[StudyPlan],
     mut theirs: Vec<Theirs>,
 ) -> Result<Gathered> {
     let what = || folder.display().to_string();
@@ -212,7 +212,7 @@ impl FoundRuns {
     }
 
     /// A study's tables and figures, if anything of it has finished.
-    fn study(&mut self, plan: &Plan) {
+    fn study(&mut self, plan: &StudyPlan) {
         let seen = plan.read();
         self.damage.extend(seen.iter().flat_map(Seen::damage));
         if seen.iter().all(|s| s.found.is_none()) {

@@ -4,7 +4,7 @@
 use super::words::{BANDS, hours_said, open_marks};
 use crate::memorization::emm_of;
 use crate::report::chart::EPOCHS;
-use crate::report::{Cell, Chart, PagePart, Panel, Point, Scale, Series, Style, Table};
+use crate::report::{Cell, Chart, ChartScale, PagePart, Panel, Point, Series, Style, Table};
 use crate::run::Look;
 use crate::study::EPSILON;
 use crate::study::cost::flop_of;
@@ -129,7 +129,7 @@ fn over_training(runs: &[RunSeen], differing: &[String]) -> Option<Chart> {
     let panel = |chunk: &[&RunSeen]| {
         let (title, names) = named(chunk, differing);
         let series = chunk.iter().zip(names).map(|(run, name)| our_curve(run, name));
-        Panel::new(&title, EPOCHS, Scale::Linear, series.collect())
+        Panel::new(&title, EPOCHS, ChartScale::Linear, series.collect())
     };
     chart("Over training", runs.chunks(MOST_LINES).map(panel).collect(), "")
 }
@@ -263,7 +263,7 @@ pub fn their_parts(theirs: &[Theirs], runs: &[RunSeen]) -> Vec<PagePart> {
             Series::new(t.name.clone(), Style::Theirs, points)
         });
         let title = format!("N = {size}");
-        Panel::new(&title, EPOCHS, Scale::Linear, ours.chain(curves).collect())
+        Panel::new(&title, EPOCHS, ChartScale::Linear, ours.chain(curves).collect())
     };
     let mut parts = vec![
         PagePart::Text(

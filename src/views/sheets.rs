@@ -11,7 +11,7 @@ use crate::run::score::{compared, labels_of};
 use crate::run::{Network, RunDir};
 use crate::sampler::{Denoise, HeunOptions, Start, optimum, quantise, sample};
 use crate::study::outcome::RunState;
-use crate::study::plan::{Plan, PlannedCell, Setup};
+use crate::study::plan::{PlannedCell, Setup, StudyPlan};
 use crate::study::spec::{Samples, SheetSpec, Study};
 use anyhow::Result;
 use std::path::Path;
@@ -100,7 +100,7 @@ pub fn is_sheet(id: &str) -> bool {
 pub struct SheetFigure {
     /// `None` where nothing can be shown.
     pub png: Option<Vec<u8>>,
-    pub plan: Plan,
+    pub plan: StudyPlan,
     /// Which of the plan's cells have no finished run.
     pub missing: Vec<usize>,
     /// What is wrong with damaged runs, which count as missing.
@@ -117,7 +117,7 @@ pub fn sheet_figure(id: &str, setup: &Setup, device: &Device) -> Result<SheetFig
     let Some((study, spec)) = sheet_of(id) else {
         return Err(usage(format!("FIGURE: {id} is no sheet")));
     };
-    let plan = Plan::new(&study, setup)?;
+    let plan = StudyPlan::new(&study, setup)?;
     if setup.set.is_none() {
         return Err(usage("--data: not given; a sheet shows a set's images"));
     }
@@ -163,7 +163,7 @@ pub fn sheet_figure(id: &str, setup: &Setup, device: &Device) -> Result<SheetFig
 }
 
 /// A cell's name with its size.
-fn name(plan: &Plan, cell: &PlannedCell) -> String {
+fn name(plan: &StudyPlan, cell: &PlannedCell) -> String {
     let images = cell.runs.first().map_or(0, |r| r.recipe.size);
     let name = plan.name(cell);
     match name.contains(&images.to_string()) {

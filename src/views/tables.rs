@@ -8,7 +8,7 @@ use crate::study::EPSILON;
 use crate::study::cost::{CARDS, CARDS_BASIS, MachineRates, flop_of};
 use crate::study::names::by_reason;
 use crate::study::outcome::{Measured, Seen, Spread};
-use crate::study::plan::{Plan, PlannedCell};
+use crate::study::plan::{PlannedCell, StudyPlan};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -16,26 +16,26 @@ use std::collections::BTreeMap;
 const NOTE: &str = "Not the paper's word";
 
 /// A table of one or several studies.
-pub struct View<'a> {
+pub struct TableView<'a> {
     pub title: String,
-    plans: &'a [Plan],
+    plans: &'a [StudyPlan],
     /// Of each plan, one a cell.
     seen: Vec<Vec<Seen>>,
     rates: &'a MachineRates,
     /// The command that fills a cell, or without one all of them.
-    command: &'a dyn Fn(&Plan, Option<&PlannedCell>) -> String,
+    command: &'a dyn Fn(&StudyPlan, Option<&PlannedCell>) -> String,
 }
 
-impl<'a> View<'a> {
+impl<'a> TableView<'a> {
     /// Reads the cells of `plans`.
     pub fn read(
         title: String,
-        plans: &'a [Plan],
+        plans: &'a [StudyPlan],
         rates: &'a MachineRates,
-        command: &'a dyn Fn(&Plan, Option<&PlannedCell>) -> String,
+        command: &'a dyn Fn(&StudyPlan, Option<&PlannedCell>) -> String,
     ) -> Self {
-        let seen = plans.iter().map(Plan::read).collect();
-        View { title, plans, seen, rates, command }
+        let seen = plans.iter().map(StudyPlan::read).collect();
+        TableView { title, plans, seen, rates, command }
     }
 
     /// What is wrong with damaged runs, which count as missing.
@@ -47,7 +47,7 @@ impl<'a> View<'a> {
         self.plans.iter().flat_map(|p| &p.cells)
     }
 
-    fn parts(&self) -> impl Iterator<Item = (&Plan, &Vec<Seen>)> {
+    fn parts(&self) -> impl Iterator<Item = (&StudyPlan, &Vec<Seen>)> {
         self.plans.iter().zip(&self.seen)
     }
 
@@ -153,7 +153,7 @@ impl<'a> View<'a> {
     }
 
     pub fn json(&self) -> Value {
-        let cell = |plan: &Plan, cell: &PlannedCell, seen: &Seen| {
+        let cell = |plan: &StudyPlan, cell: &PlannedCell, seen: &Seen| {
             let hours = self.hours(cell, seen);
             let found = seen.found.as_ref();
             let curve = found.map_or(&[][..], |m| &m.curve);
@@ -186,7 +186,7 @@ impl<'a> View<'a> {
                 "command": self.command_of(plan, cell, seen),
             })
         };
-        let part = |(plan, seen): (&Plan, &Vec<Seen>)| {
+        let part = |(plan, seen): (&StudyPlan, &Vec<Seen>)| {
             let emm: Vec<Value> = (plan.emm(seen, EPSILON).into_iter())
                 .map(|e| {
                     let ours = e.ours.as_ref().map(|o| match o.found {
@@ -355,7 +355,7 @@ impl<'a> View<'a> {
         [here, on(0), on(1)].map(|seconds| Some(seconds? / 3600.0 + 0.0))
     }
 
-    fn command_of(&self, plan: &Plan, cell: &PlannedCell, seen: &Seen) -> String {
+    fn command_of(&self, plan: &StudyPlan, cell: &PlannedCell, seen: &Seen) -> String {
         match seen.complete() || cell.impossible.is_some() {
             true => String::new(),
             false => (self.command)(plan, Some(cell)),

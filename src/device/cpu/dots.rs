@@ -18,17 +18,17 @@ pub const COLUMNS: usize = 32;
 /// A word of each of a panel's columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C, align(64))]
-pub struct Lanes(pub [i32; COLUMNS]);
+pub struct DotLanes(pub [i32; COLUMNS]);
 
 /// A word of each of a tile's rows.
 pub type Word = [i32; ROWS];
 
 /// Instructions that multiply, and that this processor has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Isa(Set);
+pub struct Isa(DotSet);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Set {
+enum DotSet {
     /// AVX-512 with VNNI: `vpdpbusd`, `vpdpwssd`.
     Vnni,
     /// AVX2: `vpmaddwd`, on bytes widened to 16 bits. `vpmaddubsw` would saturate.
@@ -44,13 +44,13 @@ impl Isa {
         #[cfg(target_arch = "x86_64")]
         {
             if level() >= 4 && is_x86_feature_detected!("avx512vnni") {
-                found.push(Isa(Set::Vnni));
+                found.push(Isa(DotSet::Vnni));
             }
             if level() >= 3 {
-                found.push(Isa(Set::Avx2));
+                found.push(Isa(DotSet::Avx2));
             }
         }
-        found.push(Isa(Set::Portable));
+        found.push(Isa(DotSet::Portable));
         found
     }
 
@@ -62,15 +62,15 @@ impl Isa {
     /// `vnni`, `avx2` or `portable`.
     pub fn name(self) -> &'static str {
         match self.0 {
-            Set::Vnni => "vnni",
-            Set::Avx2 => "avx2",
-            Set::Portable => "portable",
+            DotSet::Vnni => "vnni",
+            DotSet::Avx2 => "avx2",
+            DotSet::Portable => "portable",
         }
     }
 
     /// How pixels are put into words.
-    pub fn bytes(self) -> Form {
-        if self.0 == Set::Vnni { Form::Quads } else { Form::Pairs }
+    pub fn bytes(self) -> DotForm {
+        if self.0 == DotSet::Vnni { DotForm::Quads } else { DotForm::Pairs }
     }
 
     /// The dot products of a tile of rows with a panel's columns, for the fastest code whose `form` this set has.
@@ -79,77 +79,83 @@ impl Isa {
     /// most `limit[row]`, a bit each. Keys are right modulo 2³².
     pub fn tile(
         self,
-        form: Form,
+        form: DotForm,
         rows: &[Word],
-        panel: &[Lanes],
-        base: &Lanes,
+        panel: &[DotLanes],
+        base: &DotLanes,
         limit: &Word,
-        keys: &mut [Lanes; ROWS],
+        keys: &mut [DotLanes; ROWS],
     ) -> [u32; ROWS] {
         assert_eq!(rows.len(), panel.len(), "rows and columns of one length");
         match (self.0, form) {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: only `available` gives out an Isa, and it has found the features.
-            (Set::Vnni, Form::Quads) => unsafe { x86::quads_512(rows, panel, base, limit, keys) },
+            (DotSet::Vnni, DotForm::Quads) => unsafe {
+                x86::quads_512(rows, panel, base, limit, keys)
+            },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            (Set::Vnni, Form::Pairs) => unsafe { x86::pairs_512(rows, panel, base, limit, keys) },
+            (DotSet::Vnni, DotForm::Pairs) => unsafe {
+                x86::pairs_512(rows, panel, base, limit, keys)
+            },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            (Set::Avx2, Form::Pairs) => unsafe { x86::pairs_256(rows, panel, base, limit, keys) },
-            (_, Form::Pairs) => portable(rows, panel, base, limit, keys),
-            (_, Form::Quads) => unreachable!("{self:?} has no quads"),
+            (DotSet::Avx2, DotForm::Pairs) => unsafe {
+                x86::pairs_256(rows, panel, base, limit, keys)
+            },
+            (_, DotForm::Pairs) => portable(rows, panel, base, limit, keys),
+            (_, DotForm::Quads) => unreachable!("{self:?} has no quads"),
         }
     }
 }
 
 /// How values lie in a word, lowest bits first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+pub enum DotForm {
     /// Four: unsigned bytes in columns, signed bytes in rows.
     Quads,
     /// Two of 16 bits, signed.
     Pairs,
 }
 
-impl Form {
+impl DotForm {
     /// Values of a word.
     pub fn values(self) -> usize {
         match self {
-            Form::Quads => 4,
-            Form::Pairs => 2,
+            DotForm::Quads => 4,
+            DotForm::Pairs => 2,
         }
     }
 
     /// What is taken off a pixel in a row, so that it fits: dot(c, r − bias) = dot(c, r) − bias·Σc.
     pub fn bias(self) -> i32 {
         match self {
-            Form::Quads => 128,
-            Form::Pairs => 0,
+            DotForm::Quads => 128,
+            DotForm::Pairs => 0,
         }
     }
 
     /// Digits that a fixed-point number of 31 bits is cut into, to be multiplied with pixels.
     pub fn digits(self) -> usize {
         match self {
-            Form::Quads => 4,
-            Form::Pairs => 3,
+            DotForm::Quads => 4,
+            DotForm::Pairs => 3,
         }
     }
 
     /// Bits of a digit; a digit is at least −2^(bits − 1) and below 2^(bits − 1).
     fn digit_bits(self) -> u32 {
         match self {
-            Form::Quads => 8,
-            Form::Pairs => 11,
+            DotForm::Quads => 8,
+            DotForm::Pairs => 11,
         }
     }
 
     /// Words at most in one call for pixels with digits: |2·dot| stays below 2³¹.
     pub fn max_digit_words(self) -> usize {
         match self {
-            Form::Quads => 8192,
-            Form::Pairs => 2048,
+            DotForm::Quads => 8192,
+            DotForm::Pairs => 2048,
         }
     }
 
@@ -159,8 +165,8 @@ impl Form {
         let mut word = 0;
         for (i, &v) in values.iter().enumerate() {
             word |= match self {
-                Form::Quads => (v & 0xff) << (8 * i),
-                Form::Pairs => (v & 0xffff) << (16 * i),
+                DotForm::Quads => (v & 0xff) << (8 * i),
+                DotForm::Pairs => (v & 0xffff) << (16 * i),
             };
         }
         word
@@ -171,10 +177,16 @@ impl Form {
 pub const MAX_WORDS: usize = 8192;
 
 /// Packs words `first..first + panel.len()` of up to 32 images of `len` pixels, one after the other, as columns.
-pub fn pack_columns(form: Form, images: &[u8], len: usize, first: usize, panel: &mut [Lanes]) {
+pub fn pack_columns(
+    form: DotForm,
+    images: &[u8],
+    len: usize,
+    first: usize,
+    panel: &mut [DotLanes],
+) {
     const BLOCK: usize = 16;
     if images.len() < COLUMNS * len {
-        panel.fill(Lanes::zeroed());
+        panel.fill(DotLanes::zeroed());
     }
     let n = form.values();
     // A block of words of all images: what is written stays in the first-level cache.
@@ -187,8 +199,8 @@ pub fn pack_columns(form: Form, images: &[u8], len: usize, first: usize, panel: 
             let whole = words.len();
             for (lanes, w) in block.iter_mut().zip(words) {
                 lanes.0[column] = match form {
-                    Form::Quads => i32::from_le_bytes([w[0], w[1], w[2], w[3]]),
-                    Form::Pairs => w[0] as i32 | (w[1] as i32) << 16,
+                    DotForm::Quads => i32::from_le_bytes([w[0], w[1], w[2], w[3]]),
+                    DotForm::Pairs => w[0] as i32 | (w[1] as i32) << 16,
                 };
             }
             if !rest.is_empty() {
@@ -201,7 +213,7 @@ pub fn pack_columns(form: Form, images: &[u8], len: usize, first: usize, panel: 
 }
 
 /// Packs up to 12 images of `len` pixels, one after the other, as rows; those that are missing are zeros.
-pub fn pack_rows(form: Form, images: &[u8], len: usize, tile: &mut [Word]) {
+pub fn pack_rows(form: DotForm, images: &[u8], len: usize, tile: &mut [Word]) {
     tile.fill([0; ROWS]);
     for (row, image) in images.chunks_exact(len).enumerate() {
         for (word, pixels) in tile.iter_mut().zip(image.chunks(form.values())) {
@@ -214,10 +226,10 @@ pub fn pack_rows(form: Form, images: &[u8], len: usize, tile: &mut [Word]) {
 
 vectorized! {
     /// Packs the other way about: the columns are pixels `first..` (up to 32 of them), their values those of images.
-    pub fn pack_across(form: Form, images: &[u8], len: usize, first: usize, panel: &mut [Lanes]) {
+    pub fn pack_across(form: DotForm, images: &[u8], len: usize, first: usize, panel: &mut [DotLanes]) {
         let (n, width) = (form.values(), COLUMNS.min(len - first));
         for (lanes, images) in panel.iter_mut().zip(images.chunks(n * len)) {
-            *lanes = Lanes::zeroed();
+            *lanes = DotLanes::zeroed();
             for (i, image) in images.chunks_exact(len).enumerate() {
                 let shift = 32 / n * i;
                 for (lane, &u) in lanes.0.iter_mut().zip(&image[first..first + width]) {
@@ -231,7 +243,7 @@ vectorized! {
 /// Packs the lowest `digits` digits of fixed-point numbers, |v| ≤ 2³⁰, as rows: those of vector `i` in rows
 /// `i·digits ..`. At most 12 / `digits` vectors of one length; what is missing is zeros.
 pub fn pack_digits<'v>(
-    form: Form,
+    form: DotForm,
     digits: usize,
     vectors: impl Iterator<Item = &'v [i32]>,
     tile: &mut [Word],
@@ -250,14 +262,14 @@ pub fn pack_digits<'v>(
 
 /// The `j`th digits of a word's values, lowest first.
 #[inline(always)]
-fn digit(form: Form, values: [i32; 4], j: usize) -> i32 {
+fn digit(form: DotForm, values: [i32; 4], j: usize) -> i32 {
     // Half a digit added everywhere makes digits unsigned; taken off each again, they are signed.
     match form {
-        Form::Quads => {
+        DotForm::Quads => {
             let half = 0x8080_8080_u32 as i32;
             form.word(&values.map(|v| (v.wrapping_add(half) ^ half) >> (8 * j)))
         }
-        Form::Pairs => {
+        DotForm::Pairs => {
             let (half, one) = (1 << 10 | 1 << 21, 11 * j);
             let digit = |v: i32| {
                 ((v.wrapping_add(half) >> one) & if j < 2 { 0x7ff } else { -1 })
@@ -272,13 +284,13 @@ fn digit(form: Form, values: [i32; 4], j: usize) -> i32 {
 /// each of a panel's columns: exactly.
 pub fn add_fixed_dots(
     isa: Isa,
-    form: Form,
+    form: DotForm,
     digits: usize,
     rows: &[Word],
-    panel: &[Lanes],
+    panel: &[DotLanes],
     sums: &mut [[i64; COLUMNS]],
 ) {
-    let (zero, none, mut keys) = (Lanes::zeroed(), [i32::MIN; ROWS], [Lanes::zeroed(); ROWS]);
+    let (zero, none, mut keys) = (DotLanes::zeroed(), [i32::MIN; ROWS], [DotLanes::zeroed(); ROWS]);
     let words = form.max_digit_words();
     for (rows, panel) in rows.chunks(words).zip(panel.chunks(words)) {
         isa.tile(form, rows, panel, &zero, &none, &mut keys);
@@ -298,14 +310,14 @@ pub fn add_fixed_dots(
 /// at most what `limits` says of the tile's rows. `valid` has a bit for each column that counts.
 pub fn scan(
     isa: Isa,
-    form: Form,
-    (panel, base): (&[Lanes], &Lanes),
+    form: DotForm,
+    (panel, base): (&[DotLanes], &DotLanes),
     valid: u32,
     rows: &[Word],
     limits: impl Fn(usize) -> Word,
     mut hit: impl FnMut(usize, usize, i32),
 ) {
-    let mut keys = [Lanes::zeroed(); ROWS];
+    let mut keys = [DotLanes::zeroed(); ROWS];
     for (t, rows) in rows.chunks_exact(panel.len()).enumerate() {
         let masks = isa.tile(form, rows, panel, base, &limits(t), &mut keys);
         for (r, mask) in masks.into_iter().enumerate() {
@@ -326,10 +338,10 @@ pub fn first_bits(n: usize) -> u32 {
 
 fn portable(
     rows: &[Word],
-    panel: &[Lanes],
-    base: &Lanes,
+    panel: &[DotLanes],
+    base: &DotLanes,
     limit: &Word,
-    keys: &mut [Lanes; ROWS],
+    keys: &mut [DotLanes; ROWS],
 ) -> [u32; ROWS] {
     let mut masks = [0; ROWS];
     for r in 0..ROWS {
@@ -352,7 +364,7 @@ fn portable(
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{Lanes, ROWS, Word};
+    use super::{DotLanes, ROWS, Word};
     use std::arch::x86_64::*;
 
     /// A tile of 12×2 vectors of 16 columns.
@@ -361,10 +373,10 @@ mod x86 {
             #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
             pub fn $name(
                 rows: &[Word],
-                panel: &[Lanes],
-                base: &Lanes,
+                panel: &[DotLanes],
+                base: &DotLanes,
                 limit: &Word,
-                keys: &mut [Lanes; ROWS],
+                keys: &mut [DotLanes; ROWS],
             ) -> [u32; ROWS] {
                 let mut dots = [[_mm512_setzero_si512(); 2]; ROWS];
                 for (row, lanes) in rows.iter().zip(panel) {
@@ -404,10 +416,10 @@ mod x86 {
     #[target_feature(enable = "avx2")]
     pub fn pairs_256(
         rows: &[Word],
-        panel: &[Lanes],
-        base: &Lanes,
+        panel: &[DotLanes],
+        base: &DotLanes,
         limit: &Word,
-        keys: &mut [Lanes; ROWS],
+        keys: &mut [DotLanes; ROWS],
     ) -> [u32; ROWS] {
         const R: usize = ROWS / 2;
         let mut masks = [0; ROWS];

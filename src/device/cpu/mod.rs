@@ -72,7 +72,7 @@ const WORTH_ASKING: usize = 32 << 20;
 /// # Errors
 /// Out of memory (exit 4) with the bytes asked.
 pub fn buffer(words: usize) -> Result<Buffer> {
-    let mut lines: Vec<Line> = Vec::new();
+    let mut lines: Vec<CacheLine> = Vec::new();
     let n = words.div_ceil(16);
     let refused = || {
         let asked = Size(n as u64 * 64);
@@ -83,16 +83,16 @@ pub fn buffer(words: usize) -> Result<Buffer> {
         return Err(refused());
     }
     memory::try_reserve(&mut lines, n).map_err(|_| refused())?;
-    lines.resize(n, Line([0.0; 16]));
+    lines.resize(n, CacheLine([0.0; 16]));
     Ok(Buffer(lines))
 }
 
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-struct Line([f32; 16]);
+struct CacheLine([f32; 16]);
 
 /// Words on cache-line boundaries.
-pub struct Buffer(Vec<Line>);
+pub struct Buffer(Vec<CacheLine>);
 
 impl Buffer {
     pub fn as_slice(&self) -> &[f32] {

@@ -54,32 +54,32 @@ impl Resampling {
 
 /// For each output position of an axis the input positions that it sums, with weights.
 #[derive(Debug, Clone)]
-struct Axis(Vec<Vec<(usize, f32)>>);
+struct ResampleAxis(Vec<Vec<(usize, f32)>>);
 
-impl Axis {
+impl ResampleAxis {
     fn new(outs: usize, ins: usize, weight: impl Fn(usize, usize) -> f32) -> Self {
         let taps = |o| (0..ins).map(|i| (i, weight(o, i))).filter(|t| t.1 != 0.0).collect();
-        Axis((0..outs).map(taps).collect())
+        ResampleAxis((0..outs).map(taps).collect())
     }
 }
 
 /// A resampling of h×w images, or its transpose, with its weights resolved.
 #[derive(Debug, Clone)]
 pub struct Resampler {
-    rows: Axis,
-    cols: Axis,
+    rows: ResampleAxis,
+    cols: ResampleAxis,
     in_w: usize,
 }
 
 impl Resampler {
     pub fn new(how: Resampling, [h, w]: [usize; 2]) -> Self {
-        let axis = |n| Axis::new(how.out_len(n), n, |o, i| how.weight(o, i));
+        let axis = |n| ResampleAxis::new(how.out_len(n), n, |o, i| how.weight(o, i));
         Resampler { rows: axis(h), cols: axis(w), in_w: w }
     }
 
     /// The transpose: from a gradient of the output of `new(how, [h, w])` to one of its input.
     pub fn transposed(how: Resampling, [h, w]: [usize; 2]) -> Self {
-        let axis = |n| Axis::new(n, how.out_len(n), |o, i| how.weight(i, o));
+        let axis = |n| ResampleAxis::new(n, how.out_len(n), |o, i| how.weight(i, o));
         Resampler { rows: axis(h), cols: axis(w), in_w: how.out_len(w) }
     }
 

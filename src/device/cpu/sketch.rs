@@ -6,7 +6,7 @@
 //! distances, so ‖s(x) − s(y)‖ ≤ ‖x − y‖ for any two images; rounding the coordinates to integers adds at most
 //! half a unit each. Natural images have most of their energy there, so most pairs are told apart.
 
-use super::dots::{COLUMNS, Form, Lanes, ROWS, Word};
+use super::dots::{COLUMNS, DotForm, DotLanes, ROWS, Word};
 use crate::simd::vectorized;
 use bytemuck::Zeroable as _;
 use rayon::prelude::*;
@@ -115,12 +115,12 @@ impl Sketcher {
     }
 
     /// The sketches of up to 32 images as a panel's columns, and their squared lengths.
-    fn columns(&self, images: &[u8], panel: &mut [Lanes]) -> Lanes {
-        let mut squared = Lanes::zeroed();
+    fn columns(&self, images: &[u8], panel: &mut [DotLanes]) -> DotLanes {
+        let mut squared = DotLanes::zeroed();
         for (c, image) in images.chunks_exact(self.side * self.side * self.channels).enumerate() {
             let sketch = self.draw(image);
             for (lanes, pair) in panel.iter_mut().zip(sketch.chunks_exact(2)) {
-                lanes.0[c] = Form::Pairs.word(&[pair[0] as i32, pair[1] as i32]);
+                lanes.0[c] = DotForm::Pairs.word(&[pair[0] as i32, pair[1] as i32]);
             }
             squared.0[c] = squared_length(&sketch);
         }
@@ -132,8 +132,8 @@ impl Sketcher {
         let len = self.side * self.side * self.channels;
         let count = images.len().div_ceil(len * COLUMNS);
         let mut panels = Panels {
-            words: vec![Lanes::zeroed(); count * WORDS],
-            squared: vec![Lanes::zeroed(); count],
+            words: vec![DotLanes::zeroed(); count * WORDS],
+            squared: vec![DotLanes::zeroed(); count],
         };
         panels
             .words
@@ -150,7 +150,7 @@ impl Sketcher {
         for (i, sketch) in sketches.iter().enumerate() {
             let tile = &mut rows[i / ROWS * WORDS..][..WORDS];
             for (word, pair) in tile.iter_mut().zip(sketch.chunks_exact(2)) {
-                word[i % ROWS] = Form::Pairs.word(&[pair[0] as i32, pair[1] as i32]);
+                word[i % ROWS] = DotForm::Pairs.word(&[pair[0] as i32, pair[1] as i32]);
             }
         }
         (rows, sketches.iter().map(squared_length).collect())
@@ -160,8 +160,8 @@ impl Sketcher {
 /// Sketches packed as columns.
 pub struct Panels {
     /// `[panel][word]`.
-    words: Vec<Lanes>,
-    squared: Vec<Lanes>,
+    words: Vec<DotLanes>,
+    squared: Vec<DotLanes>,
 }
 
 impl Panels {
@@ -175,7 +175,7 @@ impl Panels {
     }
 
     /// Words of panel `p`, and the squared length of each column.
-    pub fn get(&self, p: usize) -> (&[Lanes], &Lanes) {
+    pub fn get(&self, p: usize) -> (&[DotLanes], &DotLanes) {
         (&self.words[p * WORDS..][..WORDS], &self.squared[p])
     }
 }

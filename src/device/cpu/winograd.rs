@@ -3,7 +3,7 @@
 //!
 //! Images of any size, covered by 4×4 tiles that may reach past its end; channels in multiples of 16. "Plane" is one
 //! of the 36 positions of the transformed domain; planes of a buffer lie `stride` words apart. Weights and inputs
-//! that products take as rows lie in panels of [`PANEL`] columns (see [`Place`]).
+//! that products take as rows lie in panels of [`PANEL`] columns (see [`TilePlace`]).
 //! Source: Lavin & Gray 2016, arXiv:1509.09308.
 
 // Loops over registers are plain: closures would be compiled without the features of the function around them.
@@ -36,20 +36,20 @@ pub fn plane_stride(rows: usize, columns: usize) -> usize {
 
 /// Where column `c` of row `r` lies in a plane of `rows`×`columns`.
 #[derive(Debug, Clone, Copy)]
-pub enum Place {
+pub enum TilePlace {
     /// Row after row.
     Rows { columns: usize },
     /// Panel after panel, each row after row.
     Panels { rows: usize, columns: usize },
 }
 
-impl Place {
+impl TilePlace {
     /// Of columns in whole vectors, `c` the first of one.
     #[inline(always)]
     fn at(self, r: usize, c: usize) -> usize {
         match self {
-            Place::Rows { columns } => r * columns + c,
-            Place::Panels { rows, columns } => {
+            TilePlace::Rows { columns } => r * columns + c,
+            TilePlace::Panels { rows, columns } => {
                 let first = c / PANEL * PANEL;
                 let width = PANEL.min(columns - first);
                 first * rows + r * width + c - first
@@ -116,17 +116,17 @@ impl Square {
 
 /// An image as a transform reads it.
 #[derive(Clone, Copy)]
-pub enum Pixels<'a> {
+pub enum TilePixels<'a> {
     Words(&'a [f32]),
     /// Bits of bf16.
     Halves(&'a [u16]),
 }
 
-impl Pixels<'_> {
+impl TilePixels<'_> {
     fn len(&self) -> usize {
         match self {
-            Pixels::Words(p) => p.len(),
-            Pixels::Halves(p) => p.len(),
+            TilePixels::Words(p) => p.len(),
+            TilePixels::Halves(p) => p.len(),
         }
     }
 }
@@ -135,7 +135,7 @@ impl Pixels<'_> {
 pub struct Planes<'a> {
     pub words: &'a mut [f32],
     pub stride: usize,
-    pub place: Place,
+    pub place: TilePlace,
 }
 
 impl Planes<'_> {
@@ -147,25 +147,10 @@ impl Planes<'_> {
 
 /// V: the 6×6 patch (zero outside the image) around a tile into row `at` of the planes, channels `first` to `end`
 /// as columns 0 and on.
-pub fn input(planes: &mut Planes, at: usize, image: Pixels, square: Square, channels: [usize; 2]) {
-    let [first, end] = channels;
-    assert!(image.len() >= square.words() && end <= square.channels);
-    planes.check(at, end - first);
-    // SAFETY: image and planes are as long as the checks above say.
-    unsafe {
-        match image {
-            Pixels::Words(p) => input_lanes::<0>(planes, at, p.as_ptr().cast(), square, channels),
-            Pixels::Halves(p) => input_lanes::<1>(planes, at, p.as_ptr().cast(), square, channels),
-        }
-    }
-}
-
-/// Z: the 4×4 gradients of a tile (zero outside the image) into row `at` of the planes, channels `first` to `end`
-/// as columns 0 and on.
-pub fn gradient(
+pub fn input(
     planes: &mut Planes,
     at: usize,
-    image: Pixels,
+    image: TilePixels,
     square: Square,
     channels: [usize; 2],
 ) {
@@ -175,10 +160,35 @@ pub fn gradient(
     // SAFETY: image and planes are as long as the checks above say.
     unsafe {
         match image {
-            Pixels::Words(p) => {
+            TilePixels::Words(p) => {
+                input_lanes::<0>(planes, at, p.as_ptr().cast(), square, channels)
+            }
+            TilePixels::Halves(p) => {
+                input_lanes::<1>(planes, at, p.as_ptr().cast(), square, channels)
+            }
+        }
+    }
+}
+
+/// Z: the 4×4 gradients of a tile (zero outside the image) into row `at` of the planes, channels `first` to `end`
+/// as columns 0 and on.
+pub fn gradient(
+    planes: &mut Planes,
+    at: usize,
+    image: TilePixels,
+    square: Square,
+    channels: [usize; 2],
+) {
+    let [first, end] = channels;
+    assert!(image.len() >= square.words() && end <= square.channels);
+    planes.check(at, end - first);
+    // SAFETY: image and planes are as long as the checks above say.
+    unsafe {
+        match image {
+            TilePixels::Words(p) => {
                 gradient_lanes::<0>(planes, at, p.as_ptr().cast(), square, channels)
             }
-            Pixels::Halves(p) => {
+            TilePixels::Halves(p) => {
                 gradient_lanes::<1>(planes, at, p.as_ptr().cast(), square, channels)
             }
         }
@@ -187,13 +197,13 @@ pub fn gradient(
 
 /// Planes of a product [.., block], read back.
 #[derive(Clone, Copy)]
-pub struct Product<'a> {
+pub struct TileProduct<'a> {
     pub words: &'a [f32],
     pub stride: usize,
     pub block: usize,
 }
 
-impl Product<'_> {
+impl TileProduct<'_> {
     fn check(&self, row: usize) {
         assert!((PLANES - 1) * self.stride + (row + 1) * self.block <= self.words.len());
     }
@@ -211,7 +221,7 @@ pub struct Finish<'a> {
 }
 
 /// The 4×4 outputs of a tile, from row `at` of the planes, into y.
-pub fn output(y: &mut [f32], planes: Product, at: usize, square: Square, finish: Finish) {
+pub fn output(y: &mut [f32], planes: TileProduct, at: usize, square: Square, finish: Finish) {
     assert!(y.len() >= square.words() && planes.block == square.channels);
     assert!(finish.bias.is_none_or(|b| b.len() >= planes.block));
     assert!(finish.residual.is_none_or(|r| r.len() >= square.words()));
@@ -222,7 +232,7 @@ pub fn output(y: &mut [f32], planes: Product, at: usize, square: Square, finish:
 
 /// U for the forward: weights [o, 9, c] of output channels `o0..o0+16`, all c, to panels of [c, o].
 pub fn weights(planes: &mut [f32], stride: usize, w: &[f32], o0: usize, [o, c]: [usize; 2]) {
-    let place = Place::Panels { rows: c, columns: o };
+    let place = TilePlace::Panels { rows: c, columns: o };
     assert!(w.len() >= (o0 + LANES) * 9 * c);
     let planes = &mut Planes { words: planes, stride, place };
     planes.check(c - 1, o);
@@ -232,7 +242,7 @@ pub fn weights(planes: &mut [f32], stride: usize, w: &[f32], o0: usize, [o, c]: 
 
 /// U for the gradient of the input: flipped weights of output channel `k`, all c, to panels of [o, c].
 pub fn flipped_weights(planes: &mut [f32], stride: usize, w: &[f32], k: usize, [o, c]: [usize; 2]) {
-    let place = Place::Panels { rows: o, columns: c };
+    let place = TilePlace::Panels { rows: o, columns: c };
     assert!(w.len() >= (k + 1) * 9 * c);
     let planes = &mut Planes { words: planes, stride, place };
     planes.check(o - 1, c);
@@ -247,7 +257,7 @@ pub fn weight_gradient(
     tap_stride: usize,
     add_to: bool,
     factor: f32,
-    planes: Product,
+    planes: TileProduct,
     at: usize,
 ) {
     assert_eq!(dw.len(), 8 * tap_stride + planes.block);
@@ -330,7 +340,7 @@ lanes! {
 
     unsafe fn output_lanes<V>(
         y: &mut [f32],
-        planes: Product,
+        planes: TileProduct,
         at: usize,
         square: Square,
         finish: Finish,
@@ -405,7 +415,7 @@ lanes! {
         tap_stride: usize,
         add_to: bool,
         factor: f32,
-        planes: Product,
+        planes: TileProduct,
         at: usize,
     ) {
         // SAFETY: taps lie in dw, places in the planes, the caller's promise.

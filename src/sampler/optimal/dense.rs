@@ -3,7 +3,7 @@
 use super::fixed::Fixed;
 use super::{Optimal, Query, add_weighted, negligible};
 use crate::device::cpu::dots::{
-    COLUMNS, Lanes, ROWS, Word, add_fixed_dots, pack_across, pack_digits,
+    COLUMNS, DotLanes, ROWS, Word, add_fixed_dots, pack_across, pack_digits,
 };
 use bytemuck::Zeroable as _;
 use rayon::prelude::*;
@@ -117,7 +117,7 @@ impl Optimal {
         let stretch = form.max_digit_words();
         let mut sums = vec![[0; COLUMNS]; len.div_ceil(COLUMNS) * queries];
         sums.par_chunks_mut(queries).enumerate().for_each_init(
-            || vec![Lanes::zeroed(); words.min(stretch)],
+            || vec![DotLanes::zeroed(); words.min(stretch)],
             |panel, (p, sums)| {
                 for start in (0..words).step_by(stretch) {
                     let panel = &mut panel[..stretch.min(words - start)];

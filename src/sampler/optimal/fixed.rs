@@ -1,7 +1,9 @@
 //! Exponents of all images at once, from products of bytes with fixed-point numbers.
 
 use super::{Optimal, Query};
-use crate::device::cpu::dots::{COLUMNS, Lanes, ROWS, add_fixed_dots, pack_columns, pack_digits};
+use crate::device::cpu::dots::{
+    COLUMNS, DotLanes, ROWS, add_fixed_dots, pack_columns, pack_digits,
+};
 use bytemuck::Zeroable as _;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -69,7 +71,7 @@ impl Optimal {
             .zip(pixels.par_chunks(COLUMNS * len))
             .enumerate()
             .for_each_init(
-                || vec![Lanes::zeroed(); words],
+                || vec![DotLanes::zeroed(); words],
                 |panel, (p, (values, pixels))| {
                     pack_columns(form, pixels, len, 0, panel);
                     let first = images.start + p * COLUMNS;
