@@ -5,10 +5,11 @@ use super::scores::scored_again;
 use super::{RunConfig, state};
 use crate::error::data;
 use anyhow::Result;
+use serde::Deserialize;
 use std::time::Instant;
 
-/// One scoring inside training: a row of `scores.csv`.
-#[derive(Debug, Clone, PartialEq)]
+/// One scoring inside training: a row of `scores.csv`, in its columns' order.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Look {
     pub step: u64,
     pub epoch: f64,
