@@ -9,7 +9,7 @@ use crate::error::{data, usage};
 use crate::files::{check_output, write_atomic};
 use crate::memorization::{Nearest, References, Score, Search, Threshold};
 use crate::numbers::count;
-use crate::report::{Sheet, sheets};
+use crate::report::{Cell, Sheet, Table, sheets};
 use crate::run::RunDir;
 use crate::run::score::{Network, compared, labels_of};
 use crate::sampler::{HeunOptions, Start, quantise, sample_each};
@@ -273,18 +273,14 @@ impl<'a> ScoreJob<'a> {
             *all += threshold.memorized(n) as u64;
             *distinct += threshold.memorized_distinct(n) as u64;
         }
-        let rows = copies.iter().enumerate();
-        match self.search.repeats() {
-            0 => {
-                let rows = rows.map(|(image, [all, _])| format!("{image},{all}\n"));
-                "image,copies\n".to_string() + &rows.collect::<String>()
-            }
-            _ => {
-                let row =
-                    |(image, [all, once]): (usize, &[u64; 2])| format!("{image},{all},{once}\n");
-                "image,copies,copies_distinct\n".to_string() + &rows.map(row).collect::<String>()
-            }
+        let columns = ["image", "copies", "copies_distinct"];
+        let shown = if self.search.repeats() == 0 { 2 } else { 3 };
+        let mut table = Table::new(&columns[..shown]);
+        for (image, [all, once]) in copies.iter().enumerate() {
+            let row = [image as u64, *all, *once].map(|n| Cell::Integer(n as i64));
+            table.row(row[..shown].to_vec());
         }
+        table.csv()
     }
 }
 

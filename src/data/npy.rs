@@ -1,4 +1,5 @@
 //! NumPy's `.npy` and `.npz`: little-endian, of five element types; in Fortran order they are read, too.
+//! Own code: what these files may hold is little, and each way in which one can be damaged has its line of error.
 //!
 //! Source: NumPy's format description, version 1.0 (2.0 and 3.0 are read: they differ in the header's length
 //! field and encoding).

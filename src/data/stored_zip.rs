@@ -1,4 +1,5 @@
 //! Writes zip files of stored entries, front to back; the same entries give the same bytes on every machine.
+//! Own code, so that no version of a library changes these bytes.
 
 use std::io::{self, Write};
 

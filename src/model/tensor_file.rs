@@ -1,5 +1,6 @@
 //! safetensors files: a JSON header and raw values. Written in a fixed order, so equal content has equal
-//! bytes; read one tensor at a time, so a file costs no memory of its own.
+//! bytes; read one tensor at a time, so a file costs no memory of its own. The crate reads headers;
+//! its writer sorts tensors by type and keeps no order of metadata, so that is our own.
 
 use crate::error::{OrExit as _, data};
 use crate::files::{Checksum, cannot_read, open, write_atomic};

@@ -90,16 +90,16 @@ impl Table {
     /// Reads what [`Table::csv`] writes; `None` if it is no table: no header, quotes without an end, rows of
     /// another length.
     pub fn from_csv(text: &str) -> Option<Table> {
-        let mut rows = rows_of_csv(text)?.into_iter();
-        let columns = rows.next().filter(|c| c.iter().any(|name| !name.is_empty()))?;
-        let mut table = Table { columns, rows: Vec::new() };
-        for row in rows {
-            if row.len() != table.columns.len() {
-                return None;
-            }
-            table.rows.push(row.iter().map(|cell| Cell::of_text(cell)).collect());
+        if !text.matches('"').count().is_multiple_of(2) {
+            return None;
         }
-        Some(table)
+        let mut reader = csv::Reader::from_reader(text.as_bytes());
+        let columns: Vec<String> = reader.headers().ok()?.iter().map(String::from).collect();
+        columns.iter().find(|name| !name.is_empty())?;
+        let row = |row: csv::Result<csv::StringRecord>| {
+            row.ok().map(|row| row.iter().map(Cell::of_text).collect())
+        };
+        Some(Table { columns, rows: reader.records().map(row).collect::<Option<_>>()? })
     }
 
     /// Number of rows.
@@ -160,14 +160,13 @@ impl Table {
 
     /// RFC 4180 with a header, numbers in full.
     pub fn csv(&self) -> String {
-        let quote = |cell: String| match cell.contains([',', '"', '\n', '\r']) {
-            true => format!("\"{}\"", cell.replace('"', "\"\"")),
-            false => cell,
-        };
-        let line =
-            |cells: Vec<String>| cells.into_iter().map(quote).collect::<Vec<_>>().join(",") + "\n";
-        let rows = self.rows.iter().map(|r| line(r.iter().map(Cell::exact).collect()));
-        line(self.columns.clone()) + &rows.collect::<String>()
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        let rows = self.rows.iter().map(|row| row.iter().map(Cell::exact).collect());
+        for row in std::iter::once(self.columns.clone()).chain(rows) {
+            writer.write_record(row).expect("rows as long as the header, into memory");
+        }
+        let bytes = writer.into_inner().unwrap_or_default();
+        String::from_utf8(bytes).expect("of strings")
     }
 
     /// A table element, everything escaped.
@@ -235,30 +234,4 @@ fn widths(columns: &Vec<String>, rows: &[Vec<String>], least: usize) -> Vec<usiz
         cells.max().unwrap_or(0).max(least)
     };
     (0..columns.len()).map(width).collect()
-}
-
-/// Cells of RFC 4180; `None` where quotes do not close.
-fn rows_of_csv(text: &str) -> Option<Vec<Vec<String>>> {
-    let (mut rows, mut row, mut cell) = (Vec::new(), Vec::new(), String::new());
-    let (mut quoted, mut any) = (false, false);
-    let mut chars = text.chars().filter(|&c| c != '\r').peekable();
-    while let Some(c) = chars.next() {
-        any = true;
-        match c {
-            '"' if quoted && chars.peek() == Some(&'"') => cell.extend(chars.next()),
-            '"' => quoted = !quoted,
-            ',' if !quoted => row.push(std::mem::take(&mut cell)),
-            '\n' if !quoted => {
-                row.push(std::mem::take(&mut cell));
-                rows.push(std::mem::take(&mut row));
-                any = false;
-            }
-            c => cell.push(c),
-        }
-    }
-    if any {
-        row.push(cell);
-        rows.push(row);
-    }
-    (!quoted).then_some(rows)
 }

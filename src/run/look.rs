@@ -1,7 +1,9 @@
 //! What a scoring inside training says.
 
-/// One scoring inside training: a row of `scores.csv`.
-#[derive(Debug, Clone, PartialEq)]
+use serde::Deserialize;
+
+/// One scoring inside training: a row of `scores.csv`, in its columns' order.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Look {
     pub step: u64,
     pub epoch: f64,

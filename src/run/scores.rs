@@ -1,10 +1,12 @@
-//! `scores.csv` and `rescored.csv`: what looks said, and whether that fits the run.
+//! `scores.csv` and `rescored.csv`: what looks said, and whether that fits the run. A row is believed only as it was
+//! written, to the last digit, so lines are compared as they stand; a reader of CSV would take other forms, too.
 
 use super::{Distinct, Look, RunConfig};
 use crate::error::data;
 use crate::files::{open, read_text, write_atomic};
 use crate::memorization::wilson;
 use anyhow::Result;
+use csv::StringRecord;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -219,20 +221,7 @@ pub fn are_scores(path: &Path) -> bool {
 
 /// A row as [`write()`] writes it: a number that stands there otherwise was changed.
 fn row(line: &str) -> Option<Look> {
-    let cells: Vec<&str> = line.split(',').collect();
-    let &[step, epoch, images, memorized, ratio, low, high, mean_d1] = cells.as_slice() else {
-        return None;
-    };
-    let look = Look {
-        step: step.parse().ok()?,
-        epoch: epoch.parse().ok()?,
-        images: images.parse().ok()?,
-        memorized: memorized.parse().ok()?,
-        ratio: ratio.parse().ok()?,
-        low: low.parse().ok()?,
-        high: high.parse().ok()?,
-        mean_d1: mean_d1.parse().ok()?,
-    };
+    let look: Look = line.split(',').collect::<StringRecord>().deserialize(None).ok()?;
     (line_of(&look) == line).then_some(look)
 }
 
