@@ -5,8 +5,9 @@ use super::list::Wanted;
 use super::real::{Network, random};
 use super::{Check, Off, Run, Size};
 use crate::data::Dataset;
-use crate::device::cuda::{Addresses, Cuda, StepWords};
-use crate::device::{Arg, Buffer, Device, Dtype, Precision, Slot, Space};
+use crate::device::cuda::{Addresses, Cuda};
+use crate::device::params::{GOOD, ROUNDED_IMAGES, Step};
+use crate::device::{Buffer, Device, Dtype, Precision, Ptr, Slot, Space};
 use crate::model::trainer::TrainerOptions;
 use crate::model::{Arch, ModelConfig, StepScalars, Trainer};
 use crate::ops::adam_ema::{self, Update};
@@ -27,9 +28,6 @@ struct Flats {
     ema: Vec<f32>,
 }
 
-/// `bad_step` while every step was good.
-const GOOD: u32 = u32::MAX;
-
 /// The step that updates are made at.
 const STEP: u64 = 6;
 
@@ -47,9 +45,9 @@ impl Flats {
     fn update_on_card(&mut self, device: &Device, cuda: &Cuda, update: Update) -> Result<u32> {
         let step = update.words(0, STEP);
         // Through the table of an interval, as a training step takes them.
-        let table = Buffer::of(device, bytemuck::cast_slice(&[step, StepWords::default()]))?;
+        let table = Buffer::of(device, &[step.words(), Step::default().words()].concat())?;
         let cursor = Buffer::of(device, &[0.0])?;
-        let here = Buffer::new(device, size_of::<StepWords>() / 4)?;
+        let here = Buffer::new(device, Step::WORDS)?;
         let next = adam_ema::next_step(&here, (&table).into(), (&cursor).into());
         let bad_step = Buffer::of(device, &[f32::from_bits(GOOD)])?;
         let loss = Buffer::of(device, bytemuck::cast_slice(&[1.0_f64]))?;
@@ -57,7 +55,7 @@ impl Flats {
         let buffers = flats.map(|values| Buffer::of(device, values));
         let [w, g, m, v, ema] = buffers;
         let (w, g, m, v, ema) = (w?, g?, m?, v?, ema?);
-        let loss = (!update.scrub).then(|| Arg::from(&loss));
+        let loss = (!update.scrub).then(|| Ptr::from(&loss));
         let count = self.w.len();
         let mut kernels = vec![next];
         let buffers = [&w, &g, &m, &v, &ema];
@@ -252,8 +250,7 @@ fn prepared(
         images,
         image_len: len,
     };
-    let words = StepWords { seed, step, ..StepWords::default() };
-    let words = Buffer::of(device, bytemuck::cast_slice(&[words]))?;
+    let words = Buffer::of(device, &Step { seed, step, ..Step::default() }.words())?;
     let addresses = Addresses::new([arena.address(), 0, 0, words.address()], first_image as u32);
     cuda.launch(&prepare_batch::kernels(precond, on, at, count), &addresses)?;
 
@@ -320,7 +317,7 @@ fn replayed(
         seed: 3,
         batch,
         // A second recording adds to the gradient of the first.
-        micro_batch: (batch / 2).next_multiple_of(8),
+        micro_batch: (batch / 2).next_multiple_of(ROUNDED_IMAGES),
         shuffle: true,
         scrub_gradients: false,
         precision,

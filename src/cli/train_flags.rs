@@ -3,6 +3,7 @@
 use super::Common;
 use super::numbers::{Auto, amount, auto_or_count, count, switch};
 use crate::data::Dataset;
+use crate::device::params::ROUNDED_IMAGES;
 use crate::error::usage;
 use crate::model::{Arch, Embedding, ModelConfig, Precond};
 use crate::run::config::{NUMERICS, RAMP_EPOCHS};
@@ -15,9 +16,6 @@ use std::path::PathBuf;
 
 /// Epochs of 50,000 images in a million: `--duration` is counted so.
 const EPOCHS_PER_MIMG: f64 = 20.0;
-
-/// Sums over images are cut into chunks of this many, so multiples of it change no number.
-const MICRO_BATCH: usize = 8;
 
 /// The images that a cost is asked for: a set, or its shape.
 #[derive(clap::Args, Debug, Clone)]
@@ -262,7 +260,7 @@ impl TrainFlags {
             "auto" => 0,
             text => match count(text) {
                 Ok(n) if (1..=self.batch.max(1)).contains(&n) => {
-                    n.next_multiple_of(MICRO_BATCH).min(self.batch)
+                    n.next_multiple_of(ROUNDED_IMAGES).min(self.batch)
                 }
                 _ => {
                     return Err(usage(format!(

@@ -2,8 +2,8 @@
 //! outside the root; EMA ← beta·EMA + (1 − beta)·w.
 
 use crate::device::cpu::math::vectorized;
-use crate::device::cuda::StepWords;
-use crate::device::{Arg, Buffer, Cpu, Kernel, args};
+use crate::device::params::{BLOCK_ELEMENTS, Step};
+use crate::device::{Buffer, Cpu, Kernel, Ptr, params};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Scalars of one update, computed in float64 and rounded once.
@@ -49,9 +49,9 @@ impl Update {
     }
 
     /// What a card's kernels read of training step `step`.
-    pub fn words(&self, seed: u64, step: u64) -> StepWords {
+    pub fn words(&self, seed: u64, step: u64) -> Step {
         let s = self.scalars();
-        StepWords {
+        Step {
             seed,
             step,
             decay: s.decay,
@@ -60,7 +60,6 @@ impl Update {
             ema: s.ema,
             ema_rest: s.ema_rest,
             scrub: s.scrub as u32,
-            unused: [0; 2],
         }
     }
 }
@@ -123,8 +122,9 @@ vectorized! {
 }
 
 /// The CUDA device's first kernel of a step: `step` = the words of `table` at `cursor`, which moves on by one.
-pub fn next_step(step: &Buffer, table: Arg, cursor: Arg) -> Kernel {
-    Kernel::new("step_next", 1, args![step, table, cursor]).threads(32)
+pub fn next_step(step: &Buffer, table: Ptr, cursor: Ptr) -> Kernel {
+    let arguments = params!(StepNext { step, table, cursor });
+    Kernel::new(params::STEP_NEXT, 1, arguments).threads(params::WARP_THREADS)
 }
 
 /// The CUDA device's update; nothing happens from the first step on whose gradient is not finite, which `bad_step`
@@ -132,14 +132,14 @@ pub fn next_step(step: &Buffer, table: Arg, cursor: Arg) -> Kernel {
 pub fn kernels(
     [w, g, m, v, ema]: [&Buffer; 5],
     count: usize,
-    bad_step: Arg,
-    loss: Option<Arg>,
+    bad_step: Ptr,
+    loss: Option<Ptr>,
 ) -> Vec<Kernel> {
-    let n = Arg::I64(count as i64);
-    let update = args![w, g, m, v, ema, n, Arg::Step, bad_step];
-    let update = Kernel::new("adam_ema", count.div_ceil(1024), update).moves(36 * count);
+    let (step, blocks) = (Ptr::Step, count.div_ceil(BLOCK_ELEMENTS));
+    let update = params!(AdamEma { w, g, m, v, ema, step, bad_step, count });
+    let update = Kernel::new(params::ADAM_EMA, blocks, update).moves(36 * count);
     let Some(loss) = loss else { return vec![update] };
-    let look = args![bad_step, g, n, loss, 1usize, Arg::Step];
-    let look = Kernel::new("check_finite", count.div_ceil(1024).min(1024), look).moves(4 * count);
+    let look = params!(CheckFinite { bad_step, g, loss, step, count, images: 1 });
+    let look = Kernel::new(params::CHECK_FINITE, blocks.min(1024), look).moves(4 * count);
     vec![look, update]
 }
