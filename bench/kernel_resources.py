@@ -19,20 +19,24 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+PARAMS = ROOT / "kernels" / "params"
 # Shared memory that a block may ask for, in KB (CUDA's programming guide, technical specifications).
-SHARED_LIMITS = {"sm_80": 163, "sm_86": 99, "sm_89": 99, "sm_90": 227, "sm_100": 227, "sm_120": 99}
+KB = {name: int(kb) for name, kb in re.findall(r" (\w+)_SHARED_BYTES = (\d+) << 10;", (PARAMS / "constants.h").read_text())}
+SHARED_LIMITS = {"sm_80": KB["A100"], "sm_86": KB["LEAST"], "sm_89": KB["LEAST"], "sm_90": KB["H100"],
+                 "sm_100": KB["H100"], "sm_120": KB["LEAST"]}
 # A header's "Launch" says so how much dynamic shared memory its kernels have, on all cards or on those named.
 DYNAMIC = re.compile(r"([\d,]+) B\)? dynamic shared(?: on (sm_\d+(?:, sm_\d+)*))?")
-# What a kernel's SASS must hold, by the first pattern that its name matches; a name with mma in it must match one.
+# Each kernel's unit, as kernels/params declares it, and what SASS of the unit holds.
+UNIT = {kernel: unit for header in PARAMS.glob("*.h")
+        for unit, kernel in re.findall(r"^ENTRY\((\w+), (\w+),", header.read_text(), re.M)}
+PRODUCTS = {"Fp32": [], "TensorTf32": ["HMMA.1688.F32.TF32"], "TensorBf16": ["HMMA.16816.F32.BF16"],
+            "TensorU8": ["IMMA.16832.U8.U8"]}
+# What else it must hold, by the first pattern that a kernel's name matches.
 INSTRUCTIONS = [
-    (re.compile(r"(ceiling|primitive)_mma_u8"), ["IMMA.16832.U8.U8"]),
-    (re.compile(r"(ceiling|primitive)_mma_(bf16|tf32)"), ["HMMA"]),
+    (re.compile(r"ceiling_.*|primitive_mma_.*"), []),
     (re.compile(r"primitive_ldmatrix.*"), ["LDSM"]),
-    (re.compile(r"primitive_cp_async"), ["LDGSTS"]),
-    (re.compile(r"nearest_mma"), ["IMMA.16832.U8.U8", "LDGSTS", "LDSM"]),
-    (re.compile(r".*mma.*(bf16|last)|matmul_mma_.*"), ["HMMA.16816.F32.BF16", "LDGSTS", "LDSM"]),
-    (re.compile(r".*mma.*tf32"), ["HMMA.1688.F32.TF32", "LDGSTS"]),
-    (re.compile(r"norm_slab_.*"), ["LDGSTS"]),
+    (re.compile(r"primitive_cp_async|norm_slab_.*|.*_mma_tf32"), ["LDGSTS"]),
+    (re.compile(r".*_mma(_.*)?"), ["LDGSTS", "LDSM"]),
 ]
 ENTRY = re.compile(r"Compiling entry function '(\w+)' for '(\w+)'")
 STACK = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
@@ -55,30 +59,25 @@ def dynamic_shared(source):
 
 
 def wanted_instructions(kernel):
-    for pattern, wanted in INSTRUCTIONS:
-        if pattern.fullmatch(kernel):
-            return wanted
-    return None if "mma" in kernel else []
+    others = next((wanted for pattern, wanted in INSTRUCTIONS if pattern.fullmatch(kernel)), [])
+    return PRODUCTS[UNIT[kernel]] + others
 
 
 def missing_instructions(nvdisasm, cubin, kernels):
     """Complaints of kernels of a cubin that lack what they are written for."""
-    if not any(wanted_instructions(kernel) for kernel in kernels):
-        return [f"{kernel}: INSTRUCTIONS says nothing of it" for kernel in kernels if wanted_instructions(kernel) is None]
+    complaints = [f"{kernel}: kernels/params has no ENTRY" for kernel in kernels if kernel not in UNIT]
+    wanted = {kernel: wanted_instructions(kernel) for kernel in kernels if kernel in UNIT}
+    if not any(wanted.values()):
+        return complaints
     done = subprocess.run([nvdisasm, "-c", str(cubin)], capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{cubin.name}: nvdisasm failed:\n{done.stderr}")
     code = dict(re.findall(r"^\.text\.(\w+):\n(.*?)(?=^//-----|\Z)", done.stdout, re.M | re.S))
-    complaints = []
-    for kernel in kernels:
-        wanted = wanted_instructions(kernel)
-        if wanted is None:
-            complaints.append(f"{kernel}: INSTRUCTIONS says nothing of it")
-            continue
-        if wanted and kernel not in code:
+    for kernel, names in wanted.items():
+        if names and kernel not in code:
             complaints.append(f"{kernel}: not in the disassembly")
             continue
-        complaints += [f"{kernel}: no {w} in its SASS" for w in wanted if not re.search(rf"\b{re.escape(w)}", code[kernel])]
+        complaints += [f"{kernel}: no {w} in its SASS" for w in names if not re.search(rf"\b{re.escape(w)}", code[kernel])]
     return complaints
 
 

@@ -5,12 +5,12 @@
 //   ceiling_fma                    `steps` times 16 multiply-adds a thread
 //   ceiling_copy                   to[i] = from[i], 16 bytes at a time
 //
-// Arguments  ceiling_mma_* and ceiling_fma (out, steps); ceiling_copy (to, from, count).
-// Layout     out: a float (an int for u8) a thread, so that nothing is optimised away. count: 16-byte pieces.
 // Launch     256 threads; grid 2 blocks a multiprocessor, of the copy 8.
 // Cost       FLOP a warp and step: 65,536 (bf16), 32,768 (tf32), 131,072 (u8); 1,024 of ceiling_fma. The copy moves
 //            32 count bytes.
 #include "prelude/prelude.cuh"
+
+#include "params/ceilings.h"
 
 // Numbers near 1 that differ from thread to thread: zeros would draw less power than real data.
 DEVICE uint32_t bits(int i) { return (u32)(i * 0x9e3779b9u) & 0x007f007fu; }
@@ -33,17 +33,15 @@ DEVICE void repeat(float* out, int steps, uint32_t one, F product) {
     out[flat_index()] = sum;
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2) ceiling_mma_bf16(float* out, int steps) {
-    repeat(out, steps, 0x3f803f80u, [](auto& acc, auto& a, auto& b) { mma_bf16(acc, a, b); });
+extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 2) ceiling_mma_bf16(const Ceiling<float> p) {
+    repeat(p.out, p.steps, 0x3f803f80u, [](auto& acc, auto& a, auto& b) { mma_bf16(acc, a, b); });
 }
-EMM_KERNEL(ceiling_mma_bf16)
 
-extern "C" __global__ void __launch_bounds__(256, 2) ceiling_mma_tf32(float* out, int steps) {
-    repeat(out, steps, 0x3f800000u, [](auto& acc, auto& a, auto& b) { mma_tf32(acc, a, b); });
+extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 2) ceiling_mma_tf32(const Ceiling<float> p) {
+    repeat(p.out, p.steps, 0x3f800000u, [](auto& acc, auto& a, auto& b) { mma_tf32(acc, a, b); });
 }
-EMM_KERNEL(ceiling_mma_tf32)
 
-extern "C" __global__ void __launch_bounds__(256, 2) ceiling_mma_u8(int* out, int steps) {
+extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 2) ceiling_mma_u8(const Ceiling<int> p) {
     int acc[4][4][4] = {};
     uint32_t a[4][4], b[4][2];
 #pragma unroll
@@ -53,30 +51,29 @@ extern "C" __global__ void __launch_bounds__(256, 2) ceiling_mma_u8(int* out, in
         b[i][0] = (threadIdx.x + 77 * i) * 0x85ebca6bu;
         b[i][1] = ~b[i][0];
     }
-    for (int s = 0; s < steps; s++) mma_u8(acc, a, b);
+    for (int s = 0; s < p.steps; s++) mma_u8(acc, a, b);
     int sum = 0;
 #pragma unroll
     for (int i = 0; i < 64; i++) sum ^= acc[i / 16][i / 4 % 4][i % 4];
-    out[flat_index()] = sum;
+    p.out[flat_index()] = sum;
 }
-EMM_KERNEL(ceiling_mma_u8)
 
-extern "C" __global__ void __launch_bounds__(256, 2) ceiling_fma(float* out, int steps) {
+extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 2) ceiling_fma(const Ceiling<float> p) {
     float x[16], scale = 1.0f - 1e-6f * threadIdx.x;
 #pragma unroll
     for (int i = 0; i < 16; i++) x[i] = (float)(threadIdx.x + i);
-    for (int s = 0; s < steps; s++)
+    for (int s = 0; s < p.steps; s++)
 #pragma unroll
         for (int i = 0; i < 16; i++) x[i] = fmaf(x[i], scale, 1.0f);
     float sum = 0.0f;
 #pragma unroll
     for (int i = 0; i < 16; i++) sum += x[i];
-    out[flat_index()] = sum;
+    p.out[flat_index()] = sum;
 }
-EMM_KERNEL(ceiling_fma)
 
-extern "C" __global__ void ceiling_copy(float4* __restrict__ to, const float4* __restrict__ from, i64 count) {
+extern "C" __global__ void ceiling_copy(const CeilingCopy p) {
+    float4* __restrict__ to = p.to;
+    const float4* __restrict__ from = p.from;
     i64 threads = (i64)gridDim.x * blockDim.x;
-    for (i64 i = flat_index(); i < count; i += threads) to[i] = from[i];
+    for (i64 i = flat_index(); i < p.count; i += threads) to[i] = from[i];
 }
-EMM_KERNEL(ceiling_copy)

@@ -1,7 +1,7 @@
 // conv2d_bwd: gradients of the input and of the weight of a convolution, float32, any shape.
 //
 //   conv2d_dgrad   dx[n, h, w, c] (=|+=) scale * sum over taps and o of dy[n, ho, wo, o] * weight[o, row_words]
-//   conv2d_wgrad   partials[chunk, o, k, k, c] = sum over the pixels of `images` images of dy * x
+//   conv2d_wgrad   partials[chunk, o, k, k, c] = sum over the pixels of 8 images (ROUNDED_IMAGES) of dy * x
 //   wgrad_reduce   dw[o, row_words], columns first .. first + width (=|+=) scale * sum over chunks, in order, of
 //                  partials
 //
@@ -12,17 +12,14 @@
 // The _bf16 kernels take dy, x and dx in bf16; weights, partials and arithmetic stay float32. The _last kernels are
 // the same with dy in float32, for the network's last convolution.
 //
-// Arguments  conv2d_dgrad(dx, dy, weight, n, h, w, c, ho, wo, o, kernel, stride, pad, row_words, first, scale, add)
-//            conv2d_wgrad(partials, dy, x, n, h, w, c, ho, wo, o, kernel, stride, pad, images)
-//            wgrad_reduce(dw, partials, o, width, partial_words, row_words, first, chunks, scale, add): width = k k c
-//            columns of partial_words, the length of a row of partials (k k c, or more where rows were padded)
 // Launch     conv2d_dgrad: grid (ceil(n h w / 64), ceil(c / 64)). conv2d_wgrad: grid (ceil(o / 64) * ceil(c / 64),
-//            k k, chunks) with chunks = ceil(n / images). wgrad_reduce: grid ceil(o width / 256). 256 threads, 8.5 KB.
-//            `images` is a constant: sums then don't depend on how a batch is split,
-//            as long as the pieces are multiples of it.
+//            k k, chunks) with chunks = ceil(n / 8). wgrad_reduce: grid ceil(o width / 256). 256 threads, 8.5 KB. Sums
+//            don't depend on how a batch is split, as long as the pieces are multiples of 8.
 // Cost       2 n ho wo o k k c FLOP each, on the float32 pipes; partials are written and read once.
 // Exactness  fixed order throughout, no atomics.
 #include "prelude/prelude.cuh"
+
+#include "params/conv2d.h"
 
 // 16 output channels of dy at the pixel that reaches input pixel `line` through one tap.
 template <class T>
@@ -70,36 +67,32 @@ struct TapWeights {
     }
 };
 
-#define DGRAD_ARGUMENTS(T, D)                                                                                      \
-    T *dx, const D *__restrict__ dy, const float *__restrict__ weight, int n, int h, int w, int c, int ho, int wo, \
-        int o, int kernel, int stride, int pad, int row_words, int first, float scale, int add
-
 template <class T, class D>
-DEVICE void input_gradient(DGRAD_ARGUMENTS(T, D)) {
+DEVICE void input_gradient(const Conv2dDgrad<T, D>& p) {
     EMM_SHARED(float, tile_a, [DEPTH][PITCH]);
     EMM_SHARED(float, tile_b, [DEPTH][PITCH]);
     float acc[4][4] = {};
-    Reached<D> reached(dy, n, h, w, ho, wo, o, kernel, stride, pad);
-    gemm(acc, tile_a, tile_b, reached.steps(), reached, TapWeights(weight, o, row_words, first, c));
+    Reached<D> reached(p.dy, p.n, p.h, p.w, p.ho, p.wo, p.o, p.kernel, p.stride, p.pad);
+    gemm(acc, tile_a, tile_b, reached.steps(), reached, TapWeights(p.weight, p.o, p.row_words, p.first, p.c));
     for (int i = 0; i < 4; i++) {
         int pixel = blockIdx.x * TILE + result_row() + i;
-        if (pixel >= n * h * w) return;
+        if (pixel >= p.n * p.h * p.w) return;
         for (int j = 0; j < 4; j++) {
             int ch = blockIdx.y * TILE + result_col() + j;
-            if (ch < c) put(dx + (i64)pixel * c + ch, scale * acc[i][j], add);
+            if (ch < p.c) put(p.dx + (i64)pixel * p.c + ch, p.scale * acc[i][j], p.add);
         }
     }
 }
 
-#define CONV2D_DGRAD(name, T, D)                                                                                    \
-    extern "C" __global__ void __launch_bounds__(256) name(DGRAD_ARGUMENTS(T, D)) {                                 \
-        input_gradient(dx, dy, weight, n, h, w, c, ho, wo, o, kernel, stride, pad, row_words, first, scale, add);   \
-    }                                                                                                               \
-    EMM_KERNEL(name)
-
-CONV2D_DGRAD(conv2d_dgrad, float, float)
-CONV2D_DGRAD(conv2d_dgrad_bf16, bf16, bf16)
-CONV2D_DGRAD(conv2d_dgrad_last, bf16, float)
+extern "C" __global__ void __launch_bounds__(BLOCK_THREADS) conv2d_dgrad(const Conv2dDgrad<float, float> p) {
+    input_gradient(p);
+}
+extern "C" __global__ void __launch_bounds__(BLOCK_THREADS) conv2d_dgrad_bf16(const Conv2dDgrad<bf16, bf16> p) {
+    input_gradient(p);
+}
+extern "C" __global__ void __launch_bounds__(BLOCK_THREADS) conv2d_dgrad_last(const Conv2dDgrad<bf16, float> p) {
+    input_gradient(p);
+}
 
 // 64 channels of x at 16 pixels of y's grid seen through one tap; with kernel 1 and stride 1 simply y's pixels.
 template <class T>
@@ -119,22 +112,19 @@ struct Seen {
     }
 };
 
-#define WGRAD_ARGUMENTS(T, D)                                                                                       \
-    float *partials, const D *__restrict__ dy, const T *__restrict__ x, int n, int h, int w, int c, int ho, int wo, \
-        int o, int kernel, int stride, int pad, int images
-
 template <class T, class D>
-DEVICE void weight_gradient(WGRAD_ARGUMENTS(T, D)) {
+DEVICE void weight_gradient(const Conv2dWgrad<T, D>& p) {
     EMM_SHARED(float, tile_a, [DEPTH][PITCH]);
     EMM_SHARED(float, tile_b, [DEPTH][PITCH]);
+    const int c = p.c, o = p.o, kernel = p.kernel;
     int blocks_c = ceil_div(c, TILE), o0 = blockIdx.x / blocks_c * TILE, c0 = blockIdx.x % blocks_c * TILE;
-    int tap = blockIdx.y, first = blockIdx.z * images, end = min(first + images, n);
-    int first_pixel = first * ho * wo, pixels = (end - first) * ho * wo;
-    const D* dy0 = dy + (i64)first_pixel * o + o0;
+    int tap = blockIdx.y, first = blockIdx.z * ROUNDED_IMAGES, end = min(first + ROUNDED_IMAGES, p.n);
+    int first_pixel = first * p.ho * p.wo, pixels = (end - first) * p.ho * p.wo;
+    const D* dy0 = p.dy + (i64)first_pixel * o + o0;
     ColsOf<D> grads{dy0, o, o - o0, pixels, aligned4(dy0, o)};
     int ch = c0 + Linewise::line();
-    Seen<T> seen{x + ch, h, w, c, ho, wo, stride, tap / kernel - pad, tap % kernel - pad, first_pixel,
-                 first_pixel + pixels, c - ch, aligned4(x, c)};
+    Seen<T> seen{p.x + ch, p.h, p.w, c, p.ho, p.wo, p.stride, tap / kernel - p.pad, tap % kernel - p.pad, first_pixel,
+                 first_pixel + pixels, c - ch, aligned4(p.x, c)};
     float acc[4][4] = {};
     gemm(acc, tile_a, tile_b, ceil_div(pixels, DEPTH), grads, seen);
     int taps = kernel * kernel;
@@ -143,30 +133,28 @@ DEVICE void weight_gradient(WGRAD_ARGUMENTS(T, D)) {
         if (out >= o) return;
         for (int j = 0; j < 4; j++) {
             int col = c0 + result_col() + j;
-            if (col < c) partials[(((i64)blockIdx.z * o + out) * taps + tap) * c + col] = acc[i][j];
+            if (col < c) p.partials[(((i64)blockIdx.z * o + out) * taps + tap) * c + col] = acc[i][j];
         }
     }
 }
 
-#define CONV2D_WGRAD(name, T, D)                                                                                   \
-    extern "C" __global__ void __launch_bounds__(256) name(WGRAD_ARGUMENTS(T, D)) {                                \
-        weight_gradient(partials, dy, x, n, h, w, c, ho, wo, o, kernel, stride, pad, images);                      \
-    }                                                                                                              \
-    EMM_KERNEL(name)
+extern "C" __global__ void __launch_bounds__(BLOCK_THREADS) conv2d_wgrad(const Conv2dWgrad<float, float> p) {
+    weight_gradient(p);
+}
+extern "C" __global__ void __launch_bounds__(BLOCK_THREADS) conv2d_wgrad_bf16(const Conv2dWgrad<bf16, bf16> p) {
+    weight_gradient(p);
+}
+extern "C" __global__ void __launch_bounds__(BLOCK_THREADS) conv2d_wgrad_last(const Conv2dWgrad<bf16, float> p) {
+    weight_gradient(p);
+}
 
-CONV2D_WGRAD(conv2d_wgrad, float, float)
-CONV2D_WGRAD(conv2d_wgrad_bf16, bf16, bf16)
-CONV2D_WGRAD(conv2d_wgrad_last, bf16, float)
-
-extern "C" __global__ void wgrad_reduce(float* dw, const float* __restrict__ partials, int o, int width,
-                                        int partial_words, int row_words, int first, int chunks, float scale, int add) {
+extern "C" __global__ void wgrad_reduce(const WgradReduce p) {
     i64 i = flat_index();
-    if (i >= (i64)o * width) return;
-    i64 row = i / width, column = i % width, size = (i64)o * partial_words;
-    float* to = dw + row * row_words + first + column;
-    float sum = add ? *to : 0.0f;
-    for (int chunk = 0; chunk < chunks; chunk++)
-        sum = fmaf(scale, partials[chunk * size + row * partial_words + column], sum);
+    if (i >= (i64)p.o * p.width) return;
+    i64 row = i / p.width, column = i % p.width, size = (i64)p.o * p.partial_words;
+    float* to = p.dw + row * p.row_words + p.first + column;
+    float sum = p.add ? *to : 0.0f;
+    for (int chunk = 0; chunk < p.chunks; chunk++)
+        sum = fmaf(p.scale, p.partials[chunk * size + row * p.partial_words + column], sum);
     *to = sum;
 }
-EMM_KERNEL(wgrad_reduce)

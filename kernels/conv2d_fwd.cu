@@ -1,19 +1,19 @@
-// conv2d_fwd: y = (conv(x) + bias + emb + residual + shortcut) * scale in one pass over y, float32, any shape.
+// conv2d_fwd: y (=|+=) (conv(x) + bias + emb + residual + shortcut) * scale in one pass over y, float32, any shape.
 //
-//   y[n, ho, wo, o] from x[n, h, w, c], weight[o, k, k, c], bias[o]; emb[n, o], rows emb_row apart, and
-//   residual[n, ho, wo, o], or null;
+//   y[n, ho, wo, o] from x[n, h, w, c], weight[o, k, k, c], and bias[o], emb[n, o], rows emb_row apart,
+//   residual[n, ho, wo, o], each or null;
 //   shortcut: a 1x1 convolution of s1[n, ho, wo, c1] and s2[n, ho, wo, c2] with sweight[o, srow], whose columns from
 //   c1 + c2 on meet a skip that is switched off, and sbias[o]. s1 null: no shortcut; s2 null: c2 = 0.
 //   conv2d_fwd_bf16: y, x, residual, s1, s2 in bf16, the arithmetic and everything else float32; conv2d_fwd_last:
 //   the same with y in float32, for the network's last convolution.
 //
-// Arguments  y, x, weight, bias, emb, residual, s1, s2, sweight, sbias, n, h, w, c, ho, wo, o, kernel, stride, pad,
-//            c1, c2, srow, emb_row, scale.
 // Launch     grid (ceil(n ho wo / 64), ceil(o / 64)), 256 threads; 8.5 KB shared.
 // Cost       2 n ho wo o (k k c + c1 + c2) FLOP on the float32 pipes. Depth goes 16 channels of one tap at a time, so
 //            fewer than 16 channels waste the rest. Floor: that work at 60 TFLOP/s (H100).
 // Exactness  one fma sum a result: taps in order, channels in order, then s1, s2; then bias, sbias, emb, residual.
 #include "prelude/prelude.cuh"
+
+#include "params/conv2d.h"
 
 // 16 channels of the pixel that one tap sees: the rows of the patch matrix, never stored.
 template <class T>
@@ -60,53 +60,46 @@ struct Weights {
     }
 };
 
-#define ARGUMENTS(T, Y)                                                                                             \
-    Y *y, const T *__restrict__ x, const float *__restrict__ weight, const float *__restrict__ bias,                \
-        const float *__restrict__ emb, const T *__restrict__ residual, const T *__restrict__ s1,                    \
-        const T *__restrict__ s2, const float *__restrict__ sweight, const float *__restrict__ sbias, int n, int h, \
-        int w, int c, int ho, int wo, int o, int kernel, int stride, int pad, int c1, int c2, int srow,             \
-        int emb_row, float scale
-
 template <class T, class Y>
-DEVICE void convolve(ARGUMENTS(T, Y)) {
+DEVICE void convolve(const Conv2d<T, Y, float>& p) {
     EMM_SHARED(float, tile_a, [DEPTH][PITCH]);
     EMM_SHARED(float, tile_b, [DEPTH][PITCH]);
     float acc[4][4] = {};
     {
-        Patches<T> patches(x, n, h, w, c, ho, wo, kernel, stride, pad);
-        gemm(acc, tile_a, tile_b, patches.steps(), patches, Weights(weight, o, kernel * kernel * c, 0, c));
+        Patches<T> patches(p.x, p.n, p.h, p.w, p.c, p.ho, p.wo, p.kernel, p.stride, p.pad);
+        gemm(acc, tile_a, tile_b, patches.steps(), patches, Weights(p.weight, p.o, p.kernel * p.kernel * p.c, 0, p.c));
     }
-    if (s1) {
-        Patches<T> pixels(s1, n, ho, wo, c1, ho, wo, 1, 1, 0);
-        gemm(acc, tile_a, tile_b, pixels.steps(), pixels, Weights(sweight, o, srow, 0, c1));
+    if (p.s1) {
+        Patches<T> pixels(p.s1, p.n, p.ho, p.wo, p.c1, p.ho, p.wo, 1, 1, 0);
+        gemm(acc, tile_a, tile_b, pixels.steps(), pixels, Weights(p.sweight, p.o, p.srow, 0, p.c1));
     }
-    if (s2) {
-        Patches<T> pixels(s2, n, ho, wo, c2, ho, wo, 1, 1, 0);
-        gemm(acc, tile_a, tile_b, pixels.steps(), pixels, Weights(sweight, o, srow, c1, c2));
+    if (p.s2) {
+        Patches<T> pixels(p.s2, p.n, p.ho, p.wo, p.c2, p.ho, p.wo, 1, 1, 0);
+        gemm(acc, tile_a, tile_b, pixels.steps(), pixels, Weights(p.sweight, p.o, p.srow, p.c1, p.c2));
     }
     for (int i = 0; i < 4; i++) {
         int pixel = blockIdx.x * TILE + result_row() + i;
-        if (pixel >= n * ho * wo) return;
+        if (pixel >= p.n * p.ho * p.wo) return;
         for (int j = 0; j < 4; j++) {
             int out = blockIdx.y * TILE + result_col() + j;
-            if (out >= o) break;
-            i64 at = (i64)pixel * o + out;
-            float v = acc[i][j] + bias[out];
-            if (s1) v += sbias[out];
-            if (emb) v += emb[(i64)(pixel / (ho * wo)) * emb_row + out];
-            if (residual) v += to_float(residual[at]);
-            y[at] = from_float<Y>(v * scale);
+            if (out >= p.o) break;
+            i64 at = (i64)pixel * p.o + out;
+            float v = acc[i][j];
+            if (p.bias) v += __ldg(p.bias + out);
+            if (p.s1) v += __ldg(p.sbias + out);
+            if (p.emb) v += __ldg(p.emb + (i64)(pixel / (p.ho * p.wo)) * p.emb_row + out);
+            if (p.residual) v += to_float(p.residual[at]);
+            put(p.y + at, v * p.scale, p.add);
         }
     }
 }
 
-#define CONV2D_FWD(name, T, Y)                                                                                      \
-    extern "C" __global__ void __launch_bounds__(256) name(ARGUMENTS(T, Y)) {                                       \
-        convolve<T, Y>(y, x, weight, bias, emb, residual, s1, s2, sweight, sbias, n, h, w, c, ho, wo, o, kernel,       \
-                       stride, pad, c1, c2, srow, emb_row, scale);                                                  \
-    }                                                                                                               \
-    EMM_KERNEL(name)
-
-CONV2D_FWD(conv2d_fwd, float, float)
-CONV2D_FWD(conv2d_fwd_bf16, bf16, bf16)
-CONV2D_FWD(conv2d_fwd_last, bf16, float)
+extern "C" __global__ void __launch_bounds__(BLOCK_THREADS) conv2d_fwd(const Conv2d<float, float, float> p) {
+    convolve(p);
+}
+extern "C" __global__ void __launch_bounds__(BLOCK_THREADS) conv2d_fwd_bf16(const Conv2d<bf16, bf16, float> p) {
+    convolve(p);
+}
+extern "C" __global__ void __launch_bounds__(BLOCK_THREADS) conv2d_fwd_last(const Conv2d<bf16, float, float> p) {
+    convolve(p);
+}

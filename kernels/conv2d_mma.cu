@@ -10,8 +10,6 @@
 //            conv2d_fwd's layouts; bias, sbias, emb float32, emb's rows emb_row apart. bias null: none. Rows must be
 //            whole 16-byte pieces: c, c1, c2, srow and kernel^2 c multiples of 8 (bf16) or 4 (tf32), pointers 16-byte
 //            aligned. Any pixels, any o.
-// Arguments  y, x, weight, bias, emb, residual, s1, s2, sweight, sbias, n, h, w, c, ho, wo, o, kernel, stride, pad, c1,
-//            c2, srow, emb_row, scale, add.
 // Launch     grid (ceil(n ho wo / 128), ceil(o / 128)), 256 threads, 96 KB (98,304 B) dynamic shared.
 // Pipeline   a k-step is 128 bytes of channels (64 bf16, 32 float) of one tap; 3 stages of cp.async, zero-filled at
 //            borders; 128-byte rows with their 16-byte pieces XORed by row % 8, read by ldmatrix; 8 warps of 64 x 32.
@@ -19,6 +17,8 @@
 //            TFLOP/s = 2.0 ms bf16.
 // Exactness  float32 sums in tap order; bf16 inputs exact, tf32 inputs rounded to nearest (11 bits).
 #include "prelude/prelude.cuh"
+
+#include "params/conv2d.h"
 
 // An input image batch and the weights it meets.
 template <class T>
@@ -28,23 +28,33 @@ struct Source {
     DEVICE int steps() const { return x ? kernel * kernel * ceil_div(c * (int)sizeof(T), 128) : 0; }
 };
 
-// Brings one k-step after another: of all taps and channels of the first source, then the second, then the third.
-template <class T>
+// A shortcut's first or second input and its columns of the weights.
+template <class T, class Y>
+DEVICE Source<T> of_side(const Conv2d<T, Y, T>& p, int which) {
+    bool first = which == 1;
+    const T *x = first ? p.s1 : p.s2, *weight = first ? p.sweight : p.sweight + p.c1;
+    return {x, weight, p.ho, p.wo, first ? p.c1 : p.c2, 1, 1, 0, p.srow};
+}
+
+// Brings one k-step after another: of all taps and channels of x, then of the shortcut's inputs.
+template <class T, class Y>
 struct Loader {
-    Source<T> now, second, third;
+    const Conv2d<T, Y, T>& p;
+    Source<T> now;
+    int source;                     // 0 for x, 1 for s1, 2 for s2
     int tap_row, tap_col, channel;  // channel: first of this thread's piece
     int image[4], row[4], col[4];   // of y's pixels that this thread loads; image -1 beyond the last
     int outs;                       // output channels from this block's first on
 
-    DEVICE Loader(Source<T> first, Source<T> second, Source<T> third, int n, int ho, int wo, int o)
-        : now(first), second(second), third(third), tap_row(0), tap_col(0), channel(first_channel()),
-          outs(o - blockIdx.y * LINES) {
+    DEVICE Loader(const Conv2d<T, Y, T>& p, Source<T> first)
+        : p(p), now(first), source(0), tap_row(0), tap_col(0), channel(first_channel()),
+          outs(p.o - blockIdx.y * MMA_TILE) {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            int pixel = blockIdx.x * LINES + Deepwise::line(i), r = pixel / wo;
-            image[i] = pixel < n * ho * wo ? r / ho : -1;
-            row[i] = r % ho;
-            col[i] = pixel % wo;
+            int pixel = blockIdx.x * MMA_TILE + Deepwise::line(i), r = pixel / p.wo;
+            image[i] = pixel < p.n * p.ho * p.wo ? r / p.ho : -1;
+            row[i] = r % p.ho;
+            col[i] = pixel % p.wo;
         }
     }
     static DEVICE int first_channel() { return Deepwise::part() * 16 / (int)sizeof(T); }
@@ -63,9 +73,9 @@ struct Loader {
         for (int i = 0; i < 4; i++) {
             int line = Deepwise::line(i);
             bool inside = exists && line < outs;
-            i64 out = blockIdx.y * LINES + line;
+            i64 out = blockIdx.y * MMA_TILE + line;
             const T* from = inside ? now.weight + out * now.row_words + tap * now.c + channel : now.weight;
-            cp_async16(stage + OPERAND + Deepwise::offset(line, Deepwise::part()), from, inside ? 16 : 0);
+            cp_async16(stage + MMA_OPERAND + Deepwise::offset(line, Deepwise::part()), from, inside ? 16 : 0);
         }
     }
     DEVICE void advance() {
@@ -76,8 +86,7 @@ struct Loader {
         tap_col = 0;
         if (++tap_row < now.kernel) return;
         tap_row = 0;
-        now = second;
-        second = third;
+        now = of_side(p, ++source);
     }
 };
 
@@ -94,12 +103,11 @@ DEVICE void multiply(float (&acc)[4][4][4], uint32_t (&a)[4][4], uint32_t (&b)[4
 }
 
 template <class T, class Y>
-DEVICE void convolve(Y* y, Source<T> x, Source<T> s1, Source<T> s2, const float* bias, const float* emb,
-                     const T* residual, const float* sbias, int n, int ho, int wo, int o, int emb_row, float scale,
-                     int add) {
+DEVICE void convolve(const Conv2d<T, Y, T>& p) {
     EMM_DYNAMIC_SHARED(unsigned char, stages);
-    int steps = x.steps() + s1.steps() + s2.steps();
-    Loader<T> loader(x, s1, s2, n, ho, wo, o);
+    Source<T> x{p.x, p.weight, p.h, p.w, p.c, p.kernel, p.stride, p.pad, p.kernel * p.kernel * p.c};
+    int steps = x.steps() + of_side(p, 1).steps() + of_side(p, 2).steps();
+    Loader<T, Y> loader(p, x);
     float acc[4][4][4] = {};
     auto load = [&](unsigned char* stage, int) {
         loader.load(stage);
@@ -110,48 +118,38 @@ DEVICE void convolve(Y* y, Source<T> x, Source<T> s1, Source<T> s2, const float*
         for (int k = 0; k < 4; k++) {
             uint32_t a[4][4], b[4][2];
             deep_a(a, stage, warp_row(), k);
-            deep_b(b, stage + OPERAND, warp_col(), k);
+            deep_b(b, stage + MMA_OPERAND, warp_col(), k);
             multiply(acc, a, b, T());
         }
     });
 
 #pragma unroll
     for (int i = 0; i < 8; i++) {
-        int pixel = blockIdx.x * LINES + warp_row() + fragment_row(i);
-        if (pixel >= n * ho * wo) continue;
-        const float* added = emb ? emb + (i64)(pixel / (ho * wo)) * emb_row : nullptr;
+        int pixel = blockIdx.x * MMA_TILE + warp_row() + fragment_row(i);
+        if (pixel >= p.n * p.ho * p.wo) continue;
+        const float* added = p.emb ? p.emb + (i64)(pixel / (p.ho * p.wo)) * p.emb_row : nullptr;
 #pragma unroll
         for (int j = 0; j < 8; j++) {
-            int out = blockIdx.y * LINES + warp_col() + fragment_col(j);
-            if (out >= o) continue;
-            i64 at = (i64)pixel * o + out;
+            int out = blockIdx.y * MMA_TILE + warp_col() + fragment_col(j);
+            if (out >= p.o) continue;
+            i64 at = (i64)pixel * p.o + out;
             float v = acc[i / 2][j / 2][2 * (i % 2) + j % 2];
-            if (bias) v += bias[out];
-            if (sbias) v += sbias[out];
-            if (emb) v += added[out];
-            if (residual) v += to_float(residual[at]);
-            v *= scale;
-            put(y + at, v, add);
+            if (p.bias) v += __ldg(p.bias + out);
+            if (p.s1 && p.sbias) v += __ldg(p.sbias + out);
+            if (p.emb) v += __ldg(added + out);
+            if (p.residual) v += to_float(p.residual[at]);
+            v *= p.scale;
+            put(p.y + at, v, p.add);
         }
     }
 }
 
-#define CONV_ARGUMENTS(T, Y)                                                                                           \
-    Y *y, const T *__restrict__ x, const T *__restrict__ weight, const float *__restrict__ bias,                       \
-        const float *__restrict__ emb, const T *__restrict__ residual, const T *__restrict__ s1,                       \
-        const T *__restrict__ s2, const T *__restrict__ sweight, const float *__restrict__ sbias, int n, int h, int w, \
-        int c, int ho, int wo, int o, int kernel, int stride, int pad, int c1, int c2, int srow, int emb_row,          \
-        float scale, int add
-#define CONV(T)                                                                                                       \
-    convolve<T>(y, {x, weight, h, w, c, kernel, stride, pad, kernel * kernel * c},                                    \
-                {s1, sweight, ho, wo, c1, 1, 1, 0, srow}, {s2, sweight + c1, ho, wo, c2, 1, 1, 0, srow}, bias, emb,   \
-                residual, s1 ? sbias : nullptr, n, ho, wo, o, emb_row, scale, add)
-
-extern "C" __global__ void __launch_bounds__(256) conv2d_mma_bf16(CONV_ARGUMENTS(bf16, bf16)) { CONV(bf16); }
-EMM_KERNEL(conv2d_mma_bf16)
-
-extern "C" __global__ void __launch_bounds__(256) conv2d_mma_tf32(CONV_ARGUMENTS(float, float)) { CONV(float); }
-EMM_KERNEL(conv2d_mma_tf32)
-
-extern "C" __global__ void __launch_bounds__(256) conv2d_mma_last(CONV_ARGUMENTS(bf16, float)) { CONV(bf16); }
-EMM_KERNEL(conv2d_mma_last)
+extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 2) conv2d_mma_bf16(const Conv2d<bf16, bf16, bf16> p) {
+    convolve(p);
+}
+extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 2) conv2d_mma_tf32(const Conv2d<float, float, float> p) {
+    convolve(p);
+}
+extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 2) conv2d_mma_last(const Conv2d<bf16, float, bf16> p) {
+    convolve(p);
+}

@@ -1,13 +1,12 @@
 // conv2d_wgrad_mma: the gradient of a convolution's weight on tensor cores: for one tap, 128 output x 128 input
-// channels a block, summed over the pixels of `images` images.
+// channels a block, summed over the pixels of 8 images (ROUNDED_IMAGES).
 //
 //   wgrad_mma_bf16, _tf32 partials[chunk, o, k, k, c] (float32) = sum over the chunk's pixels of dy * x; then
 //                            wgrad_reduce (conv2d_bwd.cu), in fixed order.
 //
 // Layout     dy[n, ho, wo, o] and x[n, h, w, c] in T: bf16, or float rounded to tf32. o and c multiples of 8 (bf16) or
 //            4 (tf32), pointers 16-byte aligned; any pixels.
-// Arguments  partials, dy, x, n, h, w, c, ho, wo, o, kernel, stride, pad, images: conv2d_wgrad's.
-// Launch     grid (ceil(o / 128) * ceil(c / 128), kernel^2, ceil(n / images)), 256 threads, 96 KB (98,304 B) dynamic
+// Launch     grid (ceil(o / 128) * ceil(c / 128), kernel^2, ceil(n / 8)), 256 threads, 96 KB (98,304 B) dynamic
 //            shared.
 // Pipeline   a k-step is 64 (bf16) or 32 (tf32) pixels; 3 stages of cp.async, zero-filled at borders and past the
 //            chunk. Operands lie [pixel][channel] as in memory: bf16 is transposed by ldmatrix, tf32 read word by word;
@@ -16,6 +15,8 @@
 //            tap and opposite block, mostly from the second-level cache.
 // Exactness  float32 sums in pixel order within a chunk; no atomics.
 #include "prelude/prelude.cuh"
+
+#include "params/conv2d.h"
 
 template <class T>
 struct ChunkLoader {
@@ -35,7 +36,7 @@ struct ChunkLoader {
             int row = line % ho * stride + row_offset, col = pixel % wo * stride + col_offset;
             inside = exists && channel < c && row >= 0 && row < h && col >= 0 && col < w;
             const T* from = inside ? x + (((i64)image * h + row) * w + col) * c + channel : x;
-            cp_async16(stage + OPERAND + S::offset(k, part), from, inside ? 16 : 0);
+            cp_async16(stage + MMA_OPERAND + S::offset(k, part), from, inside ? 16 : 0);
         }
     }
 };
@@ -46,7 +47,7 @@ DEVICE void step_product(float (&acc)[4][4][4], const unsigned char* stage, bf16
     for (int k = 0; k < 4; k++) {
         uint32_t a[4][4], b[4][2];
         side_a(a, stage, warp_row(), k);
-        side_b(b, stage + OPERAND, warp_col(), k);
+        side_b(b, stage + MMA_OPERAND, warp_col(), k);
         mma_bf16(acc, a, b);
     }
 }
@@ -72,23 +73,23 @@ DEVICE void step_product(float (&acc)[4][4][4], const unsigned char* stage, floa
         }
 #pragma unroll
         for (int j = 0; j < 4; j++) {
-            b[j][0] = element(stage + OPERAND, k + t, warp_col() + 8 * j + g);
-            b[j][1] = element(stage + OPERAND, k + t + 4, warp_col() + 8 * j + g);
+            b[j][0] = element(stage + MMA_OPERAND, k + t, warp_col() + 8 * j + g);
+            b[j][1] = element(stage + MMA_OPERAND, k + t + 4, warp_col() + 8 * j + g);
         }
         mma_tf32(acc, a, b);
     }
 }
 
 template <class T>
-DEVICE void chunk_gradient(float* partials, const T* dy, const T* x, int n, int h, int w, int c, int ho, int wo, int o,
-                            int kernel, int stride, int pad, int images) {
+DEVICE void chunk_gradient(const Conv2dWgrad<T, T>& p) {
     EMM_DYNAMIC_SHARED(unsigned char, stages);
-    int blocks_c = ceil_div(c, LINES), tap = blockIdx.y;
-    int o0 = blockIdx.x / blocks_c * LINES, c0 = blockIdx.x % blocks_c * LINES;
-    int first = blockIdx.z * images, pixels = (min(first + images, n) - first) * ho * wo;
+    const int c = p.c, o = p.o, kernel = p.kernel;
+    int blocks_c = ceil_div(c, MMA_TILE), tap = blockIdx.y;
+    int o0 = blockIdx.x / blocks_c * MMA_TILE, c0 = blockIdx.x % blocks_c * MMA_TILE;
+    int first = blockIdx.z * ROUNDED_IMAGES, pixels = (min(first + ROUNDED_IMAGES, p.n) - first) * p.ho * p.wo;
     int mine = Sidewise<T>::first_line(), taps = kernel * kernel;
-    ChunkLoader<T> loader{dy, x, h, w, c, ho, wo, o, stride, tap / kernel - pad, tap % kernel - pad, first * ho * wo,
-                     first * ho * wo + pixels, o0 + mine, c0 + mine};
+    ChunkLoader<T> loader{p.dy, p.x, p.h, p.w, c, p.ho, p.wo, o, p.stride, tap / kernel - p.pad, tap % kernel - p.pad,
+                          first * p.ho * p.wo, first * p.ho * p.wo + pixels, o0 + mine, c0 + mine};
     float acc[4][4][4] = {};
     pipeline(
         stages, ceil_div(pixels, Sidewise<T>::depths),
@@ -99,7 +100,7 @@ DEVICE void chunk_gradient(float* partials, const T* dy, const T* x, int n, int 
     for (int i = 0; i < 8; i++) {
         int out = o0 + warp_row() + fragment_row(i);
         if (out >= o) continue;
-        float* to = partials + (((i64)blockIdx.z * o + out) * taps + tap) * c;
+        float* to = p.partials + (((i64)blockIdx.z * o + out) * taps + tap) * c;
 #pragma unroll
         for (int j = 0; j < 4; j++) {
             int channel = c0 + warp_col() + fragment_col(2 * j);  // c is even
@@ -110,16 +111,9 @@ DEVICE void chunk_gradient(float* partials, const T* dy, const T* x, int n, int 
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2)
-    wgrad_mma_bf16(float* partials, const bf16* __restrict__ dy, const bf16* __restrict__ x, int n, int h, int w, int c,
-               int ho, int wo, int o, int kernel, int stride, int pad, int images) {
-    chunk_gradient(partials, dy, x, n, h, w, c, ho, wo, o, kernel, stride, pad, images);
+extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 2) wgrad_mma_bf16(const Conv2dWgrad<bf16, bf16> p) {
+    chunk_gradient(p);
 }
-EMM_KERNEL(wgrad_mma_bf16)
-
-extern "C" __global__ void __launch_bounds__(256, 2)
-    wgrad_mma_tf32(float* partials, const float* __restrict__ dy, const float* __restrict__ x, int n, int h, int w,
-                   int c, int ho, int wo, int o, int kernel, int stride, int pad, int images) {
-    chunk_gradient(partials, dy, x, n, h, w, c, ho, wo, o, kernel, stride, pad, images);
+extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 2) wgrad_mma_tf32(const Conv2dWgrad<float, float> p) {
+    chunk_gradient(p);
 }
-EMM_KERNEL(wgrad_mma_tf32)

@@ -5,12 +5,10 @@
 //   linear_bwd_silu dz[n] = dy[n] * silu'(z[n])
 //   linear_wgrad    dw[o, i] (=|+=) the sum over groups of 8 images, in order, of sums over a group of dz[n, o] * x[n, i]
 //
-// Arguments  linear_fwd(y, z, x, w, b, n, o, i): z null gives y = xW^T + b, else y = silu(z).
-//            linear_bwd_silu(dz, dy, z, count). linear_wgrad(dw, dz, x, n, o, i, add).
 // The rest of the backward, from dz (dy itself without SiLU):
-//            db = sum_rows(db, dz, n, o); of one linear dx = matmul_nn(dx, dz, w, n, i, o, o, i, i); of several their
-//            products by matmul_nn, all neighbours of one width at once, into partials[linear, n, i], the last linear's
-//            first, and dx = wgrad_reduce of these: as if each had been added in turn.
+//            db = sum_rows of dz; of one linear dx = dz w by matmul_nn; of several their products by matmul_nn, all
+//            neighbours of one width at once, into partials[linear, n, i], the last linear's first, and dx =
+//            wgrad_reduce of these: as if each had been added in turn.
 // Launch     linear_fwd: grid (ceil(n / 64), ceil(o / 64)); linear_wgrad: grid (ceil(o / 64), ceil(i / 64)); 256 threads,
 //            8.5 KB shared. linear_bwd_silu: grid ceil(count / 256), 256 threads.
 // Cost       2 n i o FLOP each; forward reads w ceil(n / 64) times, from the second-level cache after the first. Floor for
@@ -20,11 +18,13 @@
 //            images: micro-batches of whole groups give the whole batch's bits.
 #include "prelude/prelude.cuh"
 
-constexpr int GROUP = 8;
+#include "params/linear.h"
 
-extern "C" __global__ void __launch_bounds__(256)
-    linear_fwd(float* y, float* z, const float* __restrict__ x, const float* __restrict__ w,
-               const float* __restrict__ b, int n, int o, int i) {
+extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
+    linear_fwd(const LinearFwd p) {
+    const int n = p.n, o = p.o, i = p.i;
+    const float *x = p.x, *w = p.w;
+    float *y = p.y, *z = p.z;
     EMM_SHARED(float, tile_a, [DEPTH][PITCH]);
     EMM_SHARED(float, tile_b, [DEPTH][PITCH]);
     int n0 = blockIdx.x * TILE, o0 = blockIdx.y * TILE;
@@ -39,37 +39,34 @@ extern "C" __global__ void __launch_bounds__(256)
         for (int j = 0; j < 4; j++) {
             int col = o0 + result_col() + j;
             if (col >= o) break;
-            float v = acc[r][j] + b[col];
+            float v = acc[r][j] + p.b[col];
             i64 at = (i64)row * o + col;
             if (z) z[at] = v;
             y[at] = z ? silu(v) : v;
         }
     }
 }
-EMM_KERNEL(linear_fwd)
 
-extern "C" __global__ void linear_bwd_silu(float* dz, const float* __restrict__ dy, const float* __restrict__ z,
-                                           i64 count) {
+extern "C" __global__ void linear_bwd_silu(const LinearBwdSilu p) {
     i64 i = flat_index();
-    if (i < count) dz[i] = dy[i] * silu_slope(z[i]);
+    if (i < p.count) p.dz[i] = p.dy[i] * silu_slope(p.z[i]);
 }
-EMM_KERNEL(linear_bwd_silu)
 
-extern "C" __global__ void __launch_bounds__(256)
-    linear_wgrad(float* dw, const float* __restrict__ dz, const float* __restrict__ x, int n, int o, int i, int add) {
+extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
+    linear_wgrad(const LinearWgrad p) {
+    const int n = p.n, o = p.o, i = p.i;
     EMM_SHARED(float, tile_a, [DEPTH][PITCH]);
     EMM_SHARED(float, tile_b, [DEPTH][PITCH]);
     int o0 = blockIdx.x * TILE, i0 = blockIdx.y * TILE;
-    dz += o0;
-    x += i0;
+    const float *dz = p.dz + o0, *x = p.x + i0;
     ColsOf<float> load_dz{dz, o, o - o0, n, aligned4(dz, o)}, load_x{x, i, i - i0, n, aligned4(x, i)};
     float acc[4][4] = {}, sums[4][4];
     for (int r = 0; r < 4; r++)
         for (int j = 0; j < 4; j++) {
             int row = o0 + result_row() + r, col = i0 + result_col() + j;
-            sums[r][j] = add && row < o && col < i ? dw[(i64)row * i + col] : 0.0f;
+            sums[r][j] = p.add && row < o && col < i ? p.dw[(i64)row * i + col] : 0.0f;
         }
-    gemm_groups<GROUP>(acc, tile_a, tile_b, ceil_div(n, DEPTH), load_dz, load_x, [&] {
+    gemm_groups<ROUNDED_IMAGES>(acc, tile_a, tile_b, ceil_div(n, DEPTH), load_dz, load_x, [&] {
 #pragma unroll
         for (int r = 0; r < 4; r++)
 #pragma unroll
@@ -83,8 +80,7 @@ extern "C" __global__ void __launch_bounds__(256)
         if (row >= o) return;
         for (int j = 0; j < 4; j++) {
             int col = i0 + result_col() + j;
-            if (col < i) dw[(i64)row * i + col] = sums[r][j];
+            if (col < i) p.dw[(i64)row * i + col] = sums[r][j];
         }
     }
 }
-EMM_KERNEL(linear_wgrad)

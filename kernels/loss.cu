@@ -5,13 +5,13 @@
 //   loss_bwd   df (=|+=) 2 weight c_out d / batch
 //   loss_sum   total += sum over n, in order, of loss[n]
 //
-// Arguments  loss_fwd(loss, f, y, noise, sigma, words, precond); loss_bwd(df, f, y, noise, sigma, words, precond,
-//            batch, add); loss_sum(total, loss, n). loss, sigma and total are float64; words = h w c.
 // Launch     loss_fwd: grid n, 256 threads, 64 B shared. loss_bwd: grid (ceil(words / 1024), n), 256 threads.
 //            loss_sum: one block of 32 threads.
 // Cost       forward 12 B an element, backward 16 B: memory-bound; the float64 work is 6 operations an element.
 // Exactness  256 interleaved sums an image, then a fixed tree.
 #include "prelude/prelude.cuh"
+
+#include "params/loss.h"
 
 // d = k y + a noise + b f.
 struct Difference {
@@ -27,38 +27,33 @@ struct Difference {
     }
 };
 
-extern "C" __global__ void loss_fwd(double* loss, const float* __restrict__ f, const float* __restrict__ y,
-                                    const float* __restrict__ noise, const double* __restrict__ sigma, int words,
-                                    int precond) {
+extern "C" __global__ void loss_fwd(const LossFwd p) {
     EMM_SHARED(double, scratch, [8]);
-    i64 first = (i64)blockIdx.x * words;
-    double s = sigma[blockIdx.x], sum = 0.0;
-    Difference d(precond, s);
-    for (int i = threadIdx.x; i < words; i += 256) {
-        double v = d(f[first + i], y[first + i], noise[first + i]);
+    i64 first = (i64)blockIdx.x * p.words;
+    double s = p.sigma[blockIdx.x], sum = 0.0;
+    Difference d(p.precond, s);
+    for (int i = threadIdx.x; i < p.words; i += BLOCK_THREADS) {
+        double v = d(p.f[first + i], p.y[first + i], p.noise[first + i]);
         sum = fma(v, v, sum);
     }
     sum = block_sum(sum, scratch);
-    if (threadIdx.x == 0) loss[blockIdx.x] = loss_weight(precond, s) * sum;
+    if (threadIdx.x == 0) p.loss[blockIdx.x] = loss_weight(p.precond, s) * sum;
 }
-EMM_KERNEL(loss_fwd)
 
-extern "C" __global__ void loss_bwd(float* df, const float* __restrict__ f, const float* __restrict__ y,
-                                    const float* __restrict__ noise, const double* __restrict__ sigma, int words,
-                                    int precond, int batch, int add) {
-    i64 first = (i64)blockIdx.y * words;
-    double s = sigma[blockIdx.y];
-    Difference d(precond, s);
-    double slope = 2.0 * loss_weight(precond, s) * d.b / batch;
-    for (int i = blockIdx.x * 1024 + threadIdx.x; i < min((int)(blockIdx.x + 1) * 1024, words); i += 256)
-        put(df + first + i, (float)(slope * d(f[first + i], y[first + i], noise[first + i])), add);
+extern "C" __global__ void loss_bwd(const LossBwd p) {
+    const float *__restrict__ f = p.f, *__restrict__ y = p.y, *__restrict__ noise = p.noise;
+    i64 first = (i64)blockIdx.y * p.words;
+    double s = p.sigma[blockIdx.y];
+    Difference d(p.precond, s);
+    double slope = 2.0 * loss_weight(p.precond, s) * d.b / p.batch;
+    int end = min((int)(blockIdx.x + 1) * BLOCK_ELEMENTS, p.words);
+    for (int i = blockIdx.x * BLOCK_ELEMENTS + threadIdx.x; i < end; i += BLOCK_THREADS)
+        put(p.df + first + i, (float)(slope * d(f[first + i], y[first + i], noise[first + i])), p.add);
 }
-EMM_KERNEL(loss_bwd)
 
-extern "C" __global__ void loss_sum(double* total, const double* __restrict__ loss, int n) {
+extern "C" __global__ void loss_sum(const LossSum p) {
     if (threadIdx.x > 0) return;
-    double sum = *total;
-    for (int i = 0; i < n; i++) sum += loss[i];
-    *total = sum;
+    double sum = *p.total;
+    for (int i = 0; i < p.n; i++) sum += p.loss[i];
+    *p.total = sum;
 }
-EMM_KERNEL(loss_sum)

@@ -4,13 +4,14 @@
 //   matmul_mma_nn   C[m, n] (=|+=) alpha * sum over k of A[m, k] * B[k, n]     C bf16
 //   matmul_mma_tn   C[m, n] (=|+=) alpha * sum over k of A[k, m] * B[k, n]     C bf16
 //
-// Arguments  matmul.cu's: c, a, b, m, n, k, lda, ldb, ldc, batch_a, batch_b, batch_c, alpha, add.
 // Layout     what is contiguous (k for rows of depth, m or n else), leading dimensions and batch strides multiples of
 //            8; a and b 16-byte aligned. Otherwise any m, n, k.
 // Launch     grid (ceil(m / 128), ceil(n / 128), batch), 256 threads, 96 KB (98,304 B) dynamic shared.
 // Cost       2 m n k FLOP; at t = c = 256 a product is 33 MFLOP and reads 256 KB: bound by the second-level cache.
 // Exactness  float32 sums in the order of k, 16 at a time.
 #include "prelude/prelude.cuh"
+
+#include "params/matmul.h"
 
 // 128 lines of an operand, from `p` on; `lines` and `depth` exist.
 struct Deep {
@@ -54,31 +55,33 @@ struct Side {
     }
 };
 
-template <class A, class B, class T>
-DEVICE void product(T* c, const A& load_a, const B& load_b, int m, int n, int k, int ldc, float alpha, int add) {
+template <class A, class B, class C>
+DEVICE void product(const A& load_a, const B& load_b, const Matmul<bf16, C>& p) {
     EMM_DYNAMIC_SHARED(unsigned char, stages);
     float acc[4][4][4] = {};
     auto load = [&](unsigned char* stage, int step) {
         load_a.load(stage, step);
-        load_b.load(stage + OPERAND, step);
+        load_b.load(stage + MMA_OPERAND, step);
     };
-    pipeline(stages, ceil_div(k, 64), load, [&](const unsigned char* stage) {
+    pipeline(stages, ceil_div(p.k, 64), load, [&](const unsigned char* stage) {
 #pragma unroll
         for (int kk = 0; kk < 4; kk++) {
             uint32_t a[4][4], b[4][2];
             load_a.fragments(a, stage, kk);
-            load_b.fragments(b, stage + OPERAND, kk);
+            load_b.fragments(b, stage + MMA_OPERAND, kk);
             mma_bf16(acc, a, b);
         }
     });
+    C* c = p.c + blockIdx.z * p.batch_c;
 #pragma unroll
     for (int i = 0; i < 8; i++) {
-        int row = blockIdx.x * LINES + warp_row() + fragment_row(i);
-        if (row >= m) continue;
+        int row = blockIdx.x * MMA_TILE + warp_row() + fragment_row(i);
+        if (row >= p.m) continue;
 #pragma unroll
         for (int j = 0; j < 8; j++) {
-            int col = blockIdx.y * LINES + warp_col() + fragment_col(j);
-            if (col < n) put(c + (i64)row * ldc + col, alpha * acc[i / 2][j / 2][2 * (i % 2) + j % 2], add);
+            int col = blockIdx.y * MMA_TILE + warp_col() + fragment_col(j);
+            if (col < p.n)
+                put(c + (i64)row * p.ldc + col, p.alpha * acc[i / 2][j / 2][2 * (i % 2) + j % 2], p.add);
         }
     }
 }
@@ -88,14 +91,11 @@ DEVICE Deep deep(const bf16* p, int first, int lines, int k, int ld) {
 }
 DEVICE Side side(const bf16* p, int first, int lines, int k, int ld) { return {p + first, ld, lines - first, k}; }
 
-#define MATMUL_MMA(name, layout_a, layout_b, TC)                                                                       \
-    extern "C" __global__ void __launch_bounds__(256, 2)                                                              \
-        name(TC* c, const bf16* __restrict__ a, const bf16* __restrict__ b, int m, int n, int k, int lda, int ldb,    \
-             int ldc, i64 batch_a, i64 batch_b, i64 batch_c, float alpha, int add) {                                  \
-        product(c + blockIdx.z * batch_c, layout_a(a + blockIdx.z * batch_a, blockIdx.x * LINES, m, k, lda),          \
-                layout_b(b + blockIdx.z * batch_b, blockIdx.y * LINES, n, k, ldb), m, n, k, ldc, alpha, add);         \
-    }                                                                                                                 \
-    EMM_KERNEL(name)
+#define MATMUL_MMA(name, layout_a, layout_b, C)                                                                    \
+    extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 2) name(const Matmul<bf16, C> p) {                 \
+        product(layout_a(p.a + blockIdx.z * p.batch_a, blockIdx.x * MMA_TILE, p.m, p.k, p.lda),                    \
+                layout_b(p.b + blockIdx.z * p.batch_b, blockIdx.y * MMA_TILE, p.n, p.k, p.ldb), p);                \
+    }
 
 MATMUL_MMA(matmul_mma_nt, deep, deep, float)
 MATMUL_MMA(matmul_mma_nn, deep, side, bf16)

@@ -5,15 +5,14 @@
 //   nearest_search   best[splits, s, 2] of (squared distance, index) in each split of the references
 //   nearest_merge    squared[s, 2], index[s, 2]: the two best over all splits
 //
-// Arguments  nearest_norms(norms, pixels, words, count); nearest_search(squared, index, queries, references,
-//            query_norms, reference_norms, s, count, words, per_split); nearest_merge(out_squared, out_index, squared,
-//            index, s, splits). Squared distances and norms u64, indices u32; a missing second best is all ones in
-//            both.
+// Layout     a missing second best is all ones, squared distance and index.
 // Launch     nearest_norms: grid ceil(count / 8), a warp an image. nearest_search: grid (ceil(s / 64), splits),
 //            per_split = references of a split; 8.5 KB shared. nearest_merge: grid ceil(s / 256). 256 threads.
 // Cost       s count words multiply-adds of bytes, four an instruction (dp4a); references are read ceil(s / 64) times.
 // Exactness  integers: equal to the CPU. Images of any size: 32-bit sums are widened every 65,536 bytes.
 #include "prelude/prelude.cuh"
+
+#include "params/nearest.h"
 
 struct Best {
     u64 squared[2];
@@ -37,18 +36,17 @@ struct Best {
     }
 };
 
-extern "C" __global__ void nearest_norms(u64* norms, const u8* __restrict__ pixels, int words, int count) {
-    int image = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
-    if (image >= count) return;
+extern "C" __global__ void nearest_norms(const NearestNorms p) {
+    int image = blockIdx.x * BLOCK_WARPS + threadIdx.x / 32, lane = threadIdx.x % 32;
+    if (image >= p.count) return;
     u64 sum = 0;
-    for (int i = lane; i < words; i += 32) {
-        u32 p = pixels[(i64)image * words + i];
-        sum += p * p;
+    for (int i = lane; i < p.words; i += 32) {
+        u32 pixel = p.pixels[(i64)image * p.words + i];
+        sum += pixel * pixel;
     }
     sum = warp_reduce(sum, Sum());
-    if (lane == 0) norms[image] = sum;
+    if (lane == 0) p.norms[image] = sum;
 }
-EMM_KERNEL(nearest_norms)
 
 // Bytes at..at+4 of an image of `words` bytes as one register, zeros beyond.
 DEVICE u32 four_bytes(const u8* image, int at, int words) {
@@ -77,21 +75,19 @@ DEVICE void load_tile(u32 (&tile)[16][PITCH], const u8* images, int count, int a
     tile[word + 3][line] = v.w;
 }
 
-extern "C" __global__ void __launch_bounds__(256)
-    nearest_search(u64* squared, u32* index, const u8* __restrict__ queries, const u8* __restrict__ references,
-                   const u64* __restrict__ query_norms, const u64* __restrict__ reference_norms, int s, int count,
-                   int words, int per_split) {
+extern "C" __global__ void __launch_bounds__(BLOCK_THREADS) nearest_search(const NearestSearch p) {
     EMM_SHARED(u32, q, [16][PITCH]);
     EMM_SHARED(u32, r, [16][PITCH]);
-    int q0 = blockIdx.x * TILE, split_end = min((int)(blockIdx.y + 1) * per_split, count);
+    const int s = p.s, words = p.words;
+    int q0 = blockIdx.x * TILE, split_end = min((int)(blockIdx.y + 1) * p.per_split, p.count);
     Best best[4];
     for (int i = 0; i < 4; i++) best[i].clear();
-    for (int r0 = blockIdx.y * per_split; r0 < split_end; r0 += TILE) {
+    for (int r0 = blockIdx.y * p.per_split; r0 < split_end; r0 += TILE) {
         u64 dots[4][4] = {};
         u32 acc[4][4] = {};
         for (int at = 0; at < words; at += 64) {
-            load_tile(q, queries + (i64)q0 * words, s - q0, at, words);
-            load_tile(r, references + (i64)r0 * words, split_end - r0, at, words);
+            load_tile(q, p.queries + (i64)q0 * words, s - q0, at, words);
+            load_tile(r, p.references + (i64)r0 * words, split_end - r0, at, words);
             __syncthreads();
             for (int k = 0; k < 16; k++) {
                 uint4 x = *view_as<const uint4*>(&q[k][result_row()]);
@@ -117,7 +113,7 @@ extern "C" __global__ void __launch_bounds__(256)
             for (int j = 0; j < 4; j++) {
                 int reference = r0 + result_col() + j;
                 if (reference < split_end)
-                    best[i].take(query_norms[query] + reference_norms[reference] - 2 * dots[i][j], reference);
+                    best[i].take(p.query_norms[query] + p.reference_norms[reference] - 2 * dots[i][j], reference);
             }
         }
     }
@@ -134,27 +130,24 @@ extern "C" __global__ void __launch_bounds__(256)
         int query = q0 + result_row() + i;
         if (result_col() > 0 || query >= s) continue;
         for (int k = 0; k < 2; k++) {
-            squared[((i64)blockIdx.y * s + query) * 2 + k] = best[i].squared[k];
-            index[((i64)blockIdx.y * s + query) * 2 + k] = best[i].index[k];
+            p.squared[((i64)blockIdx.y * s + query) * 2 + k] = best[i].squared[k];
+            p.index[((i64)blockIdx.y * s + query) * 2 + k] = best[i].index[k];
         }
     }
 }
-EMM_KERNEL(nearest_search)
 
-extern "C" __global__ void nearest_merge(u64* out_squared, u32* out_index, const u64* __restrict__ squared,
-                                         const u32* __restrict__ index, int s, int splits) {
+extern "C" __global__ void nearest_merge(const NearestMerge p) {
     int query = (int)flat_index();
-    if (query >= s) return;
+    if (query >= p.s) return;
     Best best;
     best.clear();
-    for (int split = 0; split < splits; split++)
+    for (int split = 0; split < p.splits; split++)
         for (int k = 0; k < 2; k++) {
-            i64 at = ((i64)split * s + query) * 2 + k;
-            best.take(squared[at], index[at]);
+            i64 at = ((i64)split * p.s + query) * 2 + k;
+            best.take(p.squared[at], p.index[at]);
         }
     for (int k = 0; k < 2; k++) {
-        out_squared[2 * query + k] = best.squared[k];
-        out_index[2 * query + k] = best.index[k];
+        p.out_squared[2 * query + k] = best.squared[k];
+        p.out_index[2 * query + k] = best.index[k];
     }
 }
-EMM_KERNEL(nearest_merge)

@@ -3,13 +3,13 @@
 //
 //   nearest_mma   as nearest_search: best[splits, s, 2] of (squared distance, index); then nearest_merge
 //
-// Arguments  nearest_search's: squared, index, queries, references, query_norms, reference_norms, s, count, words,
-//            per_split.
 // Layout     words a multiple of 16 and at most 32,768 (sums fit 31 bits); pointers 16-byte aligned. Any s and count.
 // Launch     grid (ceil(s / 128), splits), 256 threads, 96 KB (98,304 B) dynamic shared.
 // Cost       2 s count words integer operations: 10,000 x 50,000 x 3,072 is 3.1 T, 5 ms at 624 TOP/s (A100).
 // Exactness  integers, equal to the CPU; ties go to the lowest index.
 #include "prelude/prelude.cuh"
+
+#include "params/nearest.h"
 
 // Squared distance in the high half, index in the low: the order of keys is the order of neighbours.
 struct Pair {
@@ -35,32 +35,30 @@ DEVICE void load_images(unsigned char* operand, const u8* images, int lines, int
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256, 1)
-    nearest_mma(u64* squared, u32* index, const u8* __restrict__ queries, const u8* __restrict__ references,
-                const u64* __restrict__ query_norms, const u64* __restrict__ reference_norms, int s, int count,
-                int words, int per_split) {
+extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 1) nearest_mma(const NearestSearch p) {
     EMM_DYNAMIC_SHARED(unsigned char, stages);
-    int q0 = blockIdx.x * LINES, end = min((int)(blockIdx.y + 1) * per_split, count);
+    const int s = p.s, words = p.words;
+    int q0 = blockIdx.x * MMA_TILE, end = min((int)(blockIdx.y + 1) * p.per_split, p.count);
     Pair best[8];
     u32 norms[8];
 #pragma unroll
     for (int i = 0; i < 8; i++) {
         int query = q0 + warp_row() + fragment_row(i);
         best[i] = {~0ull, ~0ull};
-        norms[i] = query < s ? (u32)query_norms[query] : 0;
+        norms[i] = query < s ? (u32)p.query_norms[query] : 0;
     }
-    for (int r0 = blockIdx.y * per_split; r0 < end; r0 += LINES) {
+    for (int r0 = blockIdx.y * p.per_split; r0 < end; r0 += MMA_TILE) {
         int acc[4][4][4] = {};
         auto load = [&](unsigned char* stage, int step) {
-            load_images(stage, queries + (i64)q0 * words, s - q0, words, step);
-            load_images(stage + OPERAND, references + (i64)r0 * words, end - r0, words, step);
+            load_images(stage, p.queries + (i64)q0 * words, s - q0, words, step);
+            load_images(stage + MMA_OPERAND, p.references + (i64)r0 * words, end - r0, words, step);
         };
         pipeline(stages, ceil_div(words, 128), load, [&](const unsigned char* stage) {
 #pragma unroll
             for (int k = 0; k < 4; k++) {
                 uint32_t a[4][4], b[4][2];
                 deep_a(a, stage, warp_row(), k);
-                deep_b(b, stage + OPERAND, warp_col(), k);
+                deep_b(b, stage + MMA_OPERAND, warp_col(), k);
                 mma_u8(acc, a, b);
             }
         });
@@ -69,7 +67,7 @@ extern "C" __global__ void __launch_bounds__(256, 1)
         for (int j = 0; j < 8; j++) {
             int reference = r0 + warp_col() + fragment_col(j);
             if (reference >= end) continue;
-            u32 norm = (u32)reference_norms[reference];
+            u32 norm = (u32)p.reference_norms[reference];
 #pragma unroll
             for (int i = 0; i < 8; i++) {
                 u32 d = norms[i] + norm - 2 * (u32)acc[i / 2][j / 2][2 * (i % 2) + j % 2];
@@ -95,13 +93,12 @@ extern "C" __global__ void __launch_bounds__(256, 1)
     }
     __syncthreads();
     int query = q0 + threadIdx.x;
-    if (threadIdx.x >= LINES || query >= s) return;
+    if (threadIdx.x >= MMA_TILE || query >= s) return;
     Pair pair{~0ull, ~0ull};
     for (int k = 0; k < 8; k++) pair.take(keys[threadIdx.x * 8 + k]);
     i64 at = ((i64)blockIdx.y * s + query) * 2;
-    squared[at] = pair.first == ~0ull ? ~0ull : pair.first >> 32;
-    squared[at + 1] = pair.second == ~0ull ? ~0ull : pair.second >> 32;
-    index[at] = (u32)pair.first;
-    index[at + 1] = (u32)pair.second;
+    p.squared[at] = pair.first == ~0ull ? ~0ull : pair.first >> 32;
+    p.squared[at + 1] = pair.second == ~0ull ? ~0ull : pair.second >> 32;
+    p.index[at] = (u32)pair.first;
+    p.index[at + 1] = (u32)pair.second;
 }
-EMM_KERNEL(nearest_mma)

@@ -8,9 +8,6 @@
 //   optimal_weights     weights = exp(weights - highest), exactly 0 below e^-40; totals[q]
 //   optimal_images      out[q, words] = sum of weights[q, n] y_n / totals[q]
 //
-// Arguments  optimal_norms(norms, pixels, words, count); optimal_exponents(weights, x, pixels, norms, sigma, ranges, q,
-//            count, words): ranges int[q, 2], first and end; optimal_weights(weights, totals, count);
-//            optimal_images(out, weights, totals, pixels, q, count, words). x and out float32, the rest float64.
 // Launch     optimal_norms: grid ceil(count / 8), a warp an image. optimal_exponents: grid (ceil(q / 32), ceil(count /
 //            32)), 8.3 KB shared. optimal_weights: grid q, 64 B. optimal_images: grid (ceil(words / 64), ceil(q / 16)),
 //            4 KB. 256 threads.
@@ -18,26 +15,25 @@
 // Exactness  fixed order; agrees with float64 to float32's last bits.
 #include "prelude/prelude.cuh"
 
-extern "C" __global__ void optimal_norms(double* norms, const u8* __restrict__ pixels, int words, int count) {
-    int image = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
-    if (image >= count) return;
+#include "params/optimal.h"
+
+extern "C" __global__ void optimal_norms(const OptimalNorms p) {
+    int image = blockIdx.x * BLOCK_WARPS + threadIdx.x / 32, lane = threadIdx.x % 32;
+    if (image >= p.count) return;
     // (u / 127.5 - 1)^2 = (2 u - 255)^2 / 255^2, summed exactly.
     u64 sum = 0;
-    for (int i = lane; i < words; i += 32) {
-        int v = 2 * (int)pixels[(i64)image * words + i] - 255;
+    for (int i = lane; i < p.words; i += 32) {
+        int v = 2 * (int)p.pixels[(i64)image * p.words + i] - 255;
         sum += (u64)(v * v);
     }
     sum = warp_reduce(sum, Sum());
-    if (lane == 0) norms[image] = (double)sum / (255.0 * 255.0);
+    if (lane == 0) p.norms[image] = (double)sum / (255.0 * 255.0);
 }
-EMM_KERNEL(optimal_norms)
 
-extern "C" __global__ void __launch_bounds__(256)
-    optimal_exponents(double* weights, const float* __restrict__ x, const u8* __restrict__ pixels,
-                      const double* __restrict__ norms, const double* __restrict__ sigma,
-                      const int* __restrict__ ranges, int q, int count, int words) {
+extern "C" __global__ void __launch_bounds__(BLOCK_THREADS) optimal_exponents(const OptimalExponents p) {
     EMM_SHARED(double, xs, [16][33]);
     EMM_SHARED(double, us, [16][33]);
+    const int q = p.q, count = p.count, words = p.words;
     int q0 = blockIdx.x * 32, n0 = blockIdx.y * 32;
     int row = threadIdx.x / 16, col = threadIdx.x % 16;  // results (row + 16 i, col + 16 j)
     double acc[2][2] = {};
@@ -45,8 +41,8 @@ extern "C" __global__ void __launch_bounds__(256)
         for (int i = 0; i < 2; i++) {
             int line = row + 16 * i, k = k0 + col;
             bool inside = k < words;
-            xs[col][line] = inside && q0 + line < q ? (double)x[(i64)(q0 + line) * words + k] : 0.0;
-            us[col][line] = inside && n0 + line < count ? (double)pixels[(i64)(n0 + line) * words + k] : 0.0;
+            xs[col][line] = inside && q0 + line < q ? (double)p.x[(i64)(q0 + line) * words + k] : 0.0;
+            us[col][line] = inside && n0 + line < count ? (double)p.pixels[(i64)(n0 + line) * words + k] : 0.0;
         }
         __syncthreads();
         for (int k = 0; k < 16; k++)
@@ -59,46 +55,44 @@ extern "C" __global__ void __launch_bounds__(256)
             int query = q0 + row + 16 * i, n = n0 + col + 16 * j;
             if (query >= q || n >= count) continue;
             // |x|^2 - |x - y|^2 with x.y = x.u / 127.5 - sum of x; what all images share drops out.
-            double s = sigma[query], e = (acc[i][j] * (2.0 / 127.5) - norms[n]) / (2.0 * s * s);
-            bool inside = n >= ranges[2 * query] && n < ranges[2 * query + 1];
-            weights[(i64)query * count + n] = inside ? e : -INFINITY;
+            double s = p.sigma[query], e = (acc[i][j] * (2.0 / 127.5) - p.norms[n]) / (2.0 * s * s);
+            bool inside = n >= p.ranges[2 * query] && n < p.ranges[2 * query + 1];
+            p.weights[(i64)query * count + n] = inside ? e : -INFINITY;
         }
 }
-EMM_KERNEL(optimal_exponents)
 
-extern "C" __global__ void optimal_weights(double* weights, double* totals, int count) {
+extern "C" __global__ void optimal_weights(const OptimalWeights p) {
     EMM_SHARED(double, scratch, [8]);
-    double* row = weights + (i64)blockIdx.x * count;
+    const int count = p.count;
+    double* row = p.weights + (i64)blockIdx.x * count;
     double highest = -INFINITY, total = 0.0;
-    for (int n = threadIdx.x; n < count; n += 256) highest = fmax(highest, row[n]);
+    for (int n = threadIdx.x; n < count; n += BLOCK_THREADS) highest = fmax(highest, row[n]);
     highest = block_reduce(highest, scratch, Max());
-    for (int n = threadIdx.x; n < count; n += 256) {
+    for (int n = threadIdx.x; n < count; n += BLOCK_THREADS) {
         double w = row[n] >= highest - 40.0 ? exp(row[n] - highest) : 0.0;
         row[n] = w;
         total += w;
     }
     total = block_sum(total, scratch);
-    if (threadIdx.x == 0) totals[blockIdx.x] = total;
+    if (threadIdx.x == 0) p.totals[blockIdx.x] = total;
 }
-EMM_KERNEL(optimal_weights)
 
-extern "C" __global__ void __launch_bounds__(256)
-    optimal_images(float* out, const double* __restrict__ weights, const double* __restrict__ totals,
-                   const u8* __restrict__ pixels, int q, int count, int words) {
+extern "C" __global__ void __launch_bounds__(BLOCK_THREADS) optimal_images(const OptimalImages p) {
     EMM_SHARED(double, tile, [32][16]);  // weights of 32 references for 16 queries
+    const int q = p.q, count = p.count, words = p.words;
     int pixel = blockIdx.x * 64 + threadIdx.x % 64, mine = threadIdx.x / 64 * 4, q0 = blockIdx.y * 16;
     double acc[4] = {};
     for (int n0 = 0; n0 < count; n0 += 32) {
         bool any = false;
-        for (int i = threadIdx.x; i < 512; i += 256) {
+        for (int i = threadIdx.x; i < 512; i += BLOCK_THREADS) {
             int n = i % 32, query = i / 32;
-            double w = n0 + n < count && q0 + query < q ? weights[(i64)(q0 + query) * count + n0 + n] : 0.0;
+            double w = n0 + n < count && q0 + query < q ? p.weights[(i64)(q0 + query) * count + n0 + n] : 0.0;
             tile[n][query] = w;
             any |= w != 0.0;
         }
         if (__syncthreads_or(any) && pixel < words)
             for (int n = 0; n < 32 && n0 + n < count; n++) {
-                double u = (double)pixels[(i64)(n0 + n) * words + pixel];
+                double u = (double)p.pixels[(i64)(n0 + n) * words + pixel];
                 for (int j = 0; j < 4; j++) acc[j] = fma(tile[n][mine + j], u, acc[j]);
             }
         __syncthreads();
@@ -106,7 +100,6 @@ extern "C" __global__ void __launch_bounds__(256)
     for (int j = 0; j < 4; j++) {
         int query = q0 + mine + j;
         if (query < q && pixel < words)
-            out[(i64)query * words + pixel] = (float)(acc[j] / totals[query] / 127.5 - 1.0);
+            p.out[(i64)query * words + pixel] = (float)(acc[j] / p.totals[query] / 127.5 - 1.0);
     }
 }
-EMM_KERNEL(optimal_images)

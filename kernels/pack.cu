@@ -17,9 +17,6 @@
 // The _bf16 kernels have to, cols and x in bf16; im2col_last has cols in bf16 and x, the last convolution's dy, in
 // float32.
 //
-// Arguments  pack_rows(to, from, rows, width, padded); pack_transposed(to, w, o, taps, c, row_words, first, padded):
-//            columns first .. first + taps c of w's rows of row_words; im2col(cols, x, n, h, w, c, ho, wo, kernel,
-//            stride, pad, width); wgrad_reduce_reversed(dw, partials, o, taps, c, width, chunks, scale, add).
 // Launch     grid ceil(elements of the result / 256), 256 threads.
 // Cost       memory-bound: 6 B a weight, once a step; im2col at 512 x 32 x 32 and width 32: 34 MB in bf16.
 // Exactness  copies; bf16 rounds to nearest even.
@@ -27,68 +24,53 @@
 //            a 64-bit division is some hundred instructions.
 #include "prelude/prelude.cuh"
 
+#include "params/pack.h"
+
 template <class T>
-DEVICE void pad_rows(T* to, const float* from, u32 rows, u32 width, u32 padded) {
+DEVICE void pad_rows(const PackRows<T>& p) {
     u32 i = flat_index32();
-    if (i >= rows * padded) return;
-    u32 row = i / padded, column = i - row * padded;
-    to[i] = from_float<T>(column < width ? from[row * width + column] : 0.0f);
+    if (i >= p.rows * p.padded) return;
+    u32 row = i / p.padded, column = i - row * p.padded;
+    p.to[i] = from_float<T>(column < p.width ? p.from[row * p.width + column] : 0.0f);
 }
 
 template <class T>
-DEVICE void transpose(T* to, const float* w, u32 o, u32 taps, u32 c, u32 row_words, u32 first, u32 padded) {
+DEVICE void transpose(const PackTransposed<T>& p) {
     u32 i = flat_index32();
-    if (i >= c * padded) return;
-    u32 ch = i / padded, column = i - ch * padded, reversed = column / o, out = column - reversed * o;
-    to[i] = from_float<T>(reversed < taps ? w[out * row_words + first + (taps - 1 - reversed) * c + ch] : 0.0f);
+    if (i >= p.c * p.padded) return;
+    u32 ch = i / p.padded, column = i - ch * p.padded, reversed = column / p.o, out = column - reversed * p.o;
+    u32 from = out * p.row_words + p.first + (p.taps - 1 - reversed) * p.c + ch;
+    p.to[i] = from_float<T>(reversed < p.taps ? p.w[from] : 0.0f);
 }
 
 template <class T, class X>
-DEVICE void patches(T* cols, const X* x, u32 n, u32 h, u32 w, u32 c, u32 ho, u32 wo, u32 kernel, u32 stride, u32 pad,
-                    u32 width) {
-    u32 i = flat_index32(), pixel = i / width, column = i - pixel * width;
-    if (pixel >= n * ho * wo) return;
-    u32 line = pixel / wo, image = line / ho, tap = column / c, ch = column - tap * c, tap_row = tap / kernel;
+DEVICE void patches(const Im2col<T, X>& p) {
+    u32 i = flat_index32(), pixel = i / p.width, column = i - pixel * p.width;
+    if (pixel >= p.n * p.ho * p.wo) return;
+    u32 line = pixel / p.wo, image = line / p.ho, tap = column / p.c, ch = column - tap * p.c, tap_row = tap / p.kernel;
     // Above or left of the image they wrap round to what is beyond h and w too.
-    u32 row = (line - image * ho) * stride + tap_row - pad;
-    u32 col = (pixel - line * wo) * stride + (tap - tap_row * kernel) - pad;
-    bool inside = tap_row < kernel && row < h && col < w;
-    cols[i] = from_float<T>(inside ? to_float(x[((image * h + row) * w + col) * c + ch]) : 0.0f);
+    u32 row = (line - image * p.ho) * p.stride + tap_row - p.pad;
+    u32 col = (pixel - line * p.wo) * p.stride + (tap - tap_row * p.kernel) - p.pad;
+    bool inside = tap_row < p.kernel && row < p.h && col < p.w;
+    p.cols[i] = from_float<T>(inside ? to_float(p.x[((image * p.h + row) * p.w + col) * p.c + ch]) : 0.0f);
 }
 
-#define PACKS(T, rows_name, transposed_name)                                                                           \
-    extern "C" __global__ void rows_name(T* to, const float* __restrict__ from, int rows, int width, int padded) {     \
-        pad_rows(to, from, rows, width, padded);                                                                       \
-    }                                                                                                                  \
-    EMM_KERNEL(rows_name)                                                                                              \
-    extern "C" __global__ void transposed_name(T* to, const float* __restrict__ w, int o, int taps, int c,             \
-                                               int row_words, int first, int padded) {                                 \
-        transpose(to, w, o, taps, c, row_words, first, padded);                                                        \
-    }                                                                                                                  \
-    EMM_KERNEL(transposed_name)
+extern "C" __global__ void pack_rows(const PackRows<float> p) { pad_rows(p); }
+extern "C" __global__ void pack_rows_bf16(const PackRows<bf16> p) { pad_rows(p); }
 
-PACKS(float, pack_rows, pack_transposed)
-PACKS(bf16, pack_rows_bf16, pack_transposed_bf16)
+extern "C" __global__ void pack_transposed(const PackTransposed<float> p) { transpose(p); }
+extern "C" __global__ void pack_transposed_bf16(const PackTransposed<bf16> p) { transpose(p); }
 
-#define IM2COL(T, X, name)                                                                                             \
-    extern "C" __global__ void name(T* cols, const X* __restrict__ x, int n, int h, int w, int c, int ho, int wo,      \
-                                    int kernel, int stride, int pad, int width) {                                      \
-        patches(cols, x, n, h, w, c, ho, wo, kernel, stride, pad, width);                                              \
-    }                                                                                                                  \
-    EMM_KERNEL(name)
+extern "C" __global__ void im2col(const Im2col<float, float> p) { patches(p); }
+extern "C" __global__ void im2col_bf16(const Im2col<bf16, bf16> p) { patches(p); }
+extern "C" __global__ void im2col_last(const Im2col<bf16, float> p) { patches(p); }
 
-IM2COL(float, float, im2col)
-IM2COL(bf16, bf16, im2col_bf16)
-IM2COL(bf16, float, im2col_last)
-
-extern "C" __global__ void wgrad_reduce_reversed(float* dw, const float* __restrict__ partials, int o, int taps, int c,
-                                                 int width, int chunks, float scale, int add) {
+extern "C" __global__ void wgrad_reduce_reversed(const WgradReduceReversed p) {
     u32 i = flat_index32();
-    if (i >= (u32)(o * taps * c)) return;
-    u32 row = i / c, ch = i - row * c, out = row / taps, tap = row - out * taps;
-    const float* from = partials + ((taps - 1 - tap) * o + out) * c + ch;
-    float sum = add ? dw[i] : 0.0f;
-    for (int chunk = 0; chunk < chunks; chunk++) sum = fmaf(scale, from[(i64)chunk * width * c], sum);
-    dw[i] = sum;
+    if (i >= p.o * p.taps * p.c) return;
+    u32 row = i / p.c, ch = i - row * p.c, out = row / p.taps, tap = row - out * p.taps;
+    const float* from = p.partials + ((p.taps - 1 - tap) * p.o + out) * p.c + ch;
+    float sum = p.add ? p.dw[i] : 0.0f;
+    for (int chunk = 0; chunk < p.chunks; chunk++) sum = fmaf(p.scale, from[(i64)chunk * p.width * p.c], sum);
+    p.dw[i] = sum;
 }
-EMM_KERNEL(wgrad_reduce_reversed)

@@ -15,14 +15,20 @@
 //   primitive_functions                    [7][32] (2 words) of x[32]: of libdevice, to an ulp or two
 //   primitive_random                       [12][32]: philox and normals8 of the counter c[32][4]; [32] (2 words) permute
 //   primitive_packets                      [5][32][4]: loads and stores of 16 bytes, of floats and of bf16
-//   primitive_arguments                    i32, float, i64 (2 words), double (2 words), what a pointer points at
+//   primitive_arguments                    i32, float, i64 (2 words), double (2 words), what a pointer points at, u32
 //
-// Arguments  (out, in); primitive_arguments(out, i32, i64, float, double, in).
 // Launch     one block of 32 threads; primitive_barriers 64, primitive_atomics 2 blocks of 64.
 // Cost       nothing. Exactness: the point.
 #include "prelude/prelude.cuh"
 
-#define PRIMITIVE(name) extern "C" __global__ void name(u32* out, const u32* __restrict__ in)
+#include "params/primitives.h"
+
+#define PRIMITIVE(name)                                  \
+    DEVICE void of_##name(u32* out, const u32* in);      \
+    extern "C" __global__ void name(const Primitive p) { \
+        of_##name(p.out, p.input);                       \
+    }                                                    \
+    DEVICE void of_##name(u32* out, const u32* __restrict__ in)
 
 template <class T>
 DEVICE T bits_as(u32 u);
@@ -61,11 +67,8 @@ struct U8 {
 };
 
 PRIMITIVE(primitive_mma_bf16) { product<float>(out, in, Bf16()); }
-EMM_KERNEL(primitive_mma_bf16)
 PRIMITIVE(primitive_mma_tf32) { product<float>(out, in, Tf32()); }
-EMM_KERNEL(primitive_mma_tf32)
 PRIMITIVE(primitive_mma_u8) { product<int>(out, in, U8()); }
-EMM_KERNEL(primitive_mma_u8)
 
 PRIMITIVE(primitive_ldmatrix) {
     EMM_SHARED(u32, rows, [32][4]);
@@ -76,7 +79,6 @@ PRIMITIVE(primitive_ldmatrix) {
     ldmatrix_x4(r, rows[(11 * lane + 3) % 32]);
     for (int i = 0; i < 4; i++) out[lane * 4 + i] = r[i];
 }
-EMM_KERNEL(primitive_ldmatrix)
 
 PRIMITIVE(primitive_ldmatrix_trans) {
     EMM_SHARED(u32, rows, [32][4]);
@@ -87,7 +89,6 @@ PRIMITIVE(primitive_ldmatrix_trans) {
     ldmatrix_x4_trans(r, rows[(11 * lane + 3) % 32]);
     for (int i = 0; i < 4; i++) out[lane * 4 + i] = r[i];
 }
-EMM_KERNEL(primitive_ldmatrix_trans)
 
 PRIMITIVE(primitive_cp_async) {
     EMM_SHARED(u32, whole, [32][4]);
@@ -105,7 +106,6 @@ PRIMITIVE(primitive_cp_async) {
     __syncwarp();
     for (int i = 0; i < 4; i++) out[128 + lane * 4 + i] = parts[lane ^ 1][i];
 }
-EMM_KERNEL(primitive_cp_async)
 
 PRIMITIVE(primitive_collectives) {
     int lane = threadIdx.x, v = (int)in[lane];
@@ -129,7 +129,6 @@ PRIMITIVE(primitive_collectives) {
     else any = __any_sync(0xffff0000u, lane == 3), all = __all_sync(0xffff0000u, lane >= 16);
     out[11 * 32 + lane] = (any != 0) * 2 + (all != 0);
 }
-EMM_KERNEL(primitive_collectives)
 
 PRIMITIVE(primitive_reductions) {
     int lane = threadIdx.x;
@@ -138,7 +137,6 @@ PRIMITIVE(primitive_reductions) {
     view_as<double*>(out + 32)[lane] = warp_reduce((double)v * 1048577.0, Sum());
     view_as<u64*>(out + 96)[lane] = warp_reduce((u64)v << 30, Sum());
 }
-EMM_KERNEL(primitive_reductions)
 
 // Threads that return early do not hold up the block's barrier.
 PRIMITIVE(primitive_barriers) {
@@ -151,7 +149,6 @@ PRIMITIVE(primitive_barriers) {
     int odd = __syncthreads_count(t & 1), any = __syncthreads_or(t == 5);
     if (t == 0) out[n] = odd, out[n + 1] = any != 0;
 }
-EMM_KERNEL(primitive_barriers)
 
 PRIMITIVE(primitive_atomics) {
     int i = (int)flat_index();
@@ -159,13 +156,11 @@ PRIMITIVE(primitive_atomics) {
     if (in[i] == 77) atomicCAS(out + 1, GOOD, in[i]);
     atomicCAS(out + 1, 5u, 6u);
 }
-EMM_KERNEL(primitive_atomics)
 
 PRIMITIVE(primitive_dp4a) {
     int lane = threadIdx.x;
     out[lane] = __dp4a(in[lane], in[lane ^ 1], (u32)lane);
 }
-EMM_KERNEL(primitive_dp4a)
 
 PRIMITIVE(primitive_conversions) {
     int lane = threadIdx.x;
@@ -178,7 +173,6 @@ PRIMITIVE(primitive_conversions) {
     out[5 * 32 + lane] = __float_as_uint((float)__dmul_rn((double)u, 1.0000000123));
     out[6 * 32 + lane] = (u8)__dmul_rn((double)(u & 0xffffu), 0.00390625);
 }
-EMM_KERNEL(primitive_conversions)
 
 PRIMITIVE(primitive_arithmetic) {
     int lane = threadIdx.x;
@@ -188,7 +182,6 @@ PRIMITIVE(primitive_arithmetic) {
                     sigmoid(x),        silu(x),         silu_slope(x)};
     for (int i = 0; i < 13; i++) out[i * 32 + lane] = __float_as_uint(of[i]);
 }
-EMM_KERNEL(primitive_arithmetic)
 
 PRIMITIVE(primitive_float64) {
     int lane = threadIdx.x;
@@ -197,7 +190,6 @@ PRIMITIVE(primitive_float64) {
     double of[5] = {__dmul_rn(x, y), __dadd_rn(x, y), x / y, sqrt(fabs(x)), (double)(float)x};
     for (int i = 0; i < 5; i++) view_as<double*>(out)[i * 32 + lane] = of[i];
 }
-EMM_KERNEL(primitive_float64)
 
 PRIMITIVE(primitive_functions) {
     int lane = threadIdx.x;
@@ -205,7 +197,6 @@ PRIMITIVE(primitive_functions) {
     double of[7] = {exp(x), log(x), pow(5000.0, x), expm1(x), log1p(x), sin(x), cos(x)};
     for (int i = 0; i < 7; i++) view_as<double*>(out)[i * 32 + lane] = of[i];
 }
-EMM_KERNEL(primitive_functions)
 
 PRIMITIVE(primitive_random) {
     int lane = threadIdx.x;
@@ -222,7 +213,6 @@ PRIMITIVE(primitive_random) {
     u64 n = (u64)c[2] + 1, at = permute(c[0] % n, n, seed, c[3]);
     view_as<u64*>(out + 12 * 32)[lane] = at;
 }
-EMM_KERNEL(primitive_random)
 
 PRIMITIVE(primitive_packets) {
     int lane = threadIdx.x;
@@ -235,14 +225,13 @@ PRIMITIVE(primitive_packets) {
     float all[12] = {v.x, v.y, v.z, v.w, w.x, w.y, w.z, w.w, some.x, some.y, some.z, some.w};
     for (int i = 0; i < 12; i++) out[256 + i / 4 * 128 + lane * 4 + i % 4] = __float_as_uint(all[i]);
 }
-EMM_KERNEL(primitive_packets)
 
-extern "C" __global__ void primitive_arguments(u32* out, int i, i64 l, float f, double d, const u32* __restrict__ in) {
+extern "C" __global__ void primitive_arguments(const PrimitiveArguments p) {
     if (threadIdx.x > 0) return;
-    out[0] = (u32)i;
-    out[1] = __float_as_uint(f);
-    *view_as<i64*>(out + 2) = l;
-    *view_as<double*>(out + 4) = d;
-    out[6] = in[0];
+    p.out[0] = (u32)p.i;
+    p.out[1] = __float_as_uint(p.f);
+    *view_as<i64*>(p.out + 2) = p.l;
+    *view_as<double*>(p.out + 4) = p.d;
+    p.out[6] = p.input[0];
+    p.out[7] = p.u;
 }
-EMM_KERNEL(primitive_arguments)

@@ -14,58 +14,45 @@
 // Exactness  fixed order: rows one after another; pixels in 8 interleaved sums, added in order.
 #include "prelude/prelude.cuh"
 
-extern "C" __global__ void sum_rows(float* dst, const float* __restrict__ src, int rows, int columns, int add) {
+#include "params/sums.h"
+
+extern "C" __global__ void sum_rows(const SumRows p) {
     int c = (int)flat_index();
-    if (c >= columns) return;
-    float sum = add ? dst[c] : 0.0f;
-    for (int r = 0; r < rows; r++) sum += src[(i64)r * columns + c];
-    dst[c] = sum;
+    if (c >= p.columns) return;
+    float sum = p.add ? p.dst[c] : 0.0f;
+    for (int r = 0; r < p.rows; r++) sum += p.src[(i64)r * p.columns + c];
+    p.dst[c] = sum;
 }
-EMM_KERNEL(sum_rows)
 
 template <class T>
-DEVICE void pixel_sums(float* sums, float* emb, const T* x, int pixels, int channels, int emb_row, float scale,
-                       int add) {
+DEVICE void pixel_sums(const SumPixels<T>& p) {
     EMM_SHARED(float, partial, [8][32]);
     int lane = threadIdx.x % 32, stride = threadIdx.x / 32, n = blockIdx.y, c = blockIdx.x * 32 + lane;
     float sum = 0.0f;
-    if (c < channels)
-        for (int p = stride; p < pixels; p += 8) sum += to_float(x[((i64)n * pixels + p) * channels + c]);
+    if (c < p.channels)
+        for (int i = stride; i < p.pixels; i += 8) sum += to_float(p.x[((i64)n * p.pixels + i) * p.channels + c]);
     partial[stride][lane] = sum;
     __syncthreads();
-    if (stride > 0 || c >= channels) return;
+    if (stride > 0 || c >= p.channels) return;
     for (int s = 1; s < 8; s++) sum += partial[s][lane];
-    sum *= scale;
-    sums[(i64)n * channels + c] = sum;
-    if (emb) put(emb + (i64)n * emb_row + c, sum, add);
+    sum *= p.scale;
+    p.sums[(i64)n * p.channels + c] = sum;
+    if (p.emb) put(p.emb + (i64)n * p.emb_row + c, sum, p.add);
 }
 
-#define SUM_PIXELS(name, T)                                                                                         \
-    extern "C" __global__ void name(float* sums, float* emb, const T* __restrict__ x, int pixels, int channels,     \
-                                    int emb_row, float scale, int add) {                                            \
-        pixel_sums(sums, emb, x, pixels, channels, emb_row, scale, add);                                            \
-    }                                                                                                               \
-    EMM_KERNEL(name)
-
-SUM_PIXELS(sum_pixels, float)
-SUM_PIXELS(sum_pixels_bf16, bf16)
+extern "C" __global__ void sum_pixels(const SumPixels<float> p) { pixel_sums(p); }
+extern "C" __global__ void sum_pixels_bf16(const SumPixels<bf16> p) { pixel_sums(p); }
 
 template <class T>
-DEVICE void add_scaled(T* dst, const T* src, i64 n, float scale, int add) {
+DEVICE void add_scaled(const ScaledAdd<T>& p) {
     i64 i = flat_index() * 4;
-    if (i >= n) return;
-    float4 v = load4(src + i, (int)min(n - i, (i64)4), aligned4(src, 0));
+    if (i >= p.n) return;
+    float4 v = load4(p.src + i, (int)min(p.n - i, (i64)4), aligned4(p.src, 0));
     const float vs[4] = {v.x, v.y, v.z, v.w};
 #pragma unroll
     for (int j = 0; j < 4; j++)
-        if (i + j < n) put(dst + i + j, scale * vs[j], add);
+        if (i + j < p.n) put(p.dst + i + j, p.scale * vs[j], p.add);
 }
 
-#define SCALED_ADD(name, T)                                                                                         \
-    extern "C" __global__ void name(T* dst, const T* __restrict__ src, i64 n, float scale, int add) {               \
-        add_scaled(dst, src, n, scale, add);                                                                        \
-    }                                                                                                               \
-    EMM_KERNEL(name)
-
-SCALED_ADD(scaled_add, float)
-SCALED_ADD(scaled_add_bf16, bf16)
+extern "C" __global__ void scaled_add(const ScaledAdd<float> p) { add_scaled(p); }
+extern "C" __global__ void scaled_add_bf16(const ScaledAdd<bf16> p) { add_scaled(p); }

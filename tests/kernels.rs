@@ -7,7 +7,7 @@ mod planted_ops;
 mod search;
 mod ways;
 
-use crate::emulator::{for_each_schedule, gpu, in_check_build, launches};
+use crate::emulator::{alone, for_each_schedule, gpu, in_check_build, last_error, launches};
 use crate::model::{check_denoising, random_data, small};
 use crate::ops::{all_cases, fresh_seed};
 use crate::support::say;
@@ -15,7 +15,8 @@ use crate::tape::embedded;
 use emm::check::cases::Case;
 use emm::check::golden::rel_err;
 use emm::device::cuda::{Cuda, IMAGES};
-use emm::device::{Arg, Cpu, Device, Kernel, Precision};
+use emm::device::params::{SUM_ROWS, SumRows};
+use emm::device::{Cpu, Device, Entry, Int, Kernel, Precision, Ptr, Unit};
 use emm::model::trainer::TrainerOptions;
 use emm::model::{Arch, Denoiser, Embedding, ModelConfig, Params, Precond, Rates, Trainer};
 use emm::rng::fill_normals;
@@ -64,34 +65,59 @@ fn the_checker_has_nothing_to_say_of_the_kernels() {
     });
 }
 
-/// emu_fill takes a pointer, a float and an int.
+/// Sums of the columns of [2, 3], as `kernel` takes them.
+fn summed(kernel: Entry<SumRows>, dst: Ptr, src: Ptr) -> Kernel {
+    let [rows, columns, add] = [2, 3, 0].map(Int::Of);
+    Kernel::new(kernel, 1, SumRows { dst, src, rows, columns, add })
+}
+
 #[test]
 fn arguments_that_a_kernel_does_not_take_are_refused() {
     let cuda = cuda();
-    let out = cuda.buffer(64).unwrap();
-    let run = |name, args: &[Arg]| cuda.run(&[Kernel::new(name, 1, args.to_vec())]);
-    let (to, value, n) = (Arg::from(&out), Arg::F32(1.5), Arg::I32(64));
-    for (what, args) in [
-        ("one too few", &[to, value][..]),
-        ("one too many", &[to, value, n, n]),
-        ("none", &[]),
-        ("too wide", &[to, value, Arg::I64(64)]),
-        ("too narrow", &[n, value, n]),
-        ("in another order", &[value, to, n]),
-    ] {
+    let src = cuda.buffer_of(bytemuck::cast_slice(&[1.0_f32, 2.0, 3.0, 10.0, 20.0, 30.0])).unwrap();
+    let out = cuda.buffer(3).unwrap();
+    let run = |kernel| cuda.run(&[summed(kernel, (&out).into(), (&src).into())]);
+    for (name, takes) in [("emu_fill", "[8, 4, 4]"), ("step_next", "[24]"), ("adam_ema", "[64]")] {
+        // SAFETY: what they take has another size.
+        let wrong = unsafe { Entry::new(name, Unit::Fp32, &[]) };
         for _ in 0..2 {
-            let error = run("emu_fill", args).expect_err(what).to_string();
-            let told =
-                "--device: cuda: kernel emu_fill takes arguments of [8, 4, 4] bytes, was given [";
-            assert!(error.starts_with(told), "{what}: {error}");
+            let error = run(wrong).expect_err(name).to_string();
+            let told = format!(
+                "--device: cuda: kernel {name} takes arguments of {takes} bytes, was given [32]"
+            );
+            assert_eq!(error, told);
         }
     }
-    // The optimizer counts in 64 bits.
-    let count = [to, to, to, to, to, Arg::from(64usize), to, to];
-    let error = run("adam_ema", &count).expect_err("a count of 32 bits").to_string();
-    assert!(error.contains("takes arguments of [8, 8, 8, 8, 8, 8, 8, 8] bytes"), "{error}");
-    run("emu_fill", &[to, value, n]).unwrap();
-    assert_eq!(out.read(0, 64).unwrap(), [1.5; 64]);
+    run(SUM_ROWS).unwrap();
+    assert_eq!(out.read(0, 3).unwrap(), [11.0, 22.0, 33.0]);
+}
+
+#[test]
+fn a_pointer_in_what_a_kernel_takes_is_looked_at() {
+    alone("kernels::a_pointer_in_what_a_kernel_takes_is_looked_at", || {
+        let cuda = cuda();
+        let out = cuda.buffer(8).unwrap();
+        let (to, off) = (Ptr::from(&out), Ptr::Address(out.address() + 2));
+        cuda.run(&[summed(SUM_ROWS, to, off)]).unwrap();
+        cuda.wait().expect_err("an address that is no multiple of 4");
+        let told = "sum_rows: src is a pointer, its value is not a multiple of 4";
+        assert!(last_error().starts_with(told), "{}", last_error());
+    });
+}
+
+/// Fields that are pointers to const are known as such to the checker.
+#[test]
+fn a_kernel_that_writes_what_it_only_reads_is_seen() {
+    in_check_build("kernels::a_kernel_that_writes_what_it_only_reads_is_seen", || {
+        let cuda = cuda();
+        let (src, out) = (cuda.buffer_of(&[0; 24]).unwrap(), cuda.buffer(3).unwrap());
+        cuda.run(&[summed(SUM_ROWS, (&out).into(), (&src).into())]).unwrap();
+        cuda.wait().unwrap();
+        cuda.run(&[summed(SUM_ROWS, (&src).into(), (&src).into())]).unwrap();
+        cuda.wait().expect_err("sums over what is summed");
+        let told = "write of what a const __restrict__ argument reads";
+        assert!(last_error().contains(told), "{}", last_error());
+    });
 }
 
 pub fn card() -> Device {

@@ -13,6 +13,7 @@
 #include <cstring>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #define __global__
 #define __device__
@@ -130,33 +131,44 @@ inline T& static_shared() {
 
 struct Param {
     unsigned bytes, align;
-    bool pointer;
-    unsigned aligned_to;  // what a pointer has to be a multiple of
-    bool read_only;       // a pointer to const
+};
+
+// A pointer among a kernel's arguments, or in a struct that it takes.
+struct Pointer {
+    const char* field;  // its path in the struct; null for an argument
+    unsigned argument, offset;
+    unsigned aligned_to;  // what it has to be a multiple of
+    bool read_only;       // to const
 };
 template <class A>
-constexpr Param param_of() {
+void add_pointer(std::vector<Pointer>& list, unsigned argument) {
     using To = std::remove_pointer_t<A>;
     using Sized = std::conditional_t<std::is_void<To>::value, char, To>;
-    return {sizeof(A), alignof(A), std::is_pointer<A>::value, alignof(Sized), std::is_const<To>::value};
+    if (std::is_pointer<A>::value) list.push_back({nullptr, argument, 0, alignof(Sized), std::is_const<To>::value});
 }
 
-// One kernel as the driver sees it; EMM_KERNEL makes one.
+// One kernel as the driver sees it. The host's build makes those of kernels/params, with the pointers of what they
+// take, and EMM_KERNEL one that takes numbers and pointers.
 struct Kernel {
     const char* name;
     void (*run)(void** args);
-    const Param* params;
-    unsigned param_count;
+    const std::vector<Param> params;
+    std::vector<Pointer> pointers;
     Kernel* next;
     unsigned dynamic_shared_limit = 48 << 10;  // raised by cuFuncSetAttribute
     unsigned static_shared_bytes = 0;          // known after the first launch
 
     static Kernel* first;
+    template <class P>
+    Kernel(const char* name, void (*run)(void**), void (*)(P), std::vector<Pointer> pointers)
+        : name(name), run(run), params{{sizeof(P), alignof(P)}}, pointers(std::move(pointers)), next(first) {
+        first = this;
+    }
     template <class... A>
-    Kernel(const char* name, void (*run)(void**), void (*)(A...)) : name(name), run(run), next(first) {
-        static const Param table[] = {param_of<A>()..., {}};
-        params = table;
-        param_count = sizeof...(A);
+    Kernel(const char* name, void (*run)(void**), void (*)(A...))
+        : name(name), run(run), params{{sizeof(A), alignof(A)}...}, next(first) {
+        unsigned argument = 0;
+        (add_pointer<A>(pointers, argument++), ...);
         first = this;
     }
 };

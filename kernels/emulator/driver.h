@@ -14,8 +14,8 @@ namespace emu {
 // ---- the device ----
 
 const int multiprocessors = 8, threads_per_multiprocessor = 1536;
-inline int compute_major() { return device.shared_limit > (163 << 10) ? 9 : 8; }
-inline int compute_minor() { return device.shared_limit > (99 << 10) ? 0 : 6; }
+inline int compute_major() { return device.shared_limit > A100_SHARED_BYTES ? 9 : 8; }
+inline int compute_minor() { return device.shared_limit > LEAST_SHARED_BYTES ? 0 : 6; }
 inline int shared_per_multiprocessor() { return int(device.shared_limit) + 1024; }
 
 using DevicePointer = unsigned long long;

@@ -106,7 +106,7 @@ EMU_EXPORT Result cuFuncSetAttribute(Kernel* kernel, int attribute, int value) {
 }
 EMU_EXPORT Result cuFuncSetCacheConfig(Kernel*, int) { return Success; }
 EMU_EXPORT Result cuFuncGetParamInfo(Kernel* kernel, size_t index, size_t* offset, size_t* bytes) {
-    if (index >= kernel->param_count) return InvalidValue;
+    if (index >= kernel->params.size()) return InvalidValue;
     size_t at = 0;
     for (size_t i = 0; i <= index; i++) {
         const Param& param = kernel->params[i];
@@ -134,29 +134,27 @@ struct Launch {
             return refuse(IllegalAddress, std::string(kernel->name) + ": EMM_EMULATOR_FAIL=launch");
         while (fault.meets(Fault::Hang, kernel->name)) sleep(1);
         std::vector<std::vector<Value>> own = args;
-        std::vector<void*> pointers;
-        for (unsigned i = 0; i < kernel->param_count; i++) {
-            if (Result r = prepare(i, own[i].data())) return r;
-            pointers.push_back(own[i].data());
-        }
+        for (const Pointer& pointer : kernel->pointers)
+            if (Result r = prepare(pointer, own[pointer.argument].data()->bytes + pointer.offset)) return r;
+        std::vector<void*> values;
+        for (std::vector<Value>& value : own) values.push_back(value.data());
         std::string error;
         launches++;
-        return launch(*kernel, geometry, pointers.data(), running_schedule(), error) ? Success : refuse(LaunchFailed, error);
+        return launch(*kernel, geometry, values.data(), running_schedule(), error) ? Success : refuse(LaunchFailed, error);
     }
 
     // Checks a pointer; one to what the kernel only reads points into the view of memory that the checker knows by.
-    Result prepare(unsigned i, void* value) const {
-        const Param& param = kernel->params[i];
-        if (!param.pointer) return Success;
+    Result prepare(const Pointer& pointer, void* value) const {
         void* p;
         memcpy(&p, value, sizeof p);
         auto no = [&](const std::string& why) {
-            return refuse(IllegalAddress, std::string(kernel->name) + ": argument " + std::to_string(i) +
-                                              " is a pointer, its value is not " + why + ": " + describe_device(p));
+            std::string what = pointer.field ? pointer.field : "argument " + std::to_string(pointer.argument);
+            return refuse(IllegalAddress, std::string(kernel->name) + ": " + what + " is a pointer, its value is not " +
+                                              why + ": " + describe_device(p));
         };
         if (p && !in_device(p, 0)) return no("device memory");
-        if (DevicePointer(p) % param.aligned_to) return no("a multiple of " + std::to_string(param.aligned_to));
-        if (p && param.read_only) p = reading_view(p);
+        if (DevicePointer(p) % pointer.aligned_to) return no("a multiple of " + std::to_string(pointer.aligned_to));
+        if (p && pointer.read_only) p = reading_view(p);
         memcpy(value, &p, sizeof p);
         return Success;
     }
@@ -181,10 +179,10 @@ EMU_EXPORT Result cuLaunchKernel(Kernel* kernel, unsigned grid_x, unsigned grid_
                                  void** args, void** extra) {
     EMU_ENTER;
     if (extra) return refuse(NotSupported, "cuLaunchKernel: arguments packed in one buffer");
-    if (!args && kernel->param_count) return refuse(InvalidValue, std::string(kernel->name) + ": no arguments");
+    if (!args && !kernel->params.empty()) return refuse(InvalidValue, std::string(kernel->name) + ": no arguments");
     Launch work{kernel, {{grid_x, grid_y, grid_z}, {block_x, block_y, block_z}, dynamic_shared}, {}};
     if (Result r = check_geometry(*kernel, work.geometry)) return r;
-    for (unsigned i = 0; i < kernel->param_count; i++) {
+    for (size_t i = 0; i < kernel->params.size(); i++) {
         unsigned bytes = kernel->params[i].bytes;
         work.args.emplace_back((bytes + sizeof(Launch::Value) - 1) / sizeof(Launch::Value));
         memcpy(work.args.back().data(), args[i], bytes);

@@ -5,6 +5,8 @@
 #include <vector>
 
 #include "cuda.h"
+using u32 = uint32_t;
+#include "../params/constants.h"
 
 namespace emu {
 
@@ -20,7 +22,7 @@ struct Schedule {
 extern Schedule schedule;  // of the running launch
 
 struct DeviceOptions {
-    unsigned shared_limit = 99 << 10;  // opt-in shared memory a block, bytes
+    unsigned shared_limit = LEAST_SHARED_BYTES;  // opt-in shared memory a block, bytes
     size_t memory = size_t(4) << 30;   // device memory, bytes
 };
 extern DeviceOptions device;

@@ -6,10 +6,8 @@
 //   struct Loader { using Along = Depthwise | Linewise; DEVICE float4 operator()(int step) const; };
 #pragma once
 
-constexpr int TILE = 64;
 constexpr int DEPTH = 16;
 constexpr int PITCH = TILE + 4;
-constexpr int GEMM_THREADS = 256;
 
 // Neighbours along the depth: for operands stored [line][depth].
 struct Depthwise {

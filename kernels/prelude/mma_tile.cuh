@@ -8,11 +8,6 @@
 // In both, the 16-byte pieces of a row are XORed so that eight rows read at once meet no bank twice.
 #pragma once
 
-constexpr int LINES = 128;
-constexpr int STAGES = 3;
-constexpr int OPERAND = 16384;
-constexpr int STAGE = 2 * OPERAND;
-
 // Row and column of the tile at which this thread's warp begins.
 DEVICE int warp_row() { return threadIdx.x / 128 * 64; }
 DEVICE int warp_col() { return threadIdx.x / 32 % 4 * 32; }
@@ -29,8 +24,8 @@ struct Deepwise {
 
 template <class T>
 struct Sidewise {
-    static constexpr int row = LINES * (int)sizeof(T);  // bytes
-    static constexpr int depths = OPERAND / row;        // of a k-step: 64 bf16, 32 float
+    static constexpr int row = MMA_TILE * (int)sizeof(T);  // bytes
+    static constexpr int depths = MMA_OPERAND / row;        // of a k-step: 64 bf16, 32 float
     static constexpr int parts = row / 16;
     // bf16: 8 rows of one piece are read at once; float: 4 rows of two neighbouring pieces.
     static DEVICE int offset(int depth, int part) {
@@ -85,16 +80,16 @@ DEVICE void side_b(uint32_t (&b)[4][2], const unsigned char* operand, int line, 
 // multiply(stage) uses what has landed.
 template <class Load, class Multiply>
 DEVICE void pipeline(unsigned char* stages, int steps, Load load, Multiply multiply) {
-    for (int step = 0; step < STAGES - 1; step++) {
-        if (step < steps) load(stages + step * STAGE, step);
+    for (int step = 0; step < MMA_STAGES - 1; step++) {
+        if (step < steps) load(stages + step * MMA_STAGE, step);
         cp_async_commit();
     }
     for (int step = 0; step < steps; step++) {
-        cp_async_wait<STAGES - 2>();
+        cp_async_wait<MMA_STAGES - 2>();
         __syncthreads();  // everyone's pieces have landed, and everyone has read the stage that is refilled now
-        int next = step + STAGES - 1;
-        if (next < steps) load(stages + next % STAGES * STAGE, next);
+        int next = step + MMA_STAGES - 1;
+        if (next < steps) load(stages + next % MMA_STAGES * MMA_STAGE, next);
         cp_async_commit();
-        multiply(stages + step % STAGES * STAGE);
+        multiply(stages + step % MMA_STAGES * MMA_STAGE);
     }
 }

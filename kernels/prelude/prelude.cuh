@@ -1,4 +1,4 @@
-// What every kernel file includes, and the only thing it includes.
+// What every kernel file includes, beside what its kernels take.
 #pragma once
 #include "prims.cuh"
 

@@ -2,7 +2,7 @@
 // copies. The only file with inline PTX; each primitive has a host body, which the emulator runs (emulator/prims_host.h
 // says which lane holds which element of a fragment).
 //
-// Also what a kernel file is written with on both sides: EMM_SHARED, EMM_DYNAMIC_SHARED, EMM_KERNEL, DEVICE, view_as.
+// Also what a kernel file is written with on both sides: EMM_SHARED, EMM_DYNAMIC_SHARED, DEVICE, view_as.
 #pragma once
 #include <stdint.h>
 
@@ -13,7 +13,6 @@
 // EMM_SHARED(float, tile, [16][33]);
 #define EMM_SHARED(T, name, ...) __shared__ __align__(16) T name __VA_ARGS__
 #define EMM_DYNAMIC_SHARED(T, name) extern __shared__ __align__(16) T name[]
-#define EMM_KERNEL(name)
 
 // view_as<float4*>(p): what stands at p as another type; p has to be a multiple of that type's size. The only way that
 // kernels look at memory as another type, so that the emulator sees an address that a card would refuse. A macro, since

@@ -7,6 +7,8 @@ using u32 = uint32_t;
 using u64 = unsigned long long;
 using i64 = long long;
 
+#include "../params/constants.h"
+
 // The upper half of a float32.
 struct bf16 {
     u16 bits;
@@ -105,20 +107,3 @@ DEVICE int ceil_div(int a, int b) { return (a + b - 1) / b; }
 DEVICE i64 flat_index() { return (i64)blockIdx.x * blockDim.x + threadIdx.x; }
 // The same where a grid has fewer than 2^32 threads.
 DEVICE u32 flat_index32() { return blockIdx.x * blockDim.x + threadIdx.x; }
-
-// What a captured training step reads from device memory instead of its arguments; 48 bytes, filled by the host once
-// per log interval for every step of it (`step_next` moves on). All in float64 on the host, rounded once.
-struct Step {
-    u64 seed, step;
-    float decay;     // weight decay
-    float rate;      // lr / (1 - beta1^count)
-    float beta2, beta2_rest;  // decay rate of the second moment, and what it leaves
-    float root;      // 1 / (1 - beta2^count)
-    float ema;       // EMA rate
-    float ema_rest;  // 1 - EMA rate
-    u32 scrub;       // replace NaN by 0 and +-inf by +-1e5 in the gradient
-};
-static_assert(sizeof(Step) == 48, "the host writes this layout");
-
-// bad_step's value while every step was good.
-constexpr u32 GOOD = 0xffffffffu;

@@ -5,7 +5,8 @@ use super::Off;
 use super::golden::{Golden, rel_err};
 use super::laid::Laid;
 use crate::device::cpu::resample::Resampling;
-use crate::device::cuda::{Addresses, Buffer, Clock, Cuda, StepWords};
+use crate::device::cuda::{Addresses, Buffer, Clock, Cuda};
+use crate::device::params::Step;
 use crate::device::{Acc, Bound, Cost, Cpu, Device, Dtype, Kernel, Precision, StepArgs, Target};
 use crate::ops::attention::Attention;
 use crate::ops::conv2d::{Conv2d, Shortcut};
@@ -304,10 +305,9 @@ impl Case {
 
     /// A case's memory on a card, and where it is.
     fn on_card(&self, cuda: &Cuda, laid: &Laid) -> Result<(Vec<Buffer>, Addresses)> {
-        let step =
-            StepWords { seed: self.args.seed, step: self.args.step as u64, ..StepWords::default() };
+        let step = Step { seed: self.args.seed, step: self.args.step.into(), ..Step::default() };
         let mut buffers = Vec::new();
-        for words in laid.words.iter().map(Vec::as_slice).chain([bytemuck::cast_slice(&[step])]) {
+        for words in laid.words.iter().map(Vec::as_slice).chain([&step.words()[..]]) {
             let mut buffer = cuda.buffer(words.len())?;
             buffer.write(0, words)?;
             buffers.push(buffer);

@@ -6,7 +6,8 @@ mod numbers;
 use super::wanted::Wanted;
 use super::{CaseSize, Check, Off};
 use crate::device::cuda::Cuda;
-use crate::device::{Arg, Device, Kernel, Precision, args};
+use crate::device::params::WARP_THREADS;
+use crate::device::{Device, Entry, Kernel, Precision, params};
 use crate::rng::philox;
 use anyhow::Result;
 use half::bf16;
@@ -14,11 +15,18 @@ use half::bf16;
 /// One kernel: what it reads, and what it must write.
 struct Primitive {
     case: &'static str,
-    kernel: &'static str,
+    kernel: Takes,
     grid: usize,
-    threads: u32,
+    threads: usize,
     input: Vec<u32>,
     want: Words,
+}
+
+#[derive(Clone, Copy)]
+enum Takes {
+    Words(Entry<params::Primitive>),
+    /// `primitive_arguments`, which takes one of each kind.
+    Each,
 }
 
 enum Words {
@@ -31,8 +39,14 @@ enum Words {
 const ULPS: f64 = 1e-15;
 
 impl Primitive {
-    fn new(case: &'static str, kernel: &'static str, input: Vec<u32>, want: Vec<u32>) -> Self {
-        Primitive { case, kernel, grid: 1, threads: 32, input, want: Words::Exact(want) }
+    fn new(
+        case: &'static str,
+        kernel: Entry<params::Primitive>,
+        input: Vec<u32>,
+        want: Vec<u32>,
+    ) -> Self {
+        let (kernel, want) = (Takes::Words(kernel), Words::Exact(want));
+        Primitive { case, kernel, grid: 1, threads: WARP_THREADS, input, want }
     }
 
     fn bar(&self) -> f64 {
@@ -49,13 +63,18 @@ impl Primitive {
             Words::Near(want) => 2 * want.len(),
         };
         let out = cuda.buffer_of(&vec![0xff; 4 * words])?;
-        let arguments = match self.kernel {
-            "primitive_arguments" => {
-                args![&out, Arg::I32(I32), Arg::I64(I64), F32, Arg::F64(F64), &input]
+        let (to, from) = (&out, &input);
+        let kernel = match self.kernel {
+            Takes::Words(entry) => {
+                Kernel::new(entry, self.grid, params!(Primitive { out: to, input: from }))
             }
-            _ => args![&out, &input],
+            Takes::Each => {
+                let (i, f, l, d, u) = (I32, F32, I64, F64, U32);
+                let all = params!(PrimitiveArguments { out: to, i, l, f, d, u, input: from });
+                Kernel::new(params::PRIMITIVE_ARGUMENTS, self.grid, all)
+            }
         };
-        cuda.run(&[Kernel::new(self.kernel, self.grid, arguments).threads(self.threads)])?;
+        cuda.run(&[kernel.threads(self.threads)])?;
         let got = out.read(0, words)?;
         Ok(self.compare(bytemuck::cast_slice(&got)))
     }
@@ -104,20 +123,20 @@ pub fn checks(wanted: &Wanted) -> Vec<Check> {
 fn all() -> Vec<Primitive> {
     let barriers = |case, n: u32| {
         let want = (0..n).rev().chain([n / 2, (n > 5) as u32]).collect();
-        let new = Primitive::new(case, "primitive_barriers", vec![n], want);
-        Primitive { threads: 64, ..new }
+        let new = Primitive::new(case, params::PRIMITIVE_BARRIERS, vec![n], want);
+        Primitive { threads: 2 * WARP_THREADS, ..new }
     };
     vec![
         arguments(),
-        Primitive::new("collectives", "primitive_collectives", squares(), collectives()),
-        Primitive::new("reductions", "primitive_reductions", squares(), reductions()),
+        Primitive::new("collectives", params::PRIMITIVE_COLLECTIVES, squares(), collectives()),
+        Primitive::new("reductions", params::PRIMITIVE_REDUCTIONS, squares(), reductions()),
         barriers("barrier of a warp's half", 17),
         barriers("barrier of a warp and a half", 48),
         barriers("barrier of a block", 64),
         atomics(),
         cp_async(),
-        ldmatrix("ldmatrix", "primitive_ldmatrix", false),
-        ldmatrix("ldmatrix.trans", "primitive_ldmatrix_trans", true),
+        ldmatrix("ldmatrix", params::PRIMITIVE_LDMATRIX, false),
+        ldmatrix("ldmatrix.trans", params::PRIMITIVE_LDMATRIX_TRANS, true),
         mma("mma bf16", &BF16, 0),
         mma("mma tf32", &TF32, 0),
         mma("mma tf32 drops low bits", &TF32, 0x1fff),
@@ -141,6 +160,7 @@ const I32: i32 = -7;
 const I64: i64 = -(1 << 40) - 3;
 const F32: f32 = 0.1;
 const F64: f64 = 0.1;
+const U32: u32 = 0x8000_0005;
 
 /// Arguments of each kind arrive where the kernel looks for them.
 fn arguments() -> Primitive {
@@ -149,7 +169,15 @@ fn arguments() -> Primitive {
     want.extend(low_high(I64 as u64));
     want.extend(low_high(F64.to_bits()));
     want.push(12345);
-    Primitive::new("arguments", "primitive_arguments", vec![12345], want)
+    want.push(U32);
+    Primitive {
+        case: "arguments",
+        kernel: Takes::Each,
+        grid: 1,
+        threads: WARP_THREADS,
+        input: vec![12345],
+        want: Words::Exact(want),
+    }
 }
 
 fn squares() -> Vec<u32> {
@@ -192,7 +220,7 @@ fn atomics() -> Primitive {
     let mut input: Vec<u32> = numbers(128, 1 << 30, 2).iter().map(|v| v + 1000).collect();
     (input[90], input[17]) = (77, 900);
     let want = vec![77, 77];
-    let new = Primitive::new("atomics", "primitive_atomics", input, want);
+    let new = Primitive::new("atomics", params::PRIMITIVE_ATOMICS, input, want);
     Primitive { grid: 2, threads: 64, ..new }
 }
 
@@ -208,11 +236,11 @@ fn cp_async() -> Primitive {
         want.extend(vec![0; 16 - read]);
     }
     let want = bytemuck::pod_collect_to_vec(&want);
-    Primitive::new("cp.async", "primitive_cp_async", input, want)
+    Primitive::new("cp.async", params::PRIMITIVE_CP_ASYNC, input, want)
 }
 
 /// Register m of lane l holds elements 2 (l % 4) and the next of row l / 4 of matrix m, or with .trans of that column.
-fn ldmatrix(case: &'static str, kernel: &'static str, trans: bool) -> Primitive {
+fn ldmatrix(case: &'static str, kernel: Entry<params::Primitive>, trans: bool) -> Primitive {
     let input = numbers(128, u32::MAX, 4);
     let element = |matrix: usize, row: usize, column: usize| {
         let address = (11 * (8 * matrix + row) + 3) % 32;
@@ -232,7 +260,7 @@ fn ldmatrix(case: &'static str, kernel: &'static str, trans: bool) -> Primitive 
 
 /// A shape of mma.sync: m16n8kK, so many elements a register.
 struct Mma {
-    kernel: &'static str,
+    kernel: Entry<params::Primitive>,
     k: usize,
     packed: usize,
     /// The bits of an element.
@@ -243,7 +271,7 @@ struct Mma {
 }
 
 const BF16: Mma = Mma {
-    kernel: "primitive_mma_bf16",
+    kernel: params::PRIMITIVE_MMA_BF16,
     k: 16,
     packed: 2,
     bits: |v| bf16::from_f32(v as f32).to_bits() as u32,
@@ -251,7 +279,7 @@ const BF16: Mma = Mma {
     range: -8..9,
 };
 const TF32: Mma = Mma {
-    kernel: "primitive_mma_tf32",
+    kernel: params::PRIMITIVE_MMA_TF32,
     k: 8,
     packed: 1,
     bits: |v| (v as f32).to_bits(),
@@ -259,7 +287,7 @@ const TF32: Mma = Mma {
     range: -9..9,
 };
 const U8: Mma = Mma {
-    kernel: "primitive_mma_u8",
+    kernel: params::PRIMITIVE_MMA_U8,
     k: 32,
     packed: 4,
     bits: |v| v as u32,
@@ -330,7 +358,7 @@ fn dp4a() -> Primitive {
         a.iter().zip(b).map(|(a, b)| a * b).sum::<u32>() + lane as u32
     };
     let want = (0..32).map(dot).collect();
-    Primitive::new("dp4a", "primitive_dp4a", input, want)
+    Primitive::new("dp4a", params::PRIMITIVE_DP4A, input, want)
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@ use super::{CaseSize, Check, Off};
 use crate::check::golden::rel_err;
 use crate::data::Dataset;
 use crate::device::cuda::{Buffer, Cuda};
-use crate::device::{Arg, Device, Kernel, Precision};
+use crate::device::params::BLOCK_ELEMENTS;
+use crate::device::{Device, Kernel, Precision, params};
 use crate::rng::fill_normals;
 use crate::sampler::{
     Denoise, HeunOptions, OnCard, Operands, Start, optimum as optimum_of, sample_each,
@@ -262,8 +263,7 @@ impl OnCard for Scaled {
     fn evaluate(&mut self) -> Result<()> {
         let (cuda, [x, _, out]) = self.card();
         let n = self.images * self.len;
-        let (count, factor) = (Arg::I64(n as i64), Arg::F32(self.factor));
-        let args = vec![out.into(), x.into(), count, factor, Arg::I32(0)];
-        cuda.run(&[Kernel::new("scaled_add", n.div_ceil(1024), args)])
+        let scaled = params!(ScaledAdd { dst: out, src: x, n, scale: self.factor, add: false });
+        cuda.run(&[Kernel::new(params::SCALED_ADD, n.div_ceil(BLOCK_ELEMENTS), scaled)])
     }
 }

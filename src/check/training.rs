@@ -4,8 +4,9 @@ use super::golden::{Golden, rel_err};
 use super::wanted::{NetworkSize, Wanted, random};
 use super::{CaseSize, Check, Off, Run};
 use crate::data::Dataset;
-use crate::device::cuda::{Addresses, Cuda, StepWords};
-use crate::device::{Arg, Buffer, Device, Dtype, Precision, Slot, Space};
+use crate::device::cuda::{Addresses, Cuda};
+use crate::device::params::{GOOD, ROUNDED_IMAGES, Step};
+use crate::device::{Buffer, Device, Dtype, Precision, Ptr, Slot, Space};
 use crate::model::trainer::TrainerOptions;
 use crate::model::{Arch, ModelConfig, Rates, Trainer};
 use crate::ops::adam_ema;
@@ -25,9 +26,6 @@ struct Flats {
     v: Vec<f32>,
     ema: Vec<f32>,
 }
-
-/// `bad_step` while every step was good.
-const GOOD: u32 = u32::MAX;
 
 /// The step that updates are made at.
 const STEP: u64 = 6;
@@ -52,9 +50,9 @@ impl Flats {
     ) -> Result<u32> {
         let step = rates.words(0, scrub);
         // Through the table of an interval, as a training step takes them.
-        let table = Buffer::of(device, bytemuck::cast_slice(&[step, StepWords::default()]))?;
+        let table = Buffer::of(device, &[step.words(), Step::default().words()].concat())?;
         let cursor = Buffer::of(device, &[0.0])?;
-        let here = Buffer::new(device, size_of::<StepWords>() / 4)?;
+        let here = Buffer::new(device, Step::WORDS)?;
         let next = adam_ema::next_step(&here, (&table).into(), (&cursor).into());
         let bad_step = Buffer::of(device, &[f32::from_bits(GOOD)])?;
         let loss = Buffer::of(device, bytemuck::cast_slice(&[1.0_f64]))?;
@@ -62,7 +60,7 @@ impl Flats {
         let buffers = flats.map(|values| Buffer::of(device, values));
         let [w, g, m, v, ema] = buffers;
         let (w, g, m, v, ema) = (w?, g?, m?, v?, ema?);
-        let loss = (!scrub).then(|| Arg::from(&loss));
+        let loss = (!scrub).then(|| Ptr::from(&loss));
         let count = self.w.len();
         let mut kernels = vec![next];
         let buffers = [&w, &g, &m, &v, &ema];
@@ -258,8 +256,7 @@ fn prepared(
         images,
         image_len: len,
     };
-    let words = StepWords { seed, step, ..StepWords::default() };
-    let words = Buffer::of(device, bytemuck::cast_slice(&[words]))?;
+    let words = Buffer::of(device, &Step { seed, step, ..Step::default() }.words())?;
     let addresses = Addresses::new([arena.address(), 0, 0, words.address()], first_image as u32);
     cuda.launch(&prepare_batch::kernels(precond, on, at, count), &addresses)?;
 
@@ -326,7 +323,7 @@ fn replayed(
         seed: 3,
         batch,
         // A second recording adds to the gradient of the first.
-        micro_batch: (batch / 2).next_multiple_of(8),
+        micro_batch: (batch / 2).next_multiple_of(ROUNDED_IMAGES),
         shuffle: true,
         scrub_gradients: false,
         precision,

@@ -188,7 +188,7 @@ fn run_kernels(a: Kernels, common: &Common) -> Result<()> {
                 "bytes": row.cost.bytes,
                 "flop_per_s": row.cost.flop as f64 / row.median_s,
                 "bytes_per_s": row.cost.bytes as f64 / row.median_s,
-                "of_ceiling": ceilings.floor_s(row.name, row.cost) / row.median_s,
+                "of_ceiling": ceilings.floor_s(row.cost) / row.median_s,
             })
         };
         let all = |rows: &[Row]| rows.iter().map(object).collect::<Vec<_>>();
@@ -245,7 +245,7 @@ fn print_rows(rows: &[Row], ceilings: &Ceilings) {
             row.median_s * 1e3,
             rate(row.cost.flop),
             rate(row.cost.bytes),
-            100.0 * ceilings.floor_s(row.name, row.cost) / row.median_s,
+            100.0 * ceilings.floor_s(row.cost) / row.median_s,
             row.of,
             row.shapes
         );

@@ -345,7 +345,7 @@ fn layers(recording: &Recording, parameters: &Params, place: &Where) -> Vec<Laye
             bytes: cost.bytes,
             floor_s: match place {
                 Where::Here(_) => None,
-                Where::Planned(card) => Some(card.floor_s(names[i], cost)),
+                Where::Planned(card) => Some(card.floor_s(cost)),
             },
         }
     };

@@ -2,6 +2,7 @@
 
 use super::Common;
 use crate::data::Dataset;
+use crate::device::params::ROUNDED_IMAGES;
 use crate::error::usage;
 use crate::numbers::{amount, count, switch};
 use crate::run::scoring::Scoring;
@@ -12,9 +13,6 @@ use std::path::PathBuf;
 
 /// Epochs of 50,000 images in a million: `--duration` is counted so.
 const EPOCHS_PER_MIMG: f64 = 20.0;
-
-/// Sums over images are cut into chunks of this many, so multiples of it change no number.
-const MICRO_BATCH: usize = 8;
 
 /// The images that a cost is asked for: a set, or its shape.
 #[derive(clap::Args, Debug, Clone)]
@@ -132,7 +130,7 @@ impl TrainFlags {
         match (self.micro_batch.as_str(), count(&self.micro_batch)) {
             ("auto", _) => Ok(0),
             (_, Ok(n)) if (1..=batch.max(1)).contains(&n) => {
-                Ok(n.next_multiple_of(MICRO_BATCH).min(batch))
+                Ok(n.next_multiple_of(ROUNDED_IMAGES).min(batch))
             }
             (text, _) => Err(usage(format!(
                 "--micro-batch: {text} is neither auto nor 1..{batch} (--batch)"

@@ -3,11 +3,16 @@
 mod arg;
 pub mod cpu;
 pub mod cuda;
+mod kernel;
 mod memory;
+pub mod params;
 
-pub use arg::Arg;
+pub use arg::{Arg, Fields, Int, Ptr};
 pub use cpu::{Bound, Cpu};
+pub use kernel::{Cost, Entry, Grid, Kernel, Unit, bytes_of};
+pub(crate) use kernel::{params, typed};
 pub use memory::{Buffer, Pixels};
+pub use params::LEAST_SHARED_BYTES;
 
 use serde::{Deserialize, Serialize};
 
@@ -76,10 +81,6 @@ pub enum Target {
         shared_bytes: usize,
     },
 }
-
-/// Shared memory that a block may ask for on every card that the kernels run on (those of sm_86, sm_89 and sm_120 have
-/// no more).
-pub const LEAST_SHARED_BYTES: usize = 99 << 10;
 
 impl Target {
     /// Shared memory that a block may ask for; none on the CPU.
@@ -237,15 +238,6 @@ pub struct StepArgs {
     pub first_image: u32,
 }
 
-/// What a launch costs at least.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
-pub struct Cost {
-    /// 2 × multiply-adds of matrix work, as the direct algorithm needs them.
-    pub flop: u64,
-    /// Bytes to and from memory: all that it reads and writes once, a gradient that is added to twice.
-    pub bytes: u64,
-}
-
 /// One entry of a plan: a function of the CPU device with its slots and scalars resolved.
 pub struct Launch {
     /// Op and direction, for profiles: `conv2d_fwd`.
@@ -262,156 +254,5 @@ impl Launch {
         run: impl Fn(&Bound) + Send + Sync + 'static,
     ) -> Self {
         Launch { name, scratch_words, run: Box::new(run) }
-    }
-}
-
-/// One kernel of the CUDA device with its geometry, slots and scalars resolved.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Kernel {
-    pub name: &'static str,
-    /// Blocks.
-    pub grid: [u32; 3],
-    /// Threads of a block.
-    pub threads: u32,
-    /// Dynamic shared memory of a block.
-    pub shared_bytes: u32,
-    pub args: Vec<Arg>,
-    flop: u64,
-    /// Where the arguments do not tell them.
-    bytes: Option<u64>,
-}
-
-/// Dynamic shared memory of the tensor-core kernels: a ring of three stages, on every card. A longer one would hide
-/// nothing more: to multiply the two stages ahead takes 1.6 µs at an A100's most (4.2 MFLOP in bf16, half in tf32), and
-/// memory answers within one.
-pub(crate) const MMA_SHARED_BYTES: u32 = 96 << 10;
-const _: () = assert!(MMA_SHARED_BYTES as usize <= LEAST_SHARED_BYTES);
-
-impl Kernel {
-    /// Blocks of 256 threads without dynamic shared memory, as most kernels take.
-    pub fn new(name: &'static str, grid: impl Into<Grid>, args: Vec<Arg>) -> Self {
-        Kernel {
-            name,
-            grid: grid.into().0,
-            threads: 256,
-            shared_bytes: 0,
-            args,
-            flop: 0,
-            bytes: None,
-        }
-    }
-
-    /// With blocks of so many threads.
-    pub fn threads(self, threads: u32) -> Self {
-        Kernel { threads, ..self }
-    }
-
-    /// With so many bytes of dynamic shared memory a block.
-    pub fn shared(self, shared_bytes: u32) -> Self {
-        Kernel { shared_bytes, ..self }
-    }
-
-    /// With so much matrix work.
-    pub fn flop(self, flop: usize) -> Self {
-        Kernel { flop: flop as u64, ..self }
-    }
-
-    /// With so much traffic: for kernels that are given addresses, or slots of which they touch a part.
-    pub fn moves(self, bytes: usize) -> Self {
-        Kernel { bytes: Some(bytes as u64), ..self }
-    }
-
-    /// Of the whole grid.
-    pub fn cost(&self) -> Cost {
-        let slots = || self.args.iter().filter_map(Arg::slot);
-        let added: usize = (self.args.iter())
-            .filter_map(|arg| match arg {
-                Arg::Sink(Sink { slot, acc: Acc::Add }) => Some(slot.bytes()),
-                _ => None,
-            })
-            .sum();
-        let bytes = self.bytes.unwrap_or_else(|| (bytes_of(slots()) + added) as u64);
-        Cost { flop: self.flop, bytes }
-    }
-}
-
-/// Bytes of the union of some slots.
-pub fn bytes_of(slots: impl Iterator<Item = Slot>) -> usize {
-    let mut slots: Vec<Slot> = slots.collect();
-    slots.sort_by_key(|s| (s.space as u8, s.offset));
-    let mut sum = 0;
-    let mut last: Option<Slot> = None;
-    for s in slots {
-        let end = s.offset + s.words();
-        let covered = last.filter(|l| l.space == s.space).map_or(0, |l| l.offset + l.words());
-        if end > covered {
-            sum += end - s.offset.max(covered);
-            last = Some(s);
-        }
-    }
-    4 * sum
-}
-
-/// Blocks along one, two or three axes.
-pub struct Grid([u32; 3]);
-
-fn blocks(n: usize) -> u32 {
-    u32::try_from(n).unwrap_or_else(|_| panic!("a grid of {n} blocks")).max(1)
-}
-
-impl From<usize> for Grid {
-    fn from(x: usize) -> Self {
-        Grid([blocks(x), 1, 1])
-    }
-}
-
-impl From<[usize; 2]> for Grid {
-    fn from([x, y]: [usize; 2]) -> Self {
-        Grid([blocks(x), blocks(y), 1])
-    }
-}
-
-impl From<[usize; 3]> for Grid {
-    fn from(n: [usize; 3]) -> Self {
-        Grid(n.map(blocks))
-    }
-}
-
-/// The kernel of that name for elements stored so.
-macro_rules! typed {
-    ($name:literal, $dtype:expr) => {
-        match $dtype {
-            $crate::device::Dtype::F32 => $name,
-            $crate::device::Dtype::Bf16 => concat!($name, "_bf16"),
-        }
-    };
-}
-pub(crate) use typed;
-
-/// Arguments of a kernel, each converted.
-macro_rules! args {
-    ($($arg:expr),* $(,)?) => { vec![$($crate::device::Arg::from($arg)),*] };
-}
-pub(crate) use args;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn traffic_counts_each_word_once_and_an_added_gradient_twice() {
-        let slot = |space, offset, len| Slot { space, offset, len, dtype: Dtype::F32 };
-        let (whole, part) = (slot(Space::Arena, 32, 64), slot(Space::Arena, 48, 16));
-        let beyond = slot(Space::Arena, 80, 32);
-        assert_eq!(bytes_of([part, whole, part].into_iter()), 4 * 64);
-        assert_eq!(bytes_of([beyond, whole].into_iter()), 4 * 80);
-        assert_eq!(bytes_of([whole, slot(Space::Grads, 32, 64)].into_iter()), 4 * 128);
-        let kernel = |acc| {
-            let sink = Sink { slot: slot(Space::Grads, 0, 10), acc };
-            Kernel::new("k", 1, args![sink, whole, whole, acc]).flop(9)
-        };
-        assert_eq!(kernel(Acc::Set).cost(), Cost { flop: 9, bytes: 4 * (10 + 64) });
-        assert_eq!(kernel(Acc::Add).cost().bytes, 4 * (20 + 64));
-        assert_eq!(kernel(Acc::Add).moves(7).cost().bytes, 7);
     }
 }

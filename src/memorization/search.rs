@@ -3,7 +3,10 @@
 
 use super::{Nearest, Neighbour, References, Repeats};
 use crate::device::cuda::{self, Cuda};
-use crate::device::{Arg, Device, Kernel, MMA_SHARED_BYTES, Pixels, args};
+use crate::device::params::{
+    BLOCK_THREADS, BLOCK_WARPS, MMA_SHARED_BYTES, MMA_TILE, NEAREST_MMA_LONGEST, TILE,
+};
+use crate::device::{Device, Kernel, Pixels, Ptr, params};
 use anyhow::Result;
 use std::borrow::Cow;
 
@@ -94,10 +97,6 @@ impl<'a> Search<'a> {
 
 /// Queries of one search.
 const QUERIES: usize = 2048;
-/// Images of a block's tile of queries, and of references.
-const TILE: usize = 128;
-/// The longest image that its 31-bit sums take.
-const MMA_LONGEST: usize = 32_768;
 
 /// References resident on a card, and room for a batch of queries.
 struct Card {
@@ -125,7 +124,7 @@ impl Card {
         assert!(count >= 1, "nearest: no reference images");
         // A block takes a whole multiprocessor; twice as many even out their ends.
         let blocks = 2 * cuda.multiprocessors()?;
-        let split_results = 2 * TILE * (blocks + QUERIES / TILE);
+        let split_results = 2 * MMA_TILE * (blocks + QUERIES / MMA_TILE);
         let card = Card {
             cuda: cuda.clone(),
             image_len,
@@ -171,48 +170,50 @@ impl Card {
         Ok(found)
     }
 
-    fn norms(&self, norms: &cuda::Buffer, pixels: Arg, count: usize) -> Kernel {
-        let arguments = args![norms, pixels, self.image_len, count];
-        Kernel::new("nearest_norms", count.div_ceil(8), arguments)
+    fn norms(&self, norms: &cuda::Buffer, pixels: Ptr, count: usize) -> Kernel {
+        let arguments = params!(NearestNorms { norms, pixels, words: self.image_len, count });
+        Kernel::new(params::NEAREST_NORMS, count.div_ceil(BLOCK_WARPS), arguments)
     }
 
     /// The search of `count` queries at an address.
     fn kernels(&self, queries: u64, count: usize) -> Vec<Kernel> {
         let mma = self.image_len.is_multiple_of(16)
-            && self.image_len <= MMA_LONGEST
+            && self.image_len <= NEAREST_MMA_LONGEST
             && queries.is_multiple_of(16);
-        let wanted = self.blocks.div_ceil(count.div_ceil(TILE));
-        let per_split = self.count.div_ceil(wanted).next_multiple_of(TILE);
+        let wanted = self.blocks.div_ceil(count.div_ceil(MMA_TILE));
+        let per_split = self.count.div_ceil(wanted).next_multiple_of(MMA_TILE);
         let splits = self.count.div_ceil(per_split);
-        let arguments = args![
-            &self.split_squared,
-            &self.split_index,
-            Arg::Address(queries),
-            &self.references,
-            &self.query_norms,
-            &self.reference_norms,
-            count,
-            self.count,
-            self.image_len,
+        let arguments = params!(NearestSearch {
+            squared: &self.split_squared,
+            index: &self.split_index,
+            queries: Ptr::Address(queries),
+            references: &self.references,
+            query_norms: &self.query_norms,
+            reference_norms: &self.reference_norms,
+            s: count,
+            count: self.count,
+            words: self.image_len,
             per_split,
-        ];
+        });
         let search = match mma {
-            true => Kernel::new("nearest_mma", [count.div_ceil(TILE), splits], arguments)
-                .shared(MMA_SHARED_BYTES),
-            false => Kernel::new("nearest_search", [count.div_ceil(64), splits], arguments),
+            true => {
+                let grid = [count.div_ceil(MMA_TILE), splits];
+                Kernel::new(params::NEAREST_MMA, grid, arguments).shared(MMA_SHARED_BYTES)
+            }
+            false => Kernel::new(params::NEAREST_SEARCH, [count.div_ceil(TILE), splits], arguments),
         };
-        let merge = args![
-            &self.squared,
-            &self.index,
-            &self.split_squared,
-            &self.split_index,
-            count,
+        let merge = params!(NearestMerge {
+            out_squared: &self.squared,
+            out_index: &self.index,
+            squared: &self.split_squared,
+            index: &self.split_index,
+            s: count,
             splits,
-        ];
+        });
         vec![
-            self.norms(&self.query_norms, Arg::Address(queries), count),
+            self.norms(&self.query_norms, Ptr::Address(queries), count),
             search,
-            Kernel::new("nearest_merge", count.div_ceil(256), merge),
+            Kernel::new(params::NEAREST_MERGE, count.div_ceil(BLOCK_THREADS), merge),
         ]
     }
 }

@@ -2,8 +2,9 @@
 
 use super::trainer::{Recording, Steps, Trainer};
 use crate::data::Dataset;
-use crate::device::cuda::{self, Addresses, Cuda, Repeated, StepWords};
-use crate::device::{Arg, Buffer, Device, Kernel, StepArgs, args};
+use crate::device::cuda::{self, Addresses, Cuda, Repeated};
+use crate::device::params::{BLOCK_ELEMENTS, GOOD, Step, WARP_THREADS};
+use crate::device::{Buffer, Device, Kernel, Ptr, StepArgs, params};
 use crate::error::{Exit, fail};
 use crate::ops::adam_ema::{self, Rates};
 use crate::ops::prepare_batch::{self, OnCard, Position};
@@ -12,9 +13,6 @@ use anyhow::Result;
 
 /// Steps of an interval, at most.
 pub const LONGEST_INTERVAL: usize = 256;
-
-/// `bad_step` while every step was good.
-const GOOD: u32 = u32::MAX;
 
 /// What a card holds beside parameters and arena, and the graph of a step.
 pub(super) struct Card {
@@ -30,7 +28,7 @@ struct Resident {
     freqs: Option<cuda::Buffer>,
     /// The images of a micro-batch, by index in the set.
     index: Buffer,
-    /// What the step under way reads: `Step` in `kernels/prelude/types.cuh`.
+    /// What the step under way reads, a [`Step`].
     step: Buffer,
     /// An [`Interval`], and the words of its steps.
     interval: cuda::Buffer,
@@ -60,14 +58,14 @@ impl Card {
         freqs: usize,
     ) -> Result<Self> {
         let labels = data.labels.as_ref().map(|l| Buffer::of(device, bytemuck::cast_slice(l)));
-        let table = LONGEST_INTERVAL * size_of::<StepWords>() / 4;
+        let table = LONGEST_INTERVAL * Step::WORDS;
         let on = Resident {
             cuda: cuda.clone(),
             pixels: Buffer::Cuda(cuda.buffer_of(&data.pixels)?),
             labels: labels.transpose()?,
             freqs: if freqs > 0 { Some(cuda.buffer(freqs)?) } else { None },
             index: Buffer::new(device, batch)?,
-            step: Buffer::new(device, size_of::<StepWords>() / 4)?,
+            step: Buffer::new(device, Step::WORDS)?,
             interval: cuda.buffer(INTERVAL_WORDS + table)?,
         };
         Ok(Card { on, step: Repeated::default() })
@@ -109,8 +107,7 @@ impl Resident {
         let start = Interval { loss: 0.0, cursor: 0, bad_step: GOOD };
         let mut words: Vec<f32> = bytemuck::pod_collect_to_vec(&[start]);
         for s in rates {
-            let step = s.words(t.options.seed, t.options.scrub_gradients);
-            words.extend(bytemuck::pod_collect_to_vec::<_, f32>(&[step]));
+            words.extend(s.words(t.options.seed, t.options.scrub_gradients).words());
         }
         self.interval.write(0, &words)?;
         match &mut self.freqs {
@@ -136,8 +133,8 @@ impl Resident {
     }
 
     /// Byte `at` of the interval's words.
-    fn interval_at(&self, at: usize) -> Arg {
-        Arg::Address(self.interval.address() + at as u64)
+    fn interval_at(&self, at: usize) -> Ptr {
+        Ptr::Address(self.interval.address() + at as u64)
     }
 
     /// Queues one step: its words, its micro-batches, its update.
@@ -169,8 +166,9 @@ impl Resident {
             let args = StepArgs { first_image: first_image as u32, ..StepArgs::default() };
             let (grads, step) = (Some(&mut t.grads), Some(&self.step));
             r.plan.run(&t.device, memory, &t.weights, grads, step, args)?;
-            let sum = args![loss, r.plan.slot(r.loss), r.images];
-            self.cuda.launch(&[Kernel::new("loss_sum", 1, sum).threads(32)], &addresses)?;
+            let sum = params!(LossSum { total: loss, loss: r.plan.slot(r.loss), n: r.images });
+            let sum = Kernel::new(params::LOSS_SUM, 1, sum).threads(WARP_THREADS);
+            self.cuda.launch(&[sum], &addresses)?;
         }
         let buffers = [&t.weights, &t.grads, &t.adam_m, &t.adam_v, &t.ema];
         let check = (!t.options.scrub_gradients).then_some(loss);
@@ -197,7 +195,8 @@ impl Resident {
     /// Copies the embedding's frequencies into a recording's place; recordings share one arena.
     fn freqs(&self, r: &Recording) -> Option<Kernel> {
         let (freqs, to) = (self.freqs.as_ref()?, r.plan.slot(r.freqs?));
-        let n = Arg::I64(to.len as i64);
-        Some(Kernel::new("scaled_add", to.len.div_ceil(1024), args![to, freqs, n, 1.0, false]))
+        let (n, scale, add) = (to.len, 1.0_f32, false);
+        let copy = params!(ScaledAdd { dst: to, src: freqs, n, scale, add });
+        Some(Kernel::new(params::SCALED_ADD, n.div_ceil(BLOCK_ELEMENTS), copy))
     }
 }

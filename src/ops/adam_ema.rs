@@ -2,8 +2,8 @@
 //! outside the root; EMA ← beta·EMA + (1 − beta)·w.
 
 use crate::device::cpu::math::vectorized;
-use crate::device::cuda::StepWords;
-use crate::device::{Arg, Buffer, Cpu, Kernel, args};
+use crate::device::params::{BLOCK_ELEMENTS, Step};
+use crate::device::{Buffer, Cpu, Kernel, Ptr, params};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What a training step is given: all in float64, rounded once by [`Rates::words`].
@@ -31,9 +31,9 @@ impl Rates {
     }
 
     /// What the update reads on every device. `scrub`: replace NaN by 0 and ±inf by ±1e5 in the gradient.
-    pub fn words(&self, seed: u64, scrub: bool) -> StepWords {
+    pub fn words(&self, seed: u64, scrub: bool) -> Step {
         let correction = |beta: f64| -(beta.ln() * (self.step + 1) as f64).exp_m1();
-        StepWords {
+        Step {
             seed,
             step: self.step,
             decay: self.weight_decay as f32,
@@ -53,7 +53,7 @@ const CHUNK: usize = 16 * 1024;
 /// Updates w, m, v and ema in place; all have the gradient's length.
 pub fn adam_ema(
     cpu: &Cpu,
-    step: &StepWords,
+    step: &Step,
     w: &mut [f32],
     g: &[f32],
     m: &mut [f32],
@@ -86,7 +86,7 @@ vectorized! {
         sums.iter().sum::<f32>() == 0.0
     }
 
-    fn update(w: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], ema: &mut [f32], s: &StepWords) {
+    fn update(w: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], ema: &mut [f32], s: &Step) {
         let (b1, c1) = (BETA1 as f32, (1.0 - BETA1) as f32);
         let (b2, c2, scrub) = (s.beta2, s.beta2_rest, s.scrub != 0);
         for ((((w, &g), m), v), ema) in w.iter_mut().zip(g).zip(m).zip(v).zip(ema) {
@@ -105,8 +105,9 @@ vectorized! {
 }
 
 /// The CUDA device's first kernel of a step: `step` = the words of `table` at `cursor`, which moves on by one.
-pub fn next_step(step: &Buffer, table: Arg, cursor: Arg) -> Kernel {
-    Kernel::new("step_next", 1, args![step, table, cursor]).threads(32)
+pub fn next_step(step: &Buffer, table: Ptr, cursor: Ptr) -> Kernel {
+    let arguments = params!(StepNext { step, table, cursor });
+    Kernel::new(params::STEP_NEXT, 1, arguments).threads(params::WARP_THREADS)
 }
 
 /// The CUDA device's update; nothing happens from the first step on whose gradient is not finite, which `bad_step`
@@ -114,14 +115,14 @@ pub fn next_step(step: &Buffer, table: Arg, cursor: Arg) -> Kernel {
 pub fn kernels(
     [w, g, m, v, ema]: [&Buffer; 5],
     count: usize,
-    bad_step: Arg,
-    loss: Option<Arg>,
+    bad_step: Ptr,
+    loss: Option<Ptr>,
 ) -> Vec<Kernel> {
-    let n = Arg::I64(count as i64);
-    let update = args![w, g, m, v, ema, n, Arg::Step, bad_step];
-    let update = Kernel::new("adam_ema", count.div_ceil(1024), update).moves(36 * count);
+    let (step, blocks) = (Ptr::Step, count.div_ceil(BLOCK_ELEMENTS));
+    let update = params!(AdamEma { w, g, m, v, ema, step, bad_step, count });
+    let update = Kernel::new(params::ADAM_EMA, blocks, update).moves(36 * count);
     let Some(loss) = loss else { return vec![update] };
-    let look = args![bad_step, g, n, loss, 1usize, Arg::Step];
-    let look = Kernel::new("check_finite", count.div_ceil(1024).min(1024), look).moves(4 * count);
+    let look = params!(CheckFinite { bad_step, g, loss, step, count, images: 1 });
+    let look = Kernel::new(params::CHECK_FINITE, blocks.min(1024), look).moves(4 * count);
     vec![look, update]
 }

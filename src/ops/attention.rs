@@ -6,16 +6,15 @@
 use super::{Direction, Grads, Io, Op, Reads, Shape};
 use crate::device::cpu::gemm::{Mat, gemm};
 use crate::device::cpu::math::{exp, vectorized};
-use crate::device::{
-    Acc, Arg, Dtype, Kernel, Launch, MMA_SHARED_BYTES, Precision, Sink, Slot, args,
-};
+use crate::device::params::{BLOCK_WARPS, MMA_SHARED_BYTES, MMA_TILE, TILE};
+use crate::device::{Acc, Dtype, Entry, Kernel, Launch, Precision, Ptr, Sink, Slot, params};
 use anyhow::{Result, ensure};
 
 #[derive(Debug, Clone, Copy)]
 pub struct Attention;
 
 /// A matrix per image: its address, elements from row to row and from image to image.
-type View = (Arg, usize, usize);
+type View = (Ptr, usize, usize);
 
 fn sizes(ins: &[Shape]) -> (usize, usize, usize) {
     (ins[0][0], ins[0][1] * ins[0][2], ins[0][3] / 3)
@@ -128,18 +127,21 @@ impl Op for Attention {
         let (qkv, w) = (io.ins[0], io.outs[1]);
         let products = Products::new(w.dtype, n, t, c);
         let scale = 1.0 / (c as f32).sqrt();
-        let wide = |s: Slot, which: usize| (Arg::Element(s, which * c), 3 * c, 3 * t * c);
-        let narrow = |s: Slot| (Arg::Slot(s), c, t * c);
-        let square = |s: Slot| (Arg::Slot(s), t, t * t);
+        let wide = |s: Slot, which: usize| (Ptr::Element(s, which * c), 3 * c, 3 * t * c);
+        let narrow = |s: Slot| (Ptr::Slot(s), c, t * c);
+        let square = |s: Slot| (Ptr::Slot(s), t, t * t);
         let (q, k, v) = (wide(qkv, 0), wide(qkv, 1), wide(qkv, 2));
-        let rows = (n * t).div_ceil(8);
+        let (rows, blocks) = (n * t, (n * t).div_ceil(BLOCK_WARPS));
         let Some(grads) = grads else {
             let (scores, softmax) = match w.dtype {
-                Dtype::F32 => (w, Kernel::new("softmax_fwd", rows, args![w, n * t, t])),
+                Dtype::F32 => {
+                    let arguments = params!(SoftmaxFwd { w, rows, t });
+                    (w, Kernel::new(params::SOFTMAX_FWD, blocks, arguments))
+                }
                 Dtype::Bf16 => {
                     let scores = io.temp.part(0, n * t * t);
-                    let arguments = args![w, scores, n * t, t];
-                    (scores, Kernel::new("softmax_fwd_bf16", rows, arguments))
+                    let arguments = params!(SoftmaxFwdBf16 { w, scores, rows, t });
+                    (scores, Kernel::new(params::SOFTMAX_FWD_BF16, blocks, arguments))
                 }
             };
             return vec![
@@ -152,10 +154,14 @@ impl Op for Attention {
         let Some(Sink { slot, acc }) = grads.ins[0] else { return vec![] };
         let ds32 = io.temp.part(0, n * t * t);
         let (ds, softmax) = match w.dtype {
-            Dtype::F32 => (ds32, Kernel::new("softmax_bwd", rows, args![ds32, w, n * t, t])),
+            Dtype::F32 => {
+                let arguments = params!(SoftmaxBwd { ds: ds32, w, rows, t });
+                (ds32, Kernel::new(params::SOFTMAX_BWD, blocks, arguments))
+            }
             Dtype::Bf16 => {
                 let ds = io.temp.stored((n * t * t).next_multiple_of(16), n * t * t, w.dtype);
-                (ds, Kernel::new("softmax_bwd_bf16", rows, args![ds, ds32, w, n * t, t]))
+                let arguments = params!(SoftmaxBwdBf16 { ds16: ds, ds: ds32, w, rows, t });
+                (ds, Kernel::new(params::SOFTMAX_BWD_BF16, blocks, arguments))
             }
         };
         vec![
@@ -178,7 +184,7 @@ enum Form {
 /// The batched products of one size, by the fastest kernels that take it.
 struct Products {
     /// Of [`Form`]'s three.
-    names: [&'static str; 3],
+    kernels: [Entry<params::Matmul>; 3],
     mma: bool,
     n: usize,
     t: usize,
@@ -188,42 +194,41 @@ struct Products {
 impl Products {
     fn new(dtype: Dtype, n: usize, t: usize, c: usize) -> Self {
         let mma = dtype == Dtype::Bf16 && t.is_multiple_of(8) && c.is_multiple_of(8);
-        let names = match (mma, dtype) {
-            (true, _) => ["matmul_mma_nt", "matmul_mma_nn", "matmul_mma_tn"],
-            (_, Dtype::Bf16) => ["matmul_nt_bf16", "matmul_nn_bf16", "matmul_tn_bf16"],
-            (_, Dtype::F32) => ["matmul_nt", "matmul_nn", "matmul_tn"],
+        use params::*;
+        let kernels = match (mma, dtype) {
+            (true, _) => [MATMUL_MMA_NT, MATMUL_MMA_NN, MATMUL_MMA_TN],
+            (_, Dtype::Bf16) => [MATMUL_NT_BF16, MATMUL_NN_BF16, MATMUL_TN_BF16],
+            (_, Dtype::F32) => [MATMUL_NT, MATMUL_NN, MATMUL_TN],
         };
-        Products { names, mma, n, t, c }
+        Products { kernels, mma, n, t, c }
     }
 
     fn kernel(&self, form: Form, to: View, a: View, b: View, alpha: f32, acc: Acc) -> Kernel {
         let (t, c) = (self.t, self.c);
         let (cols, depth) = if let Form::Nt = form { (t, c) } else { (c, t) };
-        let batch = |v: View| Arg::I64(v.2 as i64);
-        let arguments = args![
-            to.0,
-            a.0,
-            b.0,
-            t,
-            cols,
-            depth,
-            a.1,
-            b.1,
-            to.1,
-            batch(a),
-            batch(b),
-            batch(to),
+        let arguments = params!(Matmul {
+            c: to.0,
+            a: a.0,
+            b: b.0,
+            batch_a: a.2,
+            batch_b: b.2,
+            batch_c: to.2,
+            m: t,
+            n: cols,
+            k: depth,
+            lda: a.1,
+            ldb: b.1,
+            ldc: to.1,
             alpha,
-            acc,
-        ];
-        let name = self.names[form as usize];
-        let tile = if self.mma { 128 } else { 64 };
+            add: acc,
+        });
+        let tile = if self.mma { MMA_TILE } else { TILE };
         let grid = [t.div_ceil(tile), cols.div_ceil(tile), self.n];
         let shared = if self.mma { MMA_SHARED_BYTES } else { 0 };
         // Of qkv a product touches every third channel.
         let bytes = |v: View, words: usize| v.0.slot().map_or(0, |s| s.dtype.bytes(self.n * words));
         let written = bytes(to, t * cols) * if acc == Acc::Add { 2 } else { 1 };
-        Kernel::new(name, grid, arguments)
+        Kernel::new(self.kernels[form as usize], grid, arguments)
             .shared(shared)
             .flop(2 * self.n * t * cols * depth)
             .moves(written + bytes(a, t * depth) + bytes(b, depth * cols))

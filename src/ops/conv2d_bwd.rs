@@ -6,6 +6,7 @@ use super::sums::store;
 use super::{Io, Shape, words};
 use crate::device::cpu::gemm::{Mat, gemm};
 use crate::device::cpu::patches::{Tiles, Window, dilate, patches};
+use crate::device::params::ROUNDED_IMAGES;
 use crate::device::{Acc, Bound, Sink, Slot};
 
 /// The gradient of x: a stride-1 convolution of dy (spread out, if the stride is 2) with the flipped weight.
@@ -233,8 +234,6 @@ pub(super) struct Wgrad {
 }
 
 impl Wgrad {
-    /// The unit in which sums over images are rounded.
-    const IMAGES: usize = 8;
     /// Words of patches at a time.
     const PATCHES: usize = 64 * 1024;
 
@@ -259,7 +258,7 @@ impl Wgrad {
     }
 
     fn groups(&self) -> usize {
-        self.y[0].div_ceil(Self::IMAGES)
+        self.y[0].div_ceil(ROUNDED_IMAGES)
     }
 
     /// Groups whose sums are kept at a time.
@@ -294,11 +293,11 @@ impl Wgrad {
         let patches = if self.is_point() { 0 } else { pixels * self.depth() };
         let taken = match (self.is_point(), self.pairs) {
             (true, _) => pixels * self.depth(),
-            (_, Some(_)) => Self::IMAGES * words(self.x) / self.x[0],
+            (_, Some(_)) => ROUNDED_IMAGES * words(self.x) / self.x[0],
             _ => words(self.x) / self.x[0],
         };
         let pixels =
-            if self.pairs.is_some() { Self::IMAGES * self.y[1] * self.y[2] } else { pixels };
+            if self.pairs.is_some() { ROUNDED_IMAGES * self.y[1] * self.y[2] } else { pixels };
         patches + dy.wide(pixels * self.y[3]) + x.wide(taken)
     }
 
@@ -310,7 +309,7 @@ impl Wgrad {
         let mut acc = dw.acc;
         for first in (0..self.groups()).step_by(self.wave()) {
             let wave = self.wave().min(self.groups() - first);
-            let work = wave * Self::IMAGES * words(self.y) / n * depth;
+            let work = wave * ROUNDED_IMAGES * words(self.y) / n * depth;
             b.each(wave * blocks, work, |job| {
                 let (i, o0) = (job / blocks, job % blocks * self.block());
                 let m = self.block().min(o - o0);
@@ -340,8 +339,8 @@ impl Wgrad {
         [o0, m]: [usize; 2],
     ) {
         let ([n, h, w, o], depth) = (self.y, self.depth());
-        let first = group * Self::IMAGES;
-        let images = Self::IMAGES.min(n - first);
+        let first = group * ROUNDED_IMAGES;
+        let images = ROUNDED_IMAGES.min(n - first);
         let product = |acc: Acc, to: &mut [f32], pixel: usize, pixels: usize, a: &[f32], work| {
             let dy = b.read(dy, pixel * o, pixels * o, work);
             let (dy, a) = (Mat::cols(&dy[o0..], o), Mat::rows(a, depth));

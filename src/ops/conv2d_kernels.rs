@@ -5,12 +5,8 @@ use super::conv2d::{Conv2d, Input};
 use super::conv2d_mma::{self, Epilogue, Product, Role, Way, Ways};
 use super::sums::{scaled_add, sum_rows, zeros};
 use super::{Direction, Grads, Io, Op as _, Shape, columns_of, words};
-use crate::device::{Acc, Dtype, Kernel, Precision, Sink, Slot, Space, args, typed};
-
-/// Side of the tiles that products are cut into.
-const TILE: usize = 64;
-/// Images per partial weight gradient: the unit in which sums over images are rounded.
-pub(super) const IMAGES: usize = 8;
+use crate::device::params::{BLOCK_THREADS, ROUNDED_IMAGES, TILE};
+use crate::device::{Acc, Dtype, Entry, Kernel, Precision, Sink, Slot, Space, params, typed};
 
 /// One of the inputs that a weight's rows hold columns for.
 struct Columns {
@@ -71,17 +67,17 @@ impl Temps {
         let sides = [Input::S1, Input::S2].into_iter().filter_map(|s| op.input(s));
         let of_sides = sides.map(|i| o * ins[i][3]).max().unwrap_or(0);
         let partials =
-            take(x[0].div_ceil(IMAGES) * of_sides.max(ways.partial_words(x)), Dtype::F32);
+            take(x[0].div_ceil(ROUNDED_IMAGES) * of_sides.max(ways.partial_words(x)), Dtype::F32);
         Temps { sums, patches, partials, words: words_so_far }
     }
 }
 
 /// Which of a general kernel's three, [float32, bf16, the last layer's], takes x or its gradient and y or its gradient.
-fn general(names: [&'static str; 3], x: Slot, y: Slot) -> &'static str {
+fn general<P>(kernels: [Entry<P>; 3], x: Slot, y: Slot) -> Entry<P> {
     match (x.dtype, y.dtype) {
-        (Dtype::F32, Dtype::F32) => names[0],
-        (Dtype::Bf16, Dtype::Bf16) => names[1],
-        (Dtype::Bf16, Dtype::F32) => names[2],
+        (Dtype::F32, Dtype::F32) => kernels[0],
+        (Dtype::Bf16, Dtype::Bf16) => kernels[1],
+        (Dtype::Bf16, Dtype::F32) => kernels[2],
         (Dtype::F32, Dtype::Bf16) => panic!("no convolution stores float32 {x:?} in bf16 {y:?}"),
     }
 }
@@ -127,40 +123,38 @@ pub(super) fn forward(op: &Conv2d, io: &Io) -> Vec<Kernel> {
         list.push(product.kernel(epilogue).flop(op.flop(&io.shapes) as usize));
         return list;
     }
-    vec![
-        Kernel::new(
-            general(["conv2d_fwd", "conv2d_fwd_bf16", "conv2d_fwd_last"], io.ins[0], io.outs[0]),
-            [(n * ho * wo).div_ceil(TILE), o.div_ceil(TILE)],
-            args![
-                io.outs[0],
-                io.ins[0],
-                io.params[0],
-                io.params[1],
-                emb.map(|(slot, _)| slot),
-                slot(Input::Residual),
-                slot(Input::S1),
-                slot(Input::S2),
-                param(2),
-                param(3),
-                n,
-                h,
-                w,
-                c,
-                ho,
-                wo,
-                o,
-                op.kernel,
-                op.stride,
-                op.pad,
-                channels(Input::S1),
-                channels(Input::S2),
-                op.shortcut_channels(&io.shapes),
-                emb.map_or(0, |(_, row)| row),
-                op.scale,
-            ],
-        )
-        .flop(op.flop(&io.shapes) as usize),
-    ]
+    let arguments = params!(Conv2d {
+        y: io.outs[0],
+        x: io.ins[0],
+        weight: io.params[0],
+        bias: io.params[1],
+        emb: emb.map(|(slot, _)| slot),
+        residual: slot(Input::Residual),
+        s1: slot(Input::S1),
+        s2: slot(Input::S2),
+        sweight: param(2),
+        sbias: param(3),
+        n,
+        h,
+        w,
+        c,
+        ho,
+        wo,
+        o,
+        kernel: op.kernel,
+        stride: op.stride,
+        pad: op.pad,
+        c1: channels(Input::S1),
+        c2: channels(Input::S2),
+        srow: op.shortcut_channels(&io.shapes),
+        emb_row: emb.map_or(0, |(_, row)| row),
+        scale: op.scale,
+        add: Acc::Set,
+    });
+    let kernels = [params::CONV2D_FWD, params::CONV2D_FWD_BF16, params::CONV2D_FWD_LAST];
+    let grid = [(n * ho * wo).div_ceil(TILE), o.div_ceil(TILE)];
+    let kernel = Kernel::new(general(kernels, io.ins[0], io.outs[0]), grid, arguments);
+    vec![kernel.flop(op.flop(&io.shapes) as usize)]
 }
 
 pub(super) fn backward(op: &Conv2d, io: &Io, grads: &Grads) -> Vec<Kernel> {
@@ -173,12 +167,21 @@ pub(super) fn backward(op: &Conv2d, io: &Io, grads: &Grads) -> Vec<Kernel> {
     let sink = |which| op.input(which).and_then(|i| grads.ins[i]);
 
     let demb = sink(Input::Emb);
-    let (add, row) = demb.map_or((false, 0), |s| (s.acc == Acc::Add, s.slot.len / n));
+    let (add, emb_row) = demb.map_or((Acc::Set, 0), |s| (s.acc, s.slot.len / n));
     let demb = demb.map(|s| Sink { slot: columns_of(s.slot, n, op.emb_columns()), ..s });
     let mut list = vec![Kernel::new(
-        typed!("sum_pixels", dy.dtype),
+        typed([params::SUM_PIXELS, params::SUM_PIXELS_BF16], dy.dtype),
         [o.div_ceil(32), n],
-        args![sums, demb, dy, pixels, o, row, op.scale, add],
+        params!(SumPixels {
+            sums,
+            emb: demb,
+            x: dy,
+            pixels,
+            channels: o,
+            emb_row,
+            scale: op.scale,
+            add
+        }),
     )];
     for i in [1, 3].into_iter().filter(|&i| i < grads.params.len()) {
         list.push(sum_rows(grads.params[i], sums, n, o));
@@ -268,15 +271,16 @@ impl OfY<'_> {
         match (way, self.patches) {
             (Way::PatchesOfDy, Some((patches, p))) => product(patches, p, [1, 1, 0]),
             (Way::Tensor, _) => product(dy, y, window),
-            _ => Kernel::new(
-                general(["conv2d_dgrad", "conv2d_dgrad_bf16", "conv2d_dgrad_last"], dx.slot, dy),
-                [(n * h * w).div_ceil(TILE), c.div_ceil(TILE)],
-                args![
-                    dx, dy, weight, n, h, w, c, ho, wo, o, kernel, stride, pad, row_words, first,
-                    scale, dx.acc,
-                ],
-            )
-            .flop(flop),
+            _ => {
+                let grid = [(n * h * w).div_ceil(TILE), c.div_ceil(TILE)];
+                let add = dx.acc;
+                let arguments = params! { Conv2dDgrad {
+                    dx, dy, weight, n, h, w, c, ho, wo, o, kernel, stride, pad, row_words, first, scale, add,
+                } };
+                use params::{CONV2D_DGRAD, CONV2D_DGRAD_BF16, CONV2D_DGRAD_LAST};
+                let kernels = [CONV2D_DGRAD, CONV2D_DGRAD_BF16, CONV2D_DGRAD_LAST];
+                Kernel::new(general(kernels, dx.slot, dy), grid, arguments).flop(flop)
+            }
         }
     }
 
@@ -284,15 +288,15 @@ impl OfY<'_> {
     fn weight_gradient(&self, way: Way, columns: &Columns, dw: Sink) -> [Kernel; 2] {
         let Columns { input, shape, first, row_words, kernel, stride, pad } = *columns;
         let ([n, h, w, c], [_, ho, wo, o]) = (shape, self.y);
-        let (chunks, width, scale) = (n.div_ceil(IMAGES), columns.width(), self.op.scale);
+        let (chunks, width, scale) = (n.div_ceil(ROUNDED_IMAGES), columns.width(), self.op.scale);
         let flop = 2 * n * ho * wo * o * width;
         let partials = |row: usize, words: usize| self.partials.part(0, chunks * row * words);
         let reduce = |partials: Slot, words: usize| {
-            Kernel::new(
-                "wgrad_reduce",
-                (o * width).div_ceil(256),
-                args![dw, partials, o, width, words, row_words, first, chunks, scale, dw.acc],
-            )
+            let add = dw.acc;
+            let arguments = params! { WgradReduce {
+                dw, partials, o, width, partial_words: words, row_words, first, chunks, scale, add,
+            } };
+            Kernel::new(params::WGRAD_REDUCE, (o * width).div_ceil(BLOCK_THREADS), arguments)
         };
         let dy = (self.dy, self.y);
         match (way, self.patches) {
@@ -314,16 +318,15 @@ impl OfY<'_> {
                 [product.flop(flop), conv2d_mma::reduce_reversed(dw, partials, sizes, scale)]
             }
             _ => {
-                let names = ["conv2d_wgrad", "conv2d_wgrad_bf16", "conv2d_wgrad_last"];
                 let partials = partials(o, width);
-                let product = Kernel::new(
-                    general(names, input, self.dy),
-                    [o.div_ceil(TILE) * c.div_ceil(TILE), kernel * kernel, chunks],
-                    args![
-                        partials, self.dy, input, n, h, w, c, ho, wo, o, kernel, stride, pad,
-                        IMAGES,
-                    ],
-                );
+                let grid = [o.div_ceil(TILE) * c.div_ceil(TILE), kernel * kernel, chunks];
+                let (dy, x) = (self.dy, input);
+                let arguments = params! { Conv2dWgrad {
+                    partials, dy, x, n, h, w, c, ho, wo, o, kernel, stride, pad,
+                } };
+                use params::{CONV2D_WGRAD, CONV2D_WGRAD_BF16, CONV2D_WGRAD_LAST};
+                let kernels = [CONV2D_WGRAD, CONV2D_WGRAD_BF16, CONV2D_WGRAD_LAST];
+                let product = Kernel::new(general(kernels, x, dy), grid, arguments);
                 [product.flop(flop), reduce(partials, width)]
             }
         }

@@ -5,13 +5,10 @@
 //! patches first, and its convolution becomes a 1×1 one.
 
 use super::conv2d::{Conv2d, Input};
-use super::conv2d_kernels::IMAGES;
 use super::pack::{Form, Pack};
 use super::{Shape, words};
-use crate::device::{Acc, Dtype, Kernel, MMA_SHARED_BYTES, Precision, Sink, Slot, args, typed};
-
-/// Side of the tiles that products are cut into.
-const TILE: usize = 128;
+use crate::device::params::{BLOCK_THREADS, MMA_SHARED_BYTES, MMA_TILE, ROUNDED_IMAGES};
+use crate::device::{Dtype, Kernel, Precision, Sink, Slot, params};
 
 /// How a product is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -229,13 +226,15 @@ pub(super) enum Role {
 }
 
 fn im2col(to: Slot, x: Slot, from: Shape, p: Shape, [kernel, stride, pad]: [usize; 3]) -> Kernel {
-    let name = match (x.dtype, to.dtype) {
-        (Dtype::F32, Dtype::Bf16) => "im2col_last",
-        (_, dtype) => typed!("im2col", dtype),
+    let entry = match (x.dtype, to.dtype) {
+        (Dtype::F32, Dtype::Bf16) => params::IM2COL_LAST,
+        (_, Dtype::F32) => params::IM2COL,
+        (_, Dtype::Bf16) => params::IM2COL_BF16,
     };
-    let [n, h, w, c] = from;
-    let arguments = args![to, x, n, h, w, c, p[1], p[2], kernel, stride, pad, p[3]];
-    Kernel::new(name, words(p).div_ceil(256), arguments)
+    let ([n, h, w, c], [_, ho, wo, width]) = (from, p);
+    let arguments =
+        params! { Im2col { cols: to, x, n, h, w, c, ho, wo, kernel, stride, pad, width } };
+    Kernel::new(entry, words(p).div_ceil(BLOCK_THREADS), arguments)
 }
 
 /// What is added to a product of `kernels/conv2d_mma.cu`.
@@ -267,21 +266,23 @@ impl Product {
     pub(super) fn kernel(&self, e: Epilogue) -> Kernel {
         let Product { y, x, weight, window: [kernel, stride, pad], scale, .. } = *self;
         let ([n, h, w, c], [_, ho, wo, o]) = (self.x_shape, self.y_shape);
-        let name = match (x.dtype, y.slot.dtype) {
-            (Dtype::F32, _) => "conv2d_mma_tf32",
-            (Dtype::Bf16, Dtype::Bf16) => "conv2d_mma_bf16",
-            (Dtype::Bf16, Dtype::F32) => "conv2d_mma_last",
+        let entry = match (x.dtype, y.slot.dtype) {
+            (Dtype::F32, _) => params::CONV2D_MMA_TF32,
+            (Dtype::Bf16, Dtype::Bf16) => params::CONV2D_MMA_BF16,
+            (Dtype::Bf16, Dtype::F32) => params::CONV2D_MMA_LAST,
         };
         let (emb, emb_row) = (e.emb.map(|(slot, _)| slot), e.emb.map_or(0, |(_, row)| row));
         let [s1, s2] = e.sides.map(|s| s.map(|(slot, _)| slot));
         let [c1, c2] = e.sides.map(|s| s.map_or(0, |(_, c)| c));
-        let grid = [(n * ho * wo).div_ceil(TILE), o.div_ceil(TILE)];
-        let arguments = args![
-            y, x, weight, e.bias, emb, e.residual, s1, s2, e.sweight, e.sbias, n, h, w, c, ho, wo,
-            o, kernel, stride, pad, c1, c2, e.srow, emb_row, scale, y.acc,
-        ];
+        let Epilogue { bias, residual, sweight, sbias, srow, .. } = e;
+        let grid = [(n * ho * wo).div_ceil(MMA_TILE), o.div_ceil(MMA_TILE)];
+        let arguments = params! { Conv2d {
+            y, x, weight, bias, emb, residual, s1, s2, sweight, sbias, n, h, w, c, ho, wo, o, kernel, stride, pad, c1,
+            c2, srow, emb_row, scale, add: y.acc,
+        } };
         let taps = kernel * kernel * c + c1 + c2;
-        Kernel::new(name, grid, arguments).shared(MMA_SHARED_BYTES).flop(2 * n * ho * wo * o * taps)
+        let kernel = Kernel::new(entry, grid, arguments).shared(MMA_SHARED_BYTES);
+        kernel.flop(2 * n * ho * wo * o * taps)
     }
 }
 
@@ -293,13 +294,16 @@ pub(super) fn weight_gradient(
     [kernel, stride, pad]: [usize; 3],
 ) -> Kernel {
     let ([n, h, w, c], [_, ho, wo, o]) = (x_shape, y_shape);
-    let name = match dy.dtype {
-        Dtype::F32 => "wgrad_mma_tf32",
-        Dtype::Bf16 => "wgrad_mma_bf16",
+    let entry = match dy.dtype {
+        Dtype::F32 => params::WGRAD_MMA_TF32,
+        Dtype::Bf16 => params::WGRAD_MMA_BF16,
     };
-    let grid = [o.div_ceil(TILE) * c.div_ceil(TILE), kernel * kernel, n.div_ceil(IMAGES)];
-    let arguments = args![partials, dy, x, n, h, w, c, ho, wo, o, kernel, stride, pad, IMAGES];
-    Kernel::new(name, grid, arguments)
+    let tiles = o.div_ceil(MMA_TILE) * c.div_ceil(MMA_TILE);
+    let grid = [tiles, kernel * kernel, n.div_ceil(ROUNDED_IMAGES)];
+    let arguments = params! { Conv2dWgrad {
+        partials, dy, x, n, h, w, c, ho, wo, o, kernel, stride, pad,
+    } };
+    Kernel::new(entry, grid, arguments)
         .shared(MMA_SHARED_BYTES)
         .flop(2 * n * ho * wo * o * kernel * kernel * c)
 }
@@ -311,6 +315,8 @@ pub(super) fn reduce_reversed(
     [o, taps, c, width, chunks]: [usize; 5],
     scale: f32,
 ) -> Kernel {
-    let arguments = args![dw, partials, o, taps, c, width, chunks, scale, dw.acc == Acc::Add];
-    Kernel::new("wgrad_reduce_reversed", (o * taps * c).div_ceil(256), arguments)
+    let add = dw.acc;
+    let arguments =
+        params!(WgradReduceReversed { dw, partials, o, taps, c, width, chunks, scale, add });
+    Kernel::new(params::WGRAD_REDUCE_REVERSED, (o * taps * c).div_ceil(BLOCK_THREADS), arguments)
 }

@@ -8,6 +8,7 @@ use crate::device::cpu::winograd::{
     self, Finish, PANEL, PLANES, Planes, Square, TILE, TilePixels, TilePlace, TileProduct,
 };
 use crate::device::cpu::winograd::{plane_stride, suits};
+use crate::device::params::ROUNDED_IMAGES;
 use crate::device::{Acc, Bound, Dtype, Sink, Slot};
 use crate::simd::LANES;
 
@@ -134,8 +135,6 @@ pub(super) struct WinogradWgrad {
 }
 
 impl WinogradWgrad {
-    /// The unit in which sums over images are rounded.
-    const IMAGES: usize = 8;
     /// Squares that one product sums over. Measured, as the next two.
     const SQUARES: usize = 64;
     /// Input channels of a job.
@@ -154,12 +153,12 @@ impl WinogradWgrad {
     }
 
     fn groups(&self) -> Groups {
-        Groups { count: self.n.div_ceil(Self::IMAGES), words: 9 * self.c * self.o }
+        Groups { count: self.n.div_ceil(ROUNDED_IMAGES), words: 9 * self.c * self.o }
     }
 
     /// Squares of a chunk of a group.
     fn squares(&self) -> usize {
-        Self::SQUARES.min(Self::IMAGES * self.per_image())
+        Self::SQUARES.min(ROUNDED_IMAGES * self.per_image())
     }
 
     /// Words between planes of a chunk's V, of a panel of its Z, and of the group's dU.
@@ -180,7 +179,7 @@ impl WinogradWgrad {
     /// dw [o, 3, 3, c] (=|+=) factor · Σ over images and pixels.
     pub(super) fn run(&self, b: &Bound, factor: f32, dw: Sink, dy: Slot, x: Slot, temp: Slot) {
         let blocks = [self.c.div_ceil(Self::C_BLOCK), self.o.div_ceil(Self::O_BLOCK)];
-        let work = PLANES * Self::IMAGES * self.per_image() * self.c * self.o;
+        let work = PLANES * ROUNDED_IMAGES * self.per_image() * self.c * self.o;
         self.groups().sum(b, blocks[0] * blocks[1], work, dw, temp, |to, group, job| {
             let [c0, o0] = [job % blocks[0] * Self::C_BLOCK, job / blocks[0] * Self::O_BLOCK];
             self.sum_block(b, factor, to, [dy, x], group, [c0, o0]);
@@ -199,8 +198,8 @@ impl WinogradWgrad {
     ) {
         let (c, o) = (Self::C_BLOCK.min(self.c - c0), Self::O_BLOCK.min(self.o - o0));
         let [vs, zs, us] = self.strides();
-        let first = group * Self::IMAGES;
-        let all = Self::IMAGES.min(self.n - first) * self.per_image();
+        let first = group * ROUNDED_IMAGES;
+        let all = ROUNDED_IMAGES.min(self.n - first) * self.per_image();
         let (v, rest) = b.scratch().split_at_mut(PLANES * vs);
         let (z, u) = rest.split_at_mut(PLANES * zs);
         for start in (0..all).step_by(self.squares()) {

@@ -2,7 +2,8 @@
 
 use super::{Grads, Io, Op, Reads, Shape, image_words, words};
 use crate::device::cpu::resample::{Resampler, Resampling};
-use crate::device::{Acc, Dtype, Kernel, Launch, Precision, Sink, args, typed};
+use crate::device::params::BLOCK_THREADS;
+use crate::device::{Acc, Dtype, Kernel, Launch, Precision, Sink, params, typed};
 use anyhow::{Result, ensure};
 
 #[derive(Debug, Clone, Copy)]
@@ -68,15 +69,14 @@ impl Op for Fir {
         let [n, h, w, c] = x;
         let dtype = io.ins[0].dtype;
         let Some(grads) = grads else {
-            let grid = words(out_shape(x)).div_ceil(256);
-            return vec![Kernel::new(
-                typed!("fir_fwd", dtype),
-                grid,
-                args![io.outs[0], io.ins[0], n, h, w, c],
-            )];
+            let grid = words(out_shape(x)).div_ceil(BLOCK_THREADS);
+            let arguments = params!(FirFwd { y: io.outs[0], x: io.ins[0], n, h, w, c });
+            let kernel = typed([params::FIR_FWD, params::FIR_FWD_BF16], dtype);
+            return vec![Kernel::new(kernel, grid, arguments)];
         };
         let Some(dx) = grads.ins[0] else { return vec![] };
-        let arguments = args![dx, grads.outs[0], n, h, w, c, dx.acc];
-        vec![Kernel::new(typed!("fir_bwd", dtype), words(x).div_ceil(256), arguments)]
+        let arguments = params!(FirBwd { dx, dy: grads.outs[0], n, h, w, c, add: dx.acc });
+        let kernel = typed([params::FIR_BWD, params::FIR_BWD_BF16], dtype);
+        vec![Kernel::new(kernel, words(x).div_ceil(BLOCK_THREADS), arguments)]
     }
 }

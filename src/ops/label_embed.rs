@@ -6,7 +6,8 @@
 use super::sums::{scaled_add, store, sum_images, sum_rows, zeros};
 use super::{Direction, Grads, Io, Op, Reads, Shape};
 use crate::device::cpu::math;
-use crate::device::{Acc, Kernel, Launch, Precision, args};
+use crate::device::params::BLOCK_THREADS;
+use crate::device::{Acc, Kernel, Launch, Precision, params};
 use anyhow::{Result, ensure};
 
 #[derive(Debug, Clone, Copy)]
@@ -87,23 +88,38 @@ impl Op for LabelEmbed {
     }
 
     fn kernels(&self, io: &Io, grads: Option<&Grads>) -> Vec<Kernel> {
-        let [n, _, _, d] = io.shapes[0];
+        let ([n, _, _, d], labels, scale) = (io.shapes[0], io.ins[1], self.scale());
         let Some(grads) = grads else {
-            let [table, bias] = [io.params[0], io.params[1]];
-            let arguments =
-                args![io.outs[0], io.ins[0], io.ins[1], table, bias, n, d, self.scale()];
-            return vec![Kernel::new("label_embed_fwd", (n * d).div_ceil(256), arguments)];
+            let arguments = params!(LabelEmbedFwd {
+                y: io.outs[0],
+                e: io.ins[0],
+                labels,
+                table: io.params[0],
+                bias: io.params[1],
+                n,
+                d,
+                scale,
+            });
+            return vec![Kernel::new(
+                params::LABEL_EMBED_FWD,
+                (n * d).div_ceil(BLOCK_THREADS),
+                arguments,
+            )];
         };
         let dy = grads.outs[0].expect("label_embed's output has a gradient");
         let (table, bias) = (grads.params[0], grads.params[1]);
         let (next, head) = (io.temp.part(0, n), io.temp.part(n, n));
         let mut list = vec![
             zeros(table, self.label_dim, d, d, 0),
-            Kernel::new("label_rows", n.div_ceil(256), args![next, head, io.ins[1], n]),
             Kernel::new(
-                "label_embed_bwd",
-                [d.div_ceil(256), n],
-                args![table.slot, dy, io.ins[1], next, head, d, self.scale()],
+                params::LABEL_ROWS,
+                n.div_ceil(BLOCK_THREADS),
+                params!(LabelRows { next, head, labels, n }),
+            ),
+            Kernel::new(
+                params::LABEL_EMBED_BWD,
+                [d.div_ceil(BLOCK_THREADS), n],
+                params!(LabelEmbedBwd { dtable: table.slot, dy, labels, next, head, d, scale }),
             ),
             sum_rows(bias, dy, n, d),
         ];

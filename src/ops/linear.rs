@@ -9,7 +9,8 @@ use super::sums::{sum_images, sum_rows};
 use super::{Direction, Grads, Io, Op, Reads, Shape};
 use crate::device::cpu::gemm::{Mat, gemm};
 use crate::device::cpu::math;
-use crate::device::{Acc, Arg, Kernel, Launch, Precision, Sink, Slot, args};
+use crate::device::params::{BLOCK_THREADS, ROUNDED_IMAGES, TILE};
+use crate::device::{Acc, Kernel, Launch, Precision, Ptr, Sink, Slot, params};
 use anyhow::{Result, ensure};
 
 #[derive(Debug, Clone)]
@@ -31,13 +32,9 @@ impl Linear {
     }
 }
 
-/// Images per product that sums over them: the unit in which such sums are rounded. `GROUP` in `kernels/linear.cu`.
-const ROWS: usize = 8;
 /// Images and output features per job.
 const JOB: usize = 16;
 const BLOCK: usize = 64;
-/// Side of the tiles that a card's products are cut into.
-const TILE: usize = 64;
 
 impl Op for Linear {
     fn name(&self) -> &'static str {
@@ -121,8 +118,8 @@ impl Op for Linear {
                 let m = BLOCK.min(o - o0);
                 let out = b.get_mut(dw.slot.part(o0 * i, m * i));
                 let mut acc = dw.acc;
-                for n0 in (0..n).step_by(ROWS) {
-                    let rows = ROWS.min(n - n0);
+                for n0 in (0..n).step_by(ROUNDED_IMAGES) {
+                    let rows = ROUNDED_IMAGES.min(n - n0);
                     let a = Mat::cols(&dz[n0 * o + o0..], o);
                     gemm([m, i, rows], out, i, acc, 1.0, a, Mat::rows(&x[n0 * i..], i));
                     acc = Acc::Add;
@@ -163,24 +160,36 @@ impl Op for Linear {
         let ([n, _, _, i], o) = (io.shapes[0], self.columns());
         let tiles = |a: usize, b: usize| [a.div_ceil(TILE), b.div_ceil(TILE)];
         let Some(grads) = grads else {
-            let z = io.outs.get(1).copied();
-            let arguments = args![io.outs[0], z, io.ins[0], io.params[0], io.params[1], n, o, i];
-            return vec![Kernel::new("linear_fwd", tiles(n, o), arguments).flop(2 * n * o * i)];
+            let arguments = params!(LinearFwd {
+                y: io.outs[0],
+                z: io.outs.get(1).copied(),
+                x: io.ins[0],
+                w: io.params[0],
+                b: io.params[1],
+                n,
+                o,
+                i,
+            });
+            let kernel = Kernel::new(params::LINEAR_FWD, tiles(n, o), arguments);
+            return vec![kernel.flop(2 * n * o * i)];
         };
         let dy = grads.outs[0].expect("linear's output has a gradient");
         let mut list = Vec::new();
         let dz = if self.silu {
-            let dz = io.temp.part(0, n * o);
-            let count = Arg::I64((n * o) as i64);
-            let arguments = args![dz, dy, io.outs[1], count];
-            list.push(Kernel::new("linear_bwd_silu", (n * o).div_ceil(256), arguments));
+            let (dz, count) = (io.temp.part(0, n * o), n * o);
+            let arguments = params!(LinearBwdSilu { dz, dy, z: io.outs[1], count });
+            list.push(Kernel::new(
+                params::LINEAR_BWD_SILU,
+                count.div_ceil(BLOCK_THREADS),
+                arguments,
+            ));
             dz
         } else {
             dy
         };
         let dw = grads.params[0];
-        let of_weight = args![dw, dz, io.ins[0], n, o, i, dw.acc];
-        list.push(Kernel::new("linear_wgrad", tiles(o, i), of_weight).flop(2 * n * o * i));
+        let of_weight = params!(LinearWgrad { dw, dz, x: io.ins[0], n, o, i, add: dw.acc });
+        list.push(Kernel::new(params::LINEAR_WGRAD, tiles(o, i), of_weight).flop(2 * n * o * i));
         list.push(sum_rows(grads.params[1], dz, n, o));
         if let Some(dx) = grads.ins[0] {
             let partials = io.temp.part(self.dz_words(n), self.partials() * n * i);
@@ -212,16 +221,25 @@ impl Linear {
     ) -> Vec<Kernel> {
         let (o, count) = (self.columns(), self.out_features.len());
         // `batch` linears of a width from column `first` on.
-        let products = |to: Arg, acc: Acc, first: usize, width: usize, batch: usize| {
-            let [from_dz, from_w] =
-                [(dz, first), (w, first * i)].map(|(s, at)| Arg::Element(s, at));
-            let steps = [width as i64, (width * i) as i64, -((n * i) as i64)].map(Arg::I64);
-            let arguments = args![
-                to, from_dz, from_w, n, i, width, o, i, i, steps[0], steps[1], steps[2], 1.0f32,
-                acc,
-            ];
+        let products = |to: Ptr, acc: Acc, first: usize, width: usize, batch: usize| {
+            let arguments = params!(Matmul {
+                c: to,
+                a: Ptr::Element(dz, first),
+                b: Ptr::Element(w, first * i),
+                batch_a: width,
+                batch_b: width * i,
+                batch_c: -((n * i) as i64),
+                m: n,
+                n: i,
+                k: width,
+                lda: o,
+                ldb: i,
+                ldc: i,
+                alpha: 1.0_f32,
+                add: acc,
+            });
             let written = n * i * if acc == Acc::Add { 2 } else { 1 };
-            Kernel::new("matmul_nn", [n.div_ceil(TILE), i.div_ceil(TILE), batch], arguments)
+            Kernel::new(params::MATMUL_NN, [n.div_ceil(TILE), i.div_ceil(TILE), batch], arguments)
                 .flop(2 * n * i * width * batch)
                 .moves(4 * batch * (n * width + width * i + written))
         };
@@ -231,13 +249,24 @@ impl Linear {
         let (mut list, mut first, mut done) = (Vec::new(), 0, 0);
         for alike in self.out_features.chunk_by(|a, b| a == b) {
             // The last linear's is the first to be added.
-            let to = Arg::Element(partials, (count - 1 - done) * n * i);
+            let to = Ptr::Element(partials, (count - 1 - done) * n * i);
             list.push(products(to, Acc::Set, first, alike[0], alike.len()));
             first += alike[0] * alike.len();
             done += alike.len();
         }
-        let sum = args![dx, partials, n, i, i, i, 0usize, count, 1.0f32, dx.acc];
-        list.push(Kernel::new("wgrad_reduce", (n * i).div_ceil(256), sum));
+        let sum = params!(WgradReduce {
+            dw: dx,
+            partials,
+            o: n,
+            width: i,
+            partial_words: i,
+            row_words: i,
+            first: 0,
+            chunks: count,
+            scale: 1.0_f32,
+            add: dx.acc,
+        });
+        list.push(Kernel::new(params::WGRAD_REDUCE, (n * i).div_ceil(BLOCK_THREADS), sum));
         list
     }
 }

@@ -7,7 +7,7 @@ use super::precondition::{Precond, image};
 use super::sums::image_grid;
 use super::{Grads, Io, Op, Reads, Shape, image_words};
 use crate::device::cpu::math::vectorized;
-use crate::device::{Acc, Kernel, Launch, args};
+use crate::device::{Acc, Kernel, Launch, params};
 use anyhow::{Result, ensure};
 
 #[derive(Debug, Clone, Copy)]
@@ -67,15 +67,17 @@ impl Op for Loss {
 
     fn kernels(&self, io: &Io, grads: Option<&Grads>) -> Vec<Kernel> {
         let (shape, precond) = (io.shapes[0], self.precond.number());
-        let (n, per) = (shape[0], image_words(shape));
+        let (n, words) = (shape[0], image_words(shape));
         let [f, y, noise, sigma] = [0, 1, 2, 3].map(|i| io.ins[i]);
         let Some(grads) = grads else {
-            let arguments = args![io.outs[0], f, y, noise, sigma, per, precond];
-            return vec![Kernel::new("loss_fwd", n, arguments)];
+            let loss = io.outs[0];
+            let arguments = params!(LossFwd { loss, f, y, noise, sigma, words, precond });
+            return vec![Kernel::new(params::LOSS_FWD, n, arguments)];
         };
         let Some(df) = grads.ins[0] else { return vec![] };
-        let arguments = args![df, f, y, noise, sigma, per, precond, self.batch, df.acc];
-        vec![Kernel::new("loss_bwd", image_grid(shape), arguments)]
+        let (batch, add) = (self.batch, df.acc);
+        let arguments = params!(LossBwd { df, f, y, noise, sigma, words, precond, batch, add });
+        vec![Kernel::new(params::LOSS_BWD, image_grid(shape), arguments)]
     }
 }
 

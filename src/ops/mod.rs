@@ -94,7 +94,7 @@ pub fn cost(op: &dyn Op, io: &Io, grads: Option<&Grads>) -> Cost {
     let Some(grads) = grads else {
         let ins = io.ins.iter().enumerate().map(|(i, &slot)| taken(i, slot));
         let all = ins.chain(io.params.iter().chain(&io.outs).copied());
-        return Cost { flop: forward, bytes: bytes_of(all) as u64 };
+        return Cost { flop: forward, bytes: bytes_of(all) as u64, ..Cost::default() };
     };
     let reads = op.reads(&io.shapes);
     let ins = reads.ins.iter().map(|&i| taken(i, io.ins[i]));
@@ -109,7 +109,7 @@ pub fn cost(op: &dyn Op, io: &Io, grads: Option<&Grads>) -> Cost {
     let added = sinks().filter(|s| s.acc == Acc::Add).map(|s| s.slot.bytes()).sum::<usize>();
     // Every product is differentiated for both factors, save that the image needs no gradient.
     let factors = 1 + grads.ins.first().is_some_and(Option::is_some) as u64;
-    Cost { flop: factors * forward, bytes: (bytes_of(all) + added) as u64 }
+    Cost { flop: factors * forward, bytes: (bytes_of(all) + added) as u64, ..Cost::default() }
 }
 
 pub trait Op: Send + Sync {

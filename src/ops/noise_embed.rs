@@ -5,7 +5,8 @@
 
 use super::precondition::Precond;
 use super::{Grads, Io, Op, Reads, Shape};
-use crate::device::{Kernel, Launch, args};
+use crate::device::params::BLOCK_THREADS;
+use crate::device::{Kernel, Launch, params};
 use anyhow::{Result, ensure};
 use std::f64::consts::TAU;
 
@@ -66,9 +67,14 @@ impl Op for NoiseEmbed {
             return vec![];
         }
         let (n, half) = (io.shapes[0][0], self.channels / 2);
-        let freqs = io.ins.get(1).copied();
-        let arguments =
-            args![io.outs[0], io.ins[0], freqs, n, self.channels, self.precond.number()];
-        vec![Kernel::new("noise_embed", (n * half).div_ceil(256), arguments)]
+        let arguments = params!(NoiseEmbed {
+            e: io.outs[0],
+            sigma: io.ins[0],
+            freqs: io.ins.get(1).copied(),
+            n,
+            channels: self.channels,
+            precond: self.precond.number(),
+        });
+        vec![Kernel::new(params::NOISE_EMBED, (n * half).div_ceil(BLOCK_THREADS), arguments)]
     }
 }

@@ -4,7 +4,8 @@
 use super::norm::{Norm, keep_threshold};
 use super::sums::sum_rows;
 use super::{Direction, Grads, Io, Shape};
-use crate::device::{Acc, Arg, Kernel, Sink, args, typed};
+use crate::device::params::{BLOCK_THREADS, DRAWN_ELEMENTS};
+use crate::device::{Acc, Int, Kernel, Ptr, Sink, params, typed};
 
 /// Words that the backward needs for itself: sums of an image's channels, and means of its groups.
 pub(super) fn temp_words(op: &Norm, ins: &[Shape], direction: Direction) -> usize {
@@ -17,7 +18,7 @@ pub(super) fn temp_words(op: &Norm, ins: &[Shape], direction: Direction) -> usiz
 /// Channels that a block of the one-pass kernels takes, and the shared memory it needs for them.
 struct Slab {
     channels: usize,
-    bytes: u32,
+    bytes: usize,
 }
 
 impl Slab {
@@ -39,7 +40,7 @@ impl Slab {
         // Whole sectors of memory and work for every thread; more blocks rather than larger ones.
         let busy = |n: &&usize| *n * size >= 32 && pixels * (*n / piece) >= 256;
         let channels = *all.iter().find(busy).or(all.last())?;
-        Some(Slab { channels, bytes: bytes(channels) as u32 })
+        Some(Slab { channels, bytes: bytes(channels) })
     }
 }
 
@@ -49,36 +50,42 @@ pub(super) fn kernels(op: &Norm, io: &Io, grads: Option<&Grads>) -> Vec<Kernel> 
     let c2 = io.shapes.get(1).map_or(0, |s| s[3]);
     let [ho, wo] = op.out_size(io.shapes[0]);
     let (x1, x2, stats) = (io.ins[0], io.ins.get(1).copied(), io.outs[1]);
-    let [gamma, beta] = [io.params[0], io.params[1]];
-    let (threshold, layer) = match op.dropout {
-        Some((p, layer)) => (keep_threshold(p) as usize, layer as usize),
-        None => (0, 0),
-    };
+    let (threshold, layer) = op.dropout.map_or((0, 0), |(p, layer)| (keep_threshold(p), layer));
     let (how, dtype) = (op.resample.map_or(0, |r| r.number()), x1.dtype);
-    let sizes = args![n, h, w, c1, c2, c, groups, op.silu, how];
-    let random = args![Arg::Step, Arg::FirstImage, layer, threshold];
-    let of_slab = |first: Vec<Arg>, slab: &Slab, last: Vec<Arg>| {
-        let inputs = args![x1, x2, gamma, beta];
-        [first, inputs, sizes.clone(), random.clone(), args![slab.channels], last].concat()
-    };
-    let of_general = |first: Vec<Arg>, last: Vec<Arg>| {
-        let inputs = args![x1, x2, stats, gamma, beta];
-        [first, inputs, sizes.clone(), random.clone(), last].concat()
-    };
+    let of = params!(NormOf {
+        x1,
+        x2,
+        gamma: io.params[0],
+        beta: io.params[1],
+        step: Ptr::Step,
+        n,
+        h,
+        w,
+        c1,
+        c2,
+        c,
+        groups,
+        silu: op.silu,
+        how,
+        first_image: Int::FirstImage,
+        layer,
+        threshold,
+    });
     let Some(grads) = grads else {
-        let xr = io.outs.get(2).copied();
-        if let Some(slab) = Slab::new(op, io, 1) {
-            let arguments = of_slab(args![io.outs[0], xr, stats], &slab, vec![]);
-            let kernel =
-                Kernel::new(typed!("norm_slab_fwd", dtype), [c / slab.channels, n], arguments);
-            return vec![kernel.shared(slab.bytes)];
+        let (y, xr) = (io.outs[0], io.outs.get(2).copied());
+        if let Some(Slab { channels: cb, bytes }) = Slab::new(op, io, 1) {
+            let kernel = typed([params::NORM_SLAB_FWD, params::NORM_SLAB_FWD_BF16], dtype);
+            let arguments = params!(NormSlabFwd { y, xr, stats, of, cb });
+            return vec![Kernel::new(kernel, [c / cb, n], arguments).shared(bytes)];
         }
-        let grid = (n * (ho * wo * c).div_ceil(8)).div_ceil(256);
-        let of_groups = args![stats, x1, x2, h * w, c1, c2, c, groups];
-        let arguments = of_general(args![io.outs[0], xr], vec![]);
+        let grid = (n * (ho * wo * c).div_ceil(DRAWN_ELEMENTS)).div_ceil(BLOCK_THREADS);
+        let of_groups = params!(NormStats { stats, x1, x2, pixels: h * w, c1, c2, c, groups });
+        let arguments = params!(NormFwd { y, xr, stats, of });
+        let statistics = typed([params::NORM_STATS, params::NORM_STATS_BF16], dtype);
+        let forward = typed([params::NORM_FWD, params::NORM_FWD_BF16], dtype);
         return vec![
-            Kernel::new(typed!("norm_stats", dtype), [groups, n], of_groups),
-            Kernel::new(typed!("norm_fwd", dtype), grid, arguments),
+            Kernel::new(statistics, [groups, n], of_groups),
+            Kernel::new(forward, grid, arguments),
         ];
     };
     let dy = grads.outs[0].expect("norm's output has a gradient");
@@ -88,19 +95,25 @@ pub(super) fn kernels(op: &Norm, io: &Io, grads: Option<&Grads>) -> Vec<Kernel> 
     let (dx1, dx2) = (sink(0), sink(1));
     let [add1, add2] = [dx1, dx2].map(|s: Option<Sink>| s.is_some_and(|s| s.acc == Acc::Add));
     let mut list = Vec::new();
-    if let Some(slab) = Slab::new(op, io, 2) {
-        let first = args![dx1, dx2, sums, dy, dxr, stats];
-        let arguments = of_slab(first, &slab, args![add1, add2]);
-        let kernel = Kernel::new(typed!("norm_slab_bwd", dtype), [c / slab.channels, n], arguments);
-        list.push(kernel.shared(slab.bytes));
+    if let Some(Slab { channels: cb, bytes }) = Slab::new(op, io, 2) {
+        let kernel = typed([params::NORM_SLAB_BWD, params::NORM_SLAB_BWD_BF16], dtype);
+        let arguments = params!(NormSlabBwd { dx1, dx2, sums, dy, dxr, stats, of, cb, add1, add2 });
+        list.push(Kernel::new(kernel, [c / cb, n], arguments).shared(bytes));
     } else {
-        let of_sums = of_general(args![sums, dy], vec![]);
-        let of_groups = args![means, sums, gamma, n, c, groups, h * w];
-        let grid = (n * (h * w * c).div_ceil(8)).div_ceil(256);
-        let arguments = of_general(args![dx1, dx2, dy, dxr, means], args![add1, add2]);
-        list.push(Kernel::new(typed!("norm_bwd_sums", dtype), [c.div_ceil(32), n], of_sums));
-        list.push(Kernel::new("norm_bwd_groups", (n * groups).div_ceil(256), of_groups));
-        list.push(Kernel::new(typed!("norm_bwd", dtype), grid, arguments));
+        let of_sums = params!(NormBwdSums { sums, dy, stats, of });
+        let gamma = io.params[0];
+        let of_groups = params!(NormBwdGroups { means, sums, gamma, n, c, groups, pixels: h * w });
+        let grid = (n * (h * w * c).div_ceil(DRAWN_ELEMENTS)).div_ceil(BLOCK_THREADS);
+        let arguments = params!(NormBwd { dx1, dx2, dy, dxr, means, stats, of, add1, add2 });
+        let of_channels = typed([params::NORM_BWD_SUMS, params::NORM_BWD_SUMS_BF16], dtype);
+        let backward = typed([params::NORM_BWD, params::NORM_BWD_BF16], dtype);
+        list.push(Kernel::new(of_channels, [c.div_ceil(32), n], of_sums));
+        list.push(Kernel::new(
+            params::NORM_BWD_GROUPS,
+            (n * groups).div_ceil(BLOCK_THREADS),
+            of_groups,
+        ));
+        list.push(Kernel::new(backward, grid, arguments));
     }
     list.push(sum_rows(grads.params[0], sums.part(0, n * c), n, c));
     list.push(sum_rows(grads.params[1], sums.part(n * c, n * c), n, c));

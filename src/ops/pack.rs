@@ -1,7 +1,8 @@
 //! pack: working copies of weights as the tensor-core convolutions read them (`kernels/pack.cu`), made once after
 //! each update.
 
-use crate::device::{Dtype, Kernel, Slot, args, typed};
+use crate::device::params::BLOCK_THREADS;
+use crate::device::{Dtype, Kernel, Slot, params, typed};
 
 /// A working copy of one of an op's parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,15 +35,17 @@ impl Pack {
 
     /// What makes the copy `to` of the parameter `from`.
     pub fn kernel(&self, to: Slot, from: Slot) -> Kernel {
-        let grid = self.elements().div_ceil(256);
+        let (grid, padded) = (self.elements().div_ceil(BLOCK_THREADS), self.padded);
         match self.form {
             Form::Rows { rows, width } => {
-                let arguments = args![to, from, rows, width, self.padded];
-                Kernel::new(typed!("pack_rows", self.dtype), grid, arguments)
+                let kernel = typed([params::PACK_ROWS, params::PACK_ROWS_BF16], self.dtype);
+                Kernel::new(kernel, grid, params!(PackRows { to, from, rows, width, padded }))
             }
             Form::Transposed { o, taps, c, row_words, first } => {
-                let arguments = args![to, from, o, taps, c, row_words, first, self.padded];
-                Kernel::new(typed!("pack_transposed", self.dtype), grid, arguments)
+                let both = [params::PACK_TRANSPOSED, params::PACK_TRANSPOSED_BF16];
+                let arguments =
+                    params!(PackTransposed { to, w: from, o, taps, c, row_words, first, padded });
+                Kernel::new(typed(both, self.dtype), grid, arguments)
             }
         }
     }

@@ -4,7 +4,7 @@
 use super::sums::image_grid;
 use super::{Grads, Io, Op, Reads, Shape, image_words};
 use crate::device::cpu::math::vectorized;
-use crate::device::{Arg, Bound, Dtype, Kernel, Launch, Precision, Sink, Slot, args, typed};
+use crate::device::{Bound, Dtype, Kernel, Launch, Precision, Sink, Slot, params, typed};
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
@@ -138,22 +138,6 @@ fn per_image(
     })
 }
 
-/// Its kernel of that name; what ends or begins the network passes no gradient on.
-fn per_image_kernel(
-    name: &'static str,
-    precond: Precond,
-    io: &Io,
-    grads: Option<&Grads>,
-) -> Vec<Kernel> {
-    if grads.is_some() {
-        return vec![];
-    }
-    let mut arguments = args![io.outs[0]];
-    arguments.extend(io.ins.iter().map(|&s| Arg::from(s)));
-    arguments.extend(args![image_words(io.shapes[0]), precond.number()]);
-    vec![Kernel::new(name, image_grid(io.shapes[0]), arguments)]
-}
-
 /// noisy: (x, c_in·x) of x = y + sigma·noise. Inputs y, noise `[N, H, W, C]`, sigma float64 `[N]`.
 #[derive(Debug, Clone, Copy)]
 pub struct Noisy(pub Precond);
@@ -189,7 +173,15 @@ impl Op for Noisy {
     }
 
     fn kernels(&self, io: &Io, grads: Option<&Grads>) -> Vec<Kernel> {
-        per_image_kernel(typed!("noisy", io.outs[0].dtype), self.0, io, grads)
+        // What begins the network passes no gradient on.
+        if grads.is_some() {
+            return vec![];
+        }
+        let [y, noise, sigma] = [0, 1, 2].map(|i| io.ins[i]);
+        let (out, words, precond) = (io.outs[0], image_words(io.shapes[0]), self.0.number());
+        let kernel = typed([params::NOISY, params::NOISY_BF16], out.dtype);
+        let arguments = params!(Noisy { out, y, noise, sigma, words, precond });
+        vec![Kernel::new(kernel, image_grid(io.shapes[0]), arguments)]
     }
 }
 
@@ -227,7 +219,14 @@ impl Op for ScaleInput {
     }
 
     fn kernels(&self, io: &Io, grads: Option<&Grads>) -> Vec<Kernel> {
-        per_image_kernel(typed!("scale_input", io.outs[0].dtype), self.0, io, grads)
+        if grads.is_some() {
+            return vec![];
+        }
+        let [x, sigma] = [0, 1].map(|i| io.ins[i]);
+        let (out, words, precond) = (io.outs[0], image_words(io.shapes[0]), self.0.number());
+        let kernel = typed([params::SCALE_INPUT, params::SCALE_INPUT_BF16], out.dtype);
+        let arguments = params!(ScaleInput { out, x, sigma, words, precond });
+        vec![Kernel::new(kernel, image_grid(io.shapes[0]), arguments)]
     }
 }
 
@@ -262,7 +261,13 @@ impl Op for Denoised {
     }
 
     fn kernels(&self, io: &Io, grads: Option<&Grads>) -> Vec<Kernel> {
-        per_image_kernel("denoised", self.0, io, grads)
+        if grads.is_some() {
+            return vec![];
+        }
+        let [x, f, sigma] = [0, 1, 2].map(|i| io.ins[i]);
+        let (out, words, precond) = (io.outs[0], image_words(io.shapes[0]), self.0.number());
+        let arguments = params!(Denoised { out, x, f, sigma, words, precond });
+        vec![Kernel::new(params::DENOISED, image_grid(io.shapes[0]), arguments)]
     }
 }
 

@@ -2,7 +2,8 @@
 //! (seed, step, index in the whole batch). Outside the tape.
 
 use super::precondition::Precond;
-use crate::device::{Arg, Buffer, Cpu, Kernel, Slot, args};
+use crate::device::params::{BLOCK_THREADS, DRAWN_ELEMENTS};
+use crate::device::{Buffer, Cpu, Kernel, Ptr, Slot, params};
 use crate::rng::{Stream, fill_normals, normals8, permute, philox, tag, unit};
 
 /// The images resident on the device.
@@ -100,26 +101,33 @@ pub struct OnCard<'a> {
 
 /// As [`prepare_batch`], of `count` images on the CUDA device; the step is in the card's step words.
 pub fn kernels(precond: Precond, on: OnCard, at: Position, count: usize) -> Vec<Kernel> {
-    let set_labels = on.set_labels.filter(|_| on.labels.is_some());
-    let set_labels = set_labels.map_or(Arg::Null, Arg::from);
-    let rows = args![
-        on.index,
-        on.sigma,
-        on.labels,
-        set_labels,
-        Arg::Step,
-        count,
-        on.images,
-        at.batch,
-        at.first_image,
-        at.shuffle,
-        precond.number(),
-    ];
-    let images =
-        args![on.y, on.noise, on.index, on.pixels, Arg::Step, on.image_len, at.first_image];
-    let blocks = on.image_len.div_ceil(8).div_ceil(256);
+    let OnCard { index, sigma, labels, pixels, images, .. } = on;
+    let Position { batch, first_image, shuffle, .. } = at;
+    let rows = params!(PrepareRows {
+        index,
+        sigma,
+        out_labels: labels,
+        labels: on.set_labels.filter(|_| labels.is_some()),
+        step: Ptr::Step,
+        n: count,
+        images,
+        batch,
+        first_image,
+        shuffle,
+        precond: precond.number(),
+    });
+    let of_images = params!(PrepareImages {
+        y: on.y,
+        noise: on.noise,
+        index,
+        pixels,
+        step: Ptr::Step,
+        words: on.image_len,
+        first_image,
+    });
+    let blocks = on.image_len.div_ceil(DRAWN_ELEMENTS).div_ceil(BLOCK_THREADS);
     vec![
-        Kernel::new("prepare_rows", count.div_ceil(256), rows),
-        Kernel::new("prepare_images", [blocks, count], images),
+        Kernel::new(params::PREPARE_ROWS, count.div_ceil(BLOCK_THREADS), rows),
+        Kernel::new(params::PREPARE_IMAGES, [blocks, count], of_images),
     ]
 }

@@ -2,7 +2,8 @@
 
 use super::{Shape, words};
 use crate::device::cpu::math;
-use crate::device::{Acc, Arg, Kernel, Sink, Slot, args, typed};
+use crate::device::params::{BLOCK_ELEMENTS, BLOCK_THREADS};
+use crate::device::{Acc, Kernel, Ptr, Sink, Slot, params, typed};
 
 /// dst (=|+=) src.
 pub(super) fn store(dst: &mut [f32], acc: Acc, src: &[f32]) {
@@ -24,19 +25,16 @@ pub(super) fn sum_images(dst: &mut [f32], acc: Acc, per_image: &[f32]) {
 
 /// dst `[columns]` (=|+=) the sum over rows of src `[rows, columns]`, in order.
 pub(super) fn sum_rows(dst: Sink, src: Slot, rows: usize, columns: usize) -> Kernel {
-    let grid = columns.div_ceil(256);
-    Kernel::new("sum_rows", grid, args![dst, src, rows, columns, dst.acc])
+    let arguments = params!(SumRows { dst, src, rows, columns, add: dst.acc });
+    Kernel::new(params::SUM_ROWS, columns.div_ceil(BLOCK_THREADS), arguments)
 }
 
 /// dst (=|+=) scale · src, stored alike.
 pub(super) fn scaled_add(dst: Sink, src: Slot, scale: f32) -> Kernel {
-    let n = Arg::I64(src.len as i64);
     assert_eq!(dst.slot.dtype, src.dtype, "a residual and its output are stored alike");
-    Kernel::new(
-        typed!("scaled_add", src.dtype),
-        src.len.div_ceil(1024),
-        args![dst, src, n, scale, dst.acc],
-    )
+    let kernel = typed([params::SCALED_ADD, params::SCALED_ADD_BF16], src.dtype);
+    let arguments = params!(ScaledAdd { dst, src, n: src.len, scale, add: dst.acc });
+    Kernel::new(kernel, src.len.div_ceil(BLOCK_ELEMENTS), arguments)
 }
 
 /// dst [rows, row_words], columns `first .. first + width` = 0 where it is set; nothing where it is added to.
@@ -47,12 +45,22 @@ pub(super) fn zeros(
     row_words: usize,
     first: usize,
 ) -> Kernel {
-    let none: Option<Slot> = None;
-    let arguments = args![dst, none, rows, width, width, row_words, first, 0usize, 1.0f32, dst.acc];
-    Kernel::new("wgrad_reduce", (rows * width).div_ceil(256), arguments)
+    let arguments = params!(WgradReduce {
+        dw: dst,
+        partials: Ptr::Null,
+        o: rows,
+        width,
+        partial_words: width,
+        row_words,
+        first,
+        chunks: 0,
+        scale: 1.0_f32,
+        add: dst.acc,
+    });
+    Kernel::new(params::WGRAD_REDUCE, (rows * width).div_ceil(BLOCK_THREADS), arguments)
 }
 
 /// Words of all images of a shape, as the kernels over whole tensors take them.
 pub(super) fn image_grid(shape: Shape) -> [usize; 2] {
-    [(words(shape) / shape[0]).div_ceil(1024), shape[0]]
+    [(words(shape) / shape[0]).div_ceil(BLOCK_ELEMENTS), shape[0]]
 }

@@ -2,7 +2,8 @@
 
 use super::ceilings::{Ceilings, Tensor};
 use super::memory;
-use crate::device::{Cost, Precision, Target};
+use crate::device::params::ROUNDED_IMAGES;
+use crate::device::{Cost, Precision, Target, params};
 use crate::error::{Exit, fail};
 use crate::memory::Size;
 use crate::model::trainer::Recording;
@@ -28,7 +29,7 @@ pub const CARDS: [Card; 2] = [
     Card {
         name: "h100",
         memory_bytes: 80_000_000_000,
-        shared_bytes: 227 << 10,
+        shared_bytes: params::H100_SHARED_BYTES,
         ceilings: Ceilings {
             fp32_flop_per_s: 60e12,
             copy_bytes_per_s: 3.0e12,
@@ -42,7 +43,7 @@ pub const CARDS: [Card; 2] = [
     Card {
         name: "a100",
         memory_bytes: 80_000_000_000,
-        shared_bytes: 163 << 10,
+        shared_bytes: params::A100_SHARED_BYTES,
         ceilings: Ceilings {
             fp32_flop_per_s: 18e12,
             copy_bytes_per_s: 1.8e12,
@@ -66,8 +67,8 @@ impl Card {
     }
 
     /// Seconds that a kernel takes at least.
-    pub fn floor_s(&self, name: &str, cost: Cost) -> f64 {
-        self.ceilings.floor_s(name, cost).max(KERNEL_S)
+    pub fn floor_s(&self, cost: Cost) -> f64 {
+        self.ceilings.floor_s(cost).max(KERNEL_S)
     }
 }
 
@@ -131,10 +132,10 @@ impl Prediction {
             if wanted <= free {
                 break;
             }
-            if micro_batch.is_some() || micro_batch_now <= 8 {
+            if micro_batch.is_some() || micro_batch_now <= ROUNDED_IMAGES {
                 return Err(over(wanted));
             }
-            micro_batch_now = micro_batch_now.div_ceil(2).next_multiple_of(8);
+            micro_batch_now = micro_batch_now.div_ceil(2).next_multiple_of(ROUNDED_IMAGES);
             first = record(micro_batch_now, Mode::Training)?;
         }
 
@@ -151,9 +152,10 @@ impl Prediction {
         // u8 pixels in, two float32 images out; Adam's nine crossings of a parameter, and the look for a bad one.
         let prepare = 9 * config.image_len() * micro_batch_now;
         let micro_batches = batch.div_ceil(micro_batch_now);
-        tally.add("prepare_images", Cost { flop: 0, bytes: prepare as u64 }, micro_batches);
-        tally.add("adam_ema", Cost { flop: 0, bytes: 9 * flat_bytes as u64 }, 1);
-        tally.add("check_finite", Cost { flop: 0, bytes: flat_bytes as u64 }, 1);
+        let moves = |bytes: usize| Cost { bytes: bytes as u64, ..Cost::default() };
+        tally.add(params::PREPARE_IMAGES.name, moves(prepare), micro_batches);
+        tally.add(params::ADAM_EMA.name, moves(9 * flat_bytes), 1);
+        tally.add(params::CHECK_FINITE.name, moves(flat_bytes), 1);
         let mut shares: Vec<Share> = tally.shares.into_iter().map(|(share, _)| share).collect();
         shares.sort_by(|a, b| b.floor_s.total_cmp(&a.floor_s));
         Ok(Prediction { micro_batch: micro_batch_now, recording: first, shares })
@@ -189,7 +191,7 @@ impl MemoryTally<'_> {
             self.shares.push((share, [0.0; 3]));
         }
         let (share, by_bound) = &mut self.shares[at];
-        let seconds = self.card.floor_s(name, cost);
+        let seconds = self.card.floor_s(cost);
         let of_memory = cost.bytes as f64 / self.card.ceilings.copy_bytes_per_s;
         let bound = match seconds {
             s if s <= KERNEL_S => 2,

@@ -2,7 +2,8 @@
 
 use crate::device::cpu::gemm::{Mat, gemm};
 use crate::device::cuda::{Addresses, Clock, Cuda};
-use crate::device::{Acc, Arg, Buffer, Cost, Cpu, Device, Kernel, args};
+use crate::device::params::{BLOCK_THREADS, BLOCK_WARPS};
+use crate::device::{Acc, Cost, Cpu, Device, Entry, Kernel, Unit, params};
 use crate::memory;
 use anyhow::Result;
 use serde::Serialize;
@@ -35,13 +36,13 @@ impl Ceilings {
         }
     }
 
-    /// Seconds that a launch of this name and cost takes at least: whichever of arithmetic and memory takes longer.
-    pub fn floor_s(&self, name: &str, cost: Cost) -> f64 {
-        let rate = match self.tensor {
-            Some(t) if name.contains("mma") && name.contains("tf32") => t.tf32_flop_per_s,
-            Some(t) if name.contains("mma") && name.contains("nearest") => t.u8_op_per_s,
-            Some(t) if name.contains("mma") => t.bf16_flop_per_s,
-            _ => self.fp32_flop_per_s,
+    /// Seconds that a launch of this cost takes at least: whichever of arithmetic and memory takes longer.
+    pub fn floor_s(&self, cost: Cost) -> f64 {
+        let rate = match (self.tensor, cost.unit) {
+            (None, _) | (_, Unit::Fp32) => self.fp32_flop_per_s,
+            (Some(t), Unit::TensorTf32) => t.tf32_flop_per_s,
+            (Some(t), Unit::TensorBf16) => t.bf16_flop_per_s,
+            (Some(t), Unit::TensorU8) => t.u8_op_per_s,
         };
         (cost.flop as f64 / rate).max(cost.bytes as f64 / self.copy_bytes_per_s)
     }
@@ -93,7 +94,6 @@ fn of_cpu(cpu: &Cpu) -> Ceilings {
 
 /// Two blocks of eight warps keep every scheduler of a multiprocessor busy.
 const BLOCKS: usize = 2;
-const WARPS: usize = 8;
 /// Shorter runs would measure the launch.
 const RUN_S: f64 = 2e-3;
 
@@ -101,11 +101,11 @@ fn of_card(cuda: &Cuda) -> Result<Ceilings> {
     let (blocks, cache) = (BLOCKS * cuda.multiprocessors()?, cuda.cache_bytes()?);
     let mut clock = Clock::new(cuda)?;
     let nowhere = Addresses::new([0; 4], 0);
-    let out = Buffer::Cuda(cuda.buffer(blocks * 256)?);
-    let mut rate = |name, flop_per_warp: usize| -> Result<f64> {
+    let out = cuda.buffer(blocks * BLOCK_THREADS)?;
+    let mut rate = |entry: Entry<params::Ceiling>, flop_per_warp: usize| -> Result<f64> {
         let mut steps = 1;
         let seconds = loop {
-            let kernel = Kernel::new(name, blocks, args![&out, steps]);
+            let kernel = Kernel::new(entry, blocks, params!(Ceiling { out: &out, steps }));
             let times = (0..5).map(|_| clock.time(std::slice::from_ref(&kernel), &nowhere));
             let best = times.collect::<Result<Vec<_>>>()?.into_iter().fold(f64::MAX, f64::min);
             if best >= RUN_S {
@@ -113,20 +113,19 @@ fn of_card(cuda: &Cuda) -> Result<Ceilings> {
             }
             steps *= 2;
         };
-        Ok((steps * flop_per_warp * blocks * WARPS) as f64 / seconds)
+        Ok((steps * flop_per_warp * blocks * BLOCK_WARPS) as f64 / seconds)
     };
     let tensor = Tensor {
-        bf16_flop_per_s: rate("ceiling_mma_bf16", 16 * 4096)?,
-        tf32_flop_per_s: rate("ceiling_mma_tf32", 16 * 2048)?,
-        u8_op_per_s: rate("ceiling_mma_u8", 16 * 8192)?,
+        bf16_flop_per_s: rate(params::CEILING_MMA_BF16, 16 * 4096)?,
+        tf32_flop_per_s: rate(params::CEILING_MMA_TF32, 16 * 2048)?,
+        u8_op_per_s: rate(params::CEILING_MMA_U8, 16 * 8192)?,
     };
-    let fp32_flop_per_s = rate("ceiling_fma", 32 * 16 * 2)?;
+    let fp32_flop_per_s = rate(params::CEILING_FMA, 32 * 16 * 2)?;
 
     let pieces = 4 * cache / 16;
-    let buffer = || cuda.buffer(4 * pieces).map(Buffer::Cuda);
-    let (from, to) = (buffer()?, buffer()?);
-    let count = Arg::I64(pieces as i64);
-    let copy = Kernel::new("ceiling_copy", 4 * blocks, args![&to, &from, count]);
+    let (from, to) = (cuda.buffer(4 * pieces)?, cuda.buffer(4 * pieces)?);
+    let copy = params!(CeilingCopy { to: &to, from: &from, count: pieces });
+    let copy = Kernel::new(params::CEILING_COPY, 4 * blocks, copy);
     let times = (0..10).map(|_| clock.cold(&copy, &nowhere));
     let best = times.collect::<Result<Vec<_>>>()?.into_iter().fold(f64::MAX, f64::min);
     Ok(Ceilings {

@@ -4,7 +4,7 @@ use super::numerics::Numerics;
 use crate::data::Dataset;
 use crate::device::Precision;
 use crate::error::usage;
-use crate::model::{ModelConfig, ModelSettings};
+use crate::model::{ModelConfig, ModelSettings, Rates};
 use crate::numbers::{amount, count};
 use crate::settings::{Choice, auto_or_count, settings};
 use anyhow::Result;
@@ -62,6 +62,14 @@ settings! {
          200 to 10000",
         [value_name = "auto|N", value_parser = auto_or_count], within 0.0..=100_000_000.0, scaled ScoreImages;
     numerics: Numerics = Numerics::default();
+}
+
+impl TrainConfig {
+    /// What steps are given, where it doesn't change from one to the next.
+    pub fn rates(&self) -> Rates {
+        let TrainConfig { lr, beta2, weight_decay, .. } = *self;
+        Rates { beta2, weight_decay, ..Rates::new(0, lr, 0.0) }
+    }
 }
 
 /// The data set by content, not by path.

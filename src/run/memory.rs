@@ -1,6 +1,7 @@
 //! What a run takes of the device's memory, and whether there is as much.
 
 use super::RunConfig;
+use crate::device::params::ROUNDED_IMAGES;
 use crate::device::{Device, Precision};
 use crate::error::{Exit, fail};
 use crate::memorization::Search;
@@ -60,8 +61,8 @@ pub fn micro_batch(device: &Device, config: &RunConfig) -> Result<usize> {
         Device::Cuda { .. } => {
             let usable = (USABLE * free(device)? as f64) as usize;
             let mut images = most_at_once(&config.model, t.batch)?;
-            while images > SUM_CHUNK && of_run(device, config, images, usable)? > usable {
-                images = images.div_ceil(2).next_multiple_of(SUM_CHUNK);
+            while images > ROUNDED_IMAGES && of_run(device, config, images, usable)? > usable {
+                images = images.div_ceil(2).next_multiple_of(ROUNDED_IMAGES);
             }
             Ok(images)
         }
@@ -74,8 +75,8 @@ pub fn micro_batch(device: &Device, config: &RunConfig) -> Result<usize> {
 /// Device (exit 4): a network so large that they cannot count a few images.
 pub fn most_at_once(config: &ModelConfig, batch: usize) -> Result<usize> {
     let most = config.most_images_on_card();
-    let images = if batch <= most { batch } else { most - most % SUM_CHUNK };
-    refuse_uncounted(config, images.max(SUM_CHUNK.min(batch)))
+    let images = if batch <= most { batch } else { most - most % ROUNDED_IMAGES };
+    refuse_uncounted(config, images.max(ROUNDED_IMAGES.min(batch)))
 }
 
 /// `images`, if a card's kernels can count them.
@@ -107,8 +108,6 @@ fn spare(device: &Device) -> usize {
 
 /// Share of a card's free memory that `auto` takes: the driver and others need some too.
 const USABLE: f64 = 0.9;
-/// Sums over images are rounded in chunks of so many: micro-batches of whole chunks give the whole batch's bits.
-const SUM_CHUNK: usize = 8;
 
 /// Bytes that could be had now.
 fn free(device: &Device) -> Result<usize> {

@@ -2,6 +2,7 @@
 
 use super::progress::Progress;
 use super::{RunConfig, bench};
+use crate::device::params::ROUNDED_IMAGES;
 use crate::device::{Device, Precision};
 use crate::files::{read_text, write_atomic};
 use crate::model::ModelConfig;
@@ -40,8 +41,6 @@ pub struct Rate {
     pub measured_at_s: u64,
 }
 
-/// Images that a step of a measurement takes at most: on the CPU as many as sums are cut into.
-const IMAGES: usize = 8;
 /// Time for one network's measurement, steps that warm up left out; a slow one takes three steps all the same.
 pub const MEASURED_S: f64 = 2.0;
 /// Rates that the cache keeps, the newest ones.
@@ -83,7 +82,7 @@ pub fn kept(device: &Device, precision: Precision) -> Vec<Rate> {
 /// # Errors
 /// Device (exit 4): no memory for a step; diverged (5).
 pub fn measure(device: &Device, config: &RunConfig, seconds: f64, quiet: bool) -> Result<Rate> {
-    let images = config.train.batch.min(IMAGES);
+    let images = config.train.batch.min(ROUNDED_IMAGES);
     let mut progress = Progress::new(0.0, 1.0, quiet);
     let step_s = bench::steps_for(device, config, images, seconds, &mut |share| {
         progress.reached(share, "measuring how fast this machine trains");

@@ -20,9 +20,8 @@ pub fn rates(config: &RunConfig, step: u64) -> Rates {
     Rates {
         step,
         lr: t.lr * grown,
-        beta2: t.beta2,
-        weight_decay: t.weight_decay,
         ema_beta: ema_beta(t.ema_rate, t.batch as f64, images, seen),
+        ..t.rates()
     }
 }
 

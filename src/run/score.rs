@@ -3,7 +3,7 @@
 use super::{Look, RunConfig};
 use crate::data::Dataset;
 use crate::device::cuda::Cuda;
-use crate::device::{Arg, Device};
+use crate::device::{Device, Ptr};
 use crate::error::{Exit, fail};
 use crate::files::{Checksum, read_text, write_atomic};
 use crate::memorization::{Nearest, Neighbour, Score, Search, Threshold, wilson};
@@ -87,7 +87,7 @@ impl OnCard for Network<'_> {
     }
 
     fn begin(&mut self, images: usize, labels: &[u32]) -> Result<Operands> {
-        let [x, sigma, out] = self.denoiser.operands(images, labels)?.map(Arg::Address);
+        let [x, sigma, out] = self.denoiser.operands(images, labels)?.map(Ptr::Address);
         Ok(Operands { x, sigma, out })
     }
 

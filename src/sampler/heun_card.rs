@@ -3,7 +3,8 @@
 use super::state::{Start, State};
 use super::{Images, OnCard, Operands};
 use crate::device::cuda::{Buffer, Cuda};
-use crate::device::{Arg, Kernel, args};
+use crate::device::params::{BLOCK_THREADS, DRAWN_ELEMENTS};
+use crate::device::{Entry, Fields, Kernel, params};
 use anyhow::Result;
 use std::ops::Range;
 
@@ -57,26 +58,22 @@ impl<'d> CardState<'d> {
     }
 
     /// One thread an element.
-    fn each(&self, name: &'static str, args: Vec<Arg>) -> Result<()> {
-        self.cuda.run(&[Kernel::new(name, self.count().div_ceil(256), args)])
+    fn each<P: Fields>(&self, entry: Entry<P>, arguments: P) -> Result<()> {
+        self.cuda.run(&[Kernel::new(entry, self.count().div_ceil(BLOCK_THREADS), arguments)])
     }
 
     /// One thread eight elements of an image.
-    fn drawn(&self, name: &'static str, args: Vec<Arg>) -> Result<()> {
-        let grid = [self.image_len.div_ceil(8).div_ceil(256), self.images];
-        self.cuda.run(&[Kernel::new(name, grid, args)])
-    }
-
-    fn n(&self) -> Arg {
-        Arg::I64(self.count() as i64)
+    fn drawn<P: Fields>(&self, entry: Entry<P>, arguments: P) -> Result<()> {
+        let grid = [self.image_len.div_ceil(DRAWN_ELEMENTS).div_ceil(BLOCK_THREADS), self.images];
+        self.cuda.run(&[Kernel::new(entry, grid, arguments)])
     }
 
     /// D(x; sigma) where the operands say.
     fn evaluate(&mut self, sigma: f64) -> Result<()> {
-        let Operands { x, sigma: sigmas, .. } = self.operands;
-        let sigma = Arg::F64(sigma);
-        let input = args![x, sigmas, &self.x, self.n(), self.images, sigma];
-        self.each("heun_input", input)?;
+        let Operands { x: input, sigma: sigmas, .. } = self.operands;
+        let (count, n, t) = (self.count(), self.images, sigma);
+        let input = params!(HeunInput { input, sigma: sigmas, x: &self.x, count, t, n });
+        self.each(params::HEUN_INPUT, input)?;
         self.denoiser.evaluate()
     }
 }
@@ -90,8 +87,8 @@ impl State for CardState<'_> {
         self.seeds.write(0, bytemuck::cast_slice(&seeds))?;
         match start {
             Start::Seeds(_) => {
-                let start = args![&self.x, &self.seeds, self.image_len, Arg::F64(t)];
-                self.drawn("heun_start", start)
+                let (x, seeds, words) = (&self.x, &self.seeds, self.image_len);
+                self.drawn(params::HEUN_START, params!(HeunStart { x, seeds, t, words }))
             }
             Start::Latents(latents) => {
                 let range = images.start * self.image_len..images.end * self.image_len;
@@ -102,29 +99,38 @@ impl State for CardState<'_> {
     }
 
     fn add_noise(&mut self, scale: f64, step: u32) -> Result<()> {
-        let scale = Arg::F64(scale);
-        let noise = args![&self.x, &self.seeds, self.image_len, scale, step as usize];
-        self.drawn("heun_noise", noise)
+        let (x, seeds, words) = (&self.x, &self.seeds, self.image_len);
+        self.drawn(params::HEUN_NOISE, params!(HeunNoise { x, seeds, scale, words, step }))
     }
 
     fn euler(&mut self, t: f64, t_next: f64) -> Result<()> {
         self.evaluate(t)?;
-        let (t, t_next, d) = (Arg::F64(t), Arg::F64(t_next), self.operands.out);
-        let euler = args![&self.x, &self.x_hat, &self.slope, d, self.n(), t, t_next];
-        self.each("heun_euler", euler)
+        let (d, count) = (self.operands.out, self.count());
+        let CardState { x, x_hat, slope, .. } = self;
+        let euler =
+            params!(HeunEuler { x: &*x, x_hat: &*x_hat, slope: &*slope, d, count, t, t_next });
+        self.each(params::HEUN_EULER, euler)
     }
 
     fn correct(&mut self, t: f64, t_next: f64) -> Result<()> {
         self.evaluate(t_next)?;
-        let (t, t_next, d) = (Arg::F64(t), Arg::F64(t_next), self.operands.out);
-        let correct = args![&self.x, &self.x_hat, &self.slope, d, self.n(), t, t_next];
-        self.each("heun_correct", correct)
+        let (d, count) = (self.operands.out, self.count());
+        let CardState { x, x_hat, slope, .. } = self;
+        let correct =
+            params!(HeunCorrect { x: &*x, x_hat: &*x_hat, slope: &*slope, d, count, t, t_next });
+        self.each(params::HEUN_CORRECT, correct)
     }
 
     fn finish(&mut self) -> Result<Option<usize>> {
-        let finish =
-            args![&self.values, &self.pixels, &self.bad_image, &self.x, self.image_len, self.n()];
-        self.each("heun_finish", finish)?;
+        let finish = params!(HeunFinish {
+            images: &self.values,
+            pixels: &self.pixels,
+            bad_image: &self.bad_image,
+            x: &self.x,
+            count: self.count(),
+            words: self.image_len,
+        });
+        self.each(params::HEUN_FINISH, finish)?;
         let bad = self.bad_image.read(0, 1)?[0].to_bits();
         Ok((bad != NONE).then_some(bad as usize))
     }

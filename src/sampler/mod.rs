@@ -14,7 +14,7 @@ pub use optimal_card::CardOptimal;
 
 use crate::data::Dataset;
 use crate::device::cuda::{self, Cuda};
-use crate::device::{Arg, Device, Pixels};
+use crate::device::{Device, Pixels, Ptr};
 use anyhow::Result;
 use std::borrow::Cow;
 
@@ -46,17 +46,11 @@ pub trait OnCard {
 }
 
 /// Addresses of x `[B, H, W, C]` f32, sigma `[B]` f64 and D(x; sigma) `[B, H, W, C]` f32.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Operands {
-    pub x: Arg,
-    pub sigma: Arg,
-    pub out: Arg,
-}
-
-impl Default for Operands {
-    fn default() -> Self {
-        Operands { x: Arg::Null, sigma: Arg::Null, out: Arg::Null }
-    }
+    pub x: Ptr,
+    pub sigma: Ptr,
+    pub out: Ptr,
 }
 
 /// A batch of finished images [B, H, W, C], where they were computed.

@@ -4,7 +4,8 @@ use super::optimal::{ByClass, Classes};
 use super::{Denoise, OnCard, Operands};
 use crate::data::Dataset;
 use crate::device::cuda::{Buffer, Cuda};
-use crate::device::{Arg, Kernel, args};
+use crate::device::params::BLOCK_WARPS;
+use crate::device::{Kernel, Ptr, params};
 use anyhow::Result;
 
 /// Queries of a batch, at most,
@@ -58,8 +59,9 @@ impl CardOptimal {
             totals: cuda.buffer(2 * batch)?,
             out: cuda.buffer(batch * image_len)?,
         };
-        let norms = args![&optimal.norms, &optimal.pixels, image_len, count];
-        cuda.run(&[Kernel::new("optimal_norms", count.div_ceil(8), norms)])?;
+        let (norms, pixels) = (&optimal.norms, &optimal.pixels);
+        let norms = params!(OptimalNorms { norms, pixels, words: image_len, count });
+        cuda.run(&[Kernel::new(params::OPTIMAL_NORMS, count.div_ceil(BLOCK_WARPS), norms)])?;
         Ok(optimal)
     }
 }
@@ -113,29 +115,40 @@ impl OnCard for CardOptimal {
             labels => labels.iter().map(range).collect::<Result<_>>()?,
         };
         self.ranges.write(0, bytemuck::cast_slice(&ranges))?;
-        let (x, sigma, out) = (Arg::from(&self.x), Arg::from(&self.sigma), Arg::from(&self.out));
+        let (x, sigma, out) = (Ptr::from(&self.x), Ptr::from(&self.sigma), Ptr::from(&self.out));
         Ok(Operands { x, sigma, out })
     }
 
     fn evaluate(&mut self) -> Result<()> {
-        let (q, n, words) = (self.images, self.count, self.image_len);
-        let exponents = args![
-            &self.weights,
-            &self.x,
-            &self.pixels,
-            &self.norms,
-            &self.sigma,
-            &self.ranges,
-            q,
-            n,
-            words
+        let (q, count, words) = (self.images, self.count, self.image_len);
+        let CardOptimal { pixels, norms, x, sigma, ranges, weights, totals, out, .. } = &*self;
+        let kernels = [
+            Kernel::new(
+                params::OPTIMAL_EXPONENTS,
+                [q.div_ceil(32), count.div_ceil(32)],
+                params!(OptimalExponents {
+                    weights,
+                    x,
+                    pixels,
+                    norms,
+                    sigma,
+                    ranges,
+                    q,
+                    count,
+                    words
+                }),
+            ),
+            Kernel::new(
+                params::OPTIMAL_WEIGHTS,
+                q,
+                params!(OptimalWeights { weights, totals, count }),
+            ),
+            Kernel::new(
+                params::OPTIMAL_IMAGES,
+                [words.div_ceil(64), q.div_ceil(16)],
+                params!(OptimalImages { out, weights, totals, pixels, q, count, words }),
+            ),
         ];
-        let weights = args![&self.weights, &self.totals, n];
-        let images = args![&self.out, &self.weights, &self.totals, &self.pixels, q, n, words];
-        self.cuda.run(&[
-            Kernel::new("optimal_exponents", [q.div_ceil(32), n.div_ceil(32)], exponents),
-            Kernel::new("optimal_weights", q, weights),
-            Kernel::new("optimal_images", [words.div_ceil(64), q.div_ceil(16)], images),
-        ])
+        self.cuda.run(&kernels)
     }
 }

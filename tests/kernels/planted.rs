@@ -16,28 +16,28 @@ fn bugs_in_the_kernels_are_seen() {
         (
             "search::the_optimum_on_a_card_matches_float64_in_every_schedule",
             "optimal.cu",
-            "n < ranges[2 * query + 1]",
-            "n <= ranges[2 * query + 1]",
+            "n < p.ranges[2 * query + 1]",
+            "n <= p.ranges[2 * query + 1]",
         ),
         // The first slope twice.
         (
             "search::sampling_on_a_card_gives_the_cpus_bits_in_every_schedule",
             "heun.cu",
             "__dmul_rn(0.5, next)",
-            "__dmul_rn(0.5, slope[i])",
+            "__dmul_rn(0.5, p.slope[i])",
         ),
         // Every step is the interval's first.
         (
             "interval::a_stop_ends_an_interval_between_steps",
             "adam_ema.cu",
-            "*cursor = at + 1;",
-            "*cursor = at;",
+            "*p.cursor = at + 1;",
+            "*p.cursor = at;",
         ),
         // Only the last micro-batch's loss.
         (
             "interval::a_replayed_step_equals_one_launched_singly",
             "loss.cu",
-            "double sum = *total;",
+            "double sum = *p.total;",
             "double sum = 0.0;",
         ),
     ] {

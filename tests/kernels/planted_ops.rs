@@ -50,22 +50,22 @@ fn planted_bugs_turn_the_kernels_tests_red() {
             "the rows of the embedding taken for those of one block",
             CONVOLUTIONS,
             "kernels/conv2d_mma.cu",
-            "* emb_row : nullptr",
-            "* o : nullptr",
+            "* p.emb_row : nullptr",
+            "* p.o : nullptr",
         ),
         (
             "= for += of a gradient",
             CONVOLUTIONS,
             "kernels/conv2d_bwd.cu",
-            "float sum = add ? *to : 0.0f;",
+            "float sum = p.add ? *to : 0.0f;",
             "float sum = 0.0f;",
         ),
         (
             "a dropped barrier",
             NORMS,
             "kernels/norm_slab.cu",
-            "    __syncthreads();\n    for (int i = threadIdx.x; i < 4 * cb; i += 256) {",
-            "    for (int i = threadIdx.x; i < 4 * cb; i += 256) {",
+            "    __syncthreads();\n    for (int i = threadIdx.x; i < 4 * cb; i += BLOCK_THREADS) {",
+            "    for (int i = threadIdx.x; i < 4 * cb; i += BLOCK_THREADS) {",
         ),
     ] {
         assert!(!passes_patched(name, file, find, replace), "{what} goes unseen");

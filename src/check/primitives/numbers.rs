@@ -2,6 +2,7 @@
 
 use super::{Primitive, Words, numbers};
 use crate::device::cpu::math;
+use crate::device::params;
 use crate::rng::{normals8, permute, philox};
 use half::bf16;
 
@@ -17,7 +18,7 @@ pub(super) fn packets() -> Primitive {
     for lane in 0..32 {
         want.extend((0..4).map(|i| if i < lane % 5 { halves[8 * lane + 1 + i] << 16 } else { 0 }));
     }
-    Primitive::new("packets", "primitive_packets", input, want)
+    Primitive::new("packets", params::PRIMITIVE_PACKETS, input, want)
 }
 
 /// Bit patterns of every kind: signs, ties, the largest, the smallest, NaN.
@@ -73,7 +74,7 @@ pub(super) fn conversions() -> Primitive {
         &|u| (u & 0xffff) >> 8,
     ];
     let want = rows.iter().flat_map(|row| PATTERNS.map(row)).collect();
-    Primitive::new("conversions", "primitive_conversions", PATTERNS.to_vec(), want)
+    Primitive::new("conversions", params::PRIMITIVE_CONVERSIONS, PATTERNS.to_vec(), want)
 }
 
 pub(super) fn arithmetic() -> Primitive {
@@ -116,7 +117,7 @@ pub(super) fn arithmetic() -> Primitive {
     };
     let want = rows.iter().flat_map(of).collect();
     let input = operands.iter().map(|v| v.to_bits()).collect();
-    Primitive::new("arithmetic", "primitive_arithmetic", input, want)
+    Primitive::new("arithmetic", params::PRIMITIVE_ARITHMETIC, input, want)
 }
 
 fn words_of(values: &[f64]) -> Vec<u32> {
@@ -131,7 +132,7 @@ pub(super) fn float64() -> Primitive {
         [|x, y| x * y, |x, y| x + y, |x, y| x / y, |x, _| x.abs().sqrt(), |x, _| x as f32 as f64];
     let of = |row: &fn(f64, f64) -> f64| (0..32).map(|i| row(x[i], x[32 + i])).collect::<Vec<_>>();
     let want: Vec<f64> = rows.iter().flat_map(of).collect();
-    Primitive::new("float64", "primitive_float64", words_of(&x), words_of(&want))
+    Primitive::new("float64", params::PRIMITIVE_FLOAT64, words_of(&x), words_of(&want))
 }
 
 pub(super) fn functions() -> Primitive {
@@ -139,7 +140,7 @@ pub(super) fn functions() -> Primitive {
     let rows: [fn(f64) -> f64; 7] =
         [f64::exp, f64::ln, |x| 5000_f64.powf(x), f64::exp_m1, f64::ln_1p, f64::sin, f64::cos];
     let want = rows.iter().flat_map(|row| x.iter().map(|&x| row(x)).collect::<Vec<_>>()).collect();
-    let new = Primitive::new("functions", "primitive_functions", words_of(&x), vec![]);
+    let new = Primitive::new("functions", params::PRIMITIVE_FUNCTIONS, words_of(&x), vec![]);
     Primitive { want: Words::Near(want), ..new }
 }
 
@@ -159,5 +160,5 @@ pub(super) fn random() -> Primitive {
         places.extend([at as u32, (at >> 32) as u32]);
     }
     rows.extend(places);
-    Primitive::new("random", "primitive_random", input, rows)
+    Primitive::new("random", params::PRIMITIVE_RANDOM, input, rows)
 }

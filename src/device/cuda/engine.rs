@@ -1,35 +1,18 @@
 //! The CUDA device: a context, one stream, the kernels, and memory that is reserved at the start.
 
-use super::super::{Arg, Kernel, Slot, Space};
+use super::super::{Arg, Kernel, Ptr, Slot, Space};
 use crate::error::{Exit, fail};
 use crate::memory::Size;
 use anyhow::{Result, bail};
 use cudarc::driver::sys::{self, CUdevice_attribute, CUfunction_attribute as Attribute, CUresult};
 use cudarc::driver::{
-    CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, DriverError,
-    LaunchConfig, PushKernelArg,
+    CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, DriverError, result,
 };
 use cudarc::nvrtc::Ptx;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-
-/// What a step's kernels read from device memory: `Step` in `kernels/prelude/types.cuh`.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Default, bytemuck::Pod, bytemuck::Zeroable)]
-pub struct StepWords {
-    pub seed: u64,
-    pub step: u64,
-    pub decay: f32,
-    pub rate: f32,
-    pub beta2: f32,
-    pub beta2_rest: f32,
-    pub root: f32,
-    pub ema: f32,
-    pub ema_rest: f32,
-    pub scrub: u32,
-}
 
 /// A card with its kernels loaded; cheap to clone.
 #[derive(Clone)]
@@ -63,14 +46,13 @@ impl Function {
         Ok(Function { handle, shared_bytes: SHARED_UNASKED, argument_bytes })
     }
 
-    /// That `values` are what the kernel's signature asks for: a driver copies as many bytes as that says from wherever it
-    /// is told, so a missing or short one would be whatever lies behind.
-    fn check(&self, name: &str, values: &[Value]) -> Result<()> {
-        let given = values.iter().map(Value::bytes);
-        if given.clone().eq(self.argument_bytes.iter().copied()) {
+    /// That so many bytes are what the kernel's signature asks for: a driver copies as many as that says from wherever it
+    /// is told, so what is missing would be whatever lies behind.
+    fn check(&self, kernel: &Kernel) -> Result<()> {
+        let (name, given, takes) = (kernel.name, [kernel.args_bytes], &self.argument_bytes);
+        if given == takes[..] {
             return Ok(());
         }
-        let (given, takes): (Vec<_>, _) = (given.collect(), &self.argument_bytes);
         let what = format!("kernel {name} takes arguments of {takes:?} bytes, was given {given:?}");
         Err(fail(Exit::Device, format!("--device: cuda: {what}")))
     }
@@ -180,8 +162,8 @@ impl Cuda {
         told.map(|(free, _)| free).map_err(driver("no memory information"))
     }
 
-    /// The kernel that `kernel` names, allowed its dynamic shared memory, to be given `values`.
-    fn function(&self, kernel: &Kernel, values: &[Value]) -> Result<CudaFunction> {
+    /// The kernel that `kernel` names, allowed its dynamic shared memory. The context is current on this thread afterwards.
+    fn function(&self, kernel: &Kernel) -> Result<CudaFunction> {
         let name = kernel.name;
         // Looking a kernel up and its attributes want a current context, which this thread may not have yet, and cudarc
         // binds it only for what goes through the stream.
@@ -191,7 +173,7 @@ impl Cuda {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => entry.insert(Function::of(name, self.load(name)?)?),
         };
-        f.check(name, values)?;
+        f.check(kernel)?;
         if kernel.shared_bytes > f.shared_bytes {
             let bytes = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             let wanted = kernel.shared_bytes as i32;
@@ -251,29 +233,24 @@ impl Cuda {
     /// Device (exit 4): a kernel that is missing or does not launch, by name.
     pub fn launch(&self, kernels: &[Kernel], at: &Addresses) -> Result<()> {
         for kernel in kernels {
-            let values: Vec<Value> = kernel.args.iter().map(|a| at.resolve(a)).collect();
-            let f = self.function(kernel, &values)?;
+            let f = self.function(kernel)?;
             let [x, y, z] = kernel.grid;
-            let config = LaunchConfig {
-                grid_dim: (x, y, z),
-                block_dim: (kernel.threads, 1, 1),
-                shared_mem_bytes: kernel.shared_bytes,
-            };
-            let mut builder = self.0.stream.launch_builder(&f);
-            for value in &values {
-                match value {
-                    Value::Address(v) => builder.arg(v),
-                    Value::I32(v) => builder.arg(v),
-                    Value::I64(v) => builder.arg(v),
-                    Value::F32(v) => builder.arg(v),
-                    Value::F64(v) => builder.arg(v),
-                };
-            }
+            let mut packed = at.pack(kernel);
             self.watched(kernel.name, || {
-                // SAFETY: the arguments' number and sizes are those of the signature; the op that made the kernel
-                // promises their order and types, and that the slots are as long as its geometry reaches.
-                unsafe { builder.launch(config) }.map_err(driver(kernel.name))?;
-                Ok(())
+                // SAFETY: the one argument is as long as the signature says, and its bytes are laid out as the struct's of
+                // the same declaration are; the op that made the kernel promises that the slots are as long as its geometry
+                // reaches.
+                let queued = unsafe {
+                    result::launch_kernel(
+                        f.cu_function(),
+                        (x, y, z),
+                        (kernel.threads, 1, 1),
+                        kernel.shared_bytes,
+                        self.0.stream.cu_stream(),
+                        &mut [packed.as_mut_ptr().cast()],
+                    )
+                };
+                queued.map_err(driver(kernel.name))
             })?;
         }
         Ok(())
@@ -290,23 +267,6 @@ impl Cuda {
     /// Device (exit 4): what went wrong in a kernel since the last wait.
     pub fn wait(&self) -> Result<()> {
         self.0.stream.synchronize().map_err(driver("a kernel failed"))
-    }
-}
-
-enum Value {
-    Address(u64),
-    I32(i32),
-    I64(i64),
-    F32(f32),
-    F64(f64),
-}
-
-impl Value {
-    fn bytes(&self) -> usize {
-        match self {
-            Value::I32(_) | Value::F32(_) => 4,
-            Value::Address(_) | Value::I64(_) | Value::F64(_) => 8,
-        }
     }
 }
 
@@ -336,20 +296,34 @@ impl Addresses {
         base + 4 * s.offset as u64
     }
 
-    fn resolve(&self, arg: &Arg) -> Value {
-        match arg {
-            Arg::Slot(s) => Value::Address(self.slot(s)),
-            Arg::Sink(s) => Value::Address(self.slot(&s.slot)),
-            Arg::Element(s, i) => Value::Address(self.slot(s) + s.dtype.bytes(*i) as u64),
-            Arg::Address(a) => Value::Address(*a),
-            Arg::Step => Value::Address(self.step),
-            Arg::FirstImage => Value::I32(self.first_image as i32),
-            Arg::Null => Value::Address(0),
-            Arg::I32(v) => Value::I32(*v),
-            Arg::I64(v) => Value::I64(*v),
-            Arg::F32(v) => Value::F32(*v),
-            Arg::F64(v) => Value::F64(*v),
+    fn pointer(&self, pointer: &Ptr) -> u64 {
+        match pointer {
+            Ptr::Slot(s) => self.slot(s),
+            Ptr::Sink(s) => self.slot(&s.slot),
+            Ptr::Element(s, i) => self.slot(s) + s.dtype.bytes(*i) as u64,
+            Ptr::Address(a) => *a,
+            Ptr::Step => self.step,
+            Ptr::Null => 0,
         }
+    }
+
+    /// What a kernel takes, as it lies in C's struct: whole 8-byte words, since nothing in one is wider.
+    fn pack(&self, kernel: &Kernel) -> Vec<u64> {
+        let mut words = vec![0_u64; kernel.args_bytes.div_ceil(8)];
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
+        for (offset, arg) in &kernel.args {
+            let mut put = |value: &[u8]| bytes[*offset..][..value.len()].copy_from_slice(value);
+            match arg {
+                Arg::Ptr(pointer) => put(&self.pointer(pointer).to_ne_bytes()),
+                Arg::FirstImage => put(&self.first_image.to_ne_bytes()),
+                Arg::I32(v) => put(&v.to_ne_bytes()),
+                Arg::U32(v) => put(&v.to_ne_bytes()),
+                Arg::I64(v) => put(&v.to_ne_bytes()),
+                Arg::F32(v) => put(&v.to_ne_bytes()),
+                Arg::F64(v) => put(&v.to_ne_bytes()),
+            }
+        }
+        words
     }
 }
 

@@ -6,7 +6,7 @@ mod graph;
 pub mod probe;
 
 pub use clock::Clock;
-pub use engine::{Addresses, Buffer, Cuda, StepWords};
+pub use engine::{Addresses, Buffer, Cuda};
 pub use graph::Repeated;
 pub use probe::{Card, Driver, Trouble, probe};
 

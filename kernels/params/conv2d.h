@@ -1,0 +1,75 @@
+#pragma once
+#include "entry.h"
+
+// A convolution's forward, and on tensor cores also the gradient of its input: y (=|+=) (conv(x) + bias + emb +
+// residual + shortcut) * scale. W: how the weights are stored.
+template <class T, class Y, class W>
+struct Conv2d {
+    Y* y;
+    const T* x;
+    const W* weight;
+    const float* bias;  // or null
+    const float* emb;   // [n, o], rows emb_row apart, or null
+    const T* residual;  // or null
+    const T* s1;        // null: no shortcut
+    const T* s2;        // null: c2 = 0
+    const W* sweight;
+    const float* sbias;
+    int n, h, w, c, ho, wo, o;
+    int kernel, stride, pad;
+    int c1, c2;   // channels of s1 and s2
+    int srow;     // length of sweight's rows
+    int emb_row;
+    float scale;
+    int add;
+};
+ENTRY(Fp32, conv2d_fwd, Conv2d<float, float, float>)
+ENTRY(Fp32, conv2d_fwd_bf16, Conv2d<bf16, bf16, float>)
+ENTRY(Fp32, conv2d_fwd_last, Conv2d<bf16, float, float>)
+ENTRY(TensorBf16, conv2d_mma_bf16, Conv2d<bf16, bf16, bf16>)
+ENTRY(TensorTf32, conv2d_mma_tf32, Conv2d<float, float, float>)
+ENTRY(TensorBf16, conv2d_mma_last, Conv2d<bf16, float, bf16>)
+
+template <class T, class D>
+struct Conv2dDgrad {
+    T* dx;
+    const D* dy;
+    const float* weight;
+    int n, h, w, c, ho, wo, o;
+    int kernel, stride, pad;
+    int row_words;  // length of weight's rows
+    int first;      // column of them at which those of this input begin
+    float scale;
+    int add;
+};
+ENTRY(Fp32, conv2d_dgrad, Conv2dDgrad<float, float>)
+ENTRY(Fp32, conv2d_dgrad_bf16, Conv2dDgrad<bf16, bf16>)
+ENTRY(Fp32, conv2d_dgrad_last, Conv2dDgrad<bf16, float>)
+
+// partials[chunk, o, k, k, c] = the sum over the pixels of ROUNDED_IMAGES images of dy * x.
+template <class T, class D>
+struct Conv2dWgrad {
+    float* partials;
+    const D* dy;
+    const T* x;
+    int n, h, w, c, ho, wo, o;
+    int kernel, stride, pad;
+};
+ENTRY(Fp32, conv2d_wgrad, Conv2dWgrad<float, float>)
+ENTRY(Fp32, conv2d_wgrad_bf16, Conv2dWgrad<bf16, bf16>)
+ENTRY(Fp32, conv2d_wgrad_last, Conv2dWgrad<bf16, float>)
+ENTRY(TensorBf16, wgrad_mma_bf16, Conv2dWgrad<bf16, bf16>)
+ENTRY(TensorTf32, wgrad_mma_tf32, Conv2dWgrad<float, float>)
+
+// dw[o, row_words], columns first .. first + width (=|+=) scale * the sum over chunks, in order, of partials.
+struct WgradReduce {
+    float* dw;
+    const float* partials;  // null where chunks = 0
+    int o, width;
+    int partial_words;  // length of a row of partials: width, or more where rows were padded
+    int row_words, first;
+    int chunks;  // 0: sets zeros, adds nothing
+    float scale;
+    int add;
+};
+ENTRY(Fp32, wgrad_reduce, WgradReduce)

@@ -1,0 +1,247 @@
+//! One kernel of the CUDA device, ready to be launched on whatever addresses.
+
+use super::arg::{Arg, Fields, Ptr};
+use super::params::{BLOCK_THREADS, LEAST_SHARED_BYTES, MMA_SHARED_BYTES};
+use super::{Acc, Dtype, Sink, Slot};
+use serde::Serialize;
+use std::marker::PhantomData;
+
+/// What a kernel multiplies with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Unit {
+    /// The fp32 pipes; whatever a CPU has.
+    #[default]
+    Fp32,
+    TensorTf32,
+    TensorBf16,
+    TensorU8,
+}
+
+/// What a launch costs at least.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
+pub struct Cost {
+    /// 2 × multiply-adds of matrix work, as the direct algorithm needs them.
+    pub flop: u64,
+    /// Bytes to and from memory: all that it reads and writes once, a gradient that is added to twice.
+    pub bytes: u64,
+    /// Where the FLOP go.
+    #[serde(skip)]
+    pub unit: Unit,
+}
+
+/// A kernel by name, which takes a `P`; `build.rs` makes these of `kernels/params`.
+pub struct Entry<P> {
+    pub name: &'static str,
+    unit: Unit,
+    /// How what each of its pointers points at is stored.
+    stored: &'static [Dtype],
+    takes: PhantomData<fn(P)>,
+}
+
+impl<P> Entry<P> {
+    /// `stored`: how what each of its pointers points at is stored.
+    ///
+    /// # Safety
+    /// What goes by that name takes a `P`, or nothing of its size.
+    pub const unsafe fn new(name: &'static str, unit: Unit, stored: &'static [Dtype]) -> Self {
+        Entry { name, unit, stored, takes: PhantomData }
+    }
+}
+
+impl<P> Clone for Entry<P> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<P> Copy for Entry<P> {}
+
+/// One kernel of the CUDA device with its geometry, slots and scalars resolved.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Kernel {
+    pub name: &'static str,
+    /// Blocks.
+    pub grid: [u32; 3],
+    /// Threads of a block.
+    pub threads: u32,
+    /// Dynamic shared memory of a block.
+    pub shared_bytes: u32,
+    /// Each field of what it takes, and its offset in bytes.
+    pub(super) args: Vec<(usize, Arg)>,
+    /// Bytes of what it takes.
+    pub(super) args_bytes: usize,
+    unit: Unit,
+    flop: u64,
+    /// Where the arguments do not tell them.
+    bytes: Option<u64>,
+}
+
+const _: () = assert!(MMA_SHARED_BYTES <= LEAST_SHARED_BYTES);
+
+impl Kernel {
+    /// Blocks of [`BLOCK_THREADS`] without dynamic shared memory, as most kernels take.
+    pub fn new<P: Fields>(entry: Entry<P>, grid: impl Into<Grid>, params: P) -> Self {
+        let mut args = Vec::new();
+        params.put(0, &mut args);
+        for (pointer, &dtype) in pointers(&args).zip(entry.stored) {
+            assert!(pointer.holds(dtype), "{}: {pointer:?} where {dtype:?} is stored", entry.name);
+        }
+        Kernel {
+            name: entry.name,
+            grid: grid.into().0,
+            threads: BLOCK_THREADS as u32,
+            shared_bytes: 0,
+            args,
+            args_bytes: P::BYTES,
+            unit: entry.unit,
+            flop: 0,
+            bytes: None,
+        }
+    }
+
+    /// With blocks of so many threads.
+    pub fn threads(self, threads: usize) -> Self {
+        Kernel { threads: threads as u32, ..self }
+    }
+
+    /// With so many bytes of dynamic shared memory a block.
+    pub fn shared(self, shared_bytes: usize) -> Self {
+        Kernel { shared_bytes: shared_bytes as u32, ..self }
+    }
+
+    /// With so much matrix work.
+    pub fn flop(self, flop: usize) -> Self {
+        Kernel { flop: flop as u64, ..self }
+    }
+
+    /// With so much traffic: for kernels that are given addresses, or slots of which they touch a part.
+    pub fn moves(self, bytes: usize) -> Self {
+        Kernel { bytes: Some(bytes as u64), ..self }
+    }
+
+    /// Of the whole grid.
+    pub fn cost(&self) -> Cost {
+        let added: usize = pointers(&self.args)
+            .filter_map(|pointer| match pointer {
+                Ptr::Sink(Sink { slot, acc: Acc::Add }) => Some(slot.bytes()),
+                _ => None,
+            })
+            .sum();
+        let bytes = || (bytes_of(pointers(&self.args).filter_map(Ptr::slot)) + added) as u64;
+        Cost { flop: self.flop, bytes: self.bytes.unwrap_or_else(bytes), unit: self.unit }
+    }
+}
+
+fn pointers(args: &[(usize, Arg)]) -> impl Iterator<Item = &Ptr> {
+    args.iter().filter_map(|(_, arg)| match arg {
+        Arg::Ptr(pointer) => Some(pointer),
+        _ => None,
+    })
+}
+
+/// Bytes of the union of some slots.
+pub fn bytes_of(slots: impl Iterator<Item = Slot>) -> usize {
+    let mut slots: Vec<Slot> = slots.collect();
+    slots.sort_by_key(|s| (s.space as u8, s.offset));
+    let mut sum = 0;
+    let mut last: Option<Slot> = None;
+    for s in slots {
+        let end = s.offset + s.words();
+        let covered = last.filter(|l| l.space == s.space).map_or(0, |l| l.offset + l.words());
+        if end > covered {
+            sum += end - s.offset.max(covered);
+            last = Some(s);
+        }
+    }
+    4 * sum
+}
+
+/// Blocks along one, two or three axes.
+pub struct Grid([u32; 3]);
+
+fn blocks(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or_else(|_| panic!("a grid of {n} blocks")).max(1)
+}
+
+impl From<usize> for Grid {
+    fn from(x: usize) -> Self {
+        Grid([blocks(x), 1, 1])
+    }
+}
+
+impl From<[usize; 2]> for Grid {
+    fn from([x, y]: [usize; 2]) -> Self {
+        Grid([blocks(x), blocks(y), 1])
+    }
+}
+
+impl From<[usize; 3]> for Grid {
+    fn from(n: [usize; 3]) -> Self {
+        Grid(n.map(blocks))
+    }
+}
+
+/// Of two kernels the one for elements stored so: float32, bf16.
+pub(crate) fn typed<P>([float, bf16]: [Entry<P>; 2], dtype: Dtype) -> Entry<P> {
+    match dtype {
+        Dtype::F32 => float,
+        Dtype::Bf16 => bf16,
+    }
+}
+
+/// A struct of [`super::params`], each field converted: `params!(SumRows { dst, src, rows, columns, add: dst.acc })`.
+macro_rules! params {
+    ($name:ident { $($field:ident $(: $value:expr)?),* $(,)? }) => {
+        $crate::device::params::$name { $($field: params!(@ $field $($value)?)),* }
+    };
+    (@ $field:ident $value:expr) => { ::core::convert::Into::into($value) };
+    (@ $field:ident) => { ::core::convert::Into::into($field) };
+}
+pub(crate) use params;
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Space, params::SCALED_ADD_BF16, params::SUM_ROWS};
+    use super::*;
+
+    fn slot(space: Space, offset: usize, len: usize) -> Slot {
+        Slot { space, offset, len, dtype: Dtype::F32 }
+    }
+
+    fn sum_rows(dst: Sink, src: Slot, rows: usize) -> Kernel {
+        let arguments = params!(SumRows { dst, src, rows, columns: 1, add: dst.acc });
+        Kernel::new(SUM_ROWS, 1, arguments)
+    }
+
+    #[test]
+    #[should_panic(expected = "SumRows.rows: 4294967297 is too large for a kernel")]
+    fn a_number_that_a_field_does_not_hold_is_told_by_the_field() {
+        let dst = Sink::set(slot(Space::Grads, 0, 1));
+        sum_rows(dst, slot(Space::Arena, 0, 1), (1 << 32) + 1);
+    }
+
+    #[test]
+    #[should_panic(expected = "scaled_add_bf16: Slot")]
+    fn a_slot_that_is_stored_otherwise_is_refused() {
+        let s = slot(Space::Arena, 0, 8);
+        let arguments = params!(ScaledAdd { dst: s, src: s, n: 8, scale: 1.0_f32, add: false });
+        Kernel::new(SCALED_ADD_BF16, 1, arguments);
+    }
+
+    #[test]
+    fn traffic_counts_each_word_once_and_an_added_gradient_twice() {
+        let (whole, part) = (slot(Space::Arena, 32, 64), slot(Space::Arena, 48, 16));
+        let beyond = slot(Space::Arena, 80, 32);
+        assert_eq!(bytes_of([part, whole, part].into_iter()), 4 * 64);
+        assert_eq!(bytes_of([beyond, whole].into_iter()), 4 * 80);
+        assert_eq!(bytes_of([whole, slot(Space::Grads, 32, 64)].into_iter()), 4 * 128);
+        let kernel = |acc| {
+            let sink = Sink { slot: slot(Space::Grads, 0, 10), acc };
+            sum_rows(sink, whole, 1).flop(9)
+        };
+        let unit = Unit::Fp32;
+        assert_eq!(kernel(Acc::Set).cost(), Cost { flop: 9, bytes: 4 * (10 + 64), unit });
+        assert_eq!(kernel(Acc::Add).cost().bytes, 4 * (20 + 64));
+        assert_eq!(kernel(Acc::Add).moves(7).cost().bytes, 7);
+    }
+}
