@@ -17,7 +17,7 @@ use emm::check::golden::rel_err;
 use emm::device::cuda::{Cuda, IMAGES};
 use emm::device::params::{SUM_ROWS, SumRows};
 use emm::device::{Cpu, Device, Entry, Int, Kernel, Precision, Ptr, Unit};
-use emm::model::trainer::TrainerOptions;
+use emm::model::TrainerOptions;
 use emm::model::{Arch, Denoiser, Embedding, ModelConfig, Params, Precond, Rates, Trainer};
 use emm::rng::fill_normals;
 
@@ -152,7 +152,7 @@ fn train(t: &mut Trainer, steps: std::ops::Range<u64>) -> Vec<f64> {
 }
 
 fn flats(t: &Trainer) -> [Vec<f32>; 4] {
-    [&t.weights, &t.adam_m, &t.adam_v, &t.ema]
+    [&t.training.weights, &t.training.adam_m, &t.training.adam_v, &t.training.ema]
         .map(|b| b.read(0, t.flat_len()).unwrap().into_owned())
 }
 
@@ -260,7 +260,7 @@ fn a_planted_nan_stops_the_card_at_its_step() {
     train(&mut t, 0..2);
     // Infinite, so that gradients are NaN and the loss with them.
     let spec = Params::new(&config).specs[4].clone();
-    t.weights.write(spec.offset, &[f32::INFINITY]).unwrap();
+    t.training.weights.write(spec.offset, &[f32::INFINITY]).unwrap();
     let before = flats(&t);
     let scalars = Rates::new(2, 1e-3, 0.9);
     let e = t.step(scalars, &|| false).unwrap_err();

@@ -5,8 +5,8 @@ use crate::ops::fresh_seed;
 use emm::check::golden::{Golden, rel_err};
 use emm::data::Dataset;
 use emm::device::{Buffer, Cpu, Device, LEAST_SHARED_BYTES, Precision, StepArgs, Target};
-use emm::model::trainer::{Recording, TrainerOptions};
 use emm::model::{Denoiser, ModelConfig, Params, Rates, Trainer};
+use emm::model::{Recording, TrainerOptions};
 use emm::ops::adam_ema::adam_ema;
 use emm::tape::Mode;
 
@@ -279,7 +279,7 @@ fn train(
             t.step(s, &|| false).unwrap().unwrap()
         })
         .collect();
-    ([t.weights.cpu(), t.ema.cpu()].concat(), losses)
+    ([t.training.weights.cpu(), t.training.ema.cpu()].concat(), losses)
 }
 
 #[test]

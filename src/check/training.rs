@@ -7,8 +7,7 @@ use crate::data::Dataset;
 use crate::device::cuda::{Addresses, Cuda};
 use crate::device::params::{GOOD, ROUNDED_IMAGES, Step};
 use crate::device::{Buffer, Device, Dtype, Precision, Ptr, Slot, Space};
-use crate::model::trainer::TrainerOptions;
-use crate::model::{Arch, ModelConfig, Rates, Trainer};
+use crate::model::{Arch, ModelConfig, Rates, Trainer, TrainerOptions, Training};
 use crate::ops::adam_ema;
 use crate::ops::precondition::Precond;
 use crate::ops::prepare_batch::{self, Batch, OnCard, Position, Source};
@@ -346,7 +345,7 @@ fn replayed(
         }
         let flat =
             |b: &Buffer| -> Result<Vec<f32>> { Ok(b.read(0, trainer.flat_len())?.into_owned()) };
-        let Trainer { weights, adam_m, adam_v, ema, .. } = &trainer;
+        let Training { weights, adam_m, adam_v, ema, .. } = &trainer.training;
         Ok((loss, [flat(weights)?, flat(adam_m)?, flat(adam_v)?, flat(ema)?]))
     };
     let ((want_loss, want), (loss, got)) = (run(true)?, run(false)?);

@@ -6,7 +6,7 @@ use crate::device::params::ROUNDED_IMAGES;
 use crate::device::{Cost, Precision, Target, params};
 use crate::error::{Exit, fail};
 use crate::memory::Size;
-use crate::model::trainer::Recording;
+use crate::model::Recording;
 use crate::model::{ModelConfig, Params};
 use crate::tape::Mode;
 use anyhow::Result;

@@ -19,8 +19,8 @@ const PREFIXES: [&str; 4] = ["weights.", "adam_m.", "adam_v.", "ema."];
 /// # Errors
 /// Diverged (exit 5), and the file left as it was, if a weight is not finite; input/output (1).
 pub fn save(path: &Path, config: &RunConfig, step: u64, trainer: &Trainer) -> Result<()> {
-    let t = trainer;
-    let flats = [&t.weights, &t.adam_m, &t.adam_v, &t.ema].map(|b| b.read(0, t.flat_len()));
+    let t = &trainer.training;
+    let flats = [&t.weights, &t.adam_m, &t.adam_v, &t.ema].map(|b| b.read(0, trainer.flat_len()));
     let [w, m, v, ema] = flats;
     let flats: [&[f32]; 4] = [&w?, &m?, &v?, &ema?];
     if flats.iter().any(|flat| flat.iter().any(|v| !v.is_finite())) {
@@ -29,7 +29,14 @@ pub fn save(path: &Path, config: &RunConfig, step: u64, trainer: &Trainer) -> Re
     let metadata =
         [("emm.step", step.to_string()), ("emm.run", run_note(config, step).to_string())];
     let named: Vec<_> = PREFIXES.into_iter().zip(flats).collect();
-    write_flats(path, true, &metadata, &config.model, &named, &freqs_tensor(&trainer.freqs))
+    write_flats(
+        path,
+        true,
+        &metadata,
+        &config.model,
+        &named,
+        &freqs_tensor(&trainer.training.freqs),
+    )
 }
 
 /// The step of a stored state, by its header alone; `None` if there is no file.
@@ -115,11 +122,11 @@ pub fn load(path: &Path, config: &RunConfig, trainer: &mut Trainer) -> Result<Op
     let checked = file.check()?;
     refuse_unexpected(path, &file, &config.model, &PREFIXES)?;
     // One buffer at a time, so that loading costs no memory to speak of.
-    trainer.weights.write(0, &read_flat(&file, &config.model, PREFIXES[0])?)?;
-    trainer.adam_m.write(0, &read_flat(&file, &config.model, PREFIXES[1])?)?;
-    trainer.adam_v.write(0, &read_flat(&file, &config.model, PREFIXES[2])?)?;
-    trainer.ema.write(0, &read_flat(&file, &config.model, PREFIXES[3])?)?;
-    trainer.freqs = read_freqs(&file, &config.model)?;
+    trainer.training.weights.write(0, &read_flat(&file, &config.model, PREFIXES[0])?)?;
+    trainer.training.adam_m.write(0, &read_flat(&file, &config.model, PREFIXES[1])?)?;
+    trainer.training.adam_v.write(0, &read_flat(&file, &config.model, PREFIXES[2])?)?;
+    trainer.training.ema.write(0, &read_flat(&file, &config.model, PREFIXES[3])?)?;
+    trainer.training.freqs = read_freqs(&file, &config.model)?;
     Ok(Some(Loaded { step, checked }))
 }
 

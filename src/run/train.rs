@@ -14,7 +14,7 @@ use crate::data::Dataset;
 use crate::device::Device;
 use crate::memorization::{Repeats, Search};
 use crate::model::Trainer;
-use crate::model::trainer::{Steps, TrainerOptions};
+use crate::model::{Steps, TrainerOptions};
 use crate::signal::stop_asked;
 use anyhow::Result;
 use std::path::Path;

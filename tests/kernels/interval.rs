@@ -6,7 +6,7 @@ use crate::model::random_data;
 use crate::ops::fresh_seed;
 use emm::data::Dataset;
 use emm::device::{Device, Precision};
-use emm::model::trainer::TrainerOptions;
+use emm::model::TrainerOptions;
 use emm::model::{ModelConfig, Params, Rates, Trainer};
 use std::cell::Cell;
 
@@ -37,7 +37,12 @@ fn one_by_one<'d>(
         let state = flats(&trainer);
         trainer = Trainer::new(device, config, options(8), data).unwrap();
         let t = &mut trainer;
-        let buffers = [&mut t.weights, &mut t.adam_m, &mut t.adam_v, &mut t.ema];
+        let buffers = [
+            &mut t.training.weights,
+            &mut t.training.adam_m,
+            &mut t.training.adam_v,
+            &mut t.training.ema,
+        ];
         for (buffer, values) in buffers.into_iter().zip(&state) {
             buffer.write(0, values).unwrap();
         }
@@ -133,7 +138,7 @@ fn scrubbing_replaces_what_is_not_finite_and_nothing_else() {
     let after = |factor: f32, scrub_gradients| {
         let options = TrainerOptions { scrub_gradients, ..options(16) };
         let mut t = Trainer::new(&device, &config, options, &data).unwrap();
-        t.weights.write(gain.offset, &[factor; 16]).unwrap();
+        t.training.weights.write(gain.offset, &[factor; 16]).unwrap();
         let done = t.steps(&scalars(0..1), &|| false).unwrap().done;
         (done, flats(&t)[1].clone(), bits(&t))
     };

@@ -6,7 +6,7 @@ use emm::check::cases::{Case, Operand};
 use emm::check::golden::rel_err;
 use emm::device::cuda::Cuda;
 use emm::device::{Acc, Cpu, Device, Precision, StepArgs, Target};
-use emm::model::trainer::Recording;
+use emm::model::Recording;
 use emm::model::{Arch, ModelConfig};
 use emm::ops::norm::Norm;
 use emm::rng::fill_normals;

@@ -5,7 +5,7 @@ use crate::ops::{fresh_seed, plain_conv, plain_input_gradient, plain_weight_grad
 use emm::check::cases::{Case, Operand};
 use emm::check::golden::rel_err;
 use emm::device::{Acc, LEAST_SHARED_BYTES, Precision, StepArgs, Target};
-use emm::model::trainer::Recording;
+use emm::model::Recording;
 use emm::model::{Arch, ModelConfig};
 use emm::ops::conv2d::Conv2d;
 use emm::rng::fill_normals;

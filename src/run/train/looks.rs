@@ -151,8 +151,8 @@ impl Run<'_> {
         Ok(SavedModel {
             config: self.config.model.clone(),
             precision: Some(self.config.train.precision),
-            weights: self.trainer.ema.read(0, self.trainer.flat_len())?.into_owned(),
-            freqs: self.trainer.freqs.clone(),
+            weights: self.trainer.training.ema.read(0, self.trainer.flat_len())?.into_owned(),
+            freqs: self.trainer.training.freqs.clone(),
             run: Some(run_note(&self.config, self.step)),
         })
     }

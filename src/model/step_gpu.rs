@@ -1,8 +1,9 @@
 //! Training steps on a card: each is one graph, and the host hears of an interval of them once.
 
-use super::trainer::{Recording, Steps, Trainer};
+use super::recording::Recording;
+use super::training::{Stepper, Steps, Training};
 use crate::data::Dataset;
-use crate::device::cuda::{self, Addresses, Cuda, Repeated};
+use crate::device::cuda::{self, Addresses, Clock, Cuda, Repeated};
 use crate::device::params::{BLOCK_ELEMENTS, GOOD, Step, WARP_THREADS};
 use crate::device::{Buffer, Device, Kernel, Ptr, StepArgs, params};
 use crate::error::{Exit, fail};
@@ -12,10 +13,10 @@ use crate::tape::Value;
 use anyhow::Result;
 
 /// Steps of an interval, at most.
-pub const LONGEST_INTERVAL: usize = 256;
+const LONGEST_INTERVAL: usize = 256;
 
 /// What a card holds beside parameters and arena, and the graph of a step.
-pub(super) struct Card {
+pub(super) struct GpuStepper {
     on: Resident,
     step: Repeated,
 }
@@ -48,7 +49,7 @@ struct Interval {
 
 const INTERVAL_WORDS: usize = size_of::<Interval>() / 4;
 
-impl Card {
+impl GpuStepper {
     /// `freqs`: how many frequencies the embedding has.
     pub fn new(
         device: &Device,
@@ -68,41 +69,56 @@ impl Card {
             step: Buffer::new(device, Step::WORDS)?,
             interval: cuda.buffer(INTERVAL_WORDS + table)?,
         };
-        Ok(Card { on, step: Repeated::default() })
+        Ok(GpuStepper { on, step: Repeated::default() })
     }
+}
 
-    /// Where the step's words lie.
-    pub fn step_address(&self) -> u64 {
-        self.on.step.address()
-    }
-
-    /// As [`Trainer::forget_graph`].
-    pub fn forget_graph(&mut self) {
-        self.step = Repeated::default();
-    }
-
-    /// As [`Trainer::steps`].
-    pub fn steps(
+impl Stepper for GpuStepper {
+    fn steps(
         &mut self,
-        trainer: &mut Trainer,
+        training: &mut Training,
         rates: &[Rates],
         stop: &dyn Fn() -> bool,
     ) -> Result<Steps> {
-        let Card { on, step } = self;
-        on.begin(trainer, rates)?;
+        let GpuStepper { on, step } = self;
+        on.begin(training, rates)?;
         for _ in rates {
             if stop() {
                 break;
             }
-            step.run(&on.cuda.clone(), || on.queue(trainer))?;
+            step.run(&on.cuda.clone(), || on.queue(training))?;
         }
-        on.end(trainer, rates)
+        on.end(training, rates)
+    }
+
+    fn longest_interval(&self) -> usize {
+        LONGEST_INTERVAL
+    }
+
+    /// Each launch finds nothing in the second-level cache.
+    fn profile(&mut self, t: &mut Training, repeats: usize) -> Result<Vec<Vec<f64>>> {
+        let plan = &t.recordings[0].plan;
+        let mut times = vec![Vec::new(); plan.launch_names().count()];
+        let Some(memory) = &t.memory else { return Ok(times) };
+        let [memory, weights, grads] = [memory, &t.weights, &t.grads].map(Buffer::address);
+        let addresses = Addresses::new([memory, weights, grads, self.on.step.address()], 0);
+        let mut clock = Clock::new(&self.on.cuda)?;
+        for _ in 0..repeats {
+            for (kernel, times) in plan.kernels().iter().zip(&mut times) {
+                times.push(clock.cold(kernel, &addresses)?);
+            }
+        }
+        Ok(times)
+    }
+
+    fn forget(&mut self) {
+        self.step = Repeated::default();
     }
 }
 
 impl Resident {
     /// Sends an interval's words.
-    fn begin(&mut self, t: &Trainer, rates: &[Rates]) -> Result<()> {
+    fn begin(&mut self, t: &Training, rates: &[Rates]) -> Result<()> {
         assert!(rates.len() <= LONGEST_INTERVAL, "an interval of {} steps", rates.len());
         let start = Interval { loss: 0.0, cursor: 0, bad_step: GOOD };
         let mut words: Vec<f32> = bytemuck::pod_collect_to_vec(&[start]);
@@ -117,7 +133,7 @@ impl Resident {
     }
 
     /// Reads how an interval went.
-    fn end(&self, t: &Trainer, rates: &[Rates]) -> Result<Steps> {
+    fn end(&self, t: &Training, rates: &[Rates]) -> Result<Steps> {
         let words = self.interval.read(0, INTERVAL_WORDS)?;
         let end: Interval = bytemuck::pod_read_unaligned(bytemuck::cast_slice(&words));
         let bad = rates.iter().position(|s| s.step as u32 == end.bad_step);
@@ -138,7 +154,7 @@ impl Resident {
     }
 
     /// Queues one step: its words, its micro-batches, its update.
-    fn queue(&self, t: &mut Trainer) -> Result<()> {
+    fn queue(&self, t: &mut Training) -> Result<()> {
         let (loss, cursor, bad_step, table) = (
             self.interval_at(std::mem::offset_of!(Interval, loss)),
             self.interval_at(std::mem::offset_of!(Interval, cursor)),
