@@ -90,7 +90,7 @@ pub fn run(command: Command, common: &Common) -> Result<()> {
     match command {
         Command::Kernels(a) => run_kernels(*a, common),
         Command::Step(a) => run_step(*a, common),
-        Command::SampleBench(a) => run_sample(*a, common),
+        Command::Sample(a) => run_sample(*a, common),
         Command::Nearest(a) => bench_nearest::run(a, common),
         Command::Optimal(a) => bench_optimal::run(a, common),
     }

@@ -39,8 +39,10 @@ fn commands_of(file: &str) -> &'static [&'static str] {
         "cli/bench_optimal.rs" => &["bench optimal"],
         "cli/check.rs" => &["check"],
         "cli/ckpt.rs" => &["ckpt"],
+        "cli/common.rs" | "model/config.rs" | "run/config.rs" => &["train", "plan"],
         "cli/data.rs" => &["data"],
         "cli/denoise.rs" => &["denoise"],
+        "cli/devices.rs" => &["sweep"],
         "cli/figure.rs" => &["figure"],
         "cli/find.rs" => &["find"],
         "cli/gap.rs" => &["gap"],
@@ -130,11 +132,13 @@ fn messages_name_flags_that_their_commands_have() {
     let all = flags();
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let (mut found, mut mentions) = (Vec::new(), 0);
-    for folder in ["cli", "data"] {
+    for folder in ["cli", "data", "model", "run"] {
         for entry in fs::read_dir(src.join(folder)).unwrap() {
             let path = entry.unwrap().path();
             let file = format!("{folder}/{}", path.file_name().unwrap().to_string_lossy());
-            if path.is_dir() || file == "cli/messages.rs" {
+            // Of model and run only the settings: what else they say is said by several commands.
+            let settings = ["cli", "data"].contains(&folder) || file.ends_with("/config.rs");
+            if path.is_dir() || file == "cli/messages.rs" || !settings {
                 continue;
             }
             for text in texts(&fs::read_to_string(&path).unwrap()) {
