@@ -2,7 +2,7 @@
 
 use super::words::{BANDS, open_marks};
 use crate::error::usage;
-use crate::memorization::{RESAMPLES, bootstrap, emm_of};
+use crate::memorization::{RESAMPLES, bootstrap};
 use crate::report::chart::{EPOCHS, SIZES};
 use crate::report::{Chart, Panel, Point, Scale, Series, Style};
 use crate::run::Look;
@@ -273,14 +273,9 @@ impl View<'_> {
         }
         let points: Vec<Point> =
             line.points.iter().filter_map(|p| point(place(p.x?, scale)?, p.seen)).collect();
-        let emm = match scale {
-            Scale::Images if points.len() > 1 => {
-                // Where the line falls through the level; points beside it say whether that is a lower bound.
-                let pairs: Vec<_> = points.iter().map(|p| (p.x as u64, p.y)).collect();
-                emm_of(&pairs, EPSILON).found.ok().map(|found| found.0)
-            }
-            _ => None,
-        };
+        // Where the line falls through the level; points beside it say whether that is a lower bound.
+        let of_sizes = (*scale == Scale::Images).then(|| line.emm(EPSILON)).flatten();
+        let emm = of_sizes.and_then(|emm| Some(emm.found.ok()?.0));
         Series { emm, ..Series::new(name, Style::Line, points) }
     }
 
