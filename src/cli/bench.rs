@@ -22,7 +22,7 @@ use serde_json::json;
 pub enum Command {
     Kernels(Box<Kernels>),
     Step(Box<Step>),
-    SampleBench(Box<SampleBench>),
+    Sample(Box<SampleBench>),
     Nearest(bench_nearest::Args),
     Optimal(bench_optimal::Args),
 }

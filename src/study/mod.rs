@@ -17,6 +17,7 @@ pub mod outcome;
 pub mod plan;
 pub mod presets;
 pub mod quickstart;
+pub mod samples;
 pub mod scale;
 pub mod settings;
 pub mod spec;

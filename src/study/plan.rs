@@ -336,11 +336,19 @@ impl StudyPlan {
             self.study.paper.emm.get(place).copied()
         };
         let emm = |line: EmmLine| {
-            let paper = line.points.first().and_then(|p| printed(p.cell));
-            let of = |p: &EmmPoint| Some(p.seen.found.as_ref()?.at_size(p.x?.number? as u64));
-            let known: Vec<SizeRatio> = line.points.iter().filter_map(of).collect();
-            let ours = (known.len() > 1).then(|| emm_of(&known, epsilon));
-            EmmOf { name: line.name, paper: paper.filter(|p| !p.is_nan()), ours }
+            let about = line.points.first().and_then(|p| printed(p.cell));
+            let paper = |p: &EmmPoint| {
+                let size = p.x?.paper_name.parse().ok()?;
+                Some(SizeRatio::from((size, p.cell.paper?.percent / 100.0)))
+            };
+            let known: Vec<SizeRatio> = line.points.iter().filter_map(paper).collect();
+            EmmOf {
+                ours: line.emm(epsilon),
+                paper: about.filter(|p| !p.is_nan()),
+                of_paper: (known.len() > 1).then(|| emm_of(&known, epsilon)),
+                plotted: line.points.iter().any(|p| p.cell.paper.is_some_and(|v| v.plotted)),
+                name: line.name,
+            }
         };
         self.lines(&figure, seen).into_iter().map(emm).collect()
     }
@@ -359,10 +367,22 @@ pub struct EmmPoint<'a> {
     pub seen: &'a Seen,
 }
 
+impl EmmLine<'_> {
+    /// The EMM, once two sizes are measured, of a line along sizes.
+    pub fn emm(&self, epsilon: f64) -> Option<Emm> {
+        let of = |p: &EmmPoint| Some(p.seen.found.as_ref()?.at_size(p.x?.number? as u64));
+        let known: Vec<SizeRatio> = self.points.iter().filter_map(of).collect();
+        (known.len() > 1).then(|| emm_of(&known, epsilon))
+    }
+}
+
 pub struct EmmOf {
     pub name: String,
     /// About, at the paper's scale.
     pub paper: Option<f64>,
+    /// That of the paper's values, if it has two at least, and whether any of them is read off a plot.
+    pub of_paper: Option<Emm>,
+    pub plotted: bool,
     pub ours: Option<Emm>,
 }
 

@@ -2,7 +2,7 @@
 
 use super::words::{BANDS, open_marks};
 use crate::error::usage;
-use crate::memorization::{RESAMPLES, bootstrap, emm_of};
+use crate::memorization::{RESAMPLES, bootstrap};
 use crate::report::chart::{EPOCHS, SIZES};
 use crate::report::{Chart, ChartScale, Panel, Point, Series, Style};
 use crate::run::Look;
@@ -108,7 +108,7 @@ pub fn figure(asked: &str, plans: &[StudyPlan]) -> Figure {
     Figure { chart: Chart { title, panels, footer: all }, missing, damage }
 }
 
-/// Scale, set, what bands and open marks mean.
+/// ChartScale, set, what bands and open marks mean.
 fn general_footer(plans: &[StudyPlan], panels: &[Panel]) -> Vec<String> {
     let mut out = Vec::new();
     if let Some(plan) = plans.first() {
@@ -274,14 +274,9 @@ impl FigureView<'_> {
         }
         let points: Vec<Point> =
             line.points.iter().filter_map(|p| point(place(p.x?, scale)?, p.seen)).collect();
-        let emm = match scale {
-            ChartScale::Images if points.len() > 1 => {
-                // Where the line falls through the level; points beside it say whether that is a lower bound.
-                let pairs: Vec<_> = points.iter().map(|p| (p.x as u64, p.y)).collect();
-                emm_of(&pairs, EPSILON).found.ok().map(|found| found.0)
-            }
-            _ => None,
-        };
+        // Where the line falls through the level; points beside it say whether that is a lower bound.
+        let of_sizes = (*scale == ChartScale::Images).then(|| line.emm(EPSILON)).flatten();
+        let emm = of_sizes.and_then(|emm| Some(emm.found.ok()?.0));
         Series { emm, ..Series::new(name, Style::Line, points) }
     }
 

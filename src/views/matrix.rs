@@ -1,7 +1,7 @@
 //! A study's table as the paper lays it out: its values, ours beside them, what they differ by.
 
 use super::words::RISING_MARK;
-use crate::memorization::{Beyond, Emm, emm_of};
+use crate::memorization::{Beyond, Emm};
 use crate::report::{Cell, Table};
 use crate::study::EPSILON;
 use crate::study::outcome::Seen;
@@ -57,22 +57,13 @@ pub fn matrix(plan: &StudyPlan, seen: &[Seen]) -> Table {
                 }
                 table.row(row);
             };
-        let known: Vec<(u64, f64)> = (cells.iter().zip(&study.axes[column].values))
-            .filter_map(|(&i, v)| {
-                Some((v.name.parse().ok()?, plan.cells[i?].paper?.percent / 100.0))
-            })
-            .collect();
-        let plotted =
-            cells.iter().flatten().any(|&i| plan.cells[i].paper.is_some_and(|p| p.plotted));
         let of_emm = emms.get(k);
-        let paper_emm = match of_emm.and_then(|e| e.paper) {
-            Some(about) => format!("about {about}"),
-            None if known.len() > 1 && plotted => {
-                format!("≈ {}", emm_said(&emm_of(&known, EPSILON)))
-            }
-            None if known.len() > 1 => emm_said(&emm_of(&known, EPSILON)),
-            None => String::new(),
-        };
+        let paper_emm = of_emm.map_or(String::new(), |e| match (e.paper, &e.of_paper) {
+            (Some(about), _) => format!("about {about}"),
+            (None, Some(emm)) if e.plotted => format!("≈ {}", emm_said(emm)),
+            (None, Some(emm)) => emm_said(emm),
+            (None, None) => String::new(),
+        });
         let our_emm = of_emm.and_then(|e| e.ours.as_ref()).map_or(String::new(), emm_said);
         if printed {
             let paper =

@@ -2,7 +2,7 @@
 
 use super::account::settings_said;
 use super::answer::{notes, results, sentence};
-use super::sheets::DrawnSheet;
+use super::sheets::sheet;
 use super::words::{BANDS, RISING, RISING_MARK, open_marks};
 use crate::data::Dataset;
 use crate::data::subset::{Labels, Subset};
@@ -13,6 +13,7 @@ use crate::report::{Cell, Chart, Panel, Point, Series, Style, Table, sheets};
 use crate::study::find::{Found, OfSize};
 use crate::study::folder::RunSeen;
 use crate::study::outcome::Measured;
+use crate::study::samples::DrawnSamples;
 use anyhow::Result;
 use serde_json::Value;
 use std::collections::HashSet;
@@ -190,7 +191,7 @@ fn copies(m: &OfSize, set: &Dataset, name: &str, device: &Device) -> Result<Vec<
     let images = subset.of(set, name)?;
     let set = Path::new(name).file_name().map_or(name.into(), |n| n.to_string_lossy());
     let of = format!("{} training images of {set}", m.size);
-    sheets(&[DrawnSheet::by_run(&m.runs[0].dir, images, &of, device)?.sheet()])
+    sheets(&[sheet(&DrawnSamples::by_run(&m.runs[0].dir, images, &of, device)?)])
 }
 
 /// Whether a search wrote its results there.
