@@ -8,6 +8,7 @@ pub mod list;
 pub mod plain;
 pub mod primitives;
 pub mod real;
+mod running;
 pub mod sampling;
 pub mod searching;
 pub mod tally;

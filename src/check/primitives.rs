@@ -2,104 +2,14 @@
 //! do give. The emulator's tests ask the same of the emulator.
 
 mod numbers;
+mod primitive;
 
 use super::wanted::Wanted;
-use super::{CaseSize, Check, Off};
-use crate::device::cuda::Cuda;
+use super::{CaseSize, Check};
 use crate::device::params::WARP_THREADS;
-use crate::device::{Device, Entry, Kernel, Precision, params};
-use crate::rng::philox;
-use anyhow::Result;
+use crate::device::{Device, Entry, Precision, params};
 use half::bf16;
-
-/// One kernel: what it reads, and what it must write.
-struct Primitive {
-    case: &'static str,
-    kernel: Takes,
-    grid: usize,
-    threads: usize,
-    input: Vec<u32>,
-    want: Words,
-}
-
-#[derive(Clone, Copy)]
-enum Takes {
-    Words(Entry<params::Primitive>),
-    /// `primitive_arguments`, which takes one of each kind.
-    Each,
-}
-
-enum Words {
-    Exact(Vec<u32>),
-    /// Float64, as a library computes them: to [`ULPS`].
-    Near(Vec<f64>),
-}
-
-/// Relative error of float64 functions: CUDA documents two units in the last place at most, and the host's have one.
-const ULPS: f64 = 1e-15;
-
-impl Primitive {
-    fn new(
-        case: &'static str,
-        kernel: Entry<params::Primitive>,
-        input: Vec<u32>,
-        want: Vec<u32>,
-    ) -> Self {
-        let (kernel, want) = (Takes::Words(kernel), Words::Exact(want));
-        Primitive { case, kernel, grid: 1, threads: WARP_THREADS, input, want }
-    }
-
-    fn bar(&self) -> f64 {
-        match self.want {
-            Words::Exact(_) => 0.0,
-            Words::Near(_) => ULPS,
-        }
-    }
-
-    fn run(&self, cuda: &Cuda) -> Result<Off> {
-        let input = cuda.buffer_of(bytemuck::cast_slice(&self.input))?;
-        let words = match &self.want {
-            Words::Exact(want) => want.len(),
-            Words::Near(want) => 2 * want.len(),
-        };
-        let out = cuda.buffer_of(&vec![0xff; 4 * words])?;
-        let (to, from) = (&out, &input);
-        let kernel = match self.kernel {
-            Takes::Words(entry) => {
-                Kernel::new(entry, self.grid, params!(Primitive { out: to, input: from }))
-            }
-            Takes::Each => {
-                let (i, f, l, d, u) = (I32, F32, I64, F64, U32);
-                let all = params!(PrimitiveArguments { out: to, i, l, f, d, u, input: from });
-                Kernel::new(params::PRIMITIVE_ARGUMENTS, self.grid, all)
-            }
-        };
-        cuda.run(&[kernel.threads(self.threads)])?;
-        let got = out.read(0, words)?;
-        Ok(self.compare(bytemuck::cast_slice(&got)))
-    }
-
-    /// How many words differ, or how far the farthest number is, with the first or that one.
-    fn compare(&self, got: &[u32]) -> Off {
-        let mut off = Off::default();
-        match &self.want {
-            Words::Exact(want) => {
-                let mut differ = (0..want.len()).filter(|&i| got[i] != want[i]);
-                if let Some(i) = differ.next() {
-                    let at = format!("word {i} is {:#010x}, not {:#010x}", got[i], want[i]);
-                    off.take((1 + differ.count()) as f64, &at);
-                }
-            }
-            Words::Near(want) => {
-                let got: Vec<f64> = bytemuck::pod_collect_to_vec(got);
-                for (i, (g, w)) in got.iter().zip(want).enumerate() {
-                    off.take(((g - w) / w).abs(), &format!("value {i} is {g:e}, not {w:e}"));
-                }
-            }
-        }
-        off
-    }
-}
+use primitive::{F32, F64, I32, I64, Primitive, Takes, U32, Words, numbers};
 
 /// One check a primitive, on a card.
 pub fn checks(wanted: &Wanted) -> Vec<Check> {
@@ -150,17 +60,6 @@ fn all() -> Vec<Primitive> {
         numbers::random(),
     ]
 }
-
-/// Numbers that look random, 0..n.
-fn numbers(count: usize, n: u32, salt: u32) -> Vec<u32> {
-    (0..count as u32).map(|i| philox([i, salt, 0, 0], 1)[0] % n).collect()
-}
-
-const I32: i32 = -7;
-const I64: i64 = -(1 << 40) - 3;
-const F32: f32 = 0.1;
-const F64: f64 = 0.1;
-const U32: u32 = 0x8000_0005;
 
 /// Arguments of each kind arrive where the kernel looks for them.
 fn arguments() -> Primitive {
@@ -363,6 +262,7 @@ fn dp4a() -> Primitive {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Off;
     use super::*;
 
     /// One wrong word, and a number off by four units in the last place.

@@ -1,6 +1,6 @@
 //! The fields of what kernels take: what they hold until a launch knows the addresses.
 
-use super::{Acc, Buffer, Dtype, Sink, Slot, cuda};
+use super::slot::{Acc, Dtype, Sink, Slot};
 
 /// What a kernel takes as its one parameter; `build.rs` makes these of the structs of `kernels/params`.
 pub trait Fields {
@@ -65,18 +65,6 @@ impl From<Slot> for Ptr {
 impl From<Sink> for Ptr {
     fn from(s: Sink) -> Self {
         Ptr::Sink(s)
-    }
-}
-
-impl From<&Buffer> for Ptr {
-    fn from(b: &Buffer) -> Self {
-        Ptr::Address(b.address())
-    }
-}
-
-impl From<&cuda::Buffer> for Ptr {
-    fn from(b: &cuda::Buffer) -> Self {
-        Ptr::Address(b.address())
     }
 }
 

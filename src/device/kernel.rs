@@ -1,21 +1,10 @@
 //! One kernel of the CUDA device, ready to be launched on whatever addresses.
 
 use super::arg::{Arg, Fields, Ptr};
+use super::entry::{Entry, Unit};
 use super::params::{BLOCK_THREADS, LEAST_SHARED_BYTES, MMA_SHARED_BYTES};
-use super::{Acc, Dtype, Sink, Slot};
+use super::slot::{Acc, Sink, Slot};
 use serde::Serialize;
-use std::marker::PhantomData;
-
-/// What a kernel multiplies with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Unit {
-    /// The fp32 pipes; whatever a CPU has.
-    #[default]
-    Fp32,
-    TensorTf32,
-    TensorBf16,
-    TensorU8,
-}
 
 /// What a launch costs at least.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
@@ -28,33 +17,6 @@ pub struct Cost {
     #[serde(skip)]
     pub unit: Unit,
 }
-
-/// A kernel by name, which takes a `P`; `build.rs` makes these of `kernels/params`.
-pub struct Entry<P> {
-    pub name: &'static str,
-    unit: Unit,
-    /// How what each of its pointers points at is stored.
-    stored: &'static [Dtype],
-    takes: PhantomData<fn(P)>,
-}
-
-impl<P> Entry<P> {
-    /// `stored`: how what each of its pointers points at is stored.
-    ///
-    /// # Safety
-    /// What goes by that name takes a `P`, or nothing of its size.
-    pub const unsafe fn new(name: &'static str, unit: Unit, stored: &'static [Dtype]) -> Self {
-        Entry { name, unit, stored, takes: PhantomData }
-    }
-}
-
-impl<P> Clone for Entry<P> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<P> Copy for Entry<P> {}
 
 /// One kernel of the CUDA device with its geometry, slots and scalars resolved.
 #[derive(Debug, Clone, PartialEq)]
@@ -181,14 +143,6 @@ impl From<[usize; 3]> for Grid {
     }
 }
 
-/// Of two kernels the one for elements stored so: float32, bf16.
-pub(crate) fn typed<P>([float, bf16]: [Entry<P>; 2], dtype: Dtype) -> Entry<P> {
-    match dtype {
-        Dtype::F32 => float,
-        Dtype::Bf16 => bf16,
-    }
-}
-
 /// A struct of [`super::params`], each field converted: `params!(SumRows { dst, src, rows, columns, add: dst.acc })`.
 macro_rules! params {
     ($name:ident { $($field:ident $(: $value:expr)?),* $(,)? }) => {
@@ -201,7 +155,8 @@ pub(crate) use params;
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Space, params::SCALED_ADD_BF16, params::SUM_ROWS};
+    use super::super::params::{SCALED_ADD_BF16, SUM_ROWS};
+    use super::super::slot::{Dtype, Space};
     use super::*;
 
     fn slot(space: Space, offset: usize, len: usize) -> Slot {

@@ -1,6 +1,8 @@
 //! Words in a device's memory, as the host reads and writes them.
 
-use super::{Device, Dtype, Slot, cpu, cuda};
+use super::arg::Ptr;
+use super::slot::{Dtype, Slot};
+use super::{Device, cpu, cuda};
 use anyhow::Result;
 use std::borrow::Cow;
 
@@ -96,6 +98,12 @@ impl Buffer {
             Buffer::Cuda(b) => b.address(),
             Buffer::Cpu(_) => unreachable!("the CPU device's buffer on a card"),
         }
+    }
+}
+
+impl From<&Buffer> for Ptr {
+    fn from(b: &Buffer) -> Self {
+        Ptr::Address(b.address())
     }
 }
 

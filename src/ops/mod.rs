@@ -16,10 +16,10 @@ pub mod linear;
 pub mod loss;
 pub mod noise_embed;
 pub mod norm;
-mod norm_kernels;
 pub mod pack;
 pub mod precondition;
 pub mod prepare_batch;
+mod scratch;
 mod sums;
 
 use crate::device::{Acc, Cost, Dtype, Kernel, Launch, Precision, Sink, Slot, bytes_of};

@@ -1,12 +1,11 @@
 //! EDM's Heun sampler (Karras et al. 2022, Algorithm 2), state in float64 on every device.
 
+use super::denoise::{Denoise, Images};
 use super::heun_card::CardState;
 use super::heun_cpu::CpuState;
 pub use super::state::Start;
 use super::state::State;
-use super::{Denoise, Images};
 use crate::error::{Exit, fail, usage};
-use crate::rng::{Stream, fill_normals, tag};
 use anyhow::Result;
 
 /// How noise becomes an image. The default is EDM's deterministic sampler: 18 steps, 35 evaluations.
@@ -62,41 +61,11 @@ impl HeunOptions {
     }
 }
 
-impl Start<'_> {
-    fn len(&self, image_len: usize) -> usize {
-        match self {
-            Start::Seeds(s) => s.len(),
-            Start::Latents(l) => l.len() / image_len,
-        }
-    }
-
-    pub(super) fn seed(&self, k: usize) -> u64 {
-        match self {
-            Start::Seeds(s) => s[k],
-            Start::Latents(_) => k as u64,
-        }
-    }
-
-    pub(super) fn latent(&self, k: usize, out: &mut [f32]) {
-        match self {
-            Start::Seeds(s) => fill_normals(out, 0, 0, tag(Stream::Latent, 0), s[k]),
-            Start::Latents(l) => out.copy_from_slice(&l[k * out.len()..][..out.len()]),
-        }
-    }
-}
-
 /// The sampler's noise levels, highest first, without the final 0: `steps` values.
 pub fn noise_levels(steps: usize, rho: f64, sigma_min: f64, sigma_max: f64) -> Vec<f64> {
     let (hi, lo) = (sigma_max.powf(1.0 / rho), sigma_min.powf(1.0 / rho));
     let last = (steps - 1).max(1) as f64;
     (0..steps).map(|i| (hi + i as f64 / last * (lo - hi)).powf(rho)).collect()
-}
-
-/// A value in units where pixels are in [−1, 1] as a pixel: floor(clip(127.5 x + 128, 0, 255)), exactly.
-#[inline]
-pub fn quantise(x: f32) -> u8 {
-    // Exact in float64; the cast truncates and saturates.
-    (127.5 * x as f64 + 128.0) as u8
 }
 
 /// All images at once: [S, H, W, C] before quantisation. See [`sample_each`].

@@ -1,7 +1,7 @@
 //! The sampler's arithmetic on a card (`kernels/heun.cu`): images stay there from noise to pixels.
 
+use super::denoise::{Images, OnCard, Operands};
 use super::state::{Start, State};
-use super::{Images, OnCard, Operands};
 use crate::device::cuda::{Buffer, Cuda};
 use crate::device::params::{BLOCK_THREADS, DRAWN_ELEMENTS};
 use crate::device::{Entry, Fields, Kernel, params};

@@ -1,7 +1,7 @@
 //! The sampler's arithmetic on the CPU.
 
+use super::denoise::{Denoise, Images};
 use super::state::{Start, State};
-use super::{Denoise, Images};
 use crate::rng::{Stream, fill_normals, tag};
 use anyhow::Result;
 use std::ops::Range;

@@ -9,7 +9,7 @@ mod dense;
 mod few;
 mod fixed;
 
-use super::Denoise;
+use super::denoise::Denoise;
 use crate::data::Dataset;
 use crate::device::Device;
 use crate::device::cpu::dots::Isa;

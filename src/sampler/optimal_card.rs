@@ -1,7 +1,7 @@
 //! The theoretical optimum on a card (`kernels/optimal.cu`), over images that stay there.
 
+use super::denoise::{Denoise, OnCard, Operands};
 use super::optimal::{ByClass, Classes};
-use super::{Denoise, OnCard, Operands};
 use crate::data::Dataset;
 use crate::device::cuda::{Buffer, Cuda};
 use crate::device::params::BLOCK_WARPS;

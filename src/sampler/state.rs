@@ -1,6 +1,7 @@
 //! What a sampler does to images on any device.
 
-use super::Images;
+use super::denoise::Images;
+use crate::rng::{Stream, fill_normals, tag};
 use anyhow::Result;
 use std::ops::Range;
 
@@ -11,6 +12,29 @@ pub enum Start<'a> {
     Seeds(&'a [u64]),
     /// Unit-variance latents [S, H, W, C]; noise added to image k has seed k.
     Latents(&'a [f32]),
+}
+
+impl Start<'_> {
+    pub(super) fn len(&self, image_len: usize) -> usize {
+        match self {
+            Start::Seeds(s) => s.len(),
+            Start::Latents(l) => l.len() / image_len,
+        }
+    }
+
+    pub(super) fn seed(&self, k: usize) -> u64 {
+        match self {
+            Start::Seeds(s) => s[k],
+            Start::Latents(_) => k as u64,
+        }
+    }
+
+    pub(super) fn latent(&self, k: usize, out: &mut [f32]) {
+        match self {
+            Start::Seeds(s) => fill_normals(out, 0, 0, tag(Stream::Latent, 0), s[k]),
+            Start::Latents(l) => out.copy_from_slice(&l[k * out.len()..][..out.len()]),
+        }
+    }
 }
 
 /// Images on their way from noise, on a device: the state x in float64, a denoiser, and what a step does to x.

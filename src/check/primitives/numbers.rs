@@ -1,6 +1,6 @@
 //! How numbers are loaded, stored, converted, computed and drawn.
 
-use super::{Primitive, Words, numbers};
+use super::primitive::{Primitive, Words, numbers};
 use crate::device::cpu::math;
 use crate::device::params;
 use crate::rng::{normals8, permute, philox};

@@ -5,7 +5,7 @@
 // Loops over registers are plain: closures would be compiled without the features of the function around them.
 #![allow(clippy::needless_range_loop)]
 
-use super::super::Acc;
+use super::super::slot::Acc;
 use crate::simd::{self, LANES, lanes};
 use std::mem::MaybeUninit;
 

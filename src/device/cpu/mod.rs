@@ -11,7 +11,7 @@ pub mod sketch;
 pub mod team;
 pub mod winograd;
 
-use super::{Acc, Dtype, Sink, Slot, Space, StepArgs};
+use super::slot::{Acc, Dtype, Sink, Slot, Space};
 use crate::error::{Exit, fail};
 use crate::memory::{self, Size};
 use anyhow::Result;
@@ -103,6 +103,35 @@ impl Buffer {
     pub fn as_mut_slice(&mut self) -> &mut [f32] {
         // SAFETY: as above.
         unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), self.0.len() * 16) }
+    }
+}
+
+/// What varies from run to run of one plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StepArgs {
+    /// Key of the random numbers.
+    pub seed: u64,
+    pub step: u32,
+    /// Index in the whole batch of the recording's first image.
+    pub first_image: u32,
+}
+
+/// One entry of a plan: a function of the CPU device with its slots and scalars resolved.
+pub struct Launch {
+    /// Op and direction, for profiles: `conv2d_fwd`.
+    pub name: &'static str,
+    /// Private words each thread needs while it runs.
+    pub scratch_words: usize,
+    pub run: Box<dyn Fn(&Bound) + Send + Sync>,
+}
+
+impl Launch {
+    pub fn new(
+        name: &'static str,
+        scratch_words: usize,
+        run: impl Fn(&Bound) + Send + Sync + 'static,
+    ) -> Self {
+        Launch { name, scratch_words, run: Box::new(run) }
     }
 }
 

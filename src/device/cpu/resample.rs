@@ -1,6 +1,6 @@
 //! Separable linear maps between image sizes: the U-Net's down- and upsampling, its filters, their transposes.
 
-use super::super::Acc;
+use super::super::slot::Acc;
 use super::math::add_scaled;
 
 /// What a resampling does to an image. Filters are `[1,1]`/2 or `[1,3,3,1]`/8 per axis (Song et al. 2021).

@@ -1,6 +1,8 @@
 //! The CUDA device: a context, one stream, the kernels, and memory that is reserved at the start.
 
-use super::super::{Arg, Kernel, Ptr, Slot, Space};
+use super::super::arg::{Arg, Ptr};
+use super::super::kernel::Kernel;
+use super::super::slot::{Slot, Space};
 use crate::error::{Exit, fail};
 use crate::memory::Size;
 use anyhow::{Result, bail};
@@ -324,6 +326,12 @@ impl Addresses {
             }
         }
         words
+    }
+}
+
+impl From<&Buffer> for Ptr {
+    fn from(b: &Buffer) -> Self {
+        Ptr::Address(b.address())
     }
 }
 

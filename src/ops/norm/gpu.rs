@@ -1,17 +1,22 @@
 //! The norm on the CUDA device: in one pass over slabs of channels (`kernels/norm_slab.cu`) where an image's slab fits in
 //! the shared memory that the card gives a block, else by `kernels/norm.cu`.
 
-use super::norm::{Norm, keep_threshold};
-use super::sums::sum_rows;
-use super::{Direction, Grads, Io, Shape};
+use super::shape::{Norm, keep_threshold};
 use crate::device::params::{BLOCK_THREADS, DRAWN_ELEMENTS};
 use crate::device::{Acc, Int, Kernel, Ptr, Sink, params, typed};
+use crate::ops::scratch::Layout;
+use crate::ops::sums::sum_rows;
+use crate::ops::{Direction, Grads, Io, Shape};
 
-/// Words that the backward needs for itself: sums of an image's channels, and means of its groups.
+/// What the backward needs for itself: two sums of each image's channels, and two means of its groups.
+fn temps(op: &Norm, ins: &[Shape]) -> Layout<2> {
+    Layout([op.sums(ins).words(), 2 * ins[0][0] * op.groups])
+}
+
 pub(super) fn temp_words(op: &Norm, ins: &[Shape], direction: Direction) -> usize {
     match direction {
         Direction::Fwd => 0,
-        Direction::Bwd => 2 * ins[0][0] * (op.channels(ins) + op.groups),
+        Direction::Bwd => temps(op, ins).words(),
     }
 }
 
@@ -26,8 +31,8 @@ impl Slab {
     fn new(op: &Norm, io: &Io, copies: usize) -> Option<Slab> {
         let (ins, dtype) = (&io.shapes, io.ins[0].dtype);
         let (c, pixels) = (op.channels(ins), ins[0][1] * ins[0][2]);
-        let (size, piece) = (dtype.bytes(1), 16 / dtype.bytes(1));
-        let whole = |channels: usize| channels.is_multiple_of(piece);
+        let (size, vec16) = (dtype.bytes(1), 16 / dtype.bytes(1));
+        let whole = |channels: usize| channels.is_multiple_of(vec16);
         if !whole(c) || !ins.iter().all(|s| whole(s[3])) {
             return None;
         }
@@ -36,9 +41,9 @@ impl Slab {
             let per = c / op.groups;
             c.is_multiple_of(n) && n.is_multiple_of(per) && whole(n) && bytes(n) <= io.shared_bytes
         };
-        let all: Vec<usize> = (piece..=c.min(512)).step_by(piece).filter(fits).collect();
+        let all: Vec<usize> = (vec16..=c.min(512)).step_by(vec16).filter(fits).collect();
         // Whole sectors of memory and work for every thread; more blocks rather than larger ones.
-        let busy = |n: &&usize| *n * size >= 32 && pixels * (*n / piece) >= 256;
+        let busy = |n: &&usize| *n * size >= 32 && pixels * (*n / vec16) >= 256;
         let channels = *all.iter().find(busy).or(all.last())?;
         Some(Slab { channels, bytes: bytes(channels) })
     }
@@ -90,7 +95,7 @@ pub(super) fn kernels(op: &Norm, io: &Io, grads: Option<&Grads>) -> Vec<Kernel> 
     };
     let dy = grads.outs[0].expect("norm's output has a gradient");
     let dxr = grads.outs.get(2).copied().flatten();
-    let (sums, means) = (io.temp.part(0, 2 * n * c), io.temp.part(2 * n * c, 2 * n * groups));
+    let [sums, means] = temps(op, &io.shapes).slots(io.temp);
     let sink = |i: usize| grads.ins.get(i).copied().flatten();
     let (dx1, dx2) = (sink(0), sink(1));
     let [add1, add2] = [dx1, dx2].map(|s: Option<Sink>| s.is_some_and(|s| s.acc == Acc::Add));
@@ -115,7 +120,7 @@ pub(super) fn kernels(op: &Norm, io: &Io, grads: Option<&Grads>) -> Vec<Kernel> 
         ));
         list.push(Kernel::new(backward, grid, arguments));
     }
-    list.push(sum_rows(grads.params[0], sums.part(0, n * c), n, c));
-    list.push(sum_rows(grads.params[1], sums.part(n * c, n * c), n, c));
+    let sums = op.sums(&io.shapes).slots(sums);
+    list.extend(grads.params.iter().zip(sums).map(|(&to, sums)| sum_rows(to, sums, n, c)));
     list
 }

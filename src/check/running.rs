@@ -1,0 +1,148 @@
+//! Runs a case forward and backward on a device, from NaN-filled memory, setting and adding gradients.
+
+use super::cases::{Case, Ran};
+use super::laid::Laid;
+use crate::device::cuda::{Addresses, Buffer, Clock, Cuda};
+use crate::device::params::Step;
+use crate::device::{Acc, Bound, Cost, Cpu, Device, Kernel, Precision, Target};
+use crate::ops::{Direction, cost};
+use anyhow::Result;
+use std::time::Instant;
+
+/// One direction of a case, or one kernel of it, run so many times.
+pub struct Timed {
+    pub name: &'static str,
+    pub cost: Cost,
+    pub seconds: Vec<f64>,
+}
+
+impl Case {
+    /// Runs forward and, if the case has gradients, backward. Memory starts as NaN but for gradients that
+    /// are added to, which start as `start`.
+    pub fn run(&self, cpu: &Cpu, precision: Precision, acc: Acc, start: f32) -> Result<Ran> {
+        let mut laid = Laid::new(self, Target::Cpu, precision, acc, start)?;
+        let io = [Direction::Fwd, Direction::Bwd].map(|d| laid.io(d));
+        let mut launches = vec![self.op.fwd(&io[0])];
+        if self.has_backward() {
+            launches.push(self.op.bwd(&io[1], &laid.grad_slots));
+        }
+        for launch in &launches {
+            let stride = launch.scratch_words;
+            let mut scratch = vec![f32::NAN; stride * cpu.threads()];
+            let [arena, weights, grads] = &mut laid.words;
+            let bound = Bound::new(cpu, arena, weights, grads, &mut scratch, stride, self.args);
+            (launch.run)(&bound);
+        }
+        Ok(laid.ran(self))
+    }
+
+    /// As [`Case::run`] or [`Case::run_kernels`].
+    ///
+    /// # Errors
+    /// As [`Case::run_kernels`].
+    pub fn run_on(
+        &self,
+        device: &Device,
+        precision: Precision,
+        acc: Acc,
+        start: f32,
+    ) -> Result<Ran> {
+        match device {
+            Device::Cpu(cpu) => self.run(cpu, precision, acc, start),
+            Device::Cuda { cuda, .. } => self.run_kernels(cuda, precision, acc, start),
+        }
+    }
+
+    /// A case's memory on a card, and where it is.
+    fn on_card(&self, cuda: &Cuda, laid: &Laid) -> Result<(Vec<Buffer>, Addresses)> {
+        let step = Step { seed: self.args.seed, step: self.args.step.into(), ..Step::default() };
+        let mut buffers = Vec::new();
+        for words in laid.words.iter().map(Vec::as_slice).chain([&step.words()[..]]) {
+            let mut buffer = cuda.buffer(words.len())?;
+            buffer.write(0, words)?;
+            buffers.push(buffer);
+        }
+        let addresses = std::array::from_fn(|i| buffers[i].address());
+        Ok((buffers, Addresses::new(addresses, self.args.first_image)))
+    }
+
+    /// As [`Case::run`], on a CUDA device.
+    ///
+    /// # Errors
+    /// Also what the driver says.
+    pub fn run_kernels(
+        &self,
+        cuda: &Cuda,
+        precision: Precision,
+        acc: Acc,
+        start: f32,
+    ) -> Result<Ran> {
+        let target = Target::Cuda { shared_bytes: cuda.shared_bytes() };
+        let mut laid = Laid::new(self, target, precision, acc, start)?;
+        let mut kernels = laid.packs.clone();
+        kernels.extend(self.op.kernels(&laid.io(Direction::Fwd), None));
+        if self.has_backward() {
+            kernels.extend(self.op.kernels(&laid.io(Direction::Bwd), Some(&laid.grad_slots)));
+        }
+        let (buffers, addresses) = self.on_card(cuda, &laid)?;
+        cuda.launch(&kernels, &addresses)?;
+        for (words, buffer) in laid.words.iter_mut().zip(&buffers) {
+            *words = buffer.read(0, words.len())?;
+        }
+        Ok(laid.ran(self))
+    }
+
+    /// Times the case's directions, gradients set: on the CPU an entry a direction, on a card one a kernel.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn time(
+        &self,
+        device: &Device,
+        precision: Precision,
+        repeats: usize,
+    ) -> Result<Vec<Timed>> {
+        let mut laid = Laid::new(self, device.into(), precision, Acc::Set, 0.0)?;
+        let io = [Direction::Fwd, Direction::Bwd].map(|d| laid.io(d));
+        let grads = laid.grad_slots.clone();
+        let mut directions = vec![(&io[0], None)];
+        if self.has_backward() {
+            directions.push((&io[1], Some(&grads)));
+        }
+        let mut timed = Vec::new();
+        let Device::Cuda { cuda, .. } = device else {
+            for (io, grads) in directions {
+                let launch = grads.map_or_else(|| self.op.fwd(io), |g| self.op.bwd(io, g));
+                let cost = cost(&*self.op, io, grads);
+                let (cpu, stride) = (device.host(), launch.scratch_words);
+                let mut scratch = vec![0.0; stride * cpu.threads()];
+                let [arena, weights, grads] = &mut laid.words;
+                let bound = Bound::new(cpu, arena, weights, grads, &mut scratch, stride, self.args);
+                let mut seconds = Vec::new();
+                for _ in 0..=repeats {
+                    let start = Instant::now();
+                    (launch.run)(&bound);
+                    seconds.push(start.elapsed().as_secs_f64());
+                }
+                seconds.remove(0); // it warmed up
+                timed.push(Timed { name: launch.name, cost, seconds });
+            }
+            return Ok(timed);
+        };
+        let kernels: Vec<Kernel> =
+            directions.iter().flat_map(|(io, grads)| self.op.kernels(io, *grads)).collect();
+        let (buffers, addresses) = self.on_card(cuda, &laid)?;
+        cuda.launch(&laid.packs, &addresses)?;
+        let mut clock = Clock::new(cuda)?;
+        let mut seconds = vec![Vec::new(); kernels.len()];
+        for _ in 0..repeats {
+            for (kernel, seconds) in kernels.iter().zip(&mut seconds) {
+                seconds.push(clock.cold(kernel, &addresses)?);
+            }
+        }
+        drop(buffers);
+        Ok((kernels.iter().zip(seconds))
+            .map(|(k, seconds)| Timed { name: k.name, cost: k.cost(), seconds })
+            .collect())
+    }
+}

@@ -1,0 +1,90 @@
+//! norm: GroupNorm of one or two inputs (channels concatenated), then SiLU, dropout and resampling as asked, in
+//! one pass over each image. Resample also gives the resampled input, which up and down blocks need.
+//!
+//! - x1 [N, H, W, C1], x2 [N, H, W, C2]; `off` further channels are zeros of a switched-off skip: they enter
+//!   the statistics and leave as f(β), but are neither stored nor differentiated.
+//! - gamma, beta [C1 + C2 + off]; y [N, H', W', C]; statistics [N, 1, 1, 2·groups] (mean, 1/deviation).
+
+mod cpu;
+mod gpu;
+mod shape;
+
+pub use shape::Norm;
+
+use super::{Direction, Grads, Io, Op, Reads, Shape};
+use crate::device::cpu::resample::Resampling;
+use crate::device::{Dtype, Kernel, Launch, Precision};
+use anyhow::{Result, ensure};
+
+impl Op for Norm {
+    fn name(&self) -> &'static str {
+        "norm"
+    }
+
+    fn outputs(&self, ins: &[Shape]) -> Result<Vec<Shape>> {
+        ensure!((1..=2).contains(&ins.len()), "norm: one or two inputs wanted, {ins:?} given");
+        ensure!(ins.iter().all(|s| s[..3] == ins[0][..3]), "norm: inputs {ins:?} differ in size");
+        let (c, [n, h, w, _]) = (self.channels(ins), ins[0]);
+        ensure!(
+            self.groups > 0 && c.is_multiple_of(self.groups),
+            "norm: {} groups do not divide {c} channels of {ins:?}",
+            self.groups
+        );
+        ensure!(
+            self.resample.is_none() || (ins.len() == 1 && self.off == 0),
+            "norm: resampling takes one input, {ins:?} given"
+        );
+        if let Some(Resampling::Down | Resampling::FirDown) = self.resample {
+            ensure!(h % 2 == 0 && w % 2 == 0, "norm: {ins:?} cannot be halved");
+        }
+        let [ho, wo] = self.out_size(ins[0]);
+        let mut outs = vec![[n, ho, wo, c], [n, 1, 1, 2 * self.groups]];
+        if self.resample.is_some() {
+            outs.push([n, ho, wo, c]);
+        }
+        Ok(outs)
+    }
+
+    fn dtypes(&self, precision: Precision, outs: usize) -> Vec<Dtype> {
+        let mut dtypes = vec![precision.storage(); outs];
+        // Statistics.
+        dtypes[1] = Dtype::F32;
+        dtypes
+    }
+
+    fn param_lens(&self, ins: &[Shape]) -> Vec<usize> {
+        vec![self.channels(ins); 2]
+    }
+
+    fn reads(&self, ins: &[Shape]) -> Reads {
+        Reads { ins: (0..ins.len()).collect(), outs: vec![1] }
+    }
+
+    fn temp_words(&self, ins: &[Shape], direction: Direction) -> usize {
+        match direction {
+            Direction::Fwd => 0,
+            Direction::Bwd => self.sums(ins).words(),
+        }
+    }
+
+    fn fwd(&self, io: &Io) -> Launch {
+        cpu::forward(*self, io)
+    }
+
+    fn bwd(&self, io: &Io, grads: &Grads) -> Launch {
+        cpu::backward(*self, io, grads)
+    }
+
+    fn kernel_temp_words(
+        &self,
+        ins: &[Shape],
+        _precision: Precision,
+        direction: Direction,
+    ) -> usize {
+        gpu::temp_words(self, ins, direction)
+    }
+
+    fn kernels(&self, io: &Io, grads: Option<&Grads>) -> Vec<Kernel> {
+        gpu::kernels(self, io, grads)
+    }
+}
