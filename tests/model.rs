@@ -353,9 +353,9 @@ fn planned_flop_are_those_of_the_recorded_ops() {
         assert_eq!(of_parts, 3 * want.train);
         for precision in [Precision::Fp32, Precision::Tf32, Precision::Bf16] {
             let plan = planned(Target::Cuda { shared_bytes: LEAST_SHARED_BYTES }, precision);
-            let of_kernels: u64 = plan.kernels().iter().map(|k| k.cost().flop).sum();
+            let of_kernels: u64 = plan.kernels().map(|k| k.cost().flop).sum();
             assert_eq!(of_kernels, 3 * want.train, "{precision:?}");
-            assert!(plan.kernels().iter().all(|k| k.cost().bytes > 0));
+            assert!(plan.kernels().all(|k| k.cost().bytes > 0));
         }
     }
 }

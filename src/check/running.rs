@@ -4,7 +4,7 @@ use super::cases::{Case, Ran};
 use super::laid::Laid;
 use crate::device::cuda::{Addresses, Buffer, Clock, Cuda};
 use crate::device::params::Step;
-use crate::device::{Acc, Bound, Cost, Cpu, Device, Kernel, Precision, Target};
+use crate::device::{Acc, Bound, Cost, Cpu, Device, Kernel, Launch, Precision, Target};
 use crate::ops::{Direction, cost};
 use anyhow::Result;
 use std::time::Instant;
@@ -21,12 +21,7 @@ impl Case {
     /// are added to, which start as `start`.
     pub fn run(&self, cpu: &Cpu, precision: Precision, acc: Acc, start: f32) -> Result<Ran> {
         let mut laid = Laid::new(self, Target::Cpu, precision, acc, start)?;
-        let io = [Direction::Fwd, Direction::Bwd].map(|d| laid.io(d));
-        let mut launches = vec![self.op.fwd(&io[0])];
-        if self.has_backward() {
-            launches.push(self.op.bwd(&io[1], &laid.grad_slots));
-        }
-        for launch in &launches {
+        for launch in self.lowered(&laid).iter().filter_map(Launch::function) {
             let stride = launch.scratch_words;
             let mut scratch = vec![f32::NAN; stride * cpu.threads()];
             let [arena, weights, grads] = &mut laid.words;
@@ -34,6 +29,16 @@ impl Case {
             (launch.run)(&bound);
         }
         Ok(laid.ran(self))
+    }
+
+    /// Forward and, if the case has gradients, backward.
+    fn lowered(&self, laid: &Laid) -> Vec<Launch> {
+        let [fwd, bwd] = [Direction::Fwd, Direction::Bwd].map(|d| laid.io(d));
+        let mut launches = self.op.lower(laid.target, &fwd, None);
+        if self.has_backward() {
+            launches.extend(self.op.lower(laid.target, &bwd, Some(&laid.grad_slots)));
+        }
+        launches
     }
 
     /// As [`Case::run`] or [`Case::run_kernels`].
@@ -79,13 +84,10 @@ impl Case {
     ) -> Result<Ran> {
         let target = Target::Cuda { shared_bytes: cuda.shared_bytes() };
         let mut laid = Laid::new(self, target, precision, acc, start)?;
-        let mut kernels = laid.packs.clone();
-        kernels.extend(self.op.kernels(&laid.io(Direction::Fwd), None));
-        if self.has_backward() {
-            kernels.extend(self.op.kernels(&laid.io(Direction::Bwd), Some(&laid.grad_slots)));
-        }
+        let launches = self.lowered(&laid);
         let (buffers, addresses) = self.on_card(cuda, &laid)?;
-        cuda.launch(&kernels, &addresses)?;
+        cuda.launch(&laid.packs, &addresses)?;
+        cuda.launch(launches.iter().filter_map(Launch::kernel), &addresses)?;
         for (words, buffer) in laid.words.iter_mut().zip(&buffers) {
             *words = buffer.read(0, words.len())?;
         }
@@ -104,16 +106,12 @@ impl Case {
     ) -> Result<Vec<Timed>> {
         let mut laid = Laid::new(self, device.into(), precision, Acc::Set, 0.0)?;
         let io = [Direction::Fwd, Direction::Bwd].map(|d| laid.io(d));
-        let grads = laid.grad_slots.clone();
-        let mut directions = vec![(&io[0], None)];
-        if self.has_backward() {
-            directions.push((&io[1], Some(&grads)));
-        }
+        let grads = self.has_backward().then(|| laid.grad_slots.clone());
+        let costs = [cost(&*self.op, &io[0], None), cost(&*self.op, &io[1], grads.as_ref())];
+        let launches = self.lowered(&laid);
         let mut timed = Vec::new();
         let Device::Cuda { cuda, .. } = device else {
-            for (io, grads) in directions {
-                let launch = grads.map_or_else(|| self.op.fwd(io), |g| self.op.bwd(io, g));
-                let cost = cost(&*self.op, io, grads);
+            for (launch, cost) in launches.iter().filter_map(Launch::function).zip(costs) {
                 let (cpu, stride) = (device.host(), launch.scratch_words);
                 let mut scratch = vec![0.0; stride * cpu.threads()];
                 let [arena, weights, grads] = &mut laid.words;
@@ -129,8 +127,7 @@ impl Case {
             }
             return Ok(timed);
         };
-        let kernels: Vec<Kernel> =
-            directions.iter().flat_map(|(io, grads)| self.op.kernels(io, *grads)).collect();
+        let kernels: Vec<&Kernel> = launches.iter().filter_map(Launch::kernel).collect();
         let (buffers, addresses) = self.on_card(cuda, &laid)?;
         cuda.launch(&laid.packs, &addresses)?;
         let mut clock = Clock::new(cuda)?;

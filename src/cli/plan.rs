@@ -75,7 +75,8 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         let mut object = plan.json();
         if args.launches {
             let mut counts = BTreeMap::<&str, usize>::new();
-            plan.recording.plan.launch_names().for_each(|n| *counts.entry(n).or_default() += 1);
+            let launches = plan.recording.plan.launches();
+            launches.iter().for_each(|l| *counts.entry(l.name()).or_default() += 1);
             object["launches"] = json!(counts);
             object["layers"] = json!(layers);
         }
@@ -334,12 +335,12 @@ struct LaunchLine {
 
 fn layers(recording: &Recording, parameters: &Params, place: &Where) -> Vec<Layer> {
     let plan = &recording.plan;
-    let names: Vec<&'static str> = plan.launch_names().collect();
     let line = |i: usize, of_part: Cost| {
-        let kernel = plan.kernels().get(i);
+        let launch = &plan.launches()[i];
+        let kernel = launch.kernel();
         let cost = kernel.map_or(of_part, |k| k.cost());
         LaunchLine {
-            name: names[i],
+            name: launch.name(),
             geometry: kernel.map(|k| (k.grid, k.threads, k.shared_bytes)),
             flop: cost.flop,
             bytes: cost.bytes,

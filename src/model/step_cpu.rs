@@ -45,7 +45,7 @@ impl Stepper for CpuStepper {
 
     fn profile(&mut self, t: &mut Training, repeats: usize) -> Result<Vec<Vec<f64>>> {
         let plan = &t.recordings[0].plan;
-        let mut times = vec![Vec::new(); plan.launch_names().count()];
+        let mut times = vec![Vec::new(); plan.launches().len()];
         let Some(memory) = &mut t.memory else { return Ok(times) };
         for _ in 0..repeats {
             let (device, grads) = (&t.device, Some(&mut t.grads));

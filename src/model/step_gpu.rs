@@ -98,13 +98,13 @@ impl Stepper for GpuStepper {
     /// Each launch finds nothing in the second-level cache.
     fn profile(&mut self, t: &mut Training, repeats: usize) -> Result<Vec<Vec<f64>>> {
         let plan = &t.recordings[0].plan;
-        let mut times = vec![Vec::new(); plan.launch_names().count()];
+        let mut times = vec![Vec::new(); plan.launches().len()];
         let Some(memory) = &t.memory else { return Ok(times) };
         let [memory, weights, grads] = [memory, &t.weights, &t.grads].map(Buffer::address);
         let addresses = Addresses::new([memory, weights, grads, self.on.step.address()], 0);
         let mut clock = Clock::new(&self.on.cuda)?;
         for _ in 0..repeats {
-            for (kernel, times) in plan.kernels().iter().zip(&mut times) {
+            for (kernel, times) in plan.kernels().zip(&mut times) {
                 times.push(clock.cold(kernel, &addresses)?);
             }
         }

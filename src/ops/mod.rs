@@ -22,7 +22,7 @@ pub mod prepare_batch;
 mod scratch;
 mod sums;
 
-use crate::device::{Acc, Cost, Dtype, Kernel, Launch, Precision, Sink, Slot, bytes_of};
+use crate::device::{Acc, Cost, Dtype, Kernel, Launch, Precision, Sink, Slot, Target, bytes_of};
 use anyhow::Result;
 use pack::Pack;
 use std::ops::Range;
@@ -140,7 +140,7 @@ pub trait Op: Send + Sync {
         vec![Dtype::F32; outs]
     }
 
-    /// Words of memory that live during one direction of this op only.
+    /// As [`Op::words_beside`], of the CPU device.
     fn temp_words(&self, _ins: &[Shape], _direction: Direction) -> usize {
         0
     }
@@ -150,7 +150,7 @@ pub trait Op: Send + Sync {
         0
     }
 
-    /// As [`Op::temp_words`], of the CUDA device.
+    /// As [`Op::words_beside`], of the CUDA device.
     fn kernel_temp_words(
         &self,
         _ins: &[Shape],
@@ -166,6 +166,32 @@ pub trait Op: Send + Sync {
         vec![]
     }
 
+    /// All that one direction is on a device: the forward, or the backward where there are `grads`.
+    fn lower(&self, target: Target, io: &Io, grads: Option<&Grads>) -> Vec<Launch> {
+        match (target, grads) {
+            (Target::Cpu, None) => vec![self.fwd(io)],
+            (Target::Cpu, Some(grads)) => vec![self.bwd(io, grads)],
+            (Target::Cuda { .. }, _) => {
+                self.kernels(io, grads).into_iter().map(Launch::Gpu).collect()
+            }
+        }
+    }
+
+    /// Words of memory that live during one direction of this op on a device only.
+    fn words_beside(
+        &self,
+        target: Target,
+        ins: &[Shape],
+        precision: Precision,
+        direction: Direction,
+    ) -> usize {
+        match target {
+            Target::Cpu => self.temp_words(ins, direction),
+            Target::Cuda { .. } => self.kernel_temp_words(ins, precision, direction),
+        }
+    }
+
+    /// The CPU device's forward.
     fn fwd(&self, io: &Io) -> Launch;
 
     /// Gradients of inputs and parameters from those of the outputs.

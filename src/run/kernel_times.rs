@@ -54,12 +54,12 @@ pub fn layer(part: &Part, params: &Params) -> String {
 
 /// The launches of a plan by kind, the longest together first. `seconds`: times of each, in the plan's order.
 pub fn of_plan(plan: &Plan, params: &Params, seconds: &[Vec<f64>]) -> Vec<Row> {
-    let names: Vec<&'static str> = plan.launch_names().collect();
     let mut kinds: Vec<(Row, Vec<f64>)> = Vec::new();
     for part in plan.parts() {
         for i in part.launches.clone() {
-            let (name, shapes) = (names[i], shapes(part));
-            let cost = plan.kernels().get(i).map_or(part.cost, |kernel| kernel.cost());
+            let launch = &plan.launches()[i];
+            let (name, shapes) = (launch.name(), shapes(part));
+            let cost = launch.kernel().map_or(part.cost, |kernel| kernel.cost());
             let known = kinds
                 .iter_mut()
                 .find(|(row, _)| (row.name, &row.shapes, row.cost) == (name, &shapes, cost));

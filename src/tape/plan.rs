@@ -4,10 +4,10 @@ use super::arena::{Life, place};
 use super::{Param, Tape, Value};
 use crate::device::cuda::Addresses;
 use crate::device::{
-    Acc, Bound, Buffer, Cost, Device, Dtype, Kernel, Launch, Precision, Sink, Slot, Space,
+    Acc, Bound, Buffer, Cost, CpuLaunch, Device, Dtype, Kernel, Launch, Precision, Sink, Slot, Space,
     StepArgs, Target,
 };
-use crate::ops::{Direction, Grads, Io, Op, Shape, cost, words};
+use crate::ops::{Direction, Grads, Io, Shape, cost, words};
 use anyhow::Result;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -24,16 +24,11 @@ pub enum Mode {
     Accumulating,
 }
 
-/// What a plan runs, in order.
-enum Program {
-    /// Functions, and the private words each thread needs.
-    Cpu(Vec<Launch>, usize),
-    Cuda(Vec<Kernel>),
-}
-
 /// A flat list of launches and the layout of the arena they run in.
 pub struct Plan {
-    program: Program,
+    launches: Vec<Launch>,
+    /// Private words that each thread of the CPU device needs.
+    scratch_words: usize,
     /// Makes the working copies of the weights, which lie at the arena's beginning.
     packs: Vec<Kernel>,
     /// Words of the arena, per-thread scratch not counted.
@@ -44,7 +39,7 @@ pub struct Plan {
     parts: Vec<Part>,
 }
 
-/// One direction of a recorded op, and what of the program it is.
+/// One direction of a recorded op, and which launches it is.
 #[derive(Debug, Clone)]
 pub struct Part {
     pub op: &'static str,
@@ -83,10 +78,6 @@ impl Plan {
             (target, precision) != (Target::Cpu, Precision::Tf32),
             "the CPU device computes float32 or bf16, tf32 asked"
         );
-        let temp_words = |op: &dyn Op, shapes: &[Shape], direction| match target {
-            Target::Cpu => op.temp_words(shapes, direction),
-            Target::Cuda { .. } => op.kernel_temp_words(shapes, precision, direction),
-        };
         let training = mode != Mode::Inference;
         let n = tape.nodes.len();
         let steps = if training { 2 * n } else { n };
@@ -165,11 +156,11 @@ impl Plan {
         let temps: Vec<[usize; 2]> = (tape.nodes.iter().enumerate())
             .map(|(k, node)| {
                 let shapes: Vec<_> = node.ins.iter().map(|&v| tape.shape(v)).collect();
-                let temp = temp_words(&*node.op, &shapes, Direction::Fwd);
+                let temp = node.op.words_beside(target, &shapes, precision, Direction::Fwd);
                 let fwd = piece(temp, Dtype::F32, k, k);
                 let at = bwd_or(training, || bwd(k));
                 let words = match training {
-                    true => temp_words(&*node.op, &shapes, Direction::Bwd),
+                    true => node.op.words_beside(target, &shapes, precision, Direction::Bwd),
                     false => 0,
                 };
                 [fwd, piece(words, Dtype::F32, at.min(steps), at.min(steps))]
@@ -202,10 +193,7 @@ impl Plan {
         };
         let slot = |v: &Value| arena(value_piece[v]);
 
-        let mut program = match target {
-            Target::Cpu => Program::Cpu(Vec::with_capacity(steps), 0),
-            Target::Cuda { .. } => Program::Cuda(Vec::with_capacity(steps)),
-        };
+        let mut launches: Vec<Launch> = Vec::with_capacity(steps);
         let (mut flop, mut parts) = (0, Vec::with_capacity(steps));
         let io = |k: usize, direction: Direction| {
             let node = &tape.nodes[k];
@@ -223,9 +211,9 @@ impl Plan {
         for (k, node) in tape.nodes.iter().enumerate() {
             let io = io(k, Direction::Fwd);
             flop += node.op.flop(&io.shapes);
-            let first = program.len();
-            program.push(&*node.op, &io, None);
-            parts.push(part(tape, k, &io, None, first..program.len()));
+            let first = launches.len();
+            launches.extend(node.op.lower(target, &io, None));
+            parts.push(part(tape, k, &io, None, first..launches.len()));
         }
         if training {
             let acc = if mode == Mode::Accumulating { Acc::Add } else { Acc::Set };
@@ -245,13 +233,15 @@ impl Plan {
                         .map(|p| Sink { slot: in_space(p, Space::Grads), acc })
                         .collect(),
                 };
-                let (io, first) = (io(k, Direction::Bwd), program.len());
-                program.push(&*node.op, &io, Some(&grads));
-                parts.push(part(tape, k, &io, Some(&grads), first..program.len()));
+                let (io, first) = (io(k, Direction::Bwd), launches.len());
+                launches.extend(node.op.lower(target, &io, Some(&grads)));
+                parts.push(part(tape, k, &io, Some(&grads), first..launches.len()));
             }
         }
+        let scratch = launches.iter().filter_map(Launch::function).map(|f| f.scratch_words);
         Plan {
-            program,
+            scratch_words: scratch.max().unwrap_or(0).next_multiple_of(16),
+            launches,
             packs,
             arena_words,
             slots: value_piece.keys().map(|v| (*v, slot(v))).collect(),
@@ -266,13 +256,9 @@ impl Plan {
         self.flop
     }
 
-    /// Names of the launches in order: op and direction.
-    pub fn launch_names(&self) -> impl Iterator<Item = &'static str> {
-        let names: Vec<&'static str> = match &self.program {
-            Program::Cpu(launches, _) => launches.iter().map(|l| l.name).collect(),
-            Program::Cuda(kernels) => kernels.iter().map(|k| k.name).collect(),
-        };
-        names.into_iter()
+    /// What it runs, in order.
+    pub fn launches(&self) -> &[Launch] {
+        &self.launches
     }
 
     /// The recorded ops in the order they run.
@@ -281,11 +267,8 @@ impl Plan {
     }
 
     /// The kernels in order; none on the CPU device.
-    pub fn kernels(&self) -> &[Kernel] {
-        match &self.program {
-            Program::Cpu(..) => &[],
-            Program::Cuda(kernels) => kernels,
-        }
+    pub fn kernels(&self) -> impl Iterator<Item = &Kernel> {
+        self.launches.iter().filter_map(Launch::kernel)
     }
 
     pub fn slot(&self, v: Value) -> Slot {
@@ -305,10 +288,7 @@ impl Plan {
     /// Words that a run needs on `device`, which it was planned for: arena and scratch of all threads.
     pub fn memory_words(&self, device: &Device) -> usize {
         let arena = self.arena_words.next_multiple_of(16);
-        match &self.program {
-            Program::Cpu(_, scratch) => arena + scratch * device.host().threads(),
-            Program::Cuda(_) => arena,
-        }
+        arena + self.scratch_words * device.host().threads()
     }
 
     /// Makes the working copies of `weights` in `memory`: once after each change of them, before the next run. Plans
@@ -338,20 +318,19 @@ impl Plan {
         step: Option<&Buffer>,
         args: StepArgs,
     ) -> Result<()> {
-        match (&self.program, device) {
-            (Program::Cpu(..), Device::Cpu(_)) => {
+        match device {
+            Device::Cpu(_) => {
                 self.run_each(device, memory, weights, grads, args, |_, launch, bound| {
                     (launch.run)(bound);
                 });
                 Ok(())
             }
-            (Program::Cuda(kernels), Device::Cuda { cuda, .. }) => {
+            Device::Cuda { cuda, .. } => {
                 let grads = grads.map_or(0, |g| g.address());
                 let step = step.map_or(0, Buffer::address);
                 let addresses = [memory.address(), weights.address(), grads, step];
-                cuda.launch(kernels, &Addresses::new(addresses, args.first_image))
+                cuda.launch(self.kernels(), &Addresses::new(addresses, args.first_image))
             }
-            _ => unreachable!("a plan runs on the device it was made for"),
         }
     }
 
@@ -363,38 +342,16 @@ impl Plan {
         weights: &Buffer,
         grads: Option<&mut Buffer>,
         args: StepArgs,
-        mut each: impl FnMut(usize, &Launch, &Bound) + Send,
+        mut each: impl FnMut(usize, &CpuLaunch, &Bound) + Send,
     ) {
-        let Program::Cpu(launches, stride) = &self.program else { return };
-        let cpu = device.host();
+        let (cpu, stride) = (device.host(), self.scratch_words);
         let split = self.arena_words.next_multiple_of(16);
         let (arena, scratch) = memory.cpu_mut().split_at_mut(split);
         assert!(scratch.len() >= stride * cpu.threads(), "memory of another plan");
         let grads = grads.map_or(&mut [][..], Buffer::cpu_mut);
-        let bound = Bound::new(cpu, arena, weights.cpu(), grads, scratch, *stride, args);
-        for (i, launch) in launches.iter().enumerate() {
+        let bound = Bound::new(cpu, arena, weights.cpu(), grads, scratch, stride, args);
+        for (i, launch) in self.launches.iter().filter_map(Launch::function).enumerate() {
             each(i, launch, &bound);
-        }
-    }
-}
-
-impl Program {
-    fn len(&self) -> usize {
-        match self {
-            Program::Cpu(launches, _) => launches.len(),
-            Program::Cuda(kernels) => kernels.len(),
-        }
-    }
-
-    /// Adds an op's forward, or its backward where there are `grads`.
-    fn push(&mut self, op: &dyn Op, io: &Io, grads: Option<&Grads>) {
-        match self {
-            Program::Cpu(launches, scratch) => {
-                let launch = grads.map_or_else(|| op.fwd(io), |grads| op.bwd(io, grads));
-                *scratch = launch.scratch_words.next_multiple_of(16).max(*scratch);
-                launches.push(launch);
-            }
-            Program::Cuda(kernels) => kernels.extend(op.kernels(io, grads)),
         }
     }
 }

@@ -34,7 +34,7 @@ fn in_several_passes(
         let bytes = kernel.shared_bytes as usize + static_bytes(kernel.name);
         assert!(bytes <= shared_bytes, "{}: {bytes} of {shared_bytes}", kernel.name);
     }
-    let names: Vec<&str> = r.plan.launch_names().collect();
+    let names: Vec<&str> = r.plan.launches().iter().map(|l| l.name()).collect();
     let norms = r.plan.parts().iter().filter(|p| p.op == "norm");
     norms
         .filter(|p| !names[p.launches.clone()].iter().any(|name| name.starts_with("norm_slab_")))

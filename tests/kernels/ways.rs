@@ -15,7 +15,7 @@ use emm::tape::Mode;
 fn parts(config: &ModelConfig, precision: Precision) -> Vec<(&'static str, bool, String)> {
     let target = Target::Cuda { shared_bytes: LEAST_SHARED_BYTES };
     let r = Recording::new(target, config, precision, 16, 512, Mode::Training).unwrap();
-    let names: Vec<&str> = r.plan.launch_names().collect();
+    let names: Vec<&str> = r.plan.launches().iter().map(|l| l.name()).collect();
     let part = |p: &emm::tape::Part| (p.op, p.backward, names[p.launches.clone()].join(" "));
     r.plan.parts().iter().map(part).collect()
 }

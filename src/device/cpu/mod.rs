@@ -116,23 +116,13 @@ pub struct StepArgs {
     pub first_image: u32,
 }
 
-/// One entry of a plan: a function of the CPU device with its slots and scalars resolved.
-pub struct Launch {
+/// A function of the CPU device with its slots and scalars resolved.
+pub struct CpuLaunch {
     /// Op and direction, for profiles: `conv2d_fwd`.
     pub name: &'static str,
     /// Private words each thread needs while it runs.
     pub scratch_words: usize,
     pub run: Box<dyn Fn(&Bound) + Send + Sync>,
-}
-
-impl Launch {
-    pub fn new(
-        name: &'static str,
-        scratch_words: usize,
-        run: impl Fn(&Bound) + Send + Sync + 'static,
-    ) -> Self {
-        Launch { name, scratch_words, run: Box::new(run) }
-    }
 }
 
 /// The buffers a plan runs in, as its launches see them.

@@ -233,7 +233,11 @@ impl Cuda {
     ///
     /// # Errors
     /// Device (exit 4): a kernel that is missing or does not launch, by name.
-    pub fn launch(&self, kernels: &[Kernel], at: &Addresses) -> Result<()> {
+    pub fn launch<'k>(
+        &self,
+        kernels: impl IntoIterator<Item = &'k Kernel>,
+        at: &Addresses,
+    ) -> Result<()> {
         for kernel in kernels {
             let f = self.function(kernel)?;
             let [x, y, z] = kernel.grid;
