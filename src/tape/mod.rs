@@ -1,6 +1,7 @@
 //! A small tape: ops are recorded once with their shapes, differentiated and planned once, run many times.
 
 mod arena;
+mod pieces;
 mod plan;
 
 pub use plan::{Mode, Part, Plan};

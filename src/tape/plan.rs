@@ -1,13 +1,14 @@
 //! From a tape to a flat list of launches over one arena: lifetimes, offsets, and who sets or adds gradients.
 
-use super::arena::{Life, place};
+use super::arena::place;
+use super::pieces::{Piece, Pieces, Recorded};
 use super::{Param, Tape, Value};
 use crate::device::cuda::Addresses;
 use crate::device::{
-    Acc, Bound, Buffer, Cost, CpuLaunch, Device, Dtype, Kernel, Launch, Precision, Sink, Slot, Space,
-    StepArgs, Target,
+    Acc, Bound, Buffer, Cost, CpuLaunch, Device, Dtype, Kernel, Launch, Precision, Sink, Slot,
+    Space, StepArgs, Target,
 };
-use crate::ops::{Direction, Grads, Io, Shape, cost, words};
+use crate::ops::{Direction, Grads, Io, Shape, cost};
 use anyhow::Result;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -53,13 +54,6 @@ pub struct Part {
     pub launches: Range<usize>,
 }
 
-/// A piece of the arena: so many values of a type, for as long as they are needed.
-struct Piece {
-    len: usize,
-    dtype: Dtype,
-    life: Life,
-}
-
 impl Plan {
     /// Plans `tape`; `outputs` stay readable after a run, as do inputs and, in training, the gradients of
     /// leaves. Inputs are float32, other values as their ops store them.
@@ -78,177 +72,59 @@ impl Plan {
             (target, precision) != (Target::Cpu, Precision::Tf32),
             "the CPU device computes float32 or bf16, tf32 asked"
         );
-        let training = mode != Mode::Inference;
-        let n = tape.nodes.len();
-        let steps = if training { 2 * n } else { n };
-        let mut pieces: Vec<Piece> = Vec::new();
-        let mut piece = |len: usize, dtype: Dtype, first: usize, last: usize| {
-            let len = len.max(1);
-            pieces.push(Piece { len, dtype, life: Life { words: dtype.words(len), first, last } });
-            pieces.len() - 1
+        let recorded = Recorded { tape, target, precision, training: mode != Mode::Inference };
+        let pieces = Pieces::of(&recorded, outputs);
+        let packed = Packed::of(&recorded);
+        let (offsets, words) = place(&pieces.all.iter().map(|p| p.life).collect::<Vec<_>>());
+        let places = Places { recorded, pieces, packed, offsets };
+        let mut plan = Plan {
+            launches: Vec::new(),
+            scratch_words: 0,
+            packs: places.packed.packs.clone(),
+            arena_words: places.packed.words + words,
+            slots: places.pieces.values.iter().map(|(v, &p)| (*v, places.arena(p))).collect(),
+            grad_slots: places.pieces.grads.iter().map(|(v, &p)| (*v, places.arena(p))).collect(),
+            flop: 0,
+            parts: Vec::new(),
         };
-        let mut dtypes = vec![Dtype::F32; tape.shapes.len()];
-        for node in &tape.nodes {
-            for (v, dtype) in node.outs.iter().zip(node.op.dtypes(precision, node.outs.len())) {
-                dtypes[v.0] = dtype;
-            }
-        }
+        plan.lower(&places, mode);
+        plan
+    }
 
-        // Forward step of node k is k, its backward step is 2n − 1 − k.
-        let bwd = |k: usize| 2 * n - 1 - k;
-        let mut value_piece = HashMap::new();
-        for &v in &tape.inputs {
-            value_piece.insert(v, piece(words(tape.shape(v)), Dtype::F32, 0, steps));
+    /// All launches: forward in order, backward in reverse.
+    fn lower(&mut self, places: &Places, mode: Mode) {
+        let nodes = || places.recorded.tape.nodes.iter().enumerate();
+        for (k, node) in nodes() {
+            let io = places.io(k, Direction::Fwd);
+            self.flop += node.op.flop(&io.shapes);
+            self.push(places, k, &io, None);
         }
-        let mut last_use: HashMap<Value, usize> = outputs.iter().map(|&v| (v, steps)).collect();
-        for (k, node) in tape.nodes.iter().enumerate() {
-            for &v in node.ins.iter().chain(&node.outs) {
-                let last = last_use.entry(v).or_insert(k);
-                *last = (*last).max(k);
-            }
-            if training {
-                let shapes: Vec<_> = node.ins.iter().map(|&v| tape.shape(v)).collect();
-                let reads = node.op.reads(&shapes);
-                let kept = reads.ins.iter().map(|&i| node.ins[i]);
-                for v in kept.chain(reads.outs.iter().map(|&o| node.outs[o])) {
-                    let last = last_use.entry(v).or_insert(bwd(k));
-                    *last = (*last).max(bwd(k));
-                }
-            }
-        }
-        for (k, node) in tape.nodes.iter().enumerate() {
-            for &v in &node.outs {
-                value_piece.insert(v, piece(words(tape.shape(v)), dtypes[v.0], k, last_use[&v]));
-            }
-        }
-
-        // Gradients: the last op seeds itself, the rest follow in reverse; first writer sets, others add. Of a value
-        // that ops share by columns, each set is the first's of its columns.
-        let mut grad_piece: HashMap<Value, usize> = HashMap::new();
-        let mut set: HashMap<Value, Vec<Range<usize>>> = HashMap::new();
-        let mut ins_acc: Vec<Vec<Option<Acc>>> = vec![Vec::new(); n];
-        let mut producer_step: HashMap<Value, usize> = HashMap::new();
-        for (k, node) in tape.nodes.iter().enumerate() {
-            for &v in &node.outs {
-                producer_step.insert(v, bwd_or(training, || bwd(k)));
-            }
-        }
-        if training {
-            for (k, node) in tape.nodes.iter().enumerate().rev() {
-                let reached = k + 1 == n || node.outs.iter().any(|v| grad_piece.contains_key(v));
-                let shapes: Vec<_> = node.ins.iter().map(|&v| tape.shape(v)).collect();
-                for (i, &v) in node.ins.iter().enumerate() {
-                    let wanted = reached && tape.differentiable[v.0];
-                    let acc =
-                        wanted.then(|| first_or_add(&mut set, v, node.op.columns(&shapes, i)));
-                    ins_acc[k].push(acc);
-                    if wanted && !grad_piece.contains_key(&v) {
-                        let last = producer_step.get(&v).copied().unwrap_or(steps);
-                        grad_piece.insert(v, piece(words(shapes[i]), dtypes[v.0], bwd(k), last));
-                    }
-                }
-            }
-            for (v, set) in set {
-                let (columns, all) = (set.iter().map(Range::len).sum::<usize>(), tape.shape(v)[3]);
-                assert!(columns == all, "columns {set:?} of {all} have a gradient");
-            }
-        }
-        let temps: Vec<[usize; 2]> = (tape.nodes.iter().enumerate())
-            .map(|(k, node)| {
-                let shapes: Vec<_> = node.ins.iter().map(|&v| tape.shape(v)).collect();
-                let temp = node.op.words_beside(target, &shapes, precision, Direction::Fwd);
-                let fwd = piece(temp, Dtype::F32, k, k);
-                let at = bwd_or(training, || bwd(k));
-                let words = match training {
-                    true => node.op.words_beside(target, &shapes, precision, Direction::Bwd),
-                    false => 0,
-                };
-                [fwd, piece(words, Dtype::F32, at.min(steps), at.min(steps))]
-            })
-            .collect();
-
-        // First the working copies: in one place in all recordings of a network, so that one pack serves them.
-        let (mut packs, mut packed, mut packed_words) = (Vec::new(), Vec::new(), 0);
-        for node in &tape.nodes {
-            let shapes: Vec<_> = node.ins.iter().map(|&v| tape.shape(v)).collect();
-            let wanted = match target {
-                Target::Cpu => vec![],
-                Target::Cuda { .. } => node.op.packs(&shapes, precision, training),
-            };
-            let mut slots = Vec::new();
-            for pack in wanted {
-                let (offset, len, dtype) = (packed_words, pack.elements(), pack.dtype);
-                let slot = Slot { space: Space::Arena, offset, len, dtype };
-                packed_words += slot.words().next_multiple_of(16);
-                packs.push(pack.kernel(slot, in_space(&node.params[pack.param], Space::Weights)));
-                slots.push(slot);
-            }
-            packed.push(slots);
-        }
-        let (offsets, words_of_pieces) = place(&pieces.iter().map(|p| p.life).collect::<Vec<_>>());
-        let arena_words = packed_words + words_of_pieces;
-        let arena = |p: usize| {
-            let Piece { len, dtype, .. } = pieces[p];
-            Slot { space: Space::Arena, offset: packed_words + offsets[p], len, dtype }
-        };
-        let slot = |v: &Value| arena(value_piece[v]);
-
-        let mut launches: Vec<Launch> = Vec::with_capacity(steps);
-        let (mut flop, mut parts) = (0, Vec::with_capacity(steps));
-        let io = |k: usize, direction: Direction| {
-            let node = &tape.nodes[k];
-            Io {
-                shapes: node.ins.iter().map(|&v| tape.shape(v)).collect(),
-                ins: node.ins.iter().map(&slot).collect(),
-                params: node.params.iter().map(|p| in_space(p, Space::Weights)).collect(),
-                outs: node.outs.iter().map(&slot).collect(),
-                temp: arena(temps[k][(direction == Direction::Bwd) as usize]),
-                packed: packed[k].clone(),
-                precision,
-                shared_bytes: target.shared_bytes(),
-            }
-        };
-        for (k, node) in tape.nodes.iter().enumerate() {
-            let io = io(k, Direction::Fwd);
-            flop += node.op.flop(&io.shapes);
-            let first = launches.len();
-            launches.extend(node.op.lower(target, &io, None));
-            parts.push(part(tape, k, &io, None, first..launches.len()));
-        }
-        if training {
+        if places.recorded.training {
             let acc = if mode == Mode::Accumulating { Acc::Add } else { Acc::Set };
-            for (k, node) in tape.nodes.iter().enumerate().rev() {
-                let outs: Vec<_> =
-                    node.outs.iter().map(|v| grad_piece.get(v).map(|&p| arena(p))).collect();
-                if k + 1 < n && outs.iter().all(Option::is_none) {
-                    continue;
+            for (k, _) in nodes().rev() {
+                if let Some(grads) = places.grads(k, acc) {
+                    self.push(places, k, &places.io(k, Direction::Bwd), Some(&grads));
                 }
-                let sink = |(v, acc): (&Value, &Option<Acc>)| {
-                    acc.map(|acc| Sink { slot: arena(grad_piece[v]), acc })
-                };
-                let grads = Grads {
-                    outs,
-                    ins: node.ins.iter().zip(&ins_acc[k]).map(sink).collect(),
-                    params: (node.params.iter())
-                        .map(|p| Sink { slot: in_space(p, Space::Grads), acc })
-                        .collect(),
-                };
-                let (io, first) = (io(k, Direction::Bwd), launches.len());
-                launches.extend(node.op.lower(target, &io, Some(&grads)));
-                parts.push(part(tape, k, &io, Some(&grads), first..launches.len()));
             }
         }
-        let scratch = launches.iter().filter_map(Launch::function).map(|f| f.scratch_words);
-        Plan {
-            scratch_words: scratch.max().unwrap_or(0).next_multiple_of(16),
-            launches,
-            packs,
-            arena_words,
-            slots: value_piece.keys().map(|v| (*v, slot(v))).collect(),
-            grad_slots: grad_piece.iter().map(|(v, &p)| (*v, arena(p))).collect(),
-            flop,
-            parts,
-        }
+        let scratch = self.launches.iter().filter_map(Launch::function).map(|f| f.scratch_words);
+        self.scratch_words = scratch.max().unwrap_or(0).next_multiple_of(16);
+    }
+
+    /// Adds node `k`'s forward, or its backward where there are `grads`.
+    fn push(&mut self, places: &Places, k: usize, io: &Io, grads: Option<&Grads>) {
+        let Recorded { tape, target, .. } = places.recorded;
+        let (node, first) = (&tape.nodes[k], self.launches.len());
+        self.launches.extend(node.op.lower(target, io, grads));
+        self.parts.push(Part {
+            op: node.op.name(),
+            backward: grads.is_some(),
+            ins: io.shapes.clone(),
+            out: tape.shape(node.outs[0]),
+            param: node.params.first().copied(),
+            cost: cost(&*node.op, io, grads),
+            launches: first..self.launches.len(),
+        });
     }
 
     /// Forward FLOP of the recorded batch (see [`crate::ops::Op::flop`]).
@@ -356,38 +232,92 @@ impl Plan {
     }
 }
 
-/// What node `k` of `tape` costs forward, or backward where there are `grads`.
-fn part(tape: &Tape, k: usize, io: &Io, grads: Option<&Grads>, launches: Range<usize>) -> Part {
-    let node = &tape.nodes[k];
-    Part {
-        op: node.op.name(),
-        backward: grads.is_some(),
-        ins: io.shapes.clone(),
-        out: tape.shape(node.outs[0]),
-        param: node.params.first().copied(),
-        cost: cost(&*node.op, io, grads),
-        launches,
+/// The working copies of weights that kernels read: in one place in all recordings of a network, so that one pack serves
+/// them.
+struct Packed {
+    packs: Vec<Kernel>,
+    /// Of each op.
+    slots: Vec<Vec<Slot>>,
+    words: usize,
+}
+
+impl Packed {
+    fn of(recorded: &Recorded) -> Packed {
+        let mut packed = Packed { packs: Vec::new(), slots: Vec::new(), words: 0 };
+        for node in &recorded.tape.nodes {
+            let shapes = recorded.shapes(node);
+            let wanted = match recorded.target {
+                Target::Cpu => vec![],
+                Target::Cuda { .. } => {
+                    node.op.packs(&shapes, recorded.precision, recorded.training)
+                }
+            };
+            let mut slots = Vec::new();
+            for pack in wanted {
+                let (offset, len, dtype) = (packed.words, pack.elements(), pack.dtype);
+                let slot = Slot { space: Space::Arena, offset, len, dtype };
+                packed.words += slot.words().next_multiple_of(16);
+                let weights = in_space(&node.params[pack.param], Space::Weights);
+                packed.packs.push(pack.kernel(slot, weights));
+                slots.push(slot);
+            }
+            packed.slots.push(slots);
+        }
+        packed
     }
 }
 
-fn bwd_or(training: bool, step: impl Fn() -> usize) -> usize {
-    if training { step() } else { 0 }
+/// Where everything lies: the working copies, then the pieces.
+struct Places<'t> {
+    recorded: Recorded<'t>,
+    pieces: Pieces,
+    packed: Packed,
+    /// Of the pieces.
+    offsets: Vec<usize>,
 }
 
-/// How an op's gradient of columns of `v` is written, `set` being what earlier ones set.
-fn first_or_add(
-    set: &mut HashMap<Value, Vec<Range<usize>>>,
-    v: Value,
-    columns: Range<usize>,
-) -> Acc {
-    let set = set.entry(v).or_default();
-    if set.contains(&columns) {
-        return Acc::Add;
+impl Places<'_> {
+    fn arena(&self, piece: usize) -> Slot {
+        let Piece { len, dtype, .. } = self.pieces.all[piece];
+        let offset = self.packed.words + self.offsets[piece];
+        Slot { space: Space::Arena, offset, len, dtype }
     }
-    let apart = |s: &Range<usize>| s.end <= columns.start || columns.end <= s.start;
-    assert!(set.iter().all(apart), "columns {columns:?} overlap others: {set:?}");
-    set.push(columns);
-    Acc::Set
+
+    fn io(&self, k: usize, direction: Direction) -> Io {
+        let Recorded { tape, target, precision, .. } = self.recorded;
+        let node = &tape.nodes[k];
+        let slot = |v: &Value| self.arena(self.pieces.values[v]);
+        Io {
+            shapes: self.recorded.shapes(node),
+            ins: node.ins.iter().map(slot).collect(),
+            params: node.params.iter().map(|p| in_space(p, Space::Weights)).collect(),
+            outs: node.outs.iter().map(slot).collect(),
+            temp: self.arena(self.pieces.temps[k][(direction == Direction::Bwd) as usize]),
+            packed: self.packed.slots[k].clone(),
+            precision,
+            shared_bytes: target.shared_bytes(),
+        }
+    }
+
+    /// The gradients that reach node `k` and that it gives; `None` if none reach it. `acc`: of its parameters'.
+    fn grads(&self, k: usize, acc: Acc) -> Option<Grads> {
+        let (nodes, pieces) = (&self.recorded.tape.nodes, &self.pieces);
+        let node = &nodes[k];
+        let outs: Vec<_> =
+            node.outs.iter().map(|v| pieces.grads.get(v).map(|&p| self.arena(p))).collect();
+        if k + 1 < nodes.len() && outs.iter().all(Option::is_none) {
+            return None;
+        }
+        let sink = |(v, acc): (&Value, &Option<Acc>)| {
+            acc.map(|acc| Sink { slot: self.arena(pieces.grads[v]), acc })
+        };
+        let param = |p| Sink { slot: in_space(p, Space::Grads), acc };
+        Some(Grads {
+            outs,
+            ins: node.ins.iter().zip(&pieces.ins_acc[k]).map(sink).collect(),
+            params: node.params.iter().map(param).collect(),
+        })
+    }
 }
 
 fn in_space(p: &Param, space: Space) -> Slot {
