@@ -227,10 +227,12 @@ fn convolution_is_right_across_tile_borders() {
         let err = rel_err(&as_f64(&ran.outs[0]), &want).unwrap();
         assert!(err < 1e-5, "{shape:?}: forward off by {err:.1e}");
         // PyTorch 2.15 on a CPU is off by 2.9e-3 at this: x, w and y are rounded once each. Of so few values as the
-        // smallest shape has, the error itself varies: four of its standard deviations are allowed for.
+        // smallest of them has, be it 432 weights that all pixels share, the error itself varies: four of its standard
+        // deviations are allowed for.
         let half = case.run(&device(2), Precision::Bf16, Acc::Set, 0.0).unwrap();
         let err = rel_err(&as_f64(&half.outs[0]), &want).unwrap();
-        let bar = 2.9e-3 * (1.0 + 4.0 / (2.0 * want.len() as f64).sqrt());
+        let fewest = x.words.len().min(w.words.len()).min(want.len());
+        let bar = 2.9e-3 * (1.0 + 4.0 / (2.0 * fewest as f64).sqrt());
         assert!(err < bar, "{shape:?}: forward in bf16 off by {err:.2e}");
         let want = plain_input_gradient(&dy, &w.words, shape, o);
         let err = rel_err(&as_f64(ran.d_ins[0].as_ref().unwrap()), &want).unwrap();

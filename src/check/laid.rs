@@ -50,6 +50,18 @@ pub(super) struct Laid {
     pub(super) grad_slots: Grads,
 }
 
+/// What the gradient of input `i` is before an op gives it. Columns that the op does not take have no gradient from it, and
+/// it has to leave them alone.
+fn before(case: &Case, shapes: &[Shape], i: usize, len: usize, acc: Acc, start: f32) -> Vec<f32> {
+    let (columns, row) = (case.op.columns(shapes, i), shapes[i][3]);
+    let value = |at: usize| match acc {
+        Acc::Add => start,
+        Acc::Set if columns.contains(&(at % row)) => POISON,
+        Acc::Set => 0.0,
+    };
+    (0..len).map(value).collect()
+}
+
 impl Laid {
     pub(super) fn new(
         case: &Case,
@@ -84,12 +96,10 @@ impl Laid {
         };
         let (ins, outs) = (all(&shapes, &in_dtypes), all(&out_shapes, &out_dtypes));
         let (d_ins, d_outs) = (all(&shapes, &in_dtypes), all(&out_shapes, &out_dtypes));
-        let temps = [Direction::Fwd, Direction::Bwd]
-            .map(|d| match target {
-                Target::Cpu => case.op.temp_words(&shapes, d),
-                Target::Cuda { .. } => case.op.kernel_temp_words(&shapes, precision, d),
-            })
-            .map(|words| place(Space::Arena, words, Dtype::F32));
+        let temps = [Direction::Fwd, Direction::Bwd].map(|d| {
+            let words = case.op.words_beside(target, &shapes, precision, d);
+            place(Space::Arena, words, Dtype::F32)
+        });
         let wanted = case.op.packs(&shapes, precision, true);
         let packed: Vec<Slot> =
             wanted.iter().map(|p| place(Space::Arena, p.elements(), p.dtype)).collect();
@@ -110,14 +120,7 @@ impl Laid {
             }
         }
         for (i, &slot) in d_ins.iter().enumerate() {
-            // Columns that the op does not take have no gradient from it, and it has to leave them alone.
-            let (columns, row) = (case.op.columns(&shapes, i), shapes[i][3]);
-            let value = |at: usize| match acc {
-                Acc::Add => start,
-                Acc::Set if columns.contains(&(at % row)) => POISON,
-                Acc::Set => 0.0,
-            };
-            store(&mut arena, slot, &(0..slot.len).map(value).collect::<Vec<_>>());
+            store(&mut arena, slot, &before(case, &shapes, i, slot.len, acc, start));
         }
         let grad_slots = Grads {
             outs: d_outs.iter().zip(&case.d_outs).map(|(&s, d)| d.as_ref().map(|_| s)).collect(),

@@ -94,90 +94,15 @@ pub struct Layout {
 
 impl Layout {
     pub fn new(config: &ModelConfig) -> Self {
-        let (mut enc, mut dec) = (Vec::new(), Vec::new());
-        let width = config.model_channels;
-        let attends = |r: usize| config.attn_resolutions.contains(&r);
-        let mut skips: Vec<Skip> = Vec::new();
-        let mut aux = config.image_channels;
-        let mut c = config.image_channels;
-        for (level, mult) in config.channel_mult.iter().enumerate() {
-            let r = config.resolution >> level;
-            let mut add = |label: String, kind, cin, cout, resample, attention| {
-                if kind != Kind::AuxResidual {
-                    let index = skips.len();
-                    let on = config.skip_connections[index] == 1;
-                    skips.push(Skip { index, channels: cout, on });
-                }
-                enc.push(Part {
-                    name: format!("enc.{r}x{r}_{label}"),
-                    side: Side::Encoder,
-                    kind,
-                    cin,
-                    cout,
-                    resolution: r,
-                    resample,
-                    attention,
-                    skip: skips.last().copied(),
-                });
-            };
-            if level == 0 {
-                add("conv".into(), Kind::Conv, c, width, None, false);
-                c = width;
-            } else {
-                add("down".into(), Kind::Block, c, c, Some(Resample::Down), false);
-                if config.arch == Arch::NcsnPP {
-                    let down = Some(Resample::Down);
-                    add("aux_residual".into(), Kind::AuxResidual, aux, c, down, false);
-                    aux = c;
-                }
-            }
-            for b in 0..config.num_blocks {
-                add(format!("block{b}"), Kind::Block, c, width * mult, None, attends(r));
-                c = width * mult;
-            }
-        }
-        for (level, mult) in config.channel_mult.iter().enumerate().rev() {
-            let r = config.resolution >> level;
-            let mut add = |label: String, cin, cout, resample, attention, skip| {
-                dec.push(Part {
-                    name: format!("dec.{r}x{r}_{label}"),
-                    side: Side::Decoder,
-                    kind: Kind::Block,
-                    cin,
-                    cout,
-                    resolution: r,
-                    resample,
-                    attention,
-                    skip,
-                });
-            };
-            if level + 1 == config.levels() {
-                add("in0".into(), c, c, None, true, None);
-                add("in1".into(), c, c, None, false, None);
-            } else {
-                add("up".into(), c, c, Some(Resample::Up), false, None);
-            }
-            for b in 0..=config.num_blocks {
-                let skip = skips.pop().expect("one skip per joining block");
-                let attention = b == config.num_blocks && attends(r);
-                add(
-                    format!("block{b}"),
-                    c + skip.channels,
-                    width * mult,
-                    None,
-                    attention,
-                    Some(skip),
-                );
-                c = width * mult;
-            }
-        }
+        let (enc, mut skips) = encoder(config);
+        let dec = decoder(config, &mut skips);
         let r = config.resolution;
         Layout {
+            out_channels: dec.last().map_or(0, |part| part.cout),
             enc,
             dec,
             aux_norm: format!("dec.{r}x{r}_aux_norm"),
             aux_conv: format!("dec.{r}x{r}_aux_conv"),
-            out_channels: c,
         }
     }
 
@@ -185,4 +110,87 @@ impl Layout {
     pub fn parts(&self) -> impl Iterator<Item = &Part> {
         self.enc.iter().chain(&self.dec)
     }
+}
+
+/// The encoder's parts, and the skips that they write, in order.
+fn encoder(config: &ModelConfig) -> (Vec<Part>, Vec<Skip>) {
+    let (mut enc, mut skips): (Vec<Part>, Vec<Skip>) = (Vec::new(), Vec::new());
+    let width = config.model_channels;
+    let attends = |r: usize| config.attn_resolutions.contains(&r);
+    let mut aux = config.image_channels;
+    let mut c = config.image_channels;
+    for (level, mult) in config.channel_mult.iter().enumerate() {
+        let r = config.resolution >> level;
+        let mut add = |label: String, kind, cin, cout, resample, attention| {
+            if kind != Kind::AuxResidual {
+                let index = skips.len();
+                let on = config.skip_connections[index] == 1;
+                skips.push(Skip { index, channels: cout, on });
+            }
+            enc.push(Part {
+                name: format!("enc.{r}x{r}_{label}"),
+                side: Side::Encoder,
+                kind,
+                cin,
+                cout,
+                resolution: r,
+                resample,
+                attention,
+                skip: skips.last().copied(),
+            });
+        };
+        if level == 0 {
+            add("conv".into(), Kind::Conv, c, width, None, false);
+            c = width;
+        } else {
+            add("down".into(), Kind::Block, c, c, Some(Resample::Down), false);
+            if config.arch == Arch::NcsnPP {
+                let down = Some(Resample::Down);
+                add("aux_residual".into(), Kind::AuxResidual, aux, c, down, false);
+                aux = c;
+            }
+        }
+        for b in 0..config.num_blocks {
+            add(format!("block{b}"), Kind::Block, c, width * mult, None, attends(r));
+            c = width * mult;
+        }
+    }
+    (enc, skips)
+}
+
+/// The decoder's parts, which take the skips from the last to the first.
+fn decoder(config: &ModelConfig, skips: &mut Vec<Skip>) -> Vec<Part> {
+    let mut dec = Vec::new();
+    let width = config.model_channels;
+    let attends = |r: usize| config.attn_resolutions.contains(&r);
+    let mut c = skips.last().map_or(0, |skip| skip.channels);
+    for (level, mult) in config.channel_mult.iter().enumerate().rev() {
+        let r = config.resolution >> level;
+        let mut add = |label: String, cin, cout, resample, attention, skip| {
+            dec.push(Part {
+                name: format!("dec.{r}x{r}_{label}"),
+                side: Side::Decoder,
+                kind: Kind::Block,
+                cin,
+                cout,
+                resolution: r,
+                resample,
+                attention,
+                skip,
+            });
+        };
+        if level + 1 == config.levels() {
+            add("in0".into(), c, c, None, true, None);
+            add("in1".into(), c, c, None, false, None);
+        } else {
+            add("up".into(), c, c, Some(Resample::Up), false, None);
+        }
+        for b in 0..=config.num_blocks {
+            let skip = skips.pop().expect("one skip per joining block");
+            let attention = b == config.num_blocks && attends(r);
+            add(format!("block{b}"), c + skip.channels, width * mult, None, attention, Some(skip));
+            c = width * mult;
+        }
+    }
+    dec
 }

@@ -163,19 +163,7 @@ impl Study {
         };
         let table: toml::Table = toml::from_str(text).map_err(broken)?;
         check_keys(&table, &FILE_KEYS, file)?;
-        for (name, keys) in [
-            ("axis", &AXIS_KEYS[..]),
-            ("paper", &PAPER_KEYS),
-            ("table", &TABLE_KEYS),
-            ("figure", &FIGURE_KEYS),
-            ("sheet", &SHEET_KEYS),
-        ] {
-            let part = table.get(name);
-            let all = part.and_then(toml::Value::as_array).map_or(&[][..], Vec::as_slice);
-            for part in all.iter().chain(part).filter_map(toml::Value::as_table) {
-                check_keys(part, keys, &format!("{file}: {name}"))?;
-            }
-        }
+        check_parts(&table, file)?;
         let read: File = toml::from_str(text).map_err(broken)?;
         let wrong = |why: String| usage(format!("{file}: {why}"));
         Settings::read(&read.settings, &format!("{file}: settings"))?;
@@ -278,6 +266,24 @@ impl AxisFile {
         let title = if self.title.is_empty() { self.name.clone() } else { self.title };
         Ok(Axis { name: self.name, title, key: self.key, values })
     }
+}
+
+/// That the tables within a file have only keys that they may have.
+fn check_parts(table: &toml::Table, file: &str) -> Result<()> {
+    for (name, keys) in [
+        ("axis", &AXIS_KEYS[..]),
+        ("paper", &PAPER_KEYS),
+        ("table", &TABLE_KEYS),
+        ("figure", &FIGURE_KEYS),
+        ("sheet", &SHEET_KEYS),
+    ] {
+        let part = table.get(name);
+        let all = part.and_then(toml::Value::as_array).map_or(&[][..], Vec::as_slice);
+        for part in all.iter().chain(part).filter_map(toml::Value::as_table) {
+            check_keys(part, keys, &format!("{file}: {name}"))?;
+        }
+    }
+    Ok(())
 }
 
 fn check_keys(table: &toml::Table, known: &[&str], what: &str) -> Result<()> {

@@ -5,7 +5,7 @@ use crate::memorization::{Beyond, Emm};
 use crate::report::{Cell, Table};
 use crate::study::EPSILON;
 use crate::study::outcome::Seen;
-use crate::study::plan::{PaperValue, PlannedCell, PlannedValue, StudyPlan};
+use crate::study::plan::{EmmOf, PaperValue, PlannedCell, PlannedValue, StudyPlan};
 
 /// The table as the paper lays it out: a group of lines for each combination of the other axes, a column for each
 /// value of the table's.
@@ -29,17 +29,7 @@ pub fn matrix(plan: &StudyPlan, seen: &[Seen]) -> Table {
     }
     let mut table = Table::new(&columns.iter().map(String::as_str).collect::<Vec<_>>());
 
-    // (values of the other axes, cell for each column)
-    let mut rows: Vec<(Vec<usize>, Vec<Option<usize>>)> = Vec::new();
-    for (i, cell) in plan.cells.iter().enumerate() {
-        let key: Vec<usize> = others.iter().map(|&a| cell.at[a]).collect();
-        if !rows.iter().any(|r| r.0 == key) {
-            rows.push((key.clone(), vec![None; axis.values.len()]));
-        }
-        if let Some(row) = rows.iter_mut().find(|r| r.0 == key) {
-            row.1[cell.at[column]] = Some(i);
-        }
-    }
+    let rows = rows(plan, &others, column);
     let printed = plan.cells.iter().any(|c| c.paper.is_some()) || !study.paper.emm.is_empty();
     let repeated = seen.iter().any(|s| s.found.as_ref().is_some_and(|m| m.spread.is_some()));
     let emms = plan.emm(seen, EPSILON);
@@ -58,12 +48,7 @@ pub fn matrix(plan: &StudyPlan, seen: &[Seen]) -> Table {
                 table.row(row);
             };
         let of_emm = emms.get(k);
-        let paper_emm = of_emm.map_or(String::new(), |e| match (e.paper, &e.of_paper) {
-            (Some(about), _) => format!("about {about}"),
-            (None, Some(emm)) if e.plotted => format!("≈ {}", emm_said(emm)),
-            (None, Some(emm)) => emm_said(emm),
-            (None, None) => String::new(),
-        });
+        let paper_emm = of_emm.map_or(String::new(), printed_emm);
         let our_emm = of_emm.and_then(|e| e.ours.as_ref()).map_or(String::new(), emm_said);
         if printed {
             let paper =
@@ -105,6 +90,35 @@ pub fn matrix(plan: &StudyPlan, seen: &[Seen]) -> Table {
         }
     }
     table
+}
+
+/// For each combination of the other axes' values, in the order of the cells: the cell of each column.
+fn rows(
+    plan: &StudyPlan,
+    others: &[usize],
+    column: usize,
+) -> Vec<(Vec<usize>, Vec<Option<usize>>)> {
+    let mut rows: Vec<(Vec<usize>, Vec<Option<usize>>)> = Vec::new();
+    for (i, cell) in plan.cells.iter().enumerate() {
+        let key: Vec<usize> = others.iter().map(|&a| cell.at[a]).collect();
+        if !rows.iter().any(|r| r.0 == key) {
+            rows.push((key.clone(), vec![None; plan.axes[column].values.len()]));
+        }
+        if let Some(row) = rows.iter_mut().find(|r| r.0 == key) {
+            row.1[cell.at[column]] = Some(i);
+        }
+    }
+    rows
+}
+
+/// What the paper says of a row's EMM.
+fn printed_emm(of: &EmmOf) -> String {
+    match (of.paper, &of.of_paper) {
+        (Some(about), _) => format!("about {about}"),
+        (None, Some(emm)) if of.plotted => format!("≈ {}", emm_said(emm)),
+        (None, Some(emm)) => emm_said(emm),
+        (None, None) => String::new(),
+    }
 }
 
 /// Ours less the paper's, in points: at its scale. At another the two are of different experiments.
