@@ -1,4 +1,4 @@
-//! Rules of the kernels' sources, which no compiler knows.
+//! Rules of sources that no compiler knows: of kernels, and of how long files and functions are.
 
 use std::path::Path;
 
@@ -68,4 +68,46 @@ fn planted_casts_are_found() {
     ] {
         assert!(wrong(right).is_empty(), "{right}");
     }
+}
+
+/// Lines of each function that begins and ends at one indentation: name and count.
+fn functions(source: &str) -> Vec<(String, usize)> {
+    let lines: Vec<&str> = source.lines().collect();
+    let mut found = Vec::new();
+    for (i, line) in lines.iter().enumerate() {
+        let code = line.trim_start();
+        let indent = &line[..line.len() - code.len()];
+        let words = ["pub ", "pub(super) ", "pub(crate) ", "const ", "unsafe "];
+        let signature =
+            words.iter().fold(code, |code, word| code.strip_prefix(word).unwrap_or(code));
+        let Some(name) = signature.strip_prefix("fn ").filter(|_| !code.ends_with(['}', ';']))
+        else {
+            continue;
+        };
+        let end = format!("{indent}}}");
+        let Some(len) = lines[i..].iter().position(|l| *l == end) else { continue };
+        found.push((name.split(['(', '<']).next().unwrap_or(name).into(), len + 1));
+    }
+    found
+}
+
+#[test]
+fn files_and_functions_are_short() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut long = Vec::new();
+    for file in
+        ["src", "build"].iter().flat_map(|folder| crate::layers::sources(&root.join(folder)))
+    {
+        let (text, name) = (std::fs::read_to_string(&file).unwrap(), file.display());
+        if text.lines().count() > 500 {
+            long.push(format!("{name}: {} lines", text.lines().count()));
+        }
+        for (function, lines) in functions(&text).into_iter().filter(|f| f.1 > 80) {
+            long.push(format!("{name}: {function} has {lines} lines"));
+        }
+    }
+    assert!(long.is_empty(), "{}", long.join("\n"));
+    let planted =
+        format!("impl A {{\n    pub fn b(\n    ) {{\n{}    }}\n}}\n", "        c();\n".repeat(78));
+    assert_eq!(functions(&planted), [("b".to_string(), 81)]);
 }
