@@ -12,7 +12,6 @@ pub use cpu::{Bound, Cpu};
 pub use kernel::{Cost, Entry, Grid, Kernel, Unit, bytes_of};
 pub(crate) use kernel::{params, typed};
 pub use memory::{Buffer, Pixels};
-pub use params::LEAST_SHARED_BYTES;
 
 use serde::{Deserialize, Serialize};
 
