@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""What each CUDA kernel takes of a multiprocessor, by ptxas: prints a table in Markdown.
+"""What each CUDA kernel takes of a multiprocessor, by ptxas: prints a table in Markdown, and writes its numbers as CSV.
 
-    python bench/kernel_resources.py [--nvcc PATH] [--archs sm_80,sm_90a] [FILE.cu ...] > bench/kernel-resources.md
+    python bench/kernel_resources.py [--nvcc PATH] [--archs sm_80,sm_90a] [--csv bench/kernel-resources.csv] [FILE.cu ...] \
+        > bench/kernel-resources.md
 
 Compiles kernels/*.cu (or the files named) for each architecture and fails if a kernel spills registers, if ptxas warns
 of serialized tensor-core instructions (C75xx), if shared memory, static and as the file's header says at most dynamic,
@@ -125,6 +126,7 @@ def main():
     parser.add_argument("--nvcc", default="nvcc")
     parser.add_argument("--nvdisasm", help="default: beside nvcc")
     parser.add_argument("--archs", default="sm_80,sm_90a")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="where the numbers go")
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE.cu")
     args = parser.parse_args()
     archs = args.archs.split(",")
@@ -150,12 +152,17 @@ def main():
             rows.setdefault((source.stem, name, dynamic), {})[arch] = numbers
 
     print("Registers a thread, static shared bytes and stack bytes of each kernel, by ptxas, and the dynamic shared bytes "
-          "that its file's\nheader allows, the least card's first; made by `bench/kernel_resources.py`.\n")
+          "that its file's\nheader allows, the least card's first; made by `bench/kernel_resources.py`, with `kernel-resources.csv` beside it.\n")
     print("| file | kernel | dynamic |" + "".join(f" {a} registers | shared | stack |" for a in archs))
     print("|---|---|---:|" + "---:|---:|---:|" * len(archs))
     for (file, name, dynamic), by_arch in sorted(rows.items()):
         cells = "".join(" {} | {} | {} |".format(*by_arch.get(arch, ("-",) * 3)) for arch in archs)
         print(f"| {file} | {name} | {dynamic} |{cells}")
+    if args.csv:
+        lines = ["file,kernel,arch,registers,shared_bytes,stack_bytes"]
+        lines += [",".join(map(str, (file, name, arch, *numbers))) for (file, name, _), by_arch in sorted(rows.items())
+                  for arch, numbers in by_arch.items()]
+        args.csv.write_text("\n".join(lines) + "\n")
     for complaint in complaints:
         print(complaint, file=sys.stderr)
     return bool(complaints)

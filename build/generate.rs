@@ -24,8 +24,11 @@ pub fn rust(declared: &Declared) -> String {
 }
 
 fn doc(indent: &str, text: &str) -> String {
-    let escaped = text.replace('[', "\\[").replace(']', "\\]").replace('<', "\\<");
-    escaped.lines().map(|line| format!("{indent}/// {line}\n")).collect()
+    let escaped = text.trim_end().replace('[', "\\[").replace(']', "\\]").replace('<', "\\<");
+    escaped
+        .lines()
+        .map(|line| format!("{indent}/// {line}").trim_end().to_string() + "\n")
+        .collect()
 }
 
 /// A struct that a kernel takes, and where its fields go.

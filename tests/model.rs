@@ -4,7 +4,8 @@
 use crate::ops::fresh_seed;
 use emm::check::golden::{Golden, rel_err};
 use emm::data::Dataset;
-use emm::device::{Buffer, Cpu, Device, LEAST_SHARED_BYTES, Precision, StepArgs, Target};
+use emm::device::params::LEAST_SHARED_BYTES;
+use emm::device::{Buffer, Cpu, Device, Precision, StepArgs, Target};
 use emm::model::{Denoiser, ModelConfig, Params, Rates, Trainer};
 use emm::model::{Recording, TrainerOptions};
 use emm::ops::adam_ema::adam_ema;

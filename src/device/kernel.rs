@@ -155,7 +155,7 @@ pub(crate) use params;
 
 #[cfg(test)]
 mod tests {
-    use super::super::params::{SCALED_ADD_BF16, SUM_ROWS};
+    use super::super::params::{PRIMITIVE_ARGUMENTS, SCALED_ADD_BF16, SUM_ROWS};
     use super::super::slot::{Dtype, Space};
     use super::*;
 
@@ -166,6 +166,25 @@ mod tests {
     fn sum_rows(dst: Sink, src: Slot, rows: usize) -> Kernel {
         let arguments = params!(SumRows { dst, src, rows, columns: 1, add: dst.acc });
         Kernel::new(SUM_ROWS, 1, arguments)
+    }
+
+    #[test]
+    fn fields_lie_where_c_puts_them() {
+        let [out, input] = [Ptr::Address(1), Ptr::Step];
+        let all = params! { PrimitiveArguments {
+            out, i: 2, l: 3_i64, f: 4.0_f32, d: 5.0_f64, u: 6_u32, input,
+        } };
+        let kernel = Kernel::new(PRIMITIVE_ARGUMENTS, 1, all);
+        let want = [
+            (0, Arg::Ptr(out)),
+            (8, Arg::I32(2)),
+            (16, Arg::I64(3)),
+            (24, Arg::F32(4.0)),
+            (32, Arg::F64(5.0)),
+            (40, Arg::U32(6)),
+            (48, Arg::Ptr(input)),
+        ];
+        assert_eq!((&kernel.args[..], kernel.args_bytes), (&want[..], 56));
     }
 
     #[test]

@@ -18,7 +18,6 @@ pub(crate) use kernel::params;
 pub use kernel::{Cost, Grid, Kernel, bytes_of};
 pub use launch::Launch;
 pub use memory::{Buffer, Pixels};
-pub use params::LEAST_SHARED_BYTES;
 pub use slot::{Acc, Dtype, Precision, Sink, Slot, Space};
 
 /// A device that ops lower themselves to.

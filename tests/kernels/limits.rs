@@ -15,10 +15,11 @@ use std::collections::BTreeSet;
 
 /// Static shared memory of a kernel, by the kept table.
 fn static_bytes(kernel: &str) -> usize {
-    let table = include_str!("../../bench/kernel-resources.md");
-    let row = table.lines().find(|line| line.split(" | ").nth(1) == Some(kernel));
-    let cells: Vec<&str> = row.unwrap_or_else(|| panic!("no {kernel}")).split(" | ").collect();
-    [4, 7].map(|i| cells[i].parse::<usize>().unwrap()).into_iter().max().unwrap()
+    let table = include_str!("../../bench/kernel-resources.csv");
+    let cells = table.lines().map(|line| line.split(',').collect::<Vec<_>>());
+    let of_kernel = cells.filter(|cells| cells[1] == kernel);
+    let shared_bytes = of_kernel.map(|cells| cells[4].parse::<usize>().unwrap());
+    shared_bytes.max().unwrap_or_else(|| panic!("no {kernel}"))
 }
 
 /// The norms of a training step that do not go in one pass: whether backward, channels, the image's side. All that is
