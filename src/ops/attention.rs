@@ -3,6 +3,7 @@
 //! qkv [N, H, W, 3C] with channels [q | k | v]; y [N, H, W, C]; the weights [N, 1, T, T], T = H·W, are kept for
 //! the backward. FLOP: two products forward, four backward.
 
+use super::scratch::Layout;
 use super::{Direction, Grads, Io, Op, Reads, Shape};
 use crate::device::cpu::gemm::{Mat, gemm};
 use crate::device::cpu::math::{exp, vectorized};
@@ -51,10 +52,10 @@ impl Op for Attention {
         let io = io.clone();
         let (n, t, c) = sizes(&io.shapes);
         let wide = [io.ins[0].wide(3 * t * c), io.outs[1].wide(t * t), io.outs[0].wide(t * c)];
-        Launch::new("attention_fwd", wide.iter().sum(), move |b| {
+        let scratch = Layout(wide);
+        Launch::new("attention_fwd", scratch.words(), move |b| {
             b.each(n, 4 * n * t * t * c, |i| {
-                let (work_qkv, rest) = b.scratch().split_at_mut(wide[0]);
-                let (work_w, work_y) = rest.split_at_mut(wide[1]);
+                let ([work_qkv, work_w, work_y], _) = scratch.cut(b.scratch());
                 let qkv = b.read(io.ins[0], i * t * 3 * c, t * 3 * c, work_qkv);
                 let (k, v) = (Mat::cols(&qkv[c..], 3 * c), Mat::rows(&qkv[2 * c..], 3 * c));
                 b.write(Sink::set(io.outs[1]), i * t * t, t * t, work_w, |w| {
@@ -75,15 +76,13 @@ impl Op for Attention {
         let (io, grads) = (io.clone(), grads.clone());
         let (n, t, c) = sizes(&io.shapes);
         let dy = grads.outs[0].expect("attention's output has a gradient");
-        let wide = [dy.wide(3 * t * c), dy.wide(t * t), dy.wide(t * c), dy.wide(3 * t * c)];
-        Launch::new("attention_bwd", t * t + wide.iter().sum::<usize>(), move |b| {
+        let [of_qkv, of_w, of_y] = [3 * t * c, t * t, t * c].map(|len| dy.wide(len));
+        let scratch = Layout([t * t, of_qkv, of_w, of_y, of_qkv]);
+        Launch::new("attention_bwd", scratch.words(), move |b| {
             let Some(sink @ Sink { acc, .. }) = grads.ins[0] else { return };
             b.each(n, 8 * n * t * t * c, |i| {
                 let part = 3 * t * c;
-                let (ds, rest) = b.scratch().split_at_mut(t * t);
-                let (work_qkv, rest) = rest.split_at_mut(wide[0]);
-                let (work_w, rest) = rest.split_at_mut(wide[1]);
-                let (work_dy, work) = rest.split_at_mut(wide[2]);
+                let ([ds, work_qkv, work_w, work_dy, work], _) = scratch.cut(b.scratch());
                 let qkv = b.read(io.ins[0], i * part, part, work_qkv);
                 let w = b.read(io.outs[1], i * t * t, t * t, work_w);
                 let dy = b.read(dy, i * t * c, t * c, work_dy);

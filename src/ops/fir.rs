@@ -1,5 +1,6 @@
 //! fir: NCSN++'s `[1,3,3,1]` filter at every position of the zero-extended image, `[N, H, W, C]` → `[N, H+1, W+1, C]`.
 
+use super::scratch::Layout;
 use super::{Grads, Io, Op, Reads, Shape, image_words, words};
 use crate::device::cpu::resample::{Resampler, Resampling};
 use crate::device::params::BLOCK_THREADS;
@@ -35,10 +36,10 @@ impl Op for Fir {
         let (io, x) = (io.clone(), io.shapes[0]);
         let filter = Resampler::new(Resampling::FirPad, [x[1], x[2]]);
         let (xw, yw) = (image_words(x), image_words(out_shape(x)));
-        let (wide_x, wide_y) = (io.ins[0].wide(xw), io.outs[0].wide(yw));
-        Launch::new("fir_fwd", wide_x + wide_y, move |b| {
+        let scratch = Layout([io.ins[0].wide(xw), io.outs[0].wide(yw)]);
+        Launch::new("fir_fwd", scratch.words(), move |b| {
             b.each(x[0], 16 * words(x), |n| {
-                let (work, work_y) = b.scratch().split_at_mut(wide_x);
+                let ([work, work_y], _) = scratch.cut(b.scratch());
                 let x_n = b.read(io.ins[0], n * xw, xw, work);
                 b.write(Sink::set(io.outs[0]), n * yw, yw, work_y, |y| {
                     filter.apply(y, Acc::Set, x_n, x[3]);
@@ -52,10 +53,11 @@ impl Op for Fir {
         let filter = Resampler::transposed(Resampling::FirPad, [x[1], x[2]]);
         let (xw, yw) = (image_words(x), image_words(out_shape(x)));
         let dy = grads.outs[0].expect("fir's output has a gradient");
-        Launch::new("fir_bwd", dy.wide(xw + yw), move |b| {
+        let scratch = Layout([dy.wide(yw), dy.wide(xw)]);
+        Launch::new("fir_bwd", scratch.words(), move |b| {
             let Some(dx) = grads.ins[0] else { return };
             b.each(x[0], 16 * words(x), |n| {
-                let (work, work_x) = b.scratch().split_at_mut(dy.wide(yw));
+                let ([work, work_x], _) = scratch.cut(b.scratch());
                 let dy_n = b.read(dy, n * yw, yw, work);
                 b.write(dx, n * xw, xw, work_x, |to| {
                     filter.apply(to, dx.acc, dy_n, x[3]);

@@ -5,11 +5,6 @@
 pub mod adam_ema;
 pub mod attention;
 pub mod conv2d;
-mod conv2d_bwd;
-mod conv2d_fwd;
-mod conv2d_kernels;
-mod conv2d_mma;
-mod conv2d_winograd;
 pub mod fir;
 pub mod label_embed;
 pub mod linear;

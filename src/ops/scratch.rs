@@ -31,3 +31,23 @@ impl<const N: usize> Layout<N> {
         })
     }
 }
+
+/// The memory of a thread that makes `ready` before its first job, and then works on jobs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Prepared<const R: usize, const J: usize> {
+    pub ready: Layout<R>,
+    pub job: Layout<J>,
+}
+
+impl<const R: usize, const J: usize> Prepared<R, J> {
+    /// `beside`: words that making `ready` takes for itself.
+    pub(super) fn words(&self, beside: usize) -> usize {
+        self.ready.words() + self.job.words().max(beside)
+    }
+
+    /// What is ready, and a job's regions.
+    pub(super) fn cut<'a>(&self, words: &'a mut [f32]) -> ([&'a mut [f32]; R], [&'a mut [f32]; J]) {
+        let (ready, rest) = self.ready.cut(words);
+        (ready, self.job.cut(rest).0)
+    }
+}

@@ -1,12 +1,13 @@
-//! The convolution on the CUDA device: on tensor cores where they take it (`conv2d_mma`), else by
+//! The convolution on the CUDA device: on tensor cores where they take it (`mma`), else by
 //! `kernels/conv2d_fwd.cu` and `conv2d_bwd.cu`; `sums.cu`.
 
-use super::conv2d::{Conv2d, Input};
-use super::conv2d_mma::{self, Epilogue, Product, Role, Way, Ways};
-use super::sums::{scaled_add, sum_rows, zeros};
-use super::{Direction, Grads, Io, Op as _, Shape, columns_of, words};
+use super::mma::{self, Algorithm, Algorithms, Epilogue, Product, Role};
+use super::shape::{Conv2d, Input};
 use crate::device::params::{BLOCK_THREADS, ROUNDED_IMAGES, TILE};
-use crate::device::{Acc, Dtype, Entry, Kernel, Precision, Sink, Slot, Space, params, typed};
+use crate::device::{Acc, Dtype, Entry, Kernel, Precision, Sink, Slot, params, typed};
+use crate::ops::scratch::Layout;
+use crate::ops::sums::{scaled_add, sum_rows, zeros};
+use crate::ops::{Direction, Grads, Io, Shape, columns_of, words};
 
 /// One of the inputs that a weight's rows hold columns for.
 struct Columns {
@@ -26,50 +27,27 @@ impl Columns {
     }
 }
 
-/// Words that a direction needs for itself: patches; backward also sums per image and channel, and partial weight
-/// gradients.
 pub(super) fn temp_words(
     op: &Conv2d,
     ins: &[Shape],
     precision: Precision,
     direction: Direction,
 ) -> usize {
-    let ways = Ways::new(op, precision);
+    let algorithms = Algorithms::new(op, precision);
     match direction {
-        Direction::Fwd => ways.forward_words(ins),
-        Direction::Bwd => Temps::new(op, ins, ways, None).words,
+        Direction::Fwd => algorithms.forward_words(ins),
+        Direction::Bwd => temps(op, ins, algorithms).words(),
     }
 }
 
-/// Where the backward's own tensors lie.
-struct Temps {
-    sums: Slot,
-    /// The patches of x or of dy, with their shape.
-    patches: Option<(Slot, Shape)>,
-    partials: Slot,
-    words: usize,
-}
-
-impl Temps {
-    /// In `temp`, or of no place to tell the words.
-    fn new(op: &Conv2d, ins: &[Shape], ways: Ways, temp: Option<Slot>) -> Self {
-        let nowhere =
-            Slot { space: Space::Arena, offset: 0, len: usize::MAX / 8, dtype: Dtype::F32 };
-        let (temp, mut words_so_far) = (temp.unwrap_or(nowhere), 0);
-        let mut take = |len: usize, dtype: Dtype| {
-            let slot = temp.stored(words_so_far, len, dtype);
-            words_so_far = (words_so_far + slot.words()).next_multiple_of(16);
-            slot
-        };
-        let (x, o) = (ins[0], op.out_channels);
-        let sums = take(x[0] * o, Dtype::F32);
-        let patches = ways.backward_patches(x).map(|p| (take(words(p), ways.dtype()), p));
-        let sides = [Input::S1, Input::S2].into_iter().filter_map(|s| op.input(s));
-        let of_sides = sides.map(|i| o * ins[i][3]).max().unwrap_or(0);
-        let partials =
-            take(x[0].div_ceil(ROUNDED_IMAGES) * of_sides.max(ways.partial_words(x)), Dtype::F32);
-        Temps { sums, patches, partials, words: words_so_far }
-    }
+/// What the backward needs for itself, each from a whole line on: sums per image and channel, patches of x or of dy,
+/// partial weight gradients.
+fn temps(op: &Conv2d, ins: &[Shape], algorithms: Algorithms) -> Layout<3> {
+    let (x, o) = (ins[0], op.out_channels);
+    let patches = algorithms.backward_patches(x).map_or(0, |p| algorithms.dtype().words(words(p)));
+    let of_sides = op.sides().map(|i| o * ins[i][3]).max().unwrap_or(0);
+    let partials = x[0].div_ceil(ROUNDED_IMAGES) * of_sides.max(algorithms.partial_words(x));
+    Layout([x[0] * o, patches, partials].map(|words| words.next_multiple_of(16)))
 }
 
 /// Which of a general kernel's three, [float32, bf16, the last layer's], takes x or its gradient and y or its gradient.
@@ -90,11 +68,11 @@ pub(super) fn forward(op: &Conv2d, io: &Io) -> Vec<Kernel> {
     let emb = slot(Input::Emb).map(|s| (columns_of(s, n, op.emb_columns()), s.len / n));
     let channels = |which| op.input(which).map_or(0, |i| io.shapes[i][3]);
     let param = |i: usize| io.params.get(i).copied();
-    let ways = Ways::new(op, io.precision);
-    let way = ways.forward(&io.shapes);
-    if way != Way::General {
+    let algorithms = Algorithms::new(op, io.precision);
+    let algorithm = algorithms.forward(&io.shapes);
+    if algorithm != Algorithm::General {
         let side = |which| op.input(which).map(|i| (io.ins[i], io.shapes[i][3]));
-        let weight = |role, param| ways.weight(role, &io.shapes, &io.packed, param);
+        let weight = |role, param| algorithms.weight(role, &io.shapes, &io.packed, param);
         let epilogue = Epilogue {
             bias: Some(io.params[1]),
             emb,
@@ -102,7 +80,7 @@ pub(super) fn forward(op: &Conv2d, io: &Io) -> Vec<Kernel> {
             sides: [Input::S1, Input::S2].map(side),
             sweight: param(2).map(|p| weight(Role::Shortcut, p)),
             sbias: param(3),
-            srow: ways.shortcut_row(&io.shapes),
+            srow: algorithms.shortcut_row(&io.shapes),
         };
         let mut product = Product {
             y: Sink { slot: io.outs[0], acc: Acc::Set },
@@ -114,13 +92,13 @@ pub(super) fn forward(op: &Conv2d, io: &Io) -> Vec<Kernel> {
             scale: op.scale,
         };
         let mut list = Vec::new();
-        if way == Way::PatchesOfX {
-            let p = ways.patches_of_x(x);
-            let patches = io.temp.stored(0, words(p), ways.dtype());
-            list.push(ways.write_patches_of_x(patches, io.ins[0], x));
+        if algorithm == Algorithm::PatchesOfX {
+            let p = algorithms.patches_of_x(x);
+            let patches = io.temp.stored(0, words(p), algorithms.dtype());
+            list.push(algorithms.write_patches_of_x(patches, io.ins[0], x));
             product = Product { x: patches, x_shape: p, window: [1, 1, 0], ..product };
         }
-        list.push(product.kernel(epilogue).flop(op.flop(&io.shapes) as usize));
+        list.push(product.kernel(epilogue).flop(op.matrix_flop(&io.shapes) as usize));
         return list;
     }
     let arguments = params!(Conv2d {
@@ -154,16 +132,16 @@ pub(super) fn forward(op: &Conv2d, io: &Io) -> Vec<Kernel> {
     let kernels = [params::CONV2D_FWD, params::CONV2D_FWD_BF16, params::CONV2D_FWD_LAST];
     let grid = [(n * ho * wo).div_ceil(TILE), o.div_ceil(TILE)];
     let kernel = Kernel::new(general(kernels, io.ins[0], io.outs[0]), grid, arguments);
-    vec![kernel.flop(op.flop(&io.shapes) as usize)]
+    vec![kernel.flop(op.matrix_flop(&io.shapes) as usize)]
 }
 
 pub(super) fn backward(op: &Conv2d, io: &Io, grads: &Grads) -> Vec<Kernel> {
     let (x, y) = (io.shapes[0], op.out_shape(io.shapes[0]));
     let (n, pixels, o) = (y[0], y[1] * y[2], y[3]);
     let dy = grads.outs[0].expect("conv2d has one output");
-    let ways = Ways::new(op, io.precision);
-    let temps = Temps::new(op, &io.shapes, ways, Some(io.temp));
-    let sums = temps.sums;
+    let algorithms = Algorithms::new(op, io.precision);
+    let [sums, patches, partials] = temps(op, &io.shapes, algorithms).slots(io.temp);
+    let sums = sums.part(0, n * o);
     let sink = |which| op.input(which).and_then(|i| grads.ins[i]);
 
     let demb = sink(Input::Emb);
@@ -189,15 +167,15 @@ pub(super) fn backward(op: &Conv2d, io: &Io, grads: &Grads) -> Vec<Kernel> {
     if let Some(residual) = sink(Input::Residual) {
         list.push(scaled_add(residual, dy, op.scale));
     }
-    let own = [ways.input_gradient(), ways.weight_gradient(x)];
+    let own = [algorithms.input_gradient(), algorithms.weight_gradient(x)];
     let wanted = if grads.ins[0].is_some() { &own[..] } else { &own[1..] };
-    let patches = temps
-        .patches
-        .filter(|_| wanted.contains(&Way::PatchesOfX) || wanted.contains(&Way::PatchesOfDy));
+    let is_patches = |a: &Algorithm| matches!(a, Algorithm::PatchesOfX | Algorithm::PatchesOfDy);
+    let shape = algorithms.backward_patches(x).filter(|_| wanted.iter().any(is_patches));
+    let patches = shape.map(|p| (patches.stored(0, words(p), algorithms.dtype()), p));
     if let Some((to, _)) = patches {
         list.push(match own[1] {
-            Way::PatchesOfX => ways.write_patches_of_x(to, io.ins[0], x),
-            _ => ways.write_patches_of_dy(to, dy, x),
+            Algorithm::PatchesOfX => algorithms.write_patches_of_x(to, io.ins[0], x),
+            _ => algorithms.write_patches_of_dy(to, dy, x),
         });
     }
     let main = Columns {
@@ -209,8 +187,8 @@ pub(super) fn backward(op: &Conv2d, io: &Io, grads: &Grads) -> Vec<Kernel> {
         stride: op.stride,
         pad: op.pad,
     };
-    let of_y = OfY { op, dy, y, patches, partials: temps.partials };
-    let weight = |role, param| ways.weight(role, &io.shapes, &io.packed, param);
+    let of_y = OfY { op, dy, y, patches, partials };
+    let weight = |role, param| algorithms.weight(role, &io.shapes, &io.packed, param);
     if let Some(dx) = grads.ins[0] {
         let packed = weight(Role::Back, io.params[0]);
         list.push(of_y.input_gradient(own[0], &main, dx, io.params[0], packed));
@@ -220,11 +198,11 @@ pub(super) fn backward(op: &Conv2d, io: &Io, grads: &Grads) -> Vec<Kernel> {
     let Some(shortcut) = op.shortcut else { return list };
     let row_words = op.shortcut_channels(&io.shapes);
     let mut first = 0;
-    for i in [Input::S1, Input::S2].into_iter().filter_map(|s| op.input(s)) {
+    for i in op.sides() {
         let shape = io.shapes[i];
         let side =
             Columns { input: io.ins[i], shape, first, row_words, kernel: 1, stride: 1, pad: 0 };
-        let [of_input, of_weight] = ways.side_gradients(shape[3]);
+        let [of_input, of_weight] = algorithms.side_gradients(shape[3]);
         if let Some(dx) = grads.ins[i] {
             let packed = weight(Role::BackOf(i), io.params[2]);
             list.push(of_y.input_gradient(of_input, &side, dx, io.params[2], packed));
@@ -251,7 +229,7 @@ impl OfY<'_> {
     /// The gradient of one input, of a weight as it is or of its working copy.
     fn input_gradient(
         &self,
-        way: Way,
+        algorithm: Algorithm,
         columns: &Columns,
         dx: Sink,
         weight: Slot,
@@ -268,9 +246,9 @@ impl OfY<'_> {
                 Product { y: dx, y_shape: shape, x, x_shape, weight: packed, window, scale };
             product.kernel(Epilogue::default()).flop(flop)
         };
-        match (way, self.patches) {
-            (Way::PatchesOfDy, Some((patches, p))) => product(patches, p, [1, 1, 0]),
-            (Way::Tensor, _) => product(dy, y, window),
+        match (algorithm, self.patches) {
+            (Algorithm::PatchesOfDy, Some((patches, p))) => product(patches, p, [1, 1, 0]),
+            (Algorithm::Tensor, _) => product(dy, y, window),
             _ => {
                 let grid = [(n * h * w).div_ceil(TILE), c.div_ceil(TILE)];
                 let add = dx.acc;
@@ -285,7 +263,7 @@ impl OfY<'_> {
     }
 
     /// The gradient of one input's columns of the weight.
-    fn weight_gradient(&self, way: Way, columns: &Columns, dw: Sink) -> [Kernel; 2] {
+    fn weight_gradient(&self, algorithm: Algorithm, columns: &Columns, dw: Sink) -> [Kernel; 2] {
         let Columns { input, shape, first, row_words, kernel, stride, pad } = *columns;
         let ([n, h, w, c], [_, ho, wo, o]) = (shape, self.y);
         let (chunks, width, scale) = (n.div_ceil(ROUNDED_IMAGES), columns.width(), self.op.scale);
@@ -299,23 +277,23 @@ impl OfY<'_> {
             Kernel::new(params::WGRAD_REDUCE, (o * width).div_ceil(BLOCK_THREADS), arguments)
         };
         let dy = (self.dy, self.y);
-        match (way, self.patches) {
-            (Way::Tensor, _) => {
+        match (algorithm, self.patches) {
+            (Algorithm::Tensor, _) => {
                 let partials = partials(o, width);
                 let window = [kernel, stride, pad];
-                let product = conv2d_mma::weight_gradient(partials, dy, (input, shape), window);
+                let product = mma::weight_gradient(partials, dy, (input, shape), window);
                 [product.flop(flop), reduce(partials, width)]
             }
-            (Way::PatchesOfX, Some((patches, p))) => {
+            (Algorithm::PatchesOfX, Some((patches, p))) => {
                 let partials = partials(o, p[3]);
-                let product = conv2d_mma::weight_gradient(partials, dy, (patches, p), [1, 1, 0]);
+                let product = mma::weight_gradient(partials, dy, (patches, p), [1, 1, 0]);
                 [product.flop(flop), reduce(partials, p[3])]
             }
-            (Way::PatchesOfDy, Some((patches, p))) => {
+            (Algorithm::PatchesOfDy, Some((patches, p))) => {
                 let partials = partials(p[3], c);
                 let (x, sizes) = ((input, shape), [o, kernel * kernel, c, p[3], chunks]);
-                let product = conv2d_mma::weight_gradient(partials, (patches, p), x, [1, 1, 0]);
-                [product.flop(flop), conv2d_mma::reduce_reversed(dw, partials, sizes, scale)]
+                let product = mma::weight_gradient(partials, (patches, p), x, [1, 1, 0]);
+                [product.flop(flop), mma::reduce_reversed(dw, partials, sizes, scale)]
             }
             _ => {
                 let partials = partials(o, width);

@@ -1,18 +1,18 @@
 //! The convolution on tensor cores: which of its products they take and how (`kernels/conv2d_mma.cu`,
 //! `conv2d_wgrad_mma.cu`, `pack.cu`).
 //!
-//! They read whole 16-byte pieces of channels. What has fewer channels than a piece, as images have, is written out as
+//! They read vectors of 16 bytes of channels. What has fewer channels than one, as images have, is written out as
 //! patches first, and its convolution becomes a 1×1 one.
 
-use super::conv2d::{Conv2d, Input};
-use super::pack::{Form, Pack};
-use super::{Shape, words};
+use super::shape::{Conv2d, Input};
 use crate::device::params::{BLOCK_THREADS, MMA_SHARED_BYTES, MMA_TILE, ROUNDED_IMAGES};
 use crate::device::{Dtype, Kernel, Precision, Sink, Slot, params};
+use crate::ops::pack::{Form, Pack};
+use crate::ops::{Shape, words};
 
 /// How a product is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum Algorithm {
     /// On the fp32 pipes, any shape.
     General,
     Tensor,
@@ -22,23 +22,23 @@ pub(super) enum Way {
     PatchesOfDy,
 }
 
-/// The ways of a convolution's products at one precision.
+/// The algorithms of a convolution's products at one precision.
 #[derive(Clone, Copy)]
-pub(super) struct Ways {
+pub(super) struct Algorithms {
     op: Conv2d,
     dtype: Dtype,
     /// Elements of 16 bytes; `None` where tensor cores are too coarse.
-    piece: Option<usize>,
+    vec16: Option<usize>,
 }
 
-impl Ways {
+impl Algorithms {
     pub(super) fn new(op: &Conv2d, precision: Precision) -> Self {
-        let piece = match precision {
+        let vec16 = match precision {
             Precision::Fp32 => None,
             Precision::Tf32 => Some(4),
             Precision::Bf16 => Some(8),
         };
-        Ways { op: *op, dtype: precision.storage(), piece }
+        Algorithms { op: *op, dtype: precision.storage(), vec16 }
     }
 
     /// How patches are stored.
@@ -47,15 +47,15 @@ impl Ways {
     }
 
     fn whole(&self, channels: usize) -> bool {
-        self.piece.is_some_and(|piece| channels.is_multiple_of(piece))
+        self.vec16.is_some_and(|n| channels.is_multiple_of(n))
     }
 
     fn few(&self, channels: usize) -> bool {
-        self.piece.is_some_and(|piece| channels < piece)
+        self.vec16.is_some_and(|n| channels < n)
     }
 
     fn padded(&self, width: usize) -> usize {
-        width.next_multiple_of(self.piece.unwrap_or(1))
+        width.next_multiple_of(self.vec16.unwrap_or(1))
     }
 
     /// Whether dy is float32 beside an x in bf16: the network's last convolution.
@@ -63,45 +63,46 @@ impl Ways {
         self.op.float32 && self.dtype == Dtype::Bf16
     }
 
-    pub(super) fn forward(&self, ins: &[Shape]) -> Way {
-        let sides = [Input::S1, Input::S2].into_iter().filter_map(|s| self.op.input(s));
+    pub(super) fn forward(&self, ins: &[Shape]) -> Algorithm {
+        let sides = self.op.sides();
         match ins[0][3] {
-            _ if sides.into_iter().any(|i| !self.whole(ins[i][3])) => Way::General,
-            c if self.whole(c) => Way::Tensor,
-            c if self.few(c) => Way::PatchesOfX,
-            _ => Way::General,
+            _ if sides.into_iter().any(|i| !self.whole(ins[i][3])) => Algorithm::General,
+            c if self.whole(c) => Algorithm::Tensor,
+            c if self.few(c) => Algorithm::PatchesOfX,
+            _ => Algorithm::General,
         }
     }
 
     /// Of the gradient of x.
-    pub(super) fn input_gradient(&self) -> Way {
+    pub(super) fn input_gradient(&self) -> Algorithm {
         let o = self.op.out_channels;
         match self.op.stride {
-            1 if self.few(o) || self.mixed() => Way::PatchesOfDy,
-            1 if self.whole(o) => Way::Tensor,
-            _ => Way::General,
+            1 if self.few(o) || self.mixed() => Algorithm::PatchesOfDy,
+            1 if self.whole(o) => Algorithm::Tensor,
+            _ => Algorithm::General,
         }
     }
 
     /// Of the gradient of x's weight.
-    pub(super) fn weight_gradient(&self, x: Shape) -> Way {
+    pub(super) fn weight_gradient(&self, x: Shape) -> Algorithm {
         let (c, o, mixed) = (x[3], self.op.out_channels, self.mixed());
         match self.op.stride {
-            1 if (self.few(o) || mixed) && self.whole(c) => Way::PatchesOfDy,
-            _ if mixed || !self.whole(o) => Way::General,
-            _ if self.whole(c) => Way::Tensor,
-            _ if self.few(c) => Way::PatchesOfX,
-            _ => Way::General,
+            1 if (self.few(o) || mixed) && self.whole(c) => Algorithm::PatchesOfDy,
+            _ if mixed || !self.whole(o) => Algorithm::General,
+            _ if self.whole(c) => Algorithm::Tensor,
+            _ if self.few(c) => Algorithm::PatchesOfX,
+            _ => Algorithm::General,
         }
     }
 
     /// Of both gradients of a shortcut's input and its columns: for the first dy's channels matter alone.
-    pub(super) fn side_gradients(&self, channels: usize) -> [Way; 2] {
+    pub(super) fn side_gradients(&self, channels: usize) -> [Algorithm; 2] {
         let o = self.whole(self.op.out_channels);
-        [o, o && self.whole(channels)].map(|yes| if yes { Way::Tensor } else { Way::General })
+        [o, o && self.whole(channels)]
+            .map(|yes| if yes { Algorithm::Tensor } else { Algorithm::General })
     }
 
-    /// Shape of the patches of x, rows padded to whole pieces.
+    /// Shape of the patches of x, rows padded to whole 16 bytes.
     pub(super) fn patches_of_x(&self, x: Shape) -> Shape {
         let [n, ho, wo, _] = self.op.out_shape(x);
         [n, ho, wo, self.padded(self.op.depth(x))]
@@ -116,7 +117,7 @@ impl Ways {
     /// Words of the forward's patches.
     pub(super) fn forward_words(&self, ins: &[Shape]) -> usize {
         match self.forward(ins) {
-            Way::PatchesOfX => self.dtype.words(words(self.patches_of_x(ins[0]))),
+            Algorithm::PatchesOfX => self.dtype.words(words(self.patches_of_x(ins[0]))),
             _ => 0,
         }
     }
@@ -124,8 +125,10 @@ impl Ways {
     /// Shape of the backward's patches.
     pub(super) fn backward_patches(&self, x: Shape) -> Option<Shape> {
         match (self.weight_gradient(x), self.input_gradient()) {
-            (Way::PatchesOfX, _) => Some(self.patches_of_x(x)),
-            (Way::PatchesOfDy, _) | (_, Way::PatchesOfDy) => Some(self.patches_of_dy(x)),
+            (Algorithm::PatchesOfX, _) => Some(self.patches_of_x(x)),
+            (Algorithm::PatchesOfDy, _) | (_, Algorithm::PatchesOfDy) => {
+                Some(self.patches_of_dy(x))
+            }
             _ => None,
         }
     }
@@ -133,9 +136,9 @@ impl Ways {
     /// Elements of a chunk's partial gradient of x's weight.
     pub(super) fn partial_words(&self, x: Shape) -> usize {
         match self.weight_gradient(x) {
-            Way::General | Way::Tensor => self.op.out_channels * self.op.depth(x),
-            Way::PatchesOfX => self.op.out_channels * self.patches_of_x(x)[3],
-            Way::PatchesOfDy => self.patches_of_dy(x)[3] * x[3],
+            Algorithm::General | Algorithm::Tensor => self.op.out_channels * self.op.depth(x),
+            Algorithm::PatchesOfX => self.op.out_channels * self.patches_of_x(x)[3],
+            Algorithm::PatchesOfDy => self.patches_of_dy(x)[3] * x[3],
         }
     }
 
@@ -158,7 +161,7 @@ impl Ways {
                 ));
             }
         };
-        if self.forward(ins) != Way::General {
+        if self.forward(ins) != Algorithm::General {
             rows(Role::Weight, 0, depth);
             if op.shortcut.is_some() {
                 rows(Role::Shortcut, 2, srow);
@@ -174,14 +177,14 @@ impl Ways {
             padded,
             form: Form::Transposed { o, taps, c, row_words, first },
         };
-        if self.input_gradient() != Way::General {
+        if self.input_gradient() != Algorithm::General {
             let padded = self.padded(taps * o);
             list.push((Role::Back, transposed(0, taps, x[3], depth, 0, padded)));
         }
         let mut first = 0;
         for which in [Input::S1, Input::S2] {
             let Some(i) = op.input(which) else { continue };
-            if self.side_gradients(ins[i][3])[0] == Way::Tensor {
+            if self.side_gradients(ins[i][3])[0] == Algorithm::Tensor {
                 let pack = transposed(2, 1, ins[i][3], srow, first, o);
                 list.push((Role::BackOf(i), pack));
             }

@@ -1,15 +1,17 @@
 //! The 3×3 convolution, its input and its weight gradient by Winograd's F(4×4, 3×3): transforms and 36 products.
 
-use super::Shape;
-use super::conv2d_bwd::Groups;
+use super::shape::Conv2d;
 use crate::device::cpu::gemm::{Mat, gemm};
 use crate::device::cpu::patches::{Tile, Tiles};
+use crate::device::cpu::winograd::plane_stride;
 use crate::device::cpu::winograd::{
     self, Finish, PANEL, PLANES, Planes, Square, TILE, TilePixels, TilePlace, TileProduct,
 };
-use crate::device::cpu::winograd::{plane_stride, suits};
 use crate::device::params::ROUNDED_IMAGES;
 use crate::device::{Acc, Bound, Dtype, Sink, Slot};
+use crate::ops::Shape;
+use crate::ops::scratch::Layout;
+use crate::ops::sums::Groups;
 use crate::simd::LANES;
 
 /// The convolution [N, H, W, c] → [N, H, W, o], stride 1, padding 1.
@@ -24,9 +26,10 @@ pub(super) struct Winograd {
 
 impl Winograd {
     /// `None` where the shape does not suit it.
-    pub(super) fn new(x: Shape, o: usize) -> Option<Self> {
-        let [n, h, w, c] = x;
-        suits(c, o).then(|| Winograd { h, w, c, o, tiles: Tiles::of_squares([n, h, w]) })
+    pub(super) fn new(op: &Conv2d, x: Shape) -> Option<Self> {
+        let ([n, h, w, c], o) = (x, op.out_channels);
+        let tiles = Tiles::of_squares([n, h, w]);
+        op.suits_winograd(x).then_some(Winograd { h, w, c, o, tiles })
     }
 
     /// The same from o to c channels: the gradient of the input.
@@ -43,9 +46,9 @@ impl Winograd {
         PLANES * self.weight_stride()
     }
 
-    pub(super) fn scratch_words(&self) -> usize {
-        let rows = self.tiles.squares();
-        PLANES * (plane_stride(rows, self.c) + plane_stride(rows, self.o))
+    /// A tile's planes of the input and of the product.
+    pub(super) fn planes(&self) -> Layout<2> {
+        Layout([self.c, self.o].map(|c| PLANES * plane_stride(self.tiles.squares(), c)))
     }
 
     /// Transforms weights [o, 3, 3, c].
@@ -64,7 +67,7 @@ impl Winograd {
 
     /// The convolution's values v of a tile's pixels: `to` (=|+=) factor · (v + bias + residual).
     ///
-    /// - `u`: prepared weights. `work`: [`Winograd::scratch_words`]. `bias`: of each of the tile's images.
+    /// - `u`: prepared weights. `work`: for [`Winograd::planes`]. `bias`: of each of the tile's images.
     pub(super) fn run_tile(
         &self,
         b: &Bound,
@@ -79,7 +82,7 @@ impl Winograd {
         let (down, across) = (tile.rows.div_ceil(TILE), w.div_ceil(TILE));
         let squares = tile.present * down * across;
         let (vs, ms) = (plane_stride(squares, c), plane_stride(squares, o));
-        let (v, m) = work.split_at_mut(PLANES * vs);
+        let ([v, m], _) = self.planes().cut(work);
         let image = |i: usize| pixels(b, src, (tile.image + i) * h * w * c, h * w * c);
         let place = |square: usize| {
             let (i, at) = (square / (down * across), square % (down * across));
@@ -143,9 +146,9 @@ impl WinogradWgrad {
     const O_BLOCK: usize = 128;
 
     /// `None` where the shape does not suit it.
-    pub(super) fn new(x: Shape, o: usize) -> Option<Self> {
-        let [n, h, w, c] = x;
-        suits(c, o).then_some(WinogradWgrad { n, h, w, c, o })
+    pub(super) fn new(op: &Conv2d, x: Shape) -> Option<Self> {
+        let ([n, h, w, c], o) = (x, op.out_channels);
+        op.suits_winograd(x).then_some(WinogradWgrad { n, h, w, c, o })
     }
 
     fn per_image(&self) -> usize {
@@ -172,17 +175,17 @@ impl WinogradWgrad {
         self.groups().temp_words()
     }
 
-    pub(super) fn scratch_words(&self) -> usize {
-        PLANES * self.strides().iter().sum::<usize>()
+    pub(super) fn scratch(&self) -> Layout<3> {
+        Layout(self.strides().map(|stride| PLANES * stride))
     }
 
-    /// dw [o, 3, 3, c] (=|+=) factor · Σ over images and pixels.
-    pub(super) fn run(&self, b: &Bound, factor: f32, dw: Sink, dy: Slot, x: Slot, temp: Slot) {
+    /// dw [o, 3, 3, c] (=|+=) factor · Σ over images and pixels; `of`: dy and x.
+    pub(super) fn run(&self, b: &Bound, factor: f32, dw: Sink, of: [Slot; 2], temp: Slot) {
         let blocks = [self.c.div_ceil(Self::C_BLOCK), self.o.div_ceil(Self::O_BLOCK)];
         let work = PLANES * ROUNDED_IMAGES * self.per_image() * self.c * self.o;
         self.groups().sum(b, blocks[0] * blocks[1], work, dw, temp, |to, group, job| {
             let [c0, o0] = [job % blocks[0] * Self::C_BLOCK, job / blocks[0] * Self::O_BLOCK];
-            self.sum_block(b, factor, to, [dy, x], group, [c0, o0]);
+            self.sum_block(b, factor, to, of, group, [c0, o0]);
         });
     }
 
@@ -200,8 +203,7 @@ impl WinogradWgrad {
         let [vs, zs, us] = self.strides();
         let first = group * ROUNDED_IMAGES;
         let all = ROUNDED_IMAGES.min(self.n - first) * self.per_image();
-        let (v, rest) = b.scratch().split_at_mut(PLANES * vs);
-        let (z, u) = rest.split_at_mut(PLANES * zs);
+        let ([v, z, u], _) = self.scratch().cut(b.scratch());
         for start in (0..all).step_by(self.squares()) {
             let squares = self.squares().min(all - start);
             let place = TilePlace::Panels { rows: squares, columns: c };
