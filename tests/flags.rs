@@ -31,7 +31,7 @@ fn flags_of_the_reference_are_refused_by_name_or_work_as_aliases() {
     }
     let aliases = "--num-channels=8 --mult=1,1 --num-blocks=1 --skip-connections=1,1,1,0 \
                    --precond=edm --arch=ddpmpp --embed=fourier --duration=0.1 --cond=1 --attn=none \
-                   --batch=16 --ramp-epochs=1 --looks=1 --score-images=4 --rescore-images=0 --quiet";
+                   --batch=16 --ramp-epochs=1 --beta2=0.95 --looks=1 --score-images=4 --rescore-images=0 --quiet";
     let outdir = f.folder.path().join("aliases");
     let mut args = words("train --data");
     args.push(f.data.display().to_string());
@@ -48,6 +48,7 @@ fn flags_of_the_reference_are_refused_by_name_or_work_as_aliases() {
         "label_dim = 10",
         "epochs = 2.0",
         "ramp_epochs = 1.0",
+        "beta2 = 0.95",
     ] {
         assert!(config.contains(line), "{line} in {config}");
     }
@@ -77,6 +78,9 @@ fn wrong_flags_are_usage_errors_that_begin_with_the_flag() {
         ("--micro-batch 0", "--micro-batch: 0"),
         ("--micro-batch 17", "--micro-batch: 17"),
         ("--lr -1", "--lr: -1"),
+        ("--beta2 1", "--beta2: 1"),
+        ("--beta2 -0.1", "--beta2: -0.1"),
+        ("--beta2 nan", "--beta2: NaN"),
         ("--lr nan", "--lr: NaN"),
         ("--weight-decay inf", "--weight-decay: inf"),
         ("--ema-rate 1", "--ema-rate: 1"),

@@ -58,6 +58,9 @@ mod tests {
         config.train.ramp_epochs = 5.0;
         assert_eq!(lr(&config, 4), 2e-4 * (256.0 / 500.0));
         assert_eq!(lr(&config, 8), 2e-4);
+        (config.train.beta2, config.train.weight_decay) = (0.95, 0.1);
+        let given = rates(&config, 8);
+        assert_eq!((given.beta2, given.weight_decay, given.step), (0.95, 0.1, 8));
         config.train.ramp_epochs = 0.0;
         assert_eq!(lr(&config, 0), 2e-4);
     }
