@@ -189,7 +189,7 @@ pub(crate) fn typed<P>([float, bf16]: [Entry<P>; 2], dtype: Dtype) -> Entry<P> {
     }
 }
 
-/// A struct of [`super::params`], each field converted: `params!(SumRows { dst, src, rows, columns, add: dst.acc })`.
+/// A struct of [`mod@super::params`], each field converted: `params!(SumRows { dst, src, rows, columns, add: dst.acc })`.
 macro_rules! params {
     ($name:ident { $($field:ident $(: $value:expr)?),* $(,)? }) => {
         $crate::device::params::$name { $($field: params!(@ $field $($value)?)),* }
