@@ -143,7 +143,7 @@ impl From<[usize; 3]> for Grid {
     }
 }
 
-/// A struct of [`super::params`], each field converted: `params!(SumRows { dst, src, rows, columns, add: dst.acc })`.
+/// A struct of [`mod@super::params`], each field converted: `params!(SumRows { dst, src, rows, columns, add: dst.acc })`.
 macro_rules! params {
     ($name:ident { $($field:ident $(: $value:expr)?),* $(,)? }) => {
         $crate::device::params::$name { $($field: params!(@ $field $($value)?)),* }
