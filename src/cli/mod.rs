@@ -160,8 +160,36 @@ fn with_negative_numbers(command: clap::Command) -> clap::Command {
 
 /// Prints the one line of an error; the exit code.
 fn tell(e: &anyhow::Error) -> i32 {
-    let _ = writeln!(std::io::stderr(), "emm: {}", printable(&format!("{e:#}")));
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let typed: Vec<&str> = words.iter().filter_map(|word| word.to_str()).collect();
+    let message = as_typed(format!("{e:#}"), &typed, &Cli::command());
+    let _ = writeln!(std::io::stderr(), "emm: {}", printable(&message));
     exit_code(e)
+}
+
+/// A message in which flags are called as they were typed, where that was by another of their names.
+fn as_typed(message: String, typed: &[&str], command: &clap::Command) -> String {
+    let is_typed = |flag: &str| typed.iter().any(|word| word.split('=').next() == Some(flag));
+    let mut message = message;
+    for arg in command.get_arguments() {
+        let aliases = arg.get_all_aliases().unwrap_or_default();
+        let alias = aliases.into_iter().map(|alias| format!("--{alias}")).find(|a| is_typed(a));
+        let Some((long, alias)) = arg.get_long().map(|long| format!("--{long}")).zip(alias) else {
+            continue;
+        };
+        let mut called = String::new();
+        let mut rest = message.as_str();
+        while let Some(at) = rest.find(&long) {
+            let (before, after) = (&rest[..at], &rest[at + long.len()..]);
+            let longer = after.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '-');
+            called += before;
+            called += if longer { &long } else { &alias };
+            rest = after;
+        }
+        message = called + rest;
+    }
+    let sub = command.get_subcommands().find(|sub| typed.contains(&sub.get_name()));
+    sub.map_or(message.clone(), |sub| as_typed(message, typed, sub))
 }
 
 /// Names the first word that is no UTF-8, where a flag or argument takes only text.
@@ -218,4 +246,23 @@ fn in_our_words(said: &str) -> String {
     ]
     .iter()
     .fold(said.to_string(), |said, (theirs, ours)| said.replace(theirs, ours))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flag_is_called_as_it_was_typed() {
+        let said = |typed: &str, message: &str| {
+            let words: Vec<&str> = typed.split(' ').collect();
+            as_typed(message.into(), &words, &Cli::command())
+        };
+        let message = "--channels: 0, not --channels-first";
+        assert_eq!(said("emm train --channels 0", message), message);
+        let typed = "--num-channels: 0, not --channels-first";
+        assert_eq!(said("emm train --num-channels 0", message), typed);
+        assert_eq!(said("emm train --num-channels=0", message), typed);
+        assert_eq!(said("emm data --num-channels=0", message), message);
+    }
 }
