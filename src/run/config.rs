@@ -212,7 +212,7 @@ impl RunConfig {
         hash.iter().take(8).map(|b| format!("{b:02x}")).collect()
     }
 
-    /// What differs from `asked`, as `--flag: stored X, asked Y`; nothing if nothing does. A micro-batch of 0
+    /// What differs from `asked`, as `--lr: stored X, asked Y`; nothing if nothing does. A micro-batch of 0
     /// (auto) asks for what is stored, and numerics are compared by [`Numerics::check`].
     pub fn differences(&self, asked: &RunConfig) -> Vec<String> {
         let mut asked = asked.clone();
