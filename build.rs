@@ -1,4 +1,4 @@
-//! Builds the kernels: by nvcc into what a card runs, or, where a feature asks for it, into the emulator.
+//! Builds the kernels: by nvcc into what a GPU runs, or, where a feature asks for it, into the emulator.
 //! `$OUT_DIR/kernels.rs` says what came of it, for `src/device/cuda/mod.rs`; `$OUT_DIR/params.rs` what kernels take, as
 //! `kernels/params` declares it, for `src/device/params.rs`.
 

@@ -14,7 +14,7 @@ const CHECKED: [&str; 3] =
     ["-g1", "-fsanitize=thread", "--param=tsan-instrument-func-entry-exit=0"];
 
 /// A fatbin of nothing, as nvcc writes one: a head, and the head and text of one piece of PTX for compute_80. The
-/// emulator's driver wants an image that a card would load, and knows its kernels by name.
+/// emulator's driver wants an image that a GPU would load, and knows its kernels by name.
 fn image() -> Vec<u8> {
     let text = b"// kernels of the emulator\n\0\0\0\0";
     let mut entry = Vec::new();

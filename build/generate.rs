@@ -92,7 +92,7 @@ fn words(declared: &Declared, of: &Struct) -> String {
     format!(
         "{}#[derive(Debug, Clone, Copy, PartialEq, Default)]\npub struct {name} {{\n{fields}}}\n\
          impl {name} {{\n    /// 32-bit words that it takes.\n    pub const WORDS: usize = {bytes} / 4;\n    \
-         /// As it lies in the card's memory.\n    pub fn words(&self) -> [f32; {bytes} / 4] {{\n        \
+         /// As it lies in the GPU's memory.\n    pub fn words(&self) -> [f32; {bytes} / 4] {{\n        \
          let mut to = [0; {bytes}];\n{puts}        std::array::from_fn(|i| f32::from_ne_bytes(to.as_chunks::<4>().0[i]))\n    }}\n}}\n",
         doc("", &intro)
     )

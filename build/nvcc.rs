@@ -10,9 +10,9 @@ use std::time::SystemTime;
 /// change would build the crate again.
 const VARIABLES: [&str; 6] =
     ["EMM_CUDA_ARCHS", "NVCC", "CUDA_HOME", "CUDA_PATH", "CUDA_ROOT", "VIRTUAL_ENV"];
-/// What `EMM_CUDA_ARCHS=all` stands for: machine code for these cards, PTX for later ones.
+/// What `EMM_CUDA_ARCHS=all` stands for: machine code for these GPUs, PTX for later ones.
 const ALL: &str = "80,86,89,90a,100,120,+80";
-/// Where no card says which: runs on all of them, on all but sm_8x after the driver compiled it.
+/// Where no GPU says which: runs on all of them, on all but sm_8x after the driver compiled it.
 const DEFAULT: &str = "80,+80";
 /// Line numbers are for compute-sanitizer and the profilers. With them six architectures are 52 MB, compressed 7 MB;
 /// the driver decompresses what it loads. Drivers before CUDA 12.4 can't, and 13.0 is the least that works anyway.
@@ -29,7 +29,7 @@ pub fn build() -> Built {
     if wanted.as_deref() == Some("none") {
         return none("built with EMM_CUDA_ARCHS=none", "build again without that");
     }
-    let cards = if wanted.is_none() { cards() } else { None };
+    let gpus = if wanted.is_none() { gpus() } else { None };
     let Some(nvcc) = find() else {
         let wheels = WHEELS.lines().collect::<Vec<_>>().join(" ");
         let how = format!("`pip install {wheels}`, `touch build.rs` and build again");
@@ -37,8 +37,8 @@ pub fn build() -> Built {
             fatal(&format!("EMM_CUDA_ARCHS: no nvcc was found; {how}"));
         }
         let none = none("built where no nvcc was found", &how);
-        // Whoever has no card has nothing to miss.
-        if cards.is_some() {
+        // Whoever has no GPU has nothing to miss.
+        if gpus.is_some() {
             println!("cargo::warning=no CUDA kernels: {}", none.lacking);
         }
         return none;
@@ -46,7 +46,7 @@ pub fn build() -> Built {
     let list = match wanted.as_deref() {
         Some("all") => ALL.to_string(),
         Some(list) => list.to_string(),
-        None => cards.filter(|c| !c.is_empty()).unwrap_or_else(|| DEFAULT.into()),
+        None => gpus.filter(|c| !c.is_empty()).unwrap_or_else(|| DEFAULT.into()),
     };
     let archs: Vec<String> = list.split(',').map(arch).collect();
     // One folder a list, so that a file's age says all about it.
@@ -84,8 +84,8 @@ fn fatal(message: &str) -> ! {
     std::process::exit(1)
 }
 
-/// Architectures of the cards here, as a list; empty if the driver does not say, None without a driver.
-fn cards() -> Option<String> {
+/// Architectures of the GPUs here, as a list; empty if the driver does not say, None without a driver.
+fn gpus() -> Option<String> {
     let query = ["--query-gpu=compute_cap", "--format=csv,noheader"];
     let said = match Command::new("nvidia-smi").args(query).output() {
         Ok(said) if said.status.success() => said,

@@ -1,4 +1,4 @@
-// ceilings: what a card can do at most, as `emm bench kernels` measures it: tensor cores and fp32 units fed from
+// ceilings: what a GPU can do at most, as `emm bench kernels` measures it: tensor cores and fp32 units fed from
 // registers alone, and a copy.
 //
 //   ceiling_mma_bf16, _tf32, _u8   `steps` times 16 products a warp: m16n8k16, m16n8k8, m16n8k32

@@ -8,7 +8,7 @@
 //            4; pointers 16-byte aligned; cb a multiple of c / groups and of 8 (bf16) or 4, divides c, and cb <= 512.
 // Launch     grid (c / cb, n), 256 threads. Dynamic shared: h w cb sizeof(T) for forward, twice that for backward, plus
 //            8,192 + 40 cb bytes. At 32 x 32 and cb = 16 in bf16: 41 KB and 74 KB; fp32 cb = 8: the same. cb so that
-//            it is at most what the card gives a block: 101,376 B dynamic shared on sm_86, sm_89, sm_120; 166,912 B
+//            it is at most what the GPU gives a block: 101,376 B dynamic shared on sm_86, sm_89, sm_120; 166,912 B
 //            dynamic shared on sm_80; 232,448 B dynamic shared on sm_90, sm_100.
 // Cost       forward 4 B an element in bf16, backward 6 B (8 B when it adds): memory-bound. Rows of cb channels should
 //            be whole 32-byte sectors. Dropout costs a Philox block per 8 elements.

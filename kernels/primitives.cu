@@ -1,4 +1,4 @@
-// primitives: what kernels are written with, each alone, its raw words stored: src/check/primitives.rs knows what a card
+// primitives: what kernels are written with, each alone, its raw words stored: src/check/primitives.rs knows what a GPU
 // must give by the PTX ISA's tables and IEEE 754, and the emulator's tests ask the same of the emulator.
 //
 //   primitive_mma_bf16, _tf32, _u8         d[32][4] = a[32][4] * b[32][2] + c[32][4]: each lane's registers

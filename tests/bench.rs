@@ -107,14 +107,14 @@ fn every_bench_reports_on_the_cpu() {
 
 #[cfg(feature = "emulator")]
 #[test]
-fn every_bench_reports_on_a_card() {
+fn every_bench_reports_on_a_gpu() {
     let run = |what: &str, more: &[&'static str]| -> Value {
         let arguments = bench(what, &[&["--device", "cuda"], more].concat());
         crate::check::on_the_emulator(&arguments)
     };
     let device = "cuda:0, CPU emulator";
     for precision in ["bf16", "tf32", "fp32"] {
-        // What auto is on a card.
+        // What auto is on a GPU.
         let asked = ["--precision", precision];
         let found = run("kernels", if precision == "bf16" { &[] } else { &asked[..] });
         check_kernels(&found, device, precision);
@@ -149,7 +149,7 @@ fn every_bench_reports_on_a_card() {
 }
 
 #[test]
-fn a_card_that_is_not_here_is_planned_kernel_by_kernel() {
+fn a_gpu_that_is_not_here_is_planned_kernel_by_kernel() {
     let plan = |device: &str, more: &[&'static str]| {
         let words = ["plan", "--device", device].into_iter().chain(TINY);
         emm(words.chain(more.iter().copied()).map(String::from).collect::<Vec<_>>()).json()
@@ -201,7 +201,7 @@ fn a_card_that_is_not_here_is_planned_kernel_by_kernel() {
     let [h100, a100] = ["h100", "a100"].map(|d| emm(words(d)).json());
     assert!(number(&h100["step_s"]) < number(&a100["step_s"]));
     assert_eq!(h100["kernels"][0]["bound"], "arithmetic");
-    // Which is bf16's: a card's own precision.
+    // Which is bf16's: a GPU's own precision.
     let fp32 = emm(words("h100").into_iter().chain(["--precision".into(), "fp32".into()])).json();
     assert!(number(&h100["arena_bytes"]) < 0.7 * number(&fp32["arena_bytes"]));
     assert!(number(&h100["step_s"]) < 0.7 * number(&fp32["step_s"]));

@@ -85,7 +85,7 @@ fn check_precisions(found: &Value, precisions: &[&str]) {
 }
 
 #[test]
-fn a_wrong_op_names_the_nearest_and_a_missing_card_ends_with_4() {
+fn a_wrong_op_names_the_nearest_and_a_missing_gpu_ends_with_4() {
     emm(["check", "--op", "nrm"]).refused(2, "--op: ", "'norm'");
     emm(["check", "--device", "cuda:77"]).refused(4, "--device: cuda:77: ", "--device cpu");
     emm(["check", "--device", "gpu"]).refused(2, "--device: ", "cuda:K");
@@ -117,7 +117,7 @@ pub fn on_the_emulator<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Value {
 
 #[cfg(feature = "emulator")]
 #[test]
-fn kernels_are_checked_as_a_card_would() {
+fn kernels_are_checked_as_a_gpu_would() {
     let found = on_the_emulator(&["check", "--json", "--device", "cuda", "--limit-s", "600"]);
     assert_eq!((&found["ok"], &found["device"]), (&json!(true), &json!("cuda:0, CPU emulator")));
     check_precisions(&found, &["fp32", "tf32", "bf16"]);
@@ -175,10 +175,10 @@ fn what_a_driver_does_wrong_is_told_with_case_and_kernel_and_the_rest_goes_on() 
     let failed = failures(with_driver(None, "read", &linear));
     let (last, cases) = failed.split_last().unwrap();
     assert!(last[2].starts_with("not run"), "{last:?}");
-    let told = |c: &[String; 3]| !c[1].is_empty() && c[2].contains("copy from the card");
+    let told = |c: &[String; 3]| !c[1].is_empty() && c[2].contains("copy from the GPU");
     assert!(cases.iter().all(told), "{cases:?}");
 
-    with_driver(None, "open", &linear).refused(4, "--device: cuda: ", "cannot open the card");
+    with_driver(None, "open", &linear).refused(4, "--device: cuda: ", "cannot open the GPU");
     with_driver(None, "load", &linear).refused(4, "--device: cuda: ", "the kernels do not load");
 }
 

@@ -1,4 +1,4 @@
-//! `emm doctor`, and what is said where a card's driver is of any other kind than it should be.
+//! `emm doctor`, and what is said where a GPU's driver is of any other kind than it should be.
 
 use crate::support::{Ended, emm};
 use emm::device::cuda::probe::NEEDED;
@@ -46,7 +46,7 @@ fn with_driver(c: &str, args: &[&str]) -> Ended {
     Ended::of(command.args(args).env("LD_LIBRARY_PATH", dir.path()))
 }
 
-/// A driver of this version whose cuInit returns `init`, with one card.
+/// A driver of this version whose cuInit returns `init`, with one GPU.
 fn driver(init: i32, version: i32) -> String {
     let others: String = NEEDED.iter().map(|f| format!("int {f}() {{ return 999; }}\n")).collect();
     format!(
@@ -55,18 +55,18 @@ fn driver(init: i32, version: i32) -> String {
          int cuDriverGetVersion(int *v) {{ *v = {version}; return 0; }}
          int cuDeviceGetCount(int *n) {{ *n = 1; return 0; }}
          int cuDeviceGet(int *d, int k) {{ *d = k; return 0; }}
-         int cuDeviceGetName(char *s, int n, int d) {{ strncpy(s, \"Pretend Card\", n); return 0; }}
+         int cuDeviceGetName(char *s, int n, int d) {{ strncpy(s, \"Pretend Gpu\", n); return 0; }}
          int cuDeviceTotalMem_v2(unsigned long *b, int d) {{ *b = 80UL << 30; return 0; }}
          int cuDeviceGetAttribute(int *v, int a, int d) {{ *v = a == 75 ? 9 : 0; return 0; }}\n"
     )
 }
 
-/// Why `emm gap` cannot have the pretended card, in this build.
-fn pretend_card() -> &'static str {
+/// Why `emm gap` cannot have the pretended GPU, in this build.
+fn pretend_gpu() -> &'static str {
     match (KERNELS_FOR, runs_on((9, 0))) {
-        ([], _) => "Pretend Card is there, but this build holds no CUDA kernels",
-        (_, false) => "Pretend Card is there with compute capability 9.0, but this build's kernels",
-        (_, true) => "cannot open the card: ",
+        ([], _) => "Pretend GPU is there, but this build holds no CUDA kernels",
+        (_, false) => "Pretend GPU is there with compute capability 9.0, but this build's kernels",
+        (_, true) => "cannot open the GPU: ",
     }
 }
 
@@ -75,10 +75,10 @@ fn drivers_of_every_kind_are_probed_without_a_panic() {
     let cuda = ["gap", "--model", "m", "--data", "d", "--device", "cuda"];
     for (c, why) in [
         (String::new(), "lacks"),
-        (driver(100, 13000), "sees no card"),
+        (driver(100, 13000), "sees no GPU"),
         (driver(803, 13000), "cuInit failed with error 803"),
         (driver(0, 12040), "supports CUDA 12.4, and 13.0 is needed"),
-        (driver(0, 13000), pretend_card()),
+        (driver(0, 13000), pretend_gpu()),
     ] {
         with_driver(&c, &cuda).refused(4, "--device: cuda: ", why);
         // auto says why it takes the CPU, once, and goes on to the next complaint.
@@ -94,12 +94,12 @@ fn drivers_of_every_kind_are_probed_without_a_panic() {
         assert!(doctor.contains("driver    "), "{doctor}");
     }
     let found = with_driver(&driver(0, 13000), &["doctor", "--json"]).json();
-    let card = &found["devices"][1];
-    assert_eq!((&card["device"], &card["name"]), (&json!("cuda:0"), &json!("Pretend Card")));
-    assert_eq!((&card["capability"], &card["memory_bytes"]), (&json!("9.0"), &json!(80u64 << 30)));
-    assert_eq!((&card["usable"], &found["cuda_driver"]), (&json!(runs_on((9, 0))), &json!("13.0")));
+    let gpu = &found["devices"][1];
+    assert_eq!((&gpu["device"], &gpu["name"]), (&json!("cuda:0"), &json!("Pretend GPU")));
+    assert_eq!((&gpu["capability"], &gpu["memory_bytes"]), (&json!("9.0"), &json!(80u64 << 30)));
+    assert_eq!((&gpu["usable"], &found["cuda_driver"]), (&json!(runs_on((9, 0))), &json!("13.0")));
     with_driver(&driver(0, 13000), &["gap", "--model", "m", "--data", "d", "--device", "cuda:3"])
-        .refused(4, "--device: cuda:3: there is no card 3", "sees 1");
+        .refused(4, "--device: cuda:3: there is no GPU 3", "sees 1");
     emm(["gap", "--model", "m", "--data", "d", "--device", "cuda:x"]).refused(
         2,
         "--device: ",

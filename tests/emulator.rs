@@ -2,7 +2,7 @@
 //!
 //! `gpu()` is a cudarc context on it. A process holds one libcuda.so, so a test that wants another than the plain one
 //! runs its body in a child process of the same binary: `in_check_build` for the checker, `passes_patched` for a kernel
-//! with a bug put into it, `on_each_card` for cards of other sizes.
+//! with a bug put into it, `on_each_gpu` for GPUs of other sizes.
 
 mod driver;
 mod faults;
@@ -176,9 +176,9 @@ pub fn alone(name: &str, body: impl FnOnce()) {
     must_pass(&run_child(name, ALONE, "1"));
 }
 
-/// Runs `body` on cards that give a block 99, 163 and 227 KB of shared memory, as those of sm_86, an A100 and an H100 do:
+/// Runs `body` on GPUs that give a block 99, 163 and 227 KB of shared memory, as those of sm_86, an A100 and an H100 do:
 /// at once in the child processes, where this is called again, which run the test `name`.
-pub fn on_each_card(name: &str, body: impl FnOnce()) {
+pub fn on_each_gpu(name: &str, body: impl FnOnce()) {
     if std::env::var_os(SHARED_LIMIT).is_some() {
         return body();
     }

@@ -335,7 +335,7 @@ fn a_study_goes_on_from_its_archive() {
 mod on_the_emulator {
     use super::*;
 
-    /// The small settings on the emulator's driver, beside tools that a machine with a card has.
+    /// The small settings on the emulator's driver, beside tools that a machine with a GPU has.
     fn gpu(scene: &Scene, parts: &str) -> Command {
         fs::create_dir(scene.path("driver")).unwrap();
         let driver = Path::new(env!("EMM_EMULATOR_DIR")).join("libcuda.so");
@@ -348,7 +348,7 @@ mod on_the_emulator {
     }
 
     #[test]
-    fn every_part_of_ours_runs_as_on_a_card() {
+    fn every_part_of_ours_runs_as_on_a_gpu() {
         let scene = Scene::new();
         // Tests of the check and of the bench run ops and time kernels on the emulator.
         let parts = "memcheck step-* losses-* nearest* optimal* sample";
@@ -364,7 +364,7 @@ mod on_the_emulator {
     }
 
     #[test]
-    fn a_card_that_does_not_work_is_told_in_moments() {
+    fn a_gpu_that_does_not_work_is_told_in_moments() {
         for (fault, said) in [
             ("open", "CUDA_ERROR_DEVICE_UNAVAILABLE"),
             ("load", "CUDA_ERROR_NO_BINARY_FOR_GPU"),

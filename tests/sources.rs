@@ -26,7 +26,7 @@ fn wrong(source: &str) -> Vec<String> {
     wrong
 }
 
-/// A cast may be to an address that a card refuses: the emulator checks what goes through view_as. What kernels take is
+/// A cast may be to an address that a GPU refuses: the emulator checks what goes through view_as. What kernels take is
 /// declared where the host and the emulator know of it.
 #[test]
 fn kernels_cast_by_view_as_and_take_what_is_declared() {

@@ -2,7 +2,7 @@
 
 use super::support::{Ended, MOMENT, SIZES, edit_scores, emm, emm_in, study};
 use emm::run::RunConfig;
-use emm::study::cost::{CARDS, card_s, flop_of};
+use emm::study::cost::{GPUS, flop_of, gpu_s};
 use emm::study::{Scale, Setup, Study, StudyPlan};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -169,9 +169,9 @@ fn costs_grow_with_size_epochs_and_width() {
     let scoring = (flop_of(&looks) - basic) / (25.42e9 * 35.0 * 600.0);
     assert!((scoring - 1.0).abs() < 1e-3, "{scoring}");
 
-    // And so on cards, where kernels of small networks wait for one another.
+    // And so on GPUs, where kernels of small networks wait for one another.
     let seconds =
-        |settings: &str| CARDS.each_ref().map(|card| card_s(card, &config(settings)).unwrap());
+        |settings: &str| GPUS.each_ref().map(|gpu| gpu_s(gpu, &config(settings)).unwrap());
     let [h100, a100] = seconds("size = 1024");
     assert!(h100 > 1000.0 && h100 < a100, "{h100} {a100}");
     assert_eq!(seconds("size = 2048")[0], 2.0 * h100);

@@ -2,7 +2,7 @@
 // functions below instead of the sanitizer's library, so every load and store of a kernel arrives here. Found in one
 // run, whatever the order: races between barriers and between blocks, accesses outside an allocation or shared array,
 // reads of shared memory that nobody wrote, reads of what a cp.async has not been waited for, writes of what a kernel
-// reads through a pointer to const that it is given: that promises that there are none, and a card may read the value
+// reads through a pointer to const that it is given: that promises that there are none, and a GPU may read the value
 // of before.
 //
 // What orders two accesses: a barrier of the block; __syncwarp within the warp; the end of a launch; and between

@@ -3,7 +3,7 @@
 // stand in prims_host.h.
 //
 // Exactness: the approximate intrinsics (__expf, rsqrtf, ...) are the exact functions here, so a kernel's result on the
-// emulator is at least as close to the truth as the card's.
+// emulator is at least as close to the truth as the GPU's.
 #pragma once
 #include "prims_host.h"
 #include <algorithm>
@@ -71,7 +71,7 @@ void note_access(const void* p, size_t bytes, bool write, bool atomic, Site site
 void thread_fence();
 long long cycles();
 [[noreturn]] void misaligned(const void* p, size_t align, Site site);
-// A card stops a kernel that loads or stores a T at an address that is not a multiple of T's size.
+// A GPU stops a kernel that loads or stores a T at an address that is not a multiple of T's size.
 template <class T>
 inline T* aligned(T* p, Site site) {
     if (__builtin_expect(reinterpret_cast<uintptr_t>(p) % alignof(T), 0)) misaligned(p, alignof(T), site);

@@ -16,7 +16,7 @@ EMU_EXPORT unsigned long long emm_emulator_launch_count() {
 struct Module {};
 static Handles<Module> modules;
 
-// A fatbin as nvcc writes it: a head, then for each kind of card an entry with a head of its own.
+// A fatbin as nvcc writes it: a head, then for each kind of GPU an entry with a head of its own.
 struct FatbinHead {
     uint32_t magic;
     uint16_t version, head_bytes;
@@ -34,8 +34,8 @@ struct FatbinEntry {
 
 // Machine code serves its own generation from its minor version on, PTX everything newer.
 static bool serves(const FatbinEntry& entry) {
-    unsigned card = compute_major() * 10 + compute_minor();
-    return entry.arch <= card && (entry.kind == 1 || (entry.kind == 2 && entry.arch / 10 == card / 10));
+    unsigned gpu = compute_major() * 10 + compute_minor();
+    return entry.arch <= gpu && (entry.kind == 1 || (entry.kind == 2 && entry.arch / 10 == gpu / 10));
 }
 
 static Result check_image(const void* image) {

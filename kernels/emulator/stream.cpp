@@ -90,7 +90,7 @@ Result outside_capture(const char* call) {
 // The default stream and those that wait for it share one queue: one of the orders that they may run in.
 static const std::shared_ptr<Queue> default_queue = std::make_shared<Queue>();
 static std::vector<std::shared_ptr<Queue>> queues = {default_queue};  // a destroyed stream's too, until it is empty
-static const size_t longest_queue = 1000;                             // a launch waits while a card's queue is full
+static const size_t longest_queue = 1000;                             // a launch waits while a GPU's queue is full
 static Schedule schedule_of_work;
 
 const Schedule& running_schedule() { return schedule_of_work; }

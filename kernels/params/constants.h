@@ -11,7 +11,7 @@ constexpr int BLOCK_ELEMENTS = 4 * BLOCK_THREADS;
 constexpr int TILE = 64;
 constexpr int MMA_TILE = 128;
 
-// Products on tensor cores: bytes of an operand's k-step in shared memory, and the ring of such steps, on every card.
+// Products on tensor cores: bytes of an operand's k-step in shared memory, and the ring of such steps, on every GPU.
 // A longer one would hide nothing more: to multiply the two stages ahead takes 1.6 us at an A100's most (4.2 MFLOP in
 // bf16, half in tf32), and memory answers within one.
 constexpr int MMA_OPERAND = 16384;
@@ -28,7 +28,7 @@ constexpr int DRAWN_ELEMENTS = 8;
 // The longest image whose distances fit the 31-bit sums of tensor cores, in bytes.
 constexpr int NEAREST_MMA_LONGEST = 32768;
 
-// Shared memory that a block may ask for: on every card that the kernels run on (those of sm_86, sm_89 and sm_120 have
+// Shared memory that a block may ask for: on every GPU that the kernels run on (those of sm_86, sm_89 and sm_120 have
 // no more); on an A100 (sm_80); on an H100 (sm_90, sm_100 too).
 constexpr int LEAST_SHARED_BYTES = 99 << 10;
 constexpr int A100_SHARED_BYTES = 163 << 10;

@@ -1,5 +1,5 @@
 // Preconditioning (Karras et al. 2022, Table 1), in float64: D = c_skip x + c_out F(c_in x; c_noise).
-// `precond` is 0 VP, 1 VE, 2 EDM everywhere. The same formulas as src/ops/precondition.rs; the card's log1p, expm1, pow
+// `precond` is 0 VP, 1 VE, 2 EDM everywhere. The same formulas as src/ops/precondition.rs; the GPU's log1p, expm1, pow
 // and log may differ from the CPU's in the last bit of float64.
 #pragma once
 

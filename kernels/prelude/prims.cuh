@@ -15,7 +15,7 @@
 #define EMM_DYNAMIC_SHARED(T, name) extern __shared__ __align__(16) T name[]
 
 // view_as<float4*>(p): what stands at p as another type; p has to be a multiple of that type's size. The only way that
-// kernels look at memory as another type, so that the emulator sees an address that a card would refuse. A macro, since
+// kernels look at memory as another type, so that the emulator sees an address that a GPU would refuse. A macro, since
 // inlining a function makes ptxas spill registers in wgrad_mma_tf32.
 #define view_as reinterpret_cast
 

@@ -24,7 +24,7 @@ DEVICE bf16 to_bf16(float x) {
 }
 
 // The bits of a float rounded to tf32 by an instruction that drops the low 13: half of them is added. The NaN that a
-// card makes, 0x7fffffff, would overflow to -0.
+// GPU makes, 0x7fffffff, would overflow to -0.
 DEVICE u32 round_tf32(u32 u) { return (u & 0x7fffffffu) > 0x7f800000u ? u : u + 0x1000; }
 
 // Images and activations are stored as T: float, or bf16 with float arithmetic.

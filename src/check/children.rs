@@ -13,9 +13,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// To open a device and to compile the kernels' PTX for it, where there is nothing else for the card.
+/// To open a device and to compile the kernels' PTX for it, where there is nothing else for the GPU.
 const OPENING: Duration = Duration::from_secs(60);
-/// For a process that was told to end, whose card may hang.
+/// For a process that was told to end, whose GPU may hang.
 const ENDING: Duration = Duration::from_secs(5);
 /// An op whose processes fail this often is given up; one that is stopped for its time counts twice.
 const PATIENCE: usize = 4;

@@ -7,7 +7,7 @@ use super::{CaseSize, Check, primitives, real, sampling, searching, training};
 use anyhow::Result;
 use std::rc::Rc;
 
-/// Names of everything that is checked, in order: a card's instructions first, for what they get wrong is wrong
+/// Names of everything that is checked, in order: a GPU's instructions first, for what they get wrong is wrong
 /// everywhere.
 pub const OPS: [&str; 17] = [
     "primitives",
@@ -100,7 +100,7 @@ mod tests {
             op: None,
             precisions: vec![Precision::Fp32, Precision::Tf32, Precision::Bf16],
             sizes: vec![CaseSize::Golden, CaseSize::Real],
-            on_card: true,
+            on_gpu: true,
             network: NetworkSize::default(),
         };
         let checks = list(&all).unwrap();

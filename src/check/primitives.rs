@@ -1,4 +1,4 @@
-//! What a card's instructions must give, by the PTX ISA's tables and IEEE 754: `kernels/primitives.cu` stores what they
+//! What a GPU's instructions must give, by the PTX ISA's tables and IEEE 754: `kernels/primitives.cu` stores what they
 //! do give. The emulator's tests ask the same of the emulator.
 
 mod numbers;
@@ -11,9 +11,9 @@ use crate::device::{Device, Entry, Precision, params};
 use half::bf16;
 use primitive::{F32, F64, I32, I64, Primitive, Takes, U32, Words, numbers};
 
-/// One check a primitive, on a card.
+/// One check a primitive, on a GPU.
 pub fn checks(wanted: &Wanted) -> Vec<Check> {
-    let here = wanted.on_card && wanted.precision(Precision::Fp32) && wanted.size(CaseSize::Golden);
+    let here = wanted.on_gpu && wanted.precision(Precision::Fp32) && wanted.size(CaseSize::Golden);
     let all = if here { all() } else { vec![] };
     (all.into_iter())
         .map(|primitive| Check {
@@ -24,7 +24,7 @@ pub fn checks(wanted: &Wanted) -> Vec<Check> {
             bar: primitive.bar(),
             run: Box::new(move |device| match device {
                 Device::Cuda { cuda, .. } => primitive.run(cuda),
-                Device::Cpu(_) => unreachable!("primitives are a card's"),
+                Device::Cpu(_) => unreachable!("primitives are a GPU's"),
             }),
         })
         .collect()

@@ -99,7 +99,7 @@ mod tests {
             op: None,
             precisions: vec![Precision::Fp32, Precision::Bf16],
             sizes: vec![CaseSize::Real],
-            on_card: false,
+            on_gpu: false,
             network: SMALL,
         }
     }
@@ -119,8 +119,8 @@ mod tests {
             assert!(off.by > 1e-4 || *precision == Precision::Fp32, "{what}: {:.1e}", off.by);
             seen.insert(*op);
         }
-        let of_cards = ["primitives", "adam_ema", "prepare_batch", "heun", "graph"];
-        assert!(OPS.iter().all(|op| seen.contains(op) != of_cards.contains(op)), "{seen:?}");
+        let of_gpus = ["primitives", "adam_ema", "prepare_batch", "heun", "graph"];
+        assert!(OPS.iter().all(|op| seen.contains(op) != of_gpus.contains(op)), "{seen:?}");
     }
 
     /// Every tensor that a case compares has a sample: none goes unseen.

@@ -58,8 +58,8 @@ impl Case {
         }
     }
 
-    /// A case's memory on a card, and where it is.
-    fn on_card(&self, cuda: &Cuda, laid: &Laid) -> Result<(Vec<Buffer>, Addresses)> {
+    /// A case's memory on a GPU, and where it is.
+    fn on_gpu(&self, cuda: &Cuda, laid: &Laid) -> Result<(Vec<Buffer>, Addresses)> {
         let step = Step { seed: self.args.seed, step: self.args.step.into(), ..Step::default() };
         let mut buffers = Vec::new();
         for words in laid.words.iter().map(Vec::as_slice).chain([&step.words()[..]]) {
@@ -85,7 +85,7 @@ impl Case {
         let target = Target::Cuda { shared_bytes: cuda.shared_bytes() };
         let mut laid = Laid::new(self, target, precision, acc, start)?;
         let launches = self.lowered(&laid);
-        let (buffers, addresses) = self.on_card(cuda, &laid)?;
+        let (buffers, addresses) = self.on_gpu(cuda, &laid)?;
         cuda.launch(&laid.packs, &addresses)?;
         cuda.launch(launches.iter().filter_map(Launch::kernel), &addresses)?;
         for (words, buffer) in laid.words.iter_mut().zip(&buffers) {
@@ -94,7 +94,7 @@ impl Case {
         Ok(laid.ran(self))
     }
 
-    /// Times the case's directions, gradients set: on the CPU an entry a direction, on a card one a kernel.
+    /// Times the case's directions, gradients set: on the CPU an entry a direction, on a GPU one a kernel.
     ///
     /// # Errors
     /// What the driver says.
@@ -128,7 +128,7 @@ impl Case {
             return Ok(timed);
         };
         let kernels: Vec<&Kernel> = launches.iter().filter_map(Launch::kernel).collect();
-        let (buffers, addresses) = self.on_card(cuda, &laid)?;
+        let (buffers, addresses) = self.on_gpu(cuda, &laid)?;
         cuda.launch(&laid.packs, &addresses)?;
         let mut clock = Clock::new(cuda)?;
         let mut seconds = vec![Vec::new(); kernels.len()];

@@ -1,4 +1,4 @@
-//! The sampler on a card against the CPU's, to the bit, and the closed-form optimum against its definition in float64.
+//! The sampler on a GPU against the CPU's, to the bit, and the closed-form optimum against its definition in float64.
 
 use super::searching::bytes;
 use super::wanted::Wanted;
@@ -10,7 +10,7 @@ use crate::device::params::BLOCK_ELEMENTS;
 use crate::device::{Device, Kernel, Precision, params};
 use crate::rng::fill_normals;
 use crate::sampler::{
-    Denoise, HeunOptions, OnCard, Operands, Start, optimum as optimum_of, sample_each,
+    Denoise, HeunOptions, OnGpu, Operands, Start, optimum as optimum_of, sample_each,
 };
 use anyhow::Result;
 use rayon::prelude::*;
@@ -136,7 +136,7 @@ pub struct Sampling {
 
 pub fn heun_checks(wanted: &Wanted) -> Vec<Check> {
     // The CPU's bits are the reference.
-    if !wanted.on_card || !wanted.precision(Precision::Fp32) {
+    if !wanted.on_gpu || !wanted.precision(Precision::Fp32) {
         return vec![];
     }
     let mut all = Vec::new();
@@ -207,7 +207,7 @@ pub struct Scaled {
     batch: usize,
     len: usize,
     images: usize,
-    card: Option<(Cuda, [Buffer; 3])>,
+    gpu: Option<(Cuda, [Buffer; 3])>,
 }
 
 impl Scaled {
@@ -216,7 +216,7 @@ impl Scaled {
     /// # Errors
     /// What the driver says (exit 4).
     pub fn new(factor: f32, batch: usize, len: usize, device: &Device) -> Result<Self> {
-        let card = match device {
+        let gpu = match device {
             Device::Cpu(_) => None,
             Device::Cuda { cuda, .. } => {
                 let buffer = |words| cuda.buffer(words);
@@ -224,11 +224,11 @@ impl Scaled {
                 Some((cuda.clone(), operands))
             }
         };
-        Ok(Scaled { factor, batch, len, images: 0, card })
+        Ok(Scaled { factor, batch, len, images: 0, gpu })
     }
 
-    fn card(&self) -> &(Cuda, [Buffer; 3]) {
-        self.card.as_ref().expect("asked for on a card only")
+    fn gpu(&self) -> &(Cuda, [Buffer; 3]) {
+        self.gpu.as_ref().expect("asked for on a GPU only")
     }
 }
 
@@ -246,22 +246,22 @@ impl Denoise for Scaled {
         out.iter_mut().zip(x).for_each(|(out, &x)| *out = self.factor * x);
         Ok(())
     }
-    fn on_card(&mut self) -> Option<&mut dyn OnCard> {
-        if self.card.is_some() { Some(self) } else { None }
+    fn on_gpu(&mut self) -> Option<&mut dyn OnGpu> {
+        if self.gpu.is_some() { Some(self) } else { None }
     }
 }
 
-impl OnCard for Scaled {
+impl OnGpu for Scaled {
     fn cuda(&self) -> &Cuda {
-        &self.card().0
+        &self.gpu().0
     }
     fn begin(&mut self, images: usize, _: &[u32]) -> Result<Operands> {
         self.images = images;
-        let [x, sigma, out] = &self.card().1;
+        let [x, sigma, out] = &self.gpu().1;
         Ok(Operands { x: x.into(), sigma: sigma.into(), out: out.into() })
     }
     fn evaluate(&mut self) -> Result<()> {
-        let (cuda, [x, _, out]) = self.card();
+        let (cuda, [x, _, out]) = self.gpu();
         let n = self.images * self.len;
         let scaled = params!(ScaledAdd { dst: out, src: x, n, scale: self.factor, add: false });
         cuda.run(&[Kernel::new(params::SCALED_ADD, n.div_ceil(BLOCK_ELEMENTS), scaled)])

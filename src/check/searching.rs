@@ -24,7 +24,7 @@ impl SearchSizes {
     }
 }
 
-/// Both searches of a card, the tensor cores' where images are whole 16 bytes: ragged ends, more queries than a batch,
+/// Both searches of a GPU, the tensor cores' where images are whole 16 bytes: ragged ends, more queries than a batch,
 /// images beyond the tensor cores' sums and beyond 32 bits.
 const GOLDEN: [[usize; 3]; 9] = [
     [16, 300, 130],

@@ -29,7 +29,7 @@ pub struct CheckOutcome {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Failure {
     pub case: String,
-    /// On a card: the kernel that failed, or of a wrong result those that made it.
+    /// On a GPU: the kernel that failed, or of a wrong result those that made it.
     pub kernel: Option<String>,
     pub error: String,
 }

@@ -10,7 +10,7 @@ use crate::device::{Buffer, Device, Dtype, Precision, Ptr, Slot, Space};
 use crate::model::{Arch, ModelConfig, Rates, Trainer, TrainerOptions, Training};
 use crate::ops::adam_ema;
 use crate::ops::precondition::Precond;
-use crate::ops::prepare_batch::{self, Batch, OnCard, Position, Source};
+use crate::ops::prepare_batch::{self, Batch, OnGpu, Position, Source};
 use anyhow::{Result, ensure};
 use std::rc::Rc;
 
@@ -30,17 +30,17 @@ struct Flats {
 const STEP: u64 = 6;
 
 impl Flats {
-    /// An update on whichever device; on a card also the step that was bad, if one was.
+    /// An update on whichever device; on a GPU also the step that was bad, if one was.
     fn update(&mut self, device: &Device, rates: Rates, scrub: bool) -> Result<u32> {
         let Flats { w, g, m, v, ema } = self;
         match device {
             Device::Cpu(cpu) => adam_ema::adam_ema(cpu, &rates.words(0, scrub), w, g, m, v, ema),
-            Device::Cuda { cuda, .. } => return self.update_on_card(device, cuda, rates, scrub),
+            Device::Cuda { cuda, .. } => return self.update_on_gpu(device, cuda, rates, scrub),
         }
         Ok(GOOD)
     }
 
-    fn update_on_card(
+    fn update_on_gpu(
         &mut self,
         device: &Device,
         cuda: &Cuda,
@@ -103,13 +103,13 @@ pub fn adam_checks(wanted: &Wanted) -> Result<Vec<Check>> {
             let (golden, case) = (golden.clone(), name.clone());
             add(CaseSize::Golden, &name, 1e-6, Box::new(move |d| adam_golden(d, &golden, &case)));
         }
-        if wanted.on_card {
+        if wanted.on_gpu {
             let scrub = Box::new(|d: &Device| adam_bits(d, 4099, true));
             add(CaseSize::Golden, "what is not finite scrubbed", 0.0, scrub);
             add(CaseSize::Golden, "what is not finite stops it", 0.0, Box::new(adam_bad));
         }
     }
-    if wanted.size(CaseSize::Real) && wanted.on_card {
+    if wanted.size(CaseSize::Real) && wanted.on_gpu {
         let n = wanted.network.parameters();
         let run = Box::new(move |d: &Device| adam_bits(d, n, false));
         add(CaseSize::Real, &format!("{n} parameters"), 0.0, run);
@@ -179,7 +179,7 @@ fn adam_bad(device: &Device) -> Result<Off> {
 
 pub fn batch_checks(wanted: &Wanted) -> Vec<Check> {
     // The CPU's batches are the reference.
-    if !wanted.on_card || !wanted.precision(Precision::Fp32) {
+    if !wanted.on_gpu || !wanted.precision(Precision::Fp32) {
         return vec![];
     }
     let mut checks = Vec::new();
@@ -217,7 +217,7 @@ fn prepared(
     network: NetworkSize,
     images: usize,
 ) -> Result<Off> {
-    let Device::Cuda { cuda, host } = device else { unreachable!("batches are a card's check") };
+    let Device::Cuda { cuda, host } = device else { unreachable!("batches are a GPU's check") };
     let NetworkSize { images: count, side, .. } = network;
     let (len, batch) = (3 * side * side, 2 * count);
     let pixels = super::searching::bytes(4, 0, images * len);
@@ -244,7 +244,7 @@ fn prepared(
     let index = Buffer::new(device, count)?;
     let set = Buffer::Cuda(cuda.buffer_of(&pixels)?);
     let set_labels = Buffer::of(device, bytemuck::cast_slice(&labels))?;
-    let on = OnCard {
+    let on = OnGpu {
         y,
         noise,
         sigma,
@@ -273,7 +273,7 @@ fn prepared(
 }
 
 pub fn graph_checks(wanted: &Wanted) -> Vec<Check> {
-    if !wanted.on_card {
+    if !wanted.on_gpu {
         return vec![];
     }
     let mut checks = Vec::new();

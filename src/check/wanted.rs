@@ -14,8 +14,8 @@ pub struct Wanted {
     pub op: Option<&'static str>,
     pub precisions: Vec<Precision>,
     pub sizes: Vec<CaseSize>,
-    /// Whether the device is a card: then also what the CPU is the reference of.
-    pub on_card: bool,
+    /// Whether the device is a GPU: then also what the CPU is the reference of.
+    pub on_gpu: bool,
     /// The sizes of [`CaseSize::Real`].
     pub network: NetworkSize,
 }

@@ -71,11 +71,11 @@ pub struct SampleBench {
   emm bench kernels --batch 8 --json
   emm bench kernels --device cuda --precision tf32
 
-Launches are those of --precision: auto, as in training, is bf16 on a card and fp32 on the CPU. The ceilings are measured
-first: fp32 products, a copy of memory, on a card also its tensor cores in bf16, tf32 and u8; a launch is held to those of
+Launches are those of --precision: auto, as in training, is bf16 on a GPU and fp32 on the CPU. The ceilings are measured
+first: fp32 products, a copy of memory, on a GPU also its tensor cores in bf16, tf32 and u8; a launch is held to those of
 the arithmetic it does. Its share of them counts the direct algorithm's FLOP and each operand's bytes once; an algorithm
 of fewer operations may pass 100%.
-On a card the second-level cache is flushed before each launch.")]
+On a GPU the second-level cache is flushed before each launch.")]
 pub struct Kernels {
     #[command(flatten)]
     images: ImageFlags,

@@ -24,27 +24,27 @@ use std::time::Duration;
   emm check --primitives --device cuda
   emm check --op conv2d --precision bf16 --device cpu
 
-Each case runs in fp32, and in bf16 and on a card tf32 where that changes what the op computes.
+Each case runs in fp32, and in bf16 and on a GPU tf32 where that changes what the op computes.
 Outputs start as NaN; gradients are both written and added. Real sizes run beside the device's own
-fp32, a few of their values beside float64. On a card also: its instructions, the optimizer, batches,
+fp32, a few of their values beside float64. On a GPU also: its instructions, the optimizer, batches,
 the sampler and replayed steps. Each op then has a process of its own: a kernel that fails or never
 ends fails its case, both are named, and the rest goes on.
 
 A line is printed as each op ends, with --json on stderr. Exit code 1 if an op is off by more than
 its bar (‖got − reference‖ / ‖reference‖: 1e-5, 2e-3 of products in tf32, 2e-2 of what is stored in
-bf16; 0 where all must be equal), 4 if the device cannot be had. With --device auto, CUDA if a card
+bf16; 0 where all must be equal), 4 if the device cannot be had. With --device auto, CUDA if a GPU
 and kernels for it are there, else the CPU.")]
 pub struct Args {
     /// Only this op
     #[arg(long, value_name = "NAME", hide_possible_values = true, value_parser = PossibleValuesParser::new(OPS))]
     op: Option<String>,
-    /// Only a card's instructions: --op primitives
+    /// Only a GPU's instructions: --op primitives
     #[arg(long, conflicts_with = "op")]
     primitives: bool,
     /// Only this precision [default: all that the device computes in]
     #[arg(long, value_enum, value_name = "bf16|tf32|fp32", hide_possible_values = true)]
     precision: Option<Precision>,
-    /// Small cases with references made beforehand, those of a network in use, or both [default: all on a card, else
+    /// Small cases with references made beforehand, those of a network in use, or both [default: all on a GPU, else
     /// golden]
     #[arg(long, value_enum, value_name = "golden|real|all", hide_possible_values = true)]
     sizes: Option<SizeChoice>,
@@ -89,8 +89,8 @@ impl Args {
 
     /// The emulator takes minutes for a network in use.
     fn sizes(&self, device: &Device) -> SizeChoice {
-        let card = matches!(device, Device::Cuda { .. }) && !KERNELS_FOR.contains(&"emulator");
-        self.sizes.unwrap_or(if card { SizeChoice::All } else { SizeChoice::Golden })
+        let gpu = matches!(device, Device::Cuda { .. }) && !KERNELS_FOR.contains(&"emulator");
+        self.sizes.unwrap_or(if gpu { SizeChoice::All } else { SizeChoice::Golden })
     }
 
     fn wanted(&self, device: &Device) -> Result<Wanted> {
@@ -104,8 +104,8 @@ impl Args {
             SizeChoice::Real => vec![CaseSize::Real],
             SizeChoice::All => vec![CaseSize::Golden, CaseSize::Real],
         };
-        let on_card = matches!(device, Device::Cuda { .. });
-        Ok(Wanted { op: self.op(), precisions, sizes, on_card, network: self.network })
+        let on_gpu = matches!(device, Device::Cuda { .. });
+        Ok(Wanted { op: self.op(), precisions, sizes, on_gpu, network: self.network })
     }
 
     /// Why there is nothing to check.
@@ -116,9 +116,9 @@ impl Args {
                 let p = p.name();
                 usage(format!("--precision: {op} computes in {p} what it does in fp32"))
             }
-            _ if !wanted.on_card => {
+            _ if !wanted.on_gpu => {
                 let flag = if self.primitives { "--primitives" } else { "--op" };
-                usage(format!("{flag}: {op} is a card's check, --device cuda runs it"))
+                usage(format!("{flag}: {op} is a GPU's check, --device cuda runs it"))
             }
             _ => usage(format!("--sizes: {op} has only one, leave it out")),
         }
@@ -173,7 +173,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         &format!("{:<20}{:>10}{:>6}{:>8}{:>14}", "op", heads[0], heads[1], heads[2], heads[3]),
     );
     let mut tally = Tally::new(&checks, |outcome| tell(common, &line(outcome)));
-    let ran = if wanted.on_card || args.limit_s.is_some() {
+    let ran = if wanted.on_gpu || args.limit_s.is_some() {
         in_children(&args, common, device, &checks, &mut tally)
     } else {
         worker::run(&device, &checks, 0, &mut |message| tally.hear(0, message));
@@ -193,7 +193,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     Ok(())
 }
 
-/// Each op by a child. The card is given back first: this process needs none.
+/// Each op by a child. The GPU is given back first: this process needs none.
 fn in_children(
     args: &Args,
     common: &Common,

@@ -30,7 +30,7 @@ pub fn print_line(line: std::fmt::Arguments) {
 /// Flags of every command
 #[derive(clap::Args, Debug, Clone)]
 pub struct Common {
-    /// auto takes CUDA when a card and kernels are there, else the CPU
+    /// auto takes CUDA when a GPU and kernels are there, else the CPU
     #[arg(
         long,
         global = true,
@@ -75,12 +75,12 @@ impl Common {
         match self.choice()? {
             DeviceChoice::Cpu => self.cpu(),
             DeviceChoice::Cuda(k) => {
-                cuda_card(k).map_err(|why| self.no_device(&why))?;
+                cuda_gpu(k).map_err(|why| self.no_device(&why))?;
                 self.cuda(k)
             }
             DeviceChoice::Auto => {
-                let card = cuda_card(0).and_then(|()| self.cuda(0).map_err(|e| format!("{e:#}")));
-                card.or_else(|why| {
+                let gpu = cuda_gpu(0).and_then(|()| self.cuda(0).map_err(|e| format!("{e:#}")));
+                gpu.or_else(|why| {
                     self.tell_auto_takes_the_cpu(&why);
                     self.cpu()
                 })
@@ -88,11 +88,11 @@ impl Common {
         }
     }
 
-    /// Whether the device is a card, here or one that is only planned for; opens nothing.
-    pub fn on_card(&self) -> bool {
+    /// Whether the device is a GPU, here or one that is only planned for; opens nothing.
+    pub fn on_gpu(&self) -> bool {
         match self.choice() {
             Ok(DeviceChoice::Cpu) => false,
-            Ok(DeviceChoice::Auto) => cuda_card(0).is_ok(),
+            Ok(DeviceChoice::Auto) => cuda_gpu(0).is_ok(),
             Ok(DeviceChoice::Cuda(_)) | Err(_) => true,
         }
     }
@@ -126,7 +126,7 @@ impl Common {
         fail(Exit::Device, format!("--device: {name}: {why}; `--device cpu` works everywhere"))
     }
 
-    /// Says why, unless there is no driver at all: then nobody expects a card.
+    /// Says why, unless there is no driver at all: then nobody expects a GPU.
     fn tell_auto_takes_the_cpu(&self, why: &str) {
         if !self.quiet && probe() != Err(Trouble::Absent) {
             let _ = writeln!(std::io::stderr(), "emm: --device: auto takes the CPU: {why}");
@@ -144,19 +144,19 @@ enum DeviceChoice {
     Cuda(usize),
 }
 
-/// Whether this build's kernels run on card `k`; if not, why.
-fn cuda_card(k: usize) -> Result<(), String> {
+/// Whether this build's kernels run on GPU `k`; if not, why.
+fn cuda_gpu(k: usize) -> Result<(), String> {
     let driver = probe().map_err(|trouble| trouble.to_string())?;
-    let Some(card) = driver.cards.get(k) else {
-        return Err(format!("there is no card {k}, the driver sees {}", driver.cards.len()));
+    let Some(gpu) = driver.gpus.get(k) else {
+        return Err(format!("there is no GPU {k}, the driver sees {}", driver.gpus.len()));
     };
-    let (name, (major, minor)) = (&card.name, card.capability);
+    let (name, (major, minor)) = (&gpu.name, gpu.capability);
     if KERNELS_FOR.is_empty() {
         return Err(format!(
             "{name} is there, but this build holds no CUDA kernels (`emm doctor` says why)"
         ));
     }
-    if !runs_on(card.capability) {
+    if !runs_on(gpu.capability) {
         let archs = KERNELS_FOR.join(", ");
         return Err(format!(
             "{name} is there with compute capability {major}.{minor}, but this build's kernels are for {archs}"

@@ -55,11 +55,11 @@ pub fn run(_args: Args, common: &Common) -> Result<()> {
     say!("device    cpu: {cpu}, {threads} threads, fp32");
     match &driver {
         Ok(d) => {
-            for (k, card) in d.cards.iter().enumerate() {
-                let (major, minor) = card.capability;
-                let memory = Size(card.memory_bytes);
-                let able = if runs_on(card.capability) { "" } else { "; no kernels in this build" };
-                say!("device    cuda:{k}: {}, {major}.{minor}, {memory}{able}", card.name);
+            for (k, gpu) in d.gpus.iter().enumerate() {
+                let (major, minor) = gpu.capability;
+                let memory = Size(gpu.memory_bytes);
+                let able = if runs_on(gpu.capability) { "" } else { "; no kernels in this build" };
+                say!("device    cuda:{k}: {}, {major}.{minor}, {memory}{able}", gpu.name);
             }
             say!("driver    CUDA {}", dotted(d.version));
         }
@@ -99,13 +99,13 @@ const DOWNLOADS: [&str; 4] = [
 
 fn devices(driver: &Result<Driver, Trouble>, cpu: &str) -> Vec<Value> {
     let mut all = vec![json!({"device": "cpu", "name": cpu, "usable": true})];
-    for (k, card) in driver.iter().flat_map(|d| d.cards.iter().enumerate()) {
+    for (k, gpu) in driver.iter().flat_map(|d| d.gpus.iter().enumerate()) {
         all.push(json!({
             "device": format!("cuda:{k}"),
-            "name": card.name,
-            "capability": format!("{}.{}", card.capability.0, card.capability.1),
-            "memory_bytes": card.memory_bytes,
-            "usable": runs_on(card.capability),
+            "name": gpu.name,
+            "capability": format!("{}.{}", gpu.capability.0, gpu.capability.1),
+            "memory_bytes": gpu.memory_bytes,
+            "usable": runs_on(gpu.capability),
         }));
     }
     all

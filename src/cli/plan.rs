@@ -9,7 +9,7 @@ use crate::memory::Size;
 use crate::model::Params;
 use crate::model::Recording;
 use crate::model::flops::flops;
-use crate::run::card::{CARDS, Card, Prediction, Share};
+use crate::run::gpu::{GPUS, Gpu, Prediction, Share};
 use crate::run::kernel_times;
 use crate::run::memory::{micro_batch, wanted_and_free};
 use crate::run::progress::{IMAGE_COST, duration, epochs_said};
@@ -28,14 +28,14 @@ use std::collections::BTreeMap;
   emm plan --device h100 --precision bf16
   emm plan --device a100 --launches --json
 
---device h100 or a100 needs no card: the step's kernels, as its shared memory lets them be chosen, are added up, each at
-the FLOP/s or bytes/s that such a card reaches at most. That is a floor, not a measurement: no kernel is faster, most are slower.")]
+--device h100 or a100 needs no GPU: the step's kernels, as its shared memory lets them be chosen, are added up, each at
+the FLOP/s or bytes/s that such a GPU reaches at most. That is a floor, not a measurement: no kernel is faster, most are slower.")]
 pub struct Args {
     #[command(flatten)]
     images: ImageFlags,
     #[command(flatten)]
     rate: RateFlags,
-    /// Also list each layer's launches in a micro-batch: geometry, FLOP, bytes, and the floor on a planned card
+    /// Also list each layer's launches in a micro-batch: geometry, FLOP, bytes, and the floor on a planned GPU
     #[arg(long)]
     launches: bool,
     #[command(flatten)]
@@ -45,16 +45,16 @@ pub struct Args {
 /// Where the training would run.
 enum Where {
     Here(Device),
-    Planned(&'static Card),
+    Planned(&'static Gpu),
 }
 
-/// What `--device` names: a card that is planned for, or a device that is here.
+/// What `--device` names: a GPU that is planned for, or a device that is here.
 fn place(common: &Common) -> Result<Where> {
-    if let Some(card) = Card::named(&common.device) {
-        return Ok(Where::Planned(card));
+    if let Some(gpu) = Gpu::named(&common.device) {
+        return Ok(Where::Planned(gpu));
     }
     common.device().map(Where::Here).map_err(|e| match exit_code(&e) == Exit::Usage as i32 {
-        true => usage(format!("{e:#}; a plan also takes {}", CARDS.map(|c| c.name).join(", "))),
+        true => usage(format!("{e:#}; a plan also takes {}", GPUS.map(|c| c.name).join(", "))),
         false => e,
     })
 }
@@ -64,7 +64,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     let mut flags = args.flags;
     let asked = asked_precision(&flags.precision).filter(|_| matches!(place, Where::Planned(_)));
     if asked.is_some() {
-        // What this machine's device refuses, a planned card may have.
+        // What this machine's device refuses, a planned GPU may have.
         flags.precision = "auto".into();
     }
     let mut config = flags.resolve_images(common, &args.images)?;
@@ -98,13 +98,13 @@ struct RunCost {
     micro_batch: usize,
     recording: Recording,
     arena_bytes: usize,
-    /// Bytes that the run wants and that are free; a planned card refuses what does not fit.
+    /// Bytes that the run wants and that are free; a planned GPU refuses what does not fit.
     memory: Option<[usize; 2]>,
     /// Training images per second and how that is known; `None` if it is not.
     rate: Option<(f64, String)>,
     /// Where it was measured.
     measured: Option<Rate>,
-    /// On a planned card: its name, a step's seconds, and which kernels take them.
+    /// On a planned GPU: its name, a step's seconds, and which kernels take them.
     prediction: Option<(&'static str, f64, Vec<Share>)>,
 }
 
@@ -142,12 +142,12 @@ impl RunCost {
                     config,
                 })
             }
-            Where::Planned(card) => {
+            Where::Planned(gpu) => {
                 let asked = Some(t.micro_batch).filter(|&n| n > 0);
-                let p = Prediction::new(card, &config.model, t.precision, t.batch, asked)?;
+                let p = Prediction::new(gpu, &config.model, t.precision, t.batch, asked)?;
                 let step_s = p.step_s();
                 let floor = || {
-                    let floor = format!("a floor: {}'s ceilings, no card has run it", card.name);
+                    let floor = format!("a floor: {}'s ceilings, no GPU has run it", gpu.name);
                     (t.batch as f64 / step_s, floor)
                 };
                 Ok(RunCost {
@@ -158,7 +158,7 @@ impl RunCost {
                     recording: p.recording,
                     rate: Some(given.unwrap_or_else(floor)),
                     measured: None,
-                    prediction: Some((card.name, step_s, p.shares)),
+                    prediction: Some((gpu.name, step_s, p.shares)),
                     config,
                 })
             }
@@ -328,7 +328,7 @@ struct LaunchLine {
     geometry: Option<([u32; 3], u32, u32)>,
     flop: u64,
     bytes: u64,
-    /// On a planned card.
+    /// On a planned GPU.
     #[serde(skip_serializing_if = "Option::is_none")]
     floor_s: Option<f64>,
 }
@@ -346,7 +346,7 @@ fn layers(recording: &Recording, parameters: &Params, place: &Where) -> Vec<Laye
             bytes: cost.bytes,
             floor_s: match place {
                 Where::Here(_) => None,
-                Where::Planned(card) => Some(card.floor_s(cost)),
+                Where::Planned(gpu) => Some(gpu.floor_s(cost)),
             },
         }
     };

@@ -11,7 +11,7 @@ use crate::error::{Exit, fail, usage};
 use crate::files::{check_output, write_atomic};
 use crate::report::{Cell, Table};
 use crate::run::{RunConfig, RunOptions};
-use crate::study::cost::{CARDS, CARDS_BASIS, MachineRates, flop_of};
+use crate::study::cost::{GPUS, GPUS_BASIS, MachineRates, flop_of};
 use crate::study::sweep::Standing;
 use crate::study::{Setup, Study, Sweep, passed_over};
 use crate::views::words::hours_said;
@@ -202,7 +202,7 @@ fn plan(args: &PlanArgs, common: &Common) -> Result<()> {
     if common.json {
         let run = |(i, r): (usize, &crate::study::sweep::SweepRun)| {
             let config = &r.run.config;
-            let card = rates.card_seconds(config);
+            let gpu = rates.gpu_seconds(config);
             json!({
                 "index": i,
                 "name": r.name,
@@ -211,8 +211,8 @@ fn plan(args: &PlanArgs, common: &Common) -> Result<()> {
                 "flop": flop_of(config),
                 "hours": {
                     "here": rates.seconds(config).map(|s| s / 3600.0),
-                    "h100": card[0].map(|s| s / 3600.0),
-                    "a100": card[1].map(|s| s / 3600.0),
+                    "h100": gpu[0].map(|s| s / 3600.0),
+                    "a100": gpu[1].map(|s| s / 3600.0),
                 },
                 "config": config,
             })
@@ -226,18 +226,18 @@ fn plan(args: &PlanArgs, common: &Common) -> Result<()> {
                 "runs": sweep.runs.iter().enumerate().map(run).collect::<Vec<_>>(),
                 "impossible": sweep.impossible.iter().map(|(n, w)| json!({"cell": n, "why": w})).collect::<Vec<_>>(),
                 "devices": devices.len(),
-                "costs": format!("here: one device, {}; {CARDS_BASIS}", rates.basis),
+                "costs": format!("here: one device, {}; {GPUS_BASIS}", rates.basis),
             })
         );
         return Ok(());
     }
     head(&setup, &sweep);
-    let [h100, a100] = &CARDS;
+    let [h100, a100] = &GPUS;
     let mut table = Table::new(&["I", "run", "steps", "here", h100.name, a100.name, "folder"]);
     let mut sums = [0.0; 3];
     for (i, r) in sweep.runs.iter().enumerate() {
         let config = &r.run.config;
-        let [h100, a100] = rates.card_seconds(config);
+        let [h100, a100] = rates.gpu_seconds(config);
         let seconds = [rates.seconds(config), h100, a100].map(|s| s.unwrap_or(f64::NAN));
         (0..3).for_each(|k| sums[k] += seconds[k]);
         let hours = seconds.map(|s| Cell::Text(hours_said(s / 3600.0)));
@@ -262,7 +262,7 @@ fn plan(args: &PlanArgs, common: &Common) -> Result<()> {
         hours[1],
         hours[2]
     );
-    say!("{CARDS_BASIS}");
+    say!("{GPUS_BASIS}");
     Ok(())
 }
 

@@ -49,7 +49,7 @@ pub struct TrainFlags {
     #[arg(long, value_name = "MIMG", value_parser = amount, conflicts_with = "epochs")]
     pub duration: Option<f64>,
     /// Images computed at a time, rounded up to a multiple of 8: less memory, the same numbers. auto: 32 on the CPU, on
-    /// a card as many as fit; kept from the run's first start on
+    /// a GPU as many as fit; kept from the run's first start on
     #[arg(long, value_name = "auto|IMAGES", default_value = "auto")]
     pub micro_batch: String,
     /// auto is bf16 on CUDA devices, fp32 on the CPU
@@ -145,10 +145,10 @@ impl TrainFlags {
 /// Usage: none of them, or one that the device does not compute in.
 pub fn precision(flag: &str, common: &Common) -> Result<Precision> {
     match flag {
-        "auto" if common.on_card() => Ok(Precision::Bf16),
+        "auto" if common.on_gpu() => Ok(Precision::Bf16),
         "auto" | "fp32" => Ok(Precision::Fp32),
         "bf16" => Ok(Precision::Bf16),
-        "tf32" if common.on_card() => Ok(Precision::Tf32),
+        "tf32" if common.on_gpu() => Ok(Precision::Tf32),
         "tf32" => Err(no_tf32()),
         p => Err(usage(format!("--precision: {p:?} is none of auto, bf16, tf32, fp32"))),
     }

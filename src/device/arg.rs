@@ -35,7 +35,7 @@ pub enum Ptr {
     Sink(Sink),
     /// The address of an element of a slot.
     Element(Slot, usize),
-    /// An address on the card.
+    /// An address on the GPU.
     Address(u64),
     /// The address of the words that vary from step to step ([`super::params::Step`]).
     Step,

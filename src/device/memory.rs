@@ -13,7 +13,7 @@ pub enum Buffer {
 }
 
 impl Buffer {
-    /// Reserves `words` words: zeros on the CPU, undefined on a card.
+    /// Reserves `words` words: zeros on the CPU, undefined on a GPU.
     ///
     /// # Errors
     /// Out of memory (exit 4) with the bytes asked.
@@ -77,7 +77,7 @@ impl Buffer {
     pub fn cpu(&self) -> &[f32] {
         match self {
             Buffer::Cpu(b) => b.as_slice(),
-            Buffer::Cuda(_) => unreachable!("a card's buffer on the CPU device"),
+            Buffer::Cuda(_) => unreachable!("a GPU's buffer on the CPU device"),
         }
     }
 
@@ -85,18 +85,18 @@ impl Buffer {
     pub fn cpu_mut(&mut self) -> &mut [f32] {
         match self {
             Buffer::Cpu(b) => b.as_mut_slice(),
-            Buffer::Cuda(_) => unreachable!("a card's buffer on the CPU device"),
+            Buffer::Cuda(_) => unreachable!("a GPU's buffer on the CPU device"),
         }
     }
 
-    /// The address on the card.
+    /// The address on the GPU.
     ///
     /// # Panics
     /// On another device: callers have matched on it.
     pub fn address(&self) -> u64 {
         match self {
             Buffer::Cuda(b) => b.address(),
-            Buffer::Cpu(_) => unreachable!("the CPU device's buffer on a card"),
+            Buffer::Cpu(_) => unreachable!("the CPU device's buffer on a GPU"),
         }
     }
 }
@@ -110,8 +110,8 @@ impl From<&Buffer> for Ptr {
 /// Bytes of finished images, where they were computed.
 pub enum Pixels<'a> {
     Host(Cow<'a, [u8]>),
-    /// The first `len` bytes of a buffer on a card.
-    Card {
+    /// The first `len` bytes of a buffer on a GPU.
+    Gpu {
         buffer: &'a cuda::Buffer,
         len: usize,
     },
@@ -122,7 +122,7 @@ impl Pixels<'_> {
     pub fn len(&self) -> usize {
         match self {
             Pixels::Host(pixels) => pixels.len(),
-            Pixels::Card { len, .. } => *len,
+            Pixels::Gpu { len, .. } => *len,
         }
     }
 
@@ -146,7 +146,7 @@ impl Pixels<'_> {
         let len = len.min(self.len());
         Ok(match self {
             Pixels::Host(pixels) => Cow::Borrowed(&pixels[..len]),
-            Pixels::Card { buffer, .. } => Cow::Owned(buffer.read_bytes(len)?),
+            Pixels::Gpu { buffer, .. } => Cow::Owned(buffer.read_bytes(len)?),
         })
     }
 }

@@ -24,7 +24,7 @@ pub use slot::{Acc, Dtype, Precision, Sink, Slot, Space};
 #[derive(Clone)]
 pub enum Device {
     Cpu(Cpu),
-    /// A card, and the host's threads for what has no kernel.
+    /// A GPU, and the host's threads for what has no kernel.
     Cuda {
         cuda: cuda::Cuda,
         host: Cpu,
@@ -67,7 +67,7 @@ impl Device {
         }
     }
 
-    /// `cpu`, or the card: `cuda:0, NVIDIA H100`.
+    /// `cpu`, or the GPU: `cuda:0, NVIDIA H100`.
     pub fn name(&self) -> &str {
         match self {
             Device::Cpu(_) => "cpu",
@@ -76,11 +76,11 @@ impl Device {
     }
 }
 
-/// What a plan is made for. Planning needs no card.
+/// What a plan is made for. Planning needs no GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
     Cpu,
-    /// A card, and the shared memory that a block may ask for: 99 KB at least, 163 KB on an A100, 227 KB on an H100.
+    /// A GPU, and the shared memory that a block may ask for: 99 KB at least, 163 KB on an A100, 227 KB on an H100.
     Cuda {
         shared_bytes: usize,
     },

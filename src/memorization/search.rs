@@ -1,4 +1,4 @@
-//! The exact search on whichever device: on the CPU by [`References`], on a card by `kernels/nearest*.cu`, with the
+//! The exact search on whichever device: on the CPU by [`References`], on a GPU by `kernels/nearest*.cu`, with the
 //! references resident there. Integers on both, so the answers are equal.
 
 use super::{Nearest, Neighbour, References, Repeats};
@@ -33,14 +33,14 @@ pub struct Search<'a> {
 
 enum Engine<'a> {
     Cpu(Box<References<'a>>, Device),
-    Card(Box<Card>),
+    Gpu(Box<Gpu>),
 }
 
 impl<'a> Search<'a> {
     /// `pixels`: [N, H, W, C], `image_len` = H·W·C bytes each, N ≥ 2.
     ///
     /// # Errors
-    /// Device (exit 4): a card out of memory.
+    /// Device (exit 4): a GPU out of memory.
     pub fn new(device: &Device, pixels: &'a [u8], image_len: usize) -> Result<Self> {
         let repeats = device.host().run(|| Repeats::of(pixels, image_len));
         let distinct: Cow<[u8]> = match &repeats {
@@ -52,7 +52,7 @@ impl<'a> Search<'a> {
                 Engine::Cpu(Box::new(References::new(distinct, image_len)), device.clone())
             }
             Device::Cuda { cuda, .. } => {
-                Engine::Card(Box::new(Card::new(cuda, &distinct, image_len)?))
+                Engine::Gpu(Box::new(Gpu::new(cuda, &distinct, image_len)?))
             }
         };
         Ok(Search { engine, repeats })
@@ -68,8 +68,8 @@ impl<'a> Search<'a> {
         self.repeats.as_ref().map_or(0, Repeats::count)
     }
 
-    /// Bytes that a search of so many images of `image_len` bytes reserves on a card.
-    pub fn card_bytes(images: usize, image_len: usize) -> usize {
+    /// Bytes that a search of so many images of `image_len` bytes reserves on a GPU.
+    pub fn gpu_bytes(images: usize, image_len: usize) -> usize {
         // The results of all splits are small beside them.
         (images + QUERIES) * (image_len + 8) + (8 << 20)
     }
@@ -85,7 +85,7 @@ impl<'a> Search<'a> {
                 let pair = |n: &[Neighbour]| [n[0], n.get(1).copied().unwrap_or(Neighbour::NONE)];
                 found.chunks_exact(references.len().min(2)).map(pair).collect()
             }
-            Engine::Card(card) => card.nearest(queries)?,
+            Engine::Gpu(gpu) => gpu.nearest(queries)?,
         };
         let told = |pair: [Neighbour; 2]| match &self.repeats {
             Some(repeats) => repeats.nearest(pair),
@@ -98,8 +98,8 @@ impl<'a> Search<'a> {
 /// Queries of one search.
 const QUERIES: usize = 2048;
 
-/// References resident on a card, and room for a batch of queries.
-struct Card {
+/// References resident on a GPU, and room for a batch of queries.
+struct Gpu {
     cuda: Cuda,
     image_len: usize,
     count: usize,
@@ -113,11 +113,11 @@ struct Card {
     /// Two best of each query.
     squared: cuda::Buffer,
     index: cuda::Buffer,
-    /// Blocks that fill the card.
+    /// Blocks that fill the GPU.
     blocks: usize,
 }
 
-impl Card {
+impl Gpu {
     fn new(cuda: &Cuda, pixels: &[u8], image_len: usize) -> Result<Self> {
         assert!(image_len > 0 && pixels.len().is_multiple_of(image_len), "nearest: ragged images");
         let count = pixels.len() / image_len;
@@ -125,7 +125,7 @@ impl Card {
         // A block takes a whole multiprocessor; twice as many even out their ends.
         let blocks = 2 * cuda.multiprocessors()?;
         let split_results = 2 * MMA_TILE * (blocks + QUERIES / MMA_TILE);
-        let card = Card {
+        let gpu = Gpu {
             cuda: cuda.clone(),
             image_len,
             count,
@@ -139,8 +139,8 @@ impl Card {
             index: cuda.buffer(2 * QUERIES)?,
             blocks,
         };
-        cuda.run(&[card.norms(&card.reference_norms, (&card.references).into(), count)])?;
-        Ok(card)
+        cuda.run(&[gpu.norms(&gpu.reference_norms, (&gpu.references).into(), count)])?;
+        Ok(gpu)
     }
 
     /// The two nearest of each query; [`Neighbour::NONE`] where there is but one image.
@@ -156,7 +156,7 @@ impl Card {
                     self.queries.write_bytes(&pixels[from..to])?;
                     self.queries.address()
                 }
-                Pixels::Card { buffer, .. } => buffer.address() + from as u64,
+                Pixels::Gpu { buffer, .. } => buffer.address() + from as u64,
             };
             self.cuda.run(&self.kernels(address, count))?;
             let squared: Vec<u64> = bytemuck::pod_collect_to_vec(&self.squared.read(0, 4 * count)?);

@@ -125,9 +125,9 @@ impl ModelConfig {
         Ok(())
     }
 
-    /// Images that a card can compute at once: its kernels count a tensor's elements in 31 bits. At least as large as
+    /// Images that a GPU can compute at once: its kernels count a tensor's elements in 31 bits. At least as large as
     /// any tensor are a concatenation of two levels' channels, padded patches of 3×3 pixels, and attention's weights.
-    pub fn most_images_on_card(&self) -> usize {
+    pub fn most_images_on_gpu(&self) -> usize {
         let widest = 2 * self.model_channels * self.channel_mult.iter().max().unwrap_or(&1);
         let patch = (9 * self.image_channels).next_multiple_of(8);
         let pixels = self.resolution * self.resolution * widest.max(patch);

@@ -35,7 +35,7 @@ pub struct Denoiser {
     batch: usize,
     plan: Plan,
     memory: Buffer,
-    /// A run on a card.
+    /// A run on a GPU.
     evaluation: Repeated,
     places: Places,
 }
@@ -165,7 +165,7 @@ impl Denoiser {
         self.memory.read(self.places.out.offset, b * len)
     }
 
-    /// The card that it computes on, if it does.
+    /// The GPU that it computes on, if it does.
     pub fn cuda(&self) -> Option<&Cuda> {
         match &self.device {
             Device::Cpu(_) => None,
@@ -173,7 +173,7 @@ impl Denoiser {
         }
     }
 
-    /// On a card: takes the labels of the `images` images that come next, and returns the addresses of x
+    /// On a GPU: takes the labels of the `images` images that come next, and returns the addresses of x
     /// `[B, H, W, C]` f32, sigma `[B]` f64 and D(x; sigma). A [`Denoiser::run`] computes what lies there.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Training steps on a card: each is one graph, and the host hears of an interval of them once.
+//! Training steps on a GPU: each is one graph, and the host hears of an interval of them once.
 
 use super::recording::Recording;
 use super::training::{Stepper, Steps, Training};
@@ -8,14 +8,14 @@ use crate::device::params::{BLOCK_ELEMENTS, GOOD, Step, WARP_THREADS};
 use crate::device::{Buffer, Device, Kernel, Ptr, StepArgs, params};
 use crate::error::{Exit, fail};
 use crate::ops::adam_ema::{self, Rates};
-use crate::ops::prepare_batch::{self, OnCard, Position};
+use crate::ops::prepare_batch::{self, OnGpu, Position};
 use crate::tape::Value;
 use anyhow::Result;
 
 /// Steps of an interval, at most.
 const LONGEST_INTERVAL: usize = 256;
 
-/// What a card holds beside parameters and arena, and the graph of a step.
+/// What a GPU holds beside parameters and arena, and the graph of a step.
 pub(super) struct GpuStepper {
     on: Resident,
     step: Repeated,
@@ -162,7 +162,7 @@ impl Resident {
             self.interval_at(size_of::<Interval>()),
         );
         self.cuda.run(&[adam_ema::next_step(&self.step, table, cursor)])?;
-        let memory = t.memory.as_mut().expect("a card's memory stays");
+        let memory = t.memory.as_mut().expect("a GPU's memory stays");
         t.recordings[0].plan.pack(&t.device, memory, &t.weights)?;
         for &(first_image, index) in &t.schedule {
             let r = &t.recordings[index];
@@ -193,9 +193,9 @@ impl Resident {
     }
 
     /// Where a recording's batch comes from and goes.
-    fn batch(&self, r: &Recording, data: &Dataset) -> OnCard<'_> {
+    fn batch(&self, r: &Recording, data: &Dataset) -> OnGpu<'_> {
         let slot = |v: Value| r.plan.slot(v);
-        OnCard {
+        OnGpu {
             y: slot(r.y),
             noise: slot(r.noise),
             sigma: slot(r.sigma),

@@ -106,7 +106,7 @@ impl<'d> Trainer<'d> {
     }
 
     /// Takes steps, in order, until one diverges or `stop` answers true. The CPU asks it between micro-batches, and
-    /// throws the unfinished step away; a card asks it between steps, as far ahead as they are queued.
+    /// throws the unfinished step away; a GPU asks it between steps, as far ahead as they are queued.
     ///
     /// At most [`Trainer::longest_interval`] steps.
     ///
@@ -116,7 +116,7 @@ impl<'d> Trainer<'d> {
         self.stepper.steps(&mut self.training, rates, stop)
     }
 
-    /// Launches every kernel of the next step singly, where a card would replay the graph of an earlier one.
+    /// Launches every kernel of the next step singly, where a GPU would replay the graph of an earlier one.
     pub fn forget_graph(&mut self) {
         self.stepper.forget();
     }
@@ -145,7 +145,7 @@ impl<'d> Trainer<'d> {
         &self.training.recordings[0].plan
     }
 
-    /// Seconds of each launch of [`Trainer::plan`], `repeats` times over, after a step; on a card each finds nothing
+    /// Seconds of each launch of [`Trainer::plan`], `repeats` times over, after a step; on a GPU each finds nothing
     /// in the second-level cache.
     ///
     /// # Errors
@@ -154,7 +154,7 @@ impl<'d> Trainer<'d> {
         self.stepper.profile(&mut self.training, repeats)
     }
 
-    /// Gives the CPU's arena back until the next step, so that a look can use the memory. A card's stays.
+    /// Gives the CPU's arena back until the next step, so that a look can use the memory. A GPU's stays.
     pub fn rest(&mut self) {
         self.stepper.rest(&mut self.training);
     }

@@ -83,9 +83,9 @@ pub fn to_unit(to: &mut [f32], from: &[u8]) {
     }
 }
 
-/// Where a batch lies on the CUDA device: its slots in the arena, and what stays on the card.
+/// Where a batch lies on the CUDA device: its slots in the arena, and what stays on the GPU.
 #[derive(Clone, Copy)]
-pub struct OnCard<'a> {
+pub struct OnGpu<'a> {
     pub y: Slot,
     pub noise: Slot,
     pub sigma: Slot,
@@ -99,9 +99,9 @@ pub struct OnCard<'a> {
     pub image_len: usize,
 }
 
-/// As [`prepare_batch`], of `count` images on the CUDA device; the step is in the card's step words.
-pub fn kernels(precond: Precond, on: OnCard, at: Position, count: usize) -> Vec<Kernel> {
-    let OnCard { index, sigma, labels, pixels, images, .. } = on;
+/// As [`prepare_batch`], of `count` images on the CUDA device; the step is in the GPU's step words.
+pub fn kernels(precond: Precond, on: OnGpu, at: Position, count: usize) -> Vec<Kernel> {
+    let OnGpu { index, sigma, labels, pixels, images, .. } = on;
     let Position { batch, first_image, shuffle, .. } = at;
     let rows = params!(PrepareRows {
         index,

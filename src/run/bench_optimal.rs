@@ -24,7 +24,7 @@ pub struct OptimalTimes {
 /// least two images.
 ///
 /// # Errors
-/// Those of the sampler; device (exit 4): a card out of memory.
+/// Those of the sampler; device (exit 4): a GPU out of memory.
 pub fn optimal(
     device: &Device,
     data: &Dataset,

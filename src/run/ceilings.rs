@@ -12,11 +12,11 @@ use std::time::Instant;
 /// The most that a device was seen to do.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Ceilings {
-    /// Multiply-adds in float32: on the CPU a matrix product, on a card its instruction alone.
+    /// Multiply-adds in float32: on the CPU a matrix product, on a GPU its instruction alone.
     pub fp32_flop_per_s: f64,
     /// Read and written by a copy of what no cache holds.
     pub copy_bytes_per_s: f64,
-    /// A card's tensor cores, fed from registers.
+    /// A GPU's tensor cores, fed from registers.
     #[serde(flatten)]
     pub tensor: Option<Tensor>,
 }
@@ -32,7 +32,7 @@ impl Ceilings {
     pub fn measure(device: &Device) -> Result<Self> {
         match device {
             Device::Cpu(cpu) => Ok(of_cpu(cpu)),
-            Device::Cuda { cuda, .. } => of_card(cuda),
+            Device::Cuda { cuda, .. } => of_gpu(cuda),
         }
     }
 
@@ -97,7 +97,7 @@ const BLOCKS: usize = 2;
 /// Shorter runs would measure the launch.
 const RUN_S: f64 = 2e-3;
 
-fn of_card(cuda: &Cuda) -> Result<Ceilings> {
+fn of_gpu(cuda: &Cuda) -> Result<Ceilings> {
     let (blocks, cache) = (BLOCKS * cuda.multiprocessors()?, cuda.cache_bytes()?);
     let mut clock = Clock::new(cuda)?;
     let nowhere = Addresses::new([0; 4], 0);

@@ -7,7 +7,7 @@ use crate::error::{Exit, fail};
 use crate::memorization::Search;
 use crate::memory::{Size, available};
 use crate::model::{Denoiser, ModelConfig, Params, Trainer};
-use crate::sampler::CARD_BYTES;
+use crate::sampler::GPU_BYTES;
 use anyhow::Result;
 
 /// Refuses to train a network, in micro-batches of so many images, that the device's free memory cannot hold,
@@ -25,7 +25,7 @@ pub fn check(
     refuse_over(free, spare(device) + of_training(device, config, precision, micro_batch, free)?)
 }
 
-/// As [`check`], with all that a run reserves at its start: on a card the set, the search, and what looks need.
+/// As [`check`], with all that a run reserves at its start: on a GPU the set, the search, and what looks need.
 ///
 /// # Errors
 /// As [`check`].
@@ -48,7 +48,7 @@ pub fn wanted_and_free(
 }
 
 /// Images computed at a time: as configured, or where that is 0 (auto) on the CPU a few of the chunks that sums are cut
-/// into, which keep every core busy, and on a card the most that its free memory holds with all else.
+/// into, which keep every core busy, and on a GPU the most that its free memory holds with all else.
 ///
 /// # Errors
 /// Device (exit 4): what the driver says.
@@ -69,28 +69,28 @@ pub fn micro_batch(device: &Device, config: &RunConfig) -> Result<usize> {
     }
 }
 
-/// The first guess of `auto` on a card: the whole batch, if its kernels can count that far.
+/// The first guess of `auto` on a GPU: the whole batch, if its kernels can count that far.
 ///
 /// # Errors
 /// Device (exit 4): a network so large that they cannot count a few images.
 pub fn most_at_once(config: &ModelConfig, batch: usize) -> Result<usize> {
-    let most = config.most_images_on_card();
+    let most = config.most_images_on_gpu();
     let images = if batch <= most { batch } else { most - most % ROUNDED_IMAGES };
     refuse_uncounted(config, images.max(ROUNDED_IMAGES.min(batch)))
 }
 
-/// `images`, if a card's kernels can count them.
+/// `images`, if a GPU's kernels can count them.
 ///
 /// # Errors
 /// Device (exit 4).
 pub fn refuse_uncounted(config: &ModelConfig, images: usize) -> Result<usize> {
-    let most = config.most_images_on_card();
+    let most = config.most_images_on_gpu();
     match images <= most {
         true => Ok(images),
         false => Err(fail(
             Exit::Device,
             format!(
-                "--device: {images} images at a time, a card's kernels count at most {most} of this network's; \
+                "--device: {images} images at a time, a GPU's kernels count at most {most} of this network's; \
                  smaller --micro-batch, --channels or --resolution need less"
             ),
         )),
@@ -106,7 +106,7 @@ fn spare(device: &Device) -> usize {
     }
 }
 
-/// Share of a card's free memory that `auto` takes: the driver and others need some too.
+/// Share of a GPU's free memory that `auto` takes: the driver and others need some too.
 const USABLE: f64 = 0.9;
 
 /// Bytes that could be had now.
@@ -147,7 +147,7 @@ fn of_training(
     }
 }
 
-/// Bytes of a whole run: the CPU gives its training arena back for looks, a card keeps both.
+/// Bytes of a whole run: the CPU gives its training arena back for looks, a GPU keeps both.
 fn of_run(device: &Device, config: &RunConfig, micro_batch: usize, most: usize) -> Result<usize> {
     let (model, precision) = (&config.model, config.train.precision);
     let training = of_training(device, model, precision, micro_batch, most)?;
@@ -159,9 +159,9 @@ fn of_run(device: &Device, config: &RunConfig, micro_batch: usize, most: usize) 
     let looks = match look_batch(device, config, micro_batch) {
         None => 0,
         Some(batch) => {
-            Search::card_bytes(images, model.image_len())
+            Search::gpu_bytes(images, model.image_len())
                 + Denoiser::plan_bytes(device, model, precision, batch)?
-                + CARD_BYTES * batch * model.image_len()
+                + GPU_BYTES * batch * model.image_len()
         }
     };
     Ok(training + set + looks)
@@ -177,6 +177,6 @@ pub fn look_batch(device: &Device, config: &RunConfig, micro_batch: usize) -> Op
     (config.train.looks > 0).then(|| at_once.min(most))
 }
 
-/// Images generated at a time: enough to keep every core busy, few enough for the CPU's caches. A card takes as many as a
+/// Images generated at a time: enough to keep every core busy, few enough for the CPU's caches. A GPU takes as many as a
 /// micro-batch, if that is more.
 pub const LOOK_BATCH: usize = 32;

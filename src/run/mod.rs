@@ -3,10 +3,10 @@
 pub mod bench;
 pub mod bench_nearest;
 pub mod bench_optimal;
-pub mod card;
 pub mod ceilings;
 pub mod config;
 pub mod dir;
+pub mod gpu;
 pub mod kernel_times;
 pub mod look;
 pub mod memory;

@@ -10,7 +10,7 @@ use crate::memorization::{Nearest, Neighbour, Score, Search, Threshold, wilson};
 use crate::model::{Denoiser, SavedModel};
 use crate::report::Compared;
 use crate::rng::uniform_label;
-use crate::sampler::{Denoise, HeunOptions, OnCard, Operands, Start, sample_each};
+use crate::sampler::{Denoise, HeunOptions, OnGpu, Operands, Start, sample_each};
 use anyhow::Result;
 use std::io::Write as _;
 use std::path::Path;
@@ -73,7 +73,7 @@ impl Denoise for Network<'_> {
         Ok(())
     }
 
-    fn on_card(&mut self) -> Option<&mut dyn OnCard> {
+    fn on_gpu(&mut self) -> Option<&mut dyn OnGpu> {
         match self.denoiser.cuda() {
             Some(_) => Some(self),
             None => None,
@@ -81,9 +81,9 @@ impl Denoise for Network<'_> {
     }
 }
 
-impl OnCard for Network<'_> {
+impl OnGpu for Network<'_> {
     fn cuda(&self) -> &Cuda {
-        self.denoiser.cuda().expect("only a network on a card is asked")
+        self.denoiser.cuda().expect("only a network on a GPU is asked")
     }
 
     fn begin(&mut self, images: usize, labels: &[u32]) -> Result<Operands> {

@@ -125,7 +125,7 @@ struct Run<'a> {
     options: &'a RunOptions,
     search: Option<Search<'a>>,
     trainer: Trainer<'a>,
-    /// What looks evaluate: on a card reserved from the start, on the CPU only while a look lasts.
+    /// What looks evaluate: on a GPU reserved from the start, on the CPU only while a look lasts.
     network: Option<Network<'static>>,
     /// Steps done, steps of this start, and the step of the state on disk.
     step: u64,

@@ -16,14 +16,14 @@ pub trait Denoise {
     /// D(x; sigma): x `[B, H, W, C]` f32 in units where pixels are in `[−1, 1]`; sigma `[B]`; labels `[B]` or empty.
     /// Writes [B, H, W, C] to `out`.
     fn denoise(&mut self, x: &[f32], sigma: &[f64], labels: &[u32], out: &mut [f32]) -> Result<()>;
-    /// The same on the card that it computes on, if it does.
-    fn on_card(&mut self) -> Option<&mut dyn OnCard> {
+    /// The same on the GPU that it computes on, if it does.
+    fn on_gpu(&mut self) -> Option<&mut dyn OnGpu> {
         None
     }
 }
 
-/// A denoiser whose operands stay on a card from evaluation to evaluation.
-pub trait OnCard {
+/// A denoiser whose operands stay on a GPU from evaluation to evaluation.
+pub trait OnGpu {
     fn cuda(&self) -> &Cuda;
     /// Takes the labels, or none, of the `images` images that the next evaluations are of; returns the places of
     /// their operands.
@@ -44,7 +44,7 @@ pub struct Operands {
 pub enum Images<'a> {
     Host(&'a [f32]),
     /// As float32 and as bytes; `len` values of both.
-    Card {
+    Gpu {
         values: &'a cuda::Buffer,
         pixels: &'a cuda::Buffer,
         len: usize,
@@ -59,7 +59,7 @@ impl Images<'_> {
     pub fn values(&self) -> Result<Cow<'_, [f32]>> {
         Ok(match *self {
             Images::Host(values) => Cow::Borrowed(values),
-            Images::Card { values, len, .. } => Cow::Owned(values.read(0, len)?),
+            Images::Gpu { values, len, .. } => Cow::Owned(values.read(0, len)?),
         })
     }
 
@@ -69,7 +69,7 @@ impl Images<'_> {
             Images::Host(values) => {
                 Pixels::Host(Cow::Owned(values.iter().map(|&v| quantise(v)).collect()))
             }
-            Images::Card { pixels, len, .. } => Pixels::Card { buffer: pixels, len },
+            Images::Gpu { pixels, len, .. } => Pixels::Gpu { buffer: pixels, len },
         }
     }
 }

@@ -1,8 +1,8 @@
 //! EDM's Heun sampler (Karras et al. 2022, Algorithm 2), state in float64 on every device.
 
 use super::denoise::{Denoise, Images};
-use super::heun_card::CardState;
 use super::heun_cpu::CpuState;
+use super::heun_gpu::GpuState;
 pub use super::state::Start;
 use super::state::State;
 use crate::error::{Exit, fail, usage};
@@ -111,8 +111,8 @@ pub fn sample_each(
     levels.push(0.0);
 
     let batch = denoiser.max_batch();
-    let mut state: Box<dyn State + '_> = match denoiser.on_card() {
-        Some(network) => Box::new(CardState::new(network, batch.min(total), len)?),
+    let mut state: Box<dyn State + '_> = match denoiser.on_gpu() {
+        Some(network) => Box::new(GpuState::new(network, batch.min(total), len)?),
         None => Box::new(CpuState::new(denoiser)),
     };
     for first in (0..total).step_by(batch) {

@@ -2,17 +2,17 @@
 
 mod denoise;
 pub mod heun;
-mod heun_card;
 mod heun_cpu;
+mod heun_gpu;
 pub mod optimal;
-mod optimal_card;
+mod optimal_gpu;
 mod state;
 
-pub use denoise::{Denoise, Images, OnCard, Operands, quantise};
+pub use denoise::{Denoise, Images, OnGpu, Operands, quantise};
 pub use heun::{HeunOptions, Start, noise_levels, sample, sample_each};
-pub use heun_card::CARD_BYTES;
+pub use heun_gpu::GPU_BYTES;
 pub use optimal::Optimal;
-pub use optimal_card::CardOptimal;
+pub use optimal_gpu::GpuOptimal;
 
 use crate::data::Dataset;
 use crate::device::Device;
@@ -21,10 +21,10 @@ use anyhow::Result;
 /// The theoretical optimum of a set of at least one image, on a device.
 ///
 /// # Errors
-/// Device (exit 4): a card out of memory.
+/// Device (exit 4): a GPU out of memory.
 pub fn optimum(data: &Dataset, device: &Device) -> Result<Box<dyn Denoise>> {
     Ok(match device {
         Device::Cpu(_) => Box::new(Optimal::new(data, device)),
-        Device::Cuda { cuda, .. } => Box::new(CardOptimal::new(data, cuda)?),
+        Device::Cuda { cuda, .. } => Box::new(GpuOptimal::new(data, cuda)?),
     })
 }

@@ -1,12 +1,12 @@
-//! What runs cost, before they are run: here by floating-point operations over a measured rate, on cards that are not
+//! What runs cost, before they are run: here by floating-point operations over a measured rate, on GPUs that are not
 //! here by the least that their kernels can take.
 
 use crate::device::{Device, Precision};
 use crate::error::{Exit, exit_code};
 use crate::model::ModelConfig;
 use crate::model::flops::flops;
-use crate::run::card::Prediction;
-pub use crate::run::card::{CARDS, Card};
+use crate::run::gpu::Prediction;
+pub use crate::run::gpu::{GPUS, Gpu};
 use crate::run::progress::IMAGE_COST;
 use crate::run::rate::{self, Asked, Rate};
 use crate::run::stats::lines;
@@ -16,8 +16,8 @@ use serde_json::Value;
 use std::cell::RefCell;
 use std::path::Path;
 
-pub const CARDS_BASIS: &str = "h100, a100: the least that such a card can take, kernel by kernel in bf16 (`emm plan \
-                               --device h100`); no card has confirmed it";
+pub const GPUS_BASIS: &str = "h100, a100: the least that such a GPU can take, kernel by kernel in bf16 (`emm plan \
+                               --device h100`); no GPU has confirmed it";
 
 /// FLOP of a whole run: training and looks.
 pub fn flop_of(config: &RunConfig) -> f64 {
@@ -29,17 +29,17 @@ fn images_of(config: &RunConfig) -> [f64; 2] {
     [config.steps() as f64 * config.train.batch as f64, config.generated() as f64]
 }
 
-/// Seconds of a training image on a card, at least; `None` if the card cannot hold the network.
-fn image_s(card: &Card, config: &RunConfig) -> Option<f64> {
+/// Seconds of a training image on a GPU, at least; `None` if the GPU cannot hold the network.
+fn image_s(gpu: &Gpu, config: &RunConfig) -> Option<f64> {
     let batch = config.train.batch;
-    let step = Prediction::new(card, &config.model, Precision::Bf16, batch, None).ok()?;
+    let step = Prediction::new(gpu, &config.model, Precision::Bf16, batch, None).ok()?;
     Some(step.step_s() / batch as f64)
 }
 
-/// Seconds of a whole run on a card, at least; `None` if the card cannot hold the network.
-pub fn card_s(card: &Card, config: &RunConfig) -> Option<f64> {
+/// Seconds of a whole run on a GPU, at least; `None` if the GPU cannot hold the network.
+pub fn gpu_s(gpu: &Gpu, config: &RunConfig) -> Option<f64> {
     let [trained, generated] = images_of(config);
-    Some((trained + generated * IMAGE_COST) * image_s(card, config)?)
+    Some((trained + generated * IMAGE_COST) * image_s(gpu, config)?)
 }
 
 /// How fast this machine is at networks like those of a sweep.
@@ -48,14 +48,14 @@ pub struct MachineRates {
     known: Vec<(ModelConfig, f64)>,
     /// How they are known, for people.
     pub basis: String,
-    on_cards: RefCell<Vec<OnCards>>,
+    on_gpus: RefCell<Vec<OnGpus>>,
 }
 
-/// What a training image takes on the cards.
-struct OnCards {
+/// What a training image takes on the GPUs.
+struct OnGpus {
     model: ModelConfig,
     batch: usize,
-    /// Seconds on each of [`CARDS`].
+    /// Seconds on each of [`GPUS`].
     image_s: [Option<f64>; 2],
 }
 
@@ -72,11 +72,11 @@ impl MachineRates {
         configs: &[&RunConfig],
         asked: Asked,
     ) -> Result<MachineRates> {
-        let on_cards = RefCell::default();
+        let on_gpus = RefCell::default();
         if let (Some(rate), Some(first)) = (asked.given, configs.first()) {
             let known = vec![(first.model.clone(), rate * flops(&first.model).train as f64)];
             let basis = "by --rate, that of the first run's network".into();
-            return Ok(MachineRates { known, basis, on_cards });
+            return Ok(MachineRates { known, basis, on_gpus });
         }
         let mut networks: Vec<&RunConfig> = Vec::new();
         for config in configs {
@@ -86,7 +86,7 @@ impl MachineRates {
         }
         let known = from_stats(runs, &networks);
         if !known.is_empty() {
-            return Ok(MachineRates { known, basis: "as earlier runs here went".into(), on_cards });
+            return Ok(MachineRates { known, basis: "as earlier runs here went".into(), on_gpus });
         }
         networks.sort_by_key(|c| flops(&c.model).train);
         let mut rates = match networks.first() {
@@ -115,7 +115,7 @@ impl MachineRates {
         };
         let flop_per_s = |r: &Rate| flops(r.model()).train as f64 * r.images_per_s;
         let known = rates.iter().map(|r| (r.model().clone(), flop_per_s(r))).collect();
-        Ok(MachineRates { known, basis, on_cards })
+        Ok(MachineRates { known, basis, on_gpus })
     }
 
     /// Seconds that a run takes here on one device.
@@ -131,15 +131,15 @@ impl MachineRates {
 }
 
 impl MachineRates {
-    /// [`card_s`] of a run on each of [`CARDS`].
-    pub fn card_seconds(&self, config: &RunConfig) -> [Option<f64>; 2] {
-        let mut known = self.on_cards.borrow_mut();
+    /// [`gpu_s`] of a run on each of [`GPUS`].
+    pub fn gpu_seconds(&self, config: &RunConfig) -> [Option<f64>; 2] {
+        let mut known = self.on_gpus.borrow_mut();
         let (model, batch) = (&config.model, config.train.batch);
         let image_s = match known.iter().find(|k| k.model == *model && k.batch == batch) {
             Some(known) => known.image_s,
             None => {
-                let image_s = [0, 1].map(|k| image_s(&CARDS[k], config));
-                known.push(OnCards { model: model.clone(), batch, image_s });
+                let image_s = [0, 1].map(|k| image_s(&GPUS[k], config));
+                known.push(OnGpus { model: model.clone(), batch, image_s });
                 image_s
             }
         };

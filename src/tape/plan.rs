@@ -181,7 +181,7 @@ impl Plan {
     /// Runs all launches.
     ///
     /// - `memory`: at least [`Plan::memory_words`], with the weights packed. `grads`: the flat gradient, of training plans.
-    /// - `step`: a card's `Step` words, which plans with dropout read.
+    /// - `step`: a GPU's `Step` words, which plans with dropout read.
     ///
     /// # Errors
     /// Device (exit 4): a kernel that does not launch. What goes wrong in one shows at the next read.

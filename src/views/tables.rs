@@ -5,7 +5,7 @@ use super::words::{RISING, RISING_MARK, hours_said};
 use crate::memorization::Emm;
 use crate::report::{Cell, Table};
 use crate::study::EPSILON;
-use crate::study::cost::{CARDS, CARDS_BASIS, MachineRates, flop_of};
+use crate::study::cost::{GPUS, GPUS_BASIS, MachineRates, flop_of};
 use crate::study::names::by_reason;
 use crate::study::outcome::{Measured, Seen, Spread};
 use crate::study::plan::{PlannedCell, StudyPlan};
@@ -298,7 +298,7 @@ impl<'a> TableView<'a> {
 
     /// One row for each cell with runs to be done.
     fn missing(&self) -> Option<Table> {
-        let [h100, a100] = &CARDS;
+        let [h100, a100] = &GPUS;
         let mut table = Table::new(&["cell", "runs", "here", h100.name, a100.name, "command"]);
         let (mut cells, mut sum) = (0, [0.0; 3]);
         for (plan, seen) in self.parts() {
@@ -341,7 +341,7 @@ impl<'a> TableView<'a> {
     }
 
     fn basis(&self) -> String {
-        format!("Time here on one device, {}. {CARDS_BASIS}.", self.rates.basis)
+        format!("Time here on one device, {}. {GPUS_BASIS}.", self.rates.basis)
     }
 
     /// Hours that a cell's unfinished runs take here, on an H100, on an A100.
@@ -349,7 +349,7 @@ impl<'a> TableView<'a> {
         let left = || cell.runs.iter().zip(&seen.states).filter(|(_, s)| s.done().is_none());
         let here = left().map(|(run, _)| self.rates.seconds(&run.config)).sum::<Option<f64>>();
         let on = |k: usize| {
-            left().map(|(run, _)| self.rates.card_seconds(&run.config)[k]).sum::<Option<f64>>()
+            left().map(|(run, _)| self.rates.gpu_seconds(&run.config)[k]).sum::<Option<f64>>()
         };
         // Of nothing left a sum of floats is −0.
         [here, on(0), on(1)].map(|seconds| Some(seconds? / 3600.0 + 0.0))

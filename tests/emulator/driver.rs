@@ -260,9 +260,9 @@ fn a_thread_without_a_context_is_refused() {
     });
 }
 
-/// A module is a fatbin with something for the card.
+/// A module is a fatbin with something for the GPU.
 #[test]
-fn an_image_that_a_card_would_refuse_is_refused() {
+fn an_image_that_a_gpu_would_refuse_is_refused() {
     let gpu = gpu();
     let load = |change: fn(&mut Vec<u8>)| {
         let mut image = IMAGES[0].to_vec();

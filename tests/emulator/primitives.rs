@@ -1,7 +1,7 @@
 //! What kernels are written with, under every schedule, and products of bytes with a sign.
 
 use super::{config, for_each_schedule, gpu};
-use crate::kernels::card;
+use crate::kernels::gpu;
 use cudarc::driver::PushKernelArg;
 use emm::check::Network;
 use emm::check::{Size, Wanted, list};
@@ -23,19 +23,19 @@ fn transposed(b: &[i32], rows: usize, columns: usize) -> Vec<i32> {
 }
 
 #[test]
-fn every_primitive_gives_what_a_card_must() {
+fn every_primitive_gives_what_a_gpu_must() {
     let wanted = Wanted {
         op: Some("primitives"),
         precisions: vec![Precision::Fp32],
         sizes: vec![Size::Golden],
-        on_card: true,
+        on_gpu: true,
         network: Network::default(),
     };
-    let (checks, card) = (list(&wanted).unwrap(), card());
+    let (checks, gpu) = (list(&wanted).unwrap(), gpu());
     assert!(checks.len() > 15, "{} primitives", checks.len());
     for_each_schedule(|schedule| {
         for check in &checks {
-            let off = (check.run)(&card).unwrap_or_else(|e| panic!("{}: {e:#}", check.case));
+            let off = (check.run)(&gpu).unwrap_or_else(|e| panic!("{}: {e:#}", check.case));
             assert!(off.by <= check.bar, "{} {schedule:?}: {}, {}", check.case, off.at, off.by);
         }
     });

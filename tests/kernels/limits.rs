@@ -1,7 +1,7 @@
-//! What is launched on cards that give a block more or less shared memory, and that it computes the same.
+//! What is launched on GPUs that give a block more or less shared memory, and that it computes the same.
 
 use super::cuda;
-use crate::emulator::{for_each_schedule, in_check_build, is_check_build, on_each_card};
+use crate::emulator::{for_each_schedule, in_check_build, is_check_build, on_each_gpu};
 use emm::check::cases::{Case, Operand};
 use emm::check::golden::rel_err;
 use emm::device::cuda::Cuda;
@@ -23,7 +23,7 @@ fn static_bytes(kernel: &str) -> usize {
 }
 
 /// The norms of a training step that do not go in one pass: whether backward, channels, the image's side. All that is
-/// launched fits the card.
+/// launched fits the GPU.
 fn in_several_passes(
     config: &ModelConfig,
     precision: Precision,
@@ -43,9 +43,9 @@ fn in_several_passes(
         .collect()
 }
 
-/// A slab is whole groups of whole 16-byte pieces, which of 576 or 960 channels in 32 groups are too many for any card.
+/// A slab is whole groups of whole 16-byte pieces, which of 576 or 960 channels in 32 groups are too many for any GPU.
 #[test]
-fn norms_of_the_paper_go_in_one_pass_where_a_card_has_the_room() {
+fn norms_of_the_paper_go_in_one_pass_where_a_gpu_has_the_room() {
     use Arch::{DdpmPP, NcsnPP};
     use Precision::{Bf16, Tf32};
     let bwd = |c: usize| (true, c, 32);
@@ -113,7 +113,7 @@ fn joined_norm(channels: [usize; 2]) -> Case {
     }
 }
 
-/// Both directions on the card against the CPU's in float32.
+/// Both directions on the GPU against the CPU's in float32.
 fn check_joined_norms(cuda: &Cuda, what: &str) {
     let (cpu, bytes) = (Cpu::new(2).unwrap(), cuda.shared_bytes());
     // Backward a slab of 24 channels takes 105 KB in bf16 (of 12, in float32 the same), of 40 (20) 170 KB.
@@ -144,9 +144,9 @@ fn check_joined_norms(cuda: &Cuda, what: &str) {
 }
 
 #[test]
-fn every_choice_of_a_card_computes_the_same() {
-    let name = "kernels::limits::every_choice_of_a_card_computes_the_same";
-    on_each_card(name, || {
+fn every_choice_of_a_gpu_computes_the_same() {
+    let name = "kernels::limits::every_choice_of_a_gpu_computes_the_same";
+    on_each_gpu(name, || {
         let cuda = cuda();
         if !is_check_build() {
             for_each_schedule(|schedule| check_joined_norms(&cuda, &format!("{schedule:?}")));

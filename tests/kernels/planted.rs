@@ -7,21 +7,21 @@ fn bugs_in_the_kernels_are_seen() {
     for (test, file, find, replace) in [
         // Stages reused while others still multiply from them.
         (
-            "search::nearest_on_a_card_equals_brute_force_in_every_schedule",
+            "search::nearest_on_a_gpu_equals_brute_force_in_every_schedule",
             "nearest_mma.cu",
             "        __syncthreads();  // the next references go into the same stages\n",
             "",
         ),
         // One image beyond the class.
         (
-            "search::the_optimum_on_a_card_matches_float64_in_every_schedule",
+            "search::the_optimum_on_a_gpu_matches_float64_in_every_schedule",
             "optimal.cu",
             "n < p.ranges[2 * query + 1]",
             "n <= p.ranges[2 * query + 1]",
         ),
         // The first slope twice.
         (
-            "search::sampling_on_a_card_gives_the_cpus_bits_in_every_schedule",
+            "search::sampling_on_a_gpu_gives_the_cpus_bits_in_every_schedule",
             "heun.cu",
             "__dmul_rn(0.5, next)",
             "__dmul_rn(0.5, p.slope[i])",

@@ -1,6 +1,6 @@
-//! The search, the optimum and the sampler on a card: fresh inputs of ragged sizes, in every schedule.
+//! The search, the optimum and the sampler on a GPU: fresh inputs of ragged sizes, in every schedule.
 
-use super::{card, cuda};
+use super::{cuda, gpu};
 use crate::emulator::{for_each_schedule, in_check_build};
 use crate::ops::fresh_seed;
 use emm::check::golden::rel_err;
@@ -8,20 +8,20 @@ use emm::check::sampling::{Scaled, SetSizes, heun, optimum, set_of, small};
 use emm::check::searching::{Sizes, nearest};
 use emm::device::{Cpu, Device};
 use emm::memorization::Search;
-use emm::sampler::{CardOptimal, HeunOptions, Optimal, Start, sample, sample_each};
+use emm::sampler::{GpuOptimal, HeunOptions, Optimal, Start, sample, sample_each};
 
 fn cpu() -> Device {
     Device::Cpu(Cpu::new(2).unwrap())
 }
 
 fn check_search(seed: u64, len: usize, references: usize, queries: usize) {
-    let off = nearest(&card(), Sizes::all(len, references, queries), seed).unwrap();
+    let off = nearest(&gpu(), Sizes::all(len, references, queries), seed).unwrap();
     let what = format!("seed {seed}: {references} of {len} bytes, {queries} queries");
     assert!(off.by == 0.0, "{what}: {} {}", off.by, off.at);
 }
 
 #[test]
-fn nearest_on_a_card_equals_brute_force_in_every_schedule() {
+fn nearest_on_a_gpu_equals_brute_force_in_every_schedule() {
     let seed = fresh_seed();
     for_each_schedule(|_| {
         // Tensor cores take images of whole 16 bytes.
@@ -41,34 +41,34 @@ fn check_optimum(seed: u64) {
     for [images, side, channels, queries] in [[37, 4, 3, 5], [70, 8, 1, 34], [4, 2, 1, 1]] {
         for labels in [false, true] {
             let sizes = SetSizes { images, side, channels, queries, labels };
-            let off = optimum(&card(), sizes, seed).unwrap();
+            let off = optimum(&gpu(), sizes, seed).unwrap();
             assert!(off.by < 1e-6, "seed {seed}: {sizes:?}: {} off by {:.1e}", off.at, off.by);
         }
     }
 }
 
 #[test]
-fn the_optimum_on_a_card_matches_float64_in_every_schedule() {
+fn the_optimum_on_a_gpu_matches_float64_in_every_schedule() {
     let seed = fresh_seed();
     for_each_schedule(|_| check_optimum(seed));
 }
 
 fn check_sampler(seed: u64) {
     for (what, sampling) in small() {
-        let off = heun(&card(), &sampling, seed).unwrap();
+        let off = heun(&gpu(), &sampling, seed).unwrap();
         assert!(off.by == 0.0, "seed {seed}: {what}: {} {}", off.by, off.at);
     }
 }
 
 #[test]
-fn sampling_on_a_card_gives_the_cpus_bits_in_every_schedule() {
+fn sampling_on_a_gpu_gives_the_cpus_bits_in_every_schedule() {
     let seed = fresh_seed();
     for_each_schedule(|_| check_sampler(seed));
 }
 
 #[test]
-fn an_image_that_is_not_finite_is_named_on_a_card() {
-    let mut denoiser = Scaled::new(f32::INFINITY, 2, 12, &card()).unwrap();
+fn an_image_that_is_not_finite_is_named_on_a_gpu() {
+    let mut denoiser = Scaled::new(f32::INFINITY, 2, 12, &gpu()).unwrap();
     let start = Start::Seeds(&[5, 6, 7]);
     let options = HeunOptions::default();
     let e = sample(&mut denoiser, start, &[], &options, &mut |_, _| true).unwrap_err();
@@ -77,7 +77,7 @@ fn an_image_that_is_not_finite_is_named_on_a_card() {
 }
 
 #[test]
-fn samples_of_the_optimum_on_a_card_are_the_cpus_and_all_copies() {
+fn samples_of_the_optimum_on_a_gpu_are_the_cpus_and_all_copies() {
     let sizes = SetSizes { images: 20, side: 4, channels: 3, queries: 0, labels: false };
     let set = set_of(fresh_seed(), sizes);
     let (options, seeds) = (HeunOptions::default(), [3, 4, 5]);
@@ -88,9 +88,9 @@ fn samples_of_the_optimum_on_a_card_are_the_cpus_and_all_copies() {
         Ok(true)
     })
     .unwrap();
-    let mut search = Search::new(&card(), &set.pixels, set.image_len()).unwrap();
-    let mut on_card = CardOptimal::new(&set, &cuda()).unwrap();
-    sample_each(&mut on_card, Start::Seeds(&seeds), &[], &options, &mut |_, images| {
+    let mut search = Search::new(&gpu(), &set.pixels, set.image_len()).unwrap();
+    let mut on_gpu = GpuOptimal::new(&set, &cuda()).unwrap();
+    sample_each(&mut on_gpu, Start::Seeds(&seeds), &[], &options, &mut |_, images| {
         let err = rel_err(&images.values()?, &cpu_images).unwrap();
         assert!(err < 1e-6, "off by {err:.1e}");
         // Searched where they are.

@@ -118,9 +118,9 @@ fn tensor_cores_are_right_across_tile_borders() {
     }
 }
 
-/// A card's arithmetic makes the NaN 0x7fffffff, which no rounding may turn into a number.
+/// A GPU's arithmetic makes the NaN 0x7fffffff, which no rounding may turn into a number.
 #[test]
-fn tensor_cores_pass_on_a_cards_nan() {
+fn tensor_cores_pass_on_a_gpus_nan() {
     let cuda = cuda();
     let words = |shape: [usize; 4]| vec![1.0; shape.iter().product()];
     let operand = |shape, activation| Operand {

@@ -1,4 +1,4 @@
-//! Times by a card's own clock, and what a card has of what benches size themselves by.
+//! Times by a GPU's own clock, and what a GPU has of what benches size themselves by.
 
 use super::super::Kernel;
 use super::engine::{Addresses, Buffer, Cuda, driver};

@@ -16,7 +16,7 @@ use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-/// A card with its kernels loaded; cheap to clone.
+/// A GPU with its kernels loaded; cheap to clone.
 #[derive(Clone)]
 pub struct Cuda(Arc<Inner>);
 
@@ -81,7 +81,7 @@ type Watcher = Box<dyn Fn(&str) + Send + Sync>;
 /// Dynamic shared memory that a kernel may have without being asked for.
 const SHARED_UNASKED: u32 = 48 << 10;
 
-/// Words on the card.
+/// Words on the GPU.
 pub struct Buffer {
     slice: CudaSlice<u32>,
     address: u64,
@@ -93,12 +93,12 @@ pub(super) fn driver(what: &str) -> impl FnOnce(DriverError) -> anyhow::Error + 
 }
 
 impl Cuda {
-    /// Opens card `index` and loads `images`: cubins or fatbins that hold the kernels.
+    /// Opens GPU `index` and loads `images`: cubins or fatbins that hold the kernels.
     ///
     /// # Errors
     /// Device (exit 4): what the driver says.
     pub fn open(index: usize, images: &[&[u8]]) -> Result<Self> {
-        let context = CudaContext::new(index).map_err(driver("cannot open the card"))?;
+        let context = CudaContext::new(index).map_err(driver("cannot open the GPU"))?;
         let name = context.name().map_err(driver("no name"))?;
         let opt_in = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
         let shared_bytes = context.attribute(opt_in).map_err(driver("no attribute"))? as usize;
@@ -153,7 +153,7 @@ impl Cuda {
         self.0.shared_bytes
     }
 
-    /// Bytes that are free on the card.
+    /// Bytes that are free on the GPU.
     ///
     /// # Errors
     /// Device (exit 4): what the driver says.
@@ -276,7 +276,7 @@ impl Cuda {
     }
 }
 
-/// Where the buffers of a plan lie on the card.
+/// Where the buffers of a plan lie on the GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Addresses {
     arena: u64,
@@ -351,10 +351,10 @@ impl Buffer {
     pub fn write(&mut self, at: usize, words: &[f32]) -> Result<()> {
         let words: &[u32] = bytemuck::cast_slice(words);
         let mut to = self.slice.slice_mut(at..at + words.len());
-        self.stream.memcpy_htod(words, &mut to).map_err(driver("copy to the card"))?;
+        self.stream.memcpy_htod(words, &mut to).map_err(driver("copy to the GPU"))?;
         // The driver may read the host's memory as late as that.
         let done = self.stream.synchronize();
-        done.map_err(driver("a kernel or the copy to the card failed"))
+        done.map_err(driver("a kernel or the copy to the GPU failed"))
     }
 
     /// Copies bytes to the beginning; a word that they fill in part gets zeros for the rest.
@@ -395,9 +395,9 @@ impl Buffer {
     /// Device (exit 4): also what went wrong in a kernel before.
     pub fn read(&self, at: usize, len: usize) -> Result<Vec<f32>> {
         let from = self.slice.slice(at..at + len);
-        let words = self.stream.clone_dtoh(&from).map_err(driver("copy from the card"))?;
+        let words = self.stream.clone_dtoh(&from).map_err(driver("copy from the GPU"))?;
         let done = self.stream.synchronize();
-        done.map_err(driver("a kernel or the copy from the card failed"))?;
+        done.map_err(driver("a kernel or the copy from the GPU failed"))?;
         Ok(bytemuck::cast_vec(words))
     }
 }

@@ -8,7 +8,7 @@ pub mod probe;
 pub use clock::Clock;
 pub use engine::{Addresses, Buffer, Cuda};
 pub use graph::Repeated;
-pub use probe::{Card, Driver, Trouble, probe};
+pub use probe::{Driver, Gpu, Trouble, probe};
 
 mod built {
     include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
@@ -24,7 +24,7 @@ pub const KERNELS_FOR: &[&str] = built::KERNELS_FOR;
 /// Why this build holds no kernels, and how to get them; empty where it holds some.
 pub const LACKING: &str = built::LACKING;
 
-/// Whether this build's kernels run on cards of a compute capability.
+/// Whether this build's kernels run on GPUs of a compute capability.
 pub fn runs_on(capability: (u32, u32)) -> bool {
     KERNELS_FOR.iter().any(|arch| serves(arch, capability))
 }
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kernels_serve_the_cards_they_are_for() {
+    fn kernels_serve_the_gpus_they_are_for() {
         for (arch, yes, no) in [
             ("sm_80", &[(8, 0), (8, 6), (8, 9)][..], &[(7, 5), (9, 0), (10, 0)][..]),
             ("sm_89", &[(8, 9)], &[(8, 0), (8, 6), (9, 0)]),

@@ -51,16 +51,16 @@ pub const NEEDED: [&str; 35] = [
 const CAPABILITY_MAJOR: c_int = 75;
 const CAPABILITY_MINOR: c_int = 76;
 
-/// A driver that works, and the cards it sees (at least one).
+/// A driver that works, and the GPUs it sees (at least one).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Driver {
     /// The newest CUDA it supports: 13000 is 13.0.
     pub version: i32,
-    pub cards: Vec<Card>,
+    pub gpus: Vec<Gpu>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Card {
+pub struct Gpu {
     pub name: String,
     /// Compute capability.
     pub capability: (u32, u32),
@@ -70,7 +70,7 @@ pub struct Card {
 /// Why there is no usable driver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trouble {
-    /// There is none: the ordinary case of a machine without a card.
+    /// There is none: the ordinary case of a machine without a GPU.
     Absent,
     /// There is one, but it cannot be used.
     Unusable(String),
@@ -87,7 +87,7 @@ impl fmt::Display for Trouble {
     }
 }
 
-/// Looks for a driver and its cards. Creates no context and leaves nothing behind.
+/// Looks for a driver and its GPUs. Creates no context and leaves nothing behind.
 pub fn probe() -> Result<Driver, Trouble> {
     // SAFETY: loading libcuda runs its initializers only, as any CUDA program does.
     if !unsafe { is_culib_present() } {
@@ -111,10 +111,10 @@ pub fn probe() -> Result<Driver, Trouble> {
         )));
     }
     // SAFETY: as above.
-    let cards = unsafe { value("cuDeviceGetCount", |out| count(out))? };
-    match (0..cards).map(card).collect::<Result<Vec<_>, _>>()? {
-        cards if cards.is_empty() => Err(Trouble::Unusable("it sees no card".into())),
-        cards => Ok(Driver { version, cards }),
+    let gpus = unsafe { value("cuDeviceGetCount", |out| count(out))? };
+    match (0..gpus).map(gpu).collect::<Result<Vec<_>, _>>()? {
+        gpus if gpus.is_empty() => Err(Trouble::Unusable("it sees no GPU".into())),
+        gpus => Ok(Driver { version, gpus }),
     }
 }
 
@@ -123,7 +123,7 @@ pub fn dotted(version: i32) -> String {
     format!("{}.{}", version / 1000, version % 1000 / 10)
 }
 
-fn card(index: c_int) -> Result<Card, Trouble> {
+fn gpu(index: c_int) -> Result<Gpu, Trouble> {
     let get: unsafe extern "C" fn(*mut c_int, c_int) -> c_int = function("cuDeviceGet")?;
     let name: unsafe extern "C" fn(*mut c_char, c_int, c_int) -> c_int =
         function("cuDeviceGetName")?;
@@ -143,7 +143,7 @@ fn card(index: c_int) -> Result<Card, Trouble> {
         (major, value("cuDeviceGetAttribute", |o| attribute(o, CAPABILITY_MINOR, device))?)
     };
     let end = text.iter().position(|&b| b == 0).unwrap_or(text.len());
-    Ok(Card {
+    Ok(Gpu {
         name: String::from_utf8_lossy(&text[..end]).into_owned(),
         capability: (major as u32, minor as u32),
         memory_bytes: memory_bytes as u64,
@@ -163,7 +163,7 @@ fn function<F: Copy>(name: &str) -> Result<F, Trouble> {
 fn check(what: &str, result: c_int) -> Result<(), Trouble> {
     match result {
         0 => Ok(()),
-        100 => Err(Trouble::Unusable("it sees no card".into())),
+        100 => Err(Trouble::Unusable("it sees no GPU".into())),
         code => Err(Trouble::Unusable(format!("{what} failed with error {code}"))),
     }
 }

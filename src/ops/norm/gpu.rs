@@ -1,5 +1,5 @@
 //! The norm on the CUDA device: in one pass over slabs of channels (`kernels/norm_slab.cu`) where an image's slab fits in
-//! the shared memory that the card gives a block, else by `kernels/norm.cu`.
+//! the shared memory that the GPU gives a block, else by `kernels/norm.cu`.
 
 use super::shape::{Norm, keep_threshold};
 use crate::device::params::{BLOCK_THREADS, DRAWN_ELEMENTS};

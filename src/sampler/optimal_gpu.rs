@@ -1,6 +1,6 @@
-//! The theoretical optimum on a card (`kernels/optimal.cu`), over images that stay there.
+//! The theoretical optimum on a GPU (`kernels/optimal.cu`), over images that stay there.
 
-use super::denoise::{Denoise, OnCard, Operands};
+use super::denoise::{Denoise, OnGpu, Operands};
 use super::optimal::{ByClass, Classes};
 use crate::data::Dataset;
 use crate::device::cuda::{Buffer, Cuda};
@@ -13,8 +13,8 @@ const BATCH: usize = 256;
 /// and fewer where the weights of so many exceed this.
 const WEIGHT_BYTES: usize = 256 << 20;
 
-/// [`super::Optimal`] of a card: float64 there too.
-pub struct CardOptimal {
+/// [`super::Optimal`] of a GPU: float64 there too.
+pub struct GpuOptimal {
     cuda: Cuda,
     image_len: usize,
     count: usize,
@@ -34,7 +34,7 @@ pub struct CardOptimal {
     out: Buffer,
 }
 
-impl CardOptimal {
+impl GpuOptimal {
     /// `data` holds at least one image.
     ///
     /// # Errors
@@ -43,7 +43,7 @@ impl CardOptimal {
         let (count, image_len) = (data.len(), data.image_len());
         let ByClass { pixels, classes } = ByClass::of(data);
         let batch = (WEIGHT_BYTES / (8 * count)).clamp(1, BATCH);
-        let optimal = CardOptimal {
+        let optimal = GpuOptimal {
             cuda: cuda.clone(),
             image_len,
             count,
@@ -66,7 +66,7 @@ impl CardOptimal {
     }
 }
 
-impl Denoise for CardOptimal {
+impl Denoise for GpuOptimal {
     fn image_len(&self) -> usize {
         self.image_len
     }
@@ -94,12 +94,12 @@ impl Denoise for CardOptimal {
         Ok(())
     }
 
-    fn on_card(&mut self) -> Option<&mut dyn OnCard> {
+    fn on_gpu(&mut self) -> Option<&mut dyn OnGpu> {
         Some(self)
     }
 }
 
-impl OnCard for CardOptimal {
+impl OnGpu for GpuOptimal {
     fn cuda(&self) -> &Cuda {
         &self.cuda
     }
@@ -121,7 +121,7 @@ impl OnCard for CardOptimal {
 
     fn evaluate(&mut self) -> Result<()> {
         let (q, count, words) = (self.images, self.count, self.image_len);
-        let CardOptimal { pixels, norms, x, sigma, ranges, weights, totals, out, .. } = &*self;
+        let GpuOptimal { pixels, norms, x, sigma, ranges, weights, totals, out, .. } = &*self;
         let kernels = [
             Kernel::new(
                 params::OPTIMAL_EXPONENTS,

@@ -1,6 +1,6 @@
-//! The sampler's arithmetic on a card (`kernels/heun.cu`): images stay there from noise to pixels.
+//! The sampler's arithmetic on a GPU (`kernels/heun.cu`): images stay there from noise to pixels.
 
-use super::denoise::{Images, OnCard, Operands};
+use super::denoise::{Images, OnGpu, Operands};
 use super::state::{Start, State};
 use crate::device::cuda::{Buffer, Cuda};
 use crate::device::params::{BLOCK_THREADS, DRAWN_ELEMENTS};
@@ -8,9 +8,9 @@ use crate::device::{Entry, Fields, Kernel, params};
 use anyhow::Result;
 use std::ops::Range;
 
-pub(super) struct CardState<'d> {
+pub(super) struct GpuState<'d> {
     cuda: Cuda,
-    denoiser: &'d mut dyn OnCard,
+    denoiser: &'d mut dyn OnGpu,
     operands: Operands,
     image_len: usize,
     /// Images of the batch under way.
@@ -26,18 +26,18 @@ pub(super) struct CardState<'d> {
     bad_image: Buffer,
 }
 
-/// Bytes that sampling on a card takes for each value of a batch, beside the denoiser's.
-pub const CARD_BYTES: usize = 3 * 8 + 4 + 1;
+/// Bytes that sampling on a GPU takes for each value of a batch, beside the denoiser's.
+pub const GPU_BYTES: usize = 3 * 8 + 4 + 1;
 
 /// `bad_image` while all are finite.
 const NONE: u32 = u32::MAX;
 
-impl<'d> CardState<'d> {
+impl<'d> GpuState<'d> {
     /// `batch`: the most images at a time.
-    pub fn new(denoiser: &'d mut dyn OnCard, batch: usize, image_len: usize) -> Result<Self> {
+    pub fn new(denoiser: &'d mut dyn OnGpu, batch: usize, image_len: usize) -> Result<Self> {
         let cuda = denoiser.cuda().clone();
         let words = batch * image_len;
-        Ok(CardState {
+        Ok(GpuState {
             operands: Operands::default(),
             image_len,
             images: 0,
@@ -78,7 +78,7 @@ impl<'d> CardState<'d> {
     }
 }
 
-impl State for CardState<'_> {
+impl State for GpuState<'_> {
     fn begin(&mut self, start: Start, images: Range<usize>, labels: &[u32], t: f64) -> Result<()> {
         self.images = images.len();
         self.operands = self.denoiser.begin(self.images, labels)?;
@@ -106,7 +106,7 @@ impl State for CardState<'_> {
     fn euler(&mut self, t: f64, t_next: f64) -> Result<()> {
         self.evaluate(t)?;
         let (d, count) = (self.operands.out, self.count());
-        let CardState { x, x_hat, slope, .. } = self;
+        let GpuState { x, x_hat, slope, .. } = self;
         let euler =
             params!(HeunEuler { x: &*x, x_hat: &*x_hat, slope: &*slope, d, count, t, t_next });
         self.each(params::HEUN_EULER, euler)
@@ -115,7 +115,7 @@ impl State for CardState<'_> {
     fn correct(&mut self, t: f64, t_next: f64) -> Result<()> {
         self.evaluate(t_next)?;
         let (d, count) = (self.operands.out, self.count());
-        let CardState { x, x_hat, slope, .. } = self;
+        let GpuState { x, x_hat, slope, .. } = self;
         let correct =
             params!(HeunCorrect { x: &*x, x_hat: &*x_hat, slope: &*slope, d, count, t, t_next });
         self.each(params::HEUN_CORRECT, correct)
@@ -136,6 +136,6 @@ impl State for CardState<'_> {
     }
 
     fn images(&self) -> Images<'_> {
-        Images::Card { values: &self.values, pixels: &self.pixels, len: self.count() }
+        Images::Gpu { values: &self.values, pixels: &self.pixels, len: self.count() }
     }
 }

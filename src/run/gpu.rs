@@ -1,4 +1,4 @@
-//! What a training would take on a card that is not here: each kernel at what such a card can do at most.
+//! What a training would take on a GPU that is not here: each kernel at what such a GPU can do at most.
 
 use super::ceilings::{Ceilings, Tensor};
 use super::memory;
@@ -12,9 +12,9 @@ use crate::tape::Mode;
 use anyhow::Result;
 use serde::Serialize;
 
-/// A card as its maker and others describe it.
+/// A GPU as its maker and others describe it.
 #[derive(Debug, Clone, Copy)]
-pub struct Card {
+pub struct Gpu {
     /// As `--device` takes it.
     pub name: &'static str,
     pub memory_bytes: usize,
@@ -23,10 +23,10 @@ pub struct Card {
     pub ceilings: Ceilings,
 }
 
-/// Tensor cores as `mma.sync` reaches them: about nine tenths of the peak on an A100, 63% on a Hopper card, whose other
+/// Tensor cores as `mma.sync` reaches them: about nine tenths of the peak on an A100, 63% on a Hopper GPU, whose other
 /// instructions no kernel uses yet. Copies reach 88 to 90% of the memory's rate.
-pub const CARDS: [Card; 2] = [
-    Card {
+pub const GPUS: [Gpu; 2] = [
+    Gpu {
         name: "h100",
         memory_bytes: 80_000_000_000,
         shared_bytes: params::H100_SHARED_BYTES,
@@ -40,7 +40,7 @@ pub const CARDS: [Card; 2] = [
             }),
         },
     },
-    Card {
+    Gpu {
         name: "a100",
         memory_bytes: 80_000_000_000,
         shared_bytes: params::A100_SHARED_BYTES,
@@ -58,12 +58,12 @@ pub const CARDS: [Card; 2] = [
 
 /// Launched from a graph, a kernel that does next to nothing still takes this long.
 const KERNEL_S: f64 = 2e-6;
-/// Share of a card's memory that a training may take.
+/// Share of a GPU's memory that a training may take.
 const USABLE: f64 = 0.9;
 
-impl Card {
-    pub fn named(name: &str) -> Option<&'static Card> {
-        CARDS.iter().find(|card| card.name == name)
+impl Gpu {
+    pub fn named(name: &str) -> Option<&'static Gpu> {
+        GPUS.iter().find(|gpu| gpu.name == name)
     }
 
     /// Seconds that a kernel takes at least.
@@ -84,7 +84,7 @@ pub struct Share {
     pub bound: &'static str,
 }
 
-/// An optimizer step on a card, by kernel, the longest first.
+/// An optimizer step on a GPU, by kernel, the longest first.
 pub struct Prediction {
     pub micro_batch: usize,
     /// Of the first micro-batch.
@@ -98,22 +98,22 @@ impl Prediction {
     /// # Errors
     /// Device (exit 4) if not even eight images fit.
     pub fn new(
-        card: &Card,
+        gpu: &Gpu,
         config: &ModelConfig,
         precision: Precision,
         batch: usize,
         micro_batch: Option<usize>,
     ) -> Result<Self> {
-        let target = Target::Cuda { shared_bytes: card.shared_bytes };
+        let target = Target::Cuda { shared_bytes: gpu.shared_bytes };
         let record = |images, mode| Recording::new(target, config, precision, images, batch, mode);
         let flat_bytes = 4 * Params::new(config).flat_len;
-        let free = (USABLE * card.memory_bytes as f64) as usize;
+        let free = (USABLE * gpu.memory_bytes as f64) as usize;
         let over = |wanted: usize| {
             fail(
                 Exit::Device,
                 format!(
                     "--device: {}: {} wanted, {} usable",
-                    card.name,
+                    gpu.name,
                     Size(wanted as u64),
                     Size(free as u64)
                 ),
@@ -139,7 +139,7 @@ impl Prediction {
             first = record(micro_batch_now, Mode::Training)?;
         }
 
-        let mut tally = MemoryTally { card, shares: Vec::new() };
+        let mut tally = MemoryTally { gpu, shares: Vec::new() };
         tally.add_all(&first, 1);
         let rest = batch - micro_batch_now;
         if rest >= micro_batch_now {
@@ -169,7 +169,7 @@ impl Prediction {
 
 /// Shares, each with its seconds by what binds them.
 struct MemoryTally<'a> {
-    card: &'a Card,
+    gpu: &'a Gpu,
     shares: Vec<(Share, [f64; 3])>,
 }
 
@@ -191,8 +191,8 @@ impl MemoryTally<'_> {
             self.shares.push((share, [0.0; 3]));
         }
         let (share, by_bound) = &mut self.shares[at];
-        let seconds = self.card.floor_s(cost);
-        let of_memory = cost.bytes as f64 / self.card.ceilings.copy_bytes_per_s;
+        let seconds = self.gpu.floor_s(cost);
+        let of_memory = cost.bytes as f64 / self.gpu.ceilings.copy_bytes_per_s;
         let bound = match seconds {
             s if s <= KERNEL_S => 2,
             s if s <= of_memory => 1,
