@@ -146,7 +146,7 @@ fn rows_are_checked_against_one_another_and_the_run() {
 }
 
 #[test]
-fn the_rescored_look_is_the_best_one_and_fits() {
+fn the_rescored_evaluation_is_the_best_one_and_fits() {
     let run = finished("rescored");
     let name = "rescored.csv";
     let row = fs::read_to_string(run.join(name)).unwrap().lines().nth(1).unwrap().to_string();
@@ -173,7 +173,7 @@ fn the_rescored_look_is_the_best_one_and_fits() {
         fs::write(path, text.lines().next().unwrap().to_string() + "\n").unwrap();
     });
     refused(&run, name, "UTF-8", |path| fs::write(path, b"\xfe\xff").unwrap());
-    // A run that has no such look.
+    // A run that has no such evaluation.
     let plain = fixture().folder.path().join("never-rescored");
     train_tiny(&plain, "--epochs 1 --looks 1 --rescore-images 0").ok();
     fs::copy(run.join(name), plain.join(name)).unwrap();
@@ -331,7 +331,7 @@ fn a_state_is_whole_and_of_this_run() {
 }
 
 #[test]
-fn looks_without_a_state_are_not_begun_anew() {
+fn evaluations_without_a_state_are_not_begun_anew() {
     let f = fixture();
     let run = f.folder.path().join("stateless");
     suspended(train_tiny(&run, "--stop-after-steps 50"), "stopped at step 50");
@@ -340,7 +340,7 @@ fn looks_without_a_state_are_not_begun_anew() {
     let before = fs::read(&scores).unwrap();
     train_tiny(&run, "").refused(3, &scores.display().to_string(), "state.safetensors is missing");
     assert_eq!(fs::read(&scores).unwrap(), before);
-    // Nor where only the best look is still to be scored again.
+    // Nor where only the best evaluation is still to be scored again.
     let run = finished("no-rescored");
     fs::remove_dir_all(run.join("state")).unwrap();
     fs::remove_file(run.join("rescored.csv")).unwrap();
@@ -354,12 +354,12 @@ fn looks_without_a_state_are_not_begun_anew() {
 }
 
 #[test]
-fn a_snapshot_is_whole_and_of_its_look() {
+fn a_snapshot_is_whole_and_of_its_evaluation() {
     let f = fixture();
     let run = finished("snapshot");
     let config = RunDir::new(&run).config().unwrap();
-    let looks = RunDir::new(&run).scores(&config).unwrap().looks;
-    let best = emm::run::dir::best(&looks).unwrap().step;
+    let evaluations = RunDir::new(&run).scores(&config).unwrap().evaluations;
+    let best = emm::run::dir::best(&evaluations).unwrap().step;
     let path = RunDir::new(&run).snapshot_path(&config, best);
     let whole = fs::read(&path).unwrap();
     let out = f.folder.path().join("sampled.npz").display().to_string();
@@ -401,7 +401,7 @@ fn a_snapshot_is_whole_and_of_its_look() {
 }
 
 #[test]
-fn part_of_a_look_is_not_believed_either() {
+fn part_of_an_evaluation_is_not_believed_either() {
     let f = fixture();
     let long = "--epochs 1 --looks 1 --score-images 200 --rescore-images 0";
     let [whole, run] = ["whole-part", "part"].map(|name| f.folder.path().join(name));

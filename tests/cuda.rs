@@ -14,7 +14,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use tempfile::TempDir;
 
-/// 8 steps, 2 looks, in what both devices compute.
+/// 8 steps, 2 evaluations, in what both devices compute.
 const TINY: &str = "--precision fp32 --data d.zip --channels 8 --mult 1,1 --blocks 1 --attn none --batch 8 --epochs 4 \
                     --looks 2 --score-images 4 --rescore-images 0 --quiet";
 

@@ -5,7 +5,7 @@ use crate::support::{Ended, edit_scores, emm, emm_in};
 use emm::data::{Dataset, Image};
 use emm::memorization::bootstrap;
 use emm::report::{Chart, ChartScale as Axis, Style};
-use emm::run::{Look, RunConfig, RunDir};
+use emm::run::{Evaluation, RunConfig, RunDir};
 use emm::settings::Factor;
 use emm::study::{NamedSet, Scale, Setup, StudyPlan};
 use emm::views::figures::{figure, studies_of};
@@ -46,23 +46,23 @@ fn finish(config: &RunConfig, dir: &Path, ratio: f64) {
     let mut stored = config.clone();
     stored.train.micro_batch = 1;
     run.settle(&stored, "d.zip").unwrap();
-    let (steps, images) = (config.look_steps(), config.train.score_images as u64);
-    let look = |(k, &step): (usize, &u64)| {
+    let (steps, images) = (config.evaluation_steps(), config.train.score_images as u64);
+    let evaluation = |(k, &step): (usize, &u64)| {
         let ratio = ratio * ((k + 1) as f64 / steps.len() as f64).sqrt();
         let memorized = (ratio * images as f64).round() as u64;
         let [low, high] = emm::memorization::wilson(memorized, images);
         let (epoch, ratio) = (config.epoch(step), memorized as f64 / images as f64);
-        Look { step, epoch, images, memorized, ratio, low, high, mean_d1: 1.0 }
+        Evaluation { step, epoch, images, memorized, ratio, low, high, mean_d1: 1.0 }
     };
-    let looks: Vec<Look> = steps.iter().enumerate().map(look).collect();
-    run.write_looks(&looks).unwrap();
+    let evaluations: Vec<Evaluation> = steps.iter().enumerate().map(evaluation).collect();
+    run.write_evaluations(&evaluations).unwrap();
     if config.train.rescore_images > 0 {
         let images = config.train.rescore_images as u64;
         let memorized = (ratio * images as f64) as u64;
         let [low, high] = emm::memorization::wilson(memorized, images);
         let ratio = memorized as f64 / images as f64;
-        let best = looks.last().unwrap().clone();
-        run.write_rescored(&Look { images, memorized, ratio, low, high, ..best }).unwrap();
+        let best = evaluations.last().unwrap().clone();
+        run.write_rescored(&Evaluation { images, memorized, ratio, low, high, ..best }).unwrap();
     }
 }
 
@@ -150,7 +150,7 @@ fn every_chart_of_the_paper_is_drawn() {
     let beside: Vec<_> = charts["4b"].panels[0].series.iter().map(|s| s.beside).collect();
     assert_eq!(beside, [None, None, None, Some(0), Some(1), Some(2)]);
     assert_eq!(charts["8a"].panels[0].series.len(), 5);
-    // 6: beyond the images of a look.
+    // 6: beyond the images of an evaluation.
     for panel in &charts["6"].panels {
         let most = panel.series[0].points.iter().map(|p| p.x).fold(0.0, f64::max);
         let images = setup.scale.scaled(Factor::ScoreImages, Some(10_000.0));

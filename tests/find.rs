@@ -99,7 +99,7 @@ fn a_list_of_sizes_is_measured_once() {
     assert!(said.contains(" --sizes 4,8 --epochs 4\n"), "{said}");
 }
 
-/// Writes these ratios of 100 images as what the looks of a size's run said.
+/// Writes these ratios of 100 images as what the evaluations of a size's run said.
 fn pretend(dir: &Path, found: &Value, size: u64, ratios: &[f64]) {
     let path = run_dir(dir, found, size).join("scores.csv");
     let rows = std::fs::read_to_string(&path).unwrap();
@@ -317,8 +317,9 @@ fn what_cannot_be_searched_is_refused() {
     ] {
         find(dir, flags).refused(code, start, holds);
     }
-    let no_looks = format!("find --data d.zip {TINY} --sizes 4").replace("--looks 2", "--looks 0");
-    emm_in(dir, no_looks.split_whitespace()).refused(2, "--looks: 0", "scoring");
+    let no_evaluations =
+        format!("find --data d.zip {TINY} --sizes 4").replace("--looks 2", "--looks 0");
+    emm_in(dir, no_evaluations.split_whitespace()).refused(2, "--looks: 0", "scoring");
     assert_eq!(find(dir, "--sizes 4,x").code, 2);
     assert_eq!(find(dir, "--sizes 4 --lo 2").code, 2);
 
@@ -373,8 +374,13 @@ fn quickstart(
 fn a_small_quickstart_leaves_its_results_and_reuses_its_runs() {
     let dir = tempdir().unwrap();
     let folder = dir.path().join("q");
-    let plan =
-        QuickstartPlan { sizes: vec![10, 20], epochs: 2.0, looks: 2, score_images: 10, seed: 5 };
+    let plan = QuickstartPlan {
+        sizes: vec![10, 20],
+        epochs: 2.0,
+        evaluations: 2,
+        score_images: 10,
+        seed: 5,
+    };
     let options = RunOptions {
         keep_all_snapshots: false,
         save_every: SaveEvery::Seconds(30.0),
@@ -386,7 +392,7 @@ fn a_small_quickstart_leaves_its_results_and_reuses_its_runs() {
         |devices: &[Device]| quickstart(&plan, devices, &folder, false, &options).unwrap().unwrap();
     let (found, files) = go(&[cpu(), cpu()]);
     assert_eq!(
-        found.sizes.iter().map(|m| (m.size, m.found.looks)).collect::<Vec<_>>(),
+        found.sizes.iter().map(|m| (m.size, m.found.evaluations)).collect::<Vec<_>>(),
         [(10, 2), (20, 2)]
     );
     let names: Vec<_> = files.iter().map(|f| f.file_name().unwrap().to_str().unwrap()).collect();

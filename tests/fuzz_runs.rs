@@ -144,21 +144,23 @@ fn refusal(e: &anyhow::Error, path: &Path) {
 fn same(a: &Done, b: &Done) -> bool {
     let bare = |done: &Done| {
         let mut done = done.clone();
-        done.looks.iter_mut().chain([&mut done.value]).for_each(|look| {
-            assert!((0.0..=255.0).contains(&look.mean_d1), "{look:?}");
-            look.mean_d1 = 0.0;
+        done.evaluations.iter_mut().chain([&mut done.value]).for_each(|evaluation| {
+            assert!((0.0..=255.0).contains(&evaluation.mean_d1), "{evaluation:?}");
+            evaluation.mean_d1 = 0.0;
         });
         done
     };
     let [a, b] = [bare(a), bare(b)];
     let near = |x: f64, y: f64| (x - y).abs() <= 1e-9;
-    a.looks.len() == b.looks.len()
-        && a.looks.iter().chain([&a.value]).zip(b.looks.iter().chain([&b.value])).all(|(x, y)| {
-            (x.step, x.epoch, x.images, x.memorized, x.ratio)
-                == (y.step, y.epoch, y.images, y.memorized, y.ratio)
-                && near(x.low, y.low)
-                && near(x.high, y.high)
-        })
+    a.evaluations.len() == b.evaluations.len()
+        && a.evaluations.iter().chain([&a.value]).zip(b.evaluations.iter().chain([&b.value])).all(
+            |(x, y)| {
+                (x.step, x.epoch, x.images, x.memorized, x.ratio)
+                    == (y.step, y.epoch, y.images, y.memorized, y.ratio)
+                    && near(x.low, y.low)
+                    && near(x.high, y.high)
+            },
+        )
 }
 
 #[test]
@@ -235,7 +237,7 @@ fn snapshots() {
 }
 
 #[test]
-fn logs_and_parts_of_looks() {
+fn logs_and_parts_of_evaluations() {
     let scene = scene();
     let path = scene.run.join("stats.jsonl");
     let (whole, mut random) = (fs::read(&path).unwrap(), Random(7));

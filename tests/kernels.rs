@@ -201,8 +201,12 @@ fn micro_batches_and_resumption_give_the_same_bits_on_a_gpu() {
         let (mut first, mut second) = (new(16).unwrap(), new(16).unwrap());
         train(&mut first, 0..2);
         let state = flats(&first);
-        let buffers =
-            [&mut second.weights, &mut second.adam_m, &mut second.adam_v, &mut second.ema];
+        let buffers = [
+            &mut second.training.weights,
+            &mut second.training.adam_m,
+            &mut second.training.adam_v,
+            &mut second.training.ema,
+        ];
         for (buffer, values) in buffers.into_iter().zip(&state) {
             buffer.write(0, values).unwrap();
         }

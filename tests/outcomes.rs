@@ -2,13 +2,13 @@
 
 use crate::study::tiny;
 use emm::memorization::wilson;
-use emm::run::{Look, RunDir};
+use emm::run::{Evaluation, RunDir};
 use emm::study::outcome::{RunState, state_of, still_rising};
 use emm::study::{Scale, Setup, Study, StudyPlan};
 use emm::views::matrix::matrix;
 use tempfile::tempdir;
 
-/// A finished run's files, with about these ratios at its looks.
+/// A finished run's files, with about these ratios at its evaluations.
 fn finished(plan: &StudyPlan, cell: usize, run: usize, ratios: &[f64]) {
     let run = &plan.cells[cell].runs[run];
     let dir = RunDir::new(run.dir.as_ref().unwrap());
@@ -17,10 +17,10 @@ fn finished(plan: &StudyPlan, cell: usize, run: usize, ratios: &[f64]) {
     config.train.micro_batch = 1;
     dir.settle(&config, "d.zip").unwrap();
     let images = run.config.train.score_images as u64;
-    let look = |(&step, &ratio): (&u64, &f64)| {
+    let evaluation = |(&step, &ratio): (&u64, &f64)| {
         let memorized = (images as f64 * ratio).round() as u64;
         let ([low, high], ratio) = (wilson(memorized, images), memorized as f64 / images as f64);
-        Look {
+        Evaluation {
             step,
             epoch: run.config.epoch(step),
             images,
@@ -31,8 +31,9 @@ fn finished(plan: &StudyPlan, cell: usize, run: usize, ratios: &[f64]) {
             mean_d1: 1.0,
         }
     };
-    let looks: Vec<Look> = run.config.look_steps().iter().zip(ratios).map(look).collect();
-    dir.write_looks(&looks).unwrap();
+    let evaluations: Vec<Evaluation> =
+        run.config.evaluation_steps().iter().zip(ratios).map(evaluation).collect();
+    dir.write_evaluations(&evaluations).unwrap();
 }
 
 #[test]
@@ -97,16 +98,17 @@ fn what_runs_say_is_read_from_their_folders() {
 
 #[test]
 fn curves_that_still_rise_are_told_by_one_rule() {
-    let look = |images: u64| {
+    let evaluation = |images: u64| {
         move |ratio: &f64| {
             let memorized = (ratio * images as f64).round() as u64;
             let ratio = memorized as f64 / images as f64;
             let [low, high] = wilson(memorized, images);
-            Look { step: 1, epoch: 1.0, images, memorized, ratio, low, high, mean_d1: 1.0 }
+            Evaluation { step: 1, epoch: 1.0, images, memorized, ratio, low, high, mean_d1: 1.0 }
         }
     };
-    let rising =
-        |images: u64, all: &[f64]| still_rising(&all.iter().map(look(images)).collect::<Vec<_>>());
+    let rising = |images: u64, all: &[f64]| {
+        still_rising(&all.iter().map(evaluation(images)).collect::<Vec<_>>())
+    };
     // Steep to the end, flat, falling, nothing yet, all.
     assert!(rising(500, &[0.0, 0.1, 0.3, 0.64]));
     assert!(!rising(500, &[0.1, 0.5, 0.64, 0.65]));
@@ -116,7 +118,7 @@ fn curves_that_still_rise_are_told_by_one_rule() {
     assert!(rising(500, &[0.2, 0.5, 0.9, 0.97]));
     // An only look is an end only where nothing was memorized, or all.
     assert!(rising(500, &[0.6]) && !rising(500, &[0.0]) && !rising(500, &[1.0]));
-    // Many looks, each within the next one's interval, and one that is not the highest.
+    // Many evaluations, each within the next one's interval, and one that is not the highest.
     let slowly: Vec<f64> = (1..=20).map(|k| 0.03 * k as f64).collect();
     assert!(rising(100, &slowly));
     assert!(rising(100, &[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 0.74]));
@@ -133,7 +135,7 @@ fn the_papers_value_is_compared_at_its_own_scale_alone() {
         let plan = StudyPlan::new(&Study::load("labels").unwrap(), setup).unwrap();
         // Of 1,000 images without labels and with random ones.
         let cells = [0, 10];
-        let end = plan.cells[0].runs[0].config.look_steps().len();
+        let end = plan.cells[0].runs[0].config.evaluation_steps().len();
         cells.iter().for_each(|&cell| finished(&plan, cell, 0, &vec![0.9; end]));
         let table = matrix(&plan, &plan.read()).markdown();
         table.lines().map(String::from).collect::<Vec<_>>()

@@ -119,7 +119,7 @@ fn tables_and_figures_never_measure() {
     assert!(go(dir, &format!("table 3 {cell}")).ok().contains("measured 20"));
 }
 
-/// A run's images a look, those of its rescoring, and `scores.csv`.
+/// A run's images an evaluation, those of its rescoring, and `scores.csv`.
 fn scored(run: &Path) -> (Vec<u64>, Option<u64>, String) {
     let images = |name: &str| -> Option<Vec<u64>> {
         let text = fs::read_to_string(run.join(name)).ok()?;
@@ -130,7 +130,7 @@ fn scored(run: &Path) -> (Vec<u64>, Option<u64>, String) {
 }
 
 #[test]
-fn scoring_takes_its_share_and_early_looks_fewer_images() {
+fn scoring_takes_its_share_and_early_evaluations_fewer_images() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     let digits = concat!(env!("CARGO_MANIFEST_DIR"), "/data/digits8x8-images-idx3-ubyte");
@@ -139,8 +139,8 @@ fn scoring_takes_its_share_and_early_looks_fewer_images() {
         go(dir, &format!("train --data d.zip --run {run} {NET} --epochs 1500 --quiet {more}"))
     };
     let whole = train("whole", "--json").json();
-    let (looks, again, scores) = scored(&dir.join("whole"));
-    assert_eq!(looks, [10, 20, 30, 40, 50, 60, 70, 80, 90, 100]);
+    let (evaluations, again, scores) = scored(&dir.join("whole"));
+    assert_eq!(evaluations, [10, 20, 30, 40, 50, 60, 70, 80, 90, 100]);
     // Of a ratio of 0 nothing is scored again.
     let copies = whole["best"]["memorized"].as_u64().unwrap() > 0;
     assert_eq!(again, copies.then_some(300), "{whole}");
@@ -148,7 +148,7 @@ fn scoring_takes_its_share_and_early_looks_fewer_images() {
     let plan = plan(dir, "--epochs 1500 --rate 1");
     assert_eq!(plan["images_generated"], 550 + 300);
     assert!(plan["scoring_share"].as_f64().unwrap() <= 0.25, "{plan}");
-    // Stopped within a look's reach and gone on with: the same bytes.
+    // Stopped within an evaluation's reach and gone on with: the same bytes.
     let stopped = train("part", "--stop-after-steps 1400");
     assert_eq!(stopped.code, 75, "{stopped:?}");
     train("part", "").ok();
@@ -162,7 +162,7 @@ fn scoring_takes_its_share_and_early_looks_fewer_images() {
     fs::write(&distinct, &scores).unwrap();
     train("part", "").refused(3, "part/scores-distinct.csv: ", "all of the set differ");
     fs::remove_file(&distinct).unwrap();
-    // A row with the images of another look is not this run's.
+    // A row with the images of another evaluation is not this run's.
     let path = dir.join("part/scores.csv");
     fs::write(&path, scores.replacen(",10,", ",12,", 1)).unwrap();
     train("part", "").refused(3, "part/scores.csv: row 1: images 12, expected 10", "");
@@ -181,7 +181,7 @@ fn a_ratio_of_nothing_is_not_scored_again() {
         (Some(0), Some(true))
     );
     assert!(run["rescored"].is_null() && !dir.join("r/rescored.csv").exists(), "{run}");
-    // The value is that of the look with most images.
+    // The value is that of the evaluation with most images.
     assert_eq!((&run["best"]["images"], &run["best"]["step"]), (&100.into(), &4.into()));
     let begun = std::time::SystemTime::now();
     let again = emm_in(dir, line.split_whitespace()).json();

@@ -23,7 +23,7 @@ fn a_set_with_repeated_images_resumes_to_the_same_bytes() {
     let more = |k: u64| format!("{extra} --stop-after-steps {k}");
     suspended(emm(train_args(&path, &stopped, &more(7))), "stopped at step 7 of 40");
     suspended(emm(train_args(&path, &stopped, &more(20))), "stopped at step 27 of 40");
-    // As a kill leaves it between this row and the look's own, which follows.
+    // As a kill leaves it between this row and the evaluation's own, which follows.
     let scores = stopped.join("scores-distinct.csv");
     let rows = fs::read_to_string(&scores).unwrap();
     let last = rows.lines().last().unwrap().replacen("20,", "40,", 1);

@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// 64 images, a network of a few thousand parameters, 160 steps, 4 looks: a few seconds.
+/// 64 images, a network of a few thousand parameters, 160 steps, 4 evaluations: a few seconds.
 pub const TINY: &str = "--channels 8 --mult 1,1 --blocks 1 --attn none --batch 16 --epochs 40 \
                     --looks 4 --score-images 24 --rescore-images 8 --quiet";
 const STEPS: u64 = 160;
@@ -273,7 +273,7 @@ fn stopped_by_steps_and_by_sigterm_it_exits_75_and_continues() {
 }
 
 #[test]
-fn killed_within_a_look_it_goes_on_with_that_look() {
+fn killed_within_an_evaluation_it_goes_on_with_that_evaluation() {
     let f = fixture();
     let long = "--epochs 1 --looks 1 --score-images 800 --rescore-images 0";
     let whole = f.folder.path().join("whole-look");

@@ -113,7 +113,7 @@ fn draws_differ_as_long_as_there_are_choices() {
 }
 
 #[test]
-fn looks_the_ramp_and_scrubbing_are_settings_of_a_study() {
+fn evaluations_the_ramp_and_scrubbing_are_settings_of_a_study() {
     let settings = "looks = 240\nscrub_gradients = true\nramp_epochs = 400\nrescore_images = 40000";
     let of = |scale: &Scale| config_of(settings, scale).unwrap().train;
     let read = |scale| {

@@ -163,10 +163,10 @@ fn costs_grow_with_size_epochs_and_width() {
     assert_eq!(of("size = 1024\nepochs = 120000"), 3.0 * basic);
     let wide = of("size = 1024\nchannels = 256") / basic;
     assert!(wide > 3.9 && wide < 4.0, "{wide}");
-    // A look costs 35 evaluations an image, each a third of a training image.
-    let mut looks = config("size = 1024\nscore_images = 300");
-    looks.train.looks = 2;
-    let scoring = (flop_of(&looks) - basic) / (25.42e9 * 35.0 * 600.0);
+    // An evaluation costs 35 evaluations an image, each a third of a training image.
+    let mut evaluations = config("size = 1024\nscore_images = 300");
+    evaluations.train.looks = 2;
+    let scoring = (flop_of(&evaluations) - basic) / (25.42e9 * 35.0 * 600.0);
     assert!((scoring - 1.0).abs() < 1e-3, "{scoring}");
 
     // And so on GPUs, where kernels of small networks wait for one another.

@@ -44,14 +44,18 @@ fn logs_are_read_by_epoch() {
     let t = Theirs::read(&path, None).unwrap();
     // The snapshots' folder names the run and its size.
     assert_eq!((t.name.as_str(), t.size, t.notes.len()), (RUN, 1000, 0));
-    let looks: Vec<_> = t.looks.iter().map(|l| (l.kimg, l.epoch, l.ratio, l.mean_d1)).collect();
+    let evaluations: Vec<_> =
+        t.evaluations.iter().map(|l| (l.kimg, l.epoch, l.ratio, l.mean_d1)).collect();
     assert_eq!(
-        looks,
+        evaluations,
         [(10000, 10000.0, 0.25, 10.25), (20000, 20000.0, 0.8, 5.75), (40000, 40000.0, 0.9209, 2.5)]
     );
-    assert!(t.looks.iter().all(|l| l.interval.is_none()), "a log does not say of how many samples");
+    assert!(
+        t.evaluations.iter().all(|l| l.interval.is_none()),
+        "a log does not say of how many samples"
+    );
     assert_eq!(t.best().kimg, 40000);
-    assert_eq!(Theirs::read(&path, Some(2000)).unwrap().looks[0].epoch, 5000.0);
+    assert_eq!(Theirs::read(&path, Some(2000)).unwrap().evaluations[0].epoch, 5000.0);
 }
 
 #[test]
@@ -65,13 +69,13 @@ fn half_written_logs_are_read_as_far_as_they_go() {
     for end in [last_ratio, last_loading, last_generating] {
         fs::write(&path, &whole[..end]).unwrap();
         let t = Theirs::read(&path, None).unwrap();
-        assert_eq!(t.looks.len(), 3, "up to {end}");
+        assert_eq!(t.evaluations.len(), 3, "up to {end}");
         assert!(t.notes[0].contains("cut off"), "{:?}", t.notes);
     }
-    // A scoring that was begun and never ended leaves no look.
+    // A scoring that was begun and never ended leaves no evaluation.
     let begun = scoring(5000, "1", "0").lines().next().unwrap().to_string() + "\n";
     fs::write(&path, begun.clone() + &log() + &begun).unwrap();
-    assert_eq!(Theirs::read(&path, None).unwrap().looks.len(), 3);
+    assert_eq!(Theirs::read(&path, None).unwrap().evaluations.len(), 3);
 }
 
 #[test]
@@ -83,17 +87,17 @@ fn distances_are_decided_as_there() {
     let values = vec![1.0, 4.0, 1.0, 3.0, 1.0, 2.0, 0.0, 0.0];
     distances(&run.join("knn-dist/network-snapshot-020000.npz"), values);
     let t = Theirs::read(&run, None).unwrap();
-    assert_eq!((t.size, t.looks.len()), (1000, 1));
-    let look = &t.looks[0];
-    assert_eq!((look.epoch, look.ratio, look.mean_d1), (20000.0, 0.25, 0.75));
-    let [low, high] = look.interval.unwrap();
+    assert_eq!((t.size, t.evaluations.len()), (1000, 1));
+    let evaluation = &t.evaluations[0];
+    assert_eq!((evaluation.epoch, evaluation.ratio, evaluation.mean_d1), (20000.0, 0.25, 0.75));
+    let [low, high] = evaluation.interval.unwrap();
     assert!(low < 0.25 && 0.25 < high);
     // Beside a log: its other snapshots stay, a disagreement is told; the options' size wins over the name's.
     fs::write(run.join("mem_traj.log"), log()).unwrap();
     fs::write(run.join("training_options.json"), "{\"dataset_kwargs\": {\"max_size\": 500}}")
         .unwrap();
     let t = Theirs::read(&run, None).unwrap();
-    assert_eq!((t.size, t.looks.len(), t.looks[1].ratio), (500, 3, 0.25));
+    assert_eq!((t.size, t.evaluations.len(), t.evaluations[1].ratio), (500, 3, 0.25));
     assert!(t.notes[0].contains("25.00%, the log says 80.00%"), "{:?}", t.notes);
 }
 

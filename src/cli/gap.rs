@@ -24,7 +24,7 @@ use std::path::PathBuf;
 #[command(after_help = "Example:
   emm gap --run runs/digits --data digits.zip --draws 1k")]
 pub struct Args {
-    /// The best look of this run
+    /// The best evaluation of this run
     #[arg(long, value_name = "DIR", required_unless_present = "model", conflicts_with = "model")]
     run: Option<PathBuf>,
     /// A model file

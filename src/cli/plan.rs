@@ -195,7 +195,7 @@ impl RunCost {
             "images": config.data.images,
             "epochs": t.epochs,
             "images_seen": self.images_seen(),
-            "looks": config.look_steps().len(),
+            "looks": config.evaluation_steps().len(),
             "score_images": t.score_images,
             "rescore_images": t.rescore_images,
             "images_generated": config.generated(),
@@ -258,16 +258,16 @@ impl RunCost {
 
     fn print_scoring(&self) {
         let (config, t) = (&self.config, &self.config.train);
-        let looks = config.look_steps().len();
-        if looks == 0 {
+        let evaluations = config.evaluation_steps().len();
+        if evaluations == 0 {
             return say!("scoring          none (--looks 0)");
         }
-        let each = match (looks, t.growing_looks) {
+        let each = match (evaluations, t.growing_looks) {
             (1, _) => format!("1 look at {} images", t.score_images),
-            (_, false) => format!("{looks} looks at {} images", t.score_images),
+            (_, false) => format!("{evaluations} looks at {} images", t.score_images),
             (_, true) => {
-                let first = config.images_at(0, looks);
-                format!("{looks} looks at {first} to {} images", t.score_images)
+                let first = config.images_at(0, evaluations);
+                format!("{evaluations} looks at {first} to {} images", t.score_images)
             }
         };
         let again = match t.rescore_images {

@@ -74,7 +74,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     say!(
         "8×8 digits, {} epochs each; ratio of memorization = highest of {} looks at {} samples",
         epochs_said(plan.epochs),
-        plan.looks,
+        plan.evaluations,
         plan.score_images
     );
     tell(&found, &args.longer(common), &files);

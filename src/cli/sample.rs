@@ -23,7 +23,7 @@ use std::path::PathBuf;
   emm sample --model F.safetensors --latents z.npy --class 3 --out x.npy"
 )]
 pub struct Args {
-    /// A run's directory: the snapshot of its best look
+    /// A run's directory: the snapshot of its best evaluation
     #[arg(long, value_name = "DIR")]
     run: Option<PathBuf>,
     /// Model file

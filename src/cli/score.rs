@@ -35,7 +35,7 @@ const SHEET_IMAGES: usize = 24;
   emm score --run runs/digits --reference digits.zip --images 1000"
 )]
 pub struct Args {
-    /// A run's directory: samples are drawn from the snapshot of its best look
+    /// A run's directory: samples are drawn from the snapshot of its best evaluation
     #[arg(long, value_name = "DIR")]
     run: Option<PathBuf>,
     /// Samples: a folder or zip of PNGs, npz or npy of unsigned bytes [S,H,W,C], or npy as `emm sample` writes it: float32

@@ -7,7 +7,7 @@ use crate::error::{Exit, fail};
 use crate::model::Params;
 use crate::run::dir::best;
 use crate::run::progress::{duration, epochs_said};
-use crate::run::{Look, Outcome, RunConfig, train};
+use crate::run::{Evaluation, Outcome, RunConfig, train};
 use crate::study::outcome::still_rising;
 use crate::views::words::RISING;
 use anyhow::Result;
@@ -73,9 +73,9 @@ fn print(config: &RunConfig, dir: &Path, outcome: &Outcome) {
     say!("run         {}", dir.display());
     say!("parameters  {parameters}");
     say!("steps       {} of {}", outcome.step, config.steps());
-    if let Some(l) = best(&outcome.scores.looks) {
-        let looks = outcome.scores.looks.len();
-        say!("best look   {} (highest of {looks} looks)", said(l));
+    if let Some(l) = best(&outcome.scores.evaluations) {
+        let evaluations = outcome.scores.evaluations.len();
+        say!("best look   {} (highest of {evaluations} looks)", said(l));
     }
     if let Some(l) = &outcome.scores.rescored {
         say!("rescored    {} with fresh seeds", said(l));
@@ -94,7 +94,7 @@ fn print(config: &RunConfig, dir: &Path, outcome: &Outcome) {
             "duplicates  {repeats} training images repeat an earlier one, which hides copies of it: {once}"
         );
     }
-    if outcome.finished && still_rising(&outcome.scores.looks) {
+    if outcome.finished && still_rising(&outcome.scores.evaluations) {
         say!("note        the ratio is {RISING} (--epochs)");
     }
     if let Some(numerics) = outcome.numerics.older() {
@@ -105,7 +105,7 @@ fn print(config: &RunConfig, dir: &Path, outcome: &Outcome) {
     say!("time        {}", duration(outcome.elapsed_s));
 }
 
-fn said(l: &Look) -> String {
+fn said(l: &Evaluation) -> String {
     format!(
         "{:.2}% memorized, interval [{:.2}, {:.2}], {} of {} images at epoch {}",
         100.0 * l.ratio,
@@ -130,10 +130,10 @@ fn as_json(config: &RunConfig, dir: &Path, outcome: &Outcome) -> Value {
         "steps": config.steps(),
         "epochs": config.train.epochs,
         "parameters": Params::new(&config.model).count(),
-        "looks": outcome.scores.looks.iter().map(look_json).collect::<Vec<_>>(),
-        "best": best(&outcome.scores.looks).map(look_json),
-        "rescored": outcome.scores.rescored.as_ref().map(look_json),
-        "rising": outcome.finished && still_rising(&outcome.scores.looks),
+        "looks": outcome.scores.evaluations.iter().map(evaluation_json).collect::<Vec<_>>(),
+        "best": best(&outcome.scores.evaluations).map(evaluation_json),
+        "rescored": outcome.scores.rescored.as_ref().map(evaluation_json),
+        "rising": outcome.finished && still_rising(&outcome.scores.evaluations),
         "reference_duplicates": outcome.scores.distinct.repeats,
         "memorized_distinct": distinct.map(|l| l.memorized),
         "ratio_distinct": distinct.map(|l| l.ratio),
@@ -141,7 +141,7 @@ fn as_json(config: &RunConfig, dir: &Path, outcome: &Outcome) -> Value {
     })
 }
 
-fn look_json(l: &Look) -> Value {
+fn evaluation_json(l: &Evaluation) -> Value {
     json!({
         "step": l.step,
         "epoch": l.epoch,

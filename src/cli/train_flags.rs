@@ -120,7 +120,7 @@ impl TrainFlags {
         given.over(&preset)
     }
 
-    /// What these flags and the preset say of the looks of a run that they have become.
+    /// What these flags and the preset say of the evaluations of a run that they have become.
     pub fn scoring(&self, config: &RunConfig) -> Scoring {
         self.settings().scoring(&config.train)
     }
@@ -162,7 +162,7 @@ pub fn no_tf32() -> anyhow::Error {
 /// Which snapshots stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Keep {
-    /// Of the best look and of the last.
+    /// Of the best evaluation and of the last.
     #[value(name = "best,last")]
     BestLast,
     All,

@@ -59,7 +59,7 @@ impl Stepper for CpuStepper {
         Ok(times)
     }
 
-    /// The arena, so that a look can use the memory.
+    /// The arena, so that an evaluation can use the memory.
     fn rest(&mut self, training: &mut Training) {
         training.memory = None;
     }

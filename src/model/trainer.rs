@@ -154,7 +154,7 @@ impl<'d> Trainer<'d> {
         self.stepper.profile(&mut self.training, repeats)
     }
 
-    /// Gives the CPU's arena back until the next step, so that a look can use the memory. A GPU's stays.
+    /// Gives the CPU's arena back until the next step, so that an evaluation can use the memory. A GPU's stays.
     pub fn rest(&mut self) {
         self.stepper.rest(&mut self.training);
     }

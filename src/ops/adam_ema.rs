@@ -122,7 +122,8 @@ pub fn kernels(
     let update = params!(AdamEma { w, g, m, v, ema, step, bad_step, count });
     let update = Kernel::new(params::ADAM_EMA, blocks, update).moves(36 * count);
     let Some(loss) = loss else { return vec![update] };
-    let look = params!(CheckFinite { bad_step, g, loss, step, count, images: 1 });
-    let look = Kernel::new(params::CHECK_FINITE, blocks.min(1024), look).moves(4 * count);
-    vec![look, update]
+    let evaluation = params!(CheckFinite { bad_step, g, loss, step, count, images: 1 });
+    let evaluation =
+        Kernel::new(params::CHECK_FINITE, blocks.min(1024), evaluation).moves(4 * count);
+    vec![evaluation, update]
 }

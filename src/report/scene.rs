@@ -192,20 +192,21 @@ fn write_svg(out: &mut String, shape: &SceneShape) {
                 (_, true) => ("#ffffff", color.as_str(), OUTLINE),
                 (_, false) => (color.as_str(), "#ffffff", RIM),
             };
-            let look = format!("fill=\"{fill}\" stroke=\"{stroke}\" stroke-width=\"{width}\"");
+            let evaluation =
+                format!("fill=\"{fill}\" stroke=\"{stroke}\" stroke-width=\"{width}\"");
             match sign {
                 Sign::Circle => {
                     let (x, y) = (place(at.0), place(at.1));
-                    writeln!(out, "<circle cx=\"{x}\" cy=\"{y}\" r=\"{radius}\" {look}/>")
+                    writeln!(out, "<circle cx=\"{x}\" cy=\"{y}\" r=\"{radius}\" {evaluation}/>")
                 }
                 Sign::Cross => {
                     let c = sign.around(*at, *radius);
                     let (a, b) = (path_of(&c[..2], false), path_of(&c[2..], false));
-                    writeln!(out, "<path d=\"{a}{b}\" {look}/>")
+                    writeln!(out, "<path d=\"{a}{b}\" {evaluation}/>")
                 }
                 _ => {
                     let path = path_of(&sign.around(*at, *radius), true);
-                    writeln!(out, "<path d=\"{path}\" {look}/>")
+                    writeln!(out, "<path d=\"{path}\" {evaluation}/>")
                 }
             }
         }

@@ -49,16 +49,17 @@ settings! {
         "Replace non-finite gradients as the reference does, instead of stopping",
         [num_args = 0, default_missing_value = "true"];
     looks: usize = 1 => looks: Choice<usize>,
-        "Evenly spaced scorings during training. auto: 20, fewer in trainings too short for them",
-        [value_name = "auto|N", value_parser = auto_or_count], within 0.0..=1_000_000.0, scaled Looks;
+        "Evenly spaced evaluations of memorization during training. auto: 20, fewer in trainings too short for them",
+        [alias = "looks", value_name = "auto|N", value_parser = auto_or_count], flag "evaluations",
+        within 0.0..=1_000_000.0, scaled Looks;
     score_images: usize = 1 => score_images: Choice<usize>,
-        "Generated images per look. auto: as many as keep scoring at a quarter of the run's FLOP, 100 to 1000 at the last \
-         look, fewer at early ones",
+        "Generated images per evaluation. auto: as many as keep scoring at a quarter of the run's FLOP, 100 to 1000 at the last \
+         evaluation, fewer at early ones",
         [value_name = "auto|N", value_parser = auto_or_count], within 1.0..=100_000_000.0, scaled ScoreImages;
-    /// Whether early looks have fewer images: look i of n its share i/n.
+    /// Whether early evaluations have fewer images: evaluation i of n its share i/n.
     growing_looks: bool = false;
     rescore_images: usize = 0 => rescore_images: Choice<usize>,
-        "Fresh images that score the best look again, unless it shows no copy; 0 for never. auto: what that quarter leaves, \
+        "Fresh images that score the best evaluation again, unless it shows no copy; 0 for never. auto: what that quarter leaves, \
          200 to 10000",
         [value_name = "auto|N", value_parser = auto_or_count], within 0.0..=100_000_000.0, scaled ScoreImages;
     numerics: Numerics = Numerics::default();
@@ -107,7 +108,7 @@ impl RunConfig {
     pub fn check(&self) -> Result<()> {
         let t = &self.train;
         if t.score_images == 0 {
-            return Err(usage("--score-images: 0; to train without scoring give --looks 0"));
+            return Err(usage("--score-images: 0; to train without scoring give --evaluations 0"));
         }
         if !(1..=u32::MAX as usize).contains(&self.data.images) {
             let (images, most) = (self.data.images, u32::MAX);
@@ -119,7 +120,7 @@ impl RunConfig {
         }
         if self.data.images < 2 && t.looks > 0 {
             return Err(usage(
-                "--data: holds 1 image; nearest and second nearest need 2 (or --looks 0)",
+                "--data: holds 1 image; nearest and second nearest need 2 (or --evaluations 0)",
             ));
         }
         if self.steps() > 1 << 31 {
@@ -164,33 +165,35 @@ impl RunConfig {
     }
 
     /// Steps after which the run is scored: evenly spaced, the last at the end, each once.
-    pub fn look_steps(&self) -> Vec<u64> {
-        let (steps, looks) = (self.steps(), self.train.looks as u64);
-        let at = |i| (steps as u128 * i as u128 / looks as u128) as u64;
-        let mut all: Vec<u64> = (1..=looks).map(at).filter(|&s| s > 0).collect();
+    pub fn evaluation_steps(&self) -> Vec<u64> {
+        let (steps, evaluations) = (self.steps(), self.train.looks as u64);
+        let at = |i| (steps as u128 * i as u128 / evaluations as u128) as u64;
+        let mut all: Vec<u64> = (1..=evaluations).map(at).filter(|&s| s > 0).collect();
         all.dedup();
         all
     }
 
-    /// Images generated at look `i`, from 0, of `looks`.
-    pub fn images_at(&self, i: usize, looks: usize) -> usize {
+    /// Images generated at evaluation `i`, from 0, of `looks`.
+    pub fn images_at(&self, i: usize, evaluations: usize) -> usize {
         match self.train.growing_looks {
-            true => self.train.score_images.saturating_mul(i + 1).div_ceil(looks),
+            true => self.train.score_images.saturating_mul(i + 1).div_ceil(evaluations),
             false => self.train.score_images,
         }
     }
 
-    /// Images that the first `done` looks generate.
+    /// Images that the first `done` evaluations generate.
     pub fn images_of(&self, done: usize) -> u64 {
-        let looks = self.look_steps().len();
-        (0..done).fold(0, |sum: u64, i| sum.saturating_add(self.images_at(i, looks) as u64))
+        let evaluations = self.evaluation_steps().len();
+        (0..done).fold(0, |sum: u64, i| sum.saturating_add(self.images_at(i, evaluations) as u64))
     }
 
-    /// Images that all looks generate, and the rescoring of the best one.
+    /// Images that all evaluations generate, and the rescoring of the best one.
     pub fn generated(&self) -> u64 {
-        match self.look_steps().len() {
+        match self.evaluation_steps().len() {
             0 => 0,
-            looks => self.images_of(looks).saturating_add(self.train.rescore_images as u64),
+            evaluations => {
+                self.images_of(evaluations).saturating_add(self.train.rescore_images as u64)
+            }
         }
     }
 
@@ -286,15 +289,15 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn looks_are_evenly_spaced_and_end_with_the_run() {
+    fn evaluations_are_evenly_spaced_and_end_with_the_run() {
         let mut c = example();
         assert_eq!(c.steps(), 157);
-        let looks = c.look_steps();
-        assert_eq!((looks.len(), looks[0], looks[19]), (20, 7, 157));
+        let evaluations = c.evaluation_steps();
+        assert_eq!((evaluations.len(), evaluations[0], evaluations[19]), (20, 7, 157));
         c.train.epochs = 2.0;
-        assert_eq!(c.look_steps(), [1, 2, 3, 4]);
+        assert_eq!(c.evaluation_steps(), [1, 2, 3, 4]);
         c.train.looks = 0;
-        assert!(c.look_steps().is_empty());
+        assert!(c.evaluation_steps().is_empty());
     }
 
     #[test]

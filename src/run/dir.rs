@@ -1,6 +1,6 @@
 //! A run's directory: what lies where, and how each file stays whole.
 
-use super::{Distinct, Look, RunConfig, scores, state};
+use super::{Distinct, Evaluation, RunConfig, scores, state};
 use crate::error::{Exit, OrExit as _, data, fail, usage};
 use crate::files::{Checksum, read_text, remove_abandoned, write_atomic};
 use crate::model::SavedModel;
@@ -43,27 +43,27 @@ pub struct RunDir {
     root: PathBuf,
 }
 
-/// What a run's looks said so far.
+/// What a run's evaluations said so far.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scores {
-    pub looks: Vec<Look>,
-    /// The best look scored again, once that is done.
-    pub rescored: Option<Look>,
+    pub evaluations: Vec<Evaluation>,
+    /// The best evaluation scored again, once that is done.
+    pub rescored: Option<Evaluation>,
     /// The same with identical training images counted once.
     pub distinct: Distinct,
 }
 
 impl Scores {
-    /// The run's value: its best look, as scored again if it was; none without looks.
-    pub fn value(&self) -> Option<&Look> {
-        self.rescored.as_ref().or(best(&self.looks))
+    /// The run's value: its best evaluation, as scored again if it was; none without evaluations.
+    pub fn value(&self) -> Option<&Evaluation> {
+        self.rescored.as_ref().or(best(&self.evaluations))
     }
 
     /// The same samples with identical training images counted once, where there are any.
-    pub fn value_distinct(&self) -> Option<&Look> {
-        let best = best(&self.looks)?;
-        let look = self.distinct.looks.iter().find(|l| l.step == best.step);
-        if self.rescored.is_some() { self.distinct.rescored.as_ref() } else { look }
+    pub fn value_distinct(&self) -> Option<&Evaluation> {
+        let best = best(&self.evaluations)?;
+        let evaluation = self.distinct.evaluations.iter().find(|l| l.step == best.step);
+        if self.rescored.is_some() { self.distinct.rescored.as_ref() } else { evaluation }
     }
 }
 
@@ -115,15 +115,15 @@ impl RunDir {
     pub fn state_path(&self) -> PathBuf {
         self.root.join("state/state.safetensors")
     }
-    /// Images of an unfinished look that are scored already.
-    pub fn partial_look_path(&self) -> PathBuf {
+    /// Images of an unfinished evaluation that are scored already.
+    pub fn partial_evaluation_path(&self) -> PathBuf {
         self.root.join("state/look.json")
     }
     fn snapshots(&self) -> PathBuf {
         self.root.join("snapshots")
     }
 
-    /// The EMA's weights after `step`. Named by epoch, and by step where epochs would not tell looks apart.
+    /// The EMA's weights after `step`. Named by epoch, and by step where epochs would not tell evaluations apart.
     pub fn snapshot_path(&self, config: &RunConfig, step: u64) -> PathBuf {
         let t = &config.train;
         let apart = t.batch >= config.data.images || t.epochs >= 2.0 * t.looks as f64;
@@ -158,13 +158,13 @@ impl RunDir {
             }
             other => other.or_exit(Exit::Other, cannot)?,
         };
-        let mut looks = 0;
+        let mut evaluations = 0;
         loop {
             match file.try_lock() {
                 Ok(()) => break,
                 // Somebody may only be asking whether anybody works here.
-                Err(TryLockError::WouldBlock) if looks < 5 => {
-                    looks += 1;
+                Err(TryLockError::WouldBlock) if evaluations < 5 => {
+                    evaluations += 1;
                     std::thread::sleep(Duration::from_millis(10));
                 }
                 Err(TryLockError::WouldBlock) => {
@@ -286,15 +286,15 @@ impl RunDir {
     /// What `scores.csv` and `rescored.csv` say; nothing if there are none.
     ///
     /// # Errors
-    /// Data (exit 3): what does not fit the configuration or itself, a state of another run, or a look without its row
+    /// Data (exit 3): what does not fit the configuration or itself, a state of another run, or an evaluation without its row
     /// though the state is beyond it.
     pub fn scores(&self, config: &RunConfig) -> Result<Scores> {
         // In the opposite order of writing, so that somebody who trains meanwhile makes nothing seem lost.
         let rescored = self.rescored_path().exists();
         let step = state::saved_step(&self.state_path(), config)?;
-        let looks = scores::read(&self.scores_path(), config)?;
-        let schedule = config.look_steps();
-        if let Some(&due) = schedule.get(looks.len())
+        let evaluations = scores::read(&self.scores_path(), config)?;
+        let schedule = config.evaluation_steps();
+        if let Some(&due) = schedule.get(evaluations.len())
             && let Some(step) = step.filter(|&step| step > due)
         {
             return Err(data(format!(
@@ -303,25 +303,25 @@ impl RunDir {
             )));
         }
         let rescored = match rescored {
-            true => scores::read_rescored(&self.rescored_path(), config, &looks)?,
+            true => scores::read_rescored(&self.rescored_path(), config, &evaluations)?,
             false => None,
         };
         let distinct = [self.distinct_scores_path(), self.distinct_rescored_path()];
-        let distinct = scores::read_distinct(distinct, config, &looks, rescored.as_ref())?;
-        Ok(Scores { looks, rescored, distinct })
+        let distinct = scores::read_distinct(distinct, config, &evaluations, rescored.as_ref())?;
+        Ok(Scores { evaluations, rescored, distinct })
     }
 
-    pub fn write_looks(&self, looks: &[Look]) -> Result<()> {
-        scores::write(&self.scores_path(), looks)
+    pub fn write_evaluations(&self, evaluations: &[Evaluation]) -> Result<()> {
+        scores::write(&self.scores_path(), evaluations)
     }
 
-    pub fn write_rescored(&self, look: &Look) -> Result<()> {
-        scores::write(&self.rescored_path(), std::slice::from_ref(look))
+    pub fn write_rescored(&self, evaluation: &Evaluation) -> Result<()> {
+        scores::write(&self.rescored_path(), std::slice::from_ref(evaluation))
     }
 
-    /// Drops the looks after `step`, which a state from before them will take again.
-    pub fn drop_looks_after(&self, step: u64, scores: &mut Scores) -> Result<()> {
-        if scores.looks.iter().all(|l| l.step <= step) {
+    /// Drops the evaluations after `step`, which a state from before them will take again.
+    pub fn drop_evaluations_after(&self, step: u64, scores: &mut Scores) -> Result<()> {
+        if scores.evaluations.iter().all(|l| l.step <= step) {
             return Ok(());
         }
         if scores.rescored.take().is_some() {
@@ -330,17 +330,17 @@ impl RunDir {
         if scores.distinct.rescored.take().is_some() {
             remove(&self.distinct_rescored_path())?;
         }
-        scores.looks.retain(|l| l.step <= step);
-        scores.distinct.looks.retain(|l| l.step <= step);
-        self.write_looks(&scores.looks)
+        scores.evaluations.retain(|l| l.step <= step);
+        scores.distinct.evaluations.retain(|l| l.step <= step);
+        self.write_evaluations(&scores.evaluations)
     }
 
-    pub fn write_distinct_looks(&self, looks: &[Look]) -> Result<()> {
-        scores::write(&self.distinct_scores_path(), looks)
+    pub fn write_distinct_evaluations(&self, evaluations: &[Evaluation]) -> Result<()> {
+        scores::write(&self.distinct_scores_path(), evaluations)
     }
 
-    pub fn write_distinct_rescored(&self, look: &Look) -> Result<()> {
-        scores::write(&self.distinct_rescored_path(), std::slice::from_ref(look))
+    pub fn write_distinct_rescored(&self, evaluation: &Evaluation) -> Result<()> {
+        scores::write(&self.distinct_rescored_path(), std::slice::from_ref(evaluation))
     }
 
     /// Removes this run's snapshots other than those of the given steps. What lies there under other names is somebody's.
@@ -348,7 +348,7 @@ impl RunDir {
         let all = |steps: &[u64]| -> HashSet<PathBuf> {
             steps.iter().map(|&s| self.snapshot_path(config, s)).collect()
         };
-        let steps = [&config.look_steps()[..], &[config.steps()]].concat();
+        let steps = [&config.evaluation_steps()[..], &[config.steps()]].concat();
         let (ours, keep) = (all(&steps), all(keep));
         let folder = self.snapshots();
         let what = || format!("{}: cannot list", folder.display());
@@ -361,7 +361,7 @@ impl RunDir {
         Ok(())
     }
 
-    /// The snapshot of the look after `step`.
+    /// The snapshot of the evaluation after `step`.
     ///
     /// # Errors
     /// Data (exit 3): missing, damaged, or of another run or step.
@@ -385,7 +385,7 @@ impl RunDir {
     /// # Errors
     /// Data (exit 3).
     pub fn check_distinct(&self, distinct: &Distinct) -> Result<()> {
-        match distinct.repeats == 0 && !distinct.looks.is_empty() {
+        match distinct.repeats == 0 && !distinct.evaluations.is_empty() {
             true => Err(data(format!(
                 "{}: counts identical training images once, but all of the set differ",
                 self.distinct_scores_path().display()
@@ -394,14 +394,14 @@ impl RunDir {
         }
     }
 
-    /// The snapshot of the best look, and its file.
+    /// The snapshot of the best evaluation, and its file.
     ///
     /// # Errors
     /// Data (exit 3) if the run has none yet, or it is missing, damaged or another's.
     pub fn best_snapshot(&self) -> Result<(PathBuf, SavedModel)> {
         let config = self.config()?;
-        let looks = self.scores(&config)?.looks;
-        let best = best(&looks).map(|l| l.step);
+        let evaluations = self.scores(&config)?.evaluations;
+        let best = best(&evaluations).map(|l| l.step);
         let step = best.unwrap_or(config.steps());
         let path = self.snapshot_path(&config, step);
         if best.is_none() && !path.exists() {

@@ -147,7 +147,7 @@ fn of_training(
     }
 }
 
-/// Bytes of a whole run: the CPU gives its training arena back for looks, a GPU keeps both.
+/// Bytes of a whole run: the CPU gives its training arena back for evaluations, a GPU keeps both.
 fn of_run(device: &Device, config: &RunConfig, micro_batch: usize, most: usize) -> Result<usize> {
     let (model, precision) = (&config.model, config.train.precision);
     let training = of_training(device, model, precision, micro_batch, most)?;
@@ -156,7 +156,7 @@ fn of_run(device: &Device, config: &RunConfig, micro_batch: usize, most: usize) 
     }
     let images = config.data.images;
     let set = images * (model.image_len() + 4);
-    let looks = match look_batch(device, config, micro_batch) {
+    let evaluations = match evaluation_batch(device, config, micro_batch) {
         None => 0,
         Some(batch) => {
             Search::gpu_bytes(images, model.image_len())
@@ -164,11 +164,11 @@ fn of_run(device: &Device, config: &RunConfig, micro_batch: usize, most: usize) 
                 + GPU_BYTES * batch * model.image_len()
         }
     };
-    Ok(training + set + looks)
+    Ok(training + set + evaluations)
 }
 
-/// Images generated at a time for looks, if there are any.
-pub fn look_batch(device: &Device, config: &RunConfig, micro_batch: usize) -> Option<usize> {
+/// Images generated at a time for evaluations, if there are any.
+pub fn evaluation_batch(device: &Device, config: &RunConfig, micro_batch: usize) -> Option<usize> {
     let most = config.train.score_images.max(config.train.rescore_images);
     let at_once = match device {
         Device::Cpu(_) => LOOK_BATCH,

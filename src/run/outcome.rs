@@ -24,20 +24,20 @@ impl Outcome {
     /// That of a run which needs no more work, from its folder; `None` if there is work left.
     ///
     /// # Errors
-    /// Data (exit 3): files that do not fit, or looks without the state from which the run would go on.
+    /// Data (exit 3): files that do not fit, or evaluations without the state from which the run would go on.
     pub fn stored(dir: &RunDir, config: &RunConfig, started: Instant) -> Result<Option<Outcome>> {
         let step = config.steps();
         let state = state::whole_step(&dir.state_path(), config)?;
         let scores = dir.scores(config)?;
-        let Scores { looks, rescored, distinct } = &scores;
-        let all = looks.len() == config.look_steps().len();
+        let Scores { evaluations, rescored, distinct } = &scores;
+        let all = evaluations.len() == config.evaluation_steps().len();
         // What a finished run says needs no state.
-        let trained = state == Some(step) || (state.is_none() && !looks.is_empty());
+        let trained = state == Some(step) || (state.is_none() && !evaluations.is_empty());
         let done = trained
             && all
-            && (rescored.is_some() || scored_again(config, looks, distinct).is_none())
-            && (!looks.is_empty() || dir.snapshot_path(config, step).exists());
-        if let (false, None, Some(last)) = (done, state, looks.last()) {
+            && (rescored.is_some() || scored_again(config, evaluations, distinct).is_none())
+            && (!evaluations.is_empty() || dir.snapshot_path(config, step).exists());
+        if let (false, None, Some(last)) = (done, state, evaluations.last()) {
             return Err(data(format!(
                 "{}: has looks up to step {}, but {} is missing, from which the run would go on; put it back, or remove \
                  the run to begin again",
@@ -50,7 +50,8 @@ impl Outcome {
             return Ok(None);
         }
         // Who removes snapshots wants none; but those that are there are this run's, and whole.
-        let kept = [best(looks), looks.last()].map(|look| look.map_or(step, |l| l.step));
+        let kept = [best(evaluations), evaluations.last()]
+            .map(|evaluation| evaluation.map_or(step, |l| l.step));
         for of in kept {
             if dir.snapshot_path(config, of).exists() {
                 dir.snapshot(config, of)?;

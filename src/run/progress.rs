@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 /// Seconds between plain lines.
 const LINE_INTERVAL_S: f64 = 10.0;
 
-/// Generating one image for a look costs this many training images: 35 evaluations, each a third of a step.
+/// Generating one image for an evaluation costs this many training images: 35 evaluations, each a third of a step.
 pub const IMAGE_COST: f64 = 35.0 / 3.0;
 
 /// Epochs as people read them: to one place, below 1 to three, without a needless `.0`.
@@ -17,7 +17,7 @@ pub fn epochs_said(epochs: f64) -> f64 {
     (epochs * scale).round() / scale
 }
 
-/// Shows how far a run is. Work is counted in training images; a look's images count [`IMAGE_COST`] each.
+/// Shows how far a run is. Work is counted in training images; an evaluation's images count [`IMAGE_COST`] each.
 pub struct Progress {
     bar: Option<ProgressBar>,
     lines: bool,
@@ -125,7 +125,7 @@ impl Progress {
         self.advance(images as f64, &what);
     }
 
-    /// `images` were generated for a look.
+    /// `images` were generated for an evaluation.
     pub fn generated(&mut self, images: u64, what: impl Fn() -> String) {
         self.advance(images as f64 * IMAGE_COST, &what);
     }

@@ -1,6 +1,6 @@
-//! Looks: images drawn from the EMA, and how many of them copy a training image.
+//! Evaluations: images drawn from the EMA, and how many of them copy a training image.
 
-use super::{Look, RunConfig};
+use super::{Evaluation, RunConfig};
 use crate::data::Dataset;
 use crate::device::cuda::Cuda;
 use crate::device::{Device, Ptr};
@@ -15,7 +15,7 @@ use anyhow::Result;
 use std::io::Write as _;
 use std::path::Path;
 
-/// First seed of the fresh images that score the best look again.
+/// First seed of the fresh images that score the best evaluation again.
 pub const RESCORE_SEED: u64 = 1 << 32;
 
 /// A network as the sampler calls it; it stops between evaluations when `stop` says so.
@@ -133,17 +133,17 @@ pub fn generate_and_search(
 
 /// The row of `scores.csv` for what was found after `step` steps; and, where `repeats` of the training images repeat an
 /// earlier one and not all are equal, the row with identical ones counted once.
-pub fn look_of(
+pub fn evaluation_of(
     config: &RunConfig,
     step: u64,
     found: &[Nearest],
     repeats: usize,
-) -> (Look, Option<Look>) {
+) -> (Evaluation, Option<Evaluation>) {
     let (len, references) = (config.model.image_len(), config.data.images);
     let s = Score::of(found, Threshold::default(), len, references, repeats);
     let row = |memorized: u64| {
         let [low, high] = wilson(memorized, s.images);
-        Look {
+        Evaluation {
             step,
             epoch: config.epoch(step),
             images: s.images,
@@ -173,7 +173,7 @@ pub fn compared<'a>(
     samples.chunks_exact(training.image_len()).zip(found).map(compared).collect()
 }
 
-/// What of a look is done, for the next start.
+/// What of an evaluation is done, for the next start.
 pub fn save_partial(
     path: &Path,
     config: &RunConfig,
@@ -192,8 +192,8 @@ pub fn save_partial(
     write_atomic(path, true, |out| Ok(write!(out, "{text}\n{sum}\n")?))
 }
 
-/// What an earlier start did of the look at `step`; nothing if there is no such file, or it is damaged or of another run
-/// or look: then the look begins anew and gives the same.
+/// What an earlier start did of the evaluation at `step`; nothing if there is no such file, or it is damaged or of another run
+/// or evaluation: then the evaluation begins anew and gives the same.
 pub fn load_partial(
     path: &Path,
     config: &RunConfig,

@@ -1,7 +1,7 @@
 //! `scores.csv` and `rescored.csv`: what looks said, and whether that fits the run. A row is believed only as it was
 //! written, to the last digit, so lines are compared as they stand; a reader of CSV would take other forms, too.
 
-use super::{Distinct, Look, RunConfig};
+use super::{Distinct, Evaluation, RunConfig};
 use crate::error::data;
 use crate::files::{open, read_text, write_atomic};
 use crate::memorization::wilson;
@@ -18,48 +18,48 @@ const MOST_DISTANCE: f64 = 255.0;
 /// Two ways to compute an interval differ by no more.
 const ROUNDING: f64 = 1e-9;
 
-/// The look with the highest ratio, the earliest of equals. Where looks have different numbers of images, the one whose
+/// The evaluation with the highest ratio, the earliest of equals. Where evaluations have different numbers of images, the one whose
 /// interval begins highest, and of equals the one of most images: a few images can all be copies by luck.
-pub fn best(looks: &[Look]) -> Option<&Look> {
-    let better = |b: &Look, a: &Look| match b.images == a.images {
+pub fn best(evaluations: &[Evaluation]) -> Option<&Evaluation> {
+    let better = |b: &Evaluation, a: &Evaluation| match b.images == a.images {
         true => b.ratio > a.ratio,
         false => (b.low, b.images) > (a.low, a.images),
     };
-    looks.iter().reduce(|a, b| if better(b, a) { b } else { a })
+    evaluations.iter().reduce(|a, b| if better(b, a) { b } else { a })
 }
 
-/// The look that is scored again: the best one, unless it shows no copy, in which there was no luck.
+/// The evaluation that is scored again: the best one, unless it shows no copy, in which there was no luck.
 pub fn scored_again<'a>(
     config: &RunConfig,
-    looks: &'a [Look],
+    evaluations: &'a [Evaluation],
     distinct: &Distinct,
-) -> Option<&'a Look> {
-    let best = best(looks).filter(|_| config.train.rescore_images > 0)?;
-    let mut once = distinct.looks.iter().filter(|l| l.step == best.step);
+) -> Option<&'a Evaluation> {
+    let best = best(evaluations).filter(|_| config.train.rescore_images > 0)?;
+    let mut once = distinct.evaluations.iter().filter(|l| l.step == best.step);
     (best.memorized > 0 || once.any(|l| l.memorized > 0)).then_some(best)
 }
 
-pub fn write(path: &Path, looks: &[Look]) -> Result<()> {
+pub fn write(path: &Path, evaluations: &[Evaluation]) -> Result<()> {
     let mut text = format!("{HEADER}\n");
-    for l in looks {
+    for l in evaluations {
         text += &(line_of(l) + "\n");
     }
     write_atomic(path, true, |out| Ok(out.write_all(text.as_bytes())?))
 }
 
-/// The rows of `scores.csv`: the first of the configuration's looks, each once and in order; none if there is no file.
+/// The rows of `scores.csv`: the first of the configuration's evaluations, each once and in order; none if there is no file.
 ///
 /// # Errors
 /// Data (exit 3) with the row that does not fit the configuration or itself.
-pub fn read(path: &Path, config: &RunConfig) -> Result<Vec<Look>> {
-    let Some(looks) = rows(path)? else { return Ok(Vec::new()) };
+pub fn read(path: &Path, config: &RunConfig) -> Result<Vec<Evaluation>> {
+    let Some(evaluations) = rows(path)? else { return Ok(Vec::new()) };
     let name = path.display();
-    let schedule = config.look_steps();
-    for (i, look) in looks.iter().enumerate() {
+    let schedule = config.evaluation_steps();
+    for (i, evaluation) in evaluations.iter().enumerate() {
         match schedule.get(i) {
-            Some(&step) if step == look.step => {}
+            Some(&step) if step == evaluation.step => {}
             Some(step) => {
-                let found = look.step;
+                let found = evaluation.step;
                 return Err(data(format!(
                     "{name}: row {}: step {found}, look {} of this run is at step {step}",
                     i + 1,
@@ -71,17 +71,21 @@ pub fn read(path: &Path, config: &RunConfig) -> Result<Vec<Look>> {
                 return Err(data(format!("{name}: row {}: the run has {all} looks", i + 1)));
             }
         }
-        fits(look, config, config.images_at(i, schedule.len()))
+        fits(evaluation, config, config.images_at(i, schedule.len()))
             .map_err(|why| data(format!("{name}: row {}: {why}", i + 1)))?;
     }
-    Ok(looks)
+    Ok(evaluations)
 }
 
 /// The best of `looks` scored again, once that is done.
 ///
 /// # Errors
-/// Data (exit 3) if it is not of these looks, or does not fit the configuration or itself.
-pub fn read_rescored(path: &Path, config: &RunConfig, looks: &[Look]) -> Result<Option<Look>> {
+/// Data (exit 3) if it is not of these evaluations, or does not fit the configuration or itself.
+pub fn read_rescored(
+    path: &Path,
+    config: &RunConfig,
+    evaluations: &[Evaluation],
+) -> Result<Option<Evaluation>> {
     let Some(mut rows) = rows(path)? else { return Ok(None) };
     let wrong = |why: String| Err(data(format!("{}: {why}", path.display())));
     let (Some(row), true) = (rows.pop(), rows.is_empty()) else {
@@ -91,13 +95,13 @@ pub fn read_rescored(path: &Path, config: &RunConfig, looks: &[Look]) -> Result<
     if images == 0 {
         return wrong("this run's best look is not scored again".into());
     }
-    let (have, want) = (looks.len(), config.look_steps().len());
+    let (have, want) = (evaluations.len(), config.evaluation_steps().len());
     if have < want {
         return wrong(format!(
             "is there, though scores.csv has {have} of {want} looks: rows of it are lost"
         ));
     }
-    match best(looks) {
+    match best(evaluations) {
         Some(best) if best.step == row.step => {}
         best => {
             let best = best.map_or(0, |l| l.step);
@@ -110,18 +114,18 @@ pub fn read_rescored(path: &Path, config: &RunConfig, looks: &[Look]) -> Result<
     }
 }
 
-/// [`read`] and [`read_rescored`] of the files that count identical training images once. A look may have no row there:
+/// [`read`] and [`read_rescored`] of the files that count identical training images once. An evaluation may have no row there:
 /// of a version that did not count so, or without such images.
 ///
 /// # Errors
-/// Data (exit 3) with the row that does not fit the configuration, itself or the look's own row.
+/// Data (exit 3) with the row that does not fit the configuration, itself or the evaluation's own row.
 pub fn read_distinct(
     [scores, rescored]: [PathBuf; 2],
     config: &RunConfig,
-    looks: &[Look],
-    again: Option<&Look>,
+    evaluations: &[Evaluation],
+    again: Option<&Evaluation>,
 ) -> Result<Distinct> {
-    let fits = |path: &Path, row: &Look, own: &Look| {
+    let fits = |path: &Path, row: &Evaluation, own: &Evaluation| {
         fits(row, config, own.images as usize)
             .and_then(|()| match row.memorized >= own.memorized && row.mean_d1 == own.mean_d1 {
                 true => Ok(()),
@@ -130,11 +134,11 @@ pub fn read_distinct(
             .map_err(|why: String| data(format!("{}: step {}: {why}", path.display(), row.step)))
     };
     let mut distinct = Distinct::default();
-    let mut left = looks.iter();
+    let mut left = evaluations.iter();
     for row in rows(&scores)?.unwrap_or_default() {
         let Some(own) = left.find(|l| l.step == row.step) else {
-            // They are written before the look's own row: the last may be one that is not taken yet.
-            match looks.iter().any(|l| l.step >= row.step) {
+            // They are written before the evaluation's own row: the last may be one that is not taken yet.
+            match evaluations.iter().any(|l| l.step >= row.step) {
                 true => {
                     let (name, step) = (scores.display(), row.step);
                     return Err(data(format!(
@@ -145,7 +149,7 @@ pub fn read_distinct(
             }
         };
         fits(&scores, &row, own)?;
-        distinct.looks.push(row);
+        distinct.evaluations.push(row);
     }
     if let (Some(own), Some(mut rows)) = (again, rows(&rescored)?) {
         let (Some(row), true) = (rows.pop(), rows.is_empty()) else {
@@ -162,9 +166,9 @@ pub fn read_distinct(
 }
 
 /// Whether a row's numbers follow from one another and from the run; if not, what does not.
-fn fits(look: &Look, config: &RunConfig, images: usize) -> Result<(), String> {
-    let Look { step, epoch, memorized, ratio, low, high, mean_d1, .. } = *look;
-    let of = look.images;
+fn fits(evaluation: &Evaluation, config: &RunConfig, images: usize) -> Result<(), String> {
+    let Evaluation { step, epoch, memorized, ratio, low, high, mean_d1, .. } = *evaluation;
+    let of = evaluation.images;
     let expected = |what: &str, found: &dyn std::fmt::Display, want: &dyn std::fmt::Display| {
         Err(format!("{what} {found}, expected {want}"))
     };
@@ -194,7 +198,7 @@ fn fits(look: &Look, config: &RunConfig, images: usize) -> Result<(), String> {
 }
 
 /// A file's rows as they stand; `None` if there is no such file.
-fn rows(path: &Path) -> Result<Option<Vec<Look>>> {
+fn rows(path: &Path) -> Result<Option<Vec<Evaluation>>> {
     let Some(text) = read_text(path)? else { return Ok(None) };
     let broken = |line: &str| {
         let start: String = line.chars().take(80).collect();
@@ -220,12 +224,13 @@ pub fn are_scores(path: &Path) -> bool {
 }
 
 /// A row as [`write()`] writes it: a number that stands there otherwise was changed.
-fn row(line: &str) -> Option<Look> {
-    let look: Look = line.split(',').collect::<StringRecord>().deserialize(None).ok()?;
-    (line_of(&look) == line).then_some(look)
+fn row(line: &str) -> Option<Evaluation> {
+    let evaluation: Evaluation =
+        line.split(',').collect::<StringRecord>().deserialize(None).ok()?;
+    (line_of(&evaluation) == line).then_some(evaluation)
 }
 
-fn line_of(l: &Look) -> String {
+fn line_of(l: &Evaluation) -> String {
     format!(
         "{},{},{},{},{},{},{},{}",
         l.step, l.epoch, l.images, l.memorized, l.ratio, l.low, l.high, l.mean_d1

@@ -1,18 +1,18 @@
-//! How many images a run's looks generate where that is not said: as many as a quarter of the run's FLOP pays for.
+//! How many images a run's evaluations generate where that is not said: as many as a quarter of the run's FLOP pays for.
 
 use super::RunConfig;
 use crate::model::flops::flops;
 
-/// Evaluations of the network for one generated image: 18 steps of Heun's method.
-pub const EVALUATIONS: u64 = 35;
+/// Calls of the network for one generated image: 18 steps of Heun's method.
+pub const NETWORK_CALLS: u64 = 35;
 
-/// Looks of a run, where its length pays for them.
+/// Evaluations of a run, where its length pays for them.
 const LOOKS: usize = 20;
-/// Images at each look, and of the best one scored again, however long the run.
+/// Images at each evaluation, and of the best one scored again, however long the run.
 const IMAGES: usize = 1000;
 const AGAIN: usize = 10_000;
 
-/// However short the run: images at the last look, and of the best one scored again.
+/// However short the run: images at the last evaluation, and of the best one scored again.
 const LEAST_IMAGES: usize = 100;
 const LEAST_AGAIN: usize = 200;
 
@@ -22,23 +22,23 @@ pub const SHARE: f64 = 0.25;
 /// What is said of a run's scoring; the rest follows from the run's settings alone, so that a run's numbers do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Scoring {
-    pub looks: Option<usize>,
-    /// At every look.
+    pub evaluations: Option<usize>,
+    /// At every evaluation.
     pub score_images: Option<usize>,
     pub rescore_images: Option<usize>,
 }
 
 impl Scoring {
-    /// Gives `config`, whose network, images and length are known, its looks and their images.
+    /// Gives `config`, whose network, images and length are known, its evaluations and their images.
     ///
-    /// What is not said takes together at most a quarter of the run's FLOP, but has at least 100 images at the last look
-    /// and 200 that score the best one again. Where a quarter is not enough for all, looks begin with few images and grow
-    /// ([`RunConfig::images_at`]), and the shortest runs have fewer looks.
+    /// What is not said takes together at most a quarter of the run's FLOP, but has at least 100 images at the last evaluation
+    /// and 200 that score the best one again. Where a quarter is not enough for all, evaluations begin with few images and grow
+    /// ([`RunConfig::images_at`]), and the shortest runs have fewer evaluations.
     pub fn settle(self, config: &mut RunConfig) {
         let paid_for = images_paid_for(config);
-        let most_looks = LOOKS.min(config.steps() as usize).max(1);
+        let most_evaluations = LOOKS.min(config.steps() as usize).max(1);
         let t = &mut config.train;
-        t.looks = self.looks.unwrap_or(most_looks);
+        t.looks = self.evaluations.unwrap_or(most_evaluations);
         t.score_images = self.score_images.unwrap_or(IMAGES);
         t.growing_looks = false;
         if t.looks == 0 {
@@ -50,8 +50,8 @@ impl Scoring {
                 Some(again) => paid_for.saturating_sub(again),
                 None => (paid_for / 3 * 2).min(paid_for.saturating_sub(LEAST_AGAIN)),
             };
-            if self.looks.is_none() {
-                t.looks = (2 * left / LEAST_IMAGES).saturating_sub(1).clamp(1, most_looks);
+            if self.evaluations.is_none() {
+                t.looks = (2 * left / LEAST_IMAGES).saturating_sub(1).clamp(1, most_evaluations);
             }
             if left / t.looks < IMAGES {
                 t.growing_looks = t.looks > 1;
@@ -65,22 +65,22 @@ impl Scoring {
     }
 }
 
-/// The share of a run's FLOP that its looks take.
+/// The share of a run's FLOP that its evaluations take.
 pub fn share(config: &RunConfig) -> f64 {
     let [trained, generated] = flop(config);
     generated / (trained + generated).max(1.0)
 }
 
-/// FLOP of training, and of all images that are generated for looks.
+/// FLOP of training, and of all images that are generated for evaluations.
 pub fn flop(config: &RunConfig) -> [f64; 2] {
     let cost = flops(&config.model);
     let trained = config.steps() as f64 * config.train.batch as f64 * cost.train as f64;
-    [trained, config.generated() as f64 * EVALUATIONS as f64 * cost.forward as f64]
+    [trained, config.generated() as f64 * NETWORK_CALLS as f64 * cost.forward as f64]
 }
 
 /// Images that a quarter of the run's FLOP generates, where the rest is training.
 fn images_paid_for(config: &RunConfig) -> usize {
-    let image = (EVALUATIONS * flops(&config.model).forward) as f64;
+    let image = (NETWORK_CALLS * flops(&config.model).forward) as f64;
     (SHARE / (1.0 - SHARE) * flop(config)[0] / image) as usize
 }
 
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn long_runs_take_all_there_is_to_take_and_short_ones_fewer_looks() {
+    fn long_runs_take_all_there_is_to_take_and_short_ones_fewer_evaluations() {
         let of = |images, epochs| {
             let t = settled(Scoring::default(), images, epochs).train;
             (t.looks, t.score_images, t.growing_looks, t.rescore_images)
@@ -133,8 +133,9 @@ mod tests {
 
     #[test]
     fn what_is_said_stays() {
-        let of = |looks, score_images, rescore_images, epochs| {
-            let t = settled(Scoring { looks, score_images, rescore_images }, 40, epochs).train;
+        let of = |evaluations, score_images, rescore_images, epochs| {
+            let t =
+                settled(Scoring { evaluations, score_images, rescore_images }, 40, epochs).train;
             (t.looks, t.score_images, t.growing_looks, t.rescore_images)
         };
         assert_eq!(of(Some(7), Some(50), Some(0), 100.0), (7, 50, false, 0));

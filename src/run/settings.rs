@@ -57,7 +57,7 @@ impl RunSettings {
         };
         let t = &self.training;
         Scoring {
-            looks: given(t.looks, config.looks),
+            evaluations: given(t.looks, config.looks),
             score_images: given(t.score_images, config.score_images),
             rescore_images: given(t.rescore_images, config.rescore_images),
         }

@@ -1,6 +1,6 @@
-//! The training loop: steps, looks, saves; killed at any instant it continues with the same bits.
+//! The training loop: steps, evaluations, saves; killed at any instant it continues with the same bits.
 //!
-//! Order of writes. A look is taken only of a saved state, and then recorded: snapshot, row of `scores.csv`,
+//! Order of writes. An evaluation is taken only of a saved state, and then recorded: snapshot, row of `scores.csv`,
 //! removal of what need not be kept. Each is whole or absent and a function of the state alone, so whatever a
 //! kill leaves undone the next start does again with the same bytes.
 
@@ -9,7 +9,7 @@ use super::numerics::Numerics;
 use super::progress::{IMAGE_COST, Progress, ProgressPart, epochs_said};
 use super::score::Network;
 use super::stats::Stats;
-use super::{Distinct, Look, Order, Outcome, RunConfig, memory, schedule, state};
+use super::{Distinct, Evaluation, Order, Outcome, RunConfig, memory, schedule, state};
 use crate::data::Dataset;
 use crate::device::Device;
 use crate::memorization::{Repeats, Search};
@@ -20,7 +20,7 @@ use anyhow::Result;
 use std::path::Path;
 use std::time::Instant;
 
-mod looks;
+mod evaluations;
 
 /// What does not change a run's numbers.
 #[derive(Debug, Clone, PartialEq)]
@@ -114,7 +114,7 @@ pub fn work(config: &RunConfig) -> f64 {
 /// How rescoring ended.
 enum Ended {
     Stopped,
-    With(Option<Look>),
+    With(Option<Evaluation>),
 }
 
 struct Run<'a> {
@@ -125,7 +125,7 @@ struct Run<'a> {
     options: &'a RunOptions,
     search: Option<Search<'a>>,
     trainer: Trainer<'a>,
-    /// What looks evaluate: on a GPU reserved from the start, on the CPU only while a look lasts.
+    /// What evaluations evaluate: on a GPU reserved from the start, on the CPU only while an evaluation lasts.
     network: Option<Network<'static>>,
     /// Steps done, steps of this start, and the step of the state on disk.
     step: u64,
@@ -134,9 +134,9 @@ struct Run<'a> {
     last_save: Instant,
     /// Steps given to the trainer at once.
     interval: u64,
-    look_steps: Vec<u64>,
-    looks: Vec<Look>,
-    rescored: Option<Look>,
+    evaluation_steps: Vec<u64>,
+    evaluations: Vec<Evaluation>,
+    rescored: Option<Evaluation>,
     distinct: Distinct,
     last_loss: f64,
     stats: Stats,
@@ -169,17 +169,17 @@ impl<'a> Run<'a> {
         let saved_step = loaded.as_ref().map(|l| l.step);
         let step = saved_step.unwrap_or(0);
         let mut scores = dir.scores(&config)?;
-        dir.drop_looks_after(step, &mut scores)?;
-        let Scores { looks, rescored, mut distinct } = scores;
-        let look_steps = config.look_steps();
-        let search = match look_steps.is_empty() {
+        dir.drop_evaluations_after(step, &mut scores)?;
+        let Scores { evaluations, rescored, mut distinct } = scores;
+        let evaluation_steps = config.evaluation_steps();
+        let search = match evaluation_steps.is_empty() {
             true => None,
             false => Some(Search::new(device, &data.pixels, data.image_len())?),
         };
         distinct.repeats = search.as_ref().map_or(0, Search::repeats);
         dir.check_distinct(&distinct)?;
         let batch = t.batch as f64;
-        let generated = config.images_of(looks.len());
+        let generated = config.images_of(evaluations.len());
         let done = step as f64 * batch + generated as f64 * IMAGE_COST;
         let left = (work(&config) - done).max(0.0);
         let progress = match part {
@@ -207,8 +207,8 @@ impl<'a> Run<'a> {
             saved_step,
             last_save: Instant::now(),
             interval: 1,
-            look_steps,
-            looks,
+            evaluation_steps,
+            evaluations,
             rescored,
             distinct,
             last_loss: f64::NAN,
@@ -219,15 +219,15 @@ impl<'a> Run<'a> {
 
     fn go(mut self) -> Result<Outcome> {
         if let (Device::Cuda { .. }, Some(_)) = (self.device, &self.search) {
-            self.network = Some(self.look_network(self.snapshot()?)?);
+            self.network = Some(self.evaluation_network(self.snapshot()?)?);
         }
         self.prune()?;
         // There is a good state from the first step on, and a full disk shows before work is lost.
         self.save()?;
         loop {
-            if self.look_due() {
+            if self.evaluation_due() {
                 self.save()?;
-                if !self.look()? {
+                if !self.evaluation()? {
                     return self.outcome(false, None);
                 }
             }
@@ -247,7 +247,7 @@ impl<'a> Run<'a> {
             }
         }
         self.save()?;
-        if self.looks.is_empty() {
+        if self.evaluations.is_empty() {
             self.write_snapshot()?;
         }
         match self.rescore()? {
@@ -256,7 +256,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Steps up to the next look, save or end, as many as the trainer takes at once; false if a signal stopped it
+    /// Steps up to the next evaluation, save or end, as many as the trainer takes at once; false if a signal stopped it
     /// before they were done.
     fn train_steps(&mut self) -> Result<bool> {
         let started = Instant::now();
@@ -290,13 +290,13 @@ impl<'a> Run<'a> {
 
     /// The next step before which there is something else to do.
     fn next_halt(&self) -> u64 {
-        let look = self.look_steps.iter().copied().find(|&s| s > self.step);
+        let evaluation = self.evaluation_steps.iter().copied().find(|&s| s > self.step);
         let stop = self.options.stop_after_steps.map(|n| self.step + (n - self.steps_here));
         let save = match self.options.save_every {
             SaveEvery::Steps(n) => Some(self.saved_step.unwrap_or(0) + n),
             SaveEvery::Seconds(_) => None,
         };
-        let halts = [look, stop, save.filter(|&s| s > self.step)];
+        let halts = [evaluation, stop, save.filter(|&s| s > self.step)];
         halts.into_iter().flatten().fold(self.config.steps(), u64::min)
     }
 
@@ -322,9 +322,9 @@ impl<'a> Run<'a> {
         self.stats.flush(self.step, seen, self.config.epoch(self.step))
     }
 
-    fn outcome(mut self, finished: bool, rescored: Option<Look>) -> Result<Outcome> {
+    fn outcome(mut self, finished: bool, rescored: Option<Evaluation>) -> Result<Outcome> {
         self.flush_stats()?;
-        let scores = Scores { looks: self.looks, rescored, distinct: self.distinct };
+        let scores = Scores { evaluations: self.evaluations, rescored, distinct: self.distinct };
         let elapsed_s = self.started.elapsed().as_secs_f64();
         let numerics = self.config.train.numerics;
         Ok(Outcome { finished, step: self.step, scores, numerics, elapsed_s })

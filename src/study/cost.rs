@@ -19,12 +19,12 @@ use std::path::Path;
 pub const GPUS_BASIS: &str = "h100, a100: the least that such a GPU can take, kernel by kernel in bf16 (`emm plan \
                                --device h100`); no GPU has confirmed it";
 
-/// FLOP of a whole run: training and looks.
+/// FLOP of a whole run: training and evaluations.
 pub fn flop_of(config: &RunConfig) -> f64 {
     scoring::flop(config).iter().sum()
 }
 
-/// Images that a run trains on, and that its looks generate.
+/// Images that a run trains on, and that its evaluations generate.
 fn images_of(config: &RunConfig) -> [f64; 2] {
     [config.steps() as f64 * config.train.batch as f64, config.generated() as f64]
 }

@@ -36,7 +36,7 @@ pub struct EmmSearch<'a> {
     pub set: &'a Dataset,
     /// The set's file, for messages.
     pub name: &'a str,
-    /// Settings of every run. Its set is replaced by each subset, and its looks by what `scoring` makes of it; its seed is
+    /// Settings of every run. Its set is replaced by each subset, and its evaluations by what `scoring` makes of it; its seed is
     /// the first of `repeats`.
     pub config: &'a RunConfig,
     pub scoring: Scoring,
@@ -90,7 +90,7 @@ impl Found {
 /// the same call goes on.
 ///
 /// # Errors
-/// Usage (exit 2): sizes that do not ascend or have no two images, ε outside (0, 1), no looks. Data (exit 3):
+/// Usage (exit 2): sizes that do not ascend or have no two images, ε outside (0, 1), no evaluations. Data (exit 3):
 /// more images asked than there are, of a class or at all; nothing but damaged runs. Those of the runs.
 pub fn find(search: &EmmSearch) -> Result<Option<Found>> {
     let progress = Overall::new(search.options.quiet);

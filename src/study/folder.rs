@@ -1,10 +1,10 @@
-//! The runs of a folder, whatever study or search they are of: settings, looks, costs.
+//! The runs of a folder, whatever study or search they are of: settings, evaluations, costs.
 
 use super::log::Log;
 use super::outcome::{Done, RunState, state_of};
 use crate::error::{Exit, OrExit as _, data};
 use crate::run::dir::best;
-use crate::run::{Look, RunConfig, RunDir};
+use crate::run::{Evaluation, RunConfig, RunDir};
 use anyhow::Result;
 use serde_json::Value;
 use std::fs;
@@ -23,8 +23,8 @@ pub struct RunSeen {
     /// Its folder's name.
     pub name: String,
     pub config: RunConfig,
-    /// What its looks said so far.
-    pub looks: Vec<Look>,
+    /// What its evaluations said so far.
+    pub evaluations: Vec<Evaluation>,
     /// Once it has finished.
     pub done: Option<Done>,
     /// What its log says of its time, if it has one.
@@ -70,28 +70,29 @@ impl RunSeen {
             RunState::Damaged(why) => return Err(data(why)),
             _ => None,
         };
-        let looks = done
-            .as_ref()
-            .map_or_else(|| dir.scores(&config).map(|s| s.looks), |d| Ok(d.looks.clone()))?;
+        let evaluations = done.as_ref().map_or_else(
+            || dir.scores(&config).map(|s| s.evaluations),
+            |d| Ok(d.evaluations.clone()),
+        )?;
         let name = place.file_name().map_or(String::new(), |n| n.to_string_lossy().into());
         let log = Log::read(&dir.stats_path()).ok().flatten();
         let settings = settings(&config);
-        Ok(RunSeen { dir: place.into(), name, config, looks, done, log, settings })
+        Ok(RunSeen { dir: place.into(), name, config, evaluations, done, log, settings })
     }
 
-    /// The run's value if it has finished, else its best look so far.
-    pub fn value(&self) -> Option<&Look> {
-        self.done.as_ref().map(|d| &d.value).or_else(|| best(&self.looks))
+    /// The run's value if it has finished, else its best evaluation so far.
+    pub fn value(&self) -> Option<&Evaluation> {
+        self.done.as_ref().map(|d| &d.value).or_else(|| best(&self.evaluations))
     }
 
-    /// What its looks counted, to tell whether two runs of equal settings are one.
+    /// What its evaluations counted, to tell whether two runs of equal settings are one.
     pub fn scored(&self) -> Vec<u64> {
         let value = self.done.as_ref().map(|d| &d.value);
-        self.looks.iter().chain(value).map(|l| l.memorized).collect()
+        self.evaluations.iter().chain(value).map(|l| l.memorized).collect()
     }
 
     pub fn best_epoch(&self) -> Option<f64> {
-        best(&self.looks).map(|l| l.epoch)
+        best(&self.evaluations).map(|l| l.epoch)
     }
 
     /// Hours that it worked, scoring included, as far as its log says.

@@ -6,7 +6,7 @@ use crate::memorization::{SizeRatio, wilson};
 use crate::run::dir::{Scores, best};
 use crate::run::numerics::Numerics;
 use crate::run::scores::scored_again;
-use crate::run::{Distinct, Look, RunConfig, RunDir};
+use crate::run::{Distinct, Evaluation, RunConfig, RunDir};
 use anyhow::Result;
 use serde::Deserialize;
 use std::path::Path;
@@ -26,12 +26,12 @@ pub enum RunState {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Done {
     pub seed: u64,
-    /// All looks, in order: the curve.
-    pub looks: Vec<Look>,
-    /// The run's value: its best look, as scored again if it was.
-    pub value: Look,
+    /// All evaluations, in order: the curve.
+    pub evaluations: Vec<Evaluation>,
+    /// The run's value: its best evaluation, as scored again if it was.
+    pub value: Evaluation,
     /// The value with identical training images counted once, where it was counted so.
-    pub distinct: Option<Look>,
+    pub distinct: Option<Evaluation>,
     /// Training images that repeat an earlier one; 0 where only files were read, which do not say it.
     pub repeats: usize,
     /// The numerics it was trained with, where this version's differ.
@@ -58,16 +58,16 @@ pub struct Measured {
     /// Of the runs' values, if there are at least two: what other training seeds change.
     #[serde(skip)]
     pub spread: Option<Spread>,
-    /// Looks that the best was chosen from.
-    pub looks: usize,
+    /// Evaluations that the best was chosen from.
+    pub evaluations: usize,
     /// Where the curve is highest.
     pub best_epoch: f64,
-    /// (epoch, ratio) of each look, mean over the runs.
+    /// (epoch, ratio) of each evaluation, mean over the runs.
     pub curve: Vec<(f64, f64)>,
-    /// Of each look the 95% Wilson interval over all its images; older files have none.
+    /// Of each evaluation the 95% Wilson interval over all its images; older files have none.
     #[serde(default)]
     pub curve_intervals: Vec<[f64; 2]>,
-    /// Of each look the lowest and the highest ratio of a run.
+    /// Of each evaluation the lowest and the highest ratio of a run.
     #[serde(skip)]
     pub curve_spreads: Vec<[f64; 2]>,
     /// Of a run the ratio [still rose](still_rising).
@@ -111,8 +111,8 @@ fn read_state(config: &RunConfig, dir: &Path) -> Result<RunState> {
         )));
     }
     let scores = run.scores(config)?;
-    let all = scores.looks.len() == config.look_steps().len();
-    let again = || scored_again(config, &scores.looks, &scores.distinct);
+    let all = scores.evaluations.len() == config.evaluation_steps().len();
+    let again = || scored_again(config, &scores.evaluations, &scores.distinct);
     let whole = all && (scores.rescored.is_some() || again().is_none());
     let done =
         if whole { Done::of(config.train.seed, stored.train.numerics, scores) } else { None };
@@ -122,15 +122,17 @@ fn read_state(config: &RunConfig, dir: &Path) -> Result<RunState> {
 /// The ratio must have risen by this much, beside its interval.
 const LEAST_RISE: f64 = 0.01;
 
-/// Whether the ratio still rose when training ended: in the last quarter of the looks, taken together, it lies above
+/// Whether the ratio still rose when training ended: in the last quarter of the evaluations, taken together, it lies above
 /// that in the quarter before by more than its 95% sampling interval, and by a point. An only look is compared with the
 /// untrained network, which memorizes nothing. All memorized cannot rise.
-pub fn still_rising(looks: &[Look]) -> bool {
-    let quarter = (looks.len() / 4).max(1);
-    let (before, last) = looks.split_at(looks.len().saturating_sub(quarter));
+pub fn still_rising(evaluations: &[Evaluation]) -> bool {
+    let quarter = (evaluations.len() / 4).max(1);
+    let (before, last) = evaluations.split_at(evaluations.len().saturating_sub(quarter));
     let before = &before[before.len().saturating_sub(quarter)..];
-    let together = |looks: &[Look]| {
-        looks.iter().fold((0, 0), |(m, n), look| (m + look.memorized, n + look.images))
+    let together = |evaluations: &[Evaluation]| {
+        evaluations
+            .iter()
+            .fold((0, 0), |(m, n), evaluation| (m + evaluation.memorized, n + evaluation.images))
     };
     let ((memorized, images), (memorized_before, images_before)) =
         (together(last), together(before));
@@ -143,18 +145,18 @@ pub fn still_rising(looks: &[Look]) -> bool {
 }
 
 impl Done {
-    /// Of a run whose looks are all there; `None` if it has none.
+    /// Of a run whose evaluations are all there; `None` if it has none.
     pub fn of(seed: u64, numerics: Numerics, scores: Scores) -> Option<Done> {
         let value = scores.value()?.clone();
         let distinct = scores.value_distinct().cloned();
-        let Scores { looks, distinct: Distinct { repeats, .. }, .. } = scores;
+        let Scores { evaluations, distinct: Distinct { repeats, .. }, .. } = scores;
         let older = numerics.older();
-        Some(Done { seed, looks, value, distinct, repeats, older })
+        Some(Done { seed, evaluations, value, distinct, repeats, older })
     }
 
-    /// As [`still_rising`] says of its looks.
+    /// As [`still_rising`] says of its evaluations.
     pub fn rising(&self) -> bool {
-        still_rising(&self.looks)
+        still_rising(&self.evaluations)
     }
 }
 
@@ -190,16 +192,18 @@ impl Seen {
 }
 
 impl Measured {
-    /// `done` holds at least one run, and all of them as many looks.
+    /// `done` holds at least one run, and all of them as many evaluations.
     fn of(done: &[&Done]) -> Measured {
         let count = done.len() as f64;
         let mean = |of: &dyn Fn(&Done) -> f64| done.iter().map(|d| of(d)).sum::<f64>() / count;
         let ratio = mean(&|d| d.value.ratio);
-        let looks = 0..done[0].looks.len();
-        let curve: Vec<(f64, f64)> =
-            looks.clone().map(|k| (done[0].looks[k].epoch, mean(&|d| d.looks[k].ratio))).collect();
+        let evaluations = 0..done[0].evaluations.len();
+        let curve: Vec<(f64, f64)> = evaluations
+            .clone()
+            .map(|k| (done[0].evaluations[k].epoch, mean(&|d| d.evaluations[k].ratio)))
+            .collect();
         let best_epoch = match done {
-            [only] => best(&only.looks).map(|l| l.epoch),
+            [only] => best(&only.evaluations).map(|l| l.epoch),
             _ => curve.iter().copied().reduce(|a, b| if b.1 > a.1 { b } else { a }).map(|h| h.0),
         };
         let repeats = done.iter().map(|d| d.repeats).max().unwrap_or(0);
@@ -209,14 +213,16 @@ impl Measured {
             ratio,
             interval: pooled(done.iter().map(|d| &d.value)),
             spread: (done.len() > 1).then(|| Spread::of(done, ratio)),
-            looks: curve.len(),
+            evaluations: curve.len(),
             best_epoch: best_epoch.unwrap_or(0.0),
             curve,
-            curve_intervals: looks
+            curve_intervals: evaluations
                 .clone()
-                .map(|k| pooled(done.iter().map(|d| &d.looks[k])))
+                .map(|k| pooled(done.iter().map(|d| &d.evaluations[k])))
                 .collect(),
-            curve_spreads: looks.map(|k| ends(done.iter().map(|d| d.looks[k].ratio))).collect(),
+            curve_spreads: evaluations
+                .map(|k| ends(done.iter().map(|d| d.evaluations[k].ratio)))
+                .collect(),
             rising: done.iter().any(|d| d.rising()),
             reference_duplicates: repeats,
             ratio_distinct: match repeats {
@@ -246,9 +252,9 @@ impl Spread {
     }
 }
 
-/// The 95% Wilson interval over all images of these looks.
-fn pooled<'a>(looks: impl Iterator<Item = &'a Look> + Clone) -> [f64; 2] {
-    wilson(looks.clone().map(|l| l.memorized).sum(), looks.map(|l| l.images).sum())
+/// The 95% Wilson interval over all images of these evaluations.
+fn pooled<'a>(evaluations: impl Iterator<Item = &'a Evaluation> + Clone) -> [f64; 2] {
+    wilson(evaluations.clone().map(|l| l.memorized).sum(), evaluations.map(|l| l.images).sum())
 }
 
 /// The lowest and the highest.

@@ -16,8 +16,8 @@ pub struct QuickstartPlan {
     /// Training-set sizes, ascending; all are trained alike, for as many epochs.
     pub sizes: Vec<usize>,
     pub epochs: f64,
-    pub looks: usize,
-    /// Generated images per look.
+    pub evaluations: usize,
+    /// Generated images per evaluation.
     pub score_images: usize,
     pub seed: u64,
 }
@@ -27,7 +27,7 @@ impl Default for QuickstartPlan {
         QuickstartPlan {
             sizes: vec![10, 20, 40, 80],
             epochs: 1000.0,
-            looks: 4,
+            evaluations: 4,
             score_images: 500,
             seed: 1024,
         }
@@ -57,7 +57,7 @@ impl QuickstartPlan {
             lr: 2e-3,
             // The usual half-life of 10 epochs would be most of the smallest run's thousand steps.
             ema_rate: Some(0.99),
-            looks: self.looks,
+            looks: self.evaluations,
             score_images: self.score_images,
             ..TrainConfig::default()
         };
@@ -70,7 +70,7 @@ impl QuickstartPlan {
 /// `devices`: one run at a time on each.
 ///
 /// # Errors
-/// Usage: a plan of no epochs, looks or images. Those of the search.
+/// Usage: a plan of no epochs, evaluations or images. Those of the search.
 pub fn quickstart(
     plan: &QuickstartPlan,
     devices: &[Device],
@@ -85,7 +85,7 @@ pub fn quickstart(
         name: SET,
         config: &config,
         scoring: Scoring {
-            looks: Some(plan.looks),
+            evaluations: Some(plan.evaluations),
             score_images: Some(plan.score_images),
             rescore_images: Some(0),
         },

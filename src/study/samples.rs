@@ -24,7 +24,7 @@ pub struct DrawnSamples {
 }
 
 impl DrawnSamples {
-    /// Samples of the snapshot of a run's best look. `training`: what it was trained on. `of`: which run it is, and
+    /// Samples of the snapshot of a run's best evaluation. `training`: what it was trained on. `of`: which run it is, and
     /// its set.
     ///
     /// # Errors
@@ -38,7 +38,8 @@ impl DrawnSamples {
         let run = RunDir::new(dir);
         let (_, model) = run.best_snapshot()?;
         let config = run.config()?;
-        let epoch = best(&run.scores(&config)?.looks).map_or(config.train.epochs, |l| l.epoch);
+        let epoch =
+            best(&run.scores(&config)?.evaluations).map_or(config.train.epochs, |l| l.epoch);
         let name = dir.file_name().map_or(String::new(), |n| n.to_string_lossy().into());
         let by = format!("run {name} at its best look, epoch {}", number(epoch));
         let label_dim = model.config.label_dim;

@@ -28,10 +28,10 @@ pub struct Scale {
     pub ramp: f64,
     /// Half-life, in steps, of the average over weights: a rate r becomes r^(1/f).
     pub ema_halflife: f64,
-    /// Generated images per look.
+    /// Generated images per evaluation.
     pub score_images: f64,
     /// Scorings of a run.
-    pub looks: f64,
+    pub evaluations: f64,
     /// EDM's preconditioning in place of VP's and VE's, which learn too slowly for short runs.
     pub edm_precond: bool,
     /// The full resolution is the set's, but at most this; the paper's 32, 16 and 8 are 1, ½ and ¼ of it.
@@ -51,7 +51,7 @@ pub const SCALES: [Scale; 4] = [
         ramp: 1.0,
         ema_halflife: 1.0,
         score_images: 1.0,
-        looks: 1.0,
+        evaluations: 1.0,
         edm_precond: false,
         max_resolution: 32,
     },
@@ -66,7 +66,7 @@ pub const SCALES: [Scale; 4] = [
         ramp: 0.5,
         ema_halflife: 0.5,
         score_images: 0.5,
-        looks: 1.0,
+        evaluations: 1.0,
         edm_precond: false,
         max_resolution: 32,
     },
@@ -81,7 +81,7 @@ pub const SCALES: [Scale; 4] = [
         ramp: 0.1,
         ema_halflife: 0.125,
         score_images: 0.2,
-        looks: 0.5,
+        evaluations: 0.5,
         edm_precond: false,
         max_resolution: 32,
     },
@@ -96,7 +96,7 @@ pub const SCALES: [Scale; 4] = [
         ramp: 0.025,
         ema_halflife: 1.0 / 16.0,
         score_images: 0.025,
-        looks: 0.2,
+        evaluations: 0.2,
         edm_precond: true,
         max_resolution: 16,
     },
@@ -146,7 +146,7 @@ impl Scale {
             by(self.ramp),
             by(self.ema_halflife),
             by(self.score_images),
-            by(self.looks),
+            by(self.evaluations),
             if self.edm_precond { ", EDM's preconditioning in place of VP's and VE's" } else { "" },
             r = self.max_resolution,
         )
@@ -168,7 +168,7 @@ impl Scale {
             Factor::EmaRate => self.ema_rate(value),
             Factor::Channels => count(self.channels, 4),
             Factor::Batch => count(self.batch, 1),
-            Factor::Looks => count(self.looks, 1),
+            Factor::Looks => count(self.evaluations, 1),
             Factor::ScoreImages => count(self.score_images, 1),
         }
     }

@@ -19,14 +19,14 @@ pub struct Theirs {
     /// Training images.
     pub size: usize,
     /// By epoch.
-    pub looks: Vec<TheirLook>,
+    pub evaluations: Vec<TheirEvaluation>,
     /// What was left out, for people.
     pub notes: Vec<String>,
 }
 
 /// One scored snapshot.
 #[derive(Debug, Clone, PartialEq)]
-pub struct TheirLook {
+pub struct TheirEvaluation {
     /// Thousands of images trained on, as the snapshot's name says.
     pub kimg: u64,
     pub epoch: f64,
@@ -78,9 +78,9 @@ impl Theirs {
         let size = known.filter(|&n| n > 0).ok_or_else(|| {
             usage(format!("--theirs: {}: training images not known; write N={}", what(), what()))
         })?;
-        let mut looks: Vec<TheirLook> = scored
+        let mut evaluations: Vec<TheirEvaluation> = scored
             .iter()
-            .map(|s| TheirLook {
+            .map(|s| TheirEvaluation {
                 kimg: s.kimg,
                 epoch: s.kimg as f64 * 1000.0 / size as f64,
                 ratio: s.ratio,
@@ -88,14 +88,14 @@ impl Theirs {
                 mean_d1: s.mean_d1,
             })
             .collect();
-        looks.sort_by_key(|l| l.kimg);
-        Ok(Theirs { name: name_of(&places), size, looks, notes })
+        evaluations.sort_by_key(|l| l.kimg);
+        Ok(Theirs { name: name_of(&places), size, evaluations, notes })
     }
 
-    /// The look with the highest ratio.
-    pub fn best(&self) -> &TheirLook {
-        let first = &self.looks[0];
-        self.looks.iter().fold(first, |a, b| if b.ratio > a.ratio { b } else { a })
+    /// The evaluation with the highest ratio.
+    pub fn best(&self) -> &TheirEvaluation {
+        let first = &self.evaluations[0];
+        self.evaluations.iter().fold(first, |a, b| if b.ratio > a.ratio { b } else { a })
     }
 }
 

@@ -53,13 +53,13 @@ pub fn settings_json(runs: &[&RunSeen]) -> (Value, Vec<Value>) {
     (shared, own)
 }
 
-/// Network, training, looks and seeds of runs that differ in images, looks and seed, in one line.
+/// Network, training, evaluations and seeds of runs that differ in images, evaluations and seed, in one line.
 pub fn settings_said(runs: &[&RunSeen]) -> String {
     let Some(first) = runs.first() else { return String::new() };
     let train = &first.config.train;
     let of = |what: fn(&RunSeen) -> u64| range(runs.iter().map(|r| what(r)));
-    let looks = of(|r| r.looks.len() as u64);
-    let images = range(runs.iter().flat_map(|r| &r.looks).map(|l| l.images));
+    let evaluations = of(|r| r.evaluations.len() as u64);
+    let images = range(runs.iter().flat_map(|r| &r.evaluations).map(|l| l.images));
     let again = match of(|r| r.config.train.rescore_images as u64).as_str() {
         "0" => String::new(),
         images => format!(", the best scored again with {images}"),
@@ -73,7 +73,7 @@ pub fn settings_said(runs: &[&RunSeen]) -> String {
     let seed = of(|r| r.config.train.seed);
     let seeds = if seed.contains(' ') { "seeds" } else { "seed" };
     format!(
-        "{} · {epochs} epochs, batch {batch}, learning rate {lr}{weight_decay}, {precision} · looks: {looks} of {images} \
+        "{} · {epochs} epochs, batch {batch}, learning rate {lr}{weight_decay}, {precision} · looks: {evaluations} of {images} \
          images{again} · {seeds} {}",
         network_said(&first.config.model),
         seed.replace(',', "")

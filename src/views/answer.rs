@@ -50,7 +50,7 @@ fn size_json(m: &OfSize, own: impl Iterator<Item = Value>) -> Value {
         "size": m.size,
         "ratio": found.ratio,
         "interval": found.interval,
-        "looks": found.looks,
+        "looks": found.evaluations,
         "best_epoch": found.best_epoch,
         "curve": found.curve.iter().map(|&(e, r)| [e, r]).collect::<Vec<_>>(),
         "curve_intervals": found.curve_intervals,

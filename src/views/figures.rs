@@ -5,7 +5,7 @@ use crate::error::usage;
 use crate::memorization::{RESAMPLES, bootstrap};
 use crate::report::chart::{EPOCHS, SIZES};
 use crate::report::{Chart, ChartScale, Panel, Point, Series, Style};
-use crate::run::Look;
+use crate::run::Evaluation;
 use crate::study::EPSILON;
 use crate::study::names::by_reason;
 use crate::study::outcome::Seen;
@@ -312,7 +312,7 @@ impl FigureView<'_> {
         let points = self.lines.iter().flat_map(|l| &l.points);
         let panel = |p: &plan::EmmPoint| {
             let done: Vec<_> = p.seen.states.iter().filter_map(|s| s.done()).collect();
-            let sum = |of: fn(&Look) -> u64| done.iter().map(|d| of(&d.value)).sum();
+            let sum = |of: fn(&Evaluation) -> u64| done.iter().map(|d| of(&d.value)).sum();
             let (memorized, images): (u64, u64) = (sum(|l| l.memorized), sum(|l| l.images));
             let x = self.axis(&self.spec.x)?;
             let title = format!("{}: {}", self.spec.id, self.value(x, p.cell.at[x]));

@@ -148,7 +148,7 @@ struct Results {
     sizes: Vec<SizeResult>,
     /// The answer in words; older files have none.
     said: Option<String>,
-    /// Network, training, looks and seeds in a line.
+    /// Network, training, evaluations and seeds in a line.
     settings_said: Option<String>,
 }
 

@@ -5,13 +5,13 @@ use super::words::{BANDS, hours_said, open_marks};
 use crate::memorization::emm_of;
 use crate::report::chart::EPOCHS;
 use crate::report::{Cell, Chart, ChartScale, PagePart, Panel, Point, Series, Style, Table};
-use crate::run::Look;
+use crate::run::Evaluation;
 use crate::study::EPSILON;
 use crate::study::cost::flop_of;
 use crate::study::folder::{HASHES, IMAGES, RunSeen, differing, shared};
 use crate::study::log::{Log, devices, wall_s};
 use crate::study::outcome::{Measured, RunState, Seen};
-use crate::study::theirs::{TheirLook, Theirs};
+use crate::study::theirs::{TheirEvaluation, Theirs};
 use std::cmp::Reverse;
 use std::collections::HashSet;
 
@@ -32,15 +32,15 @@ pub fn run_parts(runs: &[RunSeen], answered: bool) -> Vec<PagePart> {
     for run in runs {
         let mut row: Vec<Cell> =
             differing.iter().map(|key| Cell::of_text(run.setting(key))).collect();
-        let share = |of: &dyn Fn(&Look) -> f64| {
+        let share = |of: &dyn Fn(&Evaluation) -> f64| {
             run.value().map_or(Cell::Empty, |l| Cell::Percent(of(l), 2))
         };
         row.extend([share(&|l| l.ratio), share(&|l| l.low), share(&|l| l.high)]);
         row.push(run.best_epoch().map_or(Cell::Empty, |e| Cell::Number(e, 0)));
-        let looks = run.looks.len();
+        let evaluations = run.evaluations.len();
         row.push(match &run.done {
-            Some(_) => Cell::Integer(looks as i64),
-            None => Cell::Text(format!("{looks} of {}", run.config.look_steps().len())),
+            Some(_) => Cell::Integer(evaluations as i64),
+            None => Cell::Text(format!("{evaluations} of {}", run.config.evaluation_steps().len())),
         });
         row.push(run.hours().map_or(Cell::Empty, |h| Cell::Number(h, if h < 1.0 { 4 } else { 1 })));
         row.push(Cell::Text(run.name.clone()));
@@ -125,7 +125,7 @@ fn mean_point(group: &[&RunSeen], size: usize) -> Option<Point> {
 
 /// Curves, so many a panel that they can be told apart.
 fn over_training(runs: &[RunSeen], differing: &[String]) -> Option<Chart> {
-    let runs: Vec<&RunSeen> = runs.iter().filter(|r| !r.looks.is_empty()).collect();
+    let runs: Vec<&RunSeen> = runs.iter().filter(|r| !r.evaluations.is_empty()).collect();
     let panel = |chunk: &[&RunSeen]| {
         let (title, names) = named(chunk, differing);
         let series = chunk.iter().zip(names).map(|(run, name)| our_curve(run, name));
@@ -153,8 +153,8 @@ fn named(runs: &[&RunSeen], varying: &[String]) -> (String, Vec<String>) {
 
 fn our_curve(run: &RunSeen, name: String) -> Series {
     let point =
-        |l: &Look| Point { interval: Some([l.low, l.high]), ..Point::new(l.epoch, l.ratio) };
-    let mut points: Vec<Point> = run.looks.iter().map(point).collect();
+        |l: &Evaluation| Point { interval: Some([l.low, l.high]), ..Point::new(l.epoch, l.ratio) };
+    let mut points: Vec<Point> = run.evaluations.iter().map(point).collect();
     if let (Some(last), Some(done)) = (points.last_mut(), &run.done) {
         last.rising = done.rising();
     }
@@ -222,7 +222,7 @@ pub fn added_up(logs: &[&Log]) -> f64 {
     logs.iter().map(|l| l.elapsed_s()).sum::<f64>() / 3600.0
 }
 
-/// Their curves beside our runs of the same size, and their best looks against size.
+/// Their curves beside our runs of the same size, and their best evaluations against size.
 pub fn their_parts(theirs: &[Theirs], runs: &[RunSeen]) -> Vec<PagePart> {
     if theirs.is_empty() {
         return Vec::new();
@@ -242,7 +242,7 @@ pub fn their_parts(theirs: &[Theirs], runs: &[RunSeen]) -> Vec<PagePart> {
             end(0),
             end(1),
             Cell::Number(best.epoch, 0),
-            Cell::Integer(t.looks.len() as i64),
+            Cell::Integer(t.evaluations.len() as i64),
             Cell::Text(t.name.clone()),
         ]);
     }
@@ -256,10 +256,10 @@ pub fn their_parts(theirs: &[Theirs], runs: &[RunSeen]) -> Vec<PagePart> {
             true => "ours".to_string(),
             false => format!("ours: {}", run.called(&differing)),
         };
-        let ours = same.iter().filter(|r| !r.looks.is_empty()).take(MOST_LINES);
+        let ours = same.iter().filter(|r| !r.evaluations.is_empty()).take(MOST_LINES);
         let ours = ours.map(|run| our_curve(run, name(run)));
         let curves = theirs.iter().filter(|t| t.size == size).map(|t| {
-            let points = t.looks.iter().map(their_point).collect();
+            let points = t.evaluations.iter().map(their_point).collect();
             Series::new(t.name.clone(), Style::Theirs, points)
         });
         let title = format!("N = {size}");
@@ -283,6 +283,6 @@ fn of_size(runs: &[RunSeen], size: usize) -> Vec<&RunSeen> {
     runs.iter().filter(|r| r.config.data.images == size).collect()
 }
 
-fn their_point(look: &TheirLook) -> Point {
-    Point { interval: look.interval, ..Point::new(look.epoch, look.ratio) }
+fn their_point(evaluation: &TheirEvaluation) -> Point {
+    Point { interval: evaluation.interval, ..Point::new(evaluation.epoch, evaluation.ratio) }
 }

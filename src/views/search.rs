@@ -43,7 +43,7 @@ pub fn table(sizes: &[(usize, &Measured)]) -> Table {
             Cell::Percent(m.interval[0], 2),
             Cell::Percent(m.interval[1], 2),
             Cell::Number(m.best_epoch, 0),
-            Cell::Integer(m.looks as i64),
+            Cell::Integer(m.evaluations as i64),
         ];
         if repeated {
             let [low, high] = m.ends();
@@ -177,7 +177,7 @@ pub fn said_of_intervals(runs: &[&RunSeen]) -> String {
     format!("{mean}{BANDS}")
 }
 
-/// The first samples of a size's first run, at its best look, beside what they are nearest to.
+/// The first samples of a size's first run, at its best evaluation, beside what they are nearest to.
 fn copies(m: &OfSize, set: &Dataset, name: &str, device: &Device) -> Result<Vec<u8>> {
     let subset = Subset {
         size: m.size,

@@ -3,8 +3,8 @@
 use super::{config, for_each_schedule, gpu};
 use crate::kernels::gpu;
 use cudarc::driver::PushKernelArg;
-use emm::check::Network;
-use emm::check::{Size, Wanted, list};
+use emm::check::NetworkSize;
+use emm::check::{CaseSize, Wanted, list};
 use emm::device::Precision;
 
 /// Small whole numbers that look random, so that every product and sum is exact.
@@ -27,9 +27,9 @@ fn every_primitive_gives_what_a_gpu_must() {
     let wanted = Wanted {
         op: Some("primitives"),
         precisions: vec![Precision::Fp32],
-        sizes: vec![Size::Golden],
+        sizes: vec![CaseSize::Golden],
         on_gpu: true,
-        network: Network::default(),
+        network: NetworkSize::default(),
     };
     let (checks, gpu) = (list(&wanted).unwrap(), gpu());
     assert!(checks.len() > 15, "{} primitives", checks.len());

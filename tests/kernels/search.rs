@@ -5,7 +5,7 @@ use crate::emulator::{for_each_schedule, in_check_build};
 use crate::ops::fresh_seed;
 use emm::check::golden::rel_err;
 use emm::check::sampling::{Scaled, SetSizes, heun, optimum, set_of, small};
-use emm::check::searching::{Sizes, nearest};
+use emm::check::searching::{SearchSizes, nearest};
 use emm::device::{Cpu, Device};
 use emm::memorization::Search;
 use emm::sampler::{GpuOptimal, HeunOptions, Optimal, Start, sample, sample_each};
@@ -15,7 +15,7 @@ fn cpu() -> Device {
 }
 
 fn check_search(seed: u64, len: usize, references: usize, queries: usize) {
-    let off = nearest(&gpu(), Sizes::all(len, references, queries), seed).unwrap();
+    let off = nearest(&gpu(), SearchSizes::all(len, references, queries), seed).unwrap();
     let what = format!("seed {seed}: {references} of {len} bytes, {queries} queries");
     assert!(off.by == 0.0, "{what}: {} {}", off.by, off.at);
 }

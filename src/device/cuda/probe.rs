@@ -87,7 +87,7 @@ impl fmt::Display for Trouble {
     }
 }
 
-/// Looks for a driver and its GPUs. Creates no context and leaves nothing behind.
+/// Evaluations for a driver and its GPUs. Creates no context and leaves nothing behind.
 pub fn probe() -> Result<Driver, Trouble> {
     // SAFETY: loading libcuda runs its initializers only, as any CUDA program does.
     if !unsafe { is_culib_present() } {

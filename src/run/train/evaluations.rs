@@ -1,13 +1,13 @@
-//! A run's looks: the EMA scored, recorded, its snapshot kept as long as somebody needs it.
+//! A run's evaluations: the EMA scored, recorded, its snapshot kept as long as somebody needs it.
 
 use super::super::dir::best;
 use super::super::progress::epochs_said;
 use super::super::score::{
-    Network, RESCORE_SEED, generate_and_search, load_partial, look_of, save_partial,
+    Network, RESCORE_SEED, evaluation_of, generate_and_search, load_partial, save_partial,
 };
 use super::super::scores::scored_again;
 use super::super::state::run_note;
-use super::super::{Look, memory};
+use super::super::{Evaluation, memory};
 use super::{Ended, Run, SaveEvery, progress_text};
 use crate::device::Device;
 use crate::error::{Exit, exit_code};
@@ -16,86 +16,87 @@ use crate::signal::stop_asked;
 use anyhow::Result;
 use std::time::Instant;
 
-/// Unfinished looks are saved this often where saves are counted in steps.
+/// Unfinished evaluations are saved this often where saves are counted in steps.
 const LOOK_SAVE_INTERVAL_S: f64 = 30.0;
 
 impl Run<'_> {
-    pub(super) fn look_due(&self) -> bool {
-        self.look_steps.contains(&self.step) && !self.looks.iter().any(|l| l.step == self.step)
+    pub(super) fn evaluation_due(&self) -> bool {
+        self.evaluation_steps.contains(&self.step)
+            && !self.evaluations.iter().any(|l| l.step == self.step)
     }
 
     /// Scores the EMA and records it; false if a signal stopped it.
-    pub(super) fn look(&mut self) -> Result<bool> {
+    pub(super) fn evaluation(&mut self) -> Result<bool> {
         let model = self.snapshot()?;
-        let looks = self.look_steps.len();
-        let images = self.config.images_at(self.looks.len(), looks);
-        let Some((look, distinct)) = self.score(model, self.step, 0, images)? else {
+        let evaluations = self.evaluation_steps.len();
+        let images = self.config.images_at(self.evaluations.len(), evaluations);
+        let Some((evaluation, distinct)) = self.score(model, self.step, 0, images)? else {
             return Ok(false);
         };
         self.write_snapshot()?;
-        self.stats.add("Mem/ratio", look.ratio);
+        self.stats.add("Mem/ratio", evaluation.ratio);
         let mut more = String::new();
         if let Some(distinct) = distinct {
             self.stats.add("Mem/ratio_distinct", distinct.ratio);
             more = format!("; identical training images once, {:.2}%", 100.0 * distinct.ratio);
-            self.distinct.looks.push(distinct);
-            self.dir.write_distinct_looks(&self.distinct.looks)?;
+            self.distinct.evaluations.push(distinct);
+            self.dir.write_distinct_evaluations(&self.distinct.evaluations)?;
         }
         self.progress.note(&format!(
             "epoch {}: {} of {} images memorized, {:.2}% [{:.2}, {:.2}]{more}",
-            epochs_said(look.epoch),
-            look.memorized,
-            look.images,
-            100.0 * look.ratio,
-            100.0 * look.low,
-            100.0 * look.high
+            epochs_said(evaluation.epoch),
+            evaluation.memorized,
+            evaluation.images,
+            100.0 * evaluation.ratio,
+            100.0 * evaluation.low,
+            100.0 * evaluation.high
         ));
-        self.looks.push(look);
-        self.dir.write_looks(&self.looks)?;
+        self.evaluations.push(evaluation);
+        self.dir.write_evaluations(&self.evaluations)?;
         self.forget_partial();
         self.prune()?;
         Ok(true)
     }
 
-    /// Scores the best look's snapshot with fresh seeds, unless that is done.
+    /// Scores the best evaluation's snapshot with fresh seeds, unless that is done.
     pub(super) fn rescore(&mut self) -> Result<Ended> {
         let images = self.config.train.rescore_images;
         if let Some(done) = self.rescored.take() {
             return Ok(Ended::With(Some(done)));
         }
-        let again = scored_again(&self.config, &self.looks, &self.distinct);
+        let again = scored_again(&self.config, &self.evaluations, &self.distinct);
         let Some(step) = again.map(|l| l.step) else { return Ok(Ended::With(None)) };
         let model = self.dir.snapshot(&self.config, step)?;
-        let Some((look, distinct)) = self.score(model, step, RESCORE_SEED, images)? else {
+        let Some((evaluation, distinct)) = self.score(model, step, RESCORE_SEED, images)? else {
             return Ok(Ended::Stopped);
         };
         if let Some(distinct) = &distinct {
             self.dir.write_distinct_rescored(distinct)?;
         }
         self.distinct.rescored = distinct;
-        self.dir.write_rescored(&look)?;
+        self.dir.write_rescored(&evaluation)?;
         self.forget_partial();
-        Ok(Ended::With(Some(look)))
+        Ok(Ended::With(Some(evaluation)))
     }
 
-    /// Generates and searches, continuing an interrupted look, as [`look_of`] counts it; `None` if a signal stopped it.
+    /// Generates and searches, continuing an interrupted evaluation, as [`evaluation_of`] counts it; `None` if a signal stopped it.
     fn score(
         &mut self,
         model: SavedModel,
         step: u64,
         first_seed: u64,
         images: usize,
-    ) -> Result<Option<(Look, Option<Look>)>> {
+    ) -> Result<Option<(Evaluation, Option<Evaluation>)>> {
         self.trainer.rest();
         let mut network = match self.network.take() {
             Some(mut network) => {
                 network.load(&model)?;
                 network
             }
-            None => self.look_network(model)?,
+            None => self.evaluation_network(model)?,
         };
         let search = self.search.as_mut().expect("a run with looks has references");
-        let path = self.dir.partial_look_path();
+        let path = self.dir.partial_evaluation_path();
         let mut found = load_partial(&path, &self.config, step, first_seed, images);
         let interval = match self.options.save_every {
             SaveEvery::Steps(_) => LOOK_SAVE_INTERVAL_S,
@@ -128,7 +129,7 @@ impl Run<'_> {
             self.network = Some(network);
         }
         match result {
-            Ok(()) => Ok(Some(look_of(&self.config, step, &found, self.distinct.repeats))),
+            Ok(()) => Ok(Some(evaluation_of(&self.config, step, &found, self.distinct.repeats))),
             Err(e) if exit_code(&e) == Exit::Suspended as i32 => {
                 save_partial(&path, &self.config, step, first_seed, &found)?;
                 Ok(None)
@@ -137,14 +138,15 @@ impl Run<'_> {
         }
     }
 
-    pub(super) fn look_network(&self, model: SavedModel) -> Result<Network<'static>> {
-        let batch = memory::look_batch(self.device, &self.config, self.config.train.micro_batch);
+    pub(super) fn evaluation_network(&self, model: SavedModel) -> Result<Network<'static>> {
+        let batch =
+            memory::evaluation_batch(self.device, &self.config, self.config.train.micro_batch);
         Network::new(self.device, model, batch.expect("a run with looks"), &stop_asked)
     }
 
     fn forget_partial(&self) {
-        // A leftover is of another step than any look to come, so it harms nobody.
-        let _ = std::fs::remove_file(self.dir.partial_look_path());
+        // A leftover is of another step than any evaluation to come, so it harms nobody.
+        let _ = std::fs::remove_file(self.dir.partial_evaluation_path());
     }
 
     pub(super) fn snapshot(&self) -> Result<SavedModel> {
@@ -166,9 +168,9 @@ impl Run<'_> {
         if self.options.keep_all_snapshots {
             return Ok(());
         }
-        let kept = [best(&self.looks), self.looks.last()];
+        let kept = [best(&self.evaluations), self.evaluations.last()];
         let mut steps: Vec<u64> = kept.into_iter().flatten().map(|l| l.step).collect();
-        if self.looks.is_empty() {
+        if self.evaluations.is_empty() {
             steps.push(self.config.steps());
         }
         self.dir.prune_snapshots(&self.config, &steps)

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 /// One scoring inside training: a row of `scores.csv`, in its columns' order.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct Look {
+pub struct Evaluation {
     pub step: u64,
     pub epoch: f64,
     pub images: u64,
@@ -21,6 +21,6 @@ pub struct Look {
 pub struct Distinct {
     /// Training images that repeat an earlier one.
     pub repeats: usize,
-    pub looks: Vec<Look>,
-    pub rescored: Option<Look>,
+    pub evaluations: Vec<Evaluation>,
+    pub rescored: Option<Evaluation>,
 }
