@@ -3,34 +3,49 @@
 
 use super::Off;
 use super::golden::{Golden, rel_err};
-use crate::device::cpu::resample::Resampling;
 use crate::device::{Acc, Dtype, Precision, StepArgs};
 use crate::ops::attention::Attention;
-use crate::ops::conv2d::{Conv2d, Shortcut};
+use crate::ops::conv2d::Conv2d;
 use crate::ops::fir::Fir;
+use crate::ops::golden::{Described, GoldenCase, GoldenIn, GoldenOut};
 use crate::ops::label_embed::LabelEmbed;
 use crate::ops::linear::Linear;
 use crate::ops::loss::Loss;
 use crate::ops::noise_embed::NoiseEmbed;
 use crate::ops::norm::Norm;
-use crate::ops::precondition::{Denoised, Noisy, Precond};
+use crate::ops::precondition::{Denoised, Noisy};
 use crate::ops::{Op, Shape};
 use anyhow::Result;
 use serde_json::Value;
 
-/// The golden files of all ops, embedded: a machine that runs the checks may hold nothing but the binary.
-pub const GOLDENS: [(&str, &[u8]); 10] = [
-    ("attention", include_bytes!("../../tests/goldens/ops/attention.safetensors")),
-    ("conv2d", include_bytes!("../../tests/goldens/ops/conv2d.safetensors")),
-    ("denoise", include_bytes!("../../tests/goldens/ops/denoise.safetensors")),
-    ("fir_pad", include_bytes!("../../tests/goldens/ops/fir_pad.safetensors")),
-    ("label_embed", include_bytes!("../../tests/goldens/ops/label_embed.safetensors")),
-    ("linear", include_bytes!("../../tests/goldens/ops/linear.safetensors")),
-    ("loss", include_bytes!("../../tests/goldens/ops/loss.safetensors")),
-    ("noise_embed", include_bytes!("../../tests/goldens/ops/noise_embed.safetensors")),
-    ("norm", include_bytes!("../../tests/goldens/ops/norm.safetensors")),
-    ("precondition", include_bytes!("../../tests/goldens/ops/precondition.safetensors")),
-];
+macro_rules! goldens {
+    ($($name:literal: $op:ident),* $(,)?) => {
+        /// The golden files of all ops, embedded: a machine that runs the checks may hold nothing but the binary.
+        pub const GOLDENS: [(&str, &[u8]); [$($name),*].len()] = [
+            $(($name, include_bytes!(concat!("../../tests/goldens/ops/", $name, ".safetensors")))),*
+        ];
+
+        fn described(op: &str, case: &Described) -> GoldenCase {
+            match op {
+                $($name => $op::golden(case),)*
+                _ => panic!("no op of that name: {op}"),
+            }
+        }
+    };
+}
+
+goldens! {
+    "attention": Attention,
+    "conv2d": Conv2d,
+    "denoise": Denoised,
+    "fir_pad": Fir,
+    "label_embed": LabelEmbed,
+    "linear": Linear,
+    "loss": Loss,
+    "noise_embed": NoiseEmbed,
+    "norm": Norm,
+    "precondition": Noisy,
+}
 
 /// The bar of everything computed and stored in float32.
 const EXACT: f64 = 1e-5;
@@ -73,162 +88,55 @@ pub struct Ran {
     pub d_params: Vec<Vec<f32>>,
 }
 
-fn precond(a: &Value) -> Precond {
-    serde_json::from_value(a["precond"].clone()).expect("a preconditioning")
-}
-
 impl Case {
     /// Case `name` of the golden file of op `op`.
     pub fn from_golden(op: &str, g: &Golden, name: &str, a: &Value) -> Case {
-        let number = |key: &str| a[key].as_u64().unwrap_or(0);
-        let size = |key: &str| number(key) as usize;
-        let flag = |key: &str| a[key].as_bool().unwrap_or(false);
         let full = |t: &str| format!("{name}/{t}");
-        let has = |t: &str| g.has(&full(t));
-        let shape_of = |t: &str| g.f32(&full(t)).0.to_vec();
-        let tensor = |t: &str, grad: &str| {
+        let shape = |t: &str| g.shape(&full(t)).map(<[usize]>::to_vec);
+        let case = described(op, &Described { attributes: a, shape: &shape });
+        let operand = |t: &str, activation: bool| {
             let (shape, words) = g.f32(&full(t));
             let shape = match *shape {
                 [n, h, w, c] => [n, h, w, c],
                 [n, c] => [n, 1, 1, c],
                 _ => [1, 1, 1, words.len()],
             };
-            Operand { shape, words, grad: has(grad).then(|| full(grad)), activation: false }
+            let grad = Some(full(&format!("d{t}"))).filter(|d| g.has(d));
+            Operand { shape, words, grad, activation }
         };
-        let activation = |t: &str, grad: &str| Operand { activation: true, ..tensor(t, grad) };
-        let sigma = || {
-            let (shape, values) = g.f64(&full("sigma"));
-            let shape = [shape[0], 1, 1, 2];
-            Operand {
-                shape,
-                words: bytemuck::cast_slice(&values).to_vec(),
-                grad: None,
-                activation: false,
+        let given = |images: usize, words: Vec<f32>| {
+            let shape = [images, 1, 1, words.len() / images];
+            Operand { shape, words, grad: None, activation: false }
+        };
+        let input = |input: &GoldenIn| match *input {
+            GoldenIn::Activation(t) => operand(t, true),
+            GoldenIn::Float32(t) => operand(t, false),
+            GoldenIn::Sigma => {
+                let (shape, values) = g.f64(&full("sigma"));
+                given(shape[0], bytemuck::cast_slice(&values).to_vec())
+            }
+            GoldenIn::Int32(t) => {
+                let (shape, values) = g.i32(&full(t));
+                given(shape[0], bytemuck::cast_slice(&values).to_vec())
             }
         };
-        let mut args = StepArgs::default();
-        let mut outs = vec![Some(full("y"))];
-        let mut d_out_names = vec![Some("dy")];
-        let (op, ins, params): (Box<dyn Op>, Vec<Operand>, Vec<Operand>) = match op {
-            "attention" => {
-                outs.push(None);
-                d_out_names.push(None);
-                (Box::new(Attention), vec![activation("qkv", "dqkv")], vec![])
-            }
-            "conv2d" => {
-                let shortcut = has("s1").then(|| Shortcut { two: has("s2"), off: size("off") });
-                let conv = Conv2d {
-                    kernel: size("kernel"),
-                    stride: size("stride"),
-                    pad: size("pad"),
-                    out_channels: shape_of("w")[0],
-                    scale: a["scale"].as_f64().unwrap_or(1.0) as f32,
-                    emb: has("emb").then(|| size("emb_first")),
-                    residual: has("residual"),
-                    shortcut,
-                    float32: flag("last"),
-                };
-                let ins = ["x", "emb", "residual", "s1", "s2"].into_iter().filter(|t| has(t));
-                let params = ["w", "b", "sw", "sb"].into_iter().filter(|t| has(t));
-                let with_grad = |t: &str| {
-                    let activation = ["x", "residual", "s1", "s2"].contains(&t);
-                    Operand { activation, ..tensor(t, &format!("d{t}")) }
-                };
-                (Box::new(conv), ins.map(with_grad).collect(), params.map(with_grad).collect())
-            }
-            "denoise" => {
-                outs = vec![Some(full("d"))];
-                d_out_names = vec![None];
-                let ins = vec![tensor("x", ""), tensor("f", ""), sigma()];
-                (Box::new(Denoised(precond(a))), ins, vec![])
-            }
-            "fir_pad" => {
-                outs = vec![Some(full("g"))];
-                d_out_names = vec![Some("dg")];
-                (Box::new(Fir), vec![activation("x", "dx")], vec![])
-            }
-            "label_embed" => {
-                let (shape, labels) = g.i32(&full("labels"));
-                let labels = Operand {
-                    shape: [shape[0], 1, 1, 1],
-                    words: bytemuck::cast_slice(&labels).to_vec(),
-                    grad: None,
-                    activation: false,
-                };
-                // The master layout [label, channel] is the golden's.
-                let params = vec![tensor("table", "dtable"), tensor("b", "db")];
-                let op = LabelEmbed { label_dim: size("label_dim") };
-                (Box::new(op), vec![tensor("e", "de"), labels], params)
-            }
-            "linear" => {
-                let widths = a["widths"].as_array().expect("widths of the linears");
-                let widths = widths.iter().map(|w| w.as_u64().expect("a width") as usize);
-                let op = Linear { out_features: widths.collect(), silu: flag("silu") };
-                if op.silu {
-                    outs.push(None);
-                    d_out_names.push(None);
-                }
-                let params = vec![tensor("w", "dw"), tensor("b", "db")];
-                (Box::new(op), vec![tensor("x", "dx")], params)
-            }
-            "loss" => {
-                outs = vec![Some(full("loss"))];
-                d_out_names = vec![None];
-                let op = Loss { precond: precond(a), batch: size("batch") };
-                let ins = vec![tensor("f", "df"), tensor("y", ""), tensor("noise", ""), sigma()];
-                (Box::new(op), ins, vec![])
-            }
-            "noise_embed" => {
-                d_out_names = vec![None];
-                let fourier = a["kind"] == "fourier";
-                let op = NoiseEmbed { precond: precond(a), channels: size("channels"), fourier };
-                let mut ins = vec![sigma()];
-                if fourier {
-                    ins.push(tensor("freqs", ""));
-                }
-                (Box::new(op), ins, vec![])
-            }
-            "norm" => {
-                let p = a["p"].as_f64().unwrap_or(0.0);
-                args = StepArgs {
-                    seed: number("seed"),
-                    step: number("step") as u32,
-                    first_image: number("first_image") as u32,
-                };
-                let resample = match a["resample"].as_str() {
-                    Some("down") => Some(Resampling::Down),
-                    Some("up") => Some(Resampling::Up),
-                    Some("fir_down") => Some(Resampling::FirDown),
-                    Some("fir_up") => Some(Resampling::FirUp),
-                    _ => None,
-                };
-                outs.push(None);
-                d_out_names.push(None);
-                if resample.is_some() {
-                    outs.push(Some(full("xr")));
-                    d_out_names.push(Some("dxr"));
-                }
-                let op = Norm {
-                    groups: size("groups"),
-                    silu: flag("silu"),
-                    dropout: (p > 0.0).then_some((p, number("layer") as u32)),
-                    resample,
-                    off: size("off"),
-                };
-                let ins = ["x1", "x2"].into_iter().filter(|t| has(t));
-                let params = vec![tensor("gamma", "dgamma"), tensor("beta", "dbeta")];
-                (Box::new(op), ins.map(|t| activation(t, &format!("d{t}"))).collect(), params)
-            }
-            "precondition" => {
-                outs = vec![Some(full("xin"))];
-                d_out_names = vec![None];
-                let ins = vec![tensor("y", ""), tensor("noise", ""), sigma()];
-                (Box::new(Noisy(precond(a))), ins, vec![])
-            }
-            _ => panic!("no op of that name: {op}"),
+        let d_out = |out: &GoldenOut| match out {
+            GoldenOut::Differentiated(t) => Some(g.f32(&full(&format!("d{t}"))).1),
+            GoldenOut::Alone(_) | GoldenOut::Kept => None,
         };
-        let d_outs = d_out_names.iter().map(|n| n.map(|n| g.f32(&full(n)).1)).collect();
-        Case { op, ins, params, outs, d_outs, args, float32_only: flag("float32_only") }
+        let out = |out: &GoldenOut| match out {
+            GoldenOut::Differentiated(t) | GoldenOut::Alone(t) => Some(full(t)),
+            GoldenOut::Kept => None,
+        };
+        Case {
+            ins: case.ins.iter().map(input).collect(),
+            params: case.params.iter().map(|t| operand(t, false)).collect(),
+            outs: case.outs.iter().map(out).collect(),
+            d_outs: case.outs.iter().map(d_out).collect(),
+            op: case.op,
+            args: case.args,
+            float32_only: a["float32_only"].as_bool().unwrap_or(false),
+        }
     }
 
     /// Whether the case has gradients.

@@ -89,6 +89,11 @@ impl Golden {
         self.tensors.contains_key(name)
     }
 
+    /// Shape of a tensor of any type, where there is one of that name.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(|t| &t.shape[..])
+    }
+
     /// Shape and values of a float32 tensor.
     pub fn f32(&self, name: &str) -> (&[usize], Vec<f32>) {
         self.values(name, Dtype::F32, f32::from_le_bytes)

@@ -7,27 +7,25 @@ use super::{CaseSize, Check, primitives, real, sampling, searching, training};
 use anyhow::Result;
 use std::rc::Rc;
 
+/// What has no golden of an op.
+const OTHERS: [&str; 6] = ["adam_ema", "prepare_batch", "heun", "optimum", "nearest", "graph"];
+
 /// Names of everything that is checked, in order: a GPU's instructions first, for what they get wrong is wrong
 /// everywhere.
-pub const OPS: [&str; 17] = [
-    "primitives",
-    "attention",
-    "conv2d",
-    "denoise",
-    "fir_pad",
-    "label_embed",
-    "linear",
-    "loss",
-    "noise_embed",
-    "norm",
-    "precondition",
-    "adam_ema",
-    "prepare_batch",
-    "heun",
-    "optimum",
-    "nearest",
-    "graph",
-];
+pub const OPS: [&str; 1 + GOLDENS.len() + OTHERS.len()] = {
+    let mut all = ["primitives"; 1 + GOLDENS.len() + OTHERS.len()];
+    let mut i = 0;
+    while i < GOLDENS.len() {
+        all[1 + i] = GOLDENS[i].0;
+        i += 1;
+    }
+    let mut i = 0;
+    while i < OTHERS.len() {
+        all[1 + GOLDENS.len() + i] = OTHERS[i];
+        i += 1;
+    }
+    all
+};
 
 /// All checks that are wanted, those of an op in a row.
 ///

@@ -3,6 +3,7 @@
 //! qkv [N, H, W, 3C] with channels [q | k | v]; y [N, H, W, C]; the weights [N, 1, T, T], T = H·W, are kept for
 //! the backward. FLOP: two products forward, four backward.
 
+use super::golden::{Described, GoldenCase, GoldenIn, GoldenOut};
 use super::scratch::Layout;
 use super::{Direction, Grads, Io, Op, Reads, Shape};
 use crate::device::cpu::gemm::{Mat, gemm};
@@ -19,6 +20,14 @@ type View = (Ptr, usize, usize);
 
 fn sizes(ins: &[Shape]) -> (usize, usize, usize) {
     (ins[0][0], ins[0][1] * ins[0][2], ins[0][3] / 3)
+}
+
+impl Attention {
+    /// The op of a golden's case.
+    pub fn golden(_: &Described) -> GoldenCase {
+        let outs = [GoldenOut::Differentiated("y"), GoldenOut::Kept];
+        GoldenCase::new(Attention, &[GoldenIn::Activation("qkv")], &[], &outs)
+    }
 }
 
 impl Op for Attention {

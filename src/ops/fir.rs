@@ -1,5 +1,6 @@
 //! fir: NCSN++'s `[1,3,3,1]` filter at every position of the zero-extended image, `[N, H, W, C]` → `[N, H+1, W+1, C]`.
 
+use super::golden::{Described, GoldenCase, GoldenIn, GoldenOut};
 use super::scratch::Layout;
 use super::{Grads, Io, Op, Reads, Shape, image_words, words};
 use crate::device::cpu::resample::{Resampler, Resampling};
@@ -12,6 +13,13 @@ pub struct Fir;
 
 fn out_shape(x: Shape) -> Shape {
     [x[0], Resampling::FirPad.out_len(x[1]), Resampling::FirPad.out_len(x[2]), x[3]]
+}
+
+impl Fir {
+    /// The op of a golden's case.
+    pub fn golden(_: &Described) -> GoldenCase {
+        GoldenCase::new(Fir, &[GoldenIn::Activation("x")], &[], &[GoldenOut::Differentiated("g")])
+    }
 }
 
 impl Op for Fir {

@@ -3,6 +3,7 @@
 //! e, y `[N, 1, 1, D]`; labels integers `[N, 1, 1, 1]`; table `[L, D]`, bias `[D]`. The table's gradient is the one
 //! place that fills zeros: a batch touches few rows; repeated rows are summed in batch order.
 
+use super::golden::{Described, GoldenCase, GoldenIn, GoldenOut};
 use super::sums::{scaled_add, store, sum_images, sum_rows, zeros};
 use super::{Direction, Grads, Io, Op, Reads, Shape};
 use crate::device::cpu::math;
@@ -18,6 +19,15 @@ pub struct LabelEmbed {
 impl LabelEmbed {
     fn scale(&self) -> f32 {
         (self.label_dim as f64).sqrt() as f32
+    }
+}
+
+impl LabelEmbed {
+    /// The op of a golden's case.
+    pub fn golden(case: &Described) -> GoldenCase {
+        let op = LabelEmbed { label_dim: case.size("label_dim") };
+        let ins = [GoldenIn::Float32("e"), GoldenIn::Int32("labels")];
+        GoldenCase::new(op, &ins, &["table", "b"], &[GoldenOut::Differentiated("y")])
     }
 }
 

@@ -5,6 +5,7 @@
 //!   tape adds them.
 //! - With SiLU a second output keeps the pre-activation for the backward.
 
+use super::golden::{Described, GoldenCase, GoldenIn, GoldenOut};
 use super::sums::{sum_images, sum_rows};
 use super::{Direction, Grads, Io, Op, Reads, Shape};
 use crate::device::cpu::gemm::{Mat, gemm};
@@ -35,6 +36,18 @@ impl Linear {
 /// Images and output features per job.
 const JOB: usize = 16;
 const BLOCK: usize = 64;
+
+impl Linear {
+    /// The op of a golden's case.
+    pub fn golden(case: &Described) -> GoldenCase {
+        let widths = case.attributes["widths"].as_array().expect("widths of the linears");
+        let widths = widths.iter().map(|w| w.as_u64().expect("a width") as usize);
+        let op = Linear { out_features: widths.collect(), silu: case.flag("silu") };
+        let outs = [GoldenOut::Differentiated("y"), GoldenOut::Kept];
+        let outs = &outs[..1 + op.silu as usize];
+        GoldenCase::new(op, &[GoldenIn::Float32("x")], &["w", "b"], outs)
+    }
+}
 
 impl Op for Linear {
     fn name(&self) -> &'static str {

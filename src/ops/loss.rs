@@ -3,6 +3,7 @@
 //!
 //! Inputs F, y, noise `[N, H, W, C]`, sigma float64 `[N]`; output float64 `[N]`. Source: Karras et al. 2022, Eq. 2.
 
+use super::golden::{Described, GoldenCase, GoldenIn, GoldenOut};
 use super::precondition::{Precond, image};
 use super::sums::image_grid;
 use super::{Grads, Io, Op, Reads, Shape, image_words};
@@ -15,6 +16,20 @@ pub struct Loss {
     pub precond: Precond,
     /// Images in the whole batch, which the mean is over.
     pub batch: usize,
+}
+
+impl Loss {
+    /// The op of a golden's case.
+    pub fn golden(case: &Described) -> GoldenCase {
+        let op = Loss { precond: Precond::golden(case), batch: case.size("batch") };
+        let ins = [
+            GoldenIn::Float32("f"),
+            GoldenIn::Float32("y"),
+            GoldenIn::Float32("noise"),
+            GoldenIn::Sigma,
+        ];
+        GoldenCase::new(op, &ins, &[], &[GoldenOut::Alone("loss")])
+    }
 }
 
 impl Op for Loss {

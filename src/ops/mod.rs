@@ -6,6 +6,7 @@ pub mod adam_ema;
 pub mod attention;
 pub mod conv2d;
 pub mod fir;
+pub mod golden;
 pub mod label_embed;
 pub mod linear;
 pub mod loss;

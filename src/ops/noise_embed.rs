@@ -3,6 +3,7 @@
 //! Positional: [sin(c·f), cos(c·f)], f_i = (1/10000)^(i/(half − 1)). Fourier: [sin(2πcf), cos(2πcf)] with given
 //! frequencies. Input sigma float64 `[N]`; Fourier takes the frequencies as a second input `[1, 1, 1, half]`.
 
+use super::golden::{Described, GoldenCase, GoldenIn, GoldenOut};
 use super::precondition::Precond;
 use super::{Grads, Io, Op, Reads, Shape};
 use crate::device::params::BLOCK_THREADS;
@@ -15,6 +16,17 @@ pub struct NoiseEmbed {
     pub precond: Precond,
     pub channels: usize,
     pub fourier: bool,
+}
+
+impl NoiseEmbed {
+    /// The op of a golden's case.
+    pub fn golden(case: &Described) -> GoldenCase {
+        let (precond, channels) = (Precond::golden(case), case.size("channels"));
+        let fourier = case.attributes["kind"] == "fourier";
+        let ins = [GoldenIn::Sigma, GoldenIn::Float32("freqs")];
+        let op = NoiseEmbed { precond, channels, fourier };
+        GoldenCase::new(op, &ins[..1 + fourier as usize], &[], &[GoldenOut::Alone("y")])
+    }
 }
 
 impl Op for NoiseEmbed {

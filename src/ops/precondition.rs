@@ -1,6 +1,7 @@
 //! Preconditioning (Karras et al. 2022, Table 1): D = c_skip·x + c_out·F(c_in·x; c_noise), and the two ops at
 //! the network's ends. Coefficients are computed in float64 per image and rounded once.
 
+use super::golden::{Described, GoldenCase, GoldenIn, GoldenOut};
 use super::sums::image_grid;
 use super::{Grads, Io, Op, Reads, Shape, image_words};
 use crate::device::cpu::math::vectorized;
@@ -38,6 +39,12 @@ fn vp_sigma(t: f64) -> f64 {
 }
 
 impl Precond {
+    /// That of a golden's case.
+    pub(super) fn golden(case: &Described) -> Self {
+        let named = case.attributes["precond"].clone();
+        serde_json::from_value(named).expect("a preconditioning")
+    }
+
     /// Its number in `kernels/prelude/precond.cuh`.
     pub fn number(self) -> usize {
         self as usize
@@ -142,6 +149,14 @@ fn per_image(
 #[derive(Debug, Clone, Copy)]
 pub struct Noisy(pub Precond);
 
+impl Noisy {
+    /// The op of a golden's case.
+    pub fn golden(case: &Described) -> GoldenCase {
+        let ins = [GoldenIn::Float32("y"), GoldenIn::Float32("noise"), GoldenIn::Sigma];
+        GoldenCase::new(Noisy(Precond::golden(case)), &ins, &[], &[GoldenOut::Alone("xin")])
+    }
+}
+
 impl Op for Noisy {
     fn name(&self) -> &'static str {
         "noisy"
@@ -233,6 +248,14 @@ impl Op for ScaleInput {
 /// denoised: D = c_skip·x + c_out·F. Inputs x, F `[N, H, W, C]`, sigma float64 `[N]`.
 #[derive(Debug, Clone, Copy)]
 pub struct Denoised(pub Precond);
+
+impl Denoised {
+    /// The op of a golden's case.
+    pub fn golden(case: &Described) -> GoldenCase {
+        let ins = [GoldenIn::Float32("x"), GoldenIn::Float32("f"), GoldenIn::Sigma];
+        GoldenCase::new(Denoised(Precond::golden(case)), &ins, &[], &[GoldenOut::Alone("d")])
+    }
+}
 
 impl Op for Denoised {
     fn name(&self) -> &'static str {

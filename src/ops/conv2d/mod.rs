@@ -16,6 +16,7 @@ mod winograd;
 
 pub use shape::{Conv2d, Shortcut};
 
+use super::golden::{Described, GoldenCase, GoldenIn, GoldenOut};
 use super::pack::Pack;
 use super::{Direction, Grads, Io, Op, Reads, Shape};
 use crate::device::{Dtype, Kernel, Launch, Precision};
@@ -23,6 +24,31 @@ use anyhow::{Result, ensure};
 use mma::Algorithms;
 use shape::Input;
 use std::ops::Range;
+
+impl Conv2d {
+    /// The op of a golden's case.
+    pub fn golden(case: &Described) -> GoldenCase {
+        let shape = |tensor: &str| (case.shape)(tensor).expect("a golden's tensor");
+        let has = |tensor: &&str| case.has(tensor);
+        let op = Conv2d {
+            kernel: case.size("kernel"),
+            stride: case.size("stride"),
+            pad: case.size("pad"),
+            out_channels: shape("w")[0],
+            scale: case.attributes["scale"].as_f64().unwrap_or(1.0) as f32,
+            emb: case.has("emb").then(|| case.size("emb_first")),
+            residual: case.has("residual"),
+            shortcut: (case.has("s1"))
+                .then(|| Shortcut { two: case.has("s2"), off: case.size("off") }),
+            float32: case.flag("last"),
+        };
+        let ins = ["x", "emb", "residual", "s1", "s2"].into_iter().filter(has);
+        let ins =
+            ins.map(|t| if t == "emb" { GoldenIn::Float32(t) } else { GoldenIn::Activation(t) });
+        let params = ["w", "b", "sw", "sb"].into_iter().filter(has).collect::<Vec<_>>();
+        GoldenCase::new(op, &ins.collect::<Vec<_>>(), &params, &[GoldenOut::Differentiated("y")])
+    }
+}
 
 impl Op for Conv2d {
     fn name(&self) -> &'static str {

@@ -11,10 +11,43 @@ mod shape;
 
 pub use shape::Norm;
 
+use super::golden::{Described, GoldenCase, GoldenIn, GoldenOut};
 use super::{Direction, Grads, Io, Op, Reads, Shape};
 use crate::device::cpu::resample::Resampling;
-use crate::device::{Dtype, Kernel, Launch, Precision};
+use crate::device::{Dtype, Kernel, Launch, Precision, StepArgs};
 use anyhow::{Result, ensure};
+
+impl Norm {
+    /// The op of a golden's case.
+    pub fn golden(case: &Described) -> GoldenCase {
+        let p = case.attributes["p"].as_f64().unwrap_or(0.0);
+        let resample = match case.attributes["resample"].as_str() {
+            Some("down") => Some(Resampling::Down),
+            Some("up") => Some(Resampling::Up),
+            Some("fir_down") => Some(Resampling::FirDown),
+            Some("fir_up") => Some(Resampling::FirUp),
+            _ => None,
+        };
+        let op = Norm {
+            groups: case.size("groups"),
+            silu: case.flag("silu"),
+            dropout: (p > 0.0).then_some((p, case.number("layer") as u32)),
+            resample,
+            off: case.size("off"),
+        };
+        let ins = [GoldenIn::Activation("x1"), GoldenIn::Activation("x2")];
+        let outs =
+            [GoldenOut::Differentiated("y"), GoldenOut::Kept, GoldenOut::Differentiated("xr")];
+        let (ins, outs) =
+            (&ins[..1 + case.has("x2") as usize], &outs[..2 + resample.is_some() as usize]);
+        let args = StepArgs {
+            seed: case.number("seed"),
+            step: case.number("step") as u32,
+            first_image: case.number("first_image") as u32,
+        };
+        GoldenCase { args, ..GoldenCase::new(op, ins, &["gamma", "beta"], outs) }
+    }
+}
 
 impl Op for Norm {
     fn name(&self) -> &'static str {
