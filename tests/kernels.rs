@@ -120,13 +120,13 @@ fn a_kernel_that_writes_what_it_only_reads_is_seen() {
     });
 }
 
-pub fn gpu() -> Device {
+pub fn gpu_device() -> Device {
     Device::Cuda { cuda: cuda(), host: Cpu::new(2).unwrap() }
 }
 
 #[test]
 fn linears_side_by_side_give_the_bits_of_each_alone_on_a_gpu() {
-    let (seed, gpu) = (fresh_seed(), gpu());
+    let (seed, gpu) = (fresh_seed(), gpu_device());
     let bits = |v: Vec<f32>| v.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
     for_each_schedule(|schedule| {
         let [alone, together] = [false, true].map(|both| bits(embedded(&gpu, seed, both)));
@@ -167,7 +167,8 @@ fn ten_training_losses_are_those_of_the_cpu() {
         for (precision, bar) in
             [(Precision::Fp32, 1e-4), (Precision::Tf32, 2e-4), (Precision::Bf16, 3e-3)]
         {
-            let mut gpu = Trainer::new(&gpu(), &config, options(precision, 16), &data).unwrap();
+            let mut gpu =
+                Trainer::new(&gpu_device(), &config, options(precision, 16), &data).unwrap();
             let mut worst = 0.0_f64;
             for (step, (got, want)) in train(&mut gpu, 0..10).iter().zip(&want).enumerate() {
                 let err = ((got - want) / want).abs();
@@ -190,7 +191,7 @@ fn ten_training_losses_are_those_of_the_cpu() {
 fn micro_batches_and_resumption_give_the_same_bits_on_a_gpu() {
     let data = random_data(20, 6);
     let [_, config] = networks();
-    let device = gpu();
+    let device = gpu_device();
     for precision in [Precision::Fp32, Precision::Tf32, Precision::Bf16] {
         let new = |images| Trainer::new(&device, &config, options(precision, images), &data);
         let mut whole = new(16).unwrap();
@@ -217,7 +218,7 @@ fn micro_batches_and_resumption_give_the_same_bits_on_a_gpu() {
 
 #[test]
 fn golden_networks_denoise_on_a_gpu_as_float64() {
-    check_denoising(&gpu());
+    check_denoising(&gpu_device());
 }
 
 #[test]
@@ -247,12 +248,12 @@ fn a_gpu_denoises_as_the_cpu_does() {
     for (precision, bar) in
         [(Precision::Fp32, 1e-5), (Precision::Tf32, 1e-3), (Precision::Bf16, 1.5e-2)]
     {
-        let err = rel_err(&denoise(&gpu(), precision), &want).unwrap();
+        let err = rel_err(&denoise(&gpu_device(), precision), &want).unwrap();
         assert!(err < bar, "{precision:?}: off by {err:.1e}");
         assert!(err > 1e-5 || precision == Precision::Fp32, "{precision:?} rounds nothing");
     }
     // The CPU rounds to bf16 in nearly the same places; measured 5e-3.
-    let err = rel_err(&denoise(&gpu(), Precision::Bf16), &cpu(Precision::Bf16)).unwrap();
+    let err = rel_err(&denoise(&gpu_device(), Precision::Bf16), &cpu(Precision::Bf16)).unwrap();
     assert!(err < 1e-2, "bf16 off by {err:.1e} from the CPU's");
 }
 
@@ -260,7 +261,7 @@ fn a_gpu_denoises_as_the_cpu_does() {
 fn a_planted_nan_stops_the_gpu_at_its_step() {
     let data = random_data(20, 7);
     let [config, _] = networks();
-    let mut t = Trainer::new(&gpu(), &config, options(Precision::Fp32, 16), &data).unwrap();
+    let mut t = Trainer::new(&gpu_device(), &config, options(Precision::Fp32, 16), &data).unwrap();
     train(&mut t, 0..2);
     // Infinite, so that gradients are NaN and the loss with them.
     let spec = Params::new(&config).specs[4].clone();

@@ -1,6 +1,6 @@
 //! A case's operands as an op finds them in memory, with everything around them NaN.
 
-use super::cases::{Case, Ran};
+use super::cases::{Case, Operand, Ran};
 use crate::device::{Acc, Dtype, Kernel, Precision, Sink, Slot, Space, Target};
 use crate::ops::{Direction, Grads, Io, Shape, words};
 use anyhow::{Result, ensure};
@@ -108,17 +108,12 @@ impl Laid {
         let mut arena = vec![POISON; end];
         let mut weights = vec![POISON; params_end];
         let grads = vec![if acc == Acc::Add { start } else { POISON }; params_end];
-        for (&slot, o) in ins.iter().zip(&case.ins) {
-            store(&mut arena, slot, &o.words);
-        }
-        for (&slot, o) in params.iter().zip(&case.params) {
-            store(&mut weights, slot, &o.words);
-        }
-        for (&slot, d) in d_outs.iter().zip(&case.d_outs) {
-            if let Some(d) = d {
-                store(&mut arena, slot, d);
-            }
-        }
+        let operand = |(&slot, o): (&Slot, &Operand)| store(&mut arena, slot, &o.words);
+        ins.iter().zip(&case.ins).for_each(operand);
+        let param = |(&slot, o): (&Slot, &Operand)| store(&mut weights, slot, &o.words);
+        params.iter().zip(&case.params).for_each(param);
+        let given = d_outs.iter().zip(&case.d_outs);
+        given.for_each(|(&slot, d)| d.iter().for_each(|d| store(&mut arena, slot, d)));
         for (i, &slot) in d_ins.iter().enumerate() {
             store(&mut arena, slot, &before(case, &shapes, i, slot.len, acc, start));
         }

@@ -51,14 +51,11 @@ pub fn matrix(plan: &StudyPlan, seen: &[Seen]) -> Table {
         let paper_emm = of_emm.map_or(String::new(), printed_emm);
         let our_emm = of_emm.and_then(|e| e.ours.as_ref()).map_or(String::new(), emm_said);
         if printed {
-            let paper =
-                |c: &PlannedCell, _: &Seen| c.paper.as_ref().map_or(String::new(), paper_said);
-            line("paper", &paper, paper_emm);
+            line("paper", &|c, _| c.paper.as_ref().map_or(String::new(), paper_said), paper_emm);
         }
+        let mark = |rising: bool| if rising { RISING_MARK } else { "" };
         let ours = |c: &PlannedCell, s: &Seen| match &s.found {
-            Some(m) => {
-                format!("{:.2}%{}", 100.0 * m.ratio, if m.rising { RISING_MARK } else { "" })
-            }
+            Some(m) => format!("{:.2}%{}", 100.0 * m.ratio, mark(m.rising)),
             None if c.impossible.is_some() => "–".into(),
             None => String::new(),
         };

@@ -1,7 +1,7 @@
 //! What kernels are written with, under every schedule, and products of bytes with a sign.
 
 use super::{config, for_each_schedule, gpu};
-use crate::kernels::gpu;
+use crate::kernels::gpu_device;
 use cudarc::driver::PushKernelArg;
 use emm::check::NetworkSize;
 use emm::check::{CaseSize, Wanted, list};
@@ -31,7 +31,7 @@ fn every_primitive_gives_what_a_gpu_must() {
         on_gpu: true,
         network: NetworkSize::default(),
     };
-    let (checks, gpu) = (list(&wanted).unwrap(), gpu());
+    let (checks, gpu) = (list(&wanted).unwrap(), gpu_device());
     assert!(checks.len() > 15, "{} primitives", checks.len());
     for_each_schedule(|schedule| {
         for check in &checks {

@@ -1,6 +1,6 @@
 //! Intervals of training steps on a GPU: graphs, what comes back of them, and how they end early.
 
-use super::{cuda, flats, gpu, networks};
+use super::{cuda, flats, gpu_device, networks};
 use crate::emulator::{for_each_schedule, in_check_build};
 use crate::model::random_data;
 use crate::ops::fresh_seed;
@@ -52,7 +52,7 @@ fn one_by_one<'d>(
 }
 
 fn check_replay(config: &ModelConfig, seed: u64) {
-    let (data, device) = (random_data(20, seed), gpu());
+    let (data, device) = (random_data(20, seed), gpu_device());
     let (single, want) = one_by_one(&device, config, &data, 3);
     let mut replayed = Trainer::new(&device, config, options(8), &data).unwrap();
     let steps = replayed.steps(&scalars(0..3), &|| false).unwrap();
@@ -73,7 +73,7 @@ fn a_replayed_step_equals_one_launched_singly() {
 #[test]
 fn intervals_have_the_same_bits_in_every_schedule() {
     let [config, _] = networks();
-    let (data, device, mut all) = (random_data(20, fresh_seed()), gpu(), Vec::new());
+    let (data, device, mut all) = (random_data(20, fresh_seed()), gpu_device(), Vec::new());
     for_each_schedule(|_| {
         // The second is replayed.
         let mut t = Trainer::new(&device, &config, options(16), &data).unwrap();
@@ -88,7 +88,7 @@ fn the_checker_has_nothing_to_say_of_a_replayed_step() {
     in_check_build("kernels::interval::the_checker_has_nothing_to_say_of_a_replayed_step", || {
         let [_, config] = networks();
         let data = random_data(20, 1);
-        let mut t = Trainer::new(&gpu(), &config, options(8), &data).unwrap();
+        let mut t = Trainer::new(&gpu_device(), &config, options(8), &data).unwrap();
         assert_eq!(t.steps(&scalars(0..2), &|| false).unwrap().done, 2);
     });
 }
@@ -96,7 +96,7 @@ fn the_checker_has_nothing_to_say_of_a_replayed_step() {
 #[test]
 fn a_stop_ends_an_interval_between_steps() {
     let [config, _] = networks();
-    let (data, device) = (random_data(20, 8), gpu());
+    let (data, device) = (random_data(20, 8), gpu_device());
     let mut stopped = Trainer::new(&device, &config, options(16), &data).unwrap();
     let asked = Cell::new(0);
     let stop = || asked.replace(asked.get() + 1) == 2;
@@ -112,7 +112,7 @@ fn a_stop_ends_an_interval_between_steps() {
 #[test]
 fn an_interval_keeps_the_state_before_its_first_bad_step() {
     let [config, _] = networks();
-    let (data, device) = (random_data(20, 9), gpu());
+    let (data, device) = (random_data(20, 9), gpu_device());
     let mut all = scalars(0..6);
     // Steps 0 and 1 are good; after the second, weights are so large that step 2 overflows.
     all[1].lr = 1e30;
@@ -131,7 +131,7 @@ fn an_interval_keeps_the_state_before_its_first_bad_step() {
 #[test]
 fn scrubbing_replaces_what_is_not_finite_and_nothing_else() {
     let [config, _] = networks();
-    let (data, device) = (random_data(20, 10), gpu());
+    let (data, device) = (random_data(20, 10), gpu_device());
     let gain = Params::new(&config).specs.into_iter().find(|s| s.name.ends_with("aux_norm.weight"));
     let gain = gain.unwrap();
     // Gradients behind the last norm grow with its gain.

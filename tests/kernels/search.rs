@@ -1,6 +1,6 @@
 //! The search, the optimum and the sampler on a GPU: fresh inputs of ragged sizes, in every schedule.
 
-use super::{cuda, gpu};
+use super::{cuda, gpu_device};
 use crate::emulator::{for_each_schedule, in_check_build};
 use crate::ops::fresh_seed;
 use emm::check::golden::rel_err;
@@ -15,7 +15,7 @@ fn cpu() -> Device {
 }
 
 fn check_search(seed: u64, len: usize, references: usize, queries: usize) {
-    let off = nearest(&gpu(), SearchSizes::all(len, references, queries), seed).unwrap();
+    let off = nearest(&gpu_device(), SearchSizes::all(len, references, queries), seed).unwrap();
     let what = format!("seed {seed}: {references} of {len} bytes, {queries} queries");
     assert!(off.by == 0.0, "{what}: {} {}", off.by, off.at);
 }
@@ -41,7 +41,7 @@ fn check_optimum(seed: u64) {
     for [images, side, channels, queries] in [[37, 4, 3, 5], [70, 8, 1, 34], [4, 2, 1, 1]] {
         for labels in [false, true] {
             let sizes = SetSizes { images, side, channels, queries, labels };
-            let off = optimum(&gpu(), sizes, seed).unwrap();
+            let off = optimum(&gpu_device(), sizes, seed).unwrap();
             assert!(off.by < 1e-6, "seed {seed}: {sizes:?}: {} off by {:.1e}", off.at, off.by);
         }
     }
@@ -55,7 +55,7 @@ fn the_optimum_on_a_gpu_matches_float64_in_every_schedule() {
 
 fn check_sampler(seed: u64) {
     for (what, sampling) in small() {
-        let off = heun(&gpu(), &sampling, seed).unwrap();
+        let off = heun(&gpu_device(), &sampling, seed).unwrap();
         assert!(off.by == 0.0, "seed {seed}: {what}: {} {}", off.by, off.at);
     }
 }
@@ -68,7 +68,7 @@ fn sampling_on_a_gpu_gives_the_cpus_bits_in_every_schedule() {
 
 #[test]
 fn an_image_that_is_not_finite_is_named_on_a_gpu() {
-    let mut denoiser = Scaled::new(f32::INFINITY, 2, 12, &gpu()).unwrap();
+    let mut denoiser = Scaled::new(f32::INFINITY, 2, 12, &gpu_device()).unwrap();
     let start = Start::Seeds(&[5, 6, 7]);
     let options = HeunOptions::default();
     let e = sample(&mut denoiser, start, &[], &options, &mut |_, _| true).unwrap_err();
@@ -88,7 +88,7 @@ fn samples_of_the_optimum_on_a_gpu_are_the_cpus_and_all_copies() {
         Ok(true)
     })
     .unwrap();
-    let mut search = Search::new(&gpu(), &set.pixels, set.image_len()).unwrap();
+    let mut search = Search::new(&gpu_device(), &set.pixels, set.image_len()).unwrap();
     let mut on_gpu = GpuOptimal::new(&set, &cuda()).unwrap();
     sample_each(&mut on_gpu, Start::Seeds(&seeds), &[], &options, &mut |_, images| {
         let err = rel_err(&images.values()?, &cpu_images).unwrap();
