@@ -89,7 +89,7 @@ impl Args {
 
     /// The emulator takes minutes for a network in use.
     fn sizes(&self, device: &Device) -> SizeChoice {
-        let gpu = matches!(device, Device::Cuda { .. }) && !KERNELS_FOR.contains(&"emulator");
+        let gpu = device.cuda().is_some() && !KERNELS_FOR.contains(&"emulator");
         self.sizes.unwrap_or(if gpu { SizeChoice::All } else { SizeChoice::Golden })
     }
 
@@ -104,7 +104,7 @@ impl Args {
             SizeChoice::Real => vec![CaseSize::Real],
             SizeChoice::All => vec![CaseSize::Golden, CaseSize::Real],
         };
-        let on_gpu = matches!(device, Device::Cuda { .. });
+        let on_gpu = device.cuda().is_some();
         Ok(Wanted { op: self.op(), precisions, sizes, on_gpu, network: self.network })
     }
 

@@ -59,6 +59,14 @@ impl Device {
         }
     }
 
+    /// The CUDA device, if it is one.
+    pub fn cuda(&self) -> Option<&cuda::Cuda> {
+        match self {
+            Device::Cpu(_) => None,
+            Device::Cuda { cuda, .. } => Some(cuda),
+        }
+    }
+
     /// The host's threads.
     pub fn host(&self) -> &Cpu {
         match self {

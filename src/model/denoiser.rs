@@ -167,10 +167,7 @@ impl Denoiser {
 
     /// The GPU that it computes on, if it does.
     pub fn cuda(&self) -> Option<&Cuda> {
-        match &self.device {
-            Device::Cpu(_) => None,
-            Device::Cuda { cuda, .. } => Some(cuda),
-        }
+        self.device.cuda()
     }
 
     /// On a GPU: takes the labels of the `images` images that come next, and returns the addresses of x
@@ -197,9 +194,9 @@ impl Denoiser {
         let (device, memory, weights) = (&self.device, &mut self.memory, &self.weights);
         let plan = &self.plan;
         let mut run = || plan.run(device, memory, weights, None, None, StepArgs::default());
-        match device {
-            Device::Cpu(_) => run(),
-            Device::Cuda { cuda, .. } => self.evaluation.run(cuda, run),
+        match device.cuda() {
+            None => run(),
+            Some(cuda) => self.evaluation.run(cuda, run),
         }
     }
 

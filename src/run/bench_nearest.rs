@@ -47,13 +47,13 @@ pub fn nearest(
     repeats: usize,
 ) -> Result<NearestTimes> {
     let start = Instant::now();
-    let mut prepared = match device {
-        Device::Cpu(_) => {
+    let mut prepared = match device.cuda() {
+        None => {
             let prepared = References::with(references, pixels, isa, Pruning::Auto);
             prepared.prepare(device);
             Search::prepared(prepared, device)
         }
-        Device::Cuda { .. } => Search::new(device, references, pixels)?,
+        Some(_) => Search::new(device, references, pixels)?,
     };
     let queries_there = Pixels::Host(queries.into());
     let prepare_s = start.elapsed().as_secs_f64();

@@ -151,7 +151,7 @@ fn of_training(
 fn of_run(device: &Device, config: &RunConfig, micro_batch: usize, most: usize) -> Result<usize> {
     let (model, precision) = (&config.model, config.train.precision);
     let training = of_training(device, model, precision, micro_batch, most)?;
-    if matches!(device, Device::Cpu(_)) || training > most {
+    if device.cuda().is_none() || training > most {
         return Ok(training);
     }
     let images = config.data.images;

@@ -134,15 +134,10 @@ fn keep(rate: &Rate) {
 
 /// The device's name and threads; after `|` what else its speed depends on.
 fn machine(device: &Device) -> String {
-    match device {
-        Device::Cpu(cpu) => {
-            let threads = match cpu.threads() {
-                1 => "1 thread".into(),
-                n => format!("{n} threads"),
-            };
-            format!("{}, {threads}|{}", processor(), simd::level())
-        }
-        Device::Cuda { .. } => device.name().into(),
+    match (device.cuda(), device.host().threads()) {
+        (Some(_), _) => device.name().into(),
+        (None, 1) => format!("{}, 1 thread|{}", processor(), simd::level()),
+        (None, n) => format!("{}, {n} threads|{}", processor(), simd::level()),
     }
 }
 

@@ -56,10 +56,10 @@ impl Stats {
             training_s: 0.0,
             last_line: Instant::now(),
         };
-        let device = match device {
-            Device::Cpu(cpu) if cpu.threads() == 1 => "cpu, 1 thread".to_string(),
-            Device::Cpu(cpu) => format!("cpu, {} threads", cpu.threads()),
-            Device::Cuda { .. } => device.name().to_string(),
+        let device = match (device.cuda(), device.host().threads()) {
+            (Some(_), _) => device.name().to_string(),
+            (None, 1) => "cpu, 1 thread".into(),
+            (None, n) => format!("cpu, {n} threads"),
         };
         let line = json!({"resumed_at_step": step, "timestamp": timestamp(), "device": device});
         stats.append(line)?;

@@ -218,7 +218,7 @@ impl<'a> Run<'a> {
     }
 
     fn go(mut self) -> Result<Outcome> {
-        if let (Device::Cuda { .. }, Some(_)) = (self.device, &self.search) {
+        if self.device.cuda().is_some() && self.search.is_some() {
             self.network = Some(self.evaluation_network(self.snapshot()?)?);
         }
         self.prune()?;

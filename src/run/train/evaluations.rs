@@ -9,7 +9,6 @@ use super::super::scores::scored_again;
 use super::super::state::run_note;
 use super::super::{Evaluation, memory};
 use super::{Ended, Run, SaveEvery, progress_text};
-use crate::device::Device;
 use crate::error::{Exit, exit_code};
 use crate::model::SavedModel;
 use crate::signal::stop_asked;
@@ -125,7 +124,7 @@ impl Run<'_> {
                 Ok(())
             },
         );
-        if let Device::Cuda { .. } = self.device {
+        if self.device.cuda().is_some() {
             self.network = Some(network);
         }
         match result {
