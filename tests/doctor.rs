@@ -55,7 +55,7 @@ fn driver(init: i32, version: i32) -> String {
          int cuDriverGetVersion(int *v) {{ *v = {version}; return 0; }}
          int cuDeviceGetCount(int *n) {{ *n = 1; return 0; }}
          int cuDeviceGet(int *d, int k) {{ *d = k; return 0; }}
-         int cuDeviceGetName(char *s, int n, int d) {{ strncpy(s, \"Pretend Gpu\", n); return 0; }}
+         int cuDeviceGetName(char *s, int n, int d) {{ strncpy(s, \"Pretend GPU\", n); return 0; }}
          int cuDeviceTotalMem_v2(unsigned long *b, int d) {{ *b = 80UL << 30; return 0; }}
          int cuDeviceGetAttribute(int *v, int a, int d) {{ *v = a == 75 ? 9 : 0; return 0; }}\n"
     )

@@ -59,6 +59,7 @@ pub struct Measured {
     #[serde(skip)]
     pub spread: Option<Spread>,
     /// Evaluations that the best was chosen from.
+    #[serde(rename = "looks")]
     pub evaluations: usize,
     /// Where the curve is highest.
     pub best_epoch: f64,
@@ -123,7 +124,7 @@ fn read_state(config: &RunConfig, dir: &Path) -> Result<RunState> {
 const LEAST_RISE: f64 = 0.01;
 
 /// Whether the ratio still rose when training ended: in the last quarter of the evaluations, taken together, it lies above
-/// that in the quarter before by more than its 95% sampling interval, and by a point. An only look is compared with the
+/// that in the quarter before by more than its 95% sampling interval, and by a point. An only evaluation is compared with the
 /// untrained network, which memorizes nothing. All memorized cannot rise.
 pub fn still_rising(evaluations: &[Evaluation]) -> bool {
     let quarter = (evaluations.len() / 4).max(1);
