@@ -25,7 +25,7 @@ pub fn check(
     refuse_over(free, spare(device) + of_training(device, config, precision, micro_batch, free)?)
 }
 
-/// As [`check`], with all that a run reserves at its start: on a GPU the set, the search, and what looks need.
+/// As [`check`], with all that a run reserves at its start: on a GPU the set, the search, and what evaluations need.
 ///
 /// # Errors
 /// As [`check`].

@@ -1,4 +1,4 @@
-//! `scores.csv` and `rescored.csv`: what looks said, and whether that fits the run. A row is believed only as it was
+//! `scores.csv` and `rescored.csv`: what evaluations said, and whether that fits the run. A row is believed only as it was
 //! written, to the last digit, so lines are compared as they stand; a reader of CSV would take other forms, too.
 
 use super::{Distinct, Evaluation, RunConfig};
