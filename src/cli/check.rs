@@ -166,13 +166,13 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         return Err(args.nothing(&wanted));
     }
     let name = device.name().to_string();
-    tell(common, &format!("device {name}"));
+    describe(common, &format!("device {name}"));
     let heads = ["precision", "cases", "bar", "worst error"];
-    tell(
+    describe(
         common,
         &format!("{:<20}{:>10}{:>6}{:>8}{:>14}", "op", heads[0], heads[1], heads[2], heads[3]),
     );
-    let mut tally = Tally::new(&checks, |outcome| tell(common, &line(outcome)));
+    let mut tally = Tally::new(&checks, |outcome| describe(common, &line(outcome)));
     let ran = if wanted.on_gpu || args.limit_s.is_some() {
         in_children(&args, common, device, &checks, &mut tally)
     } else {
@@ -211,7 +211,7 @@ fn in_children(
 }
 
 /// Prints a line as soon as it is known; beside --json on stderr.
-fn tell(common: &Common, line: &str) {
+fn describe(common: &Common, line: &str) {
     match (common.json, common.quiet) {
         (false, _) => say!("{line}"),
         (true, true) => {}

@@ -81,7 +81,7 @@ impl Common {
             DeviceChoice::Auto => {
                 let gpu = cuda_gpu(0).and_then(|()| self.cuda(0).map_err(|e| format!("{e:#}")));
                 gpu.or_else(|why| {
-                    self.tell_auto_takes_the_cpu(&why);
+                    self.note_auto_takes_the_cpu(&why);
                     self.cpu()
                 })
             }
@@ -127,7 +127,7 @@ impl Common {
     }
 
     /// Says why, unless there is no driver at all: then nobody expects a GPU.
-    fn tell_auto_takes_the_cpu(&self, why: &str) {
+    fn note_auto_takes_the_cpu(&self, why: &str) {
         if !self.quiet && probe() != Err(Trouble::Absent) {
             let _ = writeln!(std::io::stderr(), "emm: --device: auto takes the CPU: {why}");
         }

@@ -164,7 +164,7 @@ fn import(args: &ImportArgs, common: &Common) -> Result<()> {
     if args.allow_lossy {
         notes.push("--allow-lossy: pixels of JPEG images differ from the original's".into());
     }
-    tell(&set, &args.out, notes, common)
+    describe(&set, &args.out, notes, common)
 }
 
 fn cut(args: &SubsetArgs, common: &Common) -> Result<()> {
@@ -188,18 +188,18 @@ fn cut(args: &SubsetArgs, common: &Common) -> Result<()> {
     };
     let set = subset.of(&open_set(&args.data, common)?, &args.data.display().to_string())?;
     set.save(&args.out, args.force)?;
-    tell(&set, &args.out, Vec::new(), common)
+    describe(&set, &args.out, Vec::new(), common)
 }
 
 fn inspect(args: &InspectArgs, common: &Common) -> Result<()> {
     let source = open_any(&args.sources)?;
     let transform = Transform { allow_lossy: true, ..Transform::default() };
     let set = source.collect(&source.all(), &transform)?;
-    tell(&set, &args.sources[0], source.notes, common)
+    describe(&set, &args.sources[0], source.notes, common)
 }
 
 /// Prints what a set holds, and on stderr what one may not expect of it.
-fn tell(set: &Dataset, path: &Path, mut notes: Vec<String>, common: &Common) -> Result<()> {
+fn describe(set: &Dataset, path: &Path, mut notes: Vec<String>, common: &Common) -> Result<()> {
     let label_counts = set.label_counts();
     notes.extend(set.empty_classes().map(|what| format!("{}: {what}", path.display())));
     if !common.quiet {

@@ -12,7 +12,7 @@ use crate::study::cost::MachineRates;
 use crate::study::{Setup, StudyPlan, passed_over};
 use crate::views::figures::{figure, studies_of};
 use crate::views::sheets::{is_sheet, sheet_figure};
-use crate::views::words::hours_said;
+use crate::views::words::describe_hours;
 use anyhow::Result;
 use serde_json::{Value, json};
 use std::io::Write as _;
@@ -88,13 +88,13 @@ fn chart(args: &Args, common: &Common) -> Result<()> {
         found.chart.save(out, args.force)?;
     }
     if common.json {
-        tell_json(args, &setup, ("chart", json!(found.chart)), &missing);
+        describe_json(args, &setup, ("chart", json!(found.chart)), &missing);
         return passed_over("--runs", found.damage);
     }
     if args.out.is_empty() {
         print(&found.chart);
     }
-    tell(args, &missing);
+    describe(args, &missing);
     passed_over("--runs", found.damage)
 }
 
@@ -122,13 +122,13 @@ fn sheet(args: &Args, common: &Common) -> Result<()> {
         write_atomic(out, args.force, |file| Ok(file.write_all(png)?))?;
     }
     if common.json {
-        tell_json(args, &setup, ("sheets", json!(found.parts)), &missing);
+        describe_json(args, &setup, ("sheets", json!(found.parts)), &missing);
         return passed_over("--runs", found.damage);
     }
     for part in &found.parts {
         say!("{part}");
     }
-    tell(args, &missing);
+    describe(args, &missing);
     passed_over("--runs", found.damage)
 }
 
@@ -186,20 +186,20 @@ fn print(chart: &Chart) {
     chart.notes().iter().for_each(|line| say!("{line}"));
 }
 
-fn tell(args: &Args, missing: &[Missing]) {
+fn describe(args: &Args, missing: &[Missing]) {
     for out in &args.out {
         say!("{}", out.display());
     }
     for m in missing {
         let (cells, of, study) = (m.cells.len(), m.of, &m.study);
-        let hours = m.hours.map(|h| format!(", about {} of one device here", hours_said(h)));
+        let hours = m.hours.map(|h| format!(", about {} of one device here", describe_hours(h)));
         say!("missing: {cells} of {of} cells of {study}{}:", hours.unwrap_or_default());
         say!("  {}", m.command);
     }
 }
 
 /// What was drawn under its name, what is missing, what was written.
-fn tell_json(args: &Args, setup: &Setup, drawn: (&str, Value), missing: &[Missing]) {
+fn describe_json(args: &Args, setup: &Setup, drawn: (&str, Value), missing: &[Missing]) {
     let mut all = json!({
         "figure": args.figure,
         "scale": setup.scale.name,

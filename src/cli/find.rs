@@ -10,7 +10,7 @@ use crate::error::{Exit, OrExit as _, fail};
 use crate::files::check_output;
 use crate::model::flops::flops;
 use crate::numbers::count;
-use crate::run::progress::epochs_said;
+use crate::run::progress::describe_epochs;
 use crate::study::{EmmSearch, Found, Sizes, find, passed_over};
 use crate::views::{answer, search as views};
 use anyhow::Result;
@@ -108,7 +108,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     };
     match common.json {
         true => say!("{}", answer::results(&found)),
-        false => tell(&found, &longer(found.epochs), &files),
+        false => describe(&found, &longer(found.epochs), &files),
     }
     passed_over("--runs", found.damage)
 }
@@ -135,7 +135,7 @@ fn longer(epochs: f64) -> String {
     // What it wrote is replaced.
     format!(
         "{command} --epochs {}{}",
-        epochs_said(2.0 * epochs),
+        describe_epochs(2.0 * epochs),
         if force { " --force" } else { "" }
     )
 }
@@ -144,7 +144,7 @@ fn longer(epochs: f64) -> String {
 const SMALL_STEP_FLOP: u64 = 1_000_000_000;
 
 /// Prints table, answer, doubts, what would settle them, and where the files are.
-pub fn tell(found: &Found, longer: &str, files: &[PathBuf]) {
+pub fn describe(found: &Found, longer: &str, files: &[PathBuf]) {
     say!("\n{}", views::table(&views::sizes(found)).plain());
     for line in views::said(found) {
         say!("{line}");

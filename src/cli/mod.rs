@@ -96,7 +96,7 @@ pub fn main() -> i32 {
     signal::hold();
     let args = match foreign::in_our_words(std::env::args_os().collect()) {
         Ok(args) => args,
-        Err(e) => return tell(&e),
+        Err(e) => return report_error(&e),
     };
     let parsed = with_negative_numbers(Cli::command()).try_get_matches_from(args);
     let cli = match parsed.and_then(|m| Cli::from_arg_matches(&m)) {
@@ -105,7 +105,7 @@ pub fn main() -> i32 {
             let _ = e.print();
             return e.exit_code();
         }
-        Err(e) if e.use_stderr() => return tell(&usage(one_line(&e))),
+        Err(e) if e.use_stderr() => return report_error(&usage(one_line(&e))),
         Err(e) => {
             let _ = e.print();
             return e.exit_code();
@@ -115,7 +115,7 @@ pub fn main() -> i32 {
     let watch = || signal::watch(cli.command.resumes());
     let ready = memory::room_for_threads(1).and_then(|()| watch()).and_then(|()| c.prepare());
     if let Err(e) = ready {
-        return tell(&e);
+        return report_error(&e);
     }
     let result = match cli.command {
         Command::Quickstart(a) => quickstart::run(a, c),
@@ -143,7 +143,7 @@ pub fn main() -> i32 {
     };
     match result.and_then(|()| lost()) {
         Ok(()) => 0,
-        Err(e) => tell(&e),
+        Err(e) => report_error(&e),
     }
 }
 
@@ -159,7 +159,7 @@ fn with_negative_numbers(command: clap::Command) -> clap::Command {
 }
 
 /// Prints the one line of an error; the exit code.
-fn tell(e: &anyhow::Error) -> i32 {
+fn report_error(e: &anyhow::Error) -> i32 {
     let words: Vec<OsString> = std::env::args_os().collect();
     let typed: Vec<&str> = words.iter().filter_map(|word| word.to_str()).collect();
     let message = as_typed(format!("{e:#}"), &typed, &Cli::command());

@@ -12,7 +12,7 @@ use crate::model::flops::flops;
 use crate::run::gpu::{GPUS, Gpu, Prediction, Share};
 use crate::run::kernel_times;
 use crate::run::memory::{micro_batch, wanted_and_free};
-use crate::run::progress::{IMAGE_COST, duration, epochs_said};
+use crate::run::progress::{IMAGE_COST, describe_epochs, duration};
 use crate::run::rate::{self, Asked, Rate};
 use crate::run::{RunConfig, scoring};
 use crate::tape::Mode;
@@ -239,7 +239,7 @@ impl RunCost {
             "steps            {} of {} images, {} epochs",
             config.steps(),
             t.batch,
-            epochs_said(t.epochs)
+            describe_epochs(t.epochs)
         );
         self.print_scoring();
         match &self.rate {

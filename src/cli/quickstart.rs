@@ -2,14 +2,14 @@
 
 use super::devices::one_per_thread;
 use super::endings::check_ending;
-use super::find::tell;
+use super::find::describe;
 use super::quoted::quoted;
 use super::{Common, say};
 use crate::data::Dataset;
 use crate::device::Device;
 use crate::error::{Exit, fail, usage};
 use crate::numbers::amount;
-use crate::run::progress::{duration, epochs_said};
+use crate::run::progress::{describe_epochs, duration};
 use crate::run::{RunOptions, SaveEvery};
 use crate::study::passed_over;
 use crate::study::quickstart::{QuickstartPlan, SET, quickstart};
@@ -73,11 +73,11 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     }
     say!(
         "8×8 digits, {} epochs each; ratio of memorization = highest of {} looks at {} samples",
-        epochs_said(plan.epochs),
+        describe_epochs(plan.epochs),
         plan.evaluations,
         plan.score_images
     );
-    tell(&found, &args.longer(common), &files);
+    describe(&found, &args.longer(common), &files);
     say!("time  {}", duration(started.elapsed().as_secs_f64()));
     passed_over("--out", found.damage)
 }
@@ -85,7 +85,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
 impl Args {
     /// The same command with twice the epochs, in the same folder.
     fn longer(&self, common: &Common) -> String {
-        let mut command = format!("emm quickstart --epochs {}", epochs_said(2.0 * self.epochs));
+        let mut command = format!("emm quickstart --epochs {}", describe_epochs(2.0 * self.epochs));
         if self.out != Path::new("quickstart") {
             command += &format!(" --out {}", quoted(&self.out.display().to_string()));
         }

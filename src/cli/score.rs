@@ -250,7 +250,7 @@ impl<'a> ScoreJob<'a> {
             format!("{} of {} samples copy a training image{first}", score.memorized, score.images);
         let (references, side) = (args.reference.as_path(), self.training.resolution);
         let of = format!("{} training images of {}", self.training.len(), last(references));
-        let (notes, threshold) = (vec![of, args.samples_said()], args.threshold.trim().into());
+        let (notes, threshold) = (vec![of, args.describe_samples()], args.threshold.trim().into());
         sheets(&[Sheet { samples: shown, side, title, notes, threshold }])
     }
 
@@ -308,7 +308,7 @@ fn check_range(path: &Path, images: &[f32]) -> Result<()> {
 
 impl Args {
     /// Where the samples are from.
-    fn samples_said(&self) -> String {
+    fn describe_samples(&self) -> String {
         match (&self.samples, &self.run, &self.seeds) {
             (Some(samples), ..) => format!("samples of {}", last(samples)),
             (_, Some(run), Some(seeds)) => {

@@ -14,7 +14,7 @@ use crate::run::{RunConfig, RunOptions};
 use crate::study::cost::{GPUS, GPUS_BASIS, MachineRates, flop_of};
 use crate::study::sweep::Standing;
 use crate::study::{Setup, Study, Sweep, passed_over};
-use crate::views::words::hours_said;
+use crate::views::words::describe_hours;
 use anyhow::Result;
 use serde_json::{Value, json};
 use std::io::Write as _;
@@ -180,7 +180,7 @@ fn head(setup: &Setup, sweep: &Sweep) {
         }
     }
     say!("");
-    for line in sweep.said_of_impossible() {
+    for line in sweep.describe_impossible() {
         say!("not to be had here: {line}");
     }
 }
@@ -240,7 +240,7 @@ fn plan(args: &PlanArgs, common: &Common) -> Result<()> {
         let [h100, a100] = rates.gpu_seconds(config);
         let seconds = [rates.seconds(config), h100, a100].map(|s| s.unwrap_or(f64::NAN));
         (0..3).for_each(|k| sums[k] += seconds[k]);
-        let hours = seconds.map(|s| Cell::Text(hours_said(s / 3600.0)));
+        let hours = seconds.map(|s| Cell::Text(describe_hours(s / 3600.0)));
         let id = r.run.dir.as_ref().and_then(|d| d.file_name()).map(|n| n.to_string_lossy().into());
         let mut row = vec![
             Cell::Integer(i as i64),
@@ -252,7 +252,7 @@ fn plan(args: &PlanArgs, common: &Common) -> Result<()> {
         table.row(row);
     }
     say!("{}", table.plain());
-    let hours = sums.map(|s| hours_said(s / 3600.0));
+    let hours = sums.map(|s| describe_hours(s / 3600.0));
     say!(
         "{} runs: {} of one device here ({}; {} at once), {} on an H100, {} on an A100",
         sweep.runs.len(),
@@ -272,7 +272,7 @@ fn run_all(args: &RunArgs, common: &Common) -> Result<()> {
     let devices = devices(common, args.jobs_per_device, &configs(&sweep))?;
     let options = options(args.what.flags.data.as_ref(), &args.run, common);
     if !common.quiet {
-        for line in sweep.said_of_impossible() {
+        for line in sweep.describe_impossible() {
             eprintln!("not to be had here: {line}");
         }
     }
@@ -386,10 +386,10 @@ fn status(args: &StatusArgs, common: &Common) -> Result<()> {
     }
     say!(
         "time     {} of one device here ({}), {} at once: {}",
-        hours_said(hours),
+        describe_hours(hours),
         rates.basis,
         devices.len(),
-        hours_said(hours / devices.len() as f64)
+        describe_hours(hours / devices.len() as f64)
     );
     passed_over("--runs", damage())
 }
@@ -402,7 +402,7 @@ fn slurm(args: &SlurmArgs, common: &Common) -> Result<()> {
     let setup = args.what.flags.setup(common, &args.runs)?;
     let sweep = args.what.sweep(&setup)?;
     if sweep.runs.is_empty() {
-        let why = sweep.said_of_impossible().join("; ");
+        let why = sweep.describe_impossible().join("; ");
         return Err(usage(format!("STUDY: nothing to run: {why}").trim_end_matches(": ")));
     }
     let time = &args.time;

@@ -6,7 +6,7 @@ use crate::data::Dataset;
 use crate::error::{Exit, fail};
 use crate::model::Params;
 use crate::run::dir::best;
-use crate::run::progress::{duration, epochs_said};
+use crate::run::progress::{describe_epochs, duration};
 use crate::run::{Evaluation, Outcome, RunConfig, train};
 use crate::study::outcome::still_rising;
 use crate::views::words::RISING;
@@ -113,7 +113,7 @@ fn said(l: &Evaluation) -> String {
         100.0 * l.high,
         l.memorized,
         l.images,
-        epochs_said(l.epoch)
+        describe_epochs(l.epoch)
     )
 }
 

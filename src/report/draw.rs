@@ -1,7 +1,7 @@
 //! A chart as a picture, or as what a file holds.
 
 use super::chart::{Chart, Panel};
-use super::layout::{panel_scene, said_of_lines, scene};
+use super::layout::{describe_lines, panel_scene, scene};
 use crate::error::usage;
 use crate::files::write_atomic;
 use anyhow::Result;
@@ -30,7 +30,7 @@ impl Chart {
     /// What stands below the panels: the footer, and how lines are to be read.
     pub fn notes(&self) -> Vec<String> {
         let mut notes = self.footer.clone();
-        for line in said_of_lines(&self.panels) {
+        for line in describe_lines(&self.panels) {
             if !notes.contains(&line) {
                 notes.push(line);
             }

@@ -89,7 +89,7 @@ fn head_height(panel: &Panel, width: f64) -> f64 {
 }
 
 /// How the lines of these panels are to be read, in a line each.
-pub fn said_of_lines(panels: &[Panel]) -> Vec<String> {
+pub fn describe_lines(panels: &[Panel]) -> Vec<String> {
     let mut said = Vec::new();
     let mut say = |line: &str| {
         if !said.iter().any(|s| s == line) {

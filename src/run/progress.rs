@@ -12,7 +12,7 @@ const LINE_INTERVAL_S: f64 = 10.0;
 pub const IMAGE_COST: f64 = 35.0 / 3.0;
 
 /// Epochs as people read them: to one place, below 1 to three, without a needless `.0`.
-pub fn epochs_said(epochs: f64) -> f64 {
+pub fn describe_epochs(epochs: f64) -> f64 {
     let scale = if epochs < 1.0 { 1000.0 } else { 10.0 };
     (epochs * scale).round() / scale
 }

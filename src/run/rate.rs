@@ -56,7 +56,7 @@ impl Rate {
     }
 
     /// As [`Rate::said`], of so many networks, of which this was measured last.
-    pub fn said_of(&self, networks: usize) -> String {
+    pub fn describe(&self, networks: usize) -> String {
         let (at, machine) = (utc(self.measured_at_s), self.machine.split('|').next());
         let machine = machine.unwrap_or_default();
         format!("measured until {at} on {machine}: a few steps of {networks} networks")

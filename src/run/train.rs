@@ -6,7 +6,7 @@
 
 use super::dir::{Lock, RunDir, Scores};
 use super::numerics::Numerics;
-use super::progress::{IMAGE_COST, Progress, ProgressPart, epochs_said};
+use super::progress::{IMAGE_COST, Progress, ProgressPart, describe_epochs};
 use super::score::Network;
 use super::stats::Stats;
 use super::{Distinct, Evaluation, Order, Outcome, RunConfig, memory, schedule, state};
@@ -332,7 +332,7 @@ impl<'a> Run<'a> {
 }
 
 fn progress_text(config: &RunConfig, step: u64, loss: f64) -> String {
-    let [at, of] = [config.epoch(step), config.train.epochs].map(epochs_said);
+    let [at, of] = [config.epoch(step), config.train.epochs].map(describe_epochs);
     let loss = if loss.is_nan() { String::new() } else { format!("  loss {loss:.4}") };
     format!("step {step}/{}  epoch {at}/{of}{loss}", config.steps())
 }

@@ -111,7 +111,7 @@ impl MachineRates {
             [] if asked.measure => format!("not to be measured: {why}"),
             [] => "not measured yet, which `emm sweep plan` does".into(),
             [rate] => rate.said(),
-            [rate, ..] => rate.said_of(rates.len()),
+            [rate, ..] => rate.describe(rates.len()),
         };
         let flop_per_s = |r: &Rate| flops(r.model()).train as f64 * r.images_per_s;
         let known = rates.iter().map(|r| (r.model().clone(), flop_per_s(r))).collect();

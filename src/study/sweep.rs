@@ -74,7 +74,7 @@ impl Sweep {
     }
 
     /// A line for each reason that keeps cells from being.
-    pub fn said_of_impossible(&self) -> Vec<String> {
+    pub fn describe_impossible(&self) -> Vec<String> {
         by_reason(self.impossible.iter().cloned())
     }
 

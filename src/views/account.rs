@@ -54,7 +54,7 @@ pub fn settings_json(runs: &[&RunSeen]) -> (Value, Vec<Value>) {
 }
 
 /// Network, training, evaluations and seeds of runs that differ in images, evaluations and seed, in one line.
-pub fn settings_said(runs: &[&RunSeen]) -> String {
+pub fn describe_settings(runs: &[&RunSeen]) -> String {
     let Some(first) = runs.first() else { return String::new() };
     let train = &first.config.train;
     let of = |what: fn(&RunSeen) -> u64| range(runs.iter().map(|r| what(r)));
@@ -75,12 +75,12 @@ pub fn settings_said(runs: &[&RunSeen]) -> String {
     format!(
         "{} · {epochs} epochs, batch {batch}, learning rate {lr}{weight_decay}, {precision} · looks: {evaluations} of {images} \
          images{again} · {seeds} {}",
-        network_said(&first.config.model),
+        describe_network(&first.config.model),
         seed.replace(',', "")
     )
 }
 
-fn network_said(model: &ModelConfig) -> String {
+fn describe_network(model: &ModelConfig) -> String {
     let arch = match model.arch {
         Arch::DdpmPP => "DDPM++",
         Arch::NcsnPP => "NCSN++",

@@ -1,9 +1,9 @@
 //! What a search for the EMM answers, in words and as `results.json` has it. Of curves that still rose nothing is
 //! concluded but what they reached.
 
-use super::account::{cost_json, costs_json, settings_json, settings_said};
+use super::account::{cost_json, costs_json, describe_settings, settings_json};
 use crate::memorization::{Beyond, Bracket};
-use crate::run::progress::epochs_said;
+use crate::run::progress::describe_epochs;
 use crate::study::find::{Found, OfSize};
 use crate::study::folder::RunSeen;
 use serde_json::{Value, json};
@@ -31,7 +31,7 @@ pub fn results(found: &Found) -> Value {
         "precision": found.precision,
         "said": sentence(found),
         "settings": settings,
-        "settings_said": settings_said(&runs),
+        "describe_settings": describe_settings(&runs),
         "costs": costs_json(&runs),
     })
 }
@@ -65,7 +65,7 @@ fn size_json(m: &OfSize, own: impl Iterator<Item = Value>) -> Value {
 /// The answer in one sentence.
 pub fn sentence(found: &Found) -> String {
     let (emm, sizes) = (&found.emm, &found.sizes);
-    let (e, epochs) = (emm.epsilon, epochs_said(found.epochs));
+    let (e, epochs) = (emm.epsilon, describe_epochs(found.epochs));
     let level = trimmed(100.0 * (1.0 - e));
     let size = |m: Option<&OfSize>| m.map_or(0, |m| m.size);
     match &emm.found {
@@ -120,7 +120,7 @@ pub fn sentence(found: &Found) -> String {
 /// A sentence for each doubt: pairs of sizes that speak against a falling ratio, training images that hide copies.
 pub fn notes(found: &Found) -> Vec<String> {
     let violations = found.emm.violations.iter().map(|b| against(&found.sizes, b));
-    violations.chain(found.sizes.iter().filter_map(said_of_duplicates)).collect()
+    violations.chain(found.sizes.iter().filter_map(describe_duplicates)).collect()
 }
 
 fn against(sizes: &[OfSize], b: &Bracket) -> String {
@@ -140,7 +140,7 @@ fn against(sizes: &[OfSize], b: &Bracket) -> String {
     )
 }
 
-fn said_of_duplicates(m: &OfSize) -> Option<String> {
+fn describe_duplicates(m: &OfSize) -> Option<String> {
     let found = &m.found;
     let once =
         found.ratio_distinct.map_or("cannot be told".into(), |r| format!("is {:.2}%", 100.0 * r));

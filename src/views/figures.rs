@@ -86,7 +86,7 @@ pub fn figure(asked: &str, plans: &[StudyPlan]) -> Figure {
             };
             panels.extend(drawn.into_iter().map(|p| (spec.id.clone(), p)));
         }
-        footer.extend(said_of(plan, &seen, &of(plan)));
+        footer.extend(describe(plan, &seen, &of(plan)));
         lacking.sort();
         lacking.dedup();
         missing.push(lacking);
@@ -135,7 +135,7 @@ fn general_footer(plans: &[StudyPlan], panels: &[Panel]) -> Vec<String> {
 }
 
 /// What one study adds to the footer; `of`: its panels.
-fn said_of(plan: &StudyPlan, seen: &[Seen], of: &str) -> Vec<String> {
+fn describe(plan: &StudyPlan, seen: &[Seen], of: &str) -> Vec<String> {
     let mut out = Vec::new();
     let spread = seen.iter().filter_map(|s| s.found.as_ref()?.spread).map(|s| s.seeds).max();
     out.push(match (spread, plan.study.figures.iter().any(|f| f.draw == Draw::Bootstrap)) {

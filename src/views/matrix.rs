@@ -49,9 +49,13 @@ pub fn matrix(plan: &StudyPlan, seen: &[Seen]) -> Table {
             };
         let of_emm = emms.get(k);
         let paper_emm = of_emm.map_or(String::new(), printed_emm);
-        let our_emm = of_emm.and_then(|e| e.ours.as_ref()).map_or(String::new(), emm_said);
+        let our_emm = of_emm.and_then(|e| e.ours.as_ref()).map_or(String::new(), describe_emm);
         if printed {
-            line("paper", &|c, _| c.paper.as_ref().map_or(String::new(), paper_said), paper_emm);
+            line(
+                "paper",
+                &|c, _| c.paper.as_ref().map_or(String::new(), describe_paper),
+                paper_emm,
+            );
         }
         let mark = |rising: bool| if rising { RISING_MARK } else { "" };
         let ours = |c: &PlannedCell, s: &Seen| match &s.found {
@@ -112,8 +116,8 @@ fn rows(
 fn printed_emm(of: &EmmOf) -> String {
     match (of.paper, &of.of_paper) {
         (Some(about), _) => format!("about {about}"),
-        (None, Some(emm)) if of.plotted => format!("≈ {}", emm_said(emm)),
-        (None, Some(emm)) => emm_said(emm),
+        (None, Some(emm)) if of.plotted => format!("≈ {}", describe_emm(emm)),
+        (None, Some(emm)) => describe_emm(emm),
         (None, None) => String::new(),
     }
 }
@@ -134,7 +138,7 @@ pub(super) fn precision(cell: &PlannedCell, seen: &Seen) -> String {
 }
 
 /// A value of the paper's as people read it.
-fn paper_said(value: &PaperValue) -> String {
+fn describe_paper(value: &PaperValue) -> String {
     match value.plotted {
         true => format!("≈ {}%", value.percent),
         false => format!("{:.2}%", value.percent),
@@ -149,7 +153,7 @@ pub(super) fn deviations(plan: &StudyPlan, cell: &PlannedCell, seen: &Seen) -> O
     Some(difference(plan, cell, seen)? / one).filter(|d| d.is_finite())
 }
 
-fn emm_said(emm: &Emm) -> String {
+fn describe_emm(emm: &Emm) -> String {
     match emm.found {
         Ok((n, _)) if emm.at_least() => format!("≥ {n:.0}"),
         Ok((n, _)) => format!("{n:.0}"),

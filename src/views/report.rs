@@ -5,7 +5,7 @@ use super::figures::figure;
 use super::matrix::matrix;
 use super::report_runs::{added_up, run_parts, setting_parts, their_parts};
 use super::search;
-use super::words::{BANDS, RISING, RISING_MARK, hours_said, open_marks};
+use super::words::{BANDS, RISING, RISING_MARK, describe_hours, open_marks};
 use crate::error::{Exit, OrExit as _, data};
 use crate::files::open;
 use crate::memory::Size;
@@ -112,11 +112,11 @@ fn lead(runs: &[RunSeen]) -> Vec<String> {
     if !runs.is_empty() {
         let done = runs.iter().filter(|r| r.done.is_some()).count();
         let logs: Vec<&Log> = runs.iter().filter_map(|r| r.log.as_ref()).collect();
-        let clock = hours_said(wall_s(logs.iter().copied()) / 3600.0);
+        let clock = describe_hours(wall_s(logs.iter().copied()) / 3600.0);
         let hours = match logs.len() {
             0 => "no logs of their time".into(),
             1 => clock,
-            _ => format!("{} added up, {clock} by the clock", hours_said(added_up(&logs))),
+            _ => format!("{} added up, {clock} by the clock", describe_hours(added_up(&logs))),
         };
         lead.push(format!("{done} of {} runs finished · {hours}", runs.len()));
     }
@@ -149,7 +149,7 @@ struct Results {
     /// The answer in words; older files have none.
     said: Option<String>,
     /// Network, training, evaluations and seeds in a line.
-    settings_said: Option<String>,
+    describe_settings: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -334,7 +334,7 @@ fn answer_parts(results: &Results) -> Vec<PagePart> {
         search::against_size("Against training-set size", &sizes, results.emm, e),
         search::over_training("Over training", &sizes, e),
     ];
-    let mut footer: Vec<String> = results.settings_said.iter().cloned().collect();
+    let mut footer: Vec<String> = results.describe_settings.iter().cloned().collect();
     footer.push(BANDS.to_string());
     footer.extend(rising.then(open_marks));
     let title = "Ratio of memorization".into();

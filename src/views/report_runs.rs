@@ -1,7 +1,7 @@
 //! What runs become on a page: their table and curves, the settings they share and what they cost, and others' runs
 //! beside them.
 
-use super::words::{BANDS, hours_said, open_marks};
+use super::words::{BANDS, describe_hours, open_marks};
 use crate::memorization::emm_of;
 use crate::report::chart::EPOCHS;
 use crate::report::{Cell, Chart, ChartScale, PagePart, Panel, Point, Series, Style, Table};
@@ -198,15 +198,15 @@ fn costs(runs: &[RunSeen]) -> Vec<(String, String)> {
     let mut say = |what: &str, value: String| costs.push((what.to_string(), value));
     if !logs.is_empty() {
         let [all, clock] = [added_up(&logs), wall_s(logs.iter().copied()) / 3600.0];
-        say("all runs, added up", hours_said(all));
-        say("by the clock", hours_said(clock));
+        say("all runs, added up", describe_hours(all));
+        say("by the clock", describe_hours(clock));
     }
     if logs.len() < runs.len() {
         say("runs without a log", (runs.len() - logs.len()).to_string());
     }
     let longest = logs.iter().map(|l| l.elapsed_s() / 3600.0).reduce(f64::max);
     if let Some(longest) = longest.filter(|_| runs.len() > 1) {
-        say("the longest run", hours_said(longest));
+        say("the longest run", describe_hours(longest));
     }
     let on = devices(logs);
     if !on.is_empty() {

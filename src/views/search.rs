@@ -1,6 +1,6 @@
 //! What a search leaves for people: table, plots and sheets.
 
-use super::account::settings_said;
+use super::account::describe_settings;
 use super::answer::{notes, results, sentence};
 use super::sheets::sheet;
 use super::words::{BANDS, RISING, RISING_MARK, open_marks};
@@ -107,7 +107,7 @@ pub fn write(
         Ok(())
     };
     let mut lines = said(found);
-    lines.push(settings_said(&found.runs()));
+    lines.push(describe_settings(&found.runs()));
     let table = format!("{}\n{}\n", table(&sizes(found)).markdown(), lines.join("\n\n"));
     put("table.md", table.as_bytes())?;
     for (stem, chart) in charts(found, title) {
@@ -128,7 +128,7 @@ fn charts(found: &Found, title: &str) -> [(&'static str, Chart); 2] {
     let chart = |what: &str, panel: Panel, first: Option<String>| {
         let runs = found.runs();
         let mut footer: Vec<String> = first.into_iter().collect();
-        footer.extend([settings_said(&runs), said_of_intervals(&runs)]);
+        footer.extend([describe_settings(&runs), describe_intervals(&runs)]);
         footer.extend((!found.emm.rising.is_empty()).then(open_marks));
         Chart { title: format!("{title}: memorization {what}"), panels: vec![panel], footer }
     };
@@ -168,7 +168,7 @@ pub fn over_training(title: &str, sizes: &[(usize, &Measured)], epsilon: f64) ->
 }
 
 /// What bands show, and what they do not.
-pub fn said_of_intervals(runs: &[&RunSeen]) -> String {
+pub fn describe_intervals(runs: &[&RunSeen]) -> String {
     let seeds: HashSet<u64> = runs.iter().map(|r| r.config.train.seed).collect();
     let mean = match seeds.len() {
         0 | 1 => String::new(),

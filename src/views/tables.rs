@@ -1,7 +1,7 @@
 //! The paper's tables, its values beside ours: views over finished runs, with what is missing and its cost.
 
 use super::matrix::{deviations, difference, matrix, precision};
-use super::words::{RISING, RISING_MARK, hours_said};
+use super::words::{RISING, RISING_MARK, describe_hours};
 use crate::memorization::Emm;
 use crate::report::{Cell, Table};
 use crate::study::EPSILON;
@@ -309,7 +309,8 @@ impl<'a> TableView<'a> {
                 let hours = self.hours(cell, seen);
                 cells += 1;
                 (0..3).for_each(|k| sum[k] += hours[k].unwrap_or(f64::NAN));
-                let shown = |h: Option<f64>| h.map_or(Cell::Empty, |h| Cell::Text(hours_said(h)));
+                let shown =
+                    |h: Option<f64>| h.map_or(Cell::Empty, |h| Cell::Text(describe_hours(h)));
                 table.row(vec![
                     Cell::Text(format!("{}: {}", plan.study.name, plan.name(cell))),
                     Cell::Integer((cell.runs.len() - seen.done()) as i64),
@@ -322,7 +323,7 @@ impl<'a> TableView<'a> {
         }
         if cells > 1 {
             let all: Vec<String> = self.plans.iter().map(|p| (self.command)(p, None)).collect();
-            let shown = |h: f64| Cell::Text(hours_said(h));
+            let shown = |h: f64| Cell::Text(describe_hours(h));
             table.row(vec![
                 Cell::Text("all".into()),
                 Cell::Empty,

@@ -17,7 +17,7 @@ pub const BANDS: &str =
     "bands and bars: 95% sampling interval (Wilson); training seeds spread more";
 
 /// Hours as people say them: 21s, 3m20s, 2.9 h, 8134 h; ? where they are not known.
-pub fn hours_said(hours: f64) -> String {
+pub fn describe_hours(hours: f64) -> String {
     match hours {
         h if h.is_nan() => "?".into(),
         h if h < 0.995 => duration(h * 3600.0),

@@ -1,7 +1,7 @@
 //! A run's evaluations: the EMA scored, recorded, its snapshot kept as long as somebody needs it.
 
 use super::super::dir::best;
-use super::super::progress::epochs_said;
+use super::super::progress::describe_epochs;
 use super::super::score::{
     Network, RESCORE_SEED, evaluation_of, generate_and_search, load_partial, save_partial,
 };
@@ -43,7 +43,7 @@ impl Run<'_> {
         }
         self.progress.note(&format!(
             "epoch {}: {} of {} images memorized, {:.2}% [{:.2}, {:.2}]{more}",
-            epochs_said(evaluation.epoch),
+            describe_epochs(evaluation.epoch),
             evaluation.memorized,
             evaluation.images,
             100.0 * evaluation.ratio,
