@@ -1,4 +1,4 @@
-//! A setting is declared once, by a line of [`settings!`]: its field in a configuration, type and default, its flag and key
+//! A setting is declared once, by a line of `settings!`: its field in a configuration, type and default, its flag and key
 //! in study files with their help, its bounds, and how a scale changes it. From that line come the flags, the reading of
 //! study files and presets, what a stored configuration leaves out, the bounds' errors and the differences of two runs.
 

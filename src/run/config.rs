@@ -216,7 +216,7 @@ impl RunConfig {
     }
 
     /// What differs from `asked`, as `--lr: stored X, asked Y`; nothing if nothing does. A micro-batch of 0
-    /// (auto) asks for what is stored, and numerics are compared by [`Numerics::check`].
+    /// (auto) asks for what is stored, and numerics are compared by [`Numerics::resume`].
     pub fn differences(&self, asked: &RunConfig) -> Vec<String> {
         let mut asked = asked.clone();
         asked.train.numerics = self.train.numerics;
