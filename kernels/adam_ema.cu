@@ -19,6 +19,7 @@ extern "C" __global__ void step_next(const StepNext p) {
     if (threadIdx.x > 0) return;
     u32 at = *p.cursor;
     *p.step = p.table[at];
+    // Mutant, interval::a_stop_ends_an_interval_between_steps: `at + 1` reads `at`.
     *p.cursor = at + 1;
 }
 

@@ -153,6 +153,7 @@ extern "C" __global__ void wgrad_reduce(const WgradReduce p) {
     if (i >= (i64)p.o * p.width) return;
     i64 row = i / p.width, column = i % p.width, size = (i64)p.o * p.partial_words;
     float* to = p.dw + row * p.row_words + p.first + column;
+    // Mutant, planted::convolutions_on_tensor_cores: `p.add ? *to : 0.0f` reads `0.0f`.
     float sum = p.add ? *to : 0.0f;
     for (int chunk = 0; chunk < p.chunks; chunk++)
         sum = fmaf(p.scale, p.partials[chunk * size + row * p.partial_words + column], sum);

@@ -64,7 +64,9 @@ struct Loader {
         int tap = tap_row * now.kernel + tap_col;
 #pragma unroll
         for (int i = 0; i < 4; i++) {
+            // Mutant, planted::convolutions_on_tensor_cores: `- now.pad + tap_row` reads `+ now.pad - tap_row`.
             int r = row[i] * now.stride - now.pad + tap_row, c = col[i] * now.stride - now.pad + tap_col;
+            // Mutant, planted::convolutions_on_tensor_cores: `c < now.w` reads `c <= now.w`.
             bool inside = exists && image[i] >= 0 && r >= 0 && r < now.h && c >= 0 && c < now.w;
             const T* from = inside ? now.x + (((i64)image[i] * now.h + r) * now.w + c) * now.c + channel : now.x;
             cp_async16(stage + Deepwise::offset(Deepwise::line(i), Deepwise::part()), from, inside ? 16 : 0);
@@ -127,6 +129,7 @@ DEVICE void convolve(const Conv2d<T, Y, T>& p) {
     for (int i = 0; i < 8; i++) {
         int pixel = blockIdx.x * MMA_TILE + warp_row() + fragment_row(i);
         if (pixel >= p.n * p.ho * p.wo) continue;
+        // Mutant, planted::convolutions_on_tensor_cores: `p.emb_row` reads `p.o`.
         const float* added = p.emb ? p.emb + (i64)(pixel / (p.ho * p.wo)) * p.emb_row : nullptr;
 #pragma unroll
         for (int j = 0; j < 8; j++) {

@@ -57,6 +57,7 @@ extern "C" __global__ void heun_correct(const HeunCorrect p) {
     i64 i = flat_index();
     if (i >= p.count) return;
     double next = slope_at(p.x[i], p.d[i], p.t_next);
+    // Mutant, search::sampling_on_a_gpu_gives_the_cpus_bits_in_every_schedule: `0.5, next` reads `0.5, p.slope[i]`.
     double mean = __dadd_rn(__dmul_rn(0.5, p.slope[i]), __dmul_rn(0.5, next));
     p.x[i] = __dadd_rn(p.x_hat[i], __dmul_rn(p.t_next - p.t, mean));
 }

@@ -53,6 +53,7 @@ extern "C" __global__ void loss_bwd(const LossBwd p) {
 
 extern "C" __global__ void loss_sum(const LossSum p) {
     if (threadIdx.x > 0) return;
+    // Mutant, interval::a_replayed_step_equals_one_launched_singly: `*p.total` reads `0.0`.
     double sum = *p.total;
     for (int i = 0; i < p.n; i++) sum += p.loss[i];
     *p.total = sum;

@@ -62,6 +62,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 1) nearest_mma(const
                 mma_u8(acc, a, b);
             }
         });
+        // Mutant, search::nearest_on_a_gpu_equals_brute_force_in_every_schedule: `__syncthreads();` goes.
         __syncthreads();  // the next references go into the same stages
 #pragma unroll
         for (int j = 0; j < 8; j++) {

@@ -70,6 +70,7 @@ DEVICE void channel_sums(float* out, const float (&mine)[Packet<T>::count], cons
     __syncthreads();
     if ((int)threadIdx.x < rows * s.pieces())
         for (int j = 0; j < N; j++) scratch[threadIdx.x * N + j] = mine[j];
+    // Mutant, planted::norms_in_one_pass: `__syncthreads();` goes.
     __syncthreads();
     for (int i = threadIdx.x; i < 4 * cb; i += BLOCK_THREADS) {
         float sum = 0.0f;

@@ -56,6 +56,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS) optimal_exponents(co
             if (query >= q || n >= count) continue;
             // |x|^2 - |x - y|^2 with x.y = x.u / 127.5 - sum of x; what all images share drops out.
             double s = p.sigma[query], e = (acc[i][j] * (2.0 / 127.5) - p.norms[n]) / (2.0 * s * s);
+            // Mutant, search::the_optimum_on_a_gpu_matches_float64_in_every_schedule: `n < p` reads `n <= p`.
             bool inside = n >= p.ranges[2 * query] && n < p.ranges[2 * query + 1];
             p.weights[(i64)query * count + n] = inside ? e : -INFINITY;
         }

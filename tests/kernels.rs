@@ -3,7 +3,6 @@
 mod interval;
 mod limits;
 mod planted;
-mod planted_ops;
 mod search;
 mod ways;
 

@@ -86,6 +86,7 @@ DEVICE void pipeline(unsigned char* stages, int steps, Load load, Multiply multi
     }
     for (int step = 0; step < steps; step++) {
         cp_async_wait<MMA_STAGES - 2>();
+        // Mutant, planted::convolutions_on_tensor_cores (conv2d_mma.cu): `__syncthreads();` goes.
         __syncthreads();  // everyone's pieces have landed, and everyone has read the stage that is refilled now
         int next = step + MMA_STAGES - 1;
         if (next < steps) load(stages + next % MMA_STAGES * MMA_STAGE, next);
