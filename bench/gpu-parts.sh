@@ -38,7 +38,7 @@ find_emm() {
     return 2
 }
 
-# begin EMM FOLDER: where results go; without FOLDER into a new one of bench/runs, named once the card is known.
+# begin EMM FOLDER: where results go; without FOLDER into a new one of bench/runs, named once the GPU is known.
 begin() {
     local tool
     emm=$1 out=$2
@@ -68,7 +68,7 @@ begin() {
 
 place() {
     local base n=2
-    base=$here/runs/$(date +%F)-$(summary --card)
+    base=$here/runs/$(date +%F)-$(summary --gpu)
     out=$base
     while [[ -e $out ]]; do
         out=$base-$n
@@ -103,7 +103,7 @@ row() { # row NAME HOW SECONDS COMMAND
 }
 skip() { row "$1" "skipped: $2" 0 ""; } # skip NAME WHY
 
-# Whether PARTS, a list of names or patterns of names (check peer-*), has this one. What tells which card it was is
+# Whether PARTS, a list of names or patterns of names (check peer-*), has this one. What tells which GPU it was is
 # always wanted.
 wanted() {
     local pattern patterns

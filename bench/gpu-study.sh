@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The paper's Table 3 at scale mini on real images, on a card, for as long as it is lent: small sets first, then larger
+# The paper's Table 3 at scale mini on real images, on a GPU, for as long as it is lent: small sets first, then larger
 # ones as the images allow, several runs side by side. The same command goes on where the last one stopped.
 #
 #   bench/gpu-study.sh IMAGES.zip [FOLDER]
 #
-# IMAGES.zip: a set as `emm data import` writes it. FOLDER: bench/runs/<date>-<card>; it gets README.md with the table so
+# IMAGES.zip: a set as `emm data import` writes it. FOLDER: bench/runs/<date>-<gpu>; it gets README.md with the table so
 # far and results.tar.gz with figure, settings and scores, made anew whenever a look is scored. A line a part goes to
 # stdout, and a last one with the verdict. Elsewhere the study goes on from the folder `runs` of that archive, as RUNS.
 #
@@ -12,7 +12,7 @@
 #   BUDGET_S (240)  seconds; then the runs under way are saved
 #   RUNS (runs)     folder of runs
 #   SIZES ("1000,2000 3000,4000 5000")  the paper's sizes, those of a group at once
-#   JOBS (6)        runs side by side on the card: each has a stream of its own in one process
+#   JOBS (6)        runs side by side on the GPU: each has a stream of its own in one process
 #   STUDY (table3), SCALE (mini), SEED (1024)
 #   DEVICE (cuda)   or cpu, where the machine's threads say how many runs go side by side; EMM; PYTHON (python3)
 set -euo pipefail

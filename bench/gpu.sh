@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Everything that a machine with a CUDA card can tell, by one command: checks, benches, and PyTorch beside them, what is
+# Everything that a machine with a CUDA GPU can tell, by one command: checks, benches, and PyTorch beside them, what is
 # worth most first. It needs the built binary and Python 3, for the peers PyTorch; neither Rust nor this repository's
 # history (bench/pack.sh lays out what it takes).
 #
 #   bench/gpu.sh [EMM [FOLDER]]
 #
-# EMM: the packed binary beside bench/, else target/release/emm. FOLDER: bench/runs/<date>-<card>; it gets README.md and
+# EMM: the packed binary beside bench/, else target/release/emm. FOLDER: bench/runs/<date>-<gpu>; it gets README.md and
 # results.tar.gz, made anew after each part, and must hold none. A line a part goes to stdout, and a last one with the
 # verdict. If no case of `emm check` passes, each op is tried by itself and under compute-sanitizer, and that is all.
 #
@@ -105,10 +105,10 @@ if [[ $device != cpu ]]; then
     aside+=($!)
 fi
 
-# Without a persistence daemon the driver shuts a card down when its last user ends, and each of some fifty processes
+# Without a persistence daemon the driver shuts a GPU down when its last user ends, and each of some fifty processes
 # would wait seconds for it: this one keeps it open.
-for card in /dev/nvidia[0-9]*; do
-    if [[ -r $card ]]; then exec {keep_open}<"$card"; fi
+for gpu in /dev/nvidia[0-9]*; do
+    if [[ -r $gpu ]]; then exec {keep_open}<"$gpu"; fi
 done
 
 part doctor 60 "$emm" doctor --json

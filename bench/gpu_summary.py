@@ -3,7 +3,7 @@
     python bench/gpu_summary.py RAW --part NAME     writes RAW/README.md; prints the part's line
     python bench/gpu_summary.py RAW --gate NAME     exit code 1 if nothing is left to do after this part
     python bench/gpu_summary.py RAW --failed-ops    the ops of emm check that failed, a line each
-    python bench/gpu_summary.py RAW --card          the card's name, for a folder
+    python bench/gpu_summary.py RAW --gpu          the GPU's name, for a folder
     python bench/gpu_summary.py RAW --verdict       one line on all
 
 RAW holds about.json, parts.tsv (name, how it went, seconds, command) and what each part printed: NAME.json or NAME.txt,
@@ -59,17 +59,17 @@ class Results:
             found = found.get(key) if isinstance(found, dict) else None
         return found
 
-    def on_card(self):
+    def on_gpu(self):
         return self.about.get("device", "cuda") != "cpu"
 
-    def card(self):
+    def gpu(self):
         """The doctor's entry for the device that is measured."""
         wanted = self.about.get("device", "cuda")
         wanted = "cuda:0" if wanted == "cuda" else wanted
         return next((d for d in self.get("doctor", "devices") or [] if d.get("device") == wanted), None)
 
     def named(self):
-        return (self.card() or {}).get("name", "no card")
+        return (self.gpu() or {}).get("name", "no GPU")
 
 
 # ------------------------------------------------------------------------------------------------------ what went wrong
@@ -104,15 +104,15 @@ def ops_of(r, name):
 def cannot(r, name):
     """Why nothing is left to do after part `name`, or None."""
     if name == "doctor":
-        if not r.on_card():
+        if not r.on_gpu():
             return None
         if not r.json("doctor"):
             return f"emm doctor {r.how('doctor') or 'did not run'}"
-        if not r.card():
+        if not r.gpu():
             return r.get("doctor", "cuda_trouble") or f"there is no {r.about.get('device')}"
-        if not r.card().get("usable"):
-            kernels = ", ".join(r.get("doctor", "kernels_for") or []) or "no card"
-            return f"the binary has kernels for {kernels}, and {r.named()} is {r.card().get('capability')}"
+        if not r.gpu().get("usable"):
+            kernels = ", ".join(r.get("doctor", "kernels_for") or []) or "no GPU"
+            return f"the binary has kernels for {kernels}, and {r.named()} is {r.gpu().get('capability')}"
         return None
     if name == "check":
         ops = ops_of(r, name)
@@ -277,7 +277,7 @@ def verdict(r):
 
 
 def head(r):
-    print(f"# {r.named() if r.on_card() else 'CPU'}, {r.about.get('date')}\n")
+    print(f"# {r.named() if r.on_gpu() else 'CPU'}, {r.about.get('date')}\n")
     worst = alerts(r)
     for alert in worst:
         print(f"- **{alert}**")
@@ -289,8 +289,8 @@ def head(r):
     doctor = r.json("doctor") or {}
     print("\n| | |\n|---|---|")
     print(f"| made by | `bench/{r.about.get('script')}`; raw numbers in results.tar.gz |")
-    card = r.card() or {}
-    print(f"| device | {r.about.get('device')}: {r.named()}{', ' + card['capability'] if card.get('capability') else ''} |")
+    gpu = r.gpu() or {}
+    print(f"| device | {r.about.get('device')}: {r.named()}{', ' + gpu['capability'] if gpu.get('capability') else ''} |")
     print(f"| driver | {doctor.get('cuda_trouble') or 'CUDA ' + str(doctor.get('cuda_driver'))} |")
     print(f"| binary | sha256 {r.about.get('binary')}, kernels for {', '.join(doctor.get('kernels_for') or ['none'])} |")
     for name in r.parts:
@@ -412,7 +412,7 @@ def main():
     ways = p.add_mutually_exclusive_group(required=True)
     ways.add_argument("--part", metavar="NAME")
     ways.add_argument("--gate", metavar="NAME")
-    for flag in ("--failed-ops", "--card", "--verdict"):
+    for flag in ("--failed-ops", "--gpu", "--verdict"):
         ways.add_argument(flag, action="store_true")
     a = p.parse_args()
     r = Results(a.raw)
@@ -426,7 +426,7 @@ def main():
     elif a.failed_ops:
         for op in failed_ops(r):
             print(op)
-    elif a.card:
+    elif a.gpu:
         print(re.sub(r"[^a-z0-9]+", "-", r.named().lower()).strip("-"))
     else:
         try:

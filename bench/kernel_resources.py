@@ -6,7 +6,7 @@
 
 Compiles kernels/*.cu (or the files named) for each architecture and fails if a kernel spills registers, if ptxas warns
 of serialized tensor-core instructions (C75xx), if shared memory, static and as the file's header says at most dynamic,
-passes what a block may have on a card that the header names for it, or on any card where it names none, or if a kernel
+passes what a block may have on a GPU that the header names for it, or on any GPU where it names none, or if a kernel
 on tensor cores lacks their instructions in its SASS, or the asynchronous copies that feed it.
 """
 
@@ -25,7 +25,7 @@ PARAMS = ROOT / "kernels" / "params"
 KB = {name: int(kb) for name, kb in re.findall(r" (\w+)_SHARED_BYTES = (\d+) << 10;", (PARAMS / "constants.h").read_text())}
 SHARED_LIMITS = {"sm_80": KB["A100"], "sm_86": KB["LEAST"], "sm_89": KB["LEAST"], "sm_90": KB["H100"],
                  "sm_100": KB["H100"], "sm_120": KB["LEAST"]}
-# A header's "Launch" says so how much dynamic shared memory its kernels have, on all cards or on those named.
+# A header's "Launch" says so how much dynamic shared memory its kernels have, on all GPUs or on those named.
 DYNAMIC = re.compile(r"([\d,]+) B\)? dynamic shared(?: on (sm_\d+(?:, sm_\d+)*))?")
 # Each kernel's unit, as kernels/params declares it, and what SASS of the unit holds.
 UNIT = {kernel: unit for header in PARAMS.glob("*.h")
@@ -47,15 +47,15 @@ SERIALIZED = re.compile(r"\bC75\d\d\b")
 
 
 def dynamic_shared(source):
-    """Bytes of dynamic shared memory that a file's kernels take at most, by card, as far as its header says."""
+    """Bytes of dynamic shared memory that a file's kernels take at most, by GPU, as far as its header says."""
     text = source.read_text()
     if "EMM_DYNAMIC_SHARED" not in text:
         return dict.fromkeys(SHARED_LIMITS, 0)
     header = re.sub(r"\n//\s*", " ", text.split("#include")[0])
     most = {}
-    for number, cards in DYNAMIC.findall(header):
-        for card in cards.split(", ") if cards else SHARED_LIMITS:
-            most[card] = max(most.get(card, 0), int(number.replace(",", "")))
+    for number, gpus in DYNAMIC.findall(header):
+        for gpu in gpus.split(", ") if gpus else SHARED_LIMITS:
+            most[gpu] = max(most.get(gpu, 0), int(number.replace(",", "")))
     return most
 
 
@@ -111,10 +111,10 @@ def read(text, file, arch, dynamic):
                 complaints.append(f"{file}: {entry} for {arch} spills: {line.strip()}")
         elif found := USED.search(line):
             shared = int(s[1]) if (s := SHARED.search(line)) else 0
-            for card, limit in SHARED_LIMITS.items():
-                if shared + dynamic.get(card, 0) > limit * 1024:
-                    told = f"{shared} + {dynamic[card]} bytes of shared memory, {limit} KB are the most"
-                    complaints.append(f"{file}: {entry} on {card}: {told}")
+            for gpu, limit in SHARED_LIMITS.items():
+                if shared + dynamic.get(gpu, 0) > limit * 1024:
+                    told = f"{shared} + {dynamic[gpu]} bytes of shared memory, {limit} KB are the most"
+                    complaints.append(f"{file}: {entry} on {gpu}: {told}")
             kernels[entry] = (int(found[1]), shared, stack)
         if SERIALIZED.search(line):
             complaints.append(f"{file}: {arch}: {line.strip()}")
@@ -140,8 +140,8 @@ def main():
     dynamics = {source: dynamic_shared(source) for source in sources}
     for source, most in dynamics.items():
         if most.keys() != SHARED_LIMITS.keys():
-            cards = ", ".join(sorted(SHARED_LIMITS.keys() ^ most.keys()))
-            complaints.append(f"{source.name}: how many bytes of dynamic shared memory does its header mean on {cards}?")
+            gpus = ", ".join(sorted(SHARED_LIMITS.keys() ^ most.keys()))
+            complaints.append(f"{source.name}: how many bytes of dynamic shared memory does its header mean on {gpus}?")
     for (source, arch), (text, lacking) in zip(jobs, said):
         kernels, wrong = read(text, source.name, arch, dynamics[source])
         complaints += wrong + lacking
@@ -152,7 +152,7 @@ def main():
             rows.setdefault((source.stem, name, dynamic), {})[arch] = numbers
 
     print("Registers a thread, static shared bytes and stack bytes of each kernel, by ptxas, and the dynamic shared bytes "
-          "that its file's\nheader allows, the least card's first; made by `bench/kernel_resources.py`, with `kernel-resources.csv` beside it.\n")
+          "that its file's\nheader allows, the least GPU's first; made by `bench/kernel_resources.py`, with `kernel-resources.csv` beside it.\n")
     print("| file | kernel | dynamic |" + "".join(f" {a} registers | shared | stack |" for a in archs))
     print("|---|---|---:|" + "---:|---:|---:|" * len(archs))
     for (file, name, dynamic), by_arch in sorted(rows.items()):

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# One folder for a machine with a card that has neither Rust nor network: emm with kernels for A100 and H100 (and PTX for
+# One folder for a machine with a GPU that has neither Rust nor network: emm with kernels for A100 and H100 (and PTX for
 # what is newer), bench/gpu.sh and all that it reads. It works wherever it is copied.
 #
 #   bench/pack.sh [--images FILE] [--out DIR]
@@ -79,7 +79,7 @@ fi
 
 commit=$(git describe --always --dirty 2>/dev/null) || commit='no commit known'
 {
-    echo "$("$new/emm" --version), $commit, packed by bench/pack.sh for a machine with a CUDA card."
+    echo "$("$new/emm" --version), $commit, packed by bench/pack.sh for a machine with a CUDA GPU."
     glibc=$(grep -ao 'GLIBC_2\.[0-9]*' "$new/emm" | sort -Vu | tail -n 1)
     echo "It needs $(uname -m) Linux with glibc ${glibc#*_}, NVIDIA's driver 580, or newer ones; Python 3 for the script, and"
     echo "PyTorch for what emm is measured beside."

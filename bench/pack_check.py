@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Whether a folder that bench/pack.sh made is what a card's machine needs: python bench/pack_check.py FOLDER
+"""Whether a folder that bench/pack.sh made is what a GPU's machine needs: python bench/pack_check.py FOLDER
 
 Its emm must name sm_90a in `emm doctor --json`, run on every CPU of its architecture, and hold one fatbin for each file
 of kernels/, each of exactly the targets that the doctor names. Its Python scripts may import the standard library,

@@ -1,8 +1,8 @@
-"""Convolutions alone, by PyTorch (cuDNN on a card): the 3×3 ones of a network, forward and both gradients.
+"""Convolutions alone, by PyTorch (cuDNN on a GPU): the 3×3 ones of a network, forward and both gradients.
 
     python bench/peers/conv.py --device cuda --batch 512 --precision bf16 --layout channels_last
 
-The peer of the conv2d lines of `emm bench kernels`, with the network's flags of step.py. On a card: CUDA events, the
+The peer of the conv2d lines of `emm bench kernels`, with the network's flags of step.py. On a GPU: CUDA events, the
 second-level cache flushed before each, benchmark mode on. Prints one JSON object: cases of in, out, resolution, and for
 forward, dgrad and wgrad seconds (median, of the faster layout), layout and flop_per_s.
 """
@@ -44,7 +44,7 @@ def stopwatch(device):
     spin = 2_000_000  # clock cycles, about a millisecond
 
     def once(work):
-        """Seconds of `work`. The card spins while the host queues it, so that the time holds no dispatch."""
+        """Seconds of `work`. The GPU spins while the host queues it, so that the time holds no dispatch."""
         nonlocal spin
         while True:
             other.zero_()

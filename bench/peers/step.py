@@ -89,7 +89,7 @@ def allow_tf32(a):
 
 
 def finished(a):
-    """Waits until the card has done what it was given."""
+    """Waits until the GPU has done what it was given."""
     if torch.device(a.device).type == "cuda":
         torch.cuda.synchronize(a.device)
 
@@ -151,7 +151,7 @@ def fitting(cfg, a, layout):
 
 
 def about(a):
-    """What PyTorch finds; starts the card."""
+    """What PyTorch finds; starts the GPU."""
     finished(a)
     kind = torch.device(a.device).type
     name = torch.cuda.get_device_name(a.device) if kind == "cuda" else kind
