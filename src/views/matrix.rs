@@ -68,16 +68,8 @@ pub fn matrix(plan: &StudyPlan, seen: &[Seen]) -> Table {
             let signed = |x: Option<f64>| x.map_or(String::new(), |x| signed(x, 2));
             line("difference", &|c, s| signed(difference(plan, c, s)), String::new());
         }
-        let interval = |_: &PlannedCell, s: &Seen| match &s.found {
-            Some(m) => format!("{:.2}–{:.2}", 100.0 * m.interval[0], 100.0 * m.interval[1]),
-            None => String::new(),
-        };
         line("95% sampling", &interval, String::new());
         if repeated {
-            let seeds = |_: &PlannedCell, s: &Seen| match s.found.as_ref().and_then(|m| m.spread) {
-                Some(s) => format!("{}: {:.2}–{:.2}", s.seeds, 100.0 * s.lowest, 100.0 * s.highest),
-                None => String::new(),
-            };
             line("seeds", &seeds, String::new());
         }
         if repeated && printed && plan.scale.is_paper() {
@@ -110,6 +102,21 @@ fn rows(
         }
     }
     rows
+}
+
+fn interval(_: &PlannedCell, seen: &Seen) -> String {
+    let [low, high] = match &seen.found {
+        Some(m) => m.interval.map(|end| 100.0 * end),
+        None => return String::new(),
+    };
+    format!("{low:.2}–{high:.2}")
+}
+
+fn seeds(_: &PlannedCell, seen: &Seen) -> String {
+    match seen.found.as_ref().and_then(|m| m.spread) {
+        Some(s) => format!("{}: {:.2}–{:.2}", s.seeds, 100.0 * s.lowest, 100.0 * s.highest),
+        None => String::new(),
+    }
 }
 
 /// What the paper says of a row's EMM.
