@@ -5,7 +5,7 @@
 use crate::error::usage;
 use crate::numbers::count;
 use anyhow::Result;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
 use std::ops::{Bound, RangeBounds};
 use std::str::FromStr;
@@ -215,14 +215,20 @@ pub const fn only<T: Copy>(all: &[T]) -> Option<T> {
     }
 }
 
-/// Declares a configuration and what may be given of it.
+/// Whether files have a field of this value.
+pub fn is_written(value: &impl Serialize) -> bool {
+    !serde_json::to_value(value).is_ok_and(|json| json.is_null())
+}
+
+/// Declares a configuration and what may be given of it. After their names stand the fields that its files have had from
+/// the first on; where another is absent, it has its default.
 ///
 /// A row is `field: type = default;`, or, of a setting that people give, `field: type = default => key: type given, "help",
 /// [how clap takes the flag]` and then what applies of `, flag "name"` (where it is not the key's), `, within bounds`,
 /// `, scaled Factor`. The default of what follows from other settings is only a start, and its help says what becomes of it.
 macro_rules! settings {
     (
-        $(#[$meta:meta])* $config:ident, $given:ident;
+        $(#[$meta:meta])* $config:ident, $given:ident, first [$($first:ident)*];
         $(
             $(#[doc = $doc:literal])*
             $field:ident: $type:ty = $default:expr
@@ -232,8 +238,7 @@ macro_rules! settings {
         )*
     ) => {
         $(#[$meta])*
-        #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
-        #[serde(deny_unknown_fields, default)]
+        #[derive(Debug, Clone, PartialEq, serde::Serialize)]
         pub struct $config {
             $($(#[doc = $doc])* $(#[doc = $help])? pub $field: $type,)*
         }
@@ -241,6 +246,34 @@ macro_rules! settings {
         impl Default for $config {
             fn default() -> Self {
                 $config { $($field: $default,)* }
+            }
+        }
+
+        impl $config {
+            /// Fields that files have had from the first on: where one is absent, something is lost.
+            pub const FIRST: &[&str] = &[$(stringify!($first)),*];
+        }
+
+        impl<'de> serde::Deserialize<'de> for $config {
+            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                #[derive(serde::Deserialize)]
+                #[serde(deny_unknown_fields)]
+                struct Stored {
+                    $($field: Option<$type>,)*
+                }
+                let stored = Stored::deserialize(from)?;
+                let mut config = $config::default();
+                $(match stored.$field {
+                    Some(value) => config.$field = value,
+                    // What may be none is not written then.
+                    None if $config::FIRST.contains(&stringify!($field))
+                        && $crate::settings::is_written(&config.$field) =>
+                    {
+                        return Err(serde::de::Error::missing_field(stringify!($field)));
+                    }
+                    None => {}
+                })*
+                Ok(config)
             }
         }
 
@@ -316,7 +349,7 @@ mod tests {
 
     settings! {
         /// An example.
-        Example, ExampleSettings;
+        Example, ExampleSettings, first [size mean];
 
         size: usize = 8 => size: usize, "Pixels", [value_name = "N"], within 1.0..=64.0, scaled Batch;
         /// Not given.
@@ -340,7 +373,8 @@ mod tests {
         assert_eq!(flags, ["--size", "--mean", "--rate"]);
         let absent: Example = toml::from_str("size = 1").unwrap();
         assert_eq!(absent, Example { size: 1, ..Example::default() });
-        assert!(toml::from_str::<Example>("sizes = 1").is_err());
+        assert!(toml::from_str::<Example>("size = 1\nsizes = 1").is_err());
+        assert!(toml::from_str::<Example>("found = 1").is_err(), "a first field is lost");
         assert!(toml::from_str::<ExampleSettings>("found = 1").is_err());
         for (config, error) in [
             (Example { size: 0, ..config.clone() }, "--size: 0, expected 1 to 64"),

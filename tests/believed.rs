@@ -207,7 +207,10 @@ fn a_configuration_is_checked_as_a_whole() {
         ("num_blocks = 1", "num_blocks = 99999", "--blocks: 99999"),
         ("sha256_labels = \"none\"", "sha256_labels = \"\"", "--data: hashes"),
         ("seed = 1024", "seed = -1", "not a run's configuration"),
-        ("seed = 1024\n", "sead = 1024\n", "unknown field"),
+        ("seed = 1024\n", "", "missing field"),
+        ("seed = 1024\n", "seed = 1024\nsead = 1024\n", "unknown field"),
+        ("precond = ", "# ", "missing field"),
+        ("cpu = 2", "cpu = \"2\"", "not a run's configuration"),
     ] {
         refused(&run, name, holds, |path| {
             let text = fs::read_to_string(path).unwrap();

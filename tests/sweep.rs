@@ -253,20 +253,17 @@ fn finished_runs_stand_in_their_cells_as_scores_csv_has_them() {
     let text = std::fs::read_to_string(&config).unwrap();
     let (this, older) = ("[train.numerics]\ncpu = 2\n", "[train.numerics]\ncpu = 1\n");
     assert!(text.contains(this), "{text}");
-    std::fs::write(&config, text.replace(this, older)).unwrap();
-    go(dir, "table mine.toml").passed_over("changed or damaged since");
-    // As files were before there were checksums.
-    let (settings, _) = text.split_once("[note]").unwrap();
-    std::fs::write(&config, settings).unwrap();
-    go(dir, "table mine.toml").ok();
-    std::fs::write(&config, settings.replace(this, "numerics = 2\n")).unwrap();
-    go(dir, "table mine.toml").ok();
-    // A finished run of older numerics is read and marked.
-    std::fs::write(&config, settings.replace(this, older)).unwrap();
-    let marked = go(dir, "table mine.toml").ok();
-    assert!(marked.contains("1 of the runs were computed by an earlier version"), "{marked}");
-    std::fs::write(&config, settings.replace(this, "numerix = 1\n")).unwrap();
-    go(dir, "table mine.toml").passed_over("not a run's configuration");
+    let stored = |text: &str| {
+        std::fs::write(&config, text).unwrap();
+        go(dir, "table mine.toml")
+    };
+    stored(&text.replace(this, older)).passed_over("changed or damaged since");
+    let (settings, _) = text.split_once("[note]").unwrap(); // as before there were checksums
+    stored(settings).ok();
+    stored(&settings.replace(this, "numerics = 2\n")).ok();
+    let marked = stored(&settings.replace(this, older)).ok(); // read, though of older numerics
+    assert!(marked.contains("whose numerics are not this version's: 1."), "{marked}");
+    stored(&settings.replace(this, "numerix = 1\n")).passed_over("not a run's configuration");
 }
 
 #[test]

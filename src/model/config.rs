@@ -30,7 +30,10 @@ pub enum Embedding {
 
 settings! {
     /// A network, whole: equal configurations have equal parameters.
-    ModelConfig, ModelSettings;
+    ModelConfig, ModelSettings, first [
+        arch precond resolution image_channels label_dim model_channels channel_mult num_blocks attn_resolutions embedding
+        skip_connections dropout
+    ];
 
     arch: Arch = Arch::DdpmPP => arch: Arch, "Network family", [value_enum];
     precond: Precond = Precond::Vp => precond: Precond,

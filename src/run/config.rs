@@ -24,7 +24,10 @@ pub enum Order {
 
 settings! {
     /// The optimizer's side of a run. Lengths of time are in epochs.
-    TrainConfig, TrainSettings;
+    TrainConfig, TrainSettings, first [
+        seed epochs batch micro_batch lr weight_decay ema_rate precision order scrub_gradients looks score_images
+        rescore_images numerics
+    ];
 
     seed: u64 = 1024;
     epochs: f64 = 40_000.0 => epochs: f64, "Length of training", [value_name = "EPOCHS", value_parser = amount],
@@ -207,7 +210,9 @@ impl RunConfig {
         };
         let defaults = fields(&TrainConfig::default());
         let mut train = fields(&self.train);
-        train.retain(|key, value| FIRST.contains(&key.as_str()) || *value != defaults[key]);
+        train.retain(|key, value| {
+            TrainConfig::FIRST.contains(&key.as_str()) || *value != defaults[key]
+        });
         train["micro_batch"] = 0.into();
         train["numerics"] = 2.into();
         let named = json!({"model": self.model, "train": train, "data": self.data});
@@ -237,24 +242,6 @@ impl RunConfig {
         all
     }
 }
-
-/// Fields of `[train]` that the first runs had, all of them a part of a run's name.
-const FIRST: [&str; 14] = [
-    "seed",
-    "epochs",
-    "batch",
-    "micro_batch",
-    "lr",
-    "weight_decay",
-    "ema_rate",
-    "precision",
-    "order",
-    "scrub_gradients",
-    "looks",
-    "score_images",
-    "rescore_images",
-    "numerics",
-];
 
 /// The flag that sets a field.
 fn flag_of(field: &str) -> String {

@@ -24,14 +24,21 @@ pub struct Numerics {
 #[serde(untagged)]
 enum Stored {
     Both(u32),
-    Each { cpu: Option<u32>, cuda: Option<u32> },
+    Each(Kinds),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kinds {
+    cpu: Option<u32>,
+    cuda: Option<u32>,
 }
 
 impl From<Stored> for Numerics {
     fn from(stored: Stored) -> Self {
         match stored {
             Stored::Both(n) => Numerics { cpu: Some(n), cuda: Some(n) },
-            Stored::Each { cpu, cuda } => Numerics { cpu, cuda },
+            Stored::Each(Kinds { cpu, cuda }) => Numerics { cpu, cuda },
         }
     }
 }
@@ -79,6 +86,7 @@ mod tests {
         let both = read("2");
         assert_eq!((both.cpu, both.cuda, both.older()), (Some(2), Some(2), None));
         let cpu = Device::Cpu(Cpu::new(1).unwrap());
+        assert!(serde_json::from_str::<Numerics>(r#"{"gpu": 2}"#).is_err());
         let elsewhere = read(r#"{"cuda": 2}"#);
         assert_eq!(elsewhere.resume(&cpu).unwrap(), both);
         let old = read(r#"{"cpu": 1, "cuda": 2}"#);

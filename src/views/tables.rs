@@ -262,7 +262,7 @@ impl<'a> TableView<'a> {
         let older: usize = self.parts().flat_map(|(_, seen)| seen).map(Seen::older).sum();
         if older > 0 {
             lines.push(format!(
-                "{older} of the runs were computed by an earlier version, whose numerics are not this version's."
+                "Runs computed by an earlier version, whose numerics are not this version's: {older}."
             ));
         }
         if self.plans.iter().any(|p| !p.scale.is_paper()) {
