@@ -1,7 +1,8 @@
-// conv2d_mma: the convolution on tensor cores, an implicit product of 128 pixels x 128 output channels a block.
+// conv2d_mma: the convolution on tensor cores, an implicit product of 128 pixels x 128 or 256 output channels a block.
 //
-//   conv2d_mma_bf16, _tf32 y (=|+=) (conv(x) + bias + emb + residual + shortcut) * scale, as conv2d_fwd
-//   conv2d_mma_last        conv2d_mma_bf16 with y in float32: the network's last convolution
+//   conv2d_mma_bf16, _tf32       y (=|+=) (conv(x) + bias + emb + residual + shortcut) * scale, as conv2d_fwd
+//   conv2d_mma_wide_bf16, _tf32  the same of 256 output channels a block, for GPUs with the room
+//   conv2d_mma_last              conv2d_mma_bf16 with y in float32: the network's last convolution
 //
 // The gradient of the input of a stride-1 convolution is the convolution of dy with pack_transposed's weights (pack.cu)
 // and padding kernel - 1 - pad.
@@ -9,13 +10,16 @@
 // Layout     T is bf16, or float whose products are rounded to tf32. x, weight, residual, s1, s2, sweight, y are T in
 //            conv2d_fwd's layouts; bias, sbias, emb float32, emb's rows emb_row apart. bias null: none. Rows must be
 //            whole 16-byte pieces: c, c1, c2, srow and kernel^2 c multiples of 8 (bf16) or 4 (tf32), pointers 16-byte
-//            aligned. Any pixels, any o.
-// Launch     grid (ceil(n ho wo / 128), ceil(o / 128)), 256 threads, 96 KB (98,304 B) dynamic shared.
+//            aligned. Any pixels, any o; where o isn't whole pieces of y, it is written element by element.
+// Launch     grid (ceil(n ho wo / 128), ceil(o / 128)), 256 threads, 96 KB (98,304 B) dynamic shared; wide tiles
+//            ceil(o / 256), 144 KB (147,456 B dynamic shared on sm_80, sm_90, sm_100).
 // Pipeline   a k-step is 128 bytes of channels (64 bf16, 32 float) of one tap; 3 stages of cp.async, zero-filled at
-//            borders; 128-byte rows with their 16-byte pieces XORed by row % 8, read by ldmatrix; 8 warps of 64 x 32.
+//            borders; 128-byte rows with their 16-byte pieces XORed by row % 8, read by ldmatrix; 8 warps of 64 x 32 or
+//            64 x 64. Where a thread's pieces lie is found once a tap. The sums go through shared memory to rows of y,
+//            16 bytes a store.
 // Cost       2 n ho wo o (k k c + c1 + c2) FLOP. Floor at 256 -> 256, 3x3, 32x32, N = 512 on an A100: 0.62 TFLOP at 312
 //            TFLOP/s = 2.0 ms bf16.
-// Exactness  float32 sums in tap order; bf16 inputs exact, tf32 inputs rounded to nearest (11 bits).
+// Exactness  float32 sums in tap order; bf16 inputs exact, tf32 inputs rounded to nearest (11 bits). Tiles don't matter.
 #include "prelude/prelude.cuh"
 
 #include "params/conv2d.h"
@@ -37,122 +41,188 @@ DEVICE Source<T> of_side(const Conv2d<T, Y, T>& p, int which) {
 }
 
 // Brings one k-step after another: of all taps and channels of x, then of the shortcut's inputs.
-template <class T, class Y>
+template <class T, class Y, int COLS>
 struct Loader {
+    static constexpr int OUTS = COLS / 32;  // output channels that this thread loads
     const Conv2d<T, Y, T>& p;
     Source<T> now;
-    int source;                     // 0 for x, 1 for s1, 2 for s2
-    int tap_row, tap_col, channel;  // channel: first of this thread's piece
-    int image[4], row[4], col[4];   // of y's pixels that this thread loads; image -1 beyond the last
-    int outs;                       // output channels from this block's first on
+    int source;                 // 0 for x, 1 for s1, 2 for s2
+    int tap_row, tap_col;
+    int channel;                // of the step's first
+    int at[4], row[4], col[4];  // where the window of each of y's pixels that this thread loads begins, in all of x
+    const T* pixel[4];          // this thread's piece of them at channel 0 of this tap
+    const T* weight;            // and of its first output channel
+    u32 pixels, outs;           // bit i: pixel i lies inside of the image, output channel i exists
 
     DEVICE Loader(const Conv2d<T, Y, T>& p, Source<T> first)
-        : p(p), now(first), source(0), tap_row(0), tap_col(0), channel(first_channel()),
-          outs(p.o - blockIdx.y * MMA_TILE) {
+        : p(p), now(first), source(0), tap_row(0), tap_col(0), channel(0), outs(0) {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            int pixel = blockIdx.x * MMA_TILE + Deepwise::line(i), r = pixel / p.wo;
-            image[i] = pixel < p.n * p.ho * p.wo ? r / p.ho : -1;
-            row[i] = r % p.ho;
-            col[i] = pixel % p.wo;
+            int y = y_pixel(i), line = y / p.wo, image = line / p.ho;
+            row[i] = line % p.ho * p.stride - p.pad;
+            col[i] = y % p.wo * p.stride - p.pad;
+            at[i] = (image * p.h + row[i]) * p.w + col[i];
+            if (y >= p.n * p.ho * p.wo) row[i] = NOWHERE;
         }
+#pragma unroll
+        for (int i = 0; i < OUTS; i++) outs |= (u32)((int)blockIdx.y * COLS + Deepwise::line(i) < p.o) << i;
+        aim();
     }
-    static DEVICE int first_channel() { return Deepwise::part() * 16 / (int)sizeof(T); }
+    static constexpr int NOWHERE = -(1 << 30);
+    static DEVICE int y_pixel(int i) { return blockIdx.x * MMA_TILE + Deepwise::line(i); }
+    static DEVICE int piece() { return Deepwise::part() * 16 / (int)sizeof(T); }
 
+    // At a tap.
+    DEVICE void aim() {
+        pixels = 0;
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            // Mutant, planted::convolutions_on_tensor_cores: `row[i] + tap_row` reads `row[i] - tap_row`.
+            u32 r = row[i] + tap_row, c = col[i] + tap_col;
+            // Mutant, planted::convolutions_on_tensor_cores: `c < (u32)now.w` reads `c <= (u32)now.w`.
+            bool inside = r < (u32)now.h && c < (u32)now.w;
+            pixels |= (u32)inside << i;
+            pixel[i] = now.x + (i64)(at[i] + tap_row * now.w + tap_col) * now.c + piece();
+        }
+        i64 out = blockIdx.y * COLS + Deepwise::line(0);
+        weight = now.weight + out * now.row_words + (tap_row * now.kernel + tap_col) * now.c + piece();
+    }
     DEVICE void load(unsigned char* stage) const {
-        bool exists = channel < now.c;
-        int tap = tap_row * now.kernel + tap_col;
+        bool exists = channel + piece() < now.c;
+        u32 from_x = exists ? pixels : 0, from_weight = exists ? outs : 0;
+        unsigned char* to = stage + Deepwise::offset(Deepwise::line(0), Deepwise::part());
+        // Nothing is read where no bytes are asked for, wherever that is.
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            // Mutant, planted::convolutions_on_tensor_cores: `- now.pad + tap_row` reads `+ now.pad - tap_row`.
-            int r = row[i] * now.stride - now.pad + tap_row, c = col[i] * now.stride - now.pad + tap_col;
-            // Mutant, planted::convolutions_on_tensor_cores: `c < now.w` reads `c <= now.w`.
-            bool inside = exists && image[i] >= 0 && r >= 0 && r < now.h && c >= 0 && c < now.w;
-            const T* from = inside ? now.x + (((i64)image[i] * now.h + r) * now.w + c) * now.c + channel : now.x;
-            cp_async16(stage + Deepwise::offset(Deepwise::line(i), Deepwise::part()), from, inside ? 16 : 0);
-        }
+        for (int i = 0; i < 4; i++) cp_async16(to + i * 32 * 128, pixel[i] + channel, from_x >> i & 1 ? 16 : 0);
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            int line = Deepwise::line(i);
-            bool inside = exists && line < outs;
-            i64 out = blockIdx.y * MMA_TILE + line;
-            const T* from = inside ? now.weight + out * now.row_words + tap * now.c + channel : now.weight;
-            cp_async16(stage + MMA_OPERAND + Deepwise::offset(line, Deepwise::part()), from, inside ? 16 : 0);
-        }
+        for (int i = 0; i < OUTS; i++)
+            cp_async16(to + MMA_OPERAND + i * 32 * 128, weight + (i64)(32 * i) * now.row_words + channel,
+                       from_weight >> i & 1 ? 16 : 0);
     }
     DEVICE void advance() {
         channel += 128 / (int)sizeof(T);
-        if (channel - first_channel() < now.c) return;
-        channel = first_channel();
-        if (++tap_col < now.kernel) return;
-        tap_col = 0;
-        if (++tap_row < now.kernel) return;
+        if (channel < now.c) return;
+        channel = 0;
+        if (++tap_col == now.kernel) {
+            tap_col = 0;
+            if (++tap_row == now.kernel) to_side();
+        }
+        aim();
+    }
+    // To the shortcut's next input, which has y's pixels.
+    DEVICE void to_side() {
         tap_row = 0;
         now = of_side(p, ++source);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            at[i] = y_pixel(i);
+            row[i] = at[i] < p.n * p.ho * p.wo ? 0 : NOWHERE;
+            col[i] = 0;
+        }
     }
 };
 
-DEVICE void multiply(float (&acc)[4][4][4], uint32_t (&a)[4][4], uint32_t (&b)[4][2], bf16) { mma_bf16(acc, a, b); }
-DEVICE void multiply(float (&acc)[4][4][4], uint32_t (&a)[4][4], uint32_t (&b)[4][2], float) {
+template <int N>
+DEVICE void multiply(float (&acc)[4][N][4], uint32_t (&a)[4][4], uint32_t (&b)[N][2], bf16) {
+    mma_bf16(acc, a, b);
+}
+template <int N>
+DEVICE void multiply(float (&acc)[4][N][4], uint32_t (&a)[4][4], uint32_t (&b)[N][2], float) {
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 4; i++)
 #pragma unroll
         for (int j = 0; j < 4; j++) a[i][j] = round_tf32(a[i][j]);
+#pragma unroll
+    for (int i = 0; i < N; i++) {
         b[i][0] = round_tf32(b[i][0]);
         b[i][1] = round_tf32(b[i][1]);
     }
     mma_tf32(acc, a, b);
 }
 
-template <class T, class Y>
-DEVICE void convolve(const Conv2d<T, Y, T>& p) {
-    EMM_DYNAMIC_SHARED(unsigned char, stages);
-    Source<T> x{p.x, p.weight, p.h, p.w, p.c, p.kernel, p.stride, p.pad, p.kernel * p.kernel * p.c};
-    int steps = x.steps() + of_side(p, 1).steps() + of_side(p, 2).steps();
-    Loader<T, Y> loader(p, x);
-    float acc[4][4][4] = {};
-    auto load = [&](unsigned char* stage, int) {
-        loader.load(stage);
-        loader.advance();
-    };
-    pipeline(stages, steps, load, [&](const unsigned char* stage) {
+// v += from[0..count], of which all N are there where they are WHOLE.
+template <bool WHOLE, int N, class X>
+DEVICE void add(float (&v)[N], const X* from, int count) {
 #pragma unroll
-        for (int k = 0; k < 4; k++) {
-            uint32_t a[4][4], b[4][2];
-            deep_a(a, stage, warp_row(), k);
-            deep_b(b, stage + MMA_OPERAND, warp_col(), k);
-            multiply(acc, a, b, T());
-        }
-    });
+    for (int j = 0; j < N; j += 4) {
+        float4 x = load4(from + j, count - j, WHOLE);
+        v[j] += x.x, v[j + 1] += x.y, v[j + 2] += x.z, v[j + 3] += x.w;
+    }
+}
 
+// The sums in shared memory become rows of y.
+template <bool WHOLE, int COLS, class T, class Y>
+DEVICE void finish(const Conv2d<T, Y, T>& p, const float* sums) {
+    constexpr int N = Packet<Y>::count, PIECES = COLS / N;
+    int col = threadIdx.x % PIECES * N, out = blockIdx.y * COLS + col, count = p.o - out;
+    if (count <= 0) return;
+    float biases[N] = {};
+    if (p.bias) add<WHOLE>(biases, p.bias + out, count);
+    if (p.s1 && p.sbias) add<WHOLE>(biases, p.sbias + out, count);
+    for (int row = threadIdx.x / PIECES; row < MMA_TILE; row += BLOCK_THREADS / PIECES) {
+        int pixel = blockIdx.x * MMA_TILE + row;
+        if (pixel >= p.n * p.ho * p.wo) return;
+        i64 at = (i64)pixel * p.o + out;
+        Packet<Y> v;
 #pragma unroll
-    for (int i = 0; i < 8; i++) {
-        int pixel = blockIdx.x * MMA_TILE + warp_row() + fragment_row(i);
-        if (pixel >= p.n * p.ho * p.wo) continue;
+        for (int j = 0; j < N; j += 4) {
+            Packet<float> four = load_packet(sums + Sums<COLS>::offset(row, col + j));
+#pragma unroll
+            for (int k = 0; k < 4; k++) v.v[j + k] = four.v[k] + biases[j + k];
+        }
         // Mutant, planted::convolutions_on_tensor_cores: `p.emb_row` reads `p.o`.
-        const float* added = p.emb ? p.emb + (i64)(pixel / (p.ho * p.wo)) * p.emb_row : nullptr;
+        if (p.emb) add<WHOLE>(v.v, p.emb + (i64)(pixel / (p.ho * p.wo)) * p.emb_row + out, count);
+        if (p.residual) add<WHOLE>(v.v, p.residual + at, count);
 #pragma unroll
-        for (int j = 0; j < 8; j++) {
-            int out = blockIdx.y * MMA_TILE + warp_col() + fragment_col(j);
-            if (out >= p.o) continue;
-            i64 at = (i64)pixel * p.o + out;
-            float v = acc[i / 2][j / 2][2 * (i % 2) + j % 2];
-            if (p.bias) v += __ldg(p.bias + out);
-            if (p.s1 && p.sbias) v += __ldg(p.sbias + out);
-            if (p.emb) v += __ldg(added + out);
-            if (p.residual) v += to_float(p.residual[at]);
-            v *= p.scale;
-            put(p.y + at, v, p.add);
+        for (int j = 0; j < N; j++) v.v[j] *= p.scale;
+        if (p.add) add<WHOLE>(v.v, p.y + at, count);
+        if (WHOLE) {
+            store_packet(p.y + at, v);
+        } else {
+            for (int j = 0; j < min(N, count); j++) p.y[at + j] = from_float<Y>(v.v[j]);
         }
     }
 }
 
+template <int COLS, class T, class Y>
+DEVICE void convolve(const Conv2d<T, Y, T>& p) {
+    EMM_DYNAMIC_SHARED(unsigned char, stages);
+    constexpr int N = COLS / 32;
+    Source<T> x{p.x, p.weight, p.h, p.w, p.c, p.kernel, p.stride, p.pad, p.kernel * p.kernel * p.c};
+    int steps = x.steps() + of_side(p, 1).steps() + of_side(p, 2).steps();
+    Loader<T, Y, COLS> loader(p, x);
+    float acc[4][N][4] = {};
+    auto load = [&](unsigned char* stage, int) {
+        loader.load(stage);
+        loader.advance();
+    };
+    pipeline<COLS>(stages, steps, load, [&](const unsigned char* stage) {
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+            uint32_t a[4][4], b[N][2];
+            deep_a(a, stage, warp_row(), k);
+            deep_b(b, stage + MMA_OPERAND, warp_col<COLS>(), k);
+            multiply(acc, a, b, T());
+        }
+    });
+    float* sums = view_as<float*>(stages);
+    Sums<COLS>::put(sums, acc);
+    bool whole = p.o % Packet<Y>::count == 0 && aligned4(p.emb, p.emb_row);
+    if (whole)
+        finish<true, COLS>(p, sums);
+    else
+        finish<false, COLS>(p, sums);
+}
+
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 2) conv2d_mma_bf16(const Conv2d<bf16, bf16, bf16> p) {
-    convolve(p);
+    convolve<MMA_TILE>(p);
 }
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 2) conv2d_mma_tf32(const Conv2d<float, float, float> p) {
-    convolve(p);
+    convolve<MMA_TILE>(p);
 }
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 2) conv2d_mma_last(const Conv2d<bf16, float, bf16> p) {
-    convolve(p);
+    convolve<MMA_TILE>(p);
+}
+extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 1) conv2d_mma_wide_bf16(const Conv2d<bf16, bf16, bf16> p) {
+    convolve<MMA_WIDE>(p);
 }

@@ -1,53 +1,109 @@
-// conv2d_wgrad_mma: the gradient of a convolution's weight on tensor cores: for one tap, 128 output x 128 input
+// conv2d_wgrad_mma: the gradient of a convolution's weight on tensor cores: for one tap, 128 output x 128 or 256 input
 // channels a block, summed over the pixels of 8 images (ROUNDED_IMAGES).
 //
 //   wgrad_mma_bf16, _tf32 partials[chunk, o, k, k, c] (float32) = sum over the chunk's pixels of dy * x; then
 //                            wgrad_reduce (conv2d_bwd.cu), in fixed order.
+//   wgrad_mma_wide_bf16      the same of 256 input channels a block, for GPUs with the room
 //
 // Layout     dy[n, ho, wo, o] and x[n, h, w, c] in T: bf16, or float rounded to tf32. o and c multiples of 8 (bf16) or
 //            4 (tf32), pointers 16-byte aligned; any pixels.
 // Launch     grid (ceil(o / 128) * ceil(c / 128), kernel^2, ceil(n / 8)), 256 threads, 96 KB (98,304 B) dynamic
-//            shared.
+//            shared; wide tiles ceil(c / 256), 144 KB (147,456 B dynamic shared on sm_80, sm_90, sm_100).
 // Pipeline   a k-step is 64 (bf16) or 32 (tf32) pixels; 3 stages of cp.async, zero-filled at borders and past the
-//            chunk. Operands lie [pixel][channel] as in memory: bf16 is transposed by ldmatrix, tf32 read word by word;
-//            the 16-byte pieces of a row are XORed so that neither meets a bank twice. 8 warps of 64 x 32.
+//            chunk. Where a step's pixels lie in x each lane finds for one or two of them, without a division, and the
+//            others ask it. Operands lie [pixel][channel] as in memory: bf16 is transposed by ldmatrix, tf32 read word
+//            by word; the 16-byte pieces of a row are XORed so that neither meets a bank twice. 8 warps of 64 x 32 or
+//            64 x 64. The sums go through shared memory to rows of the partial, 16 bytes a store.
 // Cost       2 n ho wo o k k c FLOP; partials 4 o k k c chunks bytes written and read once. dy and x are read once per
 //            tap and opposite block, mostly from the second-level cache.
-// Exactness  float32 sums in pixel order within a chunk; no atomics.
+// Exactness  float32 sums in pixel order within a chunk; no atomics. Tiles don't matter.
 #include "prelude/prelude.cuh"
 
 #include "params/conv2d.h"
 
-template <class T>
+// Brings the pixels of a chunk, a k-step at a time.
+template <class T, int COLS>
 struct ChunkLoader {
-    const T *dy, *x;
-    int h, w, c, ho, wo, o, stride, row_offset, col_offset, first_pixel, end_pixel, out, channel;
+    using A = Sidewise<T>;
+    using B = Sidewise<T, COLS>;
+    static constexpr int STEP = A::depths, FOUND = STEP / WARP_THREADS;
+    const T *dy, *x;  // dy: this thread's piece of the step's first pixel; x: its channel of the first pixel of all
+    int h, w, c, ho, wo, o, stride;
+    bool has_out, has_channel;
+    int tap_row, tap_col;
+    int left;                                   // pixels of the chunk from the step's first on
+    int image[FOUND], row[FOUND], col[FOUND];   // of y's pixels that this lane finds for all
+    int step_images, step_rows, step_cols;      // how far the next step's lie
 
-    DEVICE void load(unsigned char* stage, int step) const {
-        using S = Sidewise<T>;
-        int part = S::part();
+    DEVICE ChunkLoader(const Conv2dWgrad<T, T>& p, int o0, int c0, int first, int pixels)
+        : h(p.h), w(p.w), c(p.c), ho(p.ho), wo(p.wo), o(p.o), stride(p.stride), left(pixels) {
+        int out = o0 + A::first_line(), channel = c0 + B::first_line();
+        has_out = out < o;
+        has_channel = channel < c;
+        dy = p.dy + ((i64)first * ho * wo + A::depth(0)) * o + out;
+        x = p.x + channel;
+        tap_row = blockIdx.y / p.kernel - p.pad;
+        tap_col = blockIdx.y % p.kernel - p.pad;
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            int k = S::depth(i), pixel = first_pixel + step * S::depths + k;
-            bool exists = pixel < end_pixel;
-            bool inside = exists && out < o;
-            cp_async16(stage + S::offset(k, part), inside ? dy + (i64)pixel * o + out : dy, inside ? 16 : 0);
-            int line = pixel / wo, image = line / ho;
-            int row = line % ho * stride + row_offset, col = pixel % wo * stride + col_offset;
-            inside = exists && channel < c && row >= 0 && row < h && col >= 0 && col < w;
-            const T* from = inside ? x + (((i64)image * h + row) * w + col) * c + channel : x;
-            cp_async16(stage + MMA_OPERAND + S::offset(k, part), from, inside ? 16 : 0);
+        for (int l = 0; l < FOUND; l++) {
+            int pixel = WARP_THREADS * l + threadIdx.x % WARP_THREADS, line = pixel / wo;
+            image[l] = first + line / ho;
+            row[l] = line % ho;
+            col[l] = pixel % wo;
+        }
+        step_images = STEP / wo / ho;
+        step_rows = STEP / wo % ho;
+        step_cols = STEP % wo;
+    }
+    // The pixel of x that meets pixel `l` of this lane's at the tap; -1: none.
+    DEVICE int find(int l) const {
+        int r = row[l] * stride + tap_row, s = col[l] * stride + tap_col;
+        bool inside = WARP_THREADS * l + (int)(threadIdx.x % WARP_THREADS) < left && (u32)r < (u32)h && (u32)s < (u32)w;
+        return inside ? (image[l] * h + r) * w + s : -1;
+    }
+    DEVICE void load(unsigned char* stage) {
+#pragma unroll
+        for (int i = 0; i < A::pieces; i++) {
+            bool exists = has_out && A::depth(i) < left;
+            const T* from = dy + (i64)(A::depth(i) - A::depth(0)) * o;
+            cp_async16(stage + A::offset(A::depth(i), A::part()), from, exists ? 16 : 0);
+        }
+        int found[FOUND];
+#pragma unroll
+        for (int l = 0; l < FOUND; l++) found[l] = find(l);
+#pragma unroll
+        for (int i = 0; i < B::pieces; i++) {
+            constexpr int ROUND = BLOCK_THREADS / B::parts;  // pixels that all threads bring at once
+            int pixel = __shfl_sync(0xffffffffu, found[i * ROUND / WARP_THREADS], B::depth(i) % WARP_THREADS);
+            bool exists = has_channel && pixel >= 0;
+            cp_async16(stage + MMA_OPERAND + B::offset(B::depth(i), B::part()), x + (i64)pixel * c, exists ? 16 : 0);
+        }
+        advance();
+    }
+    DEVICE void advance() {
+        left -= STEP;
+        dy += (i64)STEP * o;
+#pragma unroll
+        for (int l = 0; l < FOUND; l++) {
+            col[l] += step_cols;
+            bool line = col[l] >= wo;
+            col[l] -= line ? wo : 0;
+            row[l] += step_rows + line;
+            line = row[l] >= ho;
+            row[l] -= line ? ho : 0;
+            image[l] += step_images + line;
         }
     }
 };
 
-// acc += the products of one k-step, for this warp's 64 output and 32 input channels.
-DEVICE void step_product(float (&acc)[4][4][4], const unsigned char* stage, bf16) {
+// acc += the products of one k-step, for this warp's 64 output and 8 N input channels.
+template <int N>
+DEVICE void step_product(float (&acc)[4][N][4], const unsigned char* stage, bf16) {
 #pragma unroll
     for (int k = 0; k < 4; k++) {
-        uint32_t a[4][4], b[4][2];
+        uint32_t a[4][4], b[N][2];
         side_a(a, stage, warp_row(), k);
-        side_b(b, stage + MMA_OPERAND, warp_col(), k);
+        side_b(b, stage + MMA_OPERAND, warp_col<32 * N>(), k);
         mma_bf16(acc, a, b);
     }
 }
@@ -80,40 +136,34 @@ DEVICE void step_product(float (&acc)[4][4][4], const unsigned char* stage, floa
     }
 }
 
-template <class T>
+template <int COLS, class T>
 DEVICE void chunk_gradient(const Conv2dWgrad<T, T>& p) {
     EMM_DYNAMIC_SHARED(unsigned char, stages);
-    const int c = p.c, o = p.o, kernel = p.kernel;
-    int blocks_c = ceil_div(c, MMA_TILE), tap = blockIdx.y;
-    int o0 = blockIdx.x / blocks_c * MMA_TILE, c0 = blockIdx.x % blocks_c * MMA_TILE;
+    int blocks_c = ceil_div(p.c, COLS), o0 = blockIdx.x / blocks_c * MMA_TILE, c0 = blockIdx.x % blocks_c * COLS;
     int first = blockIdx.z * ROUNDED_IMAGES, pixels = (min(first + ROUNDED_IMAGES, p.n) - first) * p.ho * p.wo;
-    int mine = Sidewise<T>::first_line(), taps = kernel * kernel;
-    ChunkLoader<T> loader{p.dy, p.x, p.h, p.w, c, p.ho, p.wo, o, p.stride, tap / kernel - p.pad, tap % kernel - p.pad,
-                          first * p.ho * p.wo, first * p.ho * p.wo + pixels, o0 + mine, c0 + mine};
-    float acc[4][4][4] = {};
-    pipeline(
-        stages, ceil_div(pixels, Sidewise<T>::depths),
-        [&](unsigned char* stage, int step) { loader.load(stage, step); },
+    ChunkLoader<T, COLS> loader(p, o0, c0, first, pixels);
+    float acc[4][COLS / 32][4] = {};
+    pipeline<COLS>(
+        stages, ceil_div(pixels, Sidewise<T>::depths), [&](unsigned char* stage, int) { loader.load(stage); },
         [&](const unsigned char* stage) { step_product(acc, stage, T()); });
 
-#pragma unroll
-    for (int i = 0; i < 8; i++) {
-        int out = o0 + warp_row() + fragment_row(i);
-        if (out >= o) continue;
-        float* to = p.partials + (((i64)blockIdx.z * o + out) * taps + tap) * c;
-#pragma unroll
-        for (int j = 0; j < 4; j++) {
-            int channel = c0 + warp_col() + fragment_col(2 * j);  // c is even
-            if (channel >= c) continue;
-            *view_as<float2*>(to + channel) =
-                make_float2(acc[i / 2][j][2 * (i % 2)], acc[i / 2][j][2 * (i % 2) + 1]);
-        }
+    float* sums = view_as<float*>(stages);
+    Sums<COLS>::put(sums, acc);
+    constexpr int PIECES = COLS / 4;
+    int col = threadIdx.x % PIECES * 4, taps = p.kernel * p.kernel;
+    if (c0 + col >= p.c) return;
+    for (int row = threadIdx.x / PIECES; row < MMA_TILE && o0 + row < p.o; row += BLOCK_THREADS / PIECES) {
+        float* to = p.partials + (((i64)blockIdx.z * p.o + o0 + row) * taps + blockIdx.y) * p.c + c0 + col;
+        store_packet(to, load_packet(sums + Sums<COLS>::offset(row, col)));
     }
 }
 
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 2) wgrad_mma_bf16(const Conv2dWgrad<bf16, bf16> p) {
-    chunk_gradient(p);
+    chunk_gradient<MMA_TILE>(p);
 }
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 2) wgrad_mma_tf32(const Conv2dWgrad<float, float> p) {
-    chunk_gradient(p);
+    chunk_gradient<MMA_TILE>(p);
+}
+extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 1) wgrad_mma_wide_bf16(const Conv2dWgrad<bf16, bf16> p) {
+    chunk_gradient<MMA_WIDE>(p);
 }

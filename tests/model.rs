@@ -4,8 +4,7 @@
 use crate::ops::fresh_seed;
 use emm::check::golden::{Golden, rel_err};
 use emm::data::Dataset;
-use emm::device::params::LEAST_SHARED_BYTES;
-use emm::device::{Buffer, Cpu, Device, Precision, StepArgs, Target};
+use emm::device::{Buffer, Cpu, Device, GpuLimits, Precision, StepArgs, Target};
 use emm::model::{Denoiser, ModelConfig, Params, Rates, Trainer};
 use emm::model::{Recording, TrainerOptions};
 use emm::ops::adam_ema::adam_ema;
@@ -353,7 +352,7 @@ fn planned_flop_are_those_of_the_recorded_ops() {
         let of_parts: u64 = plan.parts().iter().map(|p| p.cost.flop).sum();
         assert_eq!(of_parts, 3 * want.train);
         for precision in [Precision::Fp32, Precision::Tf32, Precision::Bf16] {
-            let plan = planned(Target::Cuda { shared_bytes: LEAST_SHARED_BYTES }, precision);
+            let plan = planned(Target::Cuda(GpuLimits::LEAST), precision);
             let of_kernels: u64 = plan.kernels().map(|k| k.cost().flop).sum();
             assert_eq!(of_kernels, 3 * want.train, "{precision:?}");
             assert!(plan.kernels().all(|k| k.cost().bytes > 0));

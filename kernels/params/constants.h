@@ -7,17 +7,19 @@ constexpr int WARP_THREADS = 32;
 constexpr int BLOCK_WARPS = BLOCK_THREADS / WARP_THREADS;
 constexpr int BLOCK_ELEMENTS = 4 * BLOCK_THREADS;
 
-// Side of the tiles that products on the fp32 pipes are cut into, and of those on tensor cores.
+// Side of the tiles that products on the fp32 pipes are cut into; rows and columns of those on tensor cores, and their
+// columns where a GPU has the room and an operand the lines.
 constexpr int TILE = 64;
 constexpr int MMA_TILE = 128;
+constexpr int MMA_WIDE = 256;
 
-// Products on tensor cores: bytes of an operand's k-step in shared memory, and the ring of such steps, on every GPU.
-// A longer one would hide nothing more: to multiply the two stages ahead takes 1.6 us at an A100's most (4.2 MFLOP in
-// bf16, half in tf32), and memory answers within one.
+// Products on tensor cores: bytes of 128 lines' k-step in shared memory, and the ring of such steps of both operands, on
+// every GPU and for wide tiles. A longer one would hide nothing more: to multiply the two stages ahead takes 1.6 us at an
+// A100's most (4.2 MFLOP in bf16, half in tf32), and memory answers within one.
 constexpr int MMA_OPERAND = 16384;
-constexpr int MMA_STAGE = 2 * MMA_OPERAND;
 constexpr int MMA_STAGES = 3;
-constexpr int MMA_SHARED_BYTES = MMA_STAGES * MMA_STAGE;
+constexpr int MMA_SHARED_BYTES = MMA_STAGES * 2 * MMA_OPERAND;
+constexpr int MMA_WIDE_SHARED_BYTES = MMA_STAGES * 3 * MMA_OPERAND;
 
 // Images per partial sum of a weight's gradient: the unit in which sums over images are rounded, on every device.
 constexpr int ROUNDED_IMAGES = 8;

@@ -29,6 +29,7 @@ ENTRY(Fp32, conv2d_fwd_last, Conv2d<bf16, float, float>)
 ENTRY(TensorBf16, conv2d_mma_bf16, Conv2d<bf16, bf16, bf16>)
 ENTRY(TensorTf32, conv2d_mma_tf32, Conv2d<float, float, float>)
 ENTRY(TensorBf16, conv2d_mma_last, Conv2d<bf16, float, bf16>)
+ENTRY(TensorBf16, conv2d_mma_wide_bf16, Conv2d<bf16, bf16, bf16>)
 
 template <class T, class D>
 struct Conv2dDgrad {
@@ -60,6 +61,7 @@ ENTRY(Fp32, conv2d_wgrad_bf16, Conv2dWgrad<bf16, bf16>)
 ENTRY(Fp32, conv2d_wgrad_last, Conv2dWgrad<bf16, float>)
 ENTRY(TensorBf16, wgrad_mma_bf16, Conv2dWgrad<bf16, bf16>)
 ENTRY(TensorTf32, wgrad_mma_tf32, Conv2dWgrad<float, float>)
+ENTRY(TensorBf16, wgrad_mma_wide_bf16, Conv2dWgrad<bf16, bf16>)
 
 // dw[o, row_words], columns first .. first + width (=|+=) scale * the sum over chunks, in order, of partials.
 struct WgradReduce {

@@ -152,7 +152,7 @@ impl Laid {
             temp: self.temps[(direction == Direction::Bwd) as usize],
             packed: self.packed.clone(),
             precision: self.precision,
-            shared_bytes: self.target.shared_bytes(),
+            limits: self.target.limits(),
         }
     }
 

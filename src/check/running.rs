@@ -82,7 +82,7 @@ impl Case {
         acc: Acc,
         start: f32,
     ) -> Result<Ran> {
-        let target = Target::Cuda { shared_bytes: cuda.shared_bytes() };
+        let target = Target::Cuda(cuda.limits());
         let mut laid = Laid::new(self, target, precision, acc, start)?;
         let launches = self.lowered(&laid);
         let (buffers, addresses) = self.on_gpu(cuda, &laid)?;

@@ -6,6 +6,7 @@ pub mod cuda;
 mod entry;
 mod kernel;
 mod launch;
+mod limits;
 mod memory;
 pub mod params;
 mod slot;
@@ -17,6 +18,7 @@ pub use entry::{Entry, Unit};
 pub(crate) use kernel::params;
 pub use kernel::{Cost, Grid, Kernel, bytes_of};
 pub use launch::Launch;
+pub use limits::GpuLimits;
 pub use memory::{Buffer, Pixels};
 pub use slot::{Acc, Dtype, Precision, Sink, Slot, Space};
 
@@ -88,18 +90,15 @@ impl Device {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
     Cpu,
-    /// A GPU, and the shared memory that a block may ask for: 99 KB at least, 163 KB on an A100, 227 KB on an H100.
-    Cuda {
-        shared_bytes: usize,
-    },
+    Cuda(GpuLimits),
 }
 
 impl Target {
-    /// Shared memory that a block may ask for; none on the CPU.
-    pub fn shared_bytes(self) -> usize {
+    /// All zero on the CPU.
+    pub fn limits(self) -> GpuLimits {
         match self {
-            Target::Cpu => 0,
-            Target::Cuda { shared_bytes } => shared_bytes,
+            Target::Cpu => GpuLimits::default(),
+            Target::Cuda(limits) => limits,
         }
     }
 }
@@ -108,7 +107,7 @@ impl From<&Device> for Target {
     fn from(device: &Device) -> Self {
         match device {
             Device::Cpu(_) => Target::Cpu,
-            Device::Cuda { cuda, .. } => Target::Cuda { shared_bytes: cuda.shared_bytes() },
+            Device::Cuda { cuda, .. } => Target::Cuda(cuda.limits()),
         }
     }
 }

@@ -123,7 +123,7 @@ impl Gpu {
         let count = pixels.len() / image_len;
         assert!(count >= 1, "nearest: no reference images");
         // A block takes a whole multiprocessor; twice as many even out their ends.
-        let blocks = 2 * cuda.multiprocessors()?;
+        let blocks = 2 * cuda.limits().multiprocessors;
         let split_results = 2 * MMA_TILE * (blocks + QUERIES / MMA_TILE);
         let gpu = Gpu {
             cuda: cuda.clone(),

@@ -18,7 +18,9 @@ pub mod prepare_batch;
 mod scratch;
 mod sums;
 
-use crate::device::{Acc, Cost, Dtype, Kernel, Launch, Precision, Sink, Slot, Target, bytes_of};
+use crate::device::{
+    Acc, Cost, Dtype, GpuLimits, Kernel, Launch, Precision, Sink, Slot, Target, bytes_of,
+};
 use anyhow::Result;
 use pack::Pack;
 use std::ops::Range;
@@ -48,8 +50,7 @@ pub struct Io {
     /// Working copies asked by [`Op::packs`].
     pub packed: Vec<Slot>,
     pub precision: Precision,
-    /// Shared memory that a block of a kernel may ask for.
-    pub shared_bytes: usize,
+    pub limits: GpuLimits,
 }
 
 /// Gradients that reach an op and where its own go; `None` where nobody asks.
@@ -167,9 +168,7 @@ pub trait Op: Send + Sync {
         match (target, grads) {
             (Target::Cpu, None) => vec![self.fwd(io)],
             (Target::Cpu, Some(grads)) => vec![self.bwd(io, grads)],
-            (Target::Cuda { .. }, _) => {
-                self.kernels(io, grads).into_iter().map(Launch::Gpu).collect()
-            }
+            (Target::Cuda(_), _) => self.kernels(io, grads).into_iter().map(Launch::Gpu).collect(),
         }
     }
 
@@ -183,7 +182,7 @@ pub trait Op: Send + Sync {
     ) -> usize {
         match target {
             Target::Cpu => self.temp_words(ins, direction),
-            Target::Cuda { .. } => self.kernel_temp_words(ins, precision, direction),
+            Target::Cuda(_) => self.kernel_temp_words(ins, precision, direction),
         }
     }
 

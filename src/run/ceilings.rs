@@ -98,7 +98,7 @@ const BLOCKS: usize = 2;
 const RUN_S: f64 = 2e-3;
 
 fn of_gpu(cuda: &Cuda) -> Result<Ceilings> {
-    let (blocks, cache) = (BLOCKS * cuda.multiprocessors()?, cuda.cache_bytes()?);
+    let (blocks, cache) = (BLOCKS * cuda.limits().multiprocessors, cuda.cache_bytes()?);
     let mut clock = Clock::new(cuda)?;
     let nowhere = Addresses::new([0; 4], 0);
     let out = cuda.buffer(blocks * BLOCK_THREADS)?;

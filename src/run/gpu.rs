@@ -3,7 +3,7 @@
 use super::ceilings::{Ceilings, Tensor};
 use super::memory;
 use crate::device::params::ROUNDED_IMAGES;
-use crate::device::{Cost, Precision, Target, params};
+use crate::device::{Cost, GpuLimits, Precision, Target, params};
 use crate::error::{Exit, fail};
 use crate::memory::Size;
 use crate::model::Recording;
@@ -18,8 +18,7 @@ pub struct Gpu {
     /// As `--device` takes it.
     pub name: &'static str,
     pub memory_bytes: usize,
-    /// Shared memory that a block may ask for.
-    pub shared_bytes: usize,
+    pub limits: GpuLimits,
     pub ceilings: Ceilings,
 }
 
@@ -29,7 +28,7 @@ pub const GPUS: [Gpu; 2] = [
     Gpu {
         name: "h100",
         memory_bytes: 80_000_000_000,
-        shared_bytes: params::H100_SHARED_BYTES,
+        limits: GpuLimits { shared_bytes: params::H100_SHARED_BYTES, multiprocessors: 132 },
         ceilings: Ceilings {
             fp32_flop_per_s: 60e12,
             copy_bytes_per_s: 3.0e12,
@@ -43,7 +42,7 @@ pub const GPUS: [Gpu; 2] = [
     Gpu {
         name: "a100",
         memory_bytes: 80_000_000_000,
-        shared_bytes: params::A100_SHARED_BYTES,
+        limits: GpuLimits { shared_bytes: params::A100_SHARED_BYTES, multiprocessors: 108 },
         ceilings: Ceilings {
             fp32_flop_per_s: 18e12,
             copy_bytes_per_s: 1.8e12,
@@ -104,7 +103,7 @@ impl Prediction {
         batch: usize,
         micro_batch: Option<usize>,
     ) -> Result<Self> {
-        let target = Target::Cuda { shared_bytes: gpu.shared_bytes };
+        let target = Target::Cuda(gpu.limits);
         let record = |images, mode| Recording::new(target, config, precision, images, batch, mode);
         let flat_bytes = 4 * Params::new(config).flat_len;
         let free = (USABLE * gpu.memory_bytes as f64) as usize;

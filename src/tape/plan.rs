@@ -248,9 +248,7 @@ impl Packed {
             let shapes = recorded.shapes(node);
             let wanted = match recorded.target {
                 Target::Cpu => vec![],
-                Target::Cuda { .. } => {
-                    node.op.packs(&shapes, recorded.precision, recorded.training)
-                }
+                Target::Cuda(_) => node.op.packs(&shapes, recorded.precision, recorded.training),
             };
             let mut slots = Vec::new();
             for pack in wanted {
@@ -295,7 +293,7 @@ impl Places<'_> {
             temp: self.arena(self.pieces.temps[k][(direction == Direction::Bwd) as usize]),
             packed: self.packed.slots[k].clone(),
             precision,
-            shared_bytes: target.shared_bytes(),
+            limits: target.limits(),
         }
     }
 

@@ -5,7 +5,7 @@ use crate::emulator::{for_each_schedule, in_check_build, is_check_build, on_each
 use emm::check::cases::{Case, Operand};
 use emm::check::golden::rel_err;
 use emm::device::cuda::Cuda;
-use emm::device::{Acc, Cpu, Device, Precision, StepArgs, Target};
+use emm::device::{Acc, Cpu, Device, GpuLimits, Precision, StepArgs, Target};
 use emm::model::Recording;
 use emm::model::{Arch, ModelConfig};
 use emm::ops::norm::Norm;
@@ -29,7 +29,7 @@ fn in_several_passes(
     precision: Precision,
     shared_bytes: usize,
 ) -> BTreeSet<(bool, usize, usize)> {
-    let target = Target::Cuda { shared_bytes };
+    let target = Target::Cuda(GpuLimits { shared_bytes, multiprocessors: 108 });
     let r = Recording::new(target, config, precision, 16, 512, Mode::Training).unwrap();
     for kernel in r.plan.kernels() {
         let bytes = kernel.shared_bytes as usize + static_bytes(kernel.name);
@@ -115,7 +115,7 @@ fn joined_norm(channels: [usize; 2]) -> Case {
 
 /// Both directions on the GPU against the CPU's in float32.
 fn check_joined_norms(cuda: &Cuda, what: &str) {
-    let (cpu, bytes) = (Cpu::new(2).unwrap(), cuda.shared_bytes());
+    let (cpu, bytes) = (Cpu::new(2).unwrap(), cuda.limits().shared_bytes);
     // Backward a slab of 24 channels takes 105 KB in bf16 (of 12, in float32 the same), of 40 (20) 170 KB.
     for (channels, slab_bytes) in [([16, 8], 105 << 10), ([24, 16], 170 << 10)] {
         let case = joined_norm(channels);

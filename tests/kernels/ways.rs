@@ -1,20 +1,23 @@
 //! Which kernels the products of the networks go by, and the tensor cores' on shapes that cross their tiles.
 
 use super::cuda;
+use crate::emulator::on_each_gpu;
 use crate::ops::{fresh_seed, plain_conv, plain_input_gradient, plain_weight_gradient};
 use emm::check::cases::{Case, Operand};
 use emm::check::golden::rel_err;
-use emm::device::params::LEAST_SHARED_BYTES;
-use emm::device::{Acc, Precision, StepArgs, Target};
+use emm::device::cuda::Cuda;
+use emm::device::params::MMA_WIDE_SHARED_BYTES;
+use emm::device::{Acc, Cpu, Device, GpuLimits, Precision, StepArgs, Target};
 use emm::model::Recording;
 use emm::model::{Arch, ModelConfig};
 use emm::ops::conv2d::Conv2d;
 use emm::rng::fill_normals;
 use emm::tape::Mode;
+use std::collections::BTreeSet;
 
 /// Kernels of each part of a recorded network: (op, whether backward, inputs' shapes, names).
 fn parts(config: &ModelConfig, precision: Precision) -> Vec<(&'static str, bool, String)> {
-    let target = Target::Cuda { shared_bytes: LEAST_SHARED_BYTES };
+    let target = Target::Cuda(GpuLimits::LEAST);
     let r = Recording::new(target, config, precision, 16, 512, Mode::Training).unwrap();
     let names: Vec<&str> = r.plan.launches().iter().map(|l| l.name()).collect();
     let part = |p: &emm::tape::Part| (p.op, p.backward, names[p.launches.clone()].join(" "));
@@ -70,11 +73,42 @@ fn convolutions_of_the_paper_go_by_tensor_cores() {
 
 #[test]
 fn tensor_cores_are_right_across_tile_borders() {
-    let (cuda, seed) = (cuda(), fresh_seed());
     // More than 128 pixels, channels and outputs; ragged batches; chunks of images; the network's ends.
     let shapes =
         [([3, 8, 8, 136], 24), ([9, 4, 4, 24], 136), ([2, 16, 16, 3], 16), ([2, 12, 12, 16], 3)];
-    for (shape, o) in shapes {
+    check_convolutions(&cuda(), &[Precision::Tf32, Precision::Bf16], &shapes);
+}
+
+/// Enough blocks for every multiprocessor, of more than 128 outputs or channels: 1,024 pixels in rows of 32, and two chunks
+/// of images in rows that are no power of two.
+#[test]
+fn wide_tiles_are_right_where_a_gpu_has_the_room() {
+    on_each_gpu("kernels::ways::wide_tiles_are_right_where_a_gpu_has_the_room", || {
+        let cuda = cuda();
+        let names = check_convolutions(
+            &cuda,
+            &[Precision::Bf16],
+            &[([1, 32, 32, 8], 136), ([9, 11, 11, 200], 8)],
+        );
+        let wide: BTreeSet<_> = names.into_iter().filter(|name| name.contains("_wide_")).collect();
+        let want = ["conv2d_mma_wide_bf16", "wgrad_mma_wide_bf16"].map(str::to_string);
+        match cuda.limits().shared_bytes < MMA_WIDE_SHARED_BYTES {
+            true => assert_eq!(wide, BTreeSet::new()),
+            false => assert_eq!(wide, BTreeSet::from(want)),
+        }
+    });
+}
+
+/// 3×3 convolutions of x of a shape to so many outputs and their gradients, against float64; the kernels that ran.
+fn check_convolutions(
+    cuda: &Cuda,
+    precisions: &[Precision],
+    shapes: &[([usize; 4], usize)],
+) -> BTreeSet<String> {
+    let seed = fresh_seed();
+    let device = Device::Cuda { cuda: cuda.clone(), host: Cpu::new(1).unwrap() };
+    let mut names = BTreeSet::new();
+    for &(shape, o) in shapes {
         let normal = |len: usize, tag: u32| {
             let mut v = vec![0.0; len];
             fill_normals(&mut v, 0, 0, tag, seed);
@@ -102,8 +136,11 @@ fn tensor_cores_are_right_across_tile_borders() {
             args: StepArgs::default(),
             float32_only: false,
         };
-        for precision in [Precision::Tf32, Precision::Bf16] {
-            let ran = case.run_kernels(&cuda, precision, Acc::Set, 0.0).unwrap();
+        for &precision in precisions {
+            let ran = case.run_kernels(cuda, precision, Acc::Set, 0.0).unwrap();
+            names.extend(
+                case.time(&device, precision, 1).unwrap().into_iter().map(|t| t.name.to_string()),
+            );
             let d_x = ran.d_ins[0].as_ref().unwrap();
             for (what, got, want) in
                 [("y", &ran.outs[0], &y), ("dx", d_x, &dx), ("dw", &ran.d_params[0], &dw)]
@@ -116,6 +153,7 @@ fn tensor_cores_are_right_across_tile_borders() {
             }
         }
     }
+    names
 }
 
 /// A GPU's arithmetic makes the NaN 0x7fffffff, which no rounding may turn into a number.

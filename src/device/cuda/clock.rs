@@ -66,10 +66,4 @@ impl Cuda {
     pub fn cache_bytes(&self) -> Result<usize> {
         self.attribute(Attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)
     }
-
-    /// # Errors
-    /// Device (exit 4).
-    pub fn multiprocessors(&self) -> Result<usize> {
-        self.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
-    }
 }

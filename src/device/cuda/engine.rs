@@ -2,6 +2,7 @@
 
 use super::super::arg::{Arg, Ptr};
 use super::super::kernel::Kernel;
+use super::super::limits::GpuLimits;
 use super::super::slot::{Slot, Space};
 use crate::error::{Exit, fail};
 use crate::memory::Size;
@@ -22,8 +23,7 @@ pub struct Cuda(Arc<Inner>);
 
 struct Inner {
     name: String,
-    /// Shared memory that a block may ask for.
-    shared_bytes: usize,
+    limits: GpuLimits,
     stream: Arc<CudaStream>,
     modules: Vec<Arc<CudaModule>>,
     functions: Mutex<HashMap<&'static str, Function>>,
@@ -100,8 +100,13 @@ impl Cuda {
     pub fn open(index: usize, images: &[&[u8]]) -> Result<Self> {
         let context = CudaContext::new(index).map_err(driver("cannot open the GPU"))?;
         let name = context.name().map_err(driver("no name"))?;
-        let opt_in = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
-        let shared_bytes = context.attribute(opt_in).map_err(driver("no attribute"))? as usize;
+        let attribute = |a| context.attribute(a).map_err(driver("no attribute"));
+        use CUdevice_attribute as Of;
+        let limits = GpuLimits {
+            shared_bytes: attribute(Of::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?
+                as usize,
+            multiprocessors: attribute(Of::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as usize,
+        };
         // SAFETY: one stream does everything, so no event has to order two.
         unsafe { context.disable_event_tracking() };
         let stream = context.new_stream().map_err(driver("no stream"))?;
@@ -113,7 +118,7 @@ impl Cuda {
         let name = format!("cuda:{index}, {name}");
         Ok(Cuda(Arc::new(Inner {
             name,
-            shared_bytes,
+            limits,
             stream,
             modules,
             functions: Mutex::default(),
@@ -148,9 +153,8 @@ impl Cuda {
         &self.0.name
     }
 
-    /// Shared memory that a block may ask for.
-    pub fn shared_bytes(&self) -> usize {
-        self.0.shared_bytes
+    pub fn limits(&self) -> GpuLimits {
+        self.0.limits
     }
 
     /// Bytes that are free on the GPU.

@@ -4,7 +4,7 @@
 use super::mma::{self, Algorithm, Algorithms, Epilogue, Product, Role};
 use super::shape::{Conv2d, Input};
 use crate::device::params::{BLOCK_THREADS, ROUNDED_IMAGES, TILE};
-use crate::device::{Acc, Dtype, Entry, Kernel, Precision, Sink, Slot, params, typed};
+use crate::device::{Acc, Dtype, Entry, GpuLimits, Kernel, Precision, Sink, Slot, params, typed};
 use crate::ops::scratch::Layout;
 use crate::ops::sums::{scaled_add, sum_rows, zeros};
 use crate::ops::{Direction, Grads, Io, Shape, columns_of, words};
@@ -98,7 +98,7 @@ pub(super) fn forward(op: &Conv2d, io: &Io) -> Vec<Kernel> {
             list.push(algorithms.write_patches_of_x(patches, io.ins[0], x));
             product = Product { x: patches, x_shape: p, window: [1, 1, 0], ..product };
         }
-        list.push(product.kernel(epilogue).flop(op.matrix_flop(&io.shapes) as usize));
+        list.push(product.kernel(epilogue, io.limits).flop(op.matrix_flop(&io.shapes) as usize));
         return list;
     }
     let arguments = params!(Conv2d {
@@ -187,7 +187,7 @@ pub(super) fn backward(op: &Conv2d, io: &Io, grads: &Grads) -> Vec<Kernel> {
         stride: op.stride,
         pad: op.pad,
     };
-    let of_y = OfY { op, dy, y, patches, partials };
+    let of_y = OfY { op, dy, y, patches, partials, limits: io.limits };
     let weight = |role, param| algorithms.weight(role, &io.shapes, &io.packed, param);
     if let Some(dx) = grads.ins[0] {
         let packed = weight(Role::Back, io.params[0]);
@@ -223,6 +223,7 @@ struct OfY<'a> {
     y: Shape,
     patches: Option<(Slot, Shape)>,
     partials: Slot,
+    limits: GpuLimits,
 }
 
 impl OfY<'_> {
@@ -244,7 +245,7 @@ impl OfY<'_> {
         let product = |x, x_shape, window| {
             let product =
                 Product { y: dx, y_shape: shape, x, x_shape, weight: packed, window, scale };
-            product.kernel(Epilogue::default()).flop(flop)
+            product.kernel(Epilogue::default(), self.limits).flop(flop)
         };
         match (algorithm, self.patches) {
             (Algorithm::PatchesOfDy, Some((patches, p))) => product(patches, p, [1, 1, 0]),
@@ -281,18 +282,21 @@ impl OfY<'_> {
             (Algorithm::Tensor, _) => {
                 let partials = partials(o, width);
                 let window = [kernel, stride, pad];
-                let product = mma::weight_gradient(partials, dy, (input, shape), window);
+                let product =
+                    mma::weight_gradient(partials, dy, (input, shape), window, self.limits);
                 [product.flop(flop), reduce(partials, width)]
             }
             (Algorithm::PatchesOfX, Some((patches, p))) => {
                 let partials = partials(o, p[3]);
-                let product = mma::weight_gradient(partials, dy, (patches, p), [1, 1, 0]);
+                let product =
+                    mma::weight_gradient(partials, dy, (patches, p), [1, 1, 0], self.limits);
                 [product.flop(flop), reduce(partials, p[3])]
             }
             (Algorithm::PatchesOfDy, Some((patches, p))) => {
                 let partials = partials(p[3], c);
                 let (x, sizes) = ((input, shape), [o, kernel * kernel, c, p[3], chunks]);
-                let product = mma::weight_gradient(partials, (patches, p), x, [1, 1, 0]);
+                let product =
+                    mma::weight_gradient(partials, (patches, p), x, [1, 1, 0], self.limits);
                 [product.flop(flop), mma::reduce_reversed(dw, partials, sizes, scale)]
             }
             _ => {

@@ -39,7 +39,10 @@ impl Slab {
         let bytes = |channels: usize| copies * pixels * channels * size + 8192 + 40 * channels;
         let fits = |&n: &usize| {
             let per = c / op.groups;
-            c.is_multiple_of(n) && n.is_multiple_of(per) && whole(n) && bytes(n) <= io.shared_bytes
+            c.is_multiple_of(n)
+                && n.is_multiple_of(per)
+                && whole(n)
+                && bytes(n) <= io.limits.shared_bytes
         };
         let all: Vec<usize> = (vec16..=c.min(512)).step_by(vec16).filter(fits).collect();
         // Whole sectors of memory and work for every thread; more blocks rather than larger ones.
