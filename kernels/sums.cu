@@ -1,27 +1,45 @@
 // sums: the small additions that gradients of several ops share.
 //
-//   sum_rows     dst[c] (=|+=) sum over rows, in order, of src[rows, c]      gradients of biases, gamma, beta
+//   sum_rows     dst[c] (=|+=) sum over rows of src[rows, c], and the same of dst2 and src2: gradients of biases, gamma, beta
 //   sum_pixels   sums[n, c] = scale * sum over pixels of x[n, pixels, c], and, if `emb` is given, emb[n, c] (=|+=) the
 //                same, rows emb_row apart
 //   scaled_add   dst[i] (=|+=) scale * src[i]                                 gradient of a residual
 //
 // The _bf16 kernels take x, src and dst in bf16; sums and emb stay float.
 //
-// Launch     sum_rows: grid ceil(columns / 256), 256 threads, a column a thread. sum_pixels: grid (ceil(channels / 32),
-//            images), 256 threads: 32 channels x 8 strides of pixels; 1 KB shared. scaled_add: grid ceil(n / 1024), 256
-//            threads, 4 elements a thread.
+// Launch     sum_rows: grid (ceil(columns / 32), 1 or 2), 256 threads: 32 columns x 8 warps of 4 groups of 8 rows; 4 KB
+//            shared. sum_pixels: grid (ceil(channels / 32), images), 256 threads: 32 channels x 8 strides of pixels; 1 KB
+//            shared. scaled_add: grid ceil(n / 1024), 256 threads, 4 elements a thread.
 // Cost       reads everything once, writes once: 4 B an element read; memory-bound.
-// Exactness  fixed order: rows one after another; pixels in 8 interleaved sums, added in order.
+// Exactness  fixed order: groups of 8 rows (ROUNDED_IMAGES) one after another; pixels in 8 interleaved sums, added in order.
 #include "prelude/prelude.cuh"
 
 #include "params/sums.h"
 
-extern "C" __global__ void sum_rows(const SumRows p) {
-    int c = (int)flat_index();
-    if (c >= p.columns) return;
-    float sum = p.add ? p.dst[c] : 0.0f;
-    for (int r = 0; r < p.rows; r++) sum += p.src[(i64)r * p.columns + c];
-    p.dst[c] = sum;
+extern "C" __global__ void __launch_bounds__(BLOCK_THREADS) sum_rows(const SumRows p) {
+    // Each warp has 32 loads under way, since there are few blocks to hide the memory's answers.
+    constexpr int EACH = 4, GROUPS = BLOCK_WARPS * EACH;
+    EMM_SHARED(float, partial, [GROUPS][WARP_THREADS]);
+    int lane = threadIdx.x % WARP_THREADS, warp = threadIdx.x / WARP_THREADS, c = blockIdx.x * WARP_THREADS + lane;
+    float* dst = blockIdx.y ? p.dst2 : p.dst;
+    const float* __restrict__ src = blockIdx.y ? p.src2 : p.src;
+    float total = p.add && warp == 0 && c < p.columns ? dst[c] : 0.0f;
+    for (int first = 0; first < p.rows; first += GROUPS * ROUNDED_IMAGES) {
+#pragma unroll
+        for (int j = 0; j < EACH; j++) {
+            int group = warp + BLOCK_WARPS * j, row = first + group * ROUNDED_IMAGES;
+            float sum = 0.0f;
+#pragma unroll
+            for (int r = 0; r < ROUNDED_IMAGES; r++)
+                if (row + r < p.rows && c < p.columns) sum += src[(i64)(row + r) * p.columns + c];
+            partial[group][lane] = sum;
+        }
+        __syncthreads();
+        if (warp == 0)
+            for (int g = 0; g < GROUPS && first + g * ROUNDED_IMAGES < p.rows; g++) total += partial[g][lane];
+        __syncthreads();
+    }
+    if (warp == 0 && c < p.columns) dst[c] = total;
 }
 
 template <class T>

@@ -4,6 +4,8 @@
 struct SumRows {
     float* dst;
     const float* src;
+    float* dst2;  // the second block row's; src2 may be src
+    const float* src2;
     int rows, columns, add;
 };
 ENTRY(Fp32, sum_rows, SumRows)

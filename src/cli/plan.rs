@@ -3,7 +3,7 @@
 use super::rate_flags::RateFlags;
 use super::train_flags::{ImageFlags, TrainFlags};
 use super::{Common, say};
-use crate::device::{Cost, Device, Precision};
+use crate::device::{Cost, Kernel, Device, Precision};
 use crate::error::{Exit, exit_code, usage};
 use crate::memory::Size;
 use crate::model::Params;
@@ -335,12 +335,10 @@ struct LaunchLine {
 
 fn layers(recording: &Recording, parameters: &Params, place: &Where) -> Vec<Layer> {
     let plan = &recording.plan;
-    let line = |i: usize, of_part: Cost| {
-        let launch = &plan.launches()[i];
-        let kernel = launch.kernel();
+    let line = |name, kernel: Option<&Kernel>, of_part: Cost| {
         let cost = kernel.map_or(of_part, |k| k.cost());
         LaunchLine {
-            name: launch.name(),
+            name,
             geometry: kernel.map(|k| (k.grid, k.threads, k.shared_bytes)),
             flop: cost.flop,
             bytes: cost.bytes,
@@ -350,15 +348,26 @@ fn layers(recording: &Recording, parameters: &Params, place: &Where) -> Vec<Laye
             },
         }
     };
-    (plan.parts().iter())
-        .map(|part| Layer {
-            layer: kernel_times::layer(part, parameters),
-            op: part.op,
-            backward: part.backward,
-            shapes: kernel_times::shapes(part),
-            launches: part.launches.clone().map(|i| line(i, part.cost)).collect(),
-        })
-        .collect()
+    let of_launch = |i: usize, of_part: Cost| {
+        let launch = &plan.launches()[i];
+        line(launch.name(), launch.kernel(), of_part)
+    };
+    let packs = plan.packs().iter().map(|k| line(k.name, Some(k), Cost::default()));
+    let packs = Layer {
+        layer: "weights".into(),
+        op: "pack",
+        backward: false,
+        shapes: String::new(),
+        launches: packs.collect(),
+    };
+    let parts = plan.parts().iter().map(|part| Layer {
+        layer: kernel_times::layer(part, parameters),
+        op: part.op,
+        backward: part.backward,
+        shapes: kernel_times::shapes(part),
+        launches: part.launches.clone().map(|i| of_launch(i, part.cost)).collect(),
+    });
+    Some(packs).filter(|p| !p.launches.is_empty()).into_iter().chain(parts).collect()
 }
 
 fn print_layers(layers: &[Layer]) {

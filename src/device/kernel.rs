@@ -164,7 +164,15 @@ mod tests {
     }
 
     fn sum_rows(dst: Sink, src: Slot, rows: usize) -> Kernel {
-        let arguments = params!(SumRows { dst, src, rows, columns: 1, add: dst.acc });
+        let arguments = params!(SumRows {
+            dst,
+            src,
+            dst2: Ptr::Null,
+            src2: Ptr::Null,
+            rows,
+            columns: 1,
+            add: dst.acc
+        });
         Kernel::new(SUM_ROWS, 1, arguments)
     }
 

@@ -1,7 +1,7 @@
 //! pack: working copies of weights as the tensor-core convolutions read them (`kernels/pack.cu`), made once after
 //! each update.
 
-use crate::device::params::BLOCK_THREADS;
+use crate::device::params::{BLOCK_THREADS, WARP_THREADS};
 use crate::device::{Dtype, Kernel, Slot, params, typed};
 
 /// A working copy of one of an op's parameters.
@@ -35,13 +35,15 @@ impl Pack {
 
     /// What makes the copy `to` of the parameter `from`.
     pub fn kernel(&self, to: Slot, from: Slot) -> Kernel {
-        let (grid, padded) = (self.elements().div_ceil(BLOCK_THREADS), self.padded);
+        let padded = self.padded;
         match self.form {
             Form::Rows { rows, width } => {
+                let grid = self.elements().div_ceil(BLOCK_THREADS);
                 let kernel = typed([params::PACK_ROWS, params::PACK_ROWS_BF16], self.dtype);
                 Kernel::new(kernel, grid, params!(PackRows { to, from, rows, width, padded }))
             }
             Form::Transposed { o, taps, c, row_words, first } => {
+                let grid = [o.div_ceil(WARP_THREADS), c.div_ceil(WARP_THREADS), taps];
                 let both = [params::PACK_TRANSPOSED, params::PACK_TRANSPOSED_BF16];
                 let arguments =
                     params!(PackTransposed { to, w: from, o, taps, c, row_words, first, padded });

@@ -2,7 +2,7 @@
 
 use super::{Shape, words};
 use crate::device::cpu::math;
-use crate::device::params::{BLOCK_ELEMENTS, BLOCK_THREADS};
+use crate::device::params::{BLOCK_ELEMENTS, BLOCK_THREADS, WARP_THREADS};
 use crate::device::{Acc, Bound, Kernel, Ptr, Sink, Slot, params, typed};
 
 /// dst (=|+=) src.
@@ -82,10 +82,14 @@ impl Groups {
     }
 }
 
-/// dst `[columns]` (=|+=) the sum over rows of src `[rows, columns]`, in order.
-pub(super) fn sum_rows(dst: Sink, src: Slot, rows: usize, columns: usize) -> Kernel {
-    let arguments = params!(SumRows { dst, src, rows, columns, add: dst.acc });
-    Kernel::new(params::SUM_ROWS, columns.div_ceil(BLOCK_THREADS), arguments)
+/// Of one or two: dst `[columns]` (=|+=) the sum over rows of src `[rows, columns]`, by groups of rows in order.
+pub(super) fn sum_rows(sums: &[(Sink, Slot)], rows: usize, columns: usize) -> Kernel {
+    let (dst, src) = sums[0];
+    let second = sums.get(1);
+    assert!(sums.len() <= 2 && second.is_none_or(|(sink, _)| sink.acc == dst.acc), "{sums:?}");
+    let (dst2, src2) = (second.map(|s| s.0), second.map(|s| s.1));
+    let arguments = params!(SumRows { dst, src, dst2, src2, rows, columns, add: dst.acc });
+    Kernel::new(params::SUM_ROWS, [columns.div_ceil(WARP_THREADS), sums.len()], arguments)
 }
 
 /// dst (=|+=) scale · src, stored alike.

@@ -3,7 +3,7 @@
 use super::ceilings::{Ceilings, Tensor};
 use super::memory;
 use crate::device::params::ROUNDED_IMAGES;
-use crate::device::{Cost, GpuLimits, Precision, Target, params};
+use crate::device::{Cost, GpuLimits, Kernel, Precision, Target, params};
 use crate::error::{Exit, fail};
 use crate::memory::Size;
 use crate::model::Recording;
@@ -139,14 +139,16 @@ impl Prediction {
         }
 
         let mut tally = MemoryTally { gpu, shares: Vec::new() };
-        tally.add_all(&first, 1);
+        tally.add_all(first.plan.packs(), 1);
+        tally.add_all(first.plan.kernels(), 1);
         let rest = batch - micro_batch_now;
         if rest >= micro_batch_now {
             let again = record(micro_batch_now, Mode::Accumulating)?;
-            tally.add_all(&again, rest / micro_batch_now);
+            tally.add_all(again.plan.kernels(), rest / micro_batch_now);
         }
         if !rest.is_multiple_of(micro_batch_now) {
-            tally.add_all(&record(rest % micro_batch_now, Mode::Accumulating)?, 1);
+            let last = record(rest % micro_batch_now, Mode::Accumulating)?;
+            tally.add_all(last.plan.kernels(), 1);
         }
         // u8 pixels in, two float32 images out; Adam's nine crossings of a parameter, and the look for a bad one.
         let prepare = 9 * config.image_len() * micro_batch_now;
@@ -175,8 +177,8 @@ struct MemoryTally<'a> {
 impl MemoryTally<'_> {
     const BOUNDS: [&'static str; 3] = ["arithmetic", "memory", "launches"];
 
-    fn add_all(&mut self, recording: &Recording, times: usize) {
-        for kernel in recording.plan.kernels() {
+    fn add_all<'k>(&mut self, kernels: impl IntoIterator<Item = &'k Kernel>, times: usize) {
+        for kernel in kernels {
             self.add(kernel.name, kernel.cost(), times);
         }
     }

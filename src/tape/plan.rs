@@ -178,6 +178,11 @@ impl Plan {
         cuda.launch(&self.packs, &Addresses::new(addresses, 0))
     }
 
+    /// What makes the working copies, on a GPU.
+    pub fn packs(&self) -> &[Kernel] {
+        &self.packs
+    }
+
     /// Runs all launches.
     ///
     /// - `memory`: at least [`Plan::memory_words`], with the weights packed. `grads`: the flat gradient, of training plans.

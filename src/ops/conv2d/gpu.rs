@@ -161,9 +161,9 @@ pub(super) fn backward(op: &Conv2d, io: &Io, grads: &Grads) -> Vec<Kernel> {
             add
         }),
     )];
-    for i in [1, 3].into_iter().filter(|&i| i < grads.params.len()) {
-        list.push(sum_rows(grads.params[i], sums, n, o));
-    }
+    let biases: Vec<_> =
+        [1, 3].iter().filter_map(|&i| Some((*grads.params.get(i)?, sums))).collect();
+    list.push(sum_rows(&biases, n, o));
     if let Some(residual) = sink(Input::Residual) {
         list.push(scaled_add(residual, dy, op.scale));
     }

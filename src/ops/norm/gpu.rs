@@ -124,6 +124,7 @@ pub(super) fn kernels(op: &Norm, io: &Io, grads: Option<&Grads>) -> Vec<Kernel> 
         list.push(Kernel::new(backward, grid, arguments));
     }
     let sums = op.sums(&io.shapes).slots(sums);
-    list.extend(grads.params.iter().zip(sums).map(|(&to, sums)| sum_rows(to, sums, n, c)));
+    let of_params: Vec<_> = grads.params.iter().copied().zip(sums).collect();
+    list.push(sum_rows(&of_params, n, c));
     list
 }
