@@ -83,7 +83,7 @@ fn arguments_that_a_kernel_does_not_take_are_refused() {
         for _ in 0..2 {
             let error = run(wrong).expect_err(name).to_string();
             let told = format!(
-                "--device: cuda: kernel {name} takes arguments of {takes} bytes, was given [32]"
+                "--device: cuda: kernel {name} takes arguments of {takes} bytes, was given [48]"
             );
             assert_eq!(error, told);
         }
