@@ -75,8 +75,8 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         let mut object = plan.json();
         if args.launches {
             let mut counts = BTreeMap::<&str, usize>::new();
-            let launches = plan.recording.plan.launches();
-            launches.iter().for_each(|l| *counts.entry(l.name()).or_default() += 1);
+            let launches = layers.iter().flat_map(|layer| &layer.launches);
+            launches.for_each(|l| *counts.entry(l.name).or_default() += 1);
             object["launches"] = json!(counts);
             object["layers"] = json!(layers);
         }
