@@ -13,7 +13,7 @@ use anyhow::Result;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
-/// Evaluation at, take out, convert model files: safetensors with EDM's names
+/// Look at, take out, convert model files: safetensors with EDM's names
 #[derive(clap::Subcommand, Debug)]
 pub enum Command {
     /// Print a model file's configuration and counts; every value is checked

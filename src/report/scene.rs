@@ -192,21 +192,20 @@ fn write_svg(out: &mut String, shape: &SceneShape) {
                 (_, true) => ("#ffffff", color.as_str(), OUTLINE),
                 (_, false) => (color.as_str(), "#ffffff", RIM),
             };
-            let evaluation =
-                format!("fill=\"{fill}\" stroke=\"{stroke}\" stroke-width=\"{width}\"");
+            let paint = format!("fill=\"{fill}\" stroke=\"{stroke}\" stroke-width=\"{width}\"");
             match sign {
                 Sign::Circle => {
                     let (x, y) = (place(at.0), place(at.1));
-                    writeln!(out, "<circle cx=\"{x}\" cy=\"{y}\" r=\"{radius}\" {evaluation}/>")
+                    writeln!(out, "<circle cx=\"{x}\" cy=\"{y}\" r=\"{radius}\" {paint}/>")
                 }
                 Sign::Cross => {
                     let c = sign.around(*at, *radius);
                     let (a, b) = (path_of(&c[..2], false), path_of(&c[2..], false));
-                    writeln!(out, "<path d=\"{a}{b}\" {evaluation}/>")
+                    writeln!(out, "<path d=\"{a}{b}\" {paint}/>")
                 }
                 _ => {
                     let path = path_of(&sign.around(*at, *radius), true);
-                    writeln!(out, "<path d=\"{path}\" {evaluation}/>")
+                    writeln!(out, "<path d=\"{path}\" {paint}/>")
                 }
             }
         }

@@ -158,13 +158,13 @@ impl RunDir {
             }
             other => other.or_exit(Exit::Other, cannot)?,
         };
-        let mut evaluations = 0;
+        let mut tries = 0;
         loop {
             match file.try_lock() {
                 Ok(()) => break,
                 // Somebody may only be asking whether anybody works here.
-                Err(TryLockError::WouldBlock) if evaluations < 5 => {
-                    evaluations += 1;
+                Err(TryLockError::WouldBlock) if tries < 5 => {
+                    tries += 1;
                     std::thread::sleep(Duration::from_millis(10));
                 }
                 Err(TryLockError::WouldBlock) => {

@@ -139,7 +139,7 @@ impl Prediction {
             first = record(micro_batch_now, Mode::Training)?;
         }
 
-        let mut tally = MemoryTally { gpu, shares: Vec::new() };
+        let mut tally = StepTally { gpu, shares: Vec::new() };
         tally.add_all(&first, 1);
         let rest = batch - micro_batch_now;
         if rest >= micro_batch_now {
@@ -168,12 +168,12 @@ impl Prediction {
 }
 
 /// Shares, each with its seconds by what binds them.
-struct MemoryTally<'a> {
+struct StepTally<'a> {
     gpu: &'a Gpu,
     shares: Vec<(Share, [f64; 3])>,
 }
 
-impl MemoryTally<'_> {
+impl StepTally<'_> {
     const BOUNDS: [&'static str; 3] = ["arithmetic", "memory", "launches"];
 
     fn add_all(&mut self, recording: &Recording, times: usize) {
