@@ -260,14 +260,14 @@ impl RunCost {
         let (config, t) = (&self.config, &self.config.train);
         let evaluations = config.evaluation_steps().len();
         if evaluations == 0 {
-            return say!("scoring          none (--looks 0)");
+            return say!("scoring          none (--evaluations 0)");
         }
         let each = match (evaluations, t.growing_looks) {
-            (1, _) => format!("1 look at {} images", t.score_images),
-            (_, false) => format!("{evaluations} looks at {} images", t.score_images),
+            (1, _) => format!("1 evaluation at {} images", t.score_images),
+            (_, false) => format!("{evaluations} evaluations at {} images", t.score_images),
             (_, true) => {
                 let first = config.images_at(0, evaluations);
-                format!("{evaluations} looks at {first} to {} images", t.score_images)
+                format!("{evaluations} evaluations at {first} to {} images", t.score_images)
             }
         };
         let again = match t.rescore_images {
@@ -278,7 +278,7 @@ impl RunCost {
         say!("scoring          {each}{again}: {:.0}% of the run's FLOP", 100.0 * share);
         if share > scoring::SHARE {
             say!(
-                "                 more than a quarter; --looks, --score-images and --rescore-images set it"
+                "                 more than a quarter; --evaluations, --score-images and --rescore-images set it"
             );
         }
     }

@@ -72,7 +72,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         return passed_over("--out", found.damage);
     }
     say!(
-        "8×8 digits, {} epochs each; ratio of memorization = highest of {} looks at {} samples",
+        "8×8 digits, {} epochs each; ratio of memorization = highest of {} evaluations at {} samples",
         describe_epochs(plan.epochs),
         plan.evaluations,
         plan.score_images

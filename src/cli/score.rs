@@ -312,11 +312,11 @@ impl Args {
         match (&self.samples, &self.run, &self.seeds) {
             (Some(samples), ..) => format!("samples of {}", last(samples)),
             (_, Some(run), Some(seeds)) => {
-                format!("run {} at its best look, sampling seeds {seeds}", last(run))
+                format!("run {} at its best evaluation, sampling seeds {seeds}", last(run))
             }
             (_, Some(run), None) => {
                 let end = self.images.saturating_sub(1);
-                format!("run {} at its best look, sampling seeds 0 to {end}", last(run))
+                format!("run {} at its best evaluation, sampling seeds 0 to {end}", last(run))
             }
             _ => String::new(),
         }

@@ -75,7 +75,7 @@ fn print(config: &RunConfig, dir: &Path, outcome: &Outcome) {
     say!("steps       {} of {}", outcome.step, config.steps());
     if let Some(l) = best(&outcome.scores.evaluations) {
         let evaluations = outcome.scores.evaluations.len();
-        say!("best look   {} (highest of {evaluations} looks)", said(l));
+        say!("best        {} (highest of {evaluations} evaluations)", said(l));
     }
     if let Some(l) = &outcome.scores.rescored {
         say!("rescored    {} with fresh seeds", said(l));

@@ -397,7 +397,7 @@ fn tip(panel: &Panel, series: &Series, p: &Point) -> String {
         tip += &format!(" ({:.2}% to {:.2}%)", 100.0 * low, 100.0 * high);
     }
     if p.rising {
-        tip += ", still rising at the last look";
+        tip += ", still rising at the last evaluation";
     }
     tip
 }

@@ -54,7 +54,7 @@ settings! {
     looks: usize = 1 => looks: Choice<usize>,
         "Evenly spaced evaluations of memorization during training. auto: 20, fewer in trainings too short for them",
         [alias = "looks", value_name = "auto|N", value_parser = auto_or_count], flag "evaluations",
-        within 0.0..=1_000_000.0, scaled Looks;
+        within 0.0..=1_000_000.0, scaled Evaluations;
     score_images: usize = 1 => score_images: Choice<usize>,
         "Generated images per evaluation. auto: as many as keep scoring at a quarter of the run's FLOP, 100 to 1000 at the last \
          evaluation, fewer at early ones",
@@ -176,7 +176,7 @@ impl RunConfig {
         all
     }
 
-    /// Images generated at evaluation `i`, from 0, of `looks`.
+    /// Images generated at evaluation `i`, from 0, of `evaluations`.
     pub fn images_at(&self, i: usize, evaluations: usize) -> usize {
         match self.train.growing_looks {
             true => self.train.score_images.saturating_mul(i + 1).div_ceil(evaluations),
@@ -250,7 +250,7 @@ fn flag_of(field: &str) -> String {
         (Some(setting), _) => setting.flag(),
         (None, "label_dim") => "--cond (classes)".into(),
         (None, "seed" | "precision" | "micro_batch") => format!("--{}", field.replace('_', "-")),
-        (None, "growing_looks") => "--score-images (fewer at early looks)".into(),
+        (None, "growing_looks") => "--score-images (fewer at early evaluations)".into(),
         (None, of_the_set) => format!("--data ({of_the_set})"),
     }
 }

@@ -298,7 +298,7 @@ impl RunDir {
             && let Some(step) = step.filter(|&step| step > due)
         {
             return Err(data(format!(
-                "{}: no row of the look at step {due}, though the state is that of step {step}",
+                "{}: no row of the evaluation at step {due}, though the state is that of step {step}",
                 self.scores_path().display()
             )));
         }
@@ -407,7 +407,7 @@ impl RunDir {
         if best.is_none() && !path.exists() {
             let root = self.root.display();
             return Err(data(format!(
-                "--run: {root}: no snapshot yet: the first look has not come"
+                "--run: {root}: no snapshot yet: the first evaluation has not come"
             )));
         }
         Ok((path, self.snapshot(&config, step)?))

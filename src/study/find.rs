@@ -152,7 +152,7 @@ impl EmmSearch<'_> {
             return Err(usage("--seed: too large for --repeats more seeds"));
         }
         if self.config.train.looks == 0 {
-            return Err(usage("--looks: 0; a search needs at least one scoring of each run"));
+            return Err(usage("--evaluations: 0; a search needs at least one scoring of each run"));
         }
         let sizes = match &self.sizes {
             Sizes::List(sizes) => {

@@ -267,7 +267,7 @@ pub fn their_parts(theirs: &[Theirs], runs: &[RunSeen]) -> Vec<PagePart> {
     };
     let mut parts = vec![
         PagePart::Text(
-            "Ratios as that program decides them: distances in float32 through a matrix product, looks by \
+            "Ratios as that program decides them: distances in float32 through a matrix product, evaluations by \
              thousands of images, so that small sets have fewer than large ones."
                 .into(),
         ),

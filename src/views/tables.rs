@@ -1,7 +1,7 @@
 //! The paper's tables, its values beside ours: views over finished runs, with what is missing and its cost.
 
 use super::matrix::{deviations, difference, matrix, precision};
-use super::words::{RISING, RISING_MARK, describe_hours};
+use super::words::{RISING_MARK, describe_hours};
 use crate::memorization::Emm;
 use crate::report::{Cell, Table};
 use crate::study::EPSILON;
@@ -252,8 +252,8 @@ impl<'a> TableView<'a> {
         }
         if found().any(|m| m.rising) {
             lines.push(format!(
-                "{RISING_MARK}: {RISING}. An EMM beside such a ratio is a lower bound (≥), and none is said to lie below \
-                 the sizes."
+                "{RISING_MARK}: still rising at the last look; longer training would give more. An EMM beside such a ratio \
+                 is a lower bound (≥), and none is said to lie below the sizes."
             ));
         }
         if let Some(said) = self.precisions() {
