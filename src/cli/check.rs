@@ -1,7 +1,7 @@
 //! `emm check`: every op's cases on a device, against the references.
 
 use super::train_flags::no_tf32;
-use super::{Common, say};
+use super::{Common, say, say_json};
 use crate::check::NetworkSize;
 use crate::check::tally::{CheckOutcome, Tally};
 use crate::check::worker;
@@ -11,7 +11,6 @@ use crate::device::{Device, Precision};
 use crate::error::{Exit, OrExit as _, usage};
 use anyhow::{Result, bail};
 use clap::builder::PossibleValuesParser;
-use serde_json::json;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
@@ -184,7 +183,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         .map(|o| format!("{} in {}", o.name(), o.precision.name()))
         .collect();
     if common.json {
-        say!("{}", json!({"device": name, "ok": failed.is_empty(), "ops": outcomes}));
+        say_json!({"device": name, "ok": failed.is_empty(), "ops": outcomes});
     }
     ran?;
     if !failed.is_empty() {

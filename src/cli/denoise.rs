@@ -2,12 +2,11 @@
 
 use super::endings::check_ending;
 use super::samples_io::{read_images, read_labels, read_sigmas, write_images};
-use super::{Common, say};
+use super::{Common, say, say_json};
 use crate::error::usage;
 use crate::files::check_output;
 use crate::model::{Denoiser, SavedModel};
 use anyhow::Result;
-use serde_json::json;
 use std::path::PathBuf;
 
 /// Denoise given images at given noise levels: D(x; sigma)
@@ -74,7 +73,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     }
     write_images(&args.out, args.force, &out, config.resolution, config.image_channels)?;
     match common.json {
-        true => say!("{}", json!({"images": images, "out": args.out.display().to_string()})),
+        true => say_json!({"images": images, "out": args.out.display().to_string()}),
         false => say!("{images} images denoised: {}", args.out.display()),
     }
     Ok(())

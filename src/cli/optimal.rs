@@ -4,7 +4,7 @@ use super::samples_io::{
     Counter, HeunArgs, SampleWriter, StartArgs, check_samples_out, read_images, read_sigmas,
     write_images,
 };
-use super::{Common, say};
+use super::{Common, say, say_json};
 use crate::data::Dataset;
 use crate::error::usage;
 use crate::files::check_output;
@@ -98,7 +98,7 @@ fn denoise(
 
 fn report(args: &Args, common: &Common, count: usize, what: &str) {
     if common.json {
-        say!("{}", serde_json::json!({ "images": count, "out": args.out.display().to_string() }));
+        say_json!({ "images": count, "out": args.out.display().to_string() });
     } else {
         say!("{count} {what} of the optimum in {}", args.out.display());
     }

@@ -1,5 +1,6 @@
 //! `emm quickstart`: from clone to answer on bundled images.
 
+use super::common::suspended;
 use super::devices::one_per_thread;
 use super::endings::check_ending;
 use super::find::describe;
@@ -7,7 +8,7 @@ use super::quoted::quoted;
 use super::{Common, say};
 use crate::data::Dataset;
 use crate::device::Device;
-use crate::error::{Exit, fail, usage};
+use crate::error::usage;
 use crate::numbers::amount;
 use crate::run::progress::{describe_epochs, duration};
 use crate::run::{RunOptions, SaveEvery};
@@ -60,10 +61,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         data_name: SET.into(),
     };
     let Some(found) = quickstart(&plan, &devices, &args.out, &options)? else {
-        return Err(fail(
-            Exit::Suspended,
-            format!("--out: {}: stopped, saved; the same command continues", args.out.display()),
-        ));
+        return Err(suspended("--out", &args.out));
     };
     let (set, title) = (Dataset::digits(), "Digits 8×8");
     let files = search::write(&found, &set, SET, title, &devices[0], &args.out, args.force)?;

@@ -1,14 +1,13 @@
 //! `emm sample`: images of a trained network.
 
 use super::samples_io::{Counter, HeunArgs, SampleWriter, StartArgs, check_samples_out};
-use super::{Common, say};
+use super::{Common, say, say_json};
 use crate::error::usage;
 use crate::model::SavedModel;
 use crate::run::RunDir;
 use crate::run::score::{Network, labels_of};
 use crate::sampler::sample_each;
 use anyhow::Result;
-use serde_json::json;
 use std::path::PathBuf;
 
 /// Generate images with a trained network and EDM's Heun sampler
@@ -75,14 +74,11 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     drop(counter);
     writer.finish(seeds, &labels)?;
     match common.json {
-        true => say!(
-            "{}",
-            json!({
-                "images": seeds.len(),
-                "model": file.display().to_string(),
-                "out": args.out.display().to_string(),
-            })
-        ),
+        true => say_json!({
+            "images": seeds.len(),
+            "model": file.display().to_string(),
+            "out": args.out.display().to_string(),
+        }),
         false => say!("{} samples of {} in {}", seeds.len(), file.display(), args.out.display()),
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use crate::data::{Dataset, Image, npy};
 use crate::error::{data, usage};
-use crate::files::{check_output, check_output_dir, write_atomic, write_dir_atomic};
+use crate::files::{check_output, check_output_dir, write_bytes, write_dir_atomic};
 use crate::report::grid;
 use crate::sampler::{HeunOptions, Start, quantise};
 use anyhow::Result;
@@ -347,7 +347,7 @@ impl SampleWriter {
     /// Writes all images, whole or not at all. `seeds` names them; `labels`: one per image, or empty.
     ///
     /// # Errors
-    /// As [`write_atomic`].
+    /// As [`write_bytes`].
     pub fn finish(self, seeds: &[u64], labels: &[u32]) -> Result<()> {
         let SampleWriter { path, force, form, resolution, channels, pixels, floats } = self;
         let image_len = resolution * resolution * channels;
@@ -383,7 +383,7 @@ impl SampleWriter {
             }
             FileForm::Grid => {
                 let png = grid(&pixels, resolution, channels)?;
-                write_atomic(&path, force, |file| Ok(file.write_all(&png)?))
+                write_bytes(&path, force, &png)
             }
             FileForm::Floats => write_images(&path, force, &floats, resolution, channels),
         }

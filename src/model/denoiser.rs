@@ -236,9 +236,4 @@ impl Denoiser {
             None => Ok(()),
         }
     }
-
-    /// Bytes reserved for activations and scratch.
-    pub fn arena_bytes(&self) -> usize {
-        self.plan.memory_words(&self.device) * 4
-    }
 }

@@ -141,24 +141,6 @@ impl Panel {
         Panel::new(title, EPOCHS, ChartScale::Linear, lines.into_iter().map(series).collect())
     }
 
-    /// The last point of each series, in order, as rising or not.
-    pub fn rising(mut self, rising: impl IntoIterator<Item = bool>) -> Self {
-        for (series, rising) in self.series.iter_mut().zip(rising) {
-            series.points.iter_mut().next_back().into_iter().for_each(|p| p.rising = rising);
-        }
-        self
-    }
-
-    /// The intervals of each series' points, in order.
-    pub fn intervals<'a>(mut self, all: impl IntoIterator<Item = &'a [[f64; 2]]>) -> Self {
-        for (series, intervals) in self.series.iter_mut().zip(all) {
-            for (point, &interval) in series.points.iter_mut().zip(intervals) {
-                point.interval = Some(interval);
-            }
-        }
-        self
-    }
-
     /// The vertical axis around what is shown, for values too close to be told apart from 0 to 100%.
     pub fn zoomed(mut self) -> Self {
         let points = self.series.iter().flat_map(|s| &s.points);

@@ -2,14 +2,14 @@
 
 use super::{Distinct, Evaluation, RunConfig, scores, state};
 use crate::error::{Exit, OrExit as _, data, fail, usage};
-use crate::files::{Checksum, read_text, remove_abandoned, write_atomic};
+use crate::files::{Checksum, read_text, remove_abandoned, write_bytes};
 use crate::model::SavedModel;
 use anyhow::Result;
 use serde::Serialize;
 use std::collections::HashSet;
 use std::fmt;
 use std::fs::{self, File, TryLockError};
-use std::io::{ErrorKind, Write as _};
+use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -280,7 +280,7 @@ impl RunDir {
             data: data.into(),
         };
         let text = settings + &toml::to_string(&NoteTable { note })?;
-        write_atomic(&self.config_path(), true, |out| Ok(out.write_all(text.as_bytes())?))
+        write_bytes(&self.config_path(), true, text)
     }
 
     /// What `scores.csv` and `rescored.csv` say; nothing if there are none.

@@ -3,11 +3,11 @@
 
 use super::{Distinct, Evaluation, RunConfig};
 use crate::error::data;
-use crate::files::{open, read_text, write_atomic};
+use crate::files::{open, read_text, write_bytes};
 use crate::memorization::wilson;
 use anyhow::Result;
 use csv::StringRecord;
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 const HEADER: &str = "step,epoch,images,memorized,ratio,low,high,mean_d1";
@@ -44,7 +44,7 @@ pub fn write(path: &Path, evaluations: &[Evaluation]) -> Result<()> {
     for l in evaluations {
         text += &(line_of(l) + "\n");
     }
-    write_atomic(path, true, |out| Ok(out.write_all(text.as_bytes())?))
+    write_bytes(path, true, text)
 }
 
 /// The rows of `scores.csv`: the first of the configuration's evaluations, each once and in order; none if there is no file.

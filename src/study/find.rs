@@ -264,8 +264,7 @@ impl EmmSearch<'_> {
         for cell in &plan.cells {
             let seen = Seen::of(states.by_ref().take(cell.runs.len()).collect());
             damage.extend(seen.damage());
-            let done = cell.runs.iter().zip(&seen.states).filter(|(_, s)| s.done().is_some());
-            let dirs = done.filter_map(|(run, _)| run.dir.as_deref());
+            let dirs = cell.runs_finished(&seen, true).filter_map(|run| run.dir.as_deref());
             let runs = dirs.map(RunSeen::read).collect::<Result<Vec<_>>>()?;
             let size = cell.runs[0].recipe.size;
             measured.extend(seen.found.map(|found| OfSize { size, found, runs }));
