@@ -1,7 +1,6 @@
 //! `emm bench`: how fast this machine runs the parts.
 
 use super::common::check_least;
-use super::samples_io::HeunArgs;
 use super::train_flags::{ImageFlags, TrainFlags};
 use super::{Common, bench_nearest, bench_optimal, say, say_json};
 use crate::device::Device;
@@ -14,6 +13,7 @@ use crate::run::bench::{launches, median, sample, step};
 use crate::run::ceilings::Ceilings;
 use crate::run::kernel_times::{self, Row};
 use crate::run::memory::micro_batch;
+use crate::sampler::HeunOptions;
 use anyhow::Result;
 use serde_json::json;
 
@@ -60,7 +60,7 @@ pub struct SampleBench {
     #[arg(long, value_name = "N", value_parser = count, default_value = "5")]
     repeats: usize,
     #[command(flatten)]
-    heun: HeunArgs,
+    heun: HeunOptions,
     #[command(flatten)]
     flags: TrainFlags,
 }
@@ -136,10 +136,11 @@ fn run_sample(a: SampleBench, common: &Common) -> Result<()> {
     let (repeats, samples) = (("--repeats", a.repeats, 1), ("--samples", a.samples, 1));
     check_least(&[repeats, samples, ("--at-a-time", a.at_a_time, 1)])?;
     let device = common.device()?;
-    let (heun, (config, _)) = (a.heun.options()?, network(&a.flags, &a.images, common, &device)?);
+    a.heun.check()?;
+    let (heun, (config, _)) = (&a.heun, network(&a.flags, &a.images, common, &device)?);
     let batch = a.at_a_time.min(a.samples);
     let seed = common.seed;
-    let times = sample(&device, &config, seed, a.samples, batch, &heun, a.repeats)?;
+    let times = sample(&device, &config, seed, a.samples, batch, heun, a.repeats)?;
     let s = median(&times);
     if common.json {
         say_json!({
