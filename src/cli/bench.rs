@@ -254,13 +254,12 @@ fn network(
     device: &Device,
 ) -> Result<(ModelConfig, TrainerOptions)> {
     let run = flags.resolve_images(common, images)?;
+    let micro_batch = micro_batch(device, &run)?;
     let options = TrainerOptions {
-        seed: common.seed,
-        batch: run.train.batch,
-        micro_batch: micro_batch(device, &run)?,
+        micro_batch,
         shuffle: true,
         scrub_gradients: false,
-        precision: run.train.precision,
+        ..run.train.trainer_options()
     };
     Ok((run.model, options))
 }

@@ -4,7 +4,7 @@ use super::numerics::Numerics;
 use crate::data::Dataset;
 use crate::device::Precision;
 use crate::error::usage;
-use crate::model::{ModelConfig, ModelSettings, Rates};
+use crate::model::{ModelConfig, ModelSettings, Rates, TrainerOptions};
 use crate::numbers::{amount, count};
 use crate::settings::{Choice, auto_or_count, settings};
 use anyhow::Result;
@@ -73,6 +73,18 @@ impl TrainConfig {
     pub fn rates(&self) -> Rates {
         let TrainConfig { lr, beta2, weight_decay, .. } = *self;
         Rates { beta2, weight_decay, ..Rates::new(0, lr, 0.0) }
+    }
+
+    /// What fixes a trainer beside the network.
+    pub fn trainer_options(&self) -> TrainerOptions {
+        TrainerOptions {
+            seed: self.seed,
+            batch: self.batch,
+            micro_batch: self.micro_batch,
+            shuffle: self.order == Order::Shuffle,
+            scrub_gradients: self.scrub_gradients,
+            precision: self.precision,
+        }
     }
 }
 
