@@ -10,6 +10,7 @@ use crate::device::cuda::KERNELS_FOR;
 use crate::device::{Device, Precision};
 use crate::error::{Exit, OrExit as _, usage};
 use anyhow::{Result, bail};
+use clap::ValueEnum as _;
 use clap::builder::PossibleValuesParser;
 use std::io::Write as _;
 use std::path::Path;
@@ -65,16 +66,6 @@ enum SizeChoice {
     Golden,
     Real,
     All,
-}
-
-impl SizeChoice {
-    fn name(self) -> &'static str {
-        match self {
-            SizeChoice::Golden => "golden",
-            SizeChoice::Real => "real",
-            SizeChoice::All => "all",
-        }
-    }
 }
 
 /// Seconds of a case where --limit-s says nothing.
@@ -134,7 +125,8 @@ impl Args {
     ) -> Command {
         let NetworkSize { images, channels, side } = self.network;
         let mut command = Command::new(program);
-        command.args(["check", "--device", device, "--op", op, "--sizes", sizes.name()]);
+        let sizes = sizes.to_possible_value().expect("each has a name");
+        command.args(["check", "--device", device, "--op", op, "--sizes", sizes.get_name()]);
         command.args(["--child", &from.to_string(), "--threads", &common.threads.to_string()]);
         command.arg("--network").arg(format!("{images},{channels},{side}"));
         if let Some(precision) = self.precision {

@@ -17,6 +17,7 @@ use crate::run::rate::{self, Asked, Rate};
 use crate::run::{RunConfig, scoring};
 use crate::tape::Mode;
 use anyhow::Result;
+use clap::ValueEnum as _;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -62,7 +63,8 @@ fn place(common: &Common) -> Result<Where> {
 pub fn run(args: Args, common: &Common) -> Result<()> {
     let place = place(common)?;
     let mut flags = args.flags;
-    let asked = asked_precision(&flags.precision).filter(|_| matches!(place, Where::Planned(_)));
+    let asked = Precision::from_str(&flags.precision, false).ok();
+    let asked = asked.filter(|_| matches!(place, Where::Planned(_)));
     if asked.is_some() {
         // What this machine's device refuses, a planned GPU may have.
         flags.precision = "auto".into();
@@ -297,16 +299,6 @@ fn measured(device: &Device, config: &RunConfig, asked: Asked) -> Result<Option<
             rate::measure(device, config, rate::MEASURED_S, asked.quiet).map(Some)
         }
         None => Ok(None),
-    }
-}
-
-/// The precision that the flag names, if it names one.
-fn asked_precision(flag: &str) -> Option<Precision> {
-    match flag {
-        "bf16" => Some(Precision::Bf16),
-        "tf32" => Some(Precision::Tf32),
-        "fp32" => Some(Precision::Fp32),
-        _ => None,
     }
 }
 

@@ -210,8 +210,7 @@ impl EmmSearch<'_> {
             if size > have {
                 return Err(data(format!("{name}: has {have} images, {flag} wants {size}")));
             }
-            let recipe =
-                Recipe { size, classes: None, class: None, blend: 0.0, labels, resolution: None };
+            let recipe = Recipe::of_size(size, labels);
             let data = DataId::of(&self.images(&recipe)?);
             let run = |repeat: usize| {
                 let mut config = self.config.clone();

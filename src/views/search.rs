@@ -5,7 +5,7 @@ use super::answer::{notes, results, sentence};
 use super::sheets::sheet;
 use super::words::{BANDS, RISING, RISING_MARK, open_marks};
 use crate::data::Dataset;
-use crate::data::subset::{Labels, Subset};
+use crate::data::subset::Labels;
 use crate::device::Device;
 use crate::error::{Exit, OrExit as _};
 use crate::files::{read_text, write_bytes};
@@ -15,6 +15,7 @@ use crate::study::find::{Found, OfSize};
 use crate::study::folder::RunSeen;
 use crate::study::outcome::Measured;
 use crate::study::samples::DrawnSamples;
+use crate::study::settings::Recipe;
 use anyhow::Result;
 use serde_json::Value;
 use std::collections::HashSet;
@@ -189,16 +190,7 @@ pub fn describe_intervals(runs: &[&RunSeen]) -> String {
 
 /// The first samples of a size's first run, at its best evaluation, beside what they are nearest to.
 fn copies(m: &OfSize, set: &Dataset, name: &str, device: &Device) -> Result<Vec<u8>> {
-    let subset = Subset {
-        size: m.size,
-        classes: None,
-        class: None,
-        blend: None,
-        labels: Labels::None,
-        resolution: None,
-        seed: 0,
-    };
-    let images = subset.of(set, name)?;
+    let images = Recipe::of_size(m.size, Labels::None).of((set, name), None)?;
     let set = Path::new(name).file_name().map_or(name.into(), |n| n.to_string_lossy());
     let of = format!("{} training images of {set}", m.size);
     sheets(&[sheet(&DrawnSamples::by_run(&m.runs[0].dir, images, &of, device)?)])
