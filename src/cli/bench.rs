@@ -86,6 +86,10 @@ pub struct Kernels {
     flags: TrainFlags,
 }
 
+/// Prints how long a part takes, and at what rate it works.
+///
+/// # Errors
+/// Usage: flags. Device: none, or out of memory.
 pub fn run(command: Command, common: &Common) -> Result<()> {
     match command {
         Command::Kernels(a) => run_kernels(*a, common),

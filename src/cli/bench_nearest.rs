@@ -51,6 +51,10 @@ fn isa(text: &str) -> Result<Isa, String> {
     })
 }
 
+/// Prints how many pairs of images a second are compared.
+///
+/// # Errors
+/// Data: a file with too few images. Usage: flags. Device: none, or images that don't fit into memory.
 pub fn run(a: Args, common: &Common) -> Result<()> {
     let pixels = a.pixels.unwrap_or(3072);
     check_least(&[

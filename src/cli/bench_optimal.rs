@@ -44,6 +44,10 @@ pub struct Args {
     repeats: usize,
 }
 
+/// Prints how many images a second the optimal denoiser samples.
+///
+/// # Errors
+/// Data: a file with too few images. Usage: flags. Device: none, or out of memory.
 pub fn run(a: Args, common: &Common) -> Result<()> {
     if a.images == 0 || a.steps == 0 || a.repeats == 0 || a.references < 2 {
         return Err(usage(

@@ -136,6 +136,10 @@ impl Args {
     }
 }
 
+/// Prints each case, and how far the fast code is off.
+///
+/// # Errors
+/// Usage: flags. Device: none. Other: a case that failed, once all have run.
 pub fn run(args: Args, common: &Common) -> Result<()> {
     if let Some(from) = args.child {
         return match common.device() {

@@ -65,6 +65,10 @@ pub enum Command {
     },
 }
 
+/// Prints what a model file holds, or writes a run's or another program's network as one.
+///
+/// # Errors
+/// Usage: flags, or an output that is there. Data: no model, no state yet.
 pub fn run(command: Command, common: &Common) -> Result<()> {
     match command {
         Command::Info { model } => info(&model, common),

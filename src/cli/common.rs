@@ -27,6 +27,7 @@ pub(crate) use say_json;
 /// Why a line of results was lost, if one was and not because nobody reads on.
 pub static LOST: OnceLock<String> = OnceLock::new();
 
+/// Prints a line of results; a pipe that nobody reads is no error, another loss stands in [`LOST`].
 pub fn print_line(line: std::fmt::Arguments) {
     if let Err(e) = writeln!(std::io::stdout(), "{line}")
         && e.kind() != std::io::ErrorKind::BrokenPipe

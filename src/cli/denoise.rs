@@ -37,6 +37,10 @@ pub struct Args {
     force: bool,
 }
 
+/// Writes D(x; σ) of a network as float32 [S, C, H, W].
+///
+/// # Errors
+/// Usage: flags, or an output that is there. Data: arrays of another shape than the model takes.
 pub fn run(args: Args, common: &Common) -> Result<()> {
     check_ending("--out", &args.out, "an array of images", &["npy"])?;
     check_output(&args.out, args.force)?;

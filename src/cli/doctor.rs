@@ -16,6 +16,10 @@ use std::path::Path;
   emm doctor --json")]
 pub struct Args {}
 
+/// Prints what this machine has, and what is missing.
+///
+/// # Errors
+/// Device: no more threads can be started.
 pub fn run(_args: Args, common: &Common) -> Result<()> {
     let driver = probe();
     let threads = Cpu::new(common.threads)?.threads();

@@ -56,6 +56,11 @@ struct Missing {
     hours: Option<f64>,
 }
 
+/// Writes a figure in the forms that `--out` asks for.
+///
+/// # Errors
+/// Usage: flags, an unknown figure, an output that is there. Data: a sheet without a run, or runs passed over for
+/// damage.
 pub fn run(args: Args, common: &Common) -> Result<()> {
     let forms: &[&str] =
         if is_sheet(&args.figure) { &["png"] } else { &["png", "svg", "csv", "json"] };

@@ -58,6 +58,10 @@ pub struct Args {
     run: RunFlags,
 }
 
+/// Trains at sizes of its choice and prints the EMM, with a line a training.
+///
+/// # Errors
+/// Usage: flags, or an output that is there. As of training.
 pub fn run(args: Args, common: &Common) -> Result<()> {
     let device = common.device()?;
     check_runs(&args.run.runs)?;

@@ -43,6 +43,10 @@ pub struct Args {
     force: bool,
 }
 
+/// Writes samples of the optimal denoiser, or images that it denoised.
+///
+/// # Errors
+/// Usage: flags, or an output that is there. Data: images of another shape than the set.
 pub fn run(args: Args, common: &Common) -> Result<()> {
     let device = common.device()?;
     args.heun.check()?;

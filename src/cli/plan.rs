@@ -60,6 +60,10 @@ fn place(common: &Common) -> Result<Where> {
     })
 }
 
+/// Prints what a training would cost: parameters, FLOP, bytes, time.
+///
+/// # Errors
+/// Usage: flags, or settings that do not fit the images or the device.
 pub fn run(args: Args, common: &Common) -> Result<()> {
     let place = place(common)?;
     let mut flags = args.flags;

@@ -37,6 +37,10 @@ pub struct Args {
     force: bool,
 }
 
+/// Trains on a small set and writes a report of it.
+///
+/// # Errors
+/// Usage: a folder that holds other things. As of training.
 pub fn run(args: Args, common: &Common) -> Result<()> {
     let started = Instant::now();
     check_ending("--out", &args.out, "what quickstart writes", &[])?;

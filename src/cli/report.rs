@@ -47,6 +47,11 @@ pub struct Args {
     force: bool,
 }
 
+/// Writes the page of a folder.
+///
+/// # Errors
+/// Usage: flags, or an output that is there. Data: no such folder, nothing in it to show, or runs passed over for
+/// damage.
 pub fn run(args: Args, common: &Common) -> Result<()> {
     let out = args.out.clone().unwrap_or_else(|| args.folder.join("report.html"));
     if out.extension().is_none_or(|e| e != "html") {

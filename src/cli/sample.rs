@@ -43,6 +43,10 @@ pub struct Args {
     force: bool,
 }
 
+/// Writes samples of a network.
+///
+/// # Errors
+/// Usage: flags, or an output that is there. Data: no model, or a run without one.
 pub fn run(args: Args, common: &Common) -> Result<()> {
     let device = common.device()?;
     args.heun.check()?;

@@ -375,6 +375,7 @@ pub struct Counter {
 }
 
 impl Counter {
+    /// Nothing is shown where `quiet`; `what` names the work, `total` is in images.
     pub fn new(what: &'static str, total: usize, quiet: bool) -> Self {
         let terminal = std::io::stderr().is_terminal();
         let target = match terminal && !quiet {

@@ -74,6 +74,10 @@ pub struct Args {
     force: bool,
 }
 
+/// Prints which share of samples are copies, with its 95% interval.
+///
+/// # Errors
+/// Usage: flags, or an output that is there. Data: samples of another shape than the set.
 pub fn run(args: Args, common: &Common) -> Result<()> {
     let device = common.device()?;
     let threshold = Threshold::parse(&args.threshold)?;

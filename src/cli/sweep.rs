@@ -119,6 +119,7 @@ pub struct SlurmArgs {
     force: bool,
 }
 
+/// Which cells
 #[derive(clap::Args, Debug, Clone)]
 pub struct What {
     /// Studies: names, or paths that end in .toml
@@ -128,6 +129,10 @@ pub struct What {
     flags: StudyFlags,
 }
 
+/// Plans studies, trains their cells, or says how far they are.
+///
+/// # Errors
+/// Usage: flags, unknown studies or cells. As of training.
 pub fn run(command: Command, common: &Common) -> Result<()> {
     match command {
         Command::Plan(args) => plan(&args, common),

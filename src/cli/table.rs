@@ -75,6 +75,10 @@ impl Args {
     }
 }
 
+/// Prints or writes a table of the paper, or of a study.
+///
+/// # Errors
+/// Usage: flags, an unknown table, an output that is there. Data: runs passed over for damage.
 pub fn run(args: Args, common: &Common) -> Result<()> {
     let format = args.format(common)?;
     if let Some(out) = &args.out {

@@ -34,6 +34,11 @@ pub struct Args {
     stop_after_steps: Option<u64>,
 }
 
+/// Trains a network, or goes on, and prints the highest ratio of copies.
+///
+/// # Errors
+/// Usage: flags, or a run of other settings. Data: a set that cannot be read. Suspended: stopped after its state was
+/// saved.
 pub fn run(args: Args, common: &Common) -> Result<()> {
     let device = common.device()?;
     if args.run.is_none() {

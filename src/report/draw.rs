@@ -42,6 +42,7 @@ impl Chart {
         scene(self).drawn(2)?.png()
     }
 
+    /// All panels, two a row.
     pub fn svg(&self) -> String {
         scene(self).svg(&self.title)
     }

@@ -9,11 +9,15 @@ pub type At = (f64, f64);
 
 /// Shapes on a white ground, in units of the SVG.
 pub struct Scene {
+    /// Of the whole.
     pub width: f64,
+    /// Of the whole.
     pub height: f64,
+    /// Later ones lie over earlier ones.
     pub shapes: Vec<SceneShape>,
 }
 
+/// A shape, in units of the SVG.
 pub enum SceneShape {
     Line {
         path: Vec<At>,

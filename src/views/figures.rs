@@ -23,6 +23,7 @@ const SHARES: [f64; 7] = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0];
 
 /// A figure and what it lacks.
 pub struct Figure {
+    /// What is drawn, of the cells that have a result.
     pub chart: Chart,
     /// For each plan which of its cells the figure would show, had they a result.
     pub missing: Vec<Vec<usize>>,

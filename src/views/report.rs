@@ -30,10 +30,15 @@ const MOST_TEXT_BYTES: u64 = 8 << 20;
 
 /// What [`gather`] found.
 pub struct Gathered {
+    /// All that was found.
     pub page: Page,
+    /// Runs on the page.
     pub runs: usize,
+    /// Charts on the page.
     pub charts: usize,
+    /// Tables on the page.
     pub tables: usize,
+    /// Sheets and other pictures on the page.
     pub pictures: usize,
     /// What is wrong with the damaged runs, which are named on the page and otherwise left out.
     pub damage: Vec<String>,

@@ -17,6 +17,7 @@ const NOTE: &str = "Not the paper's word";
 
 /// A table of one or several studies.
 pub struct TableView<'a> {
+    /// Stands above the table.
     pub title: String,
     plans: &'a [StudyPlan],
     /// Of each plan, one a cell.
@@ -131,6 +132,7 @@ impl<'a> TableView<'a> {
         table.csv()
     }
 
+    /// Every cell with its settings, runs and numbers, as `--json` prints it.
     pub fn json(&self) -> Value {
         let cell = |plan: &StudyPlan, cell: &PlannedCell, seen: &Seen| {
             let hours = self.hours(cell, seen);

@@ -2,6 +2,7 @@
 
 /// A flag of theirs.
 pub struct Flag {
+    /// With its dashes.
     pub name: &'static str,
     /// Whether it stands alone.
     pub switch: bool,
