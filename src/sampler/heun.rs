@@ -12,11 +12,11 @@ use anyhow::Result;
 #[derive(Debug, Clone, PartialEq, clap::Args)]
 pub struct HeunOptions {
     /// Noise levels above zero
-    #[arg(long, value_name = "N", default_value_t = 18)]
+    #[arg(long, value_name = "N", default_value_t = Self::default().steps)]
     pub steps: usize,
     // Higher puts more steps at low noise.
     /// Curvature of the noise levels' schedule
-    #[arg(long, value_name = "R", default_value_t = 7.0)]
+    #[arg(long, value_name = "R", default_value_t = Self::default().rho)]
     pub rho: f64,
     /// Lowest noise level [default: 0.002, clipped to the denoiser's range]
     #[arg(long, value_name = "SIGMA", alias = "sigma_min")]
@@ -25,17 +25,17 @@ pub struct HeunOptions {
     #[arg(long, value_name = "SIGMA", alias = "sigma_max")]
     pub sigma_max: Option<f64>,
     /// Noise added back while sampling; 0 samples deterministically
-    #[arg(long, value_name = "S", default_value_t = 0.0, alias = "S_churn")]
+    #[arg(long, value_name = "S", default_value_t = Self::default().s_churn, alias = "S_churn")]
     pub s_churn: f64,
     /// Lowest noise level at which noise is added
-    #[arg(long, value_name = "SIGMA", default_value_t = 0.0, alias = "S_min")]
+    #[arg(long, value_name = "SIGMA", default_value_t = Self::default().s_min, alias = "S_min")]
     pub s_min: f64,
     /// Highest noise level at which noise is added
-    #[arg(long, value_name = "SIGMA", default_value_t = f64::INFINITY, alias = "S_max")]
+    #[arg(long, value_name = "SIGMA", default_value_t = Self::default().s_max, alias = "S_max")]
     pub s_max: f64,
     // 1 in theory.
     /// Standard deviation of the noise added
-    #[arg(long, value_name = "S", default_value_t = 1.0, alias = "S_noise")]
+    #[arg(long, value_name = "S", default_value_t = Self::default().s_noise, alias = "S_noise")]
     pub s_noise: f64,
 }
 
