@@ -103,6 +103,14 @@ pub fn write_atomic<T>(
     Ok(value)
 }
 
+/// [`write_atomic`] of these bytes.
+///
+/// # Errors
+/// As [`write_atomic`].
+pub fn write_bytes(path: &Path, force: bool, bytes: impl AsRef<[u8]>) -> Result<()> {
+    write_atomic(path, force, |out| Ok(out.write_all(bytes.as_ref())?))
+}
+
 /// Builds a folder whole or not at all: `build` fills a temporary folder beside, which is then renamed.
 /// With `force` a folder of that name is replaced, contents and all, unless `foreign` finds something in it.
 ///

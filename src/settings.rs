@@ -36,7 +36,7 @@ pub enum Factor {
     Channels,
     EmaRate,
     Epochs,
-    Looks,
+    Evaluations,
     Lr,
     Ramp,
     ScoreImages,

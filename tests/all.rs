@@ -29,6 +29,7 @@ mod memorization;
 mod model;
 mod mutate;
 mod nearest;
+mod numerics;
 mod ops;
 mod optimal;
 mod outcomes;

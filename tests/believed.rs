@@ -73,7 +73,7 @@ fn rows_are_checked_against_one_another_and_the_run() {
     };
     // (row, cell, value): from 1 and 0.
     let cells: [(usize, usize, &str, &str); 23] = [
-        (1, 0, "41", "row 1: step 41, look 1 of this run is at step 40"),
+        (1, 0, "41", "row 1: step 41, evaluation 1 of this run is at step 40"),
         (1, 0, "-40", "not a row"),
         (2, 1, "20.5", "row 2: epoch 20.5, expected 20"),
         (2, 1, "NaN", "row 2: epoch NaN"),
@@ -117,11 +117,13 @@ fn rows_are_checked_against_one_another_and_the_run() {
     refused(&run, name, "row 3: step 80", rows(&[0, 1, 2, 2, 3, 4]));
     refused(&run, name, "row 2: step 120", rows(&[0, 1, 3, 2, 4]));
     refused(&run, name, "row 2: step 120", rows(&[0, 1, 3, 4]));
-    refused(&run, name, "row 5: the run has 4 looks", rows(&[0, 1, 2, 3, 4, 4]));
+    refused(&run, name, "row 5: the run has 4 evaluations", rows(&[0, 1, 2, 3, 4, 4]));
     // Rows that are lost, though the state is beyond them; the whole file, too.
-    refused(&run, name, "no row of the look at step 80", rows(&[0, 1]));
-    refused(&run, name, "no row of the look at step 40", rows(&[0]));
-    refused(&run, name, "no row of the look at step 40", |path| fs::remove_file(path).unwrap());
+    refused(&run, name, "no row of the evaluation at step 80", rows(&[0, 1]));
+    refused(&run, name, "no row of the evaluation at step 40", rows(&[0]));
+    refused(&run, name, "no row of the evaluation at step 40", |path| {
+        fs::remove_file(path).unwrap()
+    });
     refused(&run, name, "not a row", |path| fs::write(path, "").unwrap());
     refused(&run, name, "UTF-8", |path| {
         let bytes = fs::read(path).unwrap();
@@ -152,7 +154,7 @@ fn the_rescored_evaluation_is_the_best_one_and_fits() {
     let row = fs::read_to_string(run.join(name)).unwrap().lines().nth(1).unwrap().to_string();
     let step = row.split(',').next().unwrap().to_string();
     // One whose snapshot was removed.
-    refused(&run, name, "the best look is that of step", |path| {
+    refused(&run, name, "the best evaluation is that of step", |path| {
         let other = if step == "40" { "80,20" } else { "40,10" };
         let epoch = row.split(',').nth(1).unwrap();
         replaced(path, &format!("\n{step},{epoch},"), &format!("\n{other},"));

@@ -1,6 +1,6 @@
 //! The rule that files of a room form no circle: of two files at most one knows the other, directly or through more.
 //!
-//! What a file names is looked up where it stands: `super::Plan` is an arrow to the file that defines `Plan`, not to the
+//! What a file names is looked up where it stands: `super::MemoryPlan` is an arrow to the file that defines it, not to the
 //! `mod.rs` that passes it on.
 
 use crate::layers::{code, sources};

@@ -139,7 +139,7 @@ fn nothing_is_concluded_from_curves_that_still_rise() {
     assert_eq!(found["still_rising"], json!([4, 8, 16, 32]));
     assert_eq!((&found["emm"], &found["outside"]), (&Value::Null, &Value::Null));
     assert_eq!(found["known"], json!({"at_least": null, "below": null}));
-    let answer = "EMM(ε = 0.1) not known: 90% was not reached in 3 epochs, and the ratio still rose at the last look \
+    let answer = "EMM(ε = 0.1) not known: 90% was not reached in 3 epochs, and the ratio still rose at the last evaluation \
                   of 4, 8, 16 and 32 images\n";
     assert!(said.contains(answer) && !said.contains("lies below"), "{said}");
     assert_eq!(said.matches('↑').count(), 5, "{said}");
@@ -164,7 +164,7 @@ fn nothing_is_concluded_from_curves_that_still_rise() {
     assert_eq!((&found["emm_is_least"], &found["bracket"]), (&json!(true), &json!([8, 16])));
     assert_eq!(found["known"], json!({"at_least": 8, "below": 32}));
     let answer = "EMM(ε = 0.1) ≈ 10 images at least: the ratio falls through 90% between 8 and 16 images, but of 16 it \
-                  still rose at the last look, after 3 epochs; it is below 32\n";
+                  still rose at the last evaluation, after 3 epochs; it is below 32\n";
     assert!(said.contains(answer) && said.contains("to train longer: emm find "), "{said}");
 
     // Table, plots, results.json and page say so too; the command replaces what it wrote.
@@ -172,14 +172,18 @@ fn nothing_is_concluded_from_curves_that_still_rise() {
     assert!(said.contains("--out out --runs runs --epochs 6 --force\n"), "{said}");
     let read = |name: &str| std::fs::read_to_string(dir.join("out").join(name)).unwrap();
     assert!(read("table.md").contains("| rising |") && read("table.md").contains(answer));
-    let marks = "open marks: still rising at the last look";
+    let marks = "open marks: still rising at the last evaluation";
     assert!(read("sizes.svg").contains(marks) && read("epochs.svg").contains(marks));
     assert!(read("sizes.svg").contains("EMM(ε = 0.1) ≥ 10"), "{}", read("sizes.svg"));
     emm_in(dir, ["report", "out"]).ok();
     let page = read("report.html");
-    for words in
-        ["≈ 10 images at least", "<td>↑</td>", marks, "≥ 10", ", still rising at the last look"]
-    {
+    for words in [
+        "≈ 10 images at least",
+        "<td>↑</td>",
+        marks,
+        "≥ 10",
+        ", still rising at the last evaluation",
+    ] {
         assert!(page.contains(words), "no {words:?} in the page");
     }
     let at = |name: &str| page.find(&format!("{name}.png")).unwrap_or_else(|| panic!("{name}"));

@@ -14,7 +14,7 @@ fn flags_of_the_reference_are_refused_by_name_or_work_as_aliases() {
         ("--xflip=1", "mirror"),
         ("--optimizer", "Adam"),
         ("--tick=1", "stats.jsonl"),
-        ("--snap=1", "--looks"),
+        ("--snap=1", "--evaluations"),
         ("--ema=0.5", "--ema-rate"),
         ("--dump=1", "--save-every"),
         ("--resume=x", "emm train --run"),

@@ -116,7 +116,7 @@ fn curves_that_still_rise_are_told_by_one_rule() {
     assert!(!rising(500, &[0.0, 0.0, 0.0, 0.0]) && !rising(500, &[]));
     assert!(!rising(500, &[0.2, 0.5, 0.9, 1.0]), "all cannot be more");
     assert!(rising(500, &[0.2, 0.5, 0.9, 0.97]));
-    // An only look is an end only where nothing was memorized, or all.
+    // An only evaluation is an end only where nothing was memorized, or all.
     assert!(rising(500, &[0.6]) && !rising(500, &[0.0]) && !rising(500, &[1.0]));
     // Many evaluations, each within the next one's interval, and one that is not the highest.
     let slowly: Vec<f64> = (1..=20).map(|k| 0.03 * k as f64).collect();

@@ -168,8 +168,8 @@ fn a_search_becomes_a_page() {
         assert!(html.contains(words), "no {words:?} in the page");
     }
     // Bands over training too, and what was trained.
-    assert!(html.contains(" epochs: 0.00% (0.00% to "), "intervals of looks");
-    assert!(html.contains("looks: 2 of 16 images"), "settings of the answer's charts");
+    assert!(html.contains(" epochs: 0.00% (0.00% to "), "intervals of evaluations");
+    assert!(html.contains("evaluations: 2 of 16 images"), "settings of the answer's charts");
     // Redrawn, not embedded.
     assert!(!html.contains("sizes.png"));
 
@@ -187,7 +187,7 @@ fn a_search_becomes_a_page() {
     let file = run.to_str().unwrap();
     fs::write(run.join("scores.csv"), text.lines().next().unwrap().to_string() + "\n").unwrap();
     let lost = emm_in(dir.path(), ["report", file, "--out", "lost.html"]);
-    lost.refused(3, file, "no row of the look");
+    lost.refused(3, file, "no row of the evaluation");
     fs::write(run.join("scores.csv"), shorter).unwrap();
     fs::remove_dir_all(run.join("state")).unwrap();
     let run = run.to_str().unwrap();

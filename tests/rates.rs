@@ -155,7 +155,7 @@ fn scoring_takes_its_share_and_early_evaluations_fewer_images() {
     assert_eq!(scored(&dir.join("part")).2, scores);
     // Done is done; another number of images is another run.
     assert_eq!(train("whole", "--json").json()["looks"], whole["looks"]);
-    let other = "--score-images (fewer at early looks): stored true, asked false";
+    let other = "--score-images (fewer at early evaluations): stored true, asked false";
     train("whole", "--score-images 100").refused(2, "--evaluations: stored 10, asked 20", other);
     // What counts repeated images where there are none is not this run's either.
     let distinct = dir.join("part/scores-distinct.csv");

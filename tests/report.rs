@@ -205,7 +205,7 @@ fn panels() -> Chart {
     Chart {
         title: "Four panels".into(),
         panels: vec![width, places, classes, spread],
-        footer: vec!["open marks: still rising at the last look".into()],
+        footer: vec!["open marks: still rising at the last evaluation".into()],
     }
 }
 
@@ -243,7 +243,7 @@ fn charts_show_what_they_are_given() {
     for words in [
         "256 channels · EMM ≈ 2,134",
         "paper · 1,000 training images: 89.09%",
-        "128 channels · 5,000 training images: 9.00% (7.00% to 11.00%), still rising at the last look",
+        "128 channels · 5,000 training images: 9.00% (7.00% to 11.00%), still rising at the last evaluation",
         "1 skip · 16×16: 55.00%",
         "N = 5000 &lt;b&gt;&amp; &lt;/b&gt;",
         "open marks",

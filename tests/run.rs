@@ -284,7 +284,7 @@ fn killed_within_an_evaluation_it_goes_on_with_that_evaluation() {
     for signal in [libc::SIGKILL, libc::SIGTERM] {
         let before = fs::metadata(&partial).map_or(0, |m| m.len());
         let mut child = spawn(&args);
-        wait_until("further in the look", || {
+        wait_until("further in the evaluation", || {
             fs::metadata(&partial).is_ok_and(|m| m.len() > before)
         });
         // SAFETY: a plain system call on a child that has not been waited for.

@@ -7,7 +7,7 @@ use emm::ops::linear::Linear;
 use emm::ops::loss::Loss;
 use emm::ops::precondition::Precond;
 use emm::rng::fill_normals;
-use emm::tape::{Mode, Param, Plan, Tape};
+use emm::tape::{MemoryPlan, Mode, Param, Tape};
 
 fn device() -> Device {
     Device::Cpu(Cpu::new(1).unwrap())
@@ -35,7 +35,7 @@ fn a_value_used_many_times_gets_every_gradient() {
     let loss = Loss { precond: Precond::Ve, batch: 2 };
     let loss = tape.push1(loss, &[c, noise, noise, sigma], &[]).unwrap();
     let device = device();
-    let plan = Plan::new(&tape, &device, Precision::Fp32, Mode::Training, &[loss]);
+    let plan = MemoryPlan::new(&tape, &device, Precision::Fp32, Mode::Training, &[loss]);
     let mut memory = Buffer::new(&device, plan.memory_words(&device)).unwrap();
     let w: Vec<f32> = (0..96).map(|i| ((i * 37 % 19) as f32 - 9.0) / 12.0).collect();
     let x0: Vec<f32> = (0..8).map(|i| ((i * 29 % 11) as f32 - 5.0) / 4.0).collect();
@@ -103,8 +103,9 @@ fn memory_is_reused_and_inference_needs_less() {
     let (y, sigma) = (tape.input([4, 1, 1, 512]), tape.input([4, 1, 1, 2]));
     let loss = Loss { precond: Precond::Edm, batch: 4 };
     tape.push1(loss, &[x, y, y, sigma], &[]).unwrap();
-    let words =
-        |mode| Plan::new(&tape, &device(), Precision::Fp32, mode, &[x]).memory_words(&device());
+    let words = |mode| {
+        MemoryPlan::new(&tape, &device(), Precision::Fp32, mode, &[x]).memory_words(&device())
+    };
     // Twenty layers of two 2048-word outputs; forward alone holds three or four of them at a time.
     assert!(words(Mode::Inference) < 8 * 2048 + 16 * 1024, "{}", words(Mode::Inference));
     assert!(words(Mode::Training) > 2 * words(Mode::Inference));
@@ -146,7 +147,7 @@ pub fn embedded(device: &Device, seed: u64, side_by_side: bool) -> Vec<f32> {
     }
     let loss = Loss { precond: Precond::Edm, batch: n };
     let loss = tape.push1(loss, &[h, image, noise, sigma], &[]).unwrap();
-    let plan = Plan::new(&tape, device, Precision::Fp32, Mode::Training, &[loss]);
+    let plan = MemoryPlan::new(&tape, device, Precision::Fp32, Mode::Training, &[loss]);
     let normals = |len: usize, tag: u32| {
         let mut v = vec![0.0; len];
         fill_normals(&mut v, 0, 0, tag, seed);
@@ -190,5 +191,5 @@ fn columns_that_no_op_takes_are_seen() {
     let h = tape.push1(conv, &[image, emb], &weights).unwrap();
     let loss = Loss { precond: Precond::Edm, batch: 2 };
     let loss = tape.push1(loss, &[h, image, image, sigma], &[]).unwrap();
-    Plan::new(&tape, &device(), Precision::Fp32, Mode::Training, &[loss]);
+    MemoryPlan::new(&tape, &device(), Precision::Fp32, Mode::Training, &[loss]);
 }

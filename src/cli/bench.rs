@@ -1,10 +1,9 @@
 //! `emm bench`: how fast this machine runs the parts.
 
-use super::samples_io::HeunArgs;
+use super::common::check_least;
 use super::train_flags::{ImageFlags, TrainFlags};
-use super::{Common, bench_nearest, bench_optimal, say};
+use super::{Common, bench_nearest, bench_optimal, say, say_json};
 use crate::device::Device;
-use crate::error::usage;
 use crate::memory::Size;
 use crate::model::TrainerOptions;
 use crate::model::flops::flops;
@@ -14,6 +13,7 @@ use crate::run::bench::{launches, median, sample, step};
 use crate::run::ceilings::Ceilings;
 use crate::run::kernel_times::{self, Row};
 use crate::run::memory::micro_batch;
+use crate::sampler::HeunOptions;
 use anyhow::Result;
 use serde_json::json;
 
@@ -60,7 +60,7 @@ pub struct SampleBench {
     #[arg(long, value_name = "N", value_parser = count, default_value = "5")]
     repeats: usize,
     #[command(flatten)]
-    heun: HeunArgs,
+    heun: HeunOptions,
     #[command(flatten)]
     flags: TrainFlags,
 }
@@ -86,6 +86,10 @@ pub struct Kernels {
     flags: TrainFlags,
 }
 
+/// Prints how long a part takes, and at what rate it works.
+///
+/// # Errors
+/// Usage: flags. Device: none, or out of memory.
 pub fn run(command: Command, common: &Common) -> Result<()> {
     match command {
         Command::Kernels(a) => run_kernels(*a, common),
@@ -97,7 +101,7 @@ pub fn run(command: Command, common: &Common) -> Result<()> {
 }
 
 fn run_step(a: Step, common: &Common) -> Result<()> {
-    at_least_one(&[("--repeats", a.repeats)])?;
+    check_least(&[("--repeats", a.repeats, 1)])?;
     let device = common.device()?;
     let (config, options) = network(&a.flags, &a.images, common, &device)?;
     let (batch, precision) = (options.batch, options.precision);
@@ -106,19 +110,16 @@ fn run_step(a: Step, common: &Common) -> Result<()> {
     let images_per_s = batch as f64 / s;
     let flop = flops(&config).train as f64 * batch as f64;
     if common.json {
-        say!(
-            "{}",
-            json!({
-                "images_per_s": images_per_s,
-                "flop_per_s": flop / s,
-                "step_s": spread(&times.step_s),
-                "losses": times.losses,
-                "precision": precision,
-                "batch": batch,
-                "arena_bytes": times.arena_bytes,
-                "device": device.name(),
-            })
-        );
+        say_json!({
+            "images_per_s": images_per_s,
+            "flop_per_s": flop / s,
+            "step_s": spread(&times.step_s),
+            "losses": times.losses,
+            "precision": precision,
+            "batch": batch,
+            "arena_bytes": times.arena_bytes,
+            "device": device.name(),
+        });
         return times.diverged.map_or(Ok(()), Err);
     }
     let [min, max] = ends(&times.step_s);
@@ -136,26 +137,24 @@ fn run_step(a: Step, common: &Common) -> Result<()> {
 }
 
 fn run_sample(a: SampleBench, common: &Common) -> Result<()> {
-    let ones = [("--repeats", a.repeats), ("--samples", a.samples), ("--at-a-time", a.at_a_time)];
-    at_least_one(&ones)?;
+    let (repeats, samples) = (("--repeats", a.repeats, 1), ("--samples", a.samples, 1));
+    check_least(&[repeats, samples, ("--at-a-time", a.at_a_time, 1)])?;
     let device = common.device()?;
-    let (heun, (config, _)) = (a.heun.options()?, network(&a.flags, &a.images, common, &device)?);
+    a.heun.check()?;
+    let (heun, (config, _)) = (&a.heun, network(&a.flags, &a.images, common, &device)?);
     let batch = a.at_a_time.min(a.samples);
     let seed = common.seed;
-    let times = sample(&device, &config, seed, a.samples, batch, &heun, a.repeats)?;
+    let times = sample(&device, &config, seed, a.samples, batch, heun, a.repeats)?;
     let s = median(&times);
     if common.json {
-        say!(
-            "{}",
-            json!({
-                "images_per_s": a.samples as f64 / s,
-                "sample_s": spread(&times),
-                "images": a.samples,
-                "batch": batch,
-                "steps": heun.steps,
-                "device": device.name(),
-            })
-        );
+        say_json!({
+            "images_per_s": a.samples as f64 / s,
+            "sample_s": spread(&times),
+            "images": a.samples,
+            "batch": batch,
+            "steps": heun.steps,
+            "device": device.name(),
+        });
         return Ok(());
     }
     let [min, max] = ends(&times);
@@ -169,7 +168,7 @@ fn run_sample(a: SampleBench, common: &Common) -> Result<()> {
 }
 
 fn run_kernels(a: Kernels, common: &Common) -> Result<()> {
-    at_least_one(&[("--repeats", a.repeats)])?;
+    check_least(&[("--repeats", a.repeats, 1)])?;
     let device = common.device()?;
     let (config, options) = network(&a.flags, &a.images, common, &device)?;
     let (images, precision) = (options.micro_batch, options.precision);
@@ -192,17 +191,14 @@ fn run_kernels(a: Kernels, common: &Common) -> Result<()> {
             })
         };
         let all = |rows: &[Row]| rows.iter().map(object).collect::<Vec<_>>();
-        say!(
-            "{}",
-            json!({
-                "device": device.name(),
-                "precision": precision,
-                "ceilings": ceilings,
-                "images": images,
-                "layers": all(&layers),
-                "cases": all(&cases),
-            })
-        );
+        say_json!({
+            "device": device.name(),
+            "precision": precision,
+            "ceilings": ceilings,
+            "images": images,
+            "layers": all(&layers),
+            "cases": all(&cases),
+        });
         return Ok(());
     }
     say!("device {}, {}", device.name(), precision.name());
@@ -262,22 +258,14 @@ fn network(
     device: &Device,
 ) -> Result<(ModelConfig, TrainerOptions)> {
     let run = flags.resolve_images(common, images)?;
+    let micro_batch = micro_batch(device, &run)?;
     let options = TrainerOptions {
-        seed: common.seed,
-        batch: run.train.batch,
-        micro_batch: micro_batch(device, &run)?,
+        micro_batch,
         shuffle: true,
         scrub_gradients: false,
-        precision: run.train.precision,
+        ..run.train.trainer_options()
     };
     Ok((run.model, options))
-}
-
-fn at_least_one(flags: &[(&str, usize)]) -> Result<()> {
-    match flags.iter().find(|(_, n)| *n == 0) {
-        Some((flag, _)) => Err(usage(format!("{flag}: 0, at least 1 is needed"))),
-        None => Ok(()),
-    }
 }
 
 fn ends(times: &[f64]) -> [f64; 2] {

@@ -1,15 +1,15 @@
 //! `emm bench nearest`.
 
-use super::{Common, say};
+use super::common::check_least;
+use super::{Common, say, say_json};
 use crate::data::npy::MappedBytes;
 use crate::device::cpu::dots::Isa;
-use crate::error::{Exit, data, fail, usage};
+use crate::error::{Exit, data, fail};
 use crate::memory::{self, Size};
 use crate::numbers::count;
 use crate::run::bench::median;
 use crate::run::bench_nearest::{nearest, random_images};
 use anyhow::Result;
-use serde_json::json;
 use std::path::{Path, PathBuf};
 
 /// Time the search of the two nearest reference images of each query
@@ -51,18 +51,18 @@ fn isa(text: &str) -> Result<Isa, String> {
     })
 }
 
+/// Prints how many pairs of images a second are compared.
+///
+/// # Errors
+/// Data: a file with too few images. Usage: flags. Device: none, or images that don't fit into memory.
 pub fn run(a: Args, common: &Common) -> Result<()> {
     let pixels = a.pixels.unwrap_or(3072);
-    for (flag, value, least) in [
+    check_least(&[
         ("--queries", a.queries, 1),
         ("--references", a.references, 2),
         ("--pixels", pixels, 1),
         ("--repeats", a.repeats, 1),
-    ] {
-        if value < least {
-            return Err(usage(format!("{flag}: {value}, at least {least} is needed")));
-        }
-    }
+    ])?;
     if let Some(path) = &a.data {
         let images = MappedBytes::open(path)?;
         let wanted = a.queries.saturating_add(a.references);
@@ -108,21 +108,18 @@ fn report(
     let times = nearest(&device, common.seed, queries, references, pixels, isa, a.repeats)?;
     let (s, peak) = (median(&times.search_s), memory::peak());
     if common.json {
-        say!(
-            "{}",
-            json!({
-                "median_s": s,
-                "prepare_s": times.prepare_s,
-                "peak_rss_bytes": peak,
-                "queries": a.queries,
-                "references": a.references,
-                "pixels": pixels,
-                "checked": times.checked,
-                "instructions": isa.name(),
-                "search_s": times.search_s,
-                "device": device.name(),
-            })
-        );
+        say_json!({
+            "median_s": s,
+            "prepare_s": times.prepare_s,
+            "peak_rss_bytes": peak,
+            "queries": a.queries,
+            "references": a.references,
+            "pixels": pixels,
+            "checked": times.checked,
+            "instructions": isa.name(),
+            "search_s": times.search_s,
+            "device": device.name(),
+        });
         return Ok(());
     }
     let pairs = a.queries as f64 * a.references as f64;

@@ -1,7 +1,7 @@
 //! `emm bench optimal`.
 
 use super::samples_io::read_images;
-use super::{Common, say};
+use super::{Common, say, say_json};
 use crate::data::Dataset;
 use crate::data::npy::MappedBytes;
 use crate::error::{data, usage};
@@ -12,7 +12,6 @@ use crate::run::bench_nearest::random_images;
 use crate::run::bench_optimal::optimal;
 use crate::sampler::{HeunOptions, Start};
 use anyhow::Result;
-use serde_json::json;
 use std::path::{Path, PathBuf};
 
 /// Side of the random images.
@@ -45,6 +44,10 @@ pub struct Args {
     repeats: usize,
 }
 
+/// Prints how many images a second the optimal denoiser samples.
+///
+/// # Errors
+/// Data: a file with too few images. Usage: flags. Device: none, or out of memory.
 pub fn run(a: Args, common: &Common) -> Result<()> {
     if a.images == 0 || a.steps == 0 || a.repeats == 0 || a.references < 2 {
         return Err(usage(
@@ -74,22 +77,19 @@ pub fn run(a: Args, common: &Common) -> Result<()> {
     let times = optimal(&device, &set, start, &options, a.repeats)?;
     let (s, peak) = (median(&times.sample_s), memory::peak());
     if common.json {
-        say!(
-            "{}",
-            json!({
-                "images_per_s": a.images as f64 / s,
-                "median_s": s,
-                "prepare_s": times.prepare_s,
-                "peak_rss_bytes": peak,
-                "images": a.images,
-                "references": a.references,
-                "steps": a.steps,
-                "memorized": times.memorized,
-                "nearest": times.nearest,
-                "sample_s": times.sample_s,
-                "device": device.name(),
-            })
-        );
+        say_json!({
+            "images_per_s": a.images as f64 / s,
+            "median_s": s,
+            "prepare_s": times.prepare_s,
+            "peak_rss_bytes": peak,
+            "images": a.images,
+            "references": a.references,
+            "steps": a.steps,
+            "memorized": times.memorized,
+            "nearest": times.nearest,
+            "sample_s": times.sample_s,
+            "device": device.name(),
+        });
         return Ok(());
     }
     say!(

@@ -1,7 +1,7 @@
 //! `emm ckpt`: model files looked at, taken out of runs, converted.
 
 use super::endings::check_ending;
-use super::{Common, say};
+use super::{Common, say, say_json};
 use crate::error::data;
 use crate::files::check_output;
 use crate::model::flops::flops;
@@ -10,10 +10,9 @@ use crate::model::tensor_file::TensorFile;
 use crate::model::{Params, Precond, SavedModel};
 use crate::run::{RunDir, state};
 use anyhow::Result;
-use serde_json::json;
 use std::path::{Path, PathBuf};
 
-/// Evaluation at, take out, convert model files: safetensors with EDM's names
+/// Look at, take out, convert model files: safetensors with EDM's names
 #[derive(clap::Subcommand, Debug)]
 pub enum Command {
     /// Print a model file's configuration and counts; every value is checked
@@ -66,6 +65,10 @@ pub enum Command {
     },
 }
 
+/// Prints what a model file holds, or writes a run's or another program's network as one.
+///
+/// # Errors
+/// Usage: flags, or an output that is there. Data: no model, no state yet.
 pub fn run(command: Command, common: &Common) -> Result<()> {
     match command {
         Command::Info { model } => info(&model, common),
@@ -93,7 +96,7 @@ pub fn run(command: Command, common: &Common) -> Result<()> {
 
 fn written(out: &Path, common: &Common) {
     match common.json {
-        true => say!("{}", json!({"out": out.display().to_string()})),
+        true => say_json!({"out": out.display().to_string()}),
         false => say!("{}", out.display()),
     }
 }
@@ -107,19 +110,16 @@ fn info(path: &Path, common: &Common) -> Result<()> {
     let params = Params::new(&model.config);
     let cost = flops(&model.config);
     if common.json {
-        say!(
-            "{}",
-            json!({
-                "file": file.display().to_string(),
-                "parameters": params.count(),
-                "tensors": params.specs.len(),
-                "forward_flop_per_image": cost.forward,
-                "finite": true,
-                "checksum": checked,
-                "model": model.config,
-                "run": model.run,
-            })
-        );
+        say_json!({
+            "file": file.display().to_string(),
+            "parameters": params.count(),
+            "tensors": params.specs.len(),
+            "forward_flop_per_image": cost.forward,
+            "finite": true,
+            "checksum": checked,
+            "model": model.config,
+            "run": model.run,
+        });
         return Ok(());
     }
     say!("file        {}", file.display());

@@ -16,9 +16,18 @@ macro_rules! say {
 }
 pub(crate) use say;
 
+/// Prints an object as a line of JSON.
+macro_rules! say_json {
+    ($object:tt) => {
+        $crate::cli::common::say!("{}", serde_json::json!($object))
+    };
+}
+pub(crate) use say_json;
+
 /// Why a line of results was lost, if one was and not because nobody reads on.
 pub static LOST: OnceLock<String> = OnceLock::new();
 
+/// Prints a line of results; a pipe that nobody reads is no error, another loss stands in [`LOST`].
 pub fn print_line(line: std::fmt::Arguments) {
     if let Err(e) = writeln!(std::io::stdout(), "{line}")
         && e.kind() != std::io::ErrorKind::BrokenPipe
@@ -169,6 +178,23 @@ fn cuda_gpu(k: usize) -> Result<(), String> {
 fn threads(text: &str) -> Result<usize, String> {
     let number = text.parse().ok().filter(|n| *n <= MAX_THREADS);
     number.ok_or_else(|| format!("expected 0 to {MAX_THREADS}, found {text:?}"))
+}
+
+/// Refuses the first of (flag, number, least) whose number is less.
+///
+/// # Errors
+/// Usage that begins with the flag.
+pub fn check_least(numbers: &[(&str, usize, usize)]) -> Result<()> {
+    match numbers.iter().find(|(_, n, least)| n < least) {
+        Some((flag, n, least)) => Err(usage(format!("{flag}: {n}, at least {least} is needed"))),
+        None => Ok(()),
+    }
+}
+
+/// The error that ends a command which a signal stopped; `what` names flag and folder.
+pub fn suspended(flag: &str, folder: &Path) -> anyhow::Error {
+    let folder = folder.display();
+    fail(Exit::Suspended, format!("{flag}: {folder}: stopped, saved; the same command continues"))
 }
 
 /// Refuses a folder of runs that is something else. One that does not exist has no runs.

@@ -12,7 +12,7 @@ use serde_json::json;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-/// Make, cut and evaluation at data sets
+/// Make, cut and look at data sets
 #[derive(clap::Subcommand, Debug)]
 pub enum Command {
     Import(ImportArgs),

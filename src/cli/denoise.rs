@@ -2,12 +2,11 @@
 
 use super::endings::check_ending;
 use super::samples_io::{read_images, read_labels, read_sigmas, write_images};
-use super::{Common, say};
+use super::{Common, say, say_json};
 use crate::error::usage;
 use crate::files::check_output;
 use crate::model::{Denoiser, SavedModel};
 use anyhow::Result;
-use serde_json::json;
 use std::path::PathBuf;
 
 /// Denoise given images at given noise levels: D(x; sigma)
@@ -38,6 +37,10 @@ pub struct Args {
     force: bool,
 }
 
+/// Writes D(x; σ) of a network as float32 [S, C, H, W].
+///
+/// # Errors
+/// Usage: flags, or an output that is there. Data: arrays of another shape than the model takes.
 pub fn run(args: Args, common: &Common) -> Result<()> {
     check_ending("--out", &args.out, "an array of images", &["npy"])?;
     check_output(&args.out, args.force)?;
@@ -74,7 +77,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     }
     write_images(&args.out, args.force, &out, config.resolution, config.image_channels)?;
     match common.json {
-        true => say!("{}", json!({"images": images, "out": args.out.display().to_string()})),
+        true => say_json!({"images": images, "out": args.out.display().to_string()}),
         false => say!("{images} images denoised: {}", args.out.display()),
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! `emm doctor`: what this machine and this build can do, what is missing, and how to get it.
 
-use super::{Common, say};
+use super::{Common, say, say_json};
 use crate::data::Dataset;
 use crate::device::Cpu;
 use crate::device::cuda::{Driver, KERNELS_FOR, LACKING, Trouble, probe, probe::dotted, runs_on};
@@ -16,6 +16,10 @@ use std::path::Path;
   emm doctor --json")]
 pub struct Args {}
 
+/// Prints what this machine has, and what is missing.
+///
+/// # Errors
+/// Device: no more threads can be started.
 pub fn run(_args: Args, common: &Common) -> Result<()> {
     let driver = probe();
     let threads = Cpu::new(common.threads)?.threads();
@@ -30,21 +34,18 @@ pub fn run(_args: Args, common: &Common) -> Result<()> {
             missing.iter().map(|(what, how)| json!({"what": what, "how": how})).collect();
         let features: serde_json::Map<String, Value> =
             features().into_iter().map(|(name, has)| (name.into(), has.into())).collect();
-        say!(
-            "{}",
-            json!({
-                "version": env!("CARGO_PKG_VERSION"),
-                "devices": devices(&driver, &cpu),
-                "cuda_driver": driver.as_ref().ok().map(|d| dotted(d.version)),
-                "cuda_trouble": driver.as_ref().err().map(Trouble::to_string),
-                "kernels_for": KERNELS_FOR,
-                "cpu": {"name": cpu, "threads": threads, "features": features, "needs": needs()},
-                "memory_bytes": total,
-                "available_bytes": available,
-                "data": {"bundled": [format!("digits: {digits} of 8x8")], "here": downloads},
-                "missing": missing,
-            })
-        );
+        say_json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "devices": devices(&driver, &cpu),
+            "cuda_driver": driver.as_ref().ok().map(|d| dotted(d.version)),
+            "cuda_trouble": driver.as_ref().err().map(Trouble::to_string),
+            "kernels_for": KERNELS_FOR,
+            "cpu": {"name": cpu, "threads": threads, "features": features, "needs": needs()},
+            "memory_bytes": total,
+            "available_bytes": available,
+            "data": {"bundled": [format!("digits: {digits} of 8x8")], "here": downloads},
+            "missing": missing,
+        });
         return Ok(());
     }
     let size = |bytes: Option<usize>| match bytes {

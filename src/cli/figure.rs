@@ -5,7 +5,7 @@ use super::rate_flags::KnownRate;
 use super::study_flags::StudyFlags;
 use super::{Common, say};
 use crate::error::{Exit, fail, usage};
-use crate::files::{check_output, write_atomic};
+use crate::files::{check_output, write_bytes};
 use crate::report::Chart;
 use crate::run::RunConfig;
 use crate::study::cost::MachineRates;
@@ -15,7 +15,6 @@ use crate::views::sheets::{is_sheet, sheet_figure};
 use crate::views::words::describe_hours;
 use anyhow::Result;
 use serde_json::{Value, json};
-use std::io::Write as _;
 use std::path::PathBuf;
 
 /// Draw a figure of the paper from finished runs; tell what is missing and what that would cost
@@ -57,6 +56,11 @@ struct Missing {
     hours: Option<f64>,
 }
 
+/// Writes a figure in the forms that `--out` asks for.
+///
+/// # Errors
+/// Usage: flags, an unknown figure, an output that is there. Data: a sheet without a run, or runs passed over for
+/// damage.
 pub fn run(args: Args, common: &Common) -> Result<()> {
     let forms: &[&str] =
         if is_sheet(&args.figure) { &["png"] } else { &["png", "svg", "csv", "json"] };
@@ -119,7 +123,7 @@ fn sheet(args: &Args, common: &Common) -> Result<()> {
         ));
     };
     for out in &args.out {
-        write_atomic(out, args.force, |file| Ok(file.write_all(png)?))?;
+        write_bytes(out, args.force, png)?;
     }
     if common.json {
         describe_json(args, &setup, ("sheets", json!(found.parts)), &missing);

@@ -1,12 +1,13 @@
 //! `emm find`: the effective model memorization of a setting.
 
+use super::common::suspended;
 use super::devices::one_per_thread;
 use super::endings::check_ending;
 use super::quoted::quoted;
 use super::train_flags::{RunFlags, TrainFlags};
 use super::{Common, check_runs, open_set, say};
 use crate::device::Device;
-use crate::error::{Exit, OrExit as _, fail};
+use crate::error::{Exit, OrExit as _};
 use crate::files::check_output;
 use crate::model::flops::flops;
 use crate::numbers::count;
@@ -57,6 +58,10 @@ pub struct Args {
     run: RunFlags,
 }
 
+/// Trains at sizes of its choice and prints the EMM, with a line a training.
+///
+/// # Errors
+/// Usage: flags, or an output that is there. As of training.
 pub fn run(args: Args, common: &Common) -> Result<()> {
     let device = common.device()?;
     check_runs(&args.run.runs)?;
@@ -91,13 +96,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         options: &args.run.options(common, &args.data),
     };
     let Some(found) = find(&search)? else {
-        return Err(fail(
-            Exit::Suspended,
-            format!(
-                "--runs: {}: stopped, saved; the same command continues",
-                args.run.runs.display()
-            ),
-        ));
+        return Err(suspended("--runs", &args.run.runs));
     };
     let files = match &args.out {
         Some(out) => {

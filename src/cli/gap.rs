@@ -4,7 +4,7 @@ use super::endings::check_ending;
 use super::{Common, say};
 use crate::data::Dataset;
 use crate::error::{data, usage};
-use crate::files::{check_output, write_atomic};
+use crate::files::{check_output, write_bytes};
 use crate::model::SavedModel;
 use crate::numbers::count;
 use crate::run::{DataId, Network, RunDir};
@@ -50,6 +50,10 @@ pub struct Args {
 /// Images in one evaluation.
 const BATCH: usize = 64;
 
+/// Prints by noise level how far a network's denoising is from the optimum's.
+///
+/// # Errors
+/// Usage: flags, or an output that is there. Data: a model or a set that do not fit each other.
 pub fn run(args: Args, common: &Common) -> Result<()> {
     let device = common.device()?;
     for (flag, value) in [("--levels", args.levels), ("--draws", args.draws)] {
@@ -87,7 +91,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
 
     let table = views::gap::table(&levels);
     if let Some(out) = &args.out {
-        write_atomic(out, args.force, |file| Ok(file.write_all(table.csv().as_bytes())?))?;
+        write_bytes(out, args.force, table.csv())?;
     }
     match common.json {
         true => {

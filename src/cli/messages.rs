@@ -31,35 +31,20 @@ fn flags() -> BTreeMap<String, BTreeSet<String>> {
     all
 }
 
-/// The commands whose messages a file holds; none where all commands share them.
-fn commands_of(file: &str) -> &'static [&'static str] {
-    match file {
-        "cli/bench.rs" => &["bench"],
-        "cli/bench_nearest.rs" => &["bench nearest"],
-        "cli/bench_optimal.rs" => &["bench optimal"],
-        "cli/check.rs" => &["check"],
-        "cli/ckpt.rs" => &["ckpt"],
-        "cli/common.rs" | "model/config.rs" | "run/config.rs" => &["train", "plan"],
-        "cli/data.rs" => &["data"],
-        "cli/denoise.rs" => &["denoise"],
-        "cli/devices.rs" => &["sweep"],
-        "cli/figure.rs" => &["figure"],
-        "cli/find.rs" => &["find"],
-        "cli/gap.rs" => &["gap"],
-        "cli/optimal.rs" => &["optimal"],
-        "cli/plan.rs" => &["plan"],
-        "cli/quickstart.rs" => &["quickstart"],
-        "cli/report.rs" => &["report"],
-        "cli/sample.rs" => &["sample"],
-        "cli/samples_io.rs" => &["sample"],
-        "cli/score.rs" => &["score"],
-        "cli/study_flags.rs" => &["sweep"],
-        "cli/sweep.rs" => &["sweep"],
-        "cli/table.rs" => &["table"],
-        "cli/train.rs" => &["train"],
-        "cli/train_flags.rs" => &["train", "plan"],
-        "data/subset.rs" => &["data subset"],
-        _ => &[""],
+/// The commands whose messages a file holds: that of its name, where there is one; none where all commands share them.
+fn commands_of<'a>(file: &'a str, all: &BTreeMap<String, BTreeSet<String>>) -> Vec<&'a str> {
+    let command = file.strip_prefix("cli/").and_then(|file| file.strip_suffix(".rs"));
+    match (file, command) {
+        ("cli/bench_nearest.rs", _) => vec!["bench nearest"],
+        ("cli/bench_optimal.rs", _) => vec!["bench optimal"],
+        ("cli/common.rs" | "cli/train_flags.rs" | "model/config.rs" | "run/config.rs", _) => {
+            vec!["train", "plan"]
+        }
+        ("cli/devices.rs" | "cli/study_flags.rs", _) => vec!["sweep"],
+        ("cli/samples_io.rs", _) => vec!["sample"],
+        ("data/subset.rs", _) => vec!["data subset"],
+        (_, Some(command)) if all.contains_key(command) => vec![command],
+        _ => vec![""],
     }
 }
 
@@ -142,7 +127,7 @@ fn messages_name_flags_that_their_commands_have() {
                 continue;
             }
             for text in texts(&fs::read_to_string(&path).unwrap()) {
-                let wrong = wrong(&text, commands_of(&file), &all, &mut mentions);
+                let wrong = wrong(&text, &commands_of(&file, &all), &all, &mut mentions);
                 found.extend(wrong.into_iter().map(|w| format!("{file}: {w}")));
             }
         }

@@ -1,14 +1,13 @@
 //! `emm optimal`: what a model that fits its training images perfectly would do.
 
 use super::samples_io::{
-    Counter, HeunArgs, SampleWriter, StartArgs, check_samples_out, read_images, read_sigmas,
-    write_images,
+    Counter, SampleWriter, StartArgs, check_samples_out, read_images, read_sigmas, write_images,
 };
-use super::{Common, say};
+use super::{Common, say, say_json};
 use crate::data::Dataset;
 use crate::error::usage;
 use crate::files::check_output;
-use crate::sampler::{Denoise, optimum, sample_each};
+use crate::sampler::{Denoise, HeunOptions, optimum, sample_each};
 use anyhow::Result;
 use std::path::{Path, PathBuf};
 
@@ -35,7 +34,7 @@ pub struct Args {
     #[arg(long, value_name = "F.npy", requires = "images")]
     sigmas: Option<PathBuf>,
     #[command(flatten)]
-    heun: HeunArgs,
+    heun: HeunOptions,
     /// Folder or .zip of PNGs named by seed, .npz, .png (a grid), or .npy (float32 [S,C,H,W])
     #[arg(long, alias = "outdir", value_name = "DIR|F.zip|F.npz|F.png|F.npy")]
     out: PathBuf,
@@ -44,9 +43,13 @@ pub struct Args {
     force: bool,
 }
 
+/// Writes samples of the optimal denoiser, or images that it denoised.
+///
+/// # Errors
+/// Usage: flags, or an output that is there. Data: images of another shape than the set.
 pub fn run(args: Args, common: &Common) -> Result<()> {
     let device = common.device()?;
-    let options = args.heun.options()?;
+    args.heun.check()?;
     match args.images.is_some() {
         true if args.out.extension().is_none_or(|e| e != "npy") => {
             return Err(usage("--out: denoised images are written as .npy"));
@@ -65,7 +68,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     let labels = args.start.labels(seeds.len(), data.label_dim())?.unwrap_or_default();
     let mut writer = SampleWriter::new(&args.out, args.force, data.resolution, data.channels)?;
     let mut counter = Counter::new("sampling", seeds.len(), common.quiet);
-    sample_each(&mut *optimal, beginnings.start(), &labels, &options, &mut |first, batch| {
+    sample_each(&mut *optimal, beginnings.start(), &labels, &args.heun, &mut |first, batch| {
         let batch = batch.values()?;
         writer.push(&batch);
         counter.at(first + batch.len() / data.image_len());
@@ -98,7 +101,7 @@ fn denoise(
 
 fn report(args: &Args, common: &Common, count: usize, what: &str) {
     if common.json {
-        say!("{}", serde_json::json!({ "images": count, "out": args.out.display().to_string() }));
+        say_json!({ "images": count, "out": args.out.display().to_string() });
     } else {
         say!("{count} {what} of the optimum in {}", args.out.display());
     }

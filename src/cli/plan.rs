@@ -17,6 +17,7 @@ use crate::run::rate::{self, Asked, Rate};
 use crate::run::{RunConfig, scoring};
 use crate::tape::Mode;
 use anyhow::Result;
+use clap::ValueEnum as _;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -59,10 +60,15 @@ fn place(common: &Common) -> Result<Where> {
     })
 }
 
+/// Prints what a training would cost: parameters, FLOP, bytes, time.
+///
+/// # Errors
+/// Usage: flags, or settings that do not fit the images or the device.
 pub fn run(args: Args, common: &Common) -> Result<()> {
     let place = place(common)?;
     let mut flags = args.flags;
-    let asked = asked_precision(&flags.precision).filter(|_| matches!(place, Where::Planned(_)));
+    let asked = Precision::from_str(&flags.precision, false).ok();
+    let asked = asked.filter(|_| matches!(place, Where::Planned(_)));
     if asked.is_some() {
         // What this machine's device refuses, a planned GPU may have.
         flags.precision = "auto".into();
@@ -260,14 +266,14 @@ impl RunCost {
         let (config, t) = (&self.config, &self.config.train);
         let evaluations = config.evaluation_steps().len();
         if evaluations == 0 {
-            return say!("scoring          none (--looks 0)");
+            return say!("scoring          none (--evaluations 0)");
         }
         let each = match (evaluations, t.growing_looks) {
-            (1, _) => format!("1 look at {} images", t.score_images),
-            (_, false) => format!("{evaluations} looks at {} images", t.score_images),
+            (1, _) => format!("1 evaluation at {} images", t.score_images),
+            (_, false) => format!("{evaluations} evaluations at {} images", t.score_images),
             (_, true) => {
                 let first = config.images_at(0, evaluations);
-                format!("{evaluations} looks at {first} to {} images", t.score_images)
+                format!("{evaluations} evaluations at {first} to {} images", t.score_images)
             }
         };
         let again = match t.rescore_images {
@@ -278,7 +284,7 @@ impl RunCost {
         say!("scoring          {each}{again}: {:.0}% of the run's FLOP", 100.0 * share);
         if share > scoring::SHARE {
             say!(
-                "                 more than a quarter; --looks, --score-images and --rescore-images set it"
+                "                 more than a quarter; --evaluations, --score-images and --rescore-images set it"
             );
         }
     }
@@ -297,16 +303,6 @@ fn measured(device: &Device, config: &RunConfig, asked: Asked) -> Result<Option<
             rate::measure(device, config, rate::MEASURED_S, asked.quiet).map(Some)
         }
         None => Ok(None),
-    }
-}
-
-/// The precision that the flag names, if it names one.
-fn asked_precision(flag: &str) -> Option<Precision> {
-    match flag {
-        "bf16" => Some(Precision::Bf16),
-        "tf32" => Some(Precision::Tf32),
-        "fp32" => Some(Precision::Fp32),
-        _ => None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! `emm quickstart`: from clone to answer on bundled images.
 
+use super::common::suspended;
 use super::devices::one_per_thread;
 use super::endings::check_ending;
 use super::find::describe;
@@ -7,7 +8,7 @@ use super::quoted::quoted;
 use super::{Common, say};
 use crate::data::Dataset;
 use crate::device::Device;
-use crate::error::{Exit, fail, usage};
+use crate::error::usage;
 use crate::numbers::amount;
 use crate::run::progress::{describe_epochs, duration};
 use crate::run::{RunOptions, SaveEvery};
@@ -36,6 +37,10 @@ pub struct Args {
     force: bool,
 }
 
+/// Trains on a small set and writes a report of it.
+///
+/// # Errors
+/// Usage: a folder that holds other things. As of training.
 pub fn run(args: Args, common: &Common) -> Result<()> {
     let started = Instant::now();
     check_ending("--out", &args.out, "what quickstart writes", &[])?;
@@ -60,10 +65,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         data_name: SET.into(),
     };
     let Some(found) = quickstart(&plan, &devices, &args.out, &options)? else {
-        return Err(fail(
-            Exit::Suspended,
-            format!("--out: {}: stopped, saved; the same command continues", args.out.display()),
-        ));
+        return Err(suspended("--out", &args.out));
     };
     let (set, title) = (Dataset::digits(), "Digits 8×8");
     let files = search::write(&found, &set, SET, title, &devices[0], &args.out, args.force)?;
@@ -72,7 +74,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         return passed_over("--out", found.damage);
     }
     say!(
-        "8×8 digits, {} epochs each; ratio of memorization = highest of {} looks at {} samples",
+        "8×8 digits, {} epochs each; ratio of memorization = highest of {} evaluations at {} samples",
         describe_epochs(plan.epochs),
         plan.evaluations,
         plan.score_images

@@ -26,12 +26,14 @@ pub struct KnownRate {
 }
 
 impl RateFlags {
+    /// The rate given, else one to be measured where that is allowed.
     pub fn asked(self, common: &Common) -> Asked {
         Asked { given: self.rate, measure: !self.no_measure, quiet: common.quiet }
     }
 }
 
 impl KnownRate {
+    /// The rate given; nothing is measured.
     pub fn asked(self) -> Asked {
         Asked { given: self.rate, measure: false, quiet: true }
     }

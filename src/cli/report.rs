@@ -1,17 +1,15 @@
 //! `emm report`: a folder as one HTML page.
 
 use super::study_flags::StudyFlags;
-use super::{Common, say};
+use super::{Common, say, say_json};
 use crate::error::usage;
-use crate::files::{check_output, write_atomic};
+use crate::files::{check_output, write_bytes};
 use crate::memory::Size;
 use crate::numbers::count;
 use crate::study::theirs::Theirs;
 use crate::study::{Study, StudyPlan, passed_over};
 use crate::views::report::gather;
 use anyhow::Result;
-use serde_json::json;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 /// Write one HTML page of everything in a folder: answer, tables, figures, runs, sheets, settings, costs
@@ -49,6 +47,11 @@ pub struct Args {
     force: bool,
 }
 
+/// Writes the page of a folder.
+///
+/// # Errors
+/// Usage: flags, or an output that is there. Data: no such folder, nothing in it to show, or runs passed over for
+/// damage.
 pub fn run(args: Args, common: &Common) -> Result<()> {
     let out = args.out.clone().unwrap_or_else(|| args.folder.join("report.html"));
     if out.extension().is_none_or(|e| e != "html") {
@@ -58,20 +61,17 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     let gathered = gather(&args.folder, args.title.as_deref(), &plans(&args, common)?, theirs)?;
     check_output(&out, args.force)?;
     let html = gathered.page.html();
-    write_atomic(&out, args.force, |file| Ok(file.write_all(html.as_bytes())?))?;
+    write_bytes(&out, args.force, &html)?;
     let g = &gathered;
     if common.json {
-        say!(
-            "{}",
-            json!({
-                "out": out.display().to_string(),
-                "bytes": html.len(),
-                "runs": g.runs,
-                "charts": g.charts,
-                "tables": g.tables,
-                "pictures": g.pictures,
-            })
-        );
+        say_json!({
+            "out": out.display().to_string(),
+            "bytes": html.len(),
+            "runs": g.runs,
+            "charts": g.charts,
+            "tables": g.tables,
+            "pictures": g.pictures,
+        });
     } else {
         say!("{} ({})", out.display(), Size(html.len() as u64));
     }

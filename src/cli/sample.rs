@@ -1,14 +1,13 @@
 //! `emm sample`: images of a trained network.
 
-use super::samples_io::{Counter, HeunArgs, SampleWriter, StartArgs, check_samples_out};
-use super::{Common, say};
+use super::samples_io::{Counter, SampleWriter, StartArgs, check_samples_out};
+use super::{Common, say, say_json};
 use crate::error::usage;
 use crate::model::SavedModel;
 use crate::run::RunDir;
 use crate::run::score::{Network, labels_of};
-use crate::sampler::sample_each;
+use crate::sampler::{HeunOptions, sample_each};
 use anyhow::Result;
-use serde_json::json;
 use std::path::PathBuf;
 
 /// Generate images with a trained network and EDM's Heun sampler
@@ -32,7 +31,7 @@ pub struct Args {
     #[command(flatten)]
     start: StartArgs,
     #[command(flatten)]
-    heun: HeunArgs,
+    heun: HeunOptions,
     /// Images computed at a time; they do not depend on it
     #[arg(long, value_name = "IMAGES", default_value_t = 64)]
     batch: usize,
@@ -44,9 +43,13 @@ pub struct Args {
     force: bool,
 }
 
+/// Writes samples of a network.
+///
+/// # Errors
+/// Usage: flags, or an output that is there. Data: no model, or a run without one.
 pub fn run(args: Args, common: &Common) -> Result<()> {
     let device = common.device()?;
-    let options = args.heun.options()?;
+    args.heun.check()?;
     if args.batch == 0 {
         return Err(usage("--batch: 0 images, at least 1 is needed"));
     }
@@ -66,7 +69,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     let mut writer = SampleWriter::new(&args.out, args.force, c.resolution, c.image_channels)?;
     let mut network = Network::new(&device, model, args.batch.min(seeds.len()), &|| false)?;
     let mut counter = Counter::new("sampling", seeds.len(), common.quiet);
-    sample_each(&mut network, beginnings.start(), &labels, &options, &mut |first, batch| {
+    sample_each(&mut network, beginnings.start(), &labels, &args.heun, &mut |first, batch| {
         let batch = batch.values()?;
         writer.push(&batch);
         counter.at(first + batch.len() / c.image_len());
@@ -75,14 +78,11 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     drop(counter);
     writer.finish(seeds, &labels)?;
     match common.json {
-        true => say!(
-            "{}",
-            json!({
-                "images": seeds.len(),
-                "model": file.display().to_string(),
-                "out": args.out.display().to_string(),
-            })
-        ),
+        true => say_json!({
+            "images": seeds.len(),
+            "model": file.display().to_string(),
+            "out": args.out.display().to_string(),
+        }),
         false => say!("{} samples of {} in {}", seeds.len(), file.display(), args.out.display()),
     }
     Ok(())

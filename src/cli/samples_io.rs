@@ -2,9 +2,9 @@
 
 use crate::data::{Dataset, Image, npy};
 use crate::error::{data, usage};
-use crate::files::{check_output, check_output_dir, write_atomic, write_dir_atomic};
+use crate::files::{check_output, check_output_dir, write_bytes, write_dir_atomic};
 use crate::report::grid;
-use crate::sampler::{HeunOptions, Start, quantise};
+use crate::sampler::{Start, quantise};
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::HashSet;
@@ -85,70 +85,6 @@ impl Beginnings {
             Some(latents) => Start::Latents(latents),
             None => Start::Seeds(&self.seeds),
         }
-    }
-}
-
-/// The sampler's settings
-#[derive(clap::Args, Debug)]
-pub struct HeunArgs {
-    /// Noise levels above zero
-    #[arg(long, value_name = "N", default_value_t = 18)]
-    steps: usize,
-    /// Curvature of the noise levels' schedule
-    #[arg(long, value_name = "R", default_value_t = 7.0)]
-    rho: f64,
-    /// Lowest noise level [default: 0.002, clipped to the denoiser's range]
-    #[arg(long, value_name = "SIGMA", alias = "sigma_min")]
-    sigma_min: Option<f64>,
-    /// Highest noise level [default: 80, clipped to the denoiser's range]
-    #[arg(long, value_name = "SIGMA", alias = "sigma_max")]
-    sigma_max: Option<f64>,
-    /// Noise added back while sampling; 0 samples deterministically
-    #[arg(long, value_name = "S", default_value_t = 0.0, alias = "S_churn")]
-    s_churn: f64,
-    /// Lowest noise level at which noise is added
-    #[arg(long, value_name = "SIGMA", default_value_t = 0.0, alias = "S_min")]
-    s_min: f64,
-    /// Highest noise level at which noise is added
-    #[arg(long, value_name = "SIGMA", default_value_t = f64::INFINITY, alias = "S_max")]
-    s_max: f64,
-    /// Standard deviation of the noise added
-    #[arg(long, value_name = "S", default_value_t = 1.0, alias = "S_noise")]
-    s_noise: f64,
-}
-
-impl HeunArgs {
-    /// # Errors
-    /// Usage, if a value makes no sense.
-    pub fn options(&self) -> Result<HeunOptions> {
-        let HeunArgs { steps, rho, sigma_min, sigma_max, s_churn, s_min, s_max, s_noise } = *self;
-        if !(1..=100_000).contains(&steps) {
-            return Err(usage(format!("--steps: {steps} is not between 1 and 100,000")));
-        }
-        let positive =
-            [("--rho", Some(rho)), ("--sigma-min", sigma_min), ("--sigma-max", sigma_max)];
-        for (flag, value) in positive {
-            if let Some(v) = value.filter(|v| !(*v > 0.0 && v.is_finite())) {
-                return Err(usage(format!("{flag}: expected a number above 0, found {v}")));
-            }
-        }
-        let (lo, hi) = (sigma_min.unwrap_or(0.002), sigma_max.unwrap_or(80.0));
-        if lo >= hi {
-            return Err(usage(format!("--sigma-min: {lo} is not below --sigma-max {hi}")));
-        }
-        let at_least_0 = [
-            ("--s-churn", s_churn),
-            ("--s-min", s_min),
-            ("--s-max", s_max),
-            ("--s-noise", s_noise),
-        ];
-        for (flag, v) in at_least_0 {
-            let endless = v.is_infinite() && flag != "--s-max";
-            if v.is_nan() || v < 0.0 || endless {
-                return Err(usage(format!("{flag}: expected a number of at least 0, found {v}")));
-            }
-        }
-        Ok(HeunOptions { steps, rho, sigma_min, sigma_max, s_churn, s_min, s_max, s_noise })
     }
 }
 
@@ -347,7 +283,7 @@ impl SampleWriter {
     /// Writes all images, whole or not at all. `seeds` names them; `labels`: one per image, or empty.
     ///
     /// # Errors
-    /// As [`write_atomic`].
+    /// As [`write_bytes`].
     pub fn finish(self, seeds: &[u64], labels: &[u32]) -> Result<()> {
         let SampleWriter { path, force, form, resolution, channels, pixels, floats } = self;
         let image_len = resolution * resolution * channels;
@@ -383,7 +319,7 @@ impl SampleWriter {
             }
             FileForm::Grid => {
                 let png = grid(&pixels, resolution, channels)?;
-                write_atomic(&path, force, |file| Ok(file.write_all(&png)?))
+                write_bytes(&path, force, &png)
             }
             FileForm::Floats => write_images(&path, force, &floats, resolution, channels),
         }
@@ -439,6 +375,7 @@ pub struct Counter {
 }
 
 impl Counter {
+    /// Nothing is shown where `quiet`; `what` names the work, `total` is in images.
     pub fn new(what: &'static str, total: usize, quiet: bool) -> Self {
         let terminal = std::io::stderr().is_terminal();
         let target = match terminal && !quiet {

@@ -6,7 +6,7 @@ use crate::data::npy::{self, Element as _};
 use crate::data::{Dataset, Transform, open_any};
 use crate::device::{Device, Pixels};
 use crate::error::{data, usage};
-use crate::files::{check_output, write_atomic};
+use crate::files::{check_output, write_bytes};
 use crate::memorization::{Nearest, References, Score, Search, Threshold};
 use crate::numbers::count;
 use crate::report::{Cell, Sheet, Table, sheets};
@@ -74,6 +74,10 @@ pub struct Args {
     force: bool,
 }
 
+/// Prints which share of samples are copies, with its 95% interval.
+///
+/// # Errors
+/// Usage: flags, or an output that is there. Data: samples of another shape than the set.
 pub fn run(args: Args, common: &Common) -> Result<()> {
     let device = common.device()?;
     let threshold = Threshold::parse(&args.threshold)?;
@@ -109,14 +113,14 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     let score = scoring.score(threshold);
     if let Some(path) = &args.sheet {
         let png = scoring.sheet(threshold, &args)?;
-        write_atomic(path, args.force, |file| Ok(file.write_all(&png)?))?;
+        write_bytes(path, args.force, &png)?;
     }
     if let Some(path) = &args.pairs {
         npy::write_npz(path, args.force, &scoring.pairs())?;
     }
     if let Some(path) = &args.per_image {
         let csv = scoring.per_image(threshold);
-        write_atomic(path, args.force, |file| Ok(file.write_all(csv.as_bytes())?))?;
+        write_bytes(path, args.force, csv)?;
     }
     if common.json {
         say!("{}", serde_json::to_string(&score)?);
@@ -312,11 +316,11 @@ impl Args {
         match (&self.samples, &self.run, &self.seeds) {
             (Some(samples), ..) => format!("samples of {}", last(samples)),
             (_, Some(run), Some(seeds)) => {
-                format!("run {} at its best look, sampling seeds {seeds}", last(run))
+                format!("run {} at its best evaluation, sampling seeds {seeds}", last(run))
             }
             (_, Some(run), None) => {
                 let end = self.images.saturating_sub(1);
-                format!("run {} at its best look, sampling seeds 0 to {end}", last(run))
+                format!("run {} at its best evaluation, sampling seeds 0 to {end}", last(run))
             }
             _ => String::new(),
         }

@@ -12,6 +12,7 @@ use crate::study::{NamedSet, Scale, Setup, Study, StudyPlan};
 use anyhow::Result;
 use std::path::{Path, PathBuf};
 
+/// Studies' scale and set, and settings over theirs
 #[derive(clap::Args, Debug, Clone)]
 #[command(next_help_heading = "Study")]
 pub struct StudyFlags {

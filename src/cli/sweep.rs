@@ -1,14 +1,15 @@
 //! `emm sweep`: the runs of studies, planned, done, looked at, handed to batch systems.
 
+use super::common::suspended;
 use super::devices::devices;
 use super::endings::check_ending;
 use super::quoted::quoted;
 use super::rate_flags::RateFlags;
 use super::study_flags::StudyFlags;
 use super::train_flags::RunFlags;
-use super::{Common, say};
-use crate::error::{Exit, fail, usage};
-use crate::files::{check_output, write_atomic};
+use super::{Common, say, say_json};
+use crate::error::usage;
+use crate::files::{check_output, write_bytes};
 use crate::report::{Cell, Table};
 use crate::run::{RunConfig, RunOptions};
 use crate::study::cost::{GPUS, GPUS_BASIS, MachineRates, flop_of};
@@ -17,7 +18,6 @@ use crate::study::{Setup, Study, Sweep, passed_over};
 use crate::views::words::describe_hours;
 use anyhow::Result;
 use serde_json::{Value, json};
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 /// Do the runs of the paper's experiments, or of a study file of your own
@@ -119,6 +119,7 @@ pub struct SlurmArgs {
     force: bool,
 }
 
+/// Which cells
 #[derive(clap::Args, Debug, Clone)]
 pub struct What {
     /// Studies: names, or paths that end in .toml
@@ -128,6 +129,10 @@ pub struct What {
     flags: StudyFlags,
 }
 
+/// Plans studies, trains their cells, or says how far they are.
+///
+/// # Errors
+/// Usage: flags, unknown studies or cells. As of training.
 pub fn run(command: Command, common: &Common) -> Result<()> {
     match command {
         Command::Plan(args) => plan(&args, common),
@@ -189,7 +194,7 @@ fn plan(args: &PlanArgs, common: &Common) -> Result<()> {
     if args.print {
         let texts: Vec<String> = args.what.studies()?.into_iter().map(|s| s.text).collect();
         match common.json {
-            true => say!("{}", json!({"studies": texts})),
+            true => say_json!({"studies": texts}),
             false => say!("{}", texts.join("\n").trim_end()),
         }
         return Ok(());
@@ -217,18 +222,15 @@ fn plan(args: &PlanArgs, common: &Common) -> Result<()> {
                 "config": config,
             })
         };
-        say!(
-            "{}",
-            json!({
-                "scale": setup.scale.name,
-                "said": setup.scale.said(),
-                "data": setup.set.as_ref().map(|s| &s.name),
-                "runs": sweep.runs.iter().enumerate().map(run).collect::<Vec<_>>(),
-                "impossible": sweep.impossible.iter().map(|(n, w)| json!({"cell": n, "why": w})).collect::<Vec<_>>(),
-                "devices": devices.len(),
-                "costs": format!("here: one device, {}; {GPUS_BASIS}", rates.basis),
-            })
-        );
+        say_json!({
+            "scale": setup.scale.name,
+            "said": setup.scale.said(),
+            "data": setup.set.as_ref().map(|s| &s.name),
+            "runs": sweep.runs.iter().enumerate().map(run).collect::<Vec<_>>(),
+            "impossible": sweep.impossible.iter().map(|(n, w)| json!({"cell": n, "why": w})).collect::<Vec<_>>(),
+            "devices": devices.len(),
+            "costs": format!("here: one device, {}; {GPUS_BASIS}", rates.basis),
+        });
         return Ok(());
     }
     head(&setup, &sweep);
@@ -277,11 +279,11 @@ fn run_all(args: &RunArgs, common: &Common) -> Result<()> {
         }
     }
     if !sweep.run(&setup, &devices, &options)? {
-        return Err(suspended(&args.run.runs));
+        return Err(suspended("--runs", &args.run.runs));
     }
     let runs = sweep.runs.len();
     if common.json {
-        say!("{}", json!({"runs": runs, "done": runs, "scale": setup.scale.name}));
+        say_json!({"runs": runs, "done": runs, "scale": setup.scale.name});
         return Ok(());
     }
     say!("{runs} runs done; to see them:");
@@ -296,12 +298,12 @@ fn run_one(args: &RunOneArgs, common: &Common) -> Result<()> {
     let device = common.device()?;
     let options = options(args.what.flags.data.as_ref(), &args.run, common);
     if !sweep.run_one(&setup, args.index, &device, &options)? {
-        return Err(suspended(&args.run.runs));
+        return Err(suspended("--runs", &args.run.runs));
     }
     let run = &sweep.runs[args.index];
     let dir = run.run.dir.as_ref().map(|d| d.display().to_string());
     match common.json {
-        true => say!("{}", json!({"index": args.index, "name": run.name, "run": dir})),
+        true => say_json!({"index": args.index, "name": run.name, "run": dir}),
         false => say!("{} done: {}", run.name, dir.unwrap_or_default()),
     }
     Ok(())
@@ -310,11 +312,6 @@ fn run_one(args: &RunOneArgs, common: &Common) -> Result<()> {
 fn options(data: Option<&PathBuf>, run: &RunFlags, common: &Common) -> RunOptions {
     let name = data.map_or(PathBuf::from("bundled digits"), Clone::clone);
     run.options(common, &name)
-}
-
-fn suspended(runs: &Path) -> anyhow::Error {
-    let runs = runs.display();
-    fail(Exit::Suspended, format!("--runs: {runs}: stopped, saved; the same command continues"))
 }
 
 fn status(args: &StatusArgs, common: &Common) -> Result<()> {
@@ -352,20 +349,17 @@ fn status(args: &StatusArgs, common: &Common) -> Result<()> {
             let why = if let Standing::Damaged(why) = at { Some(why) } else { None };
             json!({"name": r.name, "run": dir, "state": state, "share": share, "why": why})
         };
-        say!(
-            "{}",
-            json!({
-                "scale": setup.scale.name,
-                "done": done,
-                "running": running,
-                "begun": begun,
-                "damaged": damaged,
-                "left": left,
-                "hours_left_here": hours,
-                "devices": devices.len(),
-                "runs": sweep.runs.iter().zip(&at).map(run).collect::<Vec<_>>(),
-            })
-        );
+        say_json!({
+            "scale": setup.scale.name,
+            "done": done,
+            "running": running,
+            "begun": begun,
+            "damaged": damaged,
+            "left": left,
+            "hours_left_here": hours,
+            "devices": devices.len(),
+            "runs": sweep.runs.iter().zip(&at).map(run).collect::<Vec<_>>(),
+        });
         return passed_over("--runs", damage());
     }
     head(&setup, &sweep);
@@ -448,16 +442,13 @@ exit \"$code\"",
     );
     match &args.out {
         Some(out) => {
-            write_atomic(out, args.force, |file| Ok(writeln!(file, "{script}")?))?;
+            write_bytes(out, args.force, format!("{script}\n"))?;
             match common.json {
-                true => say!(
-                    "{}",
-                    json!({"script": out.display().to_string(), "runs": sweep.runs.len()})
-                ),
+                true => say_json!({"script": out.display().to_string(), "runs": sweep.runs.len()}),
                 false => say!("{}", out.display()),
             }
         }
-        None if common.json => say!("{}", json!({"script": script, "runs": sweep.runs.len()})),
+        None if common.json => say_json!({"script": script, "runs": sweep.runs.len()}),
         None => say!("{script}"),
     }
     Ok(())

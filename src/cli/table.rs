@@ -6,12 +6,11 @@ use super::rate_flags::KnownRate;
 use super::study_flags::StudyFlags;
 use super::{Common, say};
 use crate::error::usage;
-use crate::files::{check_output, write_atomic};
+use crate::files::{check_output, write_bytes};
 use crate::study::cost::MachineRates;
 use crate::study::{Study, StudyPlan, passed_over};
 use crate::views::tables::TableView;
 use anyhow::Result;
-use std::io::Write as _;
 use std::path::PathBuf;
 
 /// Print a table of the paper: its values, ours from finished runs, what is missing and what that would cost
@@ -76,6 +75,10 @@ impl Args {
     }
 }
 
+/// Prints or writes a table of the paper, or of a study.
+///
+/// # Errors
+/// Usage: flags, an unknown table, an output that is there. Data: runs passed over for damage.
 pub fn run(args: Args, common: &Common) -> Result<()> {
     let format = args.format(common)?;
     if let Some(out) = &args.out {
@@ -108,7 +111,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         Format::Latex => view.latex(),
     };
     match &args.out {
-        Some(out) => write_atomic(out, args.force, |file| Ok(file.write_all(text.as_bytes())?))?,
+        Some(out) => write_bytes(out, args.force, text)?,
         None => say!("{}", text.trim_end()),
     }
     passed_over("--runs", view.damage())

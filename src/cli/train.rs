@@ -34,6 +34,11 @@ pub struct Args {
     stop_after_steps: Option<u64>,
 }
 
+/// Trains a network, or goes on, and prints the highest ratio of copies.
+///
+/// # Errors
+/// Usage: flags, or a run of other settings. Data: a set that cannot be read. Suspended: stopped after its state was
+/// saved.
 pub fn run(args: Args, common: &Common) -> Result<()> {
     let device = common.device()?;
     if args.run.is_none() {
@@ -75,7 +80,7 @@ fn print(config: &RunConfig, dir: &Path, outcome: &Outcome) {
     say!("steps       {} of {}", outcome.step, config.steps());
     if let Some(l) = best(&outcome.scores.evaluations) {
         let evaluations = outcome.scores.evaluations.len();
-        say!("best look   {} (highest of {evaluations} looks)", said(l));
+        say!("best        {} (highest of {evaluations} evaluations)", said(l));
     }
     if let Some(l) = &outcome.scores.rescored {
         say!("rescored    {} with fresh seeds", said(l));

@@ -34,6 +34,7 @@ pub struct ImageFlags {
     pub size: usize,
 }
 
+/// What determines a run's numbers beside its set
 #[derive(clap::Args, Debug, Clone)]
 #[command(next_help_heading = "Training")]
 pub struct TrainFlags {
@@ -184,6 +185,7 @@ pub struct RunFlags {
 }
 
 impl RunFlags {
+    /// What of a run leaves its numbers alone; `data` is the set's name in messages.
     pub fn options(&self, common: &Common, data: &std::path::Path) -> RunOptions {
         RunOptions {
             keep_all_snapshots: self.keep == Keep::All,

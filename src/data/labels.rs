@@ -3,9 +3,12 @@
 use super::archive::plain_name;
 use crate::error::{OrExit as _, data};
 use anyhow::Result;
-use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 
 /// The label of each of `images` from the text of a `dataset.json`, by name.
@@ -21,8 +24,8 @@ pub fn parse_labels(json: &[u8], images: &[&str], what: &str) -> Result<Option<V
     let Some(List { entries, more }) = list else { return Ok(None) };
     let all = entries.len() + more;
     let mut by_name = HashMap::with_capacity(entries.len());
-    for (name, label) in entries {
-        let label = label.map_err(|found| {
+    for (name, value) in entries {
+        let label = label(value).map_err(|found| {
             data(format!(
                 "{what}: expected one class index as the label of {name:?}, found {found}"
             ))
@@ -32,8 +35,11 @@ pub fn parse_labels(json: &[u8], images: &[&str], what: &str) -> Result<Option<V
             Cow::Owned(plain) => Cow::Owned(plain),
             Cow::Borrowed(_) => name,
         };
-        if let Some(name) = insert(&mut by_name, name, label) {
-            return Err(data(format!("{what}: two labels for {name:?}")));
+        match by_name.entry(name) {
+            Entry::Occupied(known) => {
+                return Err(data(format!("{what}: two labels for {:?}", known.key())));
+            }
+            Entry::Vacant(free) => _ = free.insert(label),
         }
     }
     let mut labels = Vec::with_capacity(images.len());
@@ -52,29 +58,11 @@ pub fn parse_labels(json: &[u8], images: &[&str], what: &str) -> Result<Option<V
     }
 }
 
-/// Inserts what is not there yet; the name if it is.
-fn insert<'j>(
-    by_name: &mut HashMap<Cow<'j, str>, u32>,
-    name: Cow<'j, str>,
-    label: u32,
-) -> Option<Cow<'j, str>> {
-    match by_name.contains_key(&name) {
-        true => Some(name),
-        false => {
-            by_name.insert(name, label);
-            None
-        }
-    }
-}
-
 /// The first labels of a file, and how many more it holds.
 struct List<'j> {
-    entries: Vec<LabelEntry<'j>>,
+    entries: Vec<(Cow<'j, str>, &'j RawValue)>,
     more: usize,
 }
-
-/// A name with its label, or what stands where the label should.
-type LabelEntry<'j> = (Cow<'j, str>, Result<u32, String>);
 
 /// Reads a file for a set of `images`; of more entries than that one more is kept, so that a small file that unpacks
 /// to a long list takes no memory.
@@ -134,8 +122,8 @@ impl<'j> Visitor<'j> for LabelList {
     fn visit_seq<A: SeqAccess<'j>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
         let mut list = List { entries: Vec::new(), more: 0 };
         while list.entries.len() <= self.0 {
-            match seq.next_element::<(Text, Label)>()? {
-                Some((Text(name), Label(label))) => list.entries.push((name, label)),
+            match seq.next_element::<(Text, &RawValue)>()? {
+                Some((Text(name), value)) => list.entries.push((name, value)),
                 None => return Ok(Some(list)),
             }
         }
@@ -147,79 +135,19 @@ impl<'j> Visitor<'j> for LabelList {
 }
 
 /// A text, borrowed from the file where it has no escapes.
-struct Text<'j>(Cow<'j, str>);
-
-impl<'j> Deserialize<'j> for Text<'j> {
-    fn deserialize<D: Deserializer<'j>>(reader: D) -> Result<Self, D::Error> {
-        struct Visit;
-        impl<'j> Visitor<'j> for Visit {
-            type Value = Text<'j>;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("a text")
-            }
-
-            fn visit_borrowed_str<E: Error>(self, text: &'j str) -> Result<Text<'j>, E> {
-                Ok(Text(Cow::Borrowed(text)))
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<Text<'j>, E> {
-                Ok(Text(Cow::Owned(text.into())))
-            }
-        }
-        reader.deserialize_str(Visit)
-    }
-}
+#[derive(Deserialize)]
+struct Text<'j>(#[serde(borrow)] Cow<'j, str>);
 
 /// A class index, or what stands in its place.
-struct Label(Result<u32, String>);
-
-impl<'j> Deserialize<'j> for Label {
-    fn deserialize<D: Deserializer<'j>>(reader: D) -> Result<Self, D::Error> {
-        reader.deserialize_any(VisitLabel).map(Label)
-    }
-}
-
-struct VisitLabel;
-
-impl<'j> Visitor<'j> for VisitLabel {
-    type Value = Result<u32, String>;
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("a class index")
-    }
-
-    fn visit_u64<E: Error>(self, value: u64) -> Result<Self::Value, E> {
-        Ok(u32::try_from(value).map_err(|_| value.to_string()))
-    }
-
-    fn visit_i64<E: Error>(self, value: i64) -> Result<Self::Value, E> {
-        Ok(Err(value.to_string()))
-    }
-
-    fn visit_f64<E: Error>(self, value: f64) -> Result<Self::Value, E> {
-        Ok(Err(format!("{value:?}")))
-    }
-
-    fn visit_bool<E: Error>(self, value: bool) -> Result<Self::Value, E> {
-        Ok(Err(value.to_string()))
-    }
-
-    fn visit_str<E: Error>(self, value: &str) -> Result<Self::Value, E> {
-        Ok(Err(format!("{:?}", value.chars().take(40).collect::<String>())))
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
-        Ok(Err("null".into()))
-    }
-
-    fn visit_seq<A: SeqAccess<'j>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Err("a list".into()))
-    }
-
-    fn visit_map<A: MapAccess<'j>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Err("an object".into()))
-    }
+fn label(value: &RawValue) -> Result<u32, String> {
+    let json = value.get();
+    json.parse().map_err(|_| match json.as_bytes()[0] {
+        b'[' => "a list".into(),
+        b'{' => "an object".into(),
+        b'"' => {
+            let text: String = serde_json::from_str(json).unwrap_or_default();
+            format!("{:?}", text.chars().take(40).collect::<String>())
+        }
+        _ => json.into(),
+    })
 }

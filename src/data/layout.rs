@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_zip_of_a_set_may_evaluation_like() {
+    fn what_a_zip_of_a_set_may_look_like() {
         for (names, images, labels, noted) in [
             ("b.png a.png", "a.png b.png", None, false),
             ("b.png a.png labels.csv", "a.png b.png", None, true),

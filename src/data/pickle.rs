@@ -198,6 +198,15 @@ impl<'a> PickleReader<'a> {
         Ok(items)
     }
 
+    /// Under what an operation keeps or takes a value: a line, a byte or four.
+    fn key(&mut self, operation: u8) -> Result<u64> {
+        match operation {
+            b'p' | b'g' => Ok(self.decimal()? as u64),
+            b'q' | b'h' => self.number(1),
+            _ => self.number(4),
+        }
+    }
+
     fn memoize(&mut self, key: u64) -> Result<()> {
         let value = self.pop()?;
         self.memo.insert(key, value);
@@ -225,10 +234,9 @@ impl<'a> PickleReader<'a> {
     fn set_items(&mut self, items: Vec<Id>) -> Result<()> {
         let dict = self.pop()?;
         self.stack.push(dict);
-        let (pairs, rest) = items.as_chunks::<2>();
-        ensure!(rest.is_empty(), "a key without a value");
+        let pairs = pairs_of(&items)?;
         match &mut self.values[dict.0 as usize] {
-            PickleValue::Dict(all) => all.extend(pairs.iter().map(|&[k, v]| (k, v))),
+            PickleValue::Dict(all) => all.extend(pairs),
             _ => bail!("keys for what is no dict"),
         }
         Ok(())
@@ -245,29 +253,13 @@ impl<'a> PickleReader<'a> {
                 let top = self.pop()?;
                 self.stack.extend([top, top]);
             }
-            b'p' => {
-                let key = self.decimal()?;
-                self.memoize(key as u64)?;
-            }
-            b'q' => {
-                let key = self.number(1)?;
-                self.memoize(key)?;
-            }
-            b'r' => {
-                let key = self.number(4)?;
+            b'p' | b'q' | b'r' => {
+                let key = self.key(operation)?;
                 self.memoize(key)?;
             }
             0x94 => self.memoize(self.memo.len() as u64)?,
-            b'g' => {
-                let key = self.decimal()?;
-                self.recall(key as u64)?;
-            }
-            b'h' => {
-                let key = self.number(1)?;
-                self.recall(key)?;
-            }
-            b'j' => {
-                let key = self.number(4)?;
+            b'g' | b'h' | b'j' => {
+                let key = self.key(operation)?;
                 self.recall(key)?;
             }
             b'a' => {
@@ -319,14 +311,8 @@ impl<'a> PickleReader<'a> {
             b'M' => PickleValue::Int(self.number(2)? as i64),
             0x8A => long(self.counted(1)?),
             0x8B => long(self.counted(4)?),
-            b'F' => {
-                self.line()?;
-                PickleValue::Other
-            }
-            b'G' => {
-                self.take(8)?;
-                PickleValue::Other
-            }
+            b'F' => self.line().map(|_| PickleValue::Other)?,
+            b'G' => self.take(8).map(|_| PickleValue::Other)?,
             b'U' | b'C' | 0x8C => PickleValue::Bytes(self.counted(1)?),
             b'T' | b'B' | b'X' => PickleValue::Bytes(self.counted(4)?),
             0x8D | 0x8E | 0x96 => PickleValue::Bytes(self.counted(8)?),
@@ -345,12 +331,7 @@ impl<'a> PickleReader<'a> {
             b']' => PickleValue::List(Vec::new()),
             b'l' => PickleValue::List(self.pop_mark()?),
             b'}' => PickleValue::Dict(Vec::new()),
-            b'd' => {
-                let items = self.pop_mark()?;
-                let (pairs, rest) = items.as_chunks::<2>();
-                ensure!(rest.is_empty(), "a key without a value");
-                PickleValue::Dict(pairs.iter().map(|&[k, v]| (k, v)).collect())
-            }
+            b'd' => PickleValue::Dict(pairs_of(&self.pop_mark()?)?),
             b'c' => {
                 let _module = self.line()?;
                 PickleValue::Global(self.line()?)
@@ -371,6 +352,13 @@ impl<'a> PickleReader<'a> {
             _ => bail!("operation {operation:#04x} is not known here"),
         })
     }
+}
+
+/// Keys and values that stand one after the other.
+fn pairs_of(items: &[Id]) -> Result<Vec<(Id, Id)>> {
+    let (pairs, rest) = items.as_chunks::<2>();
+    ensure!(rest.is_empty(), "a key without a value");
+    Ok(pairs.iter().map(|&[k, v]| (k, v)).collect())
 }
 
 /// A little-endian signed number of any length.

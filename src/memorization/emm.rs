@@ -142,7 +142,8 @@ pub enum NextSize {
 /// from elsewhere count, inside `lo..=hi`.
 pub fn next_size(known: &[(u64, f64)], lo: u64, hi: u64, epsilon: f64) -> NextSize {
     let level = level(epsilon);
-    let known: Vec<_> = sorted(known).into_iter().filter(|k| (lo..=hi).contains(&k.0)).collect();
+    let mut known: Vec<_> = known.iter().copied().filter(|k| (lo..=hi).contains(&k.0)).collect();
+    known.sort_by_key(|k| k.0);
     let Some(i) = known.iter().rposition(|&(_, ratio)| ratio >= level) else {
         // Everything measured is below: the answer, if any, lies below the smallest.
         return match known.first() {
@@ -166,10 +167,4 @@ pub fn next_size(known: &[(u64, f64)], lo: u64, hi: u64, epsilon: f64) -> NextSi
     let (a, b) = ((n1 as f64).ln(), (n2 as f64).ln());
     let guess = bracket.interpolate(level).ln().clamp(a + 0.25 * (b - a), b - 0.25 * (b - a));
     NextSize::Train((guess.exp().round() as u64).clamp(n1 + 1, n2 - 1))
-}
-
-fn sorted(measured: &[(u64, f64)]) -> Vec<(u64, f64)> {
-    let mut sorted = measured.to_vec();
-    sorted.sort_by_key(|m| m.0);
-    sorted
 }

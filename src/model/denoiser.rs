@@ -6,7 +6,7 @@ use crate::device::cuda::{Cuda, Repeated};
 use crate::device::{Buffer, Device, Precision, Slot, StepArgs};
 use crate::error::usage;
 use crate::ops::precondition::{Denoised, ScaleInput};
-use crate::tape::{Mode, Plan, Tape};
+use crate::tape::{MemoryPlan, Mode, Tape};
 use anyhow::{Result, ensure};
 use std::borrow::Cow;
 
@@ -33,7 +33,7 @@ pub struct Denoiser {
     config: ModelConfig,
     weights: Buffer,
     batch: usize,
-    plan: Plan,
+    plan: MemoryPlan,
     memory: Buffer,
     /// A run on a GPU.
     evaluation: Repeated,
@@ -55,7 +55,7 @@ fn record(
     config: &ModelConfig,
     precision: Precision,
     batch: usize,
-) -> Result<(Plan, Places)> {
+) -> Result<(MemoryPlan, Places)> {
     let mut tape = Tape::new();
     let image = [batch, config.resolution, config.resolution, config.image_channels];
     let x = tape.input(image);
@@ -67,7 +67,7 @@ fn record(
     let inputs = Inputs { x: scaled, sigma, labels, freqs };
     let f = unet::record(&mut tape, config, &Params::new(config), inputs, false)?;
     let out = tape.push1(Denoised(config.precond), &[x, f, sigma], &[])?;
-    let plan = Plan::new(&tape, device, precision, Mode::Inference, &[out]);
+    let plan = MemoryPlan::new(&tape, device, precision, Mode::Inference, &[out]);
     let [labels, freqs] = [labels, freqs].map(|v| v.map(|v| plan.slot(v)));
     let places =
         Places { x: plan.slot(x), sigma: plan.slot(sigma), labels, freqs, out: plan.slot(out) };
@@ -235,10 +235,5 @@ impl Denoiser {
             }
             None => Ok(()),
         }
-    }
-
-    /// Bytes reserved for activations and scratch.
-    pub fn arena_bytes(&self) -> usize {
-        self.plan.memory_words(&self.device) * 4
     }
 }

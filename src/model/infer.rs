@@ -97,13 +97,8 @@ fn infer(path: &Path, names: &Names) -> Result<ModelConfig> {
         true => Arch::NcsnPP,
         false => Arch::DdpmPP,
     };
-    let precond = if arch == Arch::NcsnPP { Precond::Ve } else { Precond::Vp };
     let fourier = names.has("map_noise.freqs");
     let mut config = ModelConfig {
-        arch,
-        precond,
-        resolution,
-        image_channels,
         label_dim: names.shape("map_label.weight").and_then(|s| s.get(1).copied()).unwrap_or(0),
         model_channels,
         channel_mult,
@@ -115,6 +110,7 @@ fn infer(path: &Path, names: &Names) -> Result<ModelConfig> {
         embedding: if fourier { Embedding::Fourier } else { Embedding::Positional },
         skip_connections: Vec::new(),
         dropout: 0.0,
+        ..ModelConfig::basic(arch, resolution, image_channels)
     };
     config.skip_connections = vec![1; config.num_skips()];
     Ok(config)

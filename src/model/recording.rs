@@ -5,12 +5,12 @@ use super::{ModelConfig, Params};
 use crate::device::{Buffer, Precision, Target};
 use crate::ops::loss::Loss;
 use crate::ops::precondition::Noisy;
-use crate::tape::{Mode, Plan, Tape, Value};
+use crate::tape::{MemoryPlan, Mode, Tape, Value};
 use anyhow::Result;
 
 /// Forward and backward of so many images, planned.
 pub struct Recording {
-    pub plan: Plan,
+    pub plan: MemoryPlan,
     pub images: usize,
     pub y: Value,
     pub noise: Value,
@@ -44,7 +44,7 @@ impl Recording {
         let f = unet::record(&mut tape, config, &Params::new(config), inputs, true)?;
         let loss = Loss { precond: config.precond, batch };
         let loss = tape.push1(loss, &[f, y, noise, sigma], &[])?;
-        let plan = Plan::new(&tape, target, precision, mode, &[loss]);
+        let plan = MemoryPlan::new(&tape, target, precision, mode, &[loss]);
         Ok(Recording { plan, images, y, noise, sigma, labels, freqs, loss })
     }
 

@@ -140,7 +140,7 @@ impl TensorFile {
         }
     }
 
-    /// A tensor of F32, F16, BF16 or F64 as f32, without an evaluation at its values.
+    /// A tensor of F32, F16, BF16 or F64 as f32, without a look at its values.
     ///
     /// # Errors
     /// Data errors that name the file and the tensor: missing, another type.

@@ -9,7 +9,7 @@ use super::{ModelConfig, Params};
 use crate::data::Dataset;
 use crate::device::{Buffer, Device, Precision};
 use crate::ops::adam_ema::Rates;
-use crate::tape::{Mode, Plan};
+use crate::tape::{MemoryPlan, Mode};
 use anyhow::Result;
 
 /// A network in training: weights, Adam's moments, EMA, plans, and the images.
@@ -141,7 +141,7 @@ impl<'d> Trainer<'d> {
     }
 
     /// Forward and backward of a step's first micro-batch.
-    pub fn plan(&self) -> &Plan {
+    pub fn plan(&self) -> &MemoryPlan {
         &self.training.recordings[0].plan
     }
 

@@ -11,14 +11,20 @@ use std::sync::{Arc, LazyLock};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Color(pub u8, pub u8, pub u8);
 
+/// The ground that all is drawn on.
 pub const WHITE: Color = Color(0xff, 0xff, 0xff);
+/// Titles and names.
 pub const INK: Color = Color(0x22, 0x26, 0x2e);
+/// Notes, ticks and axes.
 pub const MUTED: Color = Color(0x6b, 0x72, 0x80);
+/// Lines of a grid, and frames of samples that are no copies.
 pub const RULE: Color = Color(0xe4, 0xe7, 0xec);
+/// Copies, an EMM, and a series without a name.
 pub const ACCENT: Color = Color(0xd9, 0x48, 0x0f);
 
 /// What words are measured and drawn with; SVGs name it first.
 const FONT: &[u8] = include_bytes!("../../data/font/DejaVuSans.ttf");
+/// Families that SVGs ask a browser for, best first.
 pub const FAMILIES: &str = "DejaVu Sans, Verdana, sans-serif";
 
 static FONTS: LazyLock<Arc<fontdb::Database>> = LazyLock::new(|| {
@@ -61,12 +67,16 @@ pub fn wrap(text: &str, size: f64, width: f64) -> Vec<String> {
 
 /// A white RGB picture.
 pub struct Canvas {
+    /// Pixels.
     pub width: usize,
+    /// Pixels.
     pub height: usize,
+    /// [height, width, 3].
     pub rgb: Vec<u8>,
 }
 
 impl Canvas {
+    /// `width` × `height` pixels.
     pub fn new(width: usize, height: usize) -> Self {
         Canvas { width, height, rgb: vec![255; width * height * 3] }
     }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Chart {
+    /// Stands above the panels.
     pub title: String,
     /// Drawn two a row.
     pub panels: Vec<Panel>,
@@ -20,26 +21,33 @@ pub struct Chart {
 pub struct Panel {
     /// May be empty.
     pub title: String,
+    /// The horizontal axis.
     pub x: ChartAxis,
     /// Ends of the vertical axis, shares.
     pub y: [f64; 2],
     /// A dashed line at this share: 1 − ε.
     pub level: Option<f64>,
+    /// In the order of their colours and of the legend.
     pub series: Vec<Series>,
 }
 
+/// A horizontal axis.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ChartAxis {
+    /// What stands under it.
     pub name: String,
+    /// Where values lie on it.
     pub scale: ChartScale,
 }
 
+/// Where values lie on a horizontal axis.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ChartScale {
     /// From 0 on.
     Linear,
+    /// Of values above 0.
     Log,
     /// Training-set sizes: logarithmic where they span a factor of four. Lines are straight in the number of
     /// images, as the EMM is interpolated: bent where the axis is logarithmic.
@@ -54,7 +62,9 @@ pub enum ChartScale {
 pub struct Series {
     /// Empty for the only one.
     pub name: String,
+    /// How they are drawn.
     pub style: Style,
+    /// In the order in which a line joins them.
     pub points: Vec<Point>,
     /// Where the line falls through the panel's level, in images.
     pub emm: Option<f64>,
@@ -63,6 +73,7 @@ pub struct Series {
     pub beside: Option<usize>,
 }
 
+/// How a series is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Style {
@@ -74,10 +85,13 @@ pub enum Style {
     Theirs,
 }
 
+/// One value of a series.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Point {
+    /// In the axis's unit; of categories the index.
     pub x: f64,
+    /// A share, 0 to 1.
     pub y: f64,
     /// 95% interval, or the spread that the footer names.
     pub interval: Option<[f64; 2]>,
@@ -139,24 +153,6 @@ impl Panel {
             Series::new(name, Style::Line, points)
         };
         Panel::new(title, EPOCHS, ChartScale::Linear, lines.into_iter().map(series).collect())
-    }
-
-    /// The last point of each series, in order, as rising or not.
-    pub fn rising(mut self, rising: impl IntoIterator<Item = bool>) -> Self {
-        for (series, rising) in self.series.iter_mut().zip(rising) {
-            series.points.iter_mut().next_back().into_iter().for_each(|p| p.rising = rising);
-        }
-        self
-    }
-
-    /// The intervals of each series' points, in order.
-    pub fn intervals<'a>(mut self, all: impl IntoIterator<Item = &'a [[f64; 2]]>) -> Self {
-        for (series, intervals) in self.series.iter_mut().zip(all) {
-            for (point, &interval) in series.points.iter_mut().zip(intervals) {
-                point.interval = Some(interval);
-            }
-        }
-        self
     }
 
     /// The vertical axis around what is shown, for values too close to be told apart from 0 to 100%.

@@ -3,16 +3,15 @@
 use super::chart::{Chart, Panel};
 use super::layout::{describe_lines, panel_scene, scene};
 use crate::error::usage;
-use crate::files::write_atomic;
+use crate::files::write_bytes;
 use anyhow::Result;
-use std::io::Write as _;
 use std::path::Path;
 
 impl Chart {
     /// Writes `.png` or `.svg`, the values as `.csv`, or all of it as `.json`.
     ///
     /// # Errors
-    /// Usage for another extension; as [`write_atomic`].
+    /// Usage for another extension; as [`write_bytes`].
     pub fn save(&self, path: &Path, force: bool) -> Result<()> {
         let bytes = match path.extension().and_then(|e| e.to_str()) {
             Some("png") => self.png()?,
@@ -24,7 +23,7 @@ impl Chart {
                 return Err(usage(format!("{path}: a chart is .png, .svg, .csv or .json")));
             }
         };
-        write_atomic(path, force, |file| Ok(file.write_all(&bytes)?))
+        write_bytes(path, force, &bytes)
     }
 
     /// What stands below the panels: the footer, and how lines are to be read.
@@ -43,6 +42,7 @@ impl Chart {
         scene(self).drawn(2)?.png()
     }
 
+    /// All panels, two a row.
     pub fn svg(&self) -> String {
         scene(self).svg(&self.title)
     }

@@ -6,19 +6,25 @@ use super::scene::At;
 
 /// From a panel's left side to its vertical axis, and from its right end back.
 pub const LEFT: f64 = 54.0;
+/// From the right end of the horizontal axis to the panel's right side.
 pub const RIGHT: f64 = 22.0;
 /// Size of ticks' words.
 pub const SMALL: f64 = 14.0;
 
 /// Where values are, in the SVG's units.
 pub struct Frame {
+    /// The plot's sides.
     pub left: f64,
     pub right: f64,
     pub top: f64,
     pub bottom: f64,
+    /// Whether the horizontal axis is logarithmic.
     pub log: bool,
+    /// Whether lines are straight in the value, and so bent where the axis is logarithmic.
     pub straight_in_images: bool,
+    /// Ends of the horizontal axis, in the values' unit.
     pub x: [f64; 2],
+    /// Ends of the vertical axis, shares.
     pub y: [f64; 2],
 }
 
@@ -62,12 +68,14 @@ impl Frame {
         }
     }
 
+    /// Where a value lies from left to right.
     pub fn x(&self, value: f64) -> f64 {
         let f = |v: f64| if self.log { v.ln() } else { v };
         let [low, high] = self.x.map(f);
         self.left + (f(value) - low) / (high - low) * (self.right - self.left)
     }
 
+    /// Where a share lies from top to bottom; one outside the axis, at its end.
     pub fn y(&self, share: f64) -> f64 {
         let [low, high] = self.y;
         let share = share.clamp(low, high);

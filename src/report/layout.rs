@@ -176,13 +176,13 @@ fn panel_shapes(panel: &Panel, frame: &Frame, top: f64, first: usize) -> Vec<Sce
         y += 1.3 * PANEL_TITLE;
     }
     for key in keys(panel, frame.right + RIGHT - x) {
-        let evaluation = LineEvaluation::of(panel, key.series);
+        let pen = Pen::of(panel, key.series);
         let at = (x + key.x, y + 4.0 + key.row as f64 * KEY_ROW + 0.5 * WORDS);
         let mut sign = vec![words(key.name, WORDS, INK, Anchor::Left, (at.0 + KEY_SIGN, at.1))];
         if panel.series[key.series].style != Style::Marks {
-            sign.push(evaluation.line(vec![at, (at.0 + 24.0, at.1)]));
+            sign.push(pen.line(vec![at, (at.0 + 24.0, at.1)]));
         }
-        sign.push(evaluation.mark((at.0 + 12.0, at.1), false));
+        sign.push(pen.mark((at.0 + 12.0, at.1), false));
         let series = Some(first + key.series);
         shapes.push(SceneShape::Group { class: "key", series, tip: key.whole, shapes: sign });
     }
@@ -192,8 +192,8 @@ fn panel_shapes(panel: &Panel, frame: &Frame, top: f64, first: usize) -> Vec<Sce
         shapes.push(words(why, WORDS, INK, Anchor::Center, middle));
     }
     for (i, series) in panel.series.iter().enumerate() {
-        let evaluation = LineEvaluation::of(panel, i);
-        let inner = series_shapes(panel, series, frame, &evaluation);
+        let pen = Pen::of(panel, i);
+        let inner = series_shapes(panel, series, frame, &pen);
         let series = Some(first + i);
         shapes.push(SceneShape::Group {
             class: "series",
@@ -255,12 +255,7 @@ fn axes(shapes: &mut Vec<SceneShape>, panel: &Panel, frame: &Frame) {
 }
 
 /// Band, line, bars and marks, and where the line falls through the level.
-fn series_shapes(
-    panel: &Panel,
-    series: &Series,
-    frame: &Frame,
-    evaluation: &LineEvaluation,
-) -> Vec<SceneShape> {
+fn series_shapes(panel: &Panel, series: &Series, frame: &Frame, pen: &Pen) -> Vec<SceneShape> {
     let mut points: Vec<&Point> = series.points.iter().filter(|p| frame.shows(p)).collect();
     if series.style != Style::Marks {
         points.sort_by(|a, b| a.x.total_cmp(&b.x));
@@ -275,11 +270,11 @@ fn series_shapes(
         };
         let mut path = frame.path(&end(0));
         path.extend(frame.path(&end(1)).into_iter().rev());
-        shapes.push(SceneShape::Area { path, color: evaluation.color, opacity: 0.16 });
+        shapes.push(SceneShape::Area { path, color: pen.color, opacity: 0.16 });
     }
     if with_line {
         let line: Vec<At> = points.iter().map(|p| (p.x, p.y)).collect();
-        shapes.push(evaluation.line(frame.path(&line)));
+        shapes.push(pen.line(frame.path(&line)));
     }
     let marked = points.len() <= MOST_MARKS;
     for &p in &points {
@@ -287,19 +282,14 @@ fn series_shapes(
         let mut parts = Vec::new();
         if let Some([low, high]) = p.interval.filter(|_| !banded) {
             let (low, high) = (frame.y(low), frame.y(high));
-            let bar = |path| SceneShape::Line {
-                path,
-                width: 1.3,
-                color: evaluation.color,
-                dashed: false,
-            };
+            let bar = |path| SceneShape::Line { path, width: 1.3, color: pen.color, dashed: false };
             parts.push(bar(vec![(at.0, low), (at.0, high)]));
             for y in [low, high] {
                 parts.push(bar(vec![(at.0 - 4.0, y), (at.0 + 4.0, y)]));
             }
         }
         if marked {
-            parts.push(evaluation.mark(at, p.rising));
+            parts.push(pen.mark(at, p.rising));
         }
         let tip = tip(panel, series, p);
         shapes.push(SceneShape::Group { class: "point", series: None, tip, shapes: parts });
@@ -307,7 +297,7 @@ fn series_shapes(
     if let (Some(emm), Some(level)) = (series.emm, panel.level)
         && frame.shows(&Point::new(emm, level))
     {
-        shapes.extend(crossing(series, frame, (emm, level), evaluation));
+        shapes.extend(crossing(series, frame, (emm, level), pen));
     }
     shapes
 }
@@ -325,14 +315,9 @@ fn aside(panel: &Panel, series: &Series, frame: &Frame, mark: &Point) -> f64 {
 }
 
 /// A dashed line down from where a line falls through the level; the value beside it if the series has no name.
-fn crossing(
-    series: &Series,
-    frame: &Frame,
-    (emm, level): At,
-    evaluation: &LineEvaluation,
-) -> Vec<SceneShape> {
+fn crossing(series: &Series, frame: &Frame, (emm, level): At, pen: &Pen) -> Vec<SceneShape> {
     let (x, y) = (frame.x(emm), frame.y(level));
-    let color = if series.name.is_empty() { ACCENT } else { evaluation.color };
+    let color = if series.name.is_empty() { ACCENT } else { pen.color };
     let mut shapes = vec![dashed(vec![(x, y), (x, frame.bottom)], color)];
     let mark = SceneShape::Mark { at: (x, y), radius: 3.6, sign: Sign::Circle, color, open: false };
     shapes.push(mark);
@@ -412,22 +397,22 @@ fn tip(panel: &Panel, series: &Series, p: &Point) -> String {
         tip += &format!(" ({:.2}% to {:.2}%)", 100.0 * low, 100.0 * high);
     }
     if p.rising {
-        tip += ", still rising at the last look";
+        tip += ", still rising at the last evaluation";
     }
     tip
 }
 
 /// How a series is drawn.
-struct LineEvaluation {
+struct Pen {
     color: Color,
     sign: Sign,
     style: Style,
     radius: f64,
 }
 
-impl LineEvaluation {
+impl Pen {
     /// Ours differ in colour and sign; others' have the colour of what they stand beside, or are grey.
-    fn of(panel: &Panel, index: usize) -> LineEvaluation {
+    fn of(panel: &Panel, index: usize) -> Pen {
         let ours = |s: &&Series| s.style != Style::Theirs;
         let style = panel.series[index].style;
         let count = panel.series.iter().filter(ours).count();
@@ -441,12 +426,12 @@ impl LineEvaluation {
             Style::Theirs => {
                 let beside = panel.series[index].beside;
                 let beside = beside.filter(|&i| panel.series.get(i).as_ref().is_some_and(ours));
-                let color = beside.map_or(THEIRS, |i| LineEvaluation::of(panel, i).color);
-                LineEvaluation { color, sign: Sign::Cross, style, radius: radius.max(3.8) }
+                let color = beside.map_or(THEIRS, |i| Pen::of(panel, i).color);
+                Pen { color, sign: Sign::Cross, style, radius: radius.max(3.8) }
             }
             _ => {
                 let color = along_scale(place, count);
-                LineEvaluation { color, sign: SIGNS[place % SIGNS.len()], style, radius }
+                Pen { color, sign: SIGNS[place % SIGNS.len()], style, radius }
             }
         }
     }

@@ -7,27 +7,39 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use std::fmt::Write as _;
 
+/// What a page says, in order.
 pub struct Page {
+    /// The heading, and the name of the browser's tab.
     pub title: String,
     /// What stands under the title.
     pub lead: Vec<String>,
+    /// One below the other.
     pub sections: Vec<Section>,
 }
 
+/// What stands under one heading.
 pub struct Section {
+    /// The heading.
     pub title: String,
+    /// One below the other.
     pub parts: Vec<PagePart>,
 }
 
+/// A piece of a page; text in it is plain and is escaped here.
 pub enum PagePart {
+    /// A paragraph.
     Text(String),
     /// Names and values.
     Facts(Vec<(String, String)>),
+    /// Columns of numbers stand right.
     Table(Table),
     /// Drawn as SVG, a panel each, so that a phone shows them one below the other.
     Chart(Chart),
+    /// A PNG inside the page, its name below.
     Picture {
+        /// Shown below it, and read aloud.
         name: String,
+        /// The whole file.
         png: Vec<u8>,
     },
     /// Closed until it is opened or printed.
@@ -39,6 +51,7 @@ const POLICY: &str = "default-src 'none'; img-src data:; style-src 'unsafe-inlin
                       script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
 
 impl Page {
+    /// The whole file.
     pub fn html(&self) -> String {
         let title = escape(&self.title);
         let mut out = format!(

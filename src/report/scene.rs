@@ -9,11 +9,15 @@ pub type At = (f64, f64);
 
 /// Shapes on a white ground, in units of the SVG.
 pub struct Scene {
+    /// Of the whole.
     pub width: f64,
+    /// Of the whole.
     pub height: f64,
+    /// Later ones lie over earlier ones.
     pub shapes: Vec<SceneShape>,
 }
 
+/// A shape, in units of the SVG.
 pub enum SceneShape {
     Line {
         path: Vec<At>,
@@ -192,21 +196,20 @@ fn write_svg(out: &mut String, shape: &SceneShape) {
                 (_, true) => ("#ffffff", color.as_str(), OUTLINE),
                 (_, false) => (color.as_str(), "#ffffff", RIM),
             };
-            let evaluation =
-                format!("fill=\"{fill}\" stroke=\"{stroke}\" stroke-width=\"{width}\"");
+            let paint = format!("fill=\"{fill}\" stroke=\"{stroke}\" stroke-width=\"{width}\"");
             match sign {
                 Sign::Circle => {
                     let (x, y) = (place(at.0), place(at.1));
-                    writeln!(out, "<circle cx=\"{x}\" cy=\"{y}\" r=\"{radius}\" {evaluation}/>")
+                    writeln!(out, "<circle cx=\"{x}\" cy=\"{y}\" r=\"{radius}\" {paint}/>")
                 }
                 Sign::Cross => {
                     let c = sign.around(*at, *radius);
                     let (a, b) = (path_of(&c[..2], false), path_of(&c[2..], false));
-                    writeln!(out, "<path d=\"{a}{b}\" {evaluation}/>")
+                    writeln!(out, "<path d=\"{a}{b}\" {paint}/>")
                 }
                 _ => {
                     let path = path_of(&sign.around(*at, *radius), true);
-                    writeln!(out, "<path d=\"{path}\" {evaluation}/>")
+                    writeln!(out, "<path d=\"{path}\" {paint}/>")
                 }
             }
         }

@@ -6,11 +6,13 @@ use anyhow::Result;
 
 /// One sample and what it is compared with, each [H, W, C].
 pub struct Compared<'a> {
+    /// The generated image.
     pub sample: &'a [u8],
     /// Nearest first; as many for each sample of a sheet.
     pub neighbours: Vec<&'a [u8]>,
     /// d1 / d2; not a number where both are 0.
     pub distance_ratio: f64,
+    /// Whether it counts as a copy.
     pub memorized: bool,
 }
 
@@ -34,6 +36,7 @@ const CAPTION: usize = 26;
 
 /// Samples of one network, and what is said of them.
 pub struct Sheet<'a> {
+    /// In the order of the rows.
     pub samples: Vec<Compared<'a>>,
     /// Pixels along an image's side.
     pub side: usize,

@@ -6,8 +6,11 @@ use serde_json::{Map, Value};
 /// One cell.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Cell {
+    /// Nothing: no word in Markdown and CSV, null in JSON.
     Empty,
+    /// Words, escaped as a format needs it.
     Text(String),
+    /// A count.
     Integer(i64),
     /// A number and the decimals people see; CSV and JSON hold all of it.
     Number(f64, usize),
@@ -76,6 +79,7 @@ pub struct Table {
 }
 
 impl Table {
+    /// A table without rows.
     pub fn new(columns: &[&str]) -> Self {
         Table { columns: columns.iter().map(|c| c.to_string()).collect(), rows: Vec::new() }
     }
@@ -107,6 +111,7 @@ impl Table {
         self.rows.len()
     }
 
+    /// Whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }

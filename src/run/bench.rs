@@ -84,14 +84,8 @@ pub fn steps_for(
     seconds: f64,
     at: &mut dyn FnMut(f64),
 ) -> Result<Vec<f64>> {
-    let options = TrainerOptions {
-        seed: run.train.seed,
-        batch: images,
-        micro_batch: images,
-        shuffle: true,
-        scrub_gradients: false,
-        precision: run.train.precision,
-    };
+    let options =
+        TrainerOptions { batch: images, micro_batch: images, ..run.train.trainer_options() };
     let data = pixels(&run.model);
     let mut trainer = trainer(device, &run.model, options, &data)?;
     let mut step_s = Vec::new();

@@ -4,7 +4,7 @@ use super::numerics::Numerics;
 use crate::data::Dataset;
 use crate::device::Precision;
 use crate::error::usage;
-use crate::model::{ModelConfig, ModelSettings, Rates};
+use crate::model::{ModelConfig, ModelSettings, Rates, TrainerOptions};
 use crate::numbers::{amount, count};
 use crate::settings::{Choice, auto_or_count, settings};
 use anyhow::Result;
@@ -54,7 +54,7 @@ settings! {
     looks: usize = 1 => looks: Choice<usize>,
         "Evenly spaced evaluations of memorization during training. auto: 20, fewer in trainings too short for them",
         [alias = "looks", value_name = "auto|N", value_parser = auto_or_count], flag "evaluations",
-        within 0.0..=1_000_000.0, scaled Looks;
+        within 0.0..=1_000_000.0, scaled Evaluations;
     score_images: usize = 1 => score_images: Choice<usize>,
         "Generated images per evaluation. auto: as many as keep scoring at a quarter of the run's FLOP, 100 to 1000 at the last \
          evaluation, fewer at early ones",
@@ -73,6 +73,18 @@ impl TrainConfig {
     pub fn rates(&self) -> Rates {
         let TrainConfig { lr, beta2, weight_decay, .. } = *self;
         Rates { beta2, weight_decay, ..Rates::new(0, lr, 0.0) }
+    }
+
+    /// What fixes a trainer beside the network.
+    pub fn trainer_options(&self) -> TrainerOptions {
+        TrainerOptions {
+            seed: self.seed,
+            batch: self.batch,
+            micro_batch: self.micro_batch,
+            shuffle: self.order == Order::Shuffle,
+            scrub_gradients: self.scrub_gradients,
+            precision: self.precision,
+        }
     }
 }
 
@@ -176,7 +188,7 @@ impl RunConfig {
         all
     }
 
-    /// Images generated at evaluation `i`, from 0, of `looks`.
+    /// Images generated at evaluation `i`, from 0, of `evaluations`.
     pub fn images_at(&self, i: usize, evaluations: usize) -> usize {
         match self.train.growing_looks {
             true => self.train.score_images.saturating_mul(i + 1).div_ceil(evaluations),
@@ -250,7 +262,7 @@ fn flag_of(field: &str) -> String {
         (Some(setting), _) => setting.flag(),
         (None, "label_dim") => "--cond (classes)".into(),
         (None, "seed" | "precision" | "micro_batch") => format!("--{}", field.replace('_', "-")),
-        (None, "growing_looks") => "--score-images (fewer at early looks)".into(),
+        (None, "growing_looks") => "--score-images (fewer at early evaluations)".into(),
         (None, of_the_set) => format!("--data ({of_the_set})"),
     }
 }

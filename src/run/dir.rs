@@ -2,14 +2,14 @@
 
 use super::{Distinct, Evaluation, RunConfig, scores, state};
 use crate::error::{Exit, OrExit as _, data, fail, usage};
-use crate::files::{Checksum, read_text, remove_abandoned, write_atomic};
+use crate::files::{Checksum, read_text, remove_abandoned, write_bytes};
 use crate::model::SavedModel;
 use anyhow::Result;
 use serde::Serialize;
 use std::collections::HashSet;
 use std::fmt;
 use std::fs::{self, File, TryLockError};
-use std::io::{ErrorKind, Write as _};
+use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -158,13 +158,13 @@ impl RunDir {
             }
             other => other.or_exit(Exit::Other, cannot)?,
         };
-        let mut evaluations = 0;
+        let mut tries = 0;
         loop {
             match file.try_lock() {
                 Ok(()) => break,
                 // Somebody may only be asking whether anybody works here.
-                Err(TryLockError::WouldBlock) if evaluations < 5 => {
-                    evaluations += 1;
+                Err(TryLockError::WouldBlock) if tries < 5 => {
+                    tries += 1;
                     std::thread::sleep(Duration::from_millis(10));
                 }
                 Err(TryLockError::WouldBlock) => {
@@ -280,7 +280,7 @@ impl RunDir {
             data: data.into(),
         };
         let text = settings + &toml::to_string(&NoteTable { note })?;
-        write_atomic(&self.config_path(), true, |out| Ok(out.write_all(text.as_bytes())?))
+        write_bytes(&self.config_path(), true, text)
     }
 
     /// What `scores.csv` and `rescored.csv` say; nothing if there are none.
@@ -298,7 +298,7 @@ impl RunDir {
             && let Some(step) = step.filter(|&step| step > due)
         {
             return Err(data(format!(
-                "{}: no row of the look at step {due}, though the state is that of step {step}",
+                "{}: no row of the evaluation at step {due}, though the state is that of step {step}",
                 self.scores_path().display()
             )));
         }
@@ -407,7 +407,7 @@ impl RunDir {
         if best.is_none() && !path.exists() {
             let root = self.root.display();
             return Err(data(format!(
-                "--run: {root}: no snapshot yet: the first look has not come"
+                "--run: {root}: no snapshot yet: the first evaluation has not come"
             )));
         }
         Ok((path, self.snapshot(&config, step)?))

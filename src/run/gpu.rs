@@ -138,7 +138,7 @@ impl Prediction {
             first = record(micro_batch_now, Mode::Training)?;
         }
 
-        let mut tally = MemoryTally { gpu, shares: Vec::new() };
+        let mut tally = StepTally { gpu, shares: Vec::new() };
         tally.add_all(first.plan.packs(), 1);
         tally.add_all(first.plan.kernels(), 1);
         let rest = batch - micro_batch_now;
@@ -169,12 +169,12 @@ impl Prediction {
 }
 
 /// Shares, each with its seconds by what binds them.
-struct MemoryTally<'a> {
+struct StepTally<'a> {
     gpu: &'a Gpu,
     shares: Vec<(Share, [f64; 3])>,
 }
 
-impl MemoryTally<'_> {
+impl StepTally<'_> {
     const BOUNDS: [&'static str; 3] = ["arithmetic", "memory", "launches"];
 
     fn add_all<'k>(&mut self, kernels: impl IntoIterator<Item = &'k Kernel>, times: usize) {

@@ -5,7 +5,7 @@ use crate::check::golden::Golden;
 use crate::device::{Cost, Device, Precision};
 use crate::model::Params;
 use crate::ops::Shape;
-use crate::tape::{Part, Plan};
+use crate::tape::{MemoryPlan, Part};
 use anyhow::Result;
 
 /// Launches of one kind: equal in name, shapes and cost.
@@ -53,7 +53,7 @@ pub fn layer(part: &Part, params: &Params) -> String {
 }
 
 /// The launches of a plan by kind, the longest together first. `seconds`: times of each, in the plan's order.
-pub fn of_plan(plan: &Plan, params: &Params, seconds: &[Vec<f64>]) -> Vec<Row> {
+pub fn of_plan(plan: &MemoryPlan, params: &Params, seconds: &[Vec<f64>]) -> Vec<Row> {
     let mut kinds: Vec<(Row, Vec<f64>)> = Vec::new();
     for part in plan.parts() {
         for i in part.launches.clone() {

@@ -171,12 +171,12 @@ fn of_run(device: &Device, config: &RunConfig, micro_batch: usize, most: usize) 
 pub fn evaluation_batch(device: &Device, config: &RunConfig, micro_batch: usize) -> Option<usize> {
     let most = config.train.score_images.max(config.train.rescore_images);
     let at_once = match device {
-        Device::Cpu(_) => LOOK_BATCH,
-        Device::Cuda { .. } => micro_batch.max(LOOK_BATCH),
+        Device::Cpu(_) => EVALUATION_BATCH,
+        Device::Cuda { .. } => micro_batch.max(EVALUATION_BATCH),
     };
     (config.train.looks > 0).then(|| at_once.min(most))
 }
 
 /// Images generated at a time: enough to keep every core busy, few enough for the CPU's caches. A GPU takes as many as a
 /// micro-batch, if that is more.
-pub const LOOK_BATCH: usize = 32;
+pub const EVALUATION_BATCH: usize = 32;

@@ -21,24 +21,17 @@ pub struct Numerics {
 
 /// As files have it: one number for both in those from before the kinds were told apart.
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, deny_unknown_fields)]
 enum Stored {
     Both(u32),
-    Each(Kinds),
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Kinds {
-    cpu: Option<u32>,
-    cuda: Option<u32>,
+    Each { cpu: Option<u32>, cuda: Option<u32> },
 }
 
 impl From<Stored> for Numerics {
     fn from(stored: Stored) -> Self {
         match stored {
             Stored::Both(n) => Numerics { cpu: Some(n), cuda: Some(n) },
-            Stored::Each(Kinds { cpu, cuda }) => Numerics { cpu, cuda },
+            Stored::Each { cpu, cuda } => Numerics { cpu, cuda },
         }
     }
 }

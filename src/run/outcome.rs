@@ -39,7 +39,7 @@ impl Outcome {
             && (!evaluations.is_empty() || dir.snapshot_path(config, step).exists());
         if let (false, None, Some(last)) = (done, state, evaluations.last()) {
             return Err(data(format!(
-                "{}: has looks up to step {}, but {} is missing, from which the run would go on; put it back, or remove \
+                "{}: has evaluations up to step {}, but {} is missing, from which the run would go on; put it back, or remove \
                  the run to begin again",
                 dir.scores_path().display(),
                 last.step,

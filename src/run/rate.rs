@@ -4,12 +4,11 @@ use super::progress::Progress;
 use super::{RunConfig, bench};
 use crate::device::params::ROUNDED_IMAGES;
 use crate::device::{Device, Precision};
-use crate::files::{read_text, write_atomic};
+use crate::files::{read_text, write_bytes};
 use crate::model::ModelConfig;
 use crate::simd;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 use std::{env, fs};
@@ -127,7 +126,7 @@ fn keep(rate: &Rate) {
     // Without a cache the next call measures again, which is all that is lost.
     let written = path.parent().map(fs::create_dir_all).and_then(|made| made.ok()).and_then(|()| {
         let text = serde_json::to_string(&all[oldest..]).ok()?;
-        write_atomic(&path, true, |out| Ok(out.write_all(text.as_bytes())?)).ok()
+        write_bytes(&path, true, text).ok()
     });
     let _ = written;
 }

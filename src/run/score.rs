@@ -5,14 +5,13 @@ use crate::data::Dataset;
 use crate::device::cuda::Cuda;
 use crate::device::{Device, Ptr};
 use crate::error::{Exit, fail};
-use crate::files::{Checksum, read_text, write_atomic};
+use crate::files::{Checksum, read_text, write_bytes};
 use crate::memorization::{Nearest, Neighbour, Score, Search, Threshold, wilson};
 use crate::model::{Denoiser, SavedModel};
 use crate::report::Compared;
 use crate::rng::uniform_label;
 use crate::sampler::{Denoise, HeunOptions, OnGpu, Operands, Start, sample_each};
 use anyhow::Result;
-use std::io::Write as _;
 use std::path::Path;
 
 /// First seed of the fresh images that score the best evaluation again.
@@ -189,7 +188,7 @@ pub fn save_partial(
     let rows: Vec<[u64; 6]> = found.iter().map(row).collect();
     let text = serde_json::to_string(&(config.id(), step, first_seed, rows))?;
     let sum = Checksum::of(text.as_bytes());
-    write_atomic(path, true, |out| Ok(write!(out, "{text}\n{sum}\n")?))
+    write_bytes(path, true, format!("{text}\n{sum}\n"))
 }
 
 /// What an earlier start did of the evaluation at `step`; nothing if there is no such file, or it is damaged or of another run

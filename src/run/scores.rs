@@ -3,11 +3,11 @@
 
 use super::{Distinct, Evaluation, RunConfig};
 use crate::error::data;
-use crate::files::{open, read_text, write_atomic};
+use crate::files::{open, read_text, write_bytes};
 use crate::memorization::wilson;
 use anyhow::Result;
 use csv::StringRecord;
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 const HEADER: &str = "step,epoch,images,memorized,ratio,low,high,mean_d1";
@@ -44,7 +44,7 @@ pub fn write(path: &Path, evaluations: &[Evaluation]) -> Result<()> {
     for l in evaluations {
         text += &(line_of(l) + "\n");
     }
-    write_atomic(path, true, |out| Ok(out.write_all(text.as_bytes())?))
+    write_bytes(path, true, text)
 }
 
 /// The rows of `scores.csv`: the first of the configuration's evaluations, each once and in order; none if there is no file.
@@ -61,14 +61,14 @@ pub fn read(path: &Path, config: &RunConfig) -> Result<Vec<Evaluation>> {
             Some(step) => {
                 let found = evaluation.step;
                 return Err(data(format!(
-                    "{name}: row {}: step {found}, look {} of this run is at step {step}",
+                    "{name}: row {}: step {found}, evaluation {} of this run is at step {step}",
                     i + 1,
                     i + 1
                 )));
             }
             None => {
                 let all = schedule.len();
-                return Err(data(format!("{name}: row {}: the run has {all} looks", i + 1)));
+                return Err(data(format!("{name}: row {}: the run has {all} evaluations", i + 1)));
             }
         }
         fits(evaluation, config, config.images_at(i, schedule.len()))
@@ -77,7 +77,7 @@ pub fn read(path: &Path, config: &RunConfig) -> Result<Vec<Evaluation>> {
     Ok(evaluations)
 }
 
-/// The best of `looks` scored again, once that is done.
+/// The best of `evaluations` scored again, once that is done.
 ///
 /// # Errors
 /// Data (exit 3) if it is not of these evaluations, or does not fit the configuration or itself.
@@ -93,19 +93,22 @@ pub fn read_rescored(
     };
     let images = config.train.rescore_images;
     if images == 0 {
-        return wrong("this run's best look is not scored again".into());
+        return wrong("this run's best evaluation is not scored again".into());
     }
     let (have, want) = (evaluations.len(), config.evaluation_steps().len());
     if have < want {
         return wrong(format!(
-            "is there, though scores.csv has {have} of {want} looks: rows of it are lost"
+            "is there, though scores.csv has {have} of {want} evaluations: rows of it are lost"
         ));
     }
     match best(evaluations) {
         Some(best) if best.step == row.step => {}
         best => {
             let best = best.map_or(0, |l| l.step);
-            return wrong(format!("of step {}, the best look is that of step {best}", row.step));
+            return wrong(format!(
+                "of step {}, the best evaluation is that of step {best}",
+                row.step
+            ));
         }
     }
     match fits(&row, config, images) {
@@ -142,7 +145,7 @@ pub fn read_distinct(
                 true => {
                     let (name, step) = (scores.display(), row.step);
                     return Err(data(format!(
-                        "{name}: step {step}: not in the order of the looks"
+                        "{name}: step {step}: not in the order of the evaluations"
                     )));
                 }
                 false => break,

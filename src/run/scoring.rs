@@ -7,7 +7,7 @@ use crate::model::flops::flops;
 pub const NETWORK_CALLS: u64 = 35;
 
 /// Evaluations of a run, where its length pays for them.
-const LOOKS: usize = 20;
+const EVALUATIONS: usize = 20;
 /// Images at each evaluation, and of the best one scored again, however long the run.
 const IMAGES: usize = 1000;
 const AGAIN: usize = 10_000;
@@ -36,7 +36,7 @@ impl Scoring {
     /// ([`RunConfig::images_at`]), and the shortest runs have fewer evaluations.
     pub fn settle(self, config: &mut RunConfig) {
         let paid_for = images_paid_for(config);
-        let most_evaluations = LOOKS.min(config.steps() as usize).max(1);
+        let most_evaluations = EVALUATIONS.min(config.steps() as usize).max(1);
         let t = &mut config.train;
         t.looks = self.evaluations.unwrap_or(most_evaluations);
         t.score_images = self.score_images.unwrap_or(IMAGES);

@@ -2,7 +2,7 @@
 
 use crate::device::Device;
 use crate::error::{Exit, OrExit as _};
-use crate::files::{cannot_read, open, write_atomic};
+use crate::files::{cannot_read, open, write_bytes};
 use crate::memory;
 use anyhow::Result;
 use serde_json::{Map, Value, json};
@@ -143,7 +143,7 @@ fn drop_after(path: &Path, step: u64) -> Result<()> {
     if !path.exists() || fs::read(path).is_ok_and(|bytes| bytes == text.as_bytes()) {
         return Ok(());
     }
-    write_atomic(path, true, |out| Ok(out.write_all(text.as_bytes())?))
+    write_bytes(path, true, text)
 }
 
 fn timestamp() -> f64 {

@@ -9,12 +9,11 @@ use super::numerics::Numerics;
 use super::progress::{IMAGE_COST, Progress, ProgressPart, describe_epochs};
 use super::score::Network;
 use super::stats::Stats;
-use super::{Distinct, Evaluation, Order, Outcome, RunConfig, memory, schedule, state};
+use super::{Distinct, Evaluation, Outcome, RunConfig, memory, schedule, state};
 use crate::data::Dataset;
 use crate::device::Device;
 use crate::memorization::{Repeats, Search};
-use crate::model::Trainer;
-use crate::model::{Steps, TrainerOptions};
+use crate::model::{Steps, Trainer};
 use crate::signal::stop_asked;
 use anyhow::Result;
 use std::path::Path;
@@ -156,15 +155,7 @@ impl<'a> Run<'a> {
         started: Instant,
     ) -> Result<Self> {
         let t = &config.train;
-        let trainer_options = TrainerOptions {
-            seed: t.seed,
-            batch: t.batch,
-            micro_batch: t.micro_batch,
-            shuffle: t.order == Order::Shuffle,
-            scrub_gradients: t.scrub_gradients,
-            precision: t.precision,
-        };
-        let mut trainer = Trainer::new(device, &config.model, trainer_options, data)?;
+        let mut trainer = Trainer::new(device, &config.model, t.trainer_options(), data)?;
         let loaded = state::load(&dir.state_path(), &config, &mut trainer)?;
         let saved_step = loaded.as_ref().map(|l| l.step);
         let step = saved_step.unwrap_or(0);

@@ -9,22 +9,33 @@ use crate::error::{Exit, fail, usage};
 use anyhow::Result;
 
 /// How noise becomes an image. The default is EDM's deterministic sampler: 18 steps, 35 evaluations.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, clap::Args)]
 pub struct HeunOptions {
-    /// Noise levels above zero, at least 1.
+    /// Noise levels above zero
+    #[arg(long, value_name = "N", default_value_t = Self::default().steps)]
     pub steps: usize,
-    /// Curvature of the schedule: higher puts more steps at low noise.
+    // Higher puts more steps at low noise.
+    /// Curvature of the noise levels' schedule
+    #[arg(long, value_name = "R", default_value_t = Self::default().rho)]
     pub rho: f64,
-    /// Lowest and highest noise level before zero; `None` takes 0.002 and 80. Both are clipped to the
-    /// denoiser's own range.
+    /// Lowest noise level [default: 0.002, clipped to the denoiser's range]
+    #[arg(long, value_name = "SIGMA", alias = "sigma_min")]
     pub sigma_min: Option<f64>,
+    /// Highest noise level [default: 80, clipped to the denoiser's range]
+    #[arg(long, value_name = "SIGMA", alias = "sigma_max")]
     pub sigma_max: Option<f64>,
-    /// Noise added back while sampling: 0 is deterministic.
+    /// Noise added back while sampling; 0 samples deterministically
+    #[arg(long, value_name = "S", default_value_t = Self::default().s_churn, alias = "S_churn")]
     pub s_churn: f64,
-    /// Noise levels between which it is added.
+    /// Lowest noise level at which noise is added
+    #[arg(long, value_name = "SIGMA", default_value_t = Self::default().s_min, alias = "S_min")]
     pub s_min: f64,
+    /// Highest noise level at which noise is added
+    #[arg(long, value_name = "SIGMA", default_value_t = Self::default().s_max, alias = "S_max")]
     pub s_max: f64,
-    /// Its standard deviation, 1 in theory.
+    // 1 in theory.
+    /// Standard deviation of the noise added
+    #[arg(long, value_name = "S", default_value_t = Self::default().s_noise, alias = "S_noise")]
     pub s_noise: f64,
 }
 
@@ -44,6 +55,36 @@ impl Default for HeunOptions {
 }
 
 impl HeunOptions {
+    /// That each value makes sense, for any denoiser.
+    ///
+    /// # Errors
+    /// Usage, which begins with the flag.
+    pub fn check(&self) -> Result<()> {
+        if !(1..=100_000).contains(&self.steps) {
+            return Err(usage(format!("--steps: {} is not between 1 and 100,000", self.steps)));
+        }
+        let (low, high) = (self.sigma_min, self.sigma_max);
+        for (flag, value) in
+            [("--rho", Some(self.rho)), ("--sigma-min", low), ("--sigma-max", high)]
+        {
+            if let Some(v) = value.filter(|v| !(*v > 0.0 && v.is_finite())) {
+                return Err(usage(format!("{flag}: expected a number above 0, found {v}")));
+            }
+        }
+        let (low, high) = (low.unwrap_or(0.002), high.unwrap_or(80.0));
+        if low >= high {
+            return Err(usage(format!("--sigma-min: {low} is not below --sigma-max {high}")));
+        }
+        let (churn, noise) = (("--s-churn", self.s_churn), ("--s-noise", self.s_noise));
+        for (flag, v) in [churn, ("--s-min", self.s_min), ("--s-max", self.s_max), noise] {
+            let endless = v.is_infinite() && flag != "--s-max";
+            if v.is_nan() || v < 0.0 || endless {
+                return Err(usage(format!("{flag}: expected a number of at least 0, found {v}")));
+            }
+        }
+        Ok(())
+    }
+
     /// The noise levels above zero, highest first, for a denoiser that accepts those of `range`.
     ///
     /// # Errors

@@ -128,9 +128,7 @@ impl MachineRates {
         let nearest = self.known.iter().min_by(|a, b| far(&a.0).total_cmp(&far(&b.0)))?;
         Some(flop_of(config) / nearest.1)
     }
-}
 
-impl MachineRates {
     /// [`gpu_s`] of a run on each of [`GPUS`].
     pub fn gpu_seconds(&self, config: &RunConfig) -> [Option<f64>; 2] {
         let mut known = self.on_gpus.borrow_mut();

@@ -152,7 +152,7 @@ impl EmmSearch<'_> {
             return Err(usage("--seed: too large for --repeats more seeds"));
         }
         if self.config.train.looks == 0 {
-            return Err(usage("--looks: 0; a search needs at least one scoring of each run"));
+            return Err(usage("--evaluations: 0; a search needs at least one scoring of each run"));
         }
         let sizes = match &self.sizes {
             Sizes::List(sizes) => {
@@ -210,8 +210,7 @@ impl EmmSearch<'_> {
             if size > have {
                 return Err(data(format!("{name}: has {have} images, {flag} wants {size}")));
             }
-            let recipe =
-                Recipe { size, classes: None, class: None, blend: 0.0, labels, resolution: None };
+            let recipe = Recipe::of_size(size, labels);
             let data = DataId::of(&self.images(&recipe)?);
             let run = |repeat: usize| {
                 let mut config = self.config.clone();
@@ -264,8 +263,7 @@ impl EmmSearch<'_> {
         for cell in &plan.cells {
             let seen = Seen::of(states.by_ref().take(cell.runs.len()).collect());
             damage.extend(seen.damage());
-            let done = cell.runs.iter().zip(&seen.states).filter(|(_, s)| s.done().is_some());
-            let dirs = done.filter_map(|(run, _)| run.dir.as_deref());
+            let dirs = cell.runs_finished(&seen, true).filter_map(|run| run.dir.as_deref());
             let runs = dirs.map(RunSeen::read).collect::<Result<Vec<_>>>()?;
             let size = cell.runs[0].recipe.size;
             measured.extend(seen.found.map(|found| OfSize { size, found, runs }));

@@ -21,15 +21,18 @@ pub fn unknown<'a>(what: &str, word: &str, known: impl IntoIterator<Item = &'a s
     }
 }
 
+/// Puts a value beside those of its key, a new key at the end.
+pub fn put<K: PartialEq, V>(groups: &mut Vec<(K, Vec<V>)>, key: K, value: V) {
+    match groups.iter_mut().find(|(known, _)| *known == key) {
+        Some((_, group)) => group.push(value),
+        None => groups.push((key, vec![value])),
+    }
+}
+
 /// One line a reason: the name that it holds for, or how many and the first and last of them. Of (name, reason).
 pub fn by_reason(all: impl IntoIterator<Item = (String, String)>) -> Vec<String> {
     let mut reasons: Vec<(String, Vec<String>)> = Vec::new();
-    for (name, why) in all {
-        match reasons.iter_mut().find(|(known, _)| *known == why) {
-            Some((_, names)) => names.push(name),
-            None => reasons.push((why, vec![name])),
-        }
-    }
+    all.into_iter().for_each(|(name, why)| put(&mut reasons, why, name));
     let line = |(why, names): (String, Vec<String>)| match names.as_slice() {
         [first, between @ .., last] => {
             let to = if between.is_empty() { "and" } else { "to" };

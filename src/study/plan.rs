@@ -15,7 +15,7 @@
 //! A [`Seen`] that found nothing is missing: nothing is drawn for it, and its runs say what it would cost. Every output
 //! names [`Scale::said`] and `plan.set_name`.
 
-use super::names::unknown;
+use super::names::{put, unknown};
 use super::outcome::{RunState, Seen, state_of};
 use super::scale::Scale;
 use super::settings::{ImageShape, Recipe, Settings};
@@ -172,6 +172,14 @@ pub struct PlannedRun {
 /// The runs of a cell, or why it has none.
 pub(super) type CellRuns = Result<Vec<PlannedRun>, String>;
 
+impl PlannedCell {
+    /// The runs that are finished, or those that are not.
+    pub fn runs_finished(&self, seen: &Seen, done: bool) -> impl Iterator<Item = &PlannedRun> {
+        let all = self.runs.iter().zip(&seen.states);
+        all.filter(move |(_, s)| s.done().is_some() == done).map(|(run, _)| run)
+    }
+}
+
 impl PlannedRun {
     /// As [`state_of`] reads it.
     pub fn state(&self) -> RunState {
@@ -305,21 +313,17 @@ impl StudyPlan {
         };
         let naming: Vec<usize> =
             (0..self.axes.len()).filter(|&a| Some(a) != x && varies(a)).collect();
-        let mut lines: Vec<(Vec<usize>, EmmLine)> = Vec::new();
+        let mut lines: Vec<(Vec<usize>, Vec<EmmPoint>)> = Vec::new();
         for (cell, seen) in cells() {
-            let key: Vec<usize> = naming.iter().map(|&a| cell.at[a]).collect();
-            let point = EmmPoint { x: x.map(|x| &self.axes[x].values[cell.at[x]]), cell, seen };
-            match lines.iter_mut().find(|(k, _)| *k == key) {
-                Some((_, line)) => line.points.push(point),
-                None => {
-                    let name =
-                        naming.iter().map(|&a| self.axes[a].values[cell.at[a]].name.as_str());
-                    let name = name.collect::<Vec<_>>().join(", ");
-                    lines.push((key, EmmLine { name, points: vec![point] }));
-                }
-            }
+            let key = naming.iter().map(|&a| cell.at[a]).collect();
+            let x = x.map(|x| &self.axes[x].values[cell.at[x]]);
+            put(&mut lines, key, EmmPoint { x, cell, seen });
         }
-        lines.into_iter().map(|(_, line)| line).collect()
+        let line = |(key, points): (Vec<usize>, _)| {
+            let names = naming.iter().zip(key).map(|(&a, at)| &*self.axes[a].values[at].name);
+            EmmLine { name: names.collect::<Vec<_>>().join(", "), points }
+        };
+        lines.into_iter().map(line).collect()
     }
 
     /// The EMM over the sizes of each combination of the other axes' values, in their order: its name, what the paper

@@ -41,7 +41,7 @@ impl DrawnSamples {
         let epoch =
             best(&run.scores(&config)?.evaluations).map_or(config.train.epochs, |l| l.epoch);
         let name = dir.file_name().map_or(String::new(), |n| n.to_string_lossy().into());
-        let by = format!("run {name} at its best look, epoch {}", number(epoch));
+        let by = format!("run {name} at its best evaluation, epoch {}", number(epoch));
         let label_dim = model.config.label_dim;
         let mut network = Network::new(device, model, SAMPLES as usize, &|| false)?;
         DrawnSamples::by(&mut network, label_dim, training, [of, &by], device)

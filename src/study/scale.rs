@@ -168,7 +168,7 @@ impl Scale {
             Factor::EmaRate => self.ema_rate(value),
             Factor::Channels => count(self.channels, 4),
             Factor::Batch => count(self.batch, 1),
-            Factor::Looks => count(self.evaluations, 1),
+            Factor::Evaluations => count(self.evaluations, 1),
             Factor::ScoreImages => count(self.score_images, 1),
         }
     }
@@ -222,7 +222,7 @@ mod tests {
     #[test]
     fn the_papers_scale_changes_nothing() {
         let p = Scale::PAPER;
-        for factor in [Factor::Batch, Factor::Channels, Factor::Lr, Factor::Looks] {
+        for factor in [Factor::Batch, Factor::Channels, Factor::Lr, Factor::Evaluations] {
             assert_eq!(p.scaled(factor, Some(130.0)), Some(130.0), "{factor:?}");
         }
         assert_eq!((p.ema_rate(None), p.ema_rate(Some(0.5))), (None, Some(0.5)));
@@ -239,7 +239,7 @@ mod tests {
         assert_eq!(all(Factor::Channels, [128.0, 192.0, 8.0]), [16.0, 24.0, 4.0]);
         assert_eq!(all(Factor::Batch, [128.0, 896.0, 1.0]), [2.0, 14.0, 1.0]);
         assert_eq!(all(Factor::Lr, [2e-4, 1e-3, 0.5]), [2e-4 * 10.0, 3.5e-3, 0.5]);
-        assert_eq!(all(Factor::Looks, [20.0, 240.0, 1.0]), [4.0, 48.0, 1.0]);
+        assert_eq!(all(Factor::Evaluations, [20.0, 240.0, 1.0]), [4.0, 48.0, 1.0]);
         assert_eq!(all(Factor::ScoreImages, [10_000.0, 1.0, 0.0]), [250.0, 1.0, 0.0]);
         let rate = t.ema_rate(None).unwrap();
         assert!((rate - 0.98870).abs() < 1e-5, "{rate}");

@@ -188,6 +188,11 @@ pub struct Recipe {
 }
 
 impl Recipe {
+    /// So many of a set's images, balanced by class.
+    pub fn of_size(size: usize, labels: Labels) -> Recipe {
+        Recipe { size, classes: None, class: None, blend: 0.0, labels, resolution: None }
+    }
+
     /// Makes the images. `set` and `blend` are read from the files beside them.
     ///
     /// # Errors

@@ -62,26 +62,37 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 
 /// One experiment.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 pub struct Study {
     pub name: String,
     /// What a command calls it: its name if it is shipped, else the path of its file.
+    #[serde(skip)]
     pub called: String,
     pub title: String,
     /// Where in the paper; a user's study may have none.
+    #[serde(default)]
     pub source: String,
     /// What the paper does not say and is chosen here.
+    #[serde(default)]
     pub note: String,
     /// Settings of every cell.
+    #[serde(default)]
     pub settings: Overrides,
+    #[serde(skip)]
     pub axes: Vec<Axis>,
     /// Combinations that are no cells.
+    #[serde(default)]
     pub without: Vec<Held>,
+    #[serde(skip)]
     pub paper: Paper,
+    #[serde(default, rename = "table")]
     pub tables: Vec<TableSpec>,
+    #[serde(default, rename = "figure")]
     pub figures: Vec<FigureSpec>,
+    #[serde(default, rename = "sheet")]
     pub sheets: Vec<SheetSpec>,
     /// The file as it was read.
+    #[serde(skip)]
     pub text: String,
 }
 

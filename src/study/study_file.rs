@@ -2,7 +2,7 @@
 
 use super::names::unknown;
 use super::settings::{Overrides, Settings};
-use super::spec::{Axis, AxisValue, FigureSpec, Held, Paper, SheetSpec, Study, TableSpec};
+use super::spec::{Axis, AxisValue, FigureSpec, Paper, Study, TableSpec};
 use crate::error::{data, usage};
 use crate::files::read_text;
 use anyhow::Result;
@@ -35,30 +35,13 @@ const SHIPPED: [&str; 22] = [
     include_str!("files/bootstrap.toml"),
 ];
 
-/// The file's own form.
+/// What of a file a [`Study`] does not take as it is written.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct File {
-    name: String,
-    title: String,
-    #[serde(default)]
-    source: String,
-    #[serde(default)]
-    note: String,
-    #[serde(default)]
-    settings: Overrides,
     #[serde(rename = "axis")]
     axes: Vec<AxisFile>,
     #[serde(default)]
-    without: Vec<Held>,
-    #[serde(default)]
     paper: PaperFile,
-    #[serde(default, rename = "table")]
-    tables: Vec<TableSpec>,
-    #[serde(default, rename = "figure")]
-    figures: Vec<FigureSpec>,
-    #[serde(default, rename = "sheet")]
-    sheets: Vec<SheetSpec>,
 }
 
 #[derive(Deserialize)]
@@ -164,26 +147,13 @@ impl Study {
         let table: toml::Table = toml::from_str(text).map_err(broken)?;
         check_keys(&table, &FILE_KEYS, file)?;
         check_parts(&table, file)?;
+        let mut study: Study = toml::from_str(text).map_err(broken)?;
         let read: File = toml::from_str(text).map_err(broken)?;
         let wrong = |why: String| usage(format!("{file}: {why}"));
-        Settings::read(&read.settings, &format!("{file}: settings"))?;
-        let axes: Result<Vec<Axis>> =
-            read.axes.into_iter().map(|axis| axis.read(&read.settings, file)).collect();
-        let mut study = Study {
-            called: read.name.clone(),
-            name: read.name,
-            title: read.title,
-            source: read.source,
-            note: read.note,
-            settings: read.settings,
-            axes: axes?,
-            without: read.without,
-            paper: Paper::default(),
-            tables: read.tables,
-            figures: read.figures,
-            sheets: read.sheets,
-            text: text.into(),
-        };
+        Settings::read(&study.settings, &format!("{file}: settings"))?;
+        let axes = read.axes.into_iter().map(|axis| axis.read(&study.settings, file));
+        study.axes = axes.collect::<Result<_>>()?;
+        (study.called, study.text) = (study.name.clone(), text.into());
         let twice = |i: usize| study.axes[..i].iter().any(|a| a.name == study.axes[i].name);
         if let Some(i) = (0..study.axes.len()).find(|&i| twice(i)) {
             return Err(wrong(format!("axis {:?} is there twice", study.axes[i].name)));

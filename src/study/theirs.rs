@@ -131,21 +131,16 @@ fn read_log(
             }
             continue;
         }
-        let numbers = line.strip_prefix(LOADING).and_then(|l| l.split_once(DISTANCE));
-        let Some((mean_d1, ratio)) = numbers.and_then(|(_, n)| n.split_once(RATIO)) else {
-            if cut_off {
-                notes.push(format!("{}: the last line is cut off", what()));
-                continue;
-            }
-            return Err(broken(&format!(
-                "expected {GENERATING}…\" or {LOADING}…\", found {line:?}"
-            )));
-        };
         if cut_off {
             // Digits may be missing.
             notes.push(format!("{}: the last line is cut off", what()));
             continue;
         }
+        let numbers = line.strip_prefix(LOADING).and_then(|l| l.split_once(DISTANCE));
+        let Some((mean_d1, ratio)) = numbers.and_then(|(_, n)| n.split_once(RATIO)) else {
+            let expected = format!("expected {GENERATING}…\" or {LOADING}…\"");
+            return Err(broken(&format!("{expected}, found {line:?}")));
+        };
         let number = |text: &str| text.trim().parse::<f64>().ok().filter(|x| x.is_finite());
         let ratio = number(ratio).filter(|r| (0.0..=1.0).contains(r));
         let ratio = ratio.ok_or_else(|| broken("the ratio is no number from 0 to 1"))?;

@@ -4,7 +4,7 @@ mod arena;
 mod pieces;
 mod plan;
 
-pub use plan::{Mode, Part, Plan};
+pub use plan::{MemoryPlan, Mode, Part};
 
 use crate::ops::{Op, Shape};
 use anyhow::{Result, ensure};

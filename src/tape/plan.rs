@@ -26,7 +26,7 @@ pub enum Mode {
 }
 
 /// A flat list of launches and the layout of the arena they run in.
-pub struct Plan {
+pub struct MemoryPlan {
     launches: Vec<Launch>,
     /// Private words that each thread of the CPU device needs.
     scratch_words: usize,
@@ -54,7 +54,7 @@ pub struct Part {
     pub launches: Range<usize>,
 }
 
-impl Plan {
+impl MemoryPlan {
     /// Plans `tape`; `outputs` stay readable after a run, as do inputs and, in training, the gradients of
     /// leaves. Inputs are float32, other values as their ops store them.
     ///
@@ -77,7 +77,7 @@ impl Plan {
         let packed = Packed::of(&recorded);
         let (offsets, words) = place(&pieces.all.iter().map(|p| p.life).collect::<Vec<_>>());
         let places = Places { recorded, pieces, packed, offsets };
-        let mut plan = Plan {
+        let mut plan = MemoryPlan {
             launches: Vec::new(),
             scratch_words: 0,
             packs: places.packed.packs.clone(),
@@ -185,7 +185,7 @@ impl Plan {
 
     /// Runs all launches.
     ///
-    /// - `memory`: at least [`Plan::memory_words`], with the weights packed. `grads`: the flat gradient, of training plans.
+    /// - `memory`: at least [`MemoryPlan::memory_words`], with the weights packed. `grads`: the flat gradient, of training plans.
     /// - `step`: a GPU's `Step` words, which plans with dropout read.
     ///
     /// # Errors
@@ -215,7 +215,7 @@ impl Plan {
         }
     }
 
-    /// As [`Plan::run`] on the CPU device, handing each launch to `each` with its index (to time them).
+    /// As [`MemoryPlan::run`] on the CPU device, handing each launch to `each` with its index (to time them).
     pub fn run_each(
         &self,
         device: &Device,

@@ -73,7 +73,7 @@ pub fn describe_settings(runs: &[&RunSeen]) -> String {
     let seed = of(|r| r.config.train.seed);
     let seeds = if seed.contains(' ') { "seeds" } else { "seed" };
     format!(
-        "{} · {epochs} epochs, batch {batch}, learning rate {lr}{weight_decay}, {precision} · looks: {evaluations} of {images} \
+        "{} · {epochs} epochs, batch {batch}, learning rate {lr}{weight_decay}, {precision} · evaluations: {evaluations} of {images} \
          images{again} · {seeds} {}",
         describe_network(&first.config.model),
         seed.replace(',', "")

@@ -77,7 +77,7 @@ pub fn sentence(found: &Found) -> String {
             };
             format!(
                 "EMM(ε = {e}) ≈ {n:.0} images at least: the ratio falls through {level}% between {} and {} images, \
-                 but of {} it still rose at the last look, after {epochs} epochs{below}",
+                 but of {} it still rose at the last evaluation, after {epochs} epochs{below}",
                 lo.0,
                 hi.0,
                 listed(&ends.collect::<Vec<_>>())
@@ -101,7 +101,10 @@ pub fn sentence(found: &Found) -> String {
                 [] => "too little was memorized to tell when training would be long enough"
                     .to_string(),
                 rising => {
-                    format!("the ratio still rose at the last look of {} images", listed(rising))
+                    format!(
+                        "the ratio still rose at the last evaluation of {} images",
+                        listed(rising)
+                    )
                 }
             };
             let below = match emm.below {

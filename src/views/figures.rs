@@ -1,5 +1,6 @@
 //! The paper's figures as charts: views over finished runs, missing ones left out and named.
 
+use super::search::curve;
 use super::words::{BANDS, open_marks};
 use crate::error::usage;
 use crate::memorization::{RESAMPLES, bootstrap};
@@ -7,7 +8,7 @@ use crate::report::chart::{EPOCHS, SIZES};
 use crate::report::{Chart, ChartScale, Panel, Point, Series, Style};
 use crate::run::Evaluation;
 use crate::study::EPSILON;
-use crate::study::names::by_reason;
+use crate::study::names::{by_reason, put};
 use crate::study::outcome::Seen;
 use crate::study::plan::{self, EmmLine, PlannedCell, PlannedValue, StudyPlan};
 use crate::study::spec::{AxisScale, Draw, FigureSpec, Study};
@@ -22,6 +23,7 @@ const SHARES: [f64; 7] = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0];
 
 /// A figure and what it lacks.
 pub struct Figure {
+    /// What is drawn, of the cells that have a result.
     pub chart: Chart,
     /// For each plan which of its cells the figure would show, had they a result.
     pub missing: Vec<Vec<usize>>,
@@ -197,11 +199,7 @@ impl FigureView<'_> {
         for (line, at) in self.lines.iter().zip(&cells) {
             let key: Vec<usize> = splitting.iter().map(|&a| at[a]).collect();
             let names: Vec<String> = naming.iter().map(|&a| self.value(a, at[a])).collect();
-            let named = (names.join(", "), line);
-            match groups.iter_mut().find(|(k, _)| *k == key) {
-                Some((_, group)) => group.push(named),
-                None => groups.push((key, vec![named])),
-            }
+            put(&mut groups, key, (names.join(", "), line));
         }
         let held = self.spec.only.iter().filter(|(_, values)| values.len() == 1);
         let held: Vec<String> = held
@@ -270,7 +268,7 @@ impl FigureView<'_> {
 
     fn line(&self, name: &str, line: &EmmLine, scale: &ChartScale) -> Series {
         if *scale == ChartScale::Linear {
-            return curve(name, line);
+            return curves(name, line);
         }
         let points: Vec<Point> =
             line.points.iter().filter_map(|p| point(place(p.x?, scale)?, p.seen)).collect();
@@ -386,20 +384,13 @@ fn point(x: f64, seen: &Seen) -> Option<Point> {
     Some(Point { x, y: found.ratio, interval: Some(interval), rising: found.rising })
 }
 
-/// A cell's curve over training, with intervals as [`point`]'s.
-fn curve(name: &str, line: &EmmLine) -> Series {
-    let mut points = Vec::new();
-    for found in line.points.iter().filter_map(|p| p.seen.found.as_ref()) {
-        let intervals = match found.spread {
-            None => &found.curve_intervals,
-            Some(_) => &found.curve_spreads,
-        };
-        let last = found.curve.len() - 1;
-        points.extend(found.curve.iter().zip(intervals).enumerate().map(|(k, (&(x, y), &v))| {
-            Point { x, y, interval: Some(v), rising: found.rising && k == last }
-        }));
-    }
-    Series::new(name, Style::Line, points)
+/// Cells' curves over training, with intervals as [`point`]'s.
+fn curves(name: &str, line: &EmmLine) -> Series {
+    let points = line.points.iter().filter_map(|p| p.seen.found.as_ref()).flat_map(|found| {
+        let of_seeds = found.spread.is_some();
+        curve(found, if of_seeds { &found.curve_spreads } else { &found.curve_intervals })
+    });
+    Series::new(name, Style::Line, points.collect())
 }
 
 /// `8`, of an image of 32 pixels, as the resolution that it is here; other words as they are.

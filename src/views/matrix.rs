@@ -137,8 +137,8 @@ pub(super) fn difference(plan: &StudyPlan, cell: &PlannedCell, seen: &Seen) -> O
 
 /// What a cell's finished runs were computed in.
 pub(super) fn precision(cell: &PlannedCell, seen: &Seen) -> String {
-    let done = cell.runs.iter().zip(&seen.states).filter(|(_, s)| s.done().is_some());
-    let mut names: Vec<&str> = done.map(|(run, _)| run.config.train.precision.name()).collect();
+    let done = cell.runs_finished(seen, true);
+    let mut names: Vec<&str> = done.map(|run| run.config.train.precision.name()).collect();
     names.sort();
     names.dedup();
     names.join(", ")

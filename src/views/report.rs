@@ -15,7 +15,7 @@ use crate::study::log::{Log, wall_s};
 use crate::study::outcome::{Measured, Seen};
 use crate::study::plan::StudyPlan;
 use crate::study::theirs::{self, Theirs};
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use serde::Deserialize;
 use std::fs;
 use std::io::Read as _;
@@ -30,10 +30,15 @@ const MOST_TEXT_BYTES: u64 = 8 << 20;
 
 /// What [`gather`] found.
 pub struct Gathered {
+    /// All that was found.
     pub page: Page,
+    /// Runs on the page.
     pub runs: usize,
+    /// Charts on the page.
     pub charts: usize,
+    /// Tables on the page.
     pub tables: usize,
+    /// Sheets and other pictures on the page.
     pub pictures: usize,
     /// What is wrong with the damaged runs, which are named on the page and otherwise left out.
     pub damage: Vec<String>,
@@ -162,21 +167,10 @@ struct SizeResult {
 impl FoundRuns {
     /// Reads a file's text, or notes why not.
     fn text(&mut self, path: &Path) -> Option<String> {
-        let read = || -> Result<String> {
-            let mut file = open(path)?;
-            let length = file.metadata()?.len();
-            if length > MOST_TEXT_BYTES {
-                return Err(data(format!(
-                    "{}, at most {} are shown",
-                    Size(length),
-                    Size(MOST_TEXT_BYTES)
-                )));
-            }
-            let mut text = String::new();
-            file.read_to_string(&mut text)?;
-            Ok(text)
-        };
-        read().map_err(|e| self.broken.push(format!("{}: {e:#}", name(path)))).ok()
+        let text = read_shown(path, MOST_TEXT_BYTES).and_then(|bytes| {
+            String::from_utf8(bytes).map_err(|_| anyhow!("stream did not contain valid UTF-8"))
+        });
+        text.map_err(|e| self.broken.push(format!("{}: {e:#}", name(path)))).ok()
     }
 
     fn answer(&mut self, path: &Path) {
@@ -250,17 +244,7 @@ impl FoundRuns {
 
     fn picture(&mut self, path: &Path, stem: String) {
         let read = || -> Result<Vec<u8>> {
-            let mut file = open(path)?;
-            let length = file.metadata()?.len();
-            if length > MOST_PICTURE_BYTES {
-                return Err(data(format!(
-                    "{}, at most {} are shown",
-                    Size(length),
-                    Size(MOST_PICTURE_BYTES)
-                )));
-            }
-            let mut bytes = Vec::new();
-            file.read_to_end(&mut bytes)?;
+            let bytes = read_shown(path, MOST_PICTURE_BYTES)?;
             png::Decoder::new(std::io::Cursor::new(&bytes)).read_info()?;
             Ok(bytes)
         };
@@ -296,6 +280,18 @@ impl FoundRuns {
             |(title, parts): (&str, Vec<PagePart>)| Section { title: title.into(), parts };
         all.into_iter().filter(|(_, parts)| !parts.is_empty()).map(section).collect()
     }
+}
+
+/// The bytes of a file that is not too large to be shown.
+fn read_shown(path: &Path, most: u64) -> Result<Vec<u8>> {
+    let mut file = open(path)?;
+    let length = file.metadata()?.len();
+    if length > most {
+        return Err(data(format!("{}, at most {} are shown", Size(length), Size(most))));
+    }
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Whether a series shows something of ours.

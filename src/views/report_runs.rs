@@ -10,6 +10,7 @@ use crate::study::EPSILON;
 use crate::study::cost::flop_of;
 use crate::study::folder::{HASHES, IMAGES, RunSeen, differing, shared};
 use crate::study::log::{Log, devices, wall_s};
+use crate::study::names::put;
 use crate::study::outcome::{Measured, RunState, Seen};
 use crate::study::theirs::{TheirEvaluation, Theirs};
 use std::cmp::Reverse;
@@ -69,13 +70,7 @@ fn by_size(runs: &[RunSeen]) -> Option<Chart> {
     // A run that lies in two folders is one run: its images are not twice as many.
     let mut counted = HashSet::new();
     let first = |r: &&RunSeen| r.done.is_some() && counted.insert((r.config.id(), r.scored()));
-    for run in runs.iter().filter(first) {
-        let key = run.key();
-        match groups.iter_mut().find(|(k, _)| *k == key) {
-            Some((_, group)) => group.push(run),
-            None => groups.push((key, vec![run])),
-        }
-    }
+    runs.iter().filter(first).for_each(|run| put(&mut groups, run.key(), run));
     groups.retain(|(_, group)| sizes_of(group).len() > 1);
     let firsts: Vec<&RunSeen> = groups.iter().map(|(_, group)| group[0]).collect();
     let varying: Vec<String> =
@@ -267,7 +262,7 @@ pub fn their_parts(theirs: &[Theirs], runs: &[RunSeen]) -> Vec<PagePart> {
     };
     let mut parts = vec![
         PagePart::Text(
-            "Ratios as that program decides them: distances in float32 through a matrix product, looks by \
+            "Ratios as that program decides them: distances in float32 through a matrix product, evaluations by \
              thousands of images, so that small sets have fewer than large ones."
                 .into(),
         ),

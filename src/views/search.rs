@@ -5,20 +5,21 @@ use super::answer::{notes, results, sentence};
 use super::sheets::sheet;
 use super::words::{BANDS, RISING, RISING_MARK, open_marks};
 use crate::data::Dataset;
-use crate::data::subset::{Labels, Subset};
+use crate::data::subset::Labels;
 use crate::device::Device;
 use crate::error::{Exit, OrExit as _};
-use crate::files::{read_text, write_atomic};
-use crate::report::{Cell, Chart, Panel, Point, Series, Style, Table, sheets};
+use crate::files::{read_text, write_bytes};
+use crate::report::chart::EPOCHS;
+use crate::report::{Cell, Chart, ChartScale, Panel, Point, Series, Style, Table, sheets};
 use crate::study::find::{Found, OfSize};
 use crate::study::folder::RunSeen;
 use crate::study::outcome::Measured;
 use crate::study::samples::DrawnSamples;
+use crate::study::settings::Recipe;
 use anyhow::Result;
 use serde_json::Value;
 use std::collections::HashSet;
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 /// One row a size, of (size, what was found). Columns that say nothing here are left out: of several seeds, of
@@ -102,7 +103,7 @@ pub fn write(
         let path = folder.join(file);
         // A search that was ended while it wrote left the same there.
         let same = || fs::read(&path).is_ok_and(|there| there == bytes);
-        write_atomic(&path, force || (path.is_file() && same()), |out| Ok(out.write_all(bytes)?))?;
+        write_bytes(&path, force || (path.is_file() && same()), bytes)?;
         written.push(path);
         Ok(())
     };
@@ -160,11 +161,21 @@ pub fn against_size(
 
 /// The ratio over training, a line a size.
 pub fn over_training(title: &str, sizes: &[(usize, &Measured)], epsilon: f64) -> Panel {
-    let line = |(size, m): &(usize, &Measured)| (format!("N = {size}"), m.curve.clone());
-    let panel = Panel::epochs(title, sizes.iter().map(line).collect());
-    let intervals = sizes.iter().map(|(_, m)| m.curve_intervals.as_slice());
-    let panel = panel.rising(sizes.iter().map(|(_, m)| m.rising)).intervals(intervals);
+    let line = |(size, m): &(usize, &Measured)| {
+        Series::new(format!("N = {size}"), Style::Line, curve(m, &m.curve_intervals))
+    };
+    let panel = Panel::new(title, EPOCHS, ChartScale::Linear, sizes.iter().map(line).collect());
     Panel { level: Some(1.0 - epsilon), ..panel }
+}
+
+/// A curve over training, with the intervals of its points as far as there are any.
+pub fn curve(found: &Measured, intervals: &[[f64; 2]]) -> Vec<Point> {
+    let last = found.curve.len().saturating_sub(1);
+    let point = |(k, &(x, y)): (usize, &(f64, f64))| {
+        let (interval, rising) = (intervals.get(k).copied(), found.rising && k == last);
+        Point { x, y, interval, rising }
+    };
+    found.curve.iter().enumerate().map(point).collect()
 }
 
 /// What bands show, and what they do not.
@@ -179,16 +190,7 @@ pub fn describe_intervals(runs: &[&RunSeen]) -> String {
 
 /// The first samples of a size's first run, at its best evaluation, beside what they are nearest to.
 fn copies(m: &OfSize, set: &Dataset, name: &str, device: &Device) -> Result<Vec<u8>> {
-    let subset = Subset {
-        size: m.size,
-        classes: None,
-        class: None,
-        blend: None,
-        labels: Labels::None,
-        resolution: None,
-        seed: 0,
-    };
-    let images = subset.of(set, name)?;
+    let images = Recipe::of_size(m.size, Labels::None).of((set, name), None)?;
     let set = Path::new(name).file_name().map_or(name.into(), |n| n.to_string_lossy());
     let of = format!("{} training images of {set}", m.size);
     sheets(&[sheet(&DrawnSamples::by_run(&m.runs[0].dir, images, &of, device)?)])

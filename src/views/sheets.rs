@@ -41,6 +41,7 @@ pub fn is_sheet(id: &str) -> bool {
 pub struct SheetFigure {
     /// `None` where nothing can be shown.
     pub png: Option<Vec<u8>>,
+    /// The study of which it shows cells.
     pub plan: StudyPlan,
     /// Which of the plan's cells have no finished run.
     pub missing: Vec<usize>,

@@ -1,7 +1,7 @@
 //! The paper's tables, its values beside ours: views over finished runs, with what is missing and its cost.
 
 use super::matrix::{deviations, difference, matrix, precision};
-use super::words::{RISING, RISING_MARK, describe_hours};
+use super::words::{RISING_MARK, describe_hours};
 use crate::memorization::Emm;
 use crate::report::{Cell, Table};
 use crate::study::EPSILON;
@@ -17,6 +17,7 @@ const NOTE: &str = "Not the paper's word";
 
 /// A table of one or several studies.
 pub struct TableView<'a> {
+    /// Stands above the table.
     pub title: String,
     plans: &'a [StudyPlan],
     /// Of each plan, one a cell.
@@ -89,31 +90,10 @@ impl<'a> TableView<'a> {
 
     /// One row a cell, with everything.
     pub fn csv(&self) -> String {
-        let mut table = Table::new(&[
-            "study",
-            "cell",
-            "scale",
-            "data",
-            "paper_percent",
-            "ratio",
-            "difference_points",
-            "low",
-            "high",
-            "seeds",
-            "lowest",
-            "highest",
-            "deviation",
-            "rising",
-            "runs_done",
-            "runs",
-            "hours_here",
-            "hours_h100",
-            "hours_a100",
-            "command",
-            "precision",
-            "paper_is",
-            "note",
-        ]);
+        let columns = "study cell scale data paper_percent ratio difference_points low high seeds lowest highest \
+                       deviation rising runs_done runs hours_here hours_h100 hours_a100 command precision paper_is \
+                       note";
+        let mut table = Table::new(&columns.split(' ').collect::<Vec<_>>());
         for (plan, seen) in self.parts() {
             for (cell, seen) in plan.cells.iter().zip(seen) {
                 let share = |x: Option<f64>| x.map_or(Cell::Empty, |x| Cell::Number(x, 4));
@@ -152,6 +132,7 @@ impl<'a> TableView<'a> {
         table.csv()
     }
 
+    /// Every cell with its settings, runs and numbers, as `--json` prints it.
     pub fn json(&self) -> Value {
         let cell = |plan: &StudyPlan, cell: &PlannedCell, seen: &Seen| {
             let hours = self.hours(cell, seen);
@@ -252,8 +233,8 @@ impl<'a> TableView<'a> {
         }
         if found().any(|m| m.rising) {
             lines.push(format!(
-                "{RISING_MARK}: {RISING}. An EMM beside such a ratio is a lower bound (≥), and none is said to lie below \
-                 the sizes."
+                "{RISING_MARK}: still rising at the last look; longer training would give more. An EMM beside such a ratio \
+                 is a lower bound (≥), and none is said to lie below the sizes."
             ));
         }
         if let Some(said) = self.precisions() {
@@ -280,10 +261,9 @@ impl<'a> TableView<'a> {
         let mut counts = BTreeMap::<&str, usize>::new();
         for (plan, seen) in self.parts() {
             for (cell, seen) in plan.cells.iter().zip(seen) {
-                let done = cell.runs.iter().zip(&seen.states).filter(|(_, s)| s.done().is_some());
-                done.for_each(|(run, _)| {
+                for run in cell.runs_finished(seen, true) {
                     *counts.entry(run.config.train.precision.name()).or_default() += 1;
-                });
+                }
             }
         }
         match counts.len() {
@@ -347,10 +327,10 @@ impl<'a> TableView<'a> {
 
     /// Hours that a cell's unfinished runs take here, on an H100, on an A100.
     fn hours(&self, cell: &PlannedCell, seen: &Seen) -> [Option<f64>; 3] {
-        let left = || cell.runs.iter().zip(&seen.states).filter(|(_, s)| s.done().is_none());
-        let here = left().map(|(run, _)| self.rates.seconds(&run.config)).sum::<Option<f64>>();
+        let left = || cell.runs_finished(seen, false);
+        let here = left().map(|run| self.rates.seconds(&run.config)).sum::<Option<f64>>();
         let on = |k: usize| {
-            left().map(|(run, _)| self.rates.gpu_seconds(&run.config)[k]).sum::<Option<f64>>()
+            left().map(|run| self.rates.gpu_seconds(&run.config)[k]).sum::<Option<f64>>()
         };
         // Of nothing left a sum of floats is −0.
         [here, on(0), on(1)].map(|seconds| Some(seconds? / 3600.0 + 0.0))
@@ -369,6 +349,5 @@ fn rising(seen: &Seen) -> bool {
 }
 
 fn flop_left(cell: &PlannedCell, seen: &Seen) -> f64 {
-    let left = cell.runs.iter().zip(&seen.states).filter(|(_, s)| s.done().is_none());
-    left.map(|(run, _)| flop_of(&run.config)).sum::<f64>() + 0.0
+    cell.runs_finished(seen, false).map(|run| flop_of(&run.config)).sum::<f64>() + 0.0
 }

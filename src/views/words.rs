@@ -2,8 +2,8 @@
 
 use crate::run::progress::duration;
 
-/// What a table's ↑ and a chart's open marks mean, everywhere.
-pub const RISING: &str = "still rising at the last look; longer training would give more";
+/// What ↑ and a chart's open marks mean.
+pub const RISING: &str = "still rising at the last evaluation; longer training would give more";
 /// Marks such a ratio in tables.
 pub const RISING_MARK: &str = "↑";
 

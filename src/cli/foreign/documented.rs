@@ -115,7 +115,7 @@ fn edms_trainings() {
         ("--desc=x", "--run"),
         ("--cbase=192", "--channels 192"),
         ("--workers=4", "--threads"),
-        ("--snap=10", "--looks"),
+        ("--snap=10", "--evaluations"),
         ("--dump=10", "--save-every"),
     ] {
         says(&format!("{set} {flag}"), flag.split(['=', ' ']).next().unwrap(), instead);

@@ -2,6 +2,7 @@
 
 /// A flag of theirs.
 pub struct Flag {
+    /// With its dashes.
     pub name: &'static str,
     /// Whether it stands alone.
     pub switch: bool,
@@ -53,7 +54,7 @@ pub const SCRIPTS: &[(&str, &str)] = &[
     ("generate", "`emm sample` generates images"),
     ("generate_edm", "`emm sample` generates images"),
     ("generate_optim", "`emm optimal` generates images of the theoretical optimum"),
-    ("mem_ratio", "`emm train` scores every look, `emm score` any samples"),
+    ("mem_ratio", "`emm train` scores every evaluation, `emm score` any samples"),
     ("fid", "FID is not computed; `emm score` counts copies"),
     ("dataset_tool", "`emm data import` makes data sets"),
     ("dataset_size", "`emm data subset D.zip --size N --out S.zip` cuts one to a size"),
@@ -85,8 +86,7 @@ const HALF: &str =
 const ADAM: &str = "Adam with --lr and --weight-decay is the only optimizer";
 const EMA: &str = "it is a half-life there and 10 epochs here; --ema-rate sets the rate per step of the paper's Table 2";
 const EMA_MODE: &str = "the rule here is mode2's; --ema-rate R is mode4's with --final-ema=R";
-const SNAPSHOTS: &str =
-    "--looks N takes N evenly spaced snapshots and scores them; `emm train --keep all` keeps them";
+const SNAPSHOTS: &str = "--evaluations N takes N evenly spaced snapshots and scores them; `emm train --keep all` keeps them";
 const PLANS: &str = "`emm plan` takes the same flags and writes nothing";
 
 /// Of `train.py`.
@@ -190,7 +190,7 @@ const SCORE: &[Flag] = &[
     flag(
         "--log",
         &[],
-        "--json prints the numbers, and scores.csv of a run holds those of its looks",
+        "--json prints the numbers, and scores.csv of a run holds those of its evaluations",
     ),
     flag("--network", &[], "--run RUN draws samples, --samples reads them"),
     // No images are written.

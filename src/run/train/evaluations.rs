@@ -16,7 +16,7 @@ use anyhow::Result;
 use std::time::Instant;
 
 /// Unfinished evaluations are saved this often where saves are counted in steps.
-const LOOK_SAVE_INTERVAL_S: f64 = 30.0;
+const SAVE_INTERVAL_S: f64 = 30.0;
 
 impl Run<'_> {
     pub(super) fn evaluation_due(&self) -> bool {
@@ -94,11 +94,11 @@ impl Run<'_> {
             }
             None => self.evaluation_network(model)?,
         };
-        let search = self.search.as_mut().expect("a run with looks has references");
+        let search = self.search.as_mut().expect("a run with evaluations has references");
         let path = self.dir.partial_evaluation_path();
         let mut found = load_partial(&path, &self.config, step, first_seed, images);
         let interval = match self.options.save_every {
-            SaveEvery::Steps(_) => LOOK_SAVE_INTERVAL_S,
+            SaveEvery::Steps(_) => SAVE_INTERVAL_S,
             SaveEvery::Seconds(s) => s,
         };
         let mut last_save = Instant::now();
@@ -114,7 +114,7 @@ impl Run<'_> {
             &mut |found| {
                 progress.generated((found.len() - counted) as u64, || {
                     let text = progress_text(config, step, loss);
-                    format!("{text}  look {}/{images}", found.len())
+                    format!("{text}  evaluation {}/{images}", found.len())
                 });
                 counted = found.len();
                 if last_save.elapsed().as_secs_f64() >= interval {
@@ -140,7 +140,7 @@ impl Run<'_> {
     pub(super) fn evaluation_network(&self, model: SavedModel) -> Result<Network<'static>> {
         let batch =
             memory::evaluation_batch(self.device, &self.config, self.config.train.micro_batch);
-        Network::new(self.device, model, batch.expect("a run with looks"), &stop_asked)
+        Network::new(self.device, model, batch.expect("a run with evaluations"), &stop_asked)
     }
 
     fn forget_partial(&self) {
