@@ -1,6 +1,6 @@
 // sums: the small additions that gradients of several ops share.
 //
-//   sum_rows     dst[c] (=|+=) sum over rows of src[rows, c], and the same of dst2 and src2: gradients of biases, gamma, beta
+//   sum_rows     dst[c] (=|+=) scale * sum over rows of src[rows, c], and the same of dst2 and src2: gradients of biases, gamma, beta
 //   sum_pixels   sums[n, c] = scale * sum over pixels of x[n, pixels, c], and, if `emb` is given, emb[n, c] (=|+=) the
 //                same, rows emb_row apart
 //   scaled_add   dst[i] (=|+=) scale * src[i]                                 gradient of a residual
@@ -36,7 +36,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS) sum_rows(const SumRo
         }
         __syncthreads();
         if (warp == 0)
-            for (int g = 0; g < GROUPS && first + g * ROUNDED_IMAGES < p.rows; g++) total += partial[g][lane];
+            for (int g = 0; g < GROUPS && first + g * ROUNDED_IMAGES < p.rows; g++) total = fmaf(p.scale, partial[g][lane], total);
         __syncthreads();
     }
     if (warp == 0 && c < p.columns) dst[c] = total;

@@ -66,9 +66,9 @@ fn the_checker_has_nothing_to_say_of_the_kernels() {
 
 /// Sums of the columns of [2, 3], as `kernel` takes them.
 fn summed(kernel: Entry<SumRows>, dst: Ptr, src: Ptr) -> Kernel {
-    let [rows, columns, add] = [2, 3, 0].map(Int::Of);
+    let ([rows, columns, add], scale) = ([2, 3, 0].map(Int::Of), 1.0);
     let [dst2, src2] = [Ptr::Null; 2];
-    Kernel::new(kernel, 1, SumRows { dst, src, dst2, src2, rows, columns, add })
+    Kernel::new(kernel, 1, SumRows { dst, src, dst2, src2, rows, columns, scale, add })
 }
 
 #[test]

@@ -6,7 +6,9 @@ struct SumRows {
     const float* src;
     float* dst2;  // the second block row's; src2 may be src
     const float* src2;
-    int rows, columns, add;
+    int rows, columns;
+    float scale;
+    int add;
 };
 ENTRY(Fp32, sum_rows, SumRows)
 

@@ -125,6 +125,8 @@ impl Laid {
             params: (params.iter())
                 .map(|p| Sink { slot: Slot { space: Space::Grads, ..*p }, acc })
                 .collect(),
+            out_sums: None,
+            in_sums: vec![None; d_ins.len()],
         };
         let words = [arena, weights, grads];
         Ok(Laid {

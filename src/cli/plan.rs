@@ -3,7 +3,7 @@
 use super::rate_flags::RateFlags;
 use super::train_flags::{ImageFlags, TrainFlags};
 use super::{Common, say};
-use crate::device::{Cost, Kernel, Device, Precision};
+use crate::device::{Cost, Device, Kernel, Precision};
 use crate::error::{Exit, exit_code, usage};
 use crate::memory::Size;
 use crate::model::Params;

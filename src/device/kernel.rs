@@ -171,6 +171,7 @@ mod tests {
             src2: Ptr::Null,
             rows,
             columns: 1,
+            scale: 1.0_f32,
             add: dst.acc
         });
         Kernel::new(SUM_ROWS, 1, arguments)

@@ -131,7 +131,7 @@ impl Op for LabelEmbed {
                 [d.div_ceil(BLOCK_THREADS), n],
                 params!(LabelEmbedBwd { dtable: table.slot, dy, labels, next, head, d, scale }),
             ),
-            sum_rows(&[(bias, dy)], n, d),
+            sum_rows(&[(bias, dy)], n, d, 1.0),
         ];
         list.extend(grads.ins[0].map(|de| scaled_add(de, dy, 1.0)));
         list

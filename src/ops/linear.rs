@@ -203,7 +203,7 @@ impl Op for Linear {
         let dw = grads.params[0];
         let of_weight = params!(LinearWgrad { dw, dz, x: io.ins[0], n, o, i, add: dw.acc });
         list.push(Kernel::new(params::LINEAR_WGRAD, tiles(o, i), of_weight).flop(2 * n * o * i));
-        list.push(sum_rows(&[(grads.params[1], dz)], n, o));
+        list.push(sum_rows(&[(grads.params[1], dz)], n, o, 1.0));
         if let Some(dx) = grads.ins[0] {
             let partials = io.temp.part(self.dz_words(n), self.partials() * n * i);
             list.extend(self.input_gradient(dx, dz, io.params[0], partials, [n, i]));

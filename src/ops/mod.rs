@@ -59,6 +59,10 @@ pub struct Grads {
     pub outs: Vec<Option<Slot>>,
     pub ins: Vec<Option<Sink>>,
     pub params: Vec<Sink>,
+    /// The sums over pixels [N, C] of the first output's, in float32, where whoever wrote it last gave them.
+    pub out_sums: Option<Slot>,
+    /// Where the sums over pixels of `ins` go: of what is there once they are written.
+    pub in_sums: Vec<Option<Slot>>,
 }
 
 /// Which tensors an op's backward reads, as indices into its inputs and outputs.
@@ -161,6 +165,16 @@ pub trait Op: Send + Sync {
     /// those of the forward. They depend on neither the number of images nor their size.
     fn packs(&self, _ins: &[Shape], _precision: Precision, _training: bool) -> Vec<Pack> {
         vec![]
+    }
+
+    /// Whether its backward on a GPU takes [`Grads::out_sums`].
+    fn takes_sums(&self) -> bool {
+        false
+    }
+
+    /// Whether its backward on such a GPU gives [`Grads::in_sums`].
+    fn gives_sums(&self, _ins: &[Shape], _precision: Precision, _limits: GpuLimits) -> bool {
+        false
     }
 
     /// All that one direction is on a device: the forward, or the backward where there are `grads`.

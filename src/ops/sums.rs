@@ -82,13 +82,13 @@ impl Groups {
     }
 }
 
-/// Of one or two: dst `[columns]` (=|+=) the sum over rows of src `[rows, columns]`, by groups of rows in order.
-pub(super) fn sum_rows(sums: &[(Sink, Slot)], rows: usize, columns: usize) -> Kernel {
+/// Of one or two: dst `[columns]` (=|+=) scale · the sum over rows of src `[rows, columns]`, by groups of rows in order.
+pub(super) fn sum_rows(sums: &[(Sink, Slot)], rows: usize, columns: usize, scale: f32) -> Kernel {
     let (dst, src) = sums[0];
     let second = sums.get(1);
     assert!(sums.len() <= 2 && second.is_none_or(|(sink, _)| sink.acc == dst.acc), "{sums:?}");
     let (dst2, src2) = (second.map(|s| s.0), second.map(|s| s.1));
-    let arguments = params!(SumRows { dst, src, dst2, src2, rows, columns, add: dst.acc });
+    let arguments = params!(SumRows { dst, src, dst2, src2, rows, columns, scale, add: dst.acc });
     Kernel::new(params::SUM_ROWS, [columns.div_ceil(WARP_THREADS), sums.len()], arguments)
 }
 

@@ -70,12 +70,20 @@ pub struct Piece {
     pub life: Life,
 }
 
+/// Sums over pixels of a gradient: the node that gives them, and their piece.
+pub struct Sums {
+    pub giver: usize,
+    pub piece: usize,
+}
+
 /// All pieces, and which is whose.
 #[derive(Default)]
 pub struct Pieces {
     pub all: Vec<Piece>,
     pub values: HashMap<Value, usize>,
     pub grads: HashMap<Value, usize>,
+    /// Sums over pixels of gradients, where who makes the value takes them and who writes its gradient last gives them.
+    pub sums: HashMap<Value, Sums>,
     /// How each op writes the gradients of its inputs; `None` where nobody asks.
     pub ins_acc: Vec<Vec<Option<Acc>>>,
     /// What each op needs beside, forward and backward.
@@ -101,6 +109,7 @@ impl Pieces {
         pieces.ins_acc = vec![Vec::new(); tape.nodes.len()];
         if recorded.training {
             pieces.add_gradients(recorded, &dtypes);
+            pieces.add_sums(recorded);
         }
         pieces.add_temporaries(recorded);
         pieces
@@ -140,6 +149,26 @@ impl Pieces {
             let columns = set.iter().map(Range::len).sum::<usize>();
             let all = recorded.tape.shape(v)[3];
             assert!(columns == all, "columns {set:?} of {all} have a gradient");
+        }
+    }
+
+    fn add_sums(&mut self, recorded: &Recorded) {
+        let Recorded { tape, target, precision, .. } = *recorded;
+        for (k, node) in tape.nodes.iter().enumerate().filter(|(_, node)| node.op.takes_sums()) {
+            let (v, reads_it) = (node.outs[0], |n: &Node| n.ins.contains(&node.outs[0]));
+            // Backward, the first to read it writes its gradient last.
+            let Some(giver) = tape.nodes.iter().position(reads_it) else { continue };
+            let last = &tape.nodes[giver];
+            let once = last.ins.iter().filter(|&&other| other == v).count() == 1;
+            let shapes = recorded.shapes(last);
+            if once
+                && self.grads.contains_key(&v)
+                && last.op.gives_sums(&shapes, precision, target.limits())
+            {
+                let [n, _, _, c] = tape.shape(v);
+                let piece = self.add(n * c, Dtype::F32, recorded.bwd(giver), recorded.bwd(k));
+                self.sums.insert(v, Sums { giver, piece });
+            }
         }
     }
 

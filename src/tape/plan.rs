@@ -315,7 +315,11 @@ impl Places<'_> {
             acc.map(|acc| Sink { slot: self.arena(pieces.grads[v]), acc })
         };
         let param = |p| Sink { slot: in_space(p, Space::Grads), acc };
+        let given = |v: &Value| pieces.sums.get(v);
+        let in_sums = |v| given(v).filter(|s| s.giver == k).map(|s| self.arena(s.piece));
         Some(Grads {
+            out_sums: given(&node.outs[0]).map(|s| self.arena(s.piece)),
+            in_sums: node.ins.iter().map(in_sums).collect(),
             outs,
             ins: node.ins.iter().zip(&pieces.ins_acc[k]).map(sink).collect(),
             params: node.params.iter().map(param).collect(),

@@ -137,33 +137,14 @@ pub(super) fn forward(op: &Conv2d, io: &Io) -> Vec<Kernel> {
 
 pub(super) fn backward(op: &Conv2d, io: &Io, grads: &Grads) -> Vec<Kernel> {
     let (x, y) = (io.shapes[0], op.out_shape(io.shapes[0]));
-    let (n, pixels, o) = (y[0], y[1] * y[2], y[3]);
+    let (n, o) = (y[0], y[3]);
     let dy = grads.outs[0].expect("conv2d has one output");
     let algorithms = Algorithms::new(op, io.precision);
     let [sums, patches, partials] = temps(op, &io.shapes, algorithms).slots(io.temp);
     let sums = sums.part(0, n * o);
     let sink = |which| op.input(which).and_then(|i| grads.ins[i]);
 
-    let demb = sink(Input::Emb);
-    let (add, emb_row) = demb.map_or((Acc::Set, 0), |s| (s.acc, s.slot.len / n));
-    let demb = demb.map(|s| Sink { slot: columns_of(s.slot, n, op.emb_columns()), ..s });
-    let mut list = vec![Kernel::new(
-        typed([params::SUM_PIXELS, params::SUM_PIXELS_BF16], dy.dtype),
-        [o.div_ceil(32), n],
-        params!(SumPixels {
-            sums,
-            emb: demb,
-            x: dy,
-            pixels,
-            channels: o,
-            emb_row,
-            scale: op.scale,
-            add
-        }),
-    )];
-    let biases: Vec<_> =
-        [1, 3].iter().filter_map(|&i| Some((*grads.params.get(i)?, sums))).collect();
-    list.push(sum_rows(&biases, n, o));
+    let mut list = bias_gradients(op, io, grads, sums);
     if let Some(residual) = sink(Input::Residual) {
         list.push(scaled_add(residual, dy, op.scale));
     }
@@ -213,6 +194,30 @@ pub(super) fn backward(op: &Conv2d, io: &Io, grads: &Grads) -> Vec<Kernel> {
     if shortcut.off > 0 {
         list.push(zeros(grads.params[2], o, shortcut.off, row_words, first));
     }
+    list
+}
+
+/// The gradients of the biases and of the rows that an embedding adds, by the sums over pixels of dy, which whoever wrote dy
+/// may have given. `sums`: room for them.
+fn bias_gradients(op: &Conv2d, io: &Io, grads: &Grads, sums: Slot) -> Vec<Kernel> {
+    let [n, h, w, o] = op.out_shape(io.shapes[0]);
+    let dy = grads.outs[0].expect("conv2d has one output");
+    let demb = op.input(Input::Emb).and_then(|i| grads.ins[i]);
+    let (x, pixels) = grads.out_sums.map_or((dy, h * w), |given| (given, 1));
+    let mut list = Vec::new();
+    let mut of_images = (x, op.scale);
+    if grads.out_sums.is_none() || demb.is_some() {
+        let (add, emb_row) = demb.map_or((Acc::Set, 0), |s| (s.acc, s.slot.len / n));
+        let emb = demb.map(|s| Sink { slot: columns_of(s.slot, n, op.emb_columns()), ..s });
+        let scale = op.scale;
+        let arguments =
+            params! { SumPixels { sums, emb, x, pixels, channels: o, emb_row, scale, add } };
+        let kernel = typed([params::SUM_PIXELS, params::SUM_PIXELS_BF16], x.dtype);
+        list.push(Kernel::new(kernel, [o.div_ceil(32), n], arguments));
+        of_images = (sums, 1.0);
+    }
+    let biases = [1, 3].iter().filter_map(|&i| Some((*grads.params.get(i)?, of_images.0)));
+    list.push(sum_rows(&biases.collect::<Vec<_>>(), n, o, of_images.1));
     list
 }
 

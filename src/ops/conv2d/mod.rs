@@ -137,6 +137,10 @@ impl Op for Conv2d {
         gpu::temp_words(self, ins, precision, direction)
     }
 
+    fn takes_sums(&self) -> bool {
+        true
+    }
+
     fn packs(&self, ins: &[Shape], precision: Precision, training: bool) -> Vec<Pack> {
         Algorithms::new(self, precision).packs(ins, training)
     }

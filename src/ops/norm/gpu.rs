@@ -125,6 +125,6 @@ pub(super) fn kernels(op: &Norm, io: &Io, grads: Option<&Grads>) -> Vec<Kernel> 
     }
     let sums = op.sums(&io.shapes).slots(sums);
     let of_params: Vec<_> = grads.params.iter().copied().zip(sums).collect();
-    list.push(sum_rows(&of_params, n, c));
+    list.push(sum_rows(&of_params, n, c, 1.0));
     list
 }
