@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""What each CUDA kernel takes of a multiprocessor, by ptxas: prints a table in Markdown, and writes its numbers as CSV.
+"""What each CUDA kernel takes of a multiprocessor, by ptxas, and instructions of loops that count, by nvdisasm: prints
+tables in Markdown, and writes their numbers as CSV.
 
-    python bench/kernel_resources.py [--nvcc PATH] [--archs sm_80,sm_90a] [--csv bench/kernel-resources.csv] [FILE.cu ...] \
-        > bench/kernel-resources.md
+    python bench/kernel_resources.py [--nvcc PATH] [--archs sm_80,sm_90a] [--csv bench/kernel-resources.csv] \
+        [--loops bench/kernel-loops.csv] [FILE.cu ...] > bench/kernel-resources.md
 
 Compiles kernels/*.cu (or the files named) for each architecture and fails if a kernel spills registers, if ptxas warns
 of serialized tensor-core instructions (C75xx), if shared memory, static and as the file's header says at most dynamic,
 passes what a block may have on a GPU that the header names for it, or on any GPU where it names none, or if a kernel
-on tensor cores lacks their instructions in its SASS, or the asynchronous copies that feed it.
+on tensor cores lacks their instructions in its SASS, or the asynchronous copies that feed it, or if the norms' passes
+take more instructions an element than device memory leaves time for.
 """
 
 import argparse
@@ -18,6 +20,8 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import kernel_loops
 
 ROOT = Path(__file__).resolve().parent.parent
 PARAMS = ROOT / "kernels" / "params"
@@ -39,6 +43,10 @@ INSTRUCTIONS = [
     (re.compile(r"primitive_cp_async|norm_slab_.*|.*_mma_tf32"), ["LDGSTS"]),
     (re.compile(r".*_mma(_.*)?"), ["LDGSTS", "LDSM"]),
 ]
+# Whose loops are listed; of those whose passes all go over the same elements, 8 a piece, the instructions an element,
+# and how many those may be: what an H100's memory leaves time for.
+LOOPS_OF, PASSES_OF = re.compile(r"norm_slab_.*_bf16"), re.compile(r"norm_slab_..._(plain|silu|silu_drop)_bf16")
+MOST_PER_ELEMENT = 38
 ENTRY = re.compile(r"Compiling entry function '(\w+)' for '(\w+)'")
 STACK = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 USED = re.compile(r"Used (\d+) registers")
@@ -64,16 +72,18 @@ def wanted_instructions(kernel):
     return PRODUCTS[UNIT[kernel]] + others
 
 
-def missing_instructions(nvdisasm, cubin, kernels):
-    """Complaints of kernels of a cubin that lack what they are written for."""
-    complaints = [f"{kernel}: kernels/params has no ENTRY" for kernel in kernels if kernel not in UNIT]
-    wanted = {kernel: wanted_instructions(kernel) for kernel in kernels if kernel in UNIT}
-    if not any(wanted.values()):
-        return complaints
+def disassembled(nvdisasm, cubin):
+    """The SASS of each kernel of a cubin."""
     done = subprocess.run([nvdisasm, "-c", str(cubin)], capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{cubin.name}: nvdisasm failed:\n{done.stderr}")
-    code = dict(re.findall(r"^\.text\.(\w+):\n(.*?)(?=^//-----|\Z)", done.stdout, re.M | re.S))
+    return dict(re.findall(r"^\.text\.(\w+):\n(.*?)(?=^//-----|\Z)", done.stdout, re.M | re.S))
+
+
+def missing_instructions(code, kernels):
+    """Complaints of kernels of a cubin that lack what they are written for."""
+    complaints = [f"{kernel}: kernels/params has no ENTRY" for kernel in kernels if kernel not in UNIT]
+    wanted = {kernel: wanted_instructions(kernel) for kernel in kernels if kernel in UNIT}
     for kernel, names in wanted.items():
         if names and kernel not in code:
             complaints.append(f"{kernel}: not in the disassembly")
@@ -87,7 +97,7 @@ def cubin_of(source, arch, folder):
 
 
 def compile_one(nvcc, nvdisasm, source, arch, folder):
-    """What ptxas says of one file, and what its kernels lack."""
+    """What ptxas says of one file, what its kernels lack, and the loops of those whose loops are listed."""
     command = [nvcc, "-cubin", f"-arch={arch}", "-std=c++17", "-O3", f"-I{ROOT / 'kernels'}", "-Xptxas", "-v",
                str(source), "-o", str(cubin_of(source, arch, folder))]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -95,8 +105,10 @@ def compile_one(nvcc, nvdisasm, source, arch, folder):
     if done.returncode:
         sys.exit(f"{source}: nvcc for {arch} failed:\n{text}")
     kernels = [found[1] for found in ENTRY.finditer(text)]
-    lacking = missing_instructions(nvdisasm, cubin_of(source, arch, folder), kernels)
-    return text, [f"{source.name}: {arch}: {what}" for what in lacking]
+    code = disassembled(nvdisasm, cubin_of(source, arch, folder))
+    lacking = missing_instructions(code, kernels)
+    loops = {kernel: kernel_loops.loops(code[kernel]) for kernel in kernels if LOOPS_OF.fullmatch(kernel)}
+    return text, [f"{source.name}: {arch}: {what}" for what in lacking], loops
 
 
 def read(text, file, arch, dynamic):
@@ -121,12 +133,33 @@ def read(text, file, arch, dynamic):
     return kernels, complaints
 
 
+def tell_loops(archs, loops, to):
+    """Prints the table of instructions an element, writes those of each loop, returns what is too dear."""
+    costs = {key: kernel_loops.per_element(of, 8) for key, of in loops.items() if PASSES_OF.fullmatch(key[1])}
+    if costs:
+        print("\nInstructions an element of all passes of the norms over it, by their loops in SASS; those of each loop stand in\n"
+              "`kernel-loops.csv`.\n")
+        print("| kernel |" + "".join(f" {arch} |" for arch in archs))
+        print("|---|" + "---:|" * len(archs))
+        for file, kernel in sorted({key[:2] for key in costs}):
+            print(f"| {kernel} |" + "".join(f" {costs[file, kernel, arch]:.1f} |" for arch in archs))
+    if to:
+        lines = ["file,kernel,arch,loop,instructions,pieces"]
+        for (file, kernel, arch), of in sorted(loops.items()):
+            lines += [f"{file},{kernel},{arch},{i},{len(loop)},{pieces}"
+                      for i, (loop, pieces) in enumerate(kernel_loops.passes(of))]
+        to.write_text("\n".join(lines) + "\n")
+    return [f"{kernel} for {arch}: {cost:.1f} instructions an element, {MOST_PER_ELEMENT} are the most"
+            for (_, kernel, arch), cost in costs.items() if cost > MOST_PER_ELEMENT]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nvcc", default="nvcc")
     parser.add_argument("--nvdisasm", help="default: beside nvcc")
     parser.add_argument("--archs", default="sm_80,sm_90a")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="where the numbers go")
+    parser.add_argument("--loops", type=Path, metavar="FILE", help="where the numbers of loops go")
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE.cu")
     args = parser.parse_args()
     archs = args.archs.split(",")
@@ -136,13 +169,14 @@ def main():
         nvdisasm = args.nvdisasm or str(Path(args.nvcc).parent / "nvdisasm")
         said = list(pool.map(lambda job: compile_one(args.nvcc, nvdisasm, *job, folder), jobs))
 
-    rows, complaints = {}, []
+    rows, complaints, loops = {}, [], {}
     dynamics = {source: dynamic_shared(source) for source in sources}
     for source, most in dynamics.items():
         if most.keys() != SHARED_LIMITS.keys():
             gpus = ", ".join(sorted(SHARED_LIMITS.keys() ^ most.keys()))
             complaints.append(f"{source.name}: how many bytes of dynamic shared memory does its header mean on {gpus}?")
-    for (source, arch), (text, lacking) in zip(jobs, said):
+    for (source, arch), (text, lacking, found) in zip(jobs, said):
+        loops |= {(source.stem, kernel, arch): of for kernel, of in found.items()}
         kernels, wrong = read(text, source.name, arch, dynamics[source])
         complaints += wrong + lacking
         if not kernels:
@@ -163,6 +197,7 @@ def main():
         lines += [",".join(map(str, (file, name, arch, *numbers))) for (file, name, _), by_arch in sorted(rows.items())
                   for arch, numbers in by_arch.items()]
         args.csv.write_text("\n".join(lines) + "\n")
+    complaints += tell_loops(archs, loops, args.loops)
     for complaint in complaints:
         print(complaint, file=sys.stderr)
     return bool(complaints)

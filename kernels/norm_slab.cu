@@ -4,252 +4,491 @@
 //   norm_slab_fwd     stats, y and xr as norm_stats and norm_fwd (norm.cu)
 //   norm_slab_bwd     sums[2, n, c] as norm_bwd_sums, dx1 and dx2 as norm_bwd; then sum_rows for dgamma, dbeta
 //
-// Layout     norm.cu's; the _bf16 kernels have x, y, xr and their gradients in bf16. c1, c2, c multiples of 8 (bf16) or
-//            4; pointers 16-byte aligned; cb a multiple of c / groups and of 8 (bf16) or 4, divides c, and cb <= 512.
+// The _bf16 kernels have x, y, xr and their gradients in bf16. Those with more in their names are compiled for what they
+// name and nothing else, so that a pass asks nothing: _plain neither SiLU nor resampling nor dropout, _silu SiLU alone,
+// _silu_drop dropout as well, _silu_down and _silu_up SiLU and that resampling, down of even sides. The others take
+// everything.
+//
+// Layout     norm.cu's. c1, c2, c multiples of 8 (bf16) or 4; pointers 16-byte aligned; cb a multiple of c / groups and of
+//            8 (bf16) or 4, divides c, and cb <= 512.
 // Launch     grid (c / cb, n), 256 threads. Dynamic shared: h w cb sizeof(T) for forward, twice that for backward, plus
 //            8,192 + 40 cb bytes. At 32 x 32 and cb = 16 in bf16: 41 KB and 74 KB; fp32 cb = 8: the same. cb so that
 //            it is at most what the GPU gives a block: 101,376 B dynamic shared on sm_86, sm_89, sm_120; 166,912 B
 //            dynamic shared on sm_80; 232,448 B dynamic shared on sm_90, sm_100.
 // Cost       forward 4 B an element in bf16, backward 6 B (8 B when it adds): memory-bound. Rows of cb channels should
-//            be whole 32-byte sectors. Dropout costs a Philox block per 8 elements.
+//            be whole 32-byte sectors. Instructions an element by SASS, all passes together, for which an H100's memory
+//            leaves time for 38: forward _plain 11, _silu 16, _silu_drop 25; backward when it adds 16, 27, 37
+//            (bench/kernel-resources.md). Dropout costs a Philox block per 8 elements.
 // Exactness  two-pass statistics, fixed order, no atomics, the CPU's masks. bf16 rounds g (and before a resampling the
-//            activation) once more than norm.cu does.
+//            activation) once more than norm.cu does, and g before it is multiplied by dropout's factor. u is
+//            x scale + shift, dx is a g + b x + c: as if x were off by a unit or two in the last place of float32. 2^x
+//            and 1 / x of SiLU are approximations of one instruction: prelude/math.cuh has their error.
 #include "prelude/prelude.cuh"
 
 #include "params/norm.h"
 
+// What a kernel is compiled for: prelude/resample.cuh's number, whether there is SiLU, and dropout. ANY: as it is told.
+constexpr int ANY = -1;
+template <int how_, int silu_, int drop_>
+struct Choice {
+    static constexpr int how = how_, silu = silu_, drop = drop_;
+};
+using General = Choice<ANY, ANY, ANY>;
+using Plain = Choice<SAME, 0, 0>;
+using Silu = Choice<SAME, 1, 0>;
+using SiluDrop = Choice<SAME, 1, 1>;
+using SiluDown = Choice<DOWN, 1, 0>;
+using SiluUp = Choice<UP, 1, 0>;
+
+// Packets that a thread loads before it uses the first.
+constexpr int IN_FLIGHT = 2;
+
+struct Yes {
+    static constexpr bool value = true;
+};
+struct No {
+    static constexpr bool value = false;
+};
+
 // This thread's part of the block's channels: one 16-byte piece, of pixels `row`, `row + rows`, ...
-template <class T>
+template <class T, class C>
 struct Slab {
     static constexpr int N = Packet<T>::count;
     const NormOf<T>& of;
-    int cb;
+    u32 cb, per, pixels;    // channels of the block and of a group, pixels of the image
+    u32 pieces, rows, row;  // pieces of a pixel, pixels that the block takes at once; threads beyond those have none
+    int local, channel;     // first channel of the piece, in the block and of all
+    u64 seed;               // what dropout is drawn by, and what it multiplies by
+    u32 step;
+    float factor;
 
-    DEVICE int pieces() const { return cb / N; }
-    DEVICE int rows() const { return BLOCK_THREADS / pieces(); }
-    DEVICE int piece() const { return threadIdx.x % pieces(); }
-    // First pixel of this thread; threads beyond whole rows have none.
-    DEVICE int row() const { return (int)threadIdx.x < rows() * pieces() ? threadIdx.x / pieces() : of.h * of.w; }
-    DEVICE int channel() const { return blockIdx.x * cb + piece() * N; }
-    DEVICE int per() const { return of.c / of.groups; }
-
-    DEVICE void load(T* slab) const {
-        int ch = channel();
-        for (int p = row(); p < of.h * of.w; p += rows()) {
-            i64 pixel = (i64)blockIdx.y * of.h * of.w + p;
-            T* to = slab + p * cb + piece() * N;
-            if (ch < of.c1)
-                cp_async16(to, of.x1 + pixel * of.c1 + ch, 16);
-            else if (ch < of.c1 + of.c2)
-                cp_async16(to, of.x2 + pixel * of.c2 + ch - of.c1, 16);
-            else
-                store_packet(to, Packet<T>());
-        }
-        cp_async_commit();
-        cp_async_wait<0>();
+    DEVICE Slab(const NormOf<T>& given, int channels) : of(given), cb(channels) {
+        per = (u32)of.c / (u32)of.groups;
+        pixels = of.h * of.w;
+        pieces = cb / N;
+        rows = BLOCK_THREADS / pieces;
+        row = threadIdx.x / pieces;
+        local = (threadIdx.x - row * pieces) * N;
+        channel = blockIdx.x * cb + local;
+        if (row >= rows) row = pixels;
+        seed = step = 0;
+        factor = 1.0f;
+        if (!drops()) return;
+        seed = of.step->seed;
+        step = (u32)of.step->step;
+        factor = 65536.0f / (float)of.threshold;
     }
-    // Multiplies by the dropout factors of pixel p.
-    DEVICE void drop(Packet<T>& x, int p) const {
-        if (!of.threshold) return;
-        u32 e = (u32)p * of.c + channel();
-        u32 image = of.first_image + blockIdx.y;
-        uint4 counter = make_uint4(e / 8, image, (u32)of.step->step, tag(Stream::Dropout, of.layer));
-        uint4 words = philox(counter, of.step->seed);
-        float factor = 65536.0f / (float)of.threshold;
+    DEVICE int how() const { return C::how == ANY ? of.how : C::how; }
+    DEVICE bool silu() const { return (C::silu == ANY ? of.silu : C::silu) != 0; }
+    DEVICE bool drops() const { return (C::drop == ANY ? (int)of.threshold : C::drop) != 0; }
+    // Where pixel p stands in the slab, and from one pixel of this thread to its next.
+    DEVICE u32 at(u32 p) const { return p * cb + local; }
+    DEVICE u32 stride() const { return rows * cb; }
+
+    // use(p, load(p), words) for each pixel of this thread, in order; several are loaded before the first is used. With
+    // DRAWS, `words` are those that dropout asks for the piece.
+    template <bool DRAWS, class Load, class Use>
+    DEVICE void each(Load load, Use use) const {
+        u32 p = row;
+        for (; p + (IN_FLIGHT - 1) * rows < pixels; p += IN_FLIGHT * rows) some<DRAWS, IN_FLIGHT>(p, load, use);
+#pragma unroll 1
+        for (; p < pixels; p += rows) some<DRAWS, 1>(p, load, use);
+    }
+    template <bool DRAWS, int n, class Load, class Use>
+    DEVICE void some(u32 p, Load& load, Use& use) const {
+        decltype(load(p)) loaded[n];
+        uint4 words[n] = {};
 #pragma unroll
-        for (int j = 0; j < N; j++) x.v[j] *= keeps(words, (int)(e % 8) + j, of.threshold) ? factor : 0.0f;
+        for (int i = 0; i < n; i++) loaded[i] = load(p + i * rows);
+        if (DRAWS && drops()) {
+#pragma unroll
+            for (int i = 0; i < n; i++)
+                words[i] = make_uint4(((p + i * rows) * of.c + channel) / 8, of.first_image + blockIdx.y, step,
+                                      tag(Stream::Dropout, of.layer));
+            philox(words, seed);
+        }
+#pragma unroll
+        for (int i = 0; i < n; i++) use(p + i * rows, loaded[i], words[i]);
+    }
+    // Whether dropout keeps element j of the piece at pixel p: eight of bf16 are a whole block, four floats a half of one.
+    DEVICE bool keeps(const uint4& words, u32 p, int j) const {
+        if (!drops()) return true;
+        bool second = N == 4 && (p * of.c + channel) % 8;
+        return ::keeps(second ? make_uint4(words.z, words.w, 0, 0) : words, j, of.threshold);
+    }
+    // use(row, column, index) for this thread's pixels of an image of another size.
+    template <class Use>
+    DEVICE void each_of(u32 height, u32 width, Use use) const {
+        u32 p = threadIdx.x / pieces, down = rows / width, right = rows - down * width, r = p / width, q = p - r * width;
+        if (p >= rows) return;
+#pragma unroll 1
+        for (; p < height * width; p += rows) {
+            use(r, q, p);
+            r += down, q += right;
+            if (q >= width) q -= width, r++;
+        }
+    }
+
+    // Starts to copy this thread's piece of every pixel; `step`: elements from one pixel to the next.
+    DEVICE void copy(T* slab, const T* from, u32 step) const {
+        T* to = slab + at(row);
+        from += (u64)(row * step);
+        auto next = [&](u32) {
+            cp_async16(to, from, 16);
+            to += stride(), from += rows * step;
+            return No();
+        };
+        each<false>(next, [](u32, No, const uint4&) {});
+    }
+    DEVICE void load(T* slab) const {
+        i64 first = (i64)blockIdx.y * pixels;
+        if (channel < of.c1) {
+            copy(slab, of.x1 + first * of.c1 + channel, of.c1);
+        } else if (channel < of.c1 + of.c2) {
+            copy(slab, of.x2 + first * of.c2 + channel - of.c1, of.c2);
+        } else {
+#pragma unroll 1
+            for (u32 p = row; p < pixels; p += rows) store_packet(slab + at(p), Packet<T>());
+        }
     }
 };
 
-// Sums over the block of each channel: out[cb]. `mine`: this thread's N channels; `scratch`: 256 N + 4 cb floats.
+// Shared floats behind the slabs: what each thread adds up, sums of a quarter of the rows, and six numbers a channel.
 template <class T>
-DEVICE void channel_sums(float* out, const float (&mine)[Packet<T>::count], const Slab<T>& s, float* scratch) {
-    constexpr int N = Packet<T>::count;
-    float* segments = scratch + BLOCK_THREADS * N;
-    int rows = s.rows(), cb = s.cb;
-    __syncthreads();
-    if ((int)threadIdx.x < rows * s.pieces())
-        for (int j = 0; j < N; j++) scratch[threadIdx.x * N + j] = mine[j];
-    // Mutant, planted::norms_in_one_pass: `__syncthreads();` goes.
-    __syncthreads();
-    for (int i = threadIdx.x; i < 4 * cb; i += BLOCK_THREADS) {
-        float sum = 0.0f;
-        for (int r = i / cb; r < rows; r += 4) sum += scratch[r * cb + i % cb];
-        segments[i] = sum;
+struct Scratch {
+    float *of_threads, *quarters, *of_channels;
+    u32 cb;
+
+    DEVICE Scratch(T* behind, u32 channels) : cb(channels) {
+        of_threads = view_as<float*>(behind);
+        quarters = of_threads + BLOCK_THREADS * Packet<T>::count;
+        of_channels = quarters + 4 * cb;
     }
+    DEVICE float* numbers(int i) const { return of_channels + i * cb; }
+    // The sum of a channel, once add_up has been called.
+    DEVICE float sum(u32 ch) const {
+        const float* from = quarters + ch;
+        return from[0] + from[cb] + from[2 * cb] + from[3 * cb];
+    }
+    // Sums over the block of each channel, a quarter of the rows each. `mine`: this thread's channels.
+    template <class C>
+    DEVICE void add_up(const float (&mine)[Packet<T>::count], const Slab<T, C>& s) {
+        constexpr u32 N = Packet<T>::count;
+        u32 rows = s.rows;
+#pragma unroll
+        for (u32 j = 0; j < N; j += 4) {
+            float4 four = make_float4(mine[j], mine[j + 1], mine[j + 2], mine[j + 3]);
+            *view_as<float4*>(of_threads + threadIdx.x * N + j) = four;
+        }
+        // Mutant, planted::norms_in_one_pass: `__syncthreads();` goes.
+        __syncthreads();
+        // Thread (row, piece) takes channel row % N of its piece, and quarter row / N.
+        if (threadIdx.x < rows * s.pieces) {
+#pragma unroll 1
+            for (u32 i = threadIdx.x / s.pieces; i < 4 * N; i += rows) {
+                u32 ch = s.local + i % N;
+                const float* from = of_threads + i / N * cb + ch;
+                float sum = 0.0f;
+#pragma unroll 4
+                for (u32 r = i / N; r < rows; r += 4, from += 4 * cb) sum += *from;
+                quarters[i / N * cb + ch] = sum;
+            }
+        }
+        __syncthreads();
+    }
+};
+
+// Calls use(ch, first) for each channel of the block, a thread each; `first`: the first channel of its group.
+template <class T, class C, class Use>
+DEVICE void each_channel(const Slab<T, C>& s, Use use) {
+#pragma unroll 1
+    for (u32 ch = threadIdx.x; ch < s.cb; ch += BLOCK_THREADS) use(ch, ch / s.per * s.per);
+}
+
+// The numbers of this thread's channels.
+template <int N>
+DEVICE void load_numbers(float (&v)[N], const float* from) {
+#pragma unroll
+    for (int j = 0; j < N; j += 4) {
+        float4 four = *view_as<const float4*>(from + j);
+        v[j] = four.x, v[j + 1] = four.y, v[j + 2] = four.z, v[j + 3] = four.w;
+    }
+}
+
+// Writes the statistics of the block's groups, and the scale and shift that make u times the dropout's factor of x.
+template <class T, class C>
+DEVICE void forward_statistics(const NormSlabFwd<T>& given, const Slab<T, C>& s, const T* slab, Scratch<T>& scratch) {
+    constexpr int N = Packet<T>::count;
+    float *means = scratch.numbers(0), *scales = scratch.numbers(1), *shifts = scratch.numbers(2);
+    float count = (float)s.pixels * s.per;
+    float acc[N] = {}, mean[N];
+    auto over_x = [&](auto add) {
+        const T* from = slab + s.at(s.row);
+        auto load = [&](u32) {
+            Packet<T> x = load_packet(from);
+            from += s.stride();
+            return x;
+        };
+        s.template each<false>(load, [&](u32, const Packet<T>& x, const uint4&) {
+#pragma unroll
+            for (int j = 0; j < N; j++) add(j, x.v[j]);
+        });
+    };
+    auto of_group = [&](u32 first) {
+        float sum = 0.0f;
+        for (u32 ch = first; ch < first + s.per; ch++) sum += scratch.sum(ch);
+        return sum / count;
+    };
+    over_x([&](int j, float x) { acc[j] += x; });
+    scratch.add_up(acc, s);
+    each_channel(s, [&](u32 i, u32 first) { means[i] = of_group(first); });
     __syncthreads();
-    for (int i = threadIdx.x; i < cb; i += BLOCK_THREADS)
-        out[i] = segments[i] + segments[cb + i] + segments[2 * cb + i] + segments[3 * cb + i];
+    load_numbers(mean, means + s.local);
+#pragma unroll
+    for (int j = 0; j < N; j++) acc[j] = 0.0f;
+    over_x([&](int j, float x) { acc[j] = fmaf(x - mean[j], x - mean[j], acc[j]); });
+    scratch.add_up(acc, s);
+    each_channel(s, [&](u32 i, u32 first) {
+        u32 ch = blockIdx.x * s.cb + i;
+        float rstd = 1.0f / sqrtf(of_group(first) + 1e-6f), scale = rstd * s.of.gamma[ch];
+        scales[i] = scale * s.factor;
+        shifts[i] = fmaf(-means[i], scale, s.of.beta[ch]) * s.factor;
+        if (i != first) return;
+        float* to = given.stats + 2 * (blockIdx.y * s.of.groups + ch / s.per);
+        to[0] = means[i];
+        to[1] = rstd;
+    });
     __syncthreads();
 }
 
-// The sum of a group's channels from `first` on.
-DEVICE float group_sum(const float* channels, int first, int per) {
-    float sum = 0.0f;
-    for (int i = first; i < first + per; i++) sum += channels[i];
-    return sum;
-}
-
-template <class T>
+template <class C, class T>
 DEVICE void forward(const NormSlabFwd<T>& given) {
-    const Slab<T> s{given.of, given.cb};
+    const Slab<T, C> s(given.of, given.cb);
     constexpr int N = Packet<T>::count;
     EMM_DYNAMIC_SHARED(float4, memory);
     T* slab = view_as<T*>(memory);
-    int pixels = s.of.h * s.of.w, per = s.per(), local = s.piece() * N;
-    float* scratch = view_as<float*>(slab + pixels * s.cb);
-    float* sums = scratch + BLOCK_THREADS * N + 4 * s.cb;
-    float count = (float)pixels * per;
+    Scratch<T> scratch(slab + s.pixels * s.cb, s.cb);
     s.load(slab);
+    cp_async_commit();
+    cp_async_wait<0>();
+    forward_statistics(given, s, slab, scratch);
 
-    float acc[N] = {}, mean[N], scale[N], shift[N];
-    for (int p = s.row(); p < pixels; p += s.rows()) {
-        Packet<T> x = load_packet(slab + p * s.cb + local);
-        for (int j = 0; j < N; j++) acc[j] += x.v[j];
-    }
-    channel_sums(sums, acc, s, scratch);
-    for (int j = 0; j < N; j++) {
-        mean[j] = group_sum(sums, (local + j) / per * per, per) / count;
-        acc[j] = 0.0f;
-    }
-    for (int p = s.row(); p < pixels; p += s.rows()) {
-        Packet<T> x = load_packet(slab + p * s.cb + local);
-        for (int j = 0; j < N; j++) acc[j] = fmaf(x.v[j] - mean[j], x.v[j] - mean[j], acc[j]);
-    }
-    channel_sums(sums, acc, s, scratch);
-    for (int j = 0; j < N; j++) {
-        int ch = s.channel() + j;
-        float rstd = 1.0f / sqrtf(group_sum(sums, (local + j) / per * per, per) / count + 1e-6f);
-        scale[j] = rstd * s.of.gamma[ch];
-        shift[j] = s.of.beta[ch];
-        if (ch % per == 0 && s.row() == 0) {
-            float* to = given.stats + 2 * ((i64)blockIdx.y * s.of.groups + ch / per);
-            to[0] = mean[j];
-            to[1] = rstd;
-        }
-    }
-
-    int ho = out_length(s.of.how, s.of.h), wo = out_length(s.of.how, s.of.w);
+    int ho = out_length(s.how(), s.of.h), wo = out_length(s.how(), s.of.w);
+    i64 out_at = (i64)blockIdx.y * ho * wo * s.of.c + s.channel;
     auto resample_to = [&](T* out) {
-        for (int p = s.row(); p < ho * wo; p += s.rows()) {
-            if ((int)threadIdx.x >= s.rows() * s.pieces()) break;
+        s.each_of(ho, wo, [&](int row, int col, u32 p) {
             Packet<T> sum = {};
-            taps(s.of.how, false, p / wo, p % wo, s.of.h, s.of.w, [&](int r, int q, float weight) {
-                Packet<T> x = load_packet(slab + (r * s.of.w + q) * s.cb + local);
+            taps(s.how(), false, row, col, s.of.h, s.of.w, [&](int r, int q, float weight) {
+                Packet<T> x = load_packet(slab + s.at(r * s.of.w + q));
+#pragma unroll
                 for (int j = 0; j < N; j++) sum.v[j] = fmaf(weight, x.v[j], sum.v[j]);
             });
-            store_packet(out + ((i64)blockIdx.y * ho * wo + p) * s.of.c + s.channel(), sum);
-        }
+            store_packet(out + out_at + p * s.of.c, sum);
+        });
     };
-    if (given.xr) resample_to(given.xr);
-    __syncthreads();
-    for (int p = s.row(); p < pixels; p += s.rows()) {
-        Packet<T> x = load_packet(slab + p * s.cb + local);
-        for (int j = 0; j < N; j++) {
-            float u = fmaf(x.v[j] - mean[j], scale[j], shift[j]);
-            x.v[j] = s.of.silu ? silu(u) : u;
-        }
-        s.drop(x, p);
-        T* to = slab + p * s.cb + local;
-        if (s.of.how == SAME) to = given.y + ((i64)blockIdx.y * pixels + p) * s.of.c + s.channel();
-        store_packet(to, x);
+    if (C::how != SAME && given.xr) {
+        resample_to(given.xr);
+        __syncthreads();
     }
-    if (s.of.how == SAME) return;
+    float scale[N], shift[N];
+    load_numbers(scale, scratch.numbers(1) + s.local);
+    load_numbers(shift, scratch.numbers(2) + s.local);
+    // silu(u) times the factor is v / (1 + e^-u), with v = u times the factor.
+    float to_exponent = -LOG2_E / s.factor;
+    auto activate = [&](T* to, u32 step) {
+        const T* from = slab + s.at(s.row);
+        auto load = [&](u32) {
+            Packet<T> x = load_packet(from);
+            from += s.stride();
+            return x;
+        };
+        s.template each<true>(load, [&](u32 p, Packet<T>& x, const uint4& words) {
+#pragma unroll
+            for (int j = 0; j < N; j++) {
+                float v = fmaf(x.v[j], scale[j], shift[j]);
+                float part = s.silu() ? rcp_approx(1.0f + ex2_approx(to_exponent * v)) : 1.0f;
+                x.v[j] = v * (s.keeps(words, p, j) ? part : 0.0f);
+            }
+            store_packet(to, x);
+            to += step;
+        });
+    };
+    if (s.how() == SAME) return activate(given.y + out_at + (u64)s.row * s.of.c, s.rows * s.of.c);
+    activate(slab + s.at(s.row), s.stride());
     __syncthreads();
     resample_to(given.y);
 }
 
-template <class T>
-DEVICE void backward(const NormSlabBwd<T>& given) {
-    const Slab<T> s{given.of, given.cb};
-    constexpr int N = Packet<T>::count;
-    EMM_DYNAMIC_SHARED(float4, memory);
-    int pixels = s.of.h * s.of.w, per = s.per(), local = s.piece() * N;
-    T* slab = view_as<T*>(memory);
-    T* gs = slab + pixels * s.cb;
-    float* scratch = view_as<float*>(gs + pixels * s.cb);
-    float *sum_g = scratch + BLOCK_THREADS * N + 4 * s.cb, *sum_gx = sum_g + s.cb;
-    int ho = out_length(s.of.how, s.of.h), wo = out_length(s.of.how, s.of.w);
-    s.load(slab);
+// Writes the sums of each channel of the block, and makes of them a, b, c of dx = a g + b x + c. `g`, `gx`: this
+// thread's sums of g and of g (x - mean), both without the dropout's factor.
+template <class T, class C>
+DEVICE void backward_sums(const NormSlabBwd<T>& given, const Slab<T, C>& s, Scratch<T>& scratch,
+                          const float (&g)[Packet<T>::count], const float (&gx)[Packet<T>::count]) {
+    float *sums_g = scratch.numbers(3), *sums_gx = scratch.numbers(4), count = (float)s.pixels * s.per;
+    scratch.add_up(g, s);
+    each_channel(s, [&](u32 i, u32) { sums_g[i] = s.factor * scratch.sum(i); });
+    scratch.add_up(gx, s);
+    each_channel(s, [&](u32 i, u32) { sums_gx[i] = s.factor * scratch.sum(i); });
+    __syncthreads();
+    const float* __restrict__ gamma = s.of.gamma + blockIdx.x * s.cb;
+    each_channel(s, [&](u32 i, u32 first) {
+        u32 ch = blockIdx.x * s.cb + i;
+        const float* of_group = given.stats + 2 * (blockIdx.y * s.of.groups + ch / s.per);
+        float mean = of_group[0], rstd = of_group[1], all_g = 0.0f, all_gx = 0.0f;
+        for (u32 k = first; k < first + s.per; k++) {
+            all_g = fmaf(gamma[k], sums_g[k], all_g);
+            all_gx = fmaf(gamma[k], sums_gx[k], all_gx);
+        }
+        i64 at = (i64)blockIdx.y * s.of.c + ch;
+        given.sums[at] = rstd * sums_gx[i];
+        given.sums[(i64)s.of.n * s.of.c + at] = sums_g[i];
+        float b = -rstd * rstd * rstd * (all_gx / count);
+        scratch.numbers(0)[i] = rstd * gamma[i] * s.factor;
+        scratch.numbers(1)[i] = b;
+        scratch.numbers(2)[i] = fmaf(-mean, b, -rstd * (all_g / count));
+    });
+    __syncthreads();
+}
 
-    // What reaches pixel p from a gradient of the output's size.
-    auto reaching = [&](const T* d, int p) {
-        d += (i64)blockIdx.y * ho * wo * s.of.c + s.channel();
-        if (s.of.how == SAME) return load_packet(d + (i64)p * s.of.c);
-        Packet<T> sum = {};
-        taps(s.of.how, true, p / s.of.w, p % s.of.w, ho, wo, [&](int r, int q, float weight) {
-            Packet<T> x = load_packet(d + ((i64)r * wo + q) * s.of.c);
-            for (int j = 0; j < N; j++) sum.v[j] = fmaf(weight, x.v[j], sum.v[j]);
-        });
-        return sum;
+// What reaches pixel p from `d`, a gradient of the output's size.
+template <class T, class C>
+DEVICE Packet<T> reaching(const T* __restrict__ d, const Slab<T, C>& s, u32 p) {
+    int ho = out_length(s.how(), s.of.h), wo = out_length(s.how(), s.of.w);
+    Packet<T> sum = {};
+    u32 row = p / s.of.w, col = p - row * s.of.w;
+    d += (i64)blockIdx.y * ho * wo * s.of.c + s.channel;
+    auto add = [&](int r, int q, float weight) {
+        Packet<T> x = load_packet(d + (u32)((r * wo + q) * s.of.c));
+#pragma unroll
+        for (int j = 0; j < Packet<T>::count; j++) sum.v[j] = fmaf(weight, x.v[j], sum.v[j]);
     };
-    float mean[N], rstd[N], gamma[N], beta[N], acc_g[N] = {}, acc_gx[N] = {};
-    for (int j = 0; j < N; j++) {
-        const float* of_group = given.stats + 2 * ((i64)blockIdx.y * s.of.groups + (s.channel() + j) / per);
-        mean[j] = of_group[0];
-        rstd[j] = of_group[1];
-        gamma[j] = s.of.gamma[s.channel() + j];
-        beta[j] = s.of.beta[s.channel() + j];
-    }
-    for (int p = s.row(); p < pixels; p += s.rows()) {
-        Packet<T> x = load_packet(slab + p * s.cb + local), g = reaching(given.dy, p);
-        s.drop(g, p);
+    // Of even sides, each pixel is a quarter of one.
+    if (C::how == DOWN)
+        add(row / 2, col / 2, 0.25f);
+    else
+        taps(s.how(), true, row, col, ho, wo, add);
+    return sum;
+}
+
+// Puts g into `gs`, of which dy stands there already where nothing is resampled, and sums it up.
+template <class T, class C>
+DEVICE void sum_gradients(const NormSlabBwd<T>& given, const Slab<T, C>& s, const T* slab, T* gs, Scratch<T>& scratch) {
+    constexpr int N = Packet<T>::count;
+    struct Two {
+        Packet<T> x, g;
+    };
+    float mean[N], scale[N], beta[N], g_sum[N] = {}, gx_sum[N] = {};
+    load_numbers(mean, scratch.numbers(0) + s.local);
+    load_numbers(scale, scratch.numbers(1) + s.local);
+    load_numbers(beta, scratch.numbers(2) + s.local);
+    const T *x_at = slab + s.at(s.row), *g_at = gs + s.at(s.row);
+    T* to = gs + s.at(s.row);
+    auto load = [&](u32 p) {
+        Two v = {load_packet(x_at), s.how() == SAME ? load_packet(g_at) : reaching(given.dy, s, p)};
+        x_at += s.stride(), g_at += s.stride();
+        return v;
+    };
+    s.template each<true>(load, [&](u32 p, Two& v, const uint4& words) {
+#pragma unroll
         for (int j = 0; j < N; j++) {
-            float xhat = (x.v[j] - mean[j]) * rstd[j];
-            if (s.of.silu) g.v[j] *= silu_slope(fmaf(xhat, gamma[j], beta[j]));
-            acc_g[j] += g.v[j];
-            acc_gx[j] = fmaf(g.v[j], xhat, acc_gx[j]);
+            float d = v.x.v[j] - mean[j], slope = 1.0f;
+            if (s.silu()) slope = silu_slope(fmaf(d, scale[j], beta[j]));
+            v.g.v[j] *= s.keeps(words, p, j) ? slope : 0.0f;
+            g_sum[j] += v.g.v[j];
+            gx_sum[j] = fmaf(v.g.v[j], d, gx_sum[j]);
         }
-        store_packet(gs + p * s.cb + local, g);
-    }
-    channel_sums(sum_g, acc_g, s, scratch);
-    channel_sums(sum_gx, acc_gx, s, scratch);
-    for (int i = threadIdx.x; i < s.cb; i += BLOCK_THREADS) {
-        i64 at = (i64)blockIdx.y * s.of.c + blockIdx.x * s.cb + i;
-        given.sums[at] = sum_gx[i];
-        given.sums[(i64)s.of.n * s.of.c + at] = sum_g[i];
-    }
-    float mean_g[N], mean_gx[N];
-    for (int j = 0; j < N; j++) {
-        int first = (local + j) / per * per;
-        float g = 0.0f, gx = 0.0f;
-        for (int i = first; i < first + per; i++) {
-            float weight = s.of.gamma[blockIdx.x * s.cb + i];
-            g = fmaf(weight, sum_g[i], g);
-            gx = fmaf(weight, sum_gx[i], gx);
-        }
-        mean_g[j] = g / ((float)pixels * per);
-        mean_gx[j] = gx / ((float)pixels * per);
-    }
-
-    int ch = s.channel(), own = ch < s.of.c1 ? s.of.c1 : s.of.c2;
-    T* to = ch < s.of.c1 ? given.dx1 : (ch < s.of.c1 + s.of.c2 ? given.dx2 : nullptr);
-    if (!to) return;
-    to += (i64)blockIdx.y * pixels * own + (ch < s.of.c1 ? ch : ch - s.of.c1);
-    int add = ch < s.of.c1 ? given.add1 : given.add2;
-    for (int p = s.row(); p < pixels; p += s.rows()) {
-        Packet<T> x = load_packet(slab + p * s.cb + local), g = load_packet(gs + p * s.cb + local), old = {};
-        if (add) old = load_packet(to + (i64)p * own);
-        Packet<T> through = {};
-        if (given.dxr) through = reaching(given.dxr, p);
-        for (int j = 0; j < N; j++) {
-            float xhat = (x.v[j] - mean[j]) * rstd[j];
-            x.v[j] = rstd[j] * (gamma[j] * g.v[j] - mean_g[j] - xhat * mean_gx[j]) + through.v[j] + old.v[j];
-        }
-        store_packet(to + (i64)p * own, x);
-    }
+        store_packet(to, v.g);
+        to += s.stride();
+    });
+    backward_sums(given, s, scratch, g_sum, gx_sum);
 }
 
-extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 2) norm_slab_fwd(const NormSlabFwd<float> p) {
-    forward(p);
-}
-extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 2) norm_slab_fwd_bf16(const NormSlabFwd<bf16> p) {
-    forward(p);
+// Writes or adds dx.
+template <class T, class C>
+DEVICE void write_gradients(const NormSlabBwd<T>& given, const Slab<T, C>& s, const T* slab, const T* gs,
+                            const Scratch<T>& scratch) {
+    constexpr int N = Packet<T>::count;
+    struct Three {
+        Packet<T> x, g, old;
+    };
+    bool of_first = s.channel < s.of.c1;
+    int own = of_first ? s.of.c1 : s.of.c2, ch = of_first ? s.channel : s.channel - s.of.c1;
+    T* dx = of_first ? given.dx1 : (ch < own ? given.dx2 : nullptr);
+    if (!dx) return;
+    dx += ((i64)blockIdx.y * s.pixels + s.row) * own + ch;
+    float a[N], b[N], c[N];
+    load_numbers(a, scratch.numbers(0) + s.local);
+    load_numbers(b, scratch.numbers(1) + s.local);
+    load_numbers(c, scratch.numbers(2) + s.local);
+    auto write = [&](auto adds) {
+        const T *x_at = slab + s.at(s.row), *g_at = gs + s.at(s.row), *old_at = dx;
+        T* to = dx;
+        auto load = [&](u32) {
+            Three v = {load_packet(x_at), load_packet(g_at), {}};
+            x_at += s.stride(), g_at += s.stride();
+            if (adds.value) v.old = load_packet(old_at), old_at += s.rows * own;
+            return v;
+        };
+        s.template each<false>(load, [&](u32 p, Three& v, const uint4&) {
+#pragma unroll
+            for (int j = 0; j < N; j++) v.x.v[j] = fmaf(a[j], v.g.v[j], fmaf(b[j], v.x.v[j], c[j]));
+            if (C::how != SAME && given.dxr) {
+                Packet<T> through = reaching(given.dxr, s, p);
+#pragma unroll
+                for (int j = 0; j < N; j++) v.x.v[j] += through.v[j];
+            }
+#pragma unroll
+            for (int j = 0; j < N && adds.value; j++) v.x.v[j] += v.old.v[j];
+            store_packet(to, v.x);
+            to += s.rows * own;
+        });
+    };
+    if (of_first ? given.add1 : given.add2)
+        write(Yes());
+    else
+        write(No());
 }
 
-extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 2) norm_slab_bwd(const NormSlabBwd<float> p) {
-    backward(p);
+template <class C, class T>
+DEVICE void backward(const NormSlabBwd<T>& given) {
+    const Slab<T, C> s(given.of, given.cb);
+    EMM_DYNAMIC_SHARED(float4, memory);
+    T* slab = view_as<T*>(memory);
+    T* gs = slab + s.pixels * s.cb;
+    Scratch<T> scratch(gs + s.pixels * s.cb, s.cb);
+    s.load(slab);
+    if (s.how() == SAME) s.copy(gs, given.dy + (i64)blockIdx.y * s.pixels * s.of.c + s.channel, s.of.c);
+    cp_async_commit();
+    each_channel(s, [&](u32 i, u32) {
+        u32 ch = blockIdx.x * s.cb + i;
+        const float* of_group = given.stats + 2 * (blockIdx.y * s.of.groups + ch / s.per);
+        scratch.numbers(0)[i] = of_group[0];
+        scratch.numbers(1)[i] = of_group[1] * s.of.gamma[ch];
+        scratch.numbers(2)[i] = s.of.beta[ch];
+    });
+    cp_async_wait<0>();
+    __syncthreads();
+    sum_gradients(given, s, slab, gs, scratch);
+    write_gradients(given, s, slab, gs, scratch);
 }
-extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 2) norm_slab_bwd_bf16(const NormSlabBwd<bf16> p) {
-    backward(p);
-}
+
+// Blocks a multiprocessor for which registers are to suffice: a block computes while others load.
+#define NORM_SLAB(name, direction, blocks, Parameters, Choice)                                     \
+    extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, blocks) name(const Parameters p) { \
+        direction<Choice>(p);                                                                      \
+    }
+NORM_SLAB(norm_slab_fwd, forward, 3, NormSlabFwd<float>, General)
+NORM_SLAB(norm_slab_fwd_bf16, forward, 3, NormSlabFwd<bf16>, General)
+NORM_SLAB(norm_slab_fwd_plain_bf16, forward, 3, NormSlabFwd<bf16>, Plain)
+NORM_SLAB(norm_slab_fwd_silu_bf16, forward, 3, NormSlabFwd<bf16>, Silu)
+NORM_SLAB(norm_slab_fwd_silu_drop_bf16, forward, 3, NormSlabFwd<bf16>, SiluDrop)
+NORM_SLAB(norm_slab_fwd_silu_down_bf16, forward, 3, NormSlabFwd<bf16>, SiluDown)
+NORM_SLAB(norm_slab_fwd_silu_up_bf16, forward, 3, NormSlabFwd<bf16>, SiluUp)
+
+NORM_SLAB(norm_slab_bwd, backward, 2, NormSlabBwd<float>, General)
+NORM_SLAB(norm_slab_bwd_bf16, backward, 2, NormSlabBwd<bf16>, General)
+NORM_SLAB(norm_slab_bwd_plain_bf16, backward, 2, NormSlabBwd<bf16>, Plain)
+NORM_SLAB(norm_slab_bwd_silu_bf16, backward, 2, NormSlabBwd<bf16>, Silu)
+NORM_SLAB(norm_slab_bwd_silu_drop_bf16, backward, 2, NormSlabBwd<bf16>, SiluDrop)
+NORM_SLAB(norm_slab_bwd_silu_down_bf16, backward, 2, NormSlabBwd<bf16>, SiluDown)
+NORM_SLAB(norm_slab_bwd_silu_up_bf16, backward, 2, NormSlabBwd<bf16>, SiluUp)

@@ -9,8 +9,9 @@
 //   primitive_barriers                     of the first in[0] of 64 threads: in reverse, then how many are odd, then any
 //   primitive_atomics                      the least of the words, the one that is swapped for all ones
 //   primitive_dp4a                         [32]
-//   primitive_conversions                  [7][32]
-//   primitive_arithmetic                   [13][32] of x[32], y[32], z[32]
+//   primitive_conversions                  [8][32]
+//   primitive_arithmetic                   [10][32] of x[32], y[32], z[32]
+//   primitive_approximations               [5][32] of x[32], y[32]: two instructions of x, what is made of them of y
 //   primitive_float64                      [5][32] (2 words) of x[32], y[32]
 //   primitive_functions                    [7][32] (2 words) of x[32]: of libdevice, to an ulp or two
 //   primitive_random                       [12][32]: philox and normals8 of the counter c[32][4]; [32] (2 words) permute
@@ -172,15 +173,22 @@ PRIMITIVE(primitive_conversions) {
     out[4 * 32 + lane] = __float_as_uint((float)(int)u);
     out[5 * 32 + lane] = __float_as_uint((float)__dmul_rn((double)u, 1.0000000123));
     out[6 * 32 + lane] = (u8)__dmul_rn((double)(u & 0xffffu), 0.00390625);
+    out[7 * 32 + lane] = cvt_bf16x2(__uint_as_float(u), __uint_as_float(in[31 - lane]));
 }
 
 PRIMITIVE(primitive_arithmetic) {
     int lane = threadIdx.x;
     float x = __uint_as_float(in[lane]), y = __uint_as_float(in[32 + lane]), z = __uint_as_float(in[64 + lane]);
-    float of[13] = {fmaf(x, y, z),     __fmul_rn(x, y), __fadd_rn(x, y), __fsub_rn(x, y), __fdiv_rn(x, y),
-                    x / y,             sqrtf(fabsf(x)), fminf(x, y),     fmaxf(x, y),     exp_f32(x),
-                    sigmoid(x),        silu(x),         silu_slope(x)};
-    for (int i = 0; i < 13; i++) out[i * 32 + lane] = __float_as_uint(of[i]);
+    float of[10] = {fmaf(x, y, z), __fmul_rn(x, y), __fadd_rn(x, y), __fsub_rn(x, y), __fdiv_rn(x, y),
+                    x / y,         sqrtf(fabsf(x)), fminf(x, y),     fmaxf(x, y),     exp_f32(x)};
+    for (int i = 0; i < 10; i++) out[i * 32 + lane] = __float_as_uint(of[i]);
+}
+
+PRIMITIVE(primitive_approximations) {
+    int lane = threadIdx.x;
+    float x = __uint_as_float(in[lane]), y = __uint_as_float(in[32 + lane]);
+    float of[5] = {ex2_approx(x), rcp_approx(x), sigmoid(y), silu(y), silu_slope(y)};
+    for (int i = 0; i < 5; i++) out[i * 32 + lane] = __float_as_uint(of[i]);
 }
 
 PRIMITIVE(primitive_float64) {

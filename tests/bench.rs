@@ -124,7 +124,7 @@ fn every_bench_reports_on_a_gpu() {
             let has = |what: &str| names.iter().any(|name| name.contains(what));
             let tensor = (has("conv2d_mma_bf16"), has("conv2d_mma_tf32"));
             assert_eq!(tensor, (precision == "bf16", precision == "tf32"), "{names:?}");
-            assert_eq!(has("norm_slab_bwd_bf16"), precision == "bf16", "{names:?}");
+            assert_eq!(has("norm_slab_bwd_silu_bf16"), precision == "bf16", "{names:?}");
             assert_eq!(has("_mma_"), precision != "fp32", "{names:?}");
         }
     }

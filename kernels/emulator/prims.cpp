@@ -1,4 +1,4 @@
-// Tensor-core products, ldmatrix and cp.async, as prims_host.h describes them.
+// Tensor-core products, ldmatrix, cp.async and approximations, as prims_host.h describes them.
 #include "machine.h"
 
 namespace emu {
@@ -222,6 +222,42 @@ void ldmatrix(uint32_t* r, const void* row, int matrices, bool transposed, Site 
                 static_cast<uint32_t*>(lanes[lane].out)[m] = low | uint32_t(high) << 16;
             }
     });
+}
+
+// ---- approximations and conversions ------------------------------------------------------------------------------
+
+static float flushed(float x) { return fabsf(x) < 0x1p-126f ? copysignf(0.0f, x) : x; }
+
+// Whether the result for these bits is too large, rather than too small.
+static bool above(float x) { return __float_as_uint(x) * 0x9E3779B1u >> 31; }
+
+float ex2_approx(float x) {
+    x = flushed(x);
+    double y = exp2(double(x));
+    if (x != x || x == 0 || float(y) == 0 || std::isinf(float(y))) return float(y);
+    // Farthest float within the error: rounding goes back towards the true value.
+    double most = y * (above(x) ? 1 + 0x1p-22 : 1 - 0x1p-22);
+    float off = float(most);
+    if (fabs(off - y) > fabs(most - y)) off = nextafterf(off, off > y ? 0.0f : INFINITY);
+    return flushed(off);
+}
+
+float rcp_approx(float x) {
+    x = flushed(x);
+    float y = float(1.0 / double(x));
+    if (x != x || x == 0 || std::isinf(x) || std::isinf(y)) return y;
+    // The neighbour of the rounded value on the true value's other side is more than a unit off.
+    double exact = 1.0 / double(x);
+    float side = nextafterf(y, above(x) ? INFINITY : -INFINITY), ulp = fabsf(nextafterf(y, 2 * y) - y);
+    return flushed(fabs(side - exact) <= ulp ? side : y);
+}
+
+uint32_t cvt_bf16x2(float lo, float hi) {
+    auto rounded = [](float x) -> uint32_t {
+        uint32_t u = __float_as_uint(x);
+        return x != x ? 0x7fffu : (u + 0x7fffu + (u >> 16 & 1)) >> 16;
+    };
+    return rounded(hi) << 16 | rounded(lo);
 }
 
 // ---- cp.async --------------------------------------------------------------------------------------------------

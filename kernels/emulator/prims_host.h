@@ -1,5 +1,5 @@
-// What the host bodies of prelude/prims.cuh call: the tensor-core and asynchronous-copy instructions of sm_80,
-// as functions of one lane. Every function of a warp is a collective: all 32 lanes call it, the last one to arrive
+// What the host bodies of prelude/prims.cuh call: the tensor-core and asynchronous-copy instructions of sm_80, and its
+// approximations, as functions of one lane. Every function of a warp is a collective: all 32 lanes call it, the last one to arrive
 // computes for the warp. The fragments are the PTX ISA's; `g` is lane / 4 and `t` is lane % 4 below.
 //
 // Pointers to fragments are ordinary registers of the lane (its locals). `Site` fills itself with the caller's
@@ -37,6 +37,15 @@ void ldmatrix(uint32_t* r, const void* row, int matrices, bool transposed, Site 
 void cp_async(void* shared, const void* global, int bytes, int source_bytes, Site site = here());
 void cp_async_commit();
 void cp_async_wait(int groups_left);  // cp.async.wait_group groups_left; no memory order between threads
+
+// ex2.approx.ftz.f32 and rcp.approx.ftz.f32. A GPU's results lie anywhere within the error that the PTX ISA allows:
+// these lie at its end, above or below by a hash of the argument, so that what holds here holds on every GPU. What
+// the ISA's tables of special values list is exact.
+float ex2_approx(float x);
+float rcp_approx(float x);
+
+// cvt.rn.bf16x2.f32: `lo` in the lower half.
+uint32_t cvt_bf16x2(float lo, float hi);
 
 // The address of a shared location as a 32-bit shared-space pointer.
 uint32_t shared_address(const void* p);

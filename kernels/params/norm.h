@@ -78,6 +78,11 @@ struct NormSlabFwd {
 };
 ENTRY(Fp32, norm_slab_fwd, NormSlabFwd<float>)
 ENTRY(Fp32, norm_slab_fwd_bf16, NormSlabFwd<bf16>)
+ENTRY(Fp32, norm_slab_fwd_plain_bf16, NormSlabFwd<bf16>)
+ENTRY(Fp32, norm_slab_fwd_silu_bf16, NormSlabFwd<bf16>)
+ENTRY(Fp32, norm_slab_fwd_silu_drop_bf16, NormSlabFwd<bf16>)
+ENTRY(Fp32, norm_slab_fwd_silu_down_bf16, NormSlabFwd<bf16>)
+ENTRY(Fp32, norm_slab_fwd_silu_up_bf16, NormSlabFwd<bf16>)
 
 template <class T>
 struct NormSlabBwd {
@@ -92,3 +97,8 @@ struct NormSlabBwd {
 };
 ENTRY(Fp32, norm_slab_bwd, NormSlabBwd<float>)
 ENTRY(Fp32, norm_slab_bwd_bf16, NormSlabBwd<bf16>)
+ENTRY(Fp32, norm_slab_bwd_plain_bf16, NormSlabBwd<bf16>)
+ENTRY(Fp32, norm_slab_bwd_silu_bf16, NormSlabBwd<bf16>)
+ENTRY(Fp32, norm_slab_bwd_silu_drop_bf16, NormSlabBwd<bf16>)
+ENTRY(Fp32, norm_slab_bwd_silu_down_bf16, NormSlabBwd<bf16>)
+ENTRY(Fp32, norm_slab_bwd_silu_up_bf16, NormSlabBwd<bf16>)

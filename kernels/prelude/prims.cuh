@@ -1,5 +1,5 @@
 // The instructions that C++ has no words for: sm_80's tensor cores, matrix loads from shared memory, asynchronous
-// copies. The only file with inline PTX; each primitive has a host body, which the emulator runs (emulator/prims_host.h
+// copies, approximations of one instruction, two bf16 from two floats. The only file with inline PTX; each primitive has a host body, which the emulator runs (emulator/prims_host.h
 // says which lane holds which element of a fragment).
 //
 // Also what a kernel file is written with on both sides: EMM_SHARED, EMM_DYNAMIC_SHARED, DEVICE, view_as.
@@ -31,6 +31,27 @@ DEVICE void cp_async_commit() { asm volatile("cp.async.commit_group;\n" ::: "mem
 template <int groups_left>
 DEVICE void cp_async_wait() {
     asm volatile("cp.async.wait_group %0;\n" ::"n"(groups_left) : "memory");
+}
+
+// 2^x within 2^-22 of the value (PTX ISA, ex2.approx.ftz.f32). -inf: 0, +-0: 1, +inf: +inf, NaN: NaN; subnormal
+// arguments and results count as zeros. No volatile: it may be moved like any arithmetic.
+DEVICE float ex2_approx(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
+    return y;
+}
+// 1 / x within one unit in the last place (PTX ISA, rcp.approx.ftz.f32). +-inf: +-0, +-0: +-inf, NaN: NaN; subnormal
+// arguments and results count as zeros of their sign.
+DEVICE float rcp_approx(float x) {
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
+    return y;
+}
+// Two floats rounded to bf16, to nearest, ties to even; NaN becomes 0x7fff (PTX ISA, cvt.rn.bf16x2.f32).
+DEVICE uint32_t cvt_bf16x2(float lo, float hi) {
+    uint32_t pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;\n" : "=r"(pair) : "f"(hi), "f"(lo));
+    return pair;
 }
 
 // Four 8x8 matrices of 16-bit elements; lanes 8i..8i+7 give the row addresses of matrix i.
@@ -99,6 +120,10 @@ template <int groups_left>
 DEVICE void cp_async_wait() {
     emu::cp_async_wait(groups_left);
 }
+
+DEVICE float ex2_approx(float x) { return emu::ex2_approx(x); }
+DEVICE float rcp_approx(float x) { return emu::rcp_approx(x); }
+DEVICE uint32_t cvt_bf16x2(float lo, float hi) { return emu::cvt_bf16x2(lo, hi); }
 
 DEVICE void ldmatrix_x4(uint32_t (&r)[4], const void* row, emu::Site site = emu::here()) {
     emu::ldmatrix(r, row, 4, false, site);

@@ -9,16 +9,26 @@ enum class Stream : u32 { Sigma = 2, Noise = 3, Dropout = 4, Latent = 5, Churn =
 
 DEVICE u32 tag(Stream stream, u32 layer) { return (u32)stream << 16 | layer; }
 
-DEVICE uint4 philox(uint4 c, u64 seed) {
+// The words of several counters at once, which share the keys of the rounds.
+template <int N>
+DEVICE void philox(uint4 (&c)[N], u64 seed) {
     u32 k0 = (u32)seed, k1 = (u32)(seed >> 32);
 #pragma unroll
     for (int round = 0; round < 10; round++) {
-        u64 a = (u64)0xD2511F53u * c.x, b = (u64)0xCD9E8D57u * c.z;
-        c = make_uint4((u32)(b >> 32) ^ c.y ^ k0, (u32)b, (u32)(a >> 32) ^ c.w ^ k1, (u32)a);
+#pragma unroll
+        for (int i = 0; i < N; i++) {
+            // Both halves of a product, by one instruction.
+            u32 a = __umulhi(0xD2511F53u, c[i].x), b = __umulhi(0xCD9E8D57u, c[i].z);
+            c[i] = make_uint4(b ^ c[i].y ^ k0, 0xCD9E8D57u * c[i].z, a ^ c[i].w ^ k1, 0xD2511F53u * c[i].x);
+        }
         k0 += 0x9E3779B9u;
         k1 += 0xBB67AE85u;
     }
-    return c;
+}
+DEVICE uint4 philox(uint4 c, u64 seed) {
+    uint4 words[1] = {c};
+    philox(words, seed);
+    return words[0];
 }
 
 // A uniform number in (0, 1) with 32 random bits, in float64.

@@ -38,11 +38,11 @@ struct Span {
 
 DEVICE Span clipped(int first, int end, int length) { return {first < 0 ? 0 : first, end > length ? length : end}; }
 
-// Inputs (of `length`) that may have a weight in output o.
+// Inputs (of `length`) that may have a weight in output o. The boxes never reach beyond the border.
 DEVICE Span sources_of(int how, int o, int length) {
     switch (how) {
-        case DOWN: return clipped(2 * o, 2 * o + 2, length);
-        case UP: return clipped(o / 2, o / 2 + 1, length);
+        case DOWN: return {2 * o, 2 * o + 2};
+        case UP: return {o / 2, o / 2 + 1};
         case FIR_DOWN: return clipped(2 * o - 1, 2 * o + 3, length);
         case FIR_UP: return clipped((o + 1) / 2 - 1, (o + 1) / 2 + 1, length);
         case FIR_PAD: return clipped(o - 2, o + 2, length);
@@ -54,7 +54,7 @@ DEVICE Span sources_of(int how, int o, int length) {
 DEVICE Span uses_of(int how, int i, int length) {
     switch (how) {
         case DOWN: return clipped(i / 2, i / 2 + 1, length);
-        case UP: return clipped(2 * i, 2 * i + 2, length);
+        case UP: return {2 * i, 2 * i + 2};
         case FIR_DOWN: return clipped((i + 1) / 2 - 1, (i + 1) / 2 + 1, length);
         case FIR_UP: return clipped(2 * i - 1, 2 * i + 3, length);
         case FIR_PAD: return clipped(i - 1, i + 3, length);

@@ -17,11 +17,7 @@ struct bf16 {
 DEVICE float to_float(bf16 x) { return __uint_as_float((u32)x.bits << 16); }
 
 // Rounds to nearest, ties to even; NaN stays NaN.
-DEVICE bf16 to_bf16(float x) {
-    u32 u = __float_as_uint(x);
-    if ((u & 0x7fffffffu) > 0x7f800000u) return bf16{0x7fff};
-    return bf16{(u16)((u + 0x7fffu + (u >> 16 & 1)) >> 16)};
-}
+DEVICE bf16 to_bf16(float x) { return bf16{(u16)cvt_bf16x2(x, 0.0f)}; }
 
 // The bits of a float rounded to tf32 by an instruction that drops the low 13: half of them is added. The NaN that a
 // GPU makes, 0x7fffffff, would overflow to -0.
@@ -89,10 +85,9 @@ DEVICE Packet<bf16> load_packet(const bf16* p) {
 DEVICE void store_packet(float* p, const Packet<float>& x) {
     *view_as<float4*>(p) = make_float4(x.v[0], x.v[1], x.v[2], x.v[3]);
 }
-DEVICE u32 bf16_pair(float lo, float hi) { return (u32)to_bf16(hi).bits << 16 | to_bf16(lo).bits; }
 DEVICE void store_packet(bf16* p, const Packet<bf16>& x) {
-    *view_as<uint4*>(p) = make_uint4(bf16_pair(x.v[0], x.v[1]), bf16_pair(x.v[2], x.v[3]),
-                                              bf16_pair(x.v[4], x.v[5]), bf16_pair(x.v[6], x.v[7]));
+    *view_as<uint4*>(p) = make_uint4(cvt_bf16x2(x.v[0], x.v[1]), cvt_bf16x2(x.v[2], x.v[3]), cvt_bf16x2(x.v[4], x.v[5]),
+                                     cvt_bf16x2(x.v[6], x.v[7]));
 }
 
 // Writes, or adds to what is there; a result that is set never reads the old one.

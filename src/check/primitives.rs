@@ -55,6 +55,7 @@ fn all() -> Vec<Primitive> {
         numbers::packets(),
         numbers::conversions(),
         numbers::arithmetic(),
+        numbers::approximations(),
         numbers::float64(),
         numbers::functions(),
         numbers::random(),
@@ -280,6 +281,24 @@ mod tests {
         assert!(near.compare(bytemuck::cast_slice(&got)).by > near.bar());
         got[40] = f64::NAN;
         assert!(near.compare(bytemuck::cast_slice(&got)).by.is_nan());
+        let within = numbers::approximations();
+        let Words::Within(want) = &within.want else { panic!("approximations have bounds") };
+        let right: Vec<u32> = want.iter().map(|&(w, _)| (w as f32).to_bits()).collect();
+        assert_eq!(within.compare(&right).by, 0.0);
+        for (i, &(w, far)) in want.iter().enumerate() {
+            // Of zero the other sign, of infinity and NaN a number, of a number what lies beyond its bound, and NaN.
+            let wrong = match w {
+                0.0 => vec![-w],
+                _ if !w.is_finite() => vec![1.0],
+                _ => vec![w + 2.0 * far, w - 2.0 * far, f64::NAN],
+            };
+            for wrong in wrong {
+                let mut got = right.clone();
+                got[i] = (wrong as f32).to_bits();
+                let by = within.compare(&got).by;
+                assert!(by > 1.0 || by.is_nan(), "value {i}, {w:e}: {wrong:e} is off by {by}");
+            }
+        }
     }
 
     /// Each element is one register's, and none is left out.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// Of this version.
 const CPU: u32 = 2;
-const CUDA: u32 = 2;
+const CUDA: u32 = 3;
 
 /// The generation that a run was trained in, on each kind of device that it was trained on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -77,12 +77,13 @@ mod tests {
     fn each_kind_of_device_has_its_own() {
         let read = |text: &str| serde_json::from_str::<Numerics>(text).unwrap();
         let both = read("2");
-        assert_eq!((both.cpu, both.cuda, both.older()), (Some(2), Some(2), None));
+        assert_eq!((both.cpu, both.cuda, both.older()), (Some(2), Some(2), Some(2)));
         let cpu = Device::Cpu(Cpu::new(1).unwrap());
         assert!(serde_json::from_str::<Numerics>(r#"{"gpu": 2}"#).is_err());
-        let elsewhere = read(r#"{"cuda": 2}"#);
-        assert_eq!(elsewhere.resume(&cpu).unwrap(), both);
-        let old = read(r#"{"cpu": 1, "cuda": 2}"#);
+        let elsewhere = read(r#"{"cuda": 3}"#);
+        assert_eq!(elsewhere.resume(&cpu).unwrap(), read(r#"{"cpu": 2, "cuda": 3}"#));
+        assert_eq!((elsewhere.older(), read(r#"{"cuda": 2}"#).older()), (None, Some(2)));
+        let old = read(r#"{"cpu": 1, "cuda": 3}"#);
         assert_eq!(old.older(), Some(1));
         let error = old.resume(&cpu).unwrap_err().to_string();
         assert!(error.starts_with("--run: trained with numerics 1, this version"), "{error}");

@@ -122,7 +122,7 @@ fn check_joined_norms(cuda: &Cuda, what: &str) {
         let want = case.run(&cpu, Precision::Fp32, Acc::Set, 0.0).unwrap();
         for (precision, name, bar) in [
             (Precision::Fp32, "norm_slab_bwd", 1e-5),
-            (Precision::Bf16, "norm_slab_bwd_bf16", 5e-3),
+            (Precision::Bf16, "norm_slab_bwd_silu_drop_bf16", 5e-3),
         ] {
             let device = Device::Cuda { cuda: cuda.clone(), host: cpu.clone() };
             let launched = case.time(&device, precision, 1).unwrap();

@@ -73,7 +73,8 @@ pub(super) fn conversions() -> Primitive {
         &|u| ((u as f64 * 1.000_000_012_3) as f32).to_bits(),
         &|u| (u & 0xffff) >> 8,
     ];
-    let want = rows.iter().flat_map(|row| PATTERNS.map(row)).collect();
+    let mut want: Vec<u32> = rows.iter().flat_map(|row| PATTERNS.map(row)).collect();
+    want.extend((0..32).map(|i| to_bf16(PATTERNS[i]) | to_bf16(PATTERNS[31 - i]) << 16));
     Primitive::new("conversions", params::PRIMITIVE_CONVERSIONS, PATTERNS.to_vec(), want)
 }
 
@@ -93,11 +94,7 @@ pub(super) fn arithmetic() -> Primitive {
     for (i, (x, y, z)) in edges.into_iter().enumerate() {
         (operands[i], operands[32 + i], operands[64 + i]) = (x, y, z);
     }
-    let slope = |x: f32| {
-        let s = math::sigmoid(x);
-        s * x.mul_add(1.0 - s, 1.0)
-    };
-    let rows: [&dyn Fn(f32, f32, f32) -> f32; 13] = [
+    let rows: [&dyn Fn(f32, f32, f32) -> f32; 10] = [
         &|x, y, z| x.mul_add(y, z),
         &|x, y, _| x * y,
         &|x, y, _| x + y,
@@ -108,9 +105,6 @@ pub(super) fn arithmetic() -> Primitive {
         &|x, y, _| x.min(y),
         &|x, y, _| x.max(y),
         &|x, _, _| math::exp(x),
-        &|x, _, _| math::sigmoid(x),
-        &|x, _, _| x * math::sigmoid(x),
-        &|x, _, _| slope(x),
     ];
     let of = |row: &&dyn Fn(f32, f32, f32) -> f32| -> Vec<u32> {
         (0..32).map(|i| row(operands[i], operands[32 + i], operands[64 + i]).to_bits()).collect()
@@ -118,6 +112,53 @@ pub(super) fn arithmetic() -> Primitive {
     let want = rows.iter().flat_map(of).collect();
     let input = operands.iter().map(|v| v.to_bits()).collect();
     Primitive::new("arithmetic", params::PRIMITIVE_ARITHMETIC, input, want)
+}
+
+/// Instructions that approximate, by the PTX ISA's sections on `ex2` and `rcp` (floating-point instructions): tables of
+/// special values, subnormal numbers flushed to zero, and the largest errors. Then what `kernels/prelude/math.cuh` makes
+/// of them and says of its errors.
+pub(super) fn approximations() -> Primitive {
+    let normals = |index: u32| (0..2).flat_map(move |b| normals8(b, index, 0, 0, 13));
+    let (inf, tiny) = (f32::INFINITY, 1e-40);
+    let mut of_instructions = vec![0.0, -0.0, inf, -inf, f32::NAN, tiny, -tiny, 1.0, -1.0, 2.0];
+    of_instructions.extend([126.5, -125.5, -127.0, -200.0, 128.0, 3e38]);
+    of_instructions.extend(normals(1).map(|v| 20.0 * v));
+    let mut of_sigmoid = vec![0.0, -0.0, f32::NAN, tiny, 1.0, -1.0, -1.2785, 20.0, -20.0];
+    of_sigmoid.extend([80.0, -80.0, 1e4, -1e4, -88.0, 3e38, -0.01]);
+    of_sigmoid.extend(normals(2).map(|v| 4.0 * v));
+
+    let flushed = |x: f64| if x.abs() < f32::MIN_POSITIVE as f64 { 0_f64.copysign(x) } else { x };
+    let ex2 = |x: f64| match flushed(flushed(x).exp2()) {
+        y if y > f32::MAX as f64 => (f64::INFINITY, 0.0),
+        y => (y, y * 2_f64.powi(-22)),
+    };
+    let rcp = |x: f64| {
+        let y = flushed(1.0 / flushed(x));
+        let nearest = (y as f32).abs();
+        (y, (nearest.next_up() - nearest) as f64)
+    };
+    // Of a value whose terms have this size. Where float64 underflows, zero need not be met exactly.
+    let made = |x: f64, value: f64, size: f64| {
+        let value = if value == 0.0 && x != 0.0 { f64::MIN_POSITIVE } else { value };
+        (value, (2.0 * x.abs() + 8.0) * 2_f64.powi(-24) * size + (1.0 + x.abs()) * 2_f64.powi(-125))
+    };
+    let logistic = |x: f64| 1.0 / (1.0 + (-x).exp());
+    let slope = |x: f64| {
+        let (s, of_x) = (logistic(x), x * logistic(x) * logistic(-x));
+        made(x, s + of_x, s + of_x.abs())
+    };
+    let silu = |x: f64| made(x, x * logistic(x), (x * logistic(x)).abs());
+    let of = |row: &dyn Fn(f64) -> (f64, f64), x: &[f32]| -> Vec<(f64, f64)> {
+        x.iter().map(|&x| row(x as f64)).collect()
+    };
+    let mut want = of(&ex2, &of_instructions);
+    want.extend(of(&rcp, &of_instructions));
+    want.extend(of(&|x| made(x, logistic(x), logistic(x)), &of_sigmoid));
+    want.extend(of(&silu, &of_sigmoid));
+    want.extend(of(&slope, &of_sigmoid));
+    let input = of_instructions.iter().chain(&of_sigmoid).map(|v| v.to_bits()).collect();
+    let new = Primitive::new("approximations", params::PRIMITIVE_APPROXIMATIONS, input, vec![]);
+    Primitive { want: Words::Within(want), ..new }
 }
 
 fn words_of(values: &[f64]) -> Vec<u32> {

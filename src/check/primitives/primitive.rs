@@ -34,6 +34,9 @@ pub(super) enum Words {
     Exact(Vec<u32>),
     /// Float64, as a library computes them: to [`ULPS`].
     Near(Vec<f64>),
+    /// Float32, as approximated: values, and how far from each the result may be, which counts as right. Zero, infinity
+    /// and NaN are exact.
+    Within(Vec<(f64, f64)>),
 }
 
 /// Relative error of float64 functions: CUDA documents two units in the last place at most, and the host's have one.
@@ -52,7 +55,7 @@ impl Primitive {
 
     pub(super) fn bar(&self) -> f64 {
         match self.want {
-            Words::Exact(_) => 0.0,
+            Words::Exact(_) | Words::Within(_) => 0.0,
             Words::Near(_) => ULPS,
         }
     }
@@ -62,6 +65,7 @@ impl Primitive {
         let words = match &self.want {
             Words::Exact(want) => want.len(),
             Words::Near(want) => 2 * want.len(),
+            Words::Within(want) => want.len(),
         };
         let out = cuda.buffer_of(&vec![0xff; 4 * words])?;
         let (to, from) = (&out, &input);
@@ -80,7 +84,8 @@ impl Primitive {
         Ok(self.compare(bytemuck::cast_slice(&got)))
     }
 
-    /// How many words differ, or how far the farthest number is, with the first or that one.
+    /// How many words differ, or how far the farthest number is (where each has its own bound, in such), with the first or
+    /// that one.
     pub(super) fn compare(&self, got: &[u32]) -> Off {
         let mut off = Off::default();
         match &self.want {
@@ -95,6 +100,19 @@ impl Primitive {
                 let got: Vec<f64> = bytemuck::pod_collect_to_vec(got);
                 for (i, (g, w)) in got.iter().zip(want).enumerate() {
                     off.take(((g - w) / w).abs(), &format!("value {i} is {g:e}, not {w:e}"));
+                }
+            }
+            Words::Within(want) => {
+                for (i, (&g, &(w, far))) in got.iter().zip(want).enumerate() {
+                    let g = f32::from_bits(g) as f64;
+                    let same = g.to_bits() == w.to_bits() || g.is_nan() && w.is_nan();
+                    let by = match w == 0.0 || !w.is_finite() {
+                        true if same => 0.0,
+                        true => f64::INFINITY,
+                        false if (g - w).abs() <= far => 0.0,
+                        false => (g - w).abs() / far,
+                    };
+                    off.take(by, &format!("value {i} is {g:e}, not {w:e}"));
                 }
             }
         }

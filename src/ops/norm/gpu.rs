@@ -2,8 +2,9 @@
 //! the shared memory that the GPU gives a block, else by `kernels/norm.cu`.
 
 use super::shape::{Norm, keep_threshold};
+use crate::device::cpu::resample::Resampling;
 use crate::device::params::{BLOCK_THREADS, DRAWN_ELEMENTS};
-use crate::device::{Acc, Int, Kernel, Ptr, Sink, params, typed};
+use crate::device::{Acc, Dtype, Entry, Int, Kernel, Ptr, Sink, params, typed};
 use crate::ops::scratch::Layout;
 use crate::ops::sums::sum_rows;
 use crate::ops::{Direction, Grads, Io, Shape};
@@ -52,6 +53,44 @@ impl Slab {
     }
 }
 
+/// The one-pass kernels of bf16: for any norm, and for those that networks are made of.
+const FORWARD: [Entry<params::NormSlabFwd>; 6] = [
+    params::NORM_SLAB_FWD_BF16,
+    params::NORM_SLAB_FWD_PLAIN_BF16,
+    params::NORM_SLAB_FWD_SILU_BF16,
+    params::NORM_SLAB_FWD_SILU_DROP_BF16,
+    params::NORM_SLAB_FWD_SILU_DOWN_BF16,
+    params::NORM_SLAB_FWD_SILU_UP_BF16,
+];
+const BACKWARD: [Entry<params::NormSlabBwd>; 6] = [
+    params::NORM_SLAB_BWD_BF16,
+    params::NORM_SLAB_BWD_PLAIN_BF16,
+    params::NORM_SLAB_BWD_SILU_BF16,
+    params::NORM_SLAB_BWD_SILU_DROP_BF16,
+    params::NORM_SLAB_BWD_SILU_DOWN_BF16,
+    params::NORM_SLAB_BWD_SILU_UP_BF16,
+];
+
+/// The one-pass kernel, forward or backward: one that is compiled for what this norm does and no more, where there is one.
+fn in_one_pass<T>(
+    op: &Norm,
+    [_, h, w, _]: Shape,
+    dtype: Dtype,
+    float32: Entry<T>,
+    [any, plain, silu, silu_drop, silu_down, silu_up]: [Entry<T>; 6],
+) -> Entry<T> {
+    let even = h.is_multiple_of(2) && w.is_multiple_of(2);
+    match (dtype, op.silu, op.dropout.is_some(), op.resample) {
+        (Dtype::F32, ..) => float32,
+        (_, false, false, None) => plain,
+        (_, true, false, None) => silu,
+        (_, true, true, None) => silu_drop,
+        (_, true, false, Some(Resampling::Down)) if even => silu_down,
+        (_, true, false, Some(Resampling::Up)) => silu_up,
+        _ => any,
+    }
+}
+
 pub(super) fn kernels(op: &Norm, io: &Io, grads: Option<&Grads>) -> Vec<Kernel> {
     let [n, h, w, c1] = io.shapes[0];
     let (c, groups) = (op.channels(&io.shapes), op.groups);
@@ -82,7 +121,7 @@ pub(super) fn kernels(op: &Norm, io: &Io, grads: Option<&Grads>) -> Vec<Kernel> 
     let Some(grads) = grads else {
         let (y, xr) = (io.outs[0], io.outs.get(2).copied());
         if let Some(Slab { channels: cb, bytes }) = Slab::new(op, io, 1) {
-            let kernel = typed([params::NORM_SLAB_FWD, params::NORM_SLAB_FWD_BF16], dtype);
+            let kernel = in_one_pass(op, io.shapes[0], dtype, params::NORM_SLAB_FWD, FORWARD);
             let arguments = params!(NormSlabFwd { y, xr, stats, of, cb });
             return vec![Kernel::new(kernel, [c / cb, n], arguments).shared(bytes)];
         }
@@ -104,7 +143,7 @@ pub(super) fn kernels(op: &Norm, io: &Io, grads: Option<&Grads>) -> Vec<Kernel> 
     let [add1, add2] = [dx1, dx2].map(|s: Option<Sink>| s.is_some_and(|s| s.acc == Acc::Add));
     let mut list = Vec::new();
     if let Some(Slab { channels: cb, bytes }) = Slab::new(op, io, 2) {
-        let kernel = typed([params::NORM_SLAB_BWD, params::NORM_SLAB_BWD_BF16], dtype);
+        let kernel = in_one_pass(op, io.shapes[0], dtype, params::NORM_SLAB_BWD, BACKWARD);
         let arguments = params!(NormSlabBwd { dx1, dx2, sums, dy, dxr, stats, of, cb, add1, add2 });
         list.push(Kernel::new(kernel, [c / cb, n], arguments).shared(bytes));
     } else {
