@@ -1,4 +1,4 @@
-"""The loops of a kernel in its SASS, as nvdisasm -c prints it, and what a pass over an element costs."""
+"""The loops of a kernel in its SASS, as nvdisasm -c prints it, what a pass over an element costs, and what a product does."""
 
 import re
 
@@ -62,3 +62,36 @@ def per_element(all_loops, elements):
         else:
             stay += cost
     return (copies * copy + stay + store) / elements
+
+
+# Tensor cores' instructions; bytes that a warp moves by an instruction on shared memory.
+PRODUCT = re.compile(r"(HMMA|HGMMA|IMMA)\.")
+SHARED = [(re.compile(r"LDSM\.16\..*\.4$"), 512), (re.compile(r"LDSM\.16\..*\.2$"), 256), (re.compile(r"LDGSTS.*\.128$"), 512),
+          (re.compile(r"(LDS|STS)\.128$"), 512), (re.compile(r"(LDS|STS)\.64$"), 256), (re.compile(r"(LDS|STS)$"), 128)]
+ASYNC = re.compile(r"LDGSTS|UTMALDG|UBLKCP")
+
+
+def products(loop):
+    return sum(bool(PRODUCT.match(mnemonic)) for mnemonic in loop)
+
+
+def main_loop(all_loops):
+    """The loop with the most products, or None."""
+    best = max(all_loops, key=products, default=[])
+    return best if products(best) else None
+
+
+def shared_bytes(loop):
+    """Bytes that a warp moves to and from shared memory in one turn."""
+    return sum(next((size for of, size in SHARED if of.match(mnemonic)), 0) for mnemonic in loop)
+
+
+def copies(loop):
+    """Asynchronous copies of global memory in one turn."""
+    return sum(bool(ASYNC.match(mnemonic)) for mnemonic in loop)
+
+
+def store_bits(text):
+    """How wide a kernel's stores to global memory are, the widest first."""
+    widths = {"": 32, "64": 64, "128": 128, "U8": 8, "S8": 8, "U16": 16, "S16": 16}
+    return sorted({widths[w] for w in re.findall(r"\bSTG\.E(?:\.([SU]?\d+))?\b", text)}, reverse=True)

@@ -45,8 +45,14 @@ INSTRUCTIONS = [
 ]
 # Whose loops are listed; of those whose passes all go over the same elements, 8 a piece, the instructions an element,
 # and how many those may be: what an H100's memory leaves time for.
-LOOPS_OF, PASSES_OF = re.compile(r"norm_slab_.*_bf16"), re.compile(r"norm_slab_..._(plain|silu|silu_drop)_bf16")
+LOOPS_OF, PASSES_OF = re.compile(r"norm_slab_.*_bf16|(?!primitive).*_w?g?mma.*"), re.compile(r"norm_slab_..._(plain|silu|silu_drop)_bf16")
 MOST_PER_ELEMENT = 38
+# Instructions of a main loop for each of its products: more, and the schedulers hold the tensor cores back.
+MOST_PER_PRODUCT = [(re.compile(r"conv2d_mma_wide_.*"), 3.3), (re.compile(r"wgrad_mma_wide_.*"), 4.0),
+                    (re.compile(r".*_wgmma.*"), 25.0)]
+# Threads of a block where they are not 256, and what a multiprocessor has.
+THREADS = [(re.compile(r".*_wgmma.*"), 384)]
+REGISTERS, SHARED_KB = 65536, {"sm_80": 164, "sm_90a": 228}
 ENTRY = re.compile(r"Compiling entry function '(\w+)' for '(\w+)'")
 STACK = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 USED = re.compile(r"Used (\d+) registers")
@@ -107,7 +113,8 @@ def compile_one(nvcc, nvdisasm, source, arch, folder):
     kernels = [found[1] for found in ENTRY.finditer(text)]
     code = disassembled(nvdisasm, cubin_of(source, arch, folder))
     lacking = missing_instructions(code, kernels)
-    loops = {kernel: kernel_loops.loops(code[kernel]) for kernel in kernels if LOOPS_OF.fullmatch(kernel)}
+    listed = [kernel for kernel in kernels if LOOPS_OF.fullmatch(kernel)]
+    loops = {kernel: (kernel_loops.loops(code[kernel]), kernel_loops.store_bits(code[kernel])) for kernel in listed}
     return text, [f"{source.name}: {arch}: {what}" for what in lacking], loops
 
 
@@ -135,7 +142,7 @@ def read(text, file, arch, dynamic):
 
 def tell_loops(archs, loops, to):
     """Prints the table of instructions an element, writes those of each loop, returns what is too dear."""
-    costs = {key: kernel_loops.per_element(of, 8) for key, of in loops.items() if PASSES_OF.fullmatch(key[1])}
+    costs = {key: kernel_loops.per_element(of, 8) for key, (of, _) in loops.items() if PASSES_OF.fullmatch(key[1])}
     if costs:
         print("\nInstructions an element of all passes of the norms over it, by their loops in SASS; those of each loop stand in\n"
               "`kernel-loops.csv`.\n")
@@ -144,13 +151,49 @@ def tell_loops(archs, loops, to):
         for file, kernel in sorted({key[:2] for key in costs}):
             print(f"| {kernel} |" + "".join(f" {costs[file, kernel, arch]:.1f} |" for arch in archs))
     if to:
-        lines = ["file,kernel,arch,loop,instructions,pieces"]
-        for (file, kernel, arch), of in sorted(loops.items()):
-            lines += [f"{file},{kernel},{arch},{i},{len(loop)},{pieces}"
-                      for i, (loop, pieces) in enumerate(kernel_loops.passes(of))]
+        lines = ["file,kernel,arch,loop,instructions,pieces,products,shared_bytes,copies"]
+        for (file, kernel, arch), (of, _) in sorted(loops.items()):
+            main = kernel_loops.main_loop(of)
+            for i, (loop, pieces) in enumerate([(main, 0)] if main else kernel_loops.passes(of)):
+                numbers = kernel_loops.products(loop), kernel_loops.shared_bytes(loop), kernel_loops.copies(loop)
+                lines.append(",".join(map(str, (file, kernel, arch, i, len(loop), pieces, *numbers))))
         to.write_text("\n".join(lines) + "\n")
     return [f"{kernel} for {arch}: {cost:.1f} instructions an element, {MOST_PER_ELEMENT} are the most"
             for (_, kernel, arch), cost in costs.items() if cost > MOST_PER_ELEMENT]
+
+
+def blocks_at_once(kernel, registers, shared, arch):
+    """Blocks that a multiprocessor holds at once, as far as registers and shared memory go."""
+    threads = next((n for pattern, n in THREADS if pattern.fullmatch(kernel)), 256)
+    # Registers go to warps by 256.
+    of_registers = REGISTERS // (-(-registers * 32 // 256) * 256 * threads // 32)
+    return min(of_registers, SHARED_KB[arch] * 1024 // (shared + 1024)) if arch in SHARED_KB else of_registers
+
+
+def tell_products(archs, loops, rows, dynamics):
+    """Prints what the main loops of products on tensor cores are made of, returns what is too dear."""
+    mains = {key: (main, bits) for key, (of, bits) in loops.items() if (main := kernel_loops.main_loop(of))}
+    if not mains:
+        return []
+    print("\nMain loops of products on tensor cores, by their SASS: instructions, products (HMMA, HGMMA, IMMA of a warp), what there is\n"
+          "for each product, and how wide the kernel stores, narrow where a tile is not whole.\n")
+    print("| kernel | GPU | instructions | products | instructions each | shared bytes each | copies each | stores, bits | blocks |")
+    print("|---|---|---:|---:|---:|---:|---:|---|---:|")
+    complaints = []
+    for (file, kernel, arch), (main, bits) in sorted(mains.items()):
+        products, each = kernel_loops.products(main), len(main) / kernel_loops.products(main)
+        dynamic = [b for gpu, b in dynamics[file].items() if gpu == arch.removesuffix("a")] or [0]
+        if "_wide" not in kernel and "_wgmma" not in kernel:
+            dynamic = list(dynamics[file].values())
+        registers, static, _ = rows[file, kernel][arch]
+        blocks = blocks_at_once(kernel, registers, static + min(dynamic), arch)
+        shared, copies = kernel_loops.shared_bytes(main) / products, kernel_loops.copies(main) / products
+        print(f"| {kernel} | {arch} | {len(main)} | {products} | {each:.2f} | {shared:.0f} | {copies:.2f} | "
+              f"{', '.join(map(str, bits)) or 'copies'} | {blocks} |")
+        most = next((most for pattern, most in MOST_PER_PRODUCT if pattern.fullmatch(kernel)), None)
+        if most and each > most:
+            complaints.append(f"{kernel} for {arch}: {each:.2f} instructions a product, {most} are the most")
+    return complaints
 
 
 def main():
@@ -197,6 +240,8 @@ def main():
         lines += [",".join(map(str, (file, name, arch, *numbers))) for (file, name, _), by_arch in sorted(rows.items())
                   for arch, numbers in by_arch.items()]
         args.csv.write_text("\n".join(lines) + "\n")
+    by_name = {(file, name): by_arch for (file, name, _), by_arch in rows.items()}
+    complaints += tell_products(archs, loops, by_name, {source.stem: most for source, most in dynamics.items()})
     complaints += tell_loops(archs, loops, args.loops)
     for complaint in complaints:
         print(complaint, file=sys.stderr)

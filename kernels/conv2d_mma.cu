@@ -164,12 +164,9 @@ DEVICE void finish(const Conv2d<T, Y, T>& p, const float* sums) {
         if (pixel >= p.n * p.ho * p.wo) return;
         i64 at = (i64)pixel * p.o + out;
         Packet<Y> v;
+        Sums<COLS>::load(v.v, sums, row, col);
 #pragma unroll
-        for (int j = 0; j < N; j += 4) {
-            Packet<float> four = load_packet(sums + Sums<COLS>::offset(row, col + j));
-#pragma unroll
-            for (int k = 0; k < 4; k++) v.v[j + k] = four.v[k] + biases[j + k];
-        }
+        for (int j = 0; j < N; j++) v.v[j] += biases[j];
         // Mutant, planted::convolutions_on_tensor_cores: `p.emb_row` reads `p.o`.
         if (p.emb) add<WHOLE>(v.v, p.emb + (i64)(pixel / (p.ho * p.wo)) * p.emb_row + out, count);
         if (p.residual) add<WHOLE>(v.v, p.residual + at, count);

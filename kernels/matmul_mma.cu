@@ -8,7 +8,7 @@
 //            8; a and b 16-byte aligned. Otherwise any m, n, k.
 // Launch     grid (ceil(m / 128), ceil(n / 128), batch), 256 threads, 96 KB (98,304 B) dynamic shared.
 // Cost       2 m n k FLOP; at t = c = 256 a product is 33 MFLOP and reads 256 KB: bound by the second-level cache.
-// Exactness  float32 sums in the order of k, 16 at a time.
+// Exactness  float32 sums in the order of k, 16 at a time. They go through shared memory to rows of C, 16 bytes a store.
 #include "prelude/prelude.cuh"
 
 #include "params/matmul.h"
@@ -72,16 +72,25 @@ DEVICE void product(const A& load_a, const B& load_b, const Matmul<bf16, C>& p) 
             mma_bf16(acc, a, b);
         }
     });
-    C* c = p.c + blockIdx.z * p.batch_c;
+    float* sums = view_as<float*>(stages);
+    Sums<MMA_TILE>::put(sums, acc);
+    constexpr int N = Packet<C>::count, PIECES = MMA_TILE / N;
+    int col = threadIdx.x % PIECES * N, count = p.n - (int)blockIdx.y * MMA_TILE - col;
+    C* to = p.c + blockIdx.z * p.batch_c + blockIdx.y * MMA_TILE + col;
+    bool whole = count >= N && p.ldc % N == 0 && p.batch_c % N == 0 && ((u64)p.c & 15) == 0;
+    for (int row = threadIdx.x / PIECES; row < MMA_TILE && count > 0; row += BLOCK_THREADS / PIECES) {
+        int line = blockIdx.x * MMA_TILE + row;
+        if (line >= p.m) return;
+        Packet<C> v, old = {};
+        Sums<MMA_TILE>::load(v.v, sums, row, col);
+        C* at = to + (i64)line * p.ldc;
+        if (whole && p.add) old = load_packet(at);
 #pragma unroll
-    for (int i = 0; i < 8; i++) {
-        int row = blockIdx.x * MMA_TILE + warp_row() + fragment_row(i);
-        if (row >= p.m) continue;
-#pragma unroll
-        for (int j = 0; j < 8; j++) {
-            int col = blockIdx.y * MMA_TILE + warp_col() + fragment_col(j);
-            if (col < p.n)
-                put(c + (i64)row * p.ldc + col, p.alpha * acc[i / 2][j / 2][2 * (i % 2) + j % 2], p.add);
+        for (int j = 0; j < N; j++) v.v[j] = fmaf(p.alpha, v.v[j], old.v[j]);
+        if (whole) {
+            store_packet(at, v);
+        } else {
+            for (int j = 0; j < min(N, count); j++) put(at + j, v.v[j], p.add);
         }
     }
 }

@@ -89,6 +89,8 @@ struct NormSlabBwd {
     T* dx1;
     T* dx2;
     float* sums;
+    float* dx1_sums;  // over pixels of what is at dx1 once it is written; or null
+    float* dx2_sums;
     const T* dy;
     const T* dxr;
     const float* stats;

@@ -119,6 +119,16 @@ struct Sums {
     static constexpr int pitch = COLS + 8;
     static_assert(MMA_TILE * pitch * 4 <= MMA_STAGES * stage_bytes<COLS>(), "the sums fit where the stages were");
     static DEVICE int offset(int row, int col) { return row * pitch + ((col / 4 ^ (col / 32 & 1)) << 2) + col % 4; }
+    // v = sums[row, col ..].
+    template <int N>
+    static DEVICE void load(float (&v)[N], const float* sums, int row, int col) {
+#pragma unroll
+        for (int j = 0; j < N; j += 4) {
+            Packet<float> four = load_packet(sums + offset(row, col + j));
+#pragma unroll
+            for (int k = 0; k < 4; k++) v[j + k] = four.v[k];
+        }
+    }
     template <int N>
     static DEVICE void put(float* sums, const float (&acc)[4][N][4]) {
         __syncthreads();  // everyone has read the last stage

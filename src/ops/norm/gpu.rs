@@ -4,7 +4,7 @@
 use super::shape::{Norm, keep_threshold};
 use crate::device::cpu::resample::Resampling;
 use crate::device::params::{BLOCK_THREADS, DRAWN_ELEMENTS};
-use crate::device::{Acc, Dtype, Entry, Int, Kernel, Ptr, Sink, params, typed};
+use crate::device::{Acc, Dtype, Entry, GpuLimits, Int, Kernel, Ptr, Sink, params, typed};
 use crate::ops::scratch::Layout;
 use crate::ops::sums::sum_rows;
 use crate::ops::{Direction, Grads, Io, Shape};
@@ -30,7 +30,16 @@ struct Slab {
 impl Slab {
     /// `copies`: tensors of the slab that are kept: x, and backward the gradient too.
     fn new(op: &Norm, io: &Io, copies: usize) -> Option<Slab> {
-        let (ins, dtype) = (&io.shapes, io.ins[0].dtype);
+        Slab::of(op, &io.shapes, io.ins[0].dtype, io.limits, copies)
+    }
+
+    fn of(
+        op: &Norm,
+        ins: &[Shape],
+        dtype: Dtype,
+        limits: GpuLimits,
+        copies: usize,
+    ) -> Option<Slab> {
         let (c, pixels) = (op.channels(ins), ins[0][1] * ins[0][2]);
         let (size, vec16) = (dtype.bytes(1), 16 / dtype.bytes(1));
         let whole = |channels: usize| channels.is_multiple_of(vec16);
@@ -43,7 +52,7 @@ impl Slab {
             c.is_multiple_of(n)
                 && n.is_multiple_of(per)
                 && whole(n)
-                && bytes(n) <= io.limits.shared_bytes
+                && bytes(n) <= limits.shared_bytes
         };
         let all: Vec<usize> = (vec16..=c.min(512)).step_by(vec16).filter(fits).collect();
         // Whole sectors of memory and work for every thread; more blocks rather than larger ones.
@@ -51,6 +60,11 @@ impl Slab {
         let channels = *all.iter().find(busy).or(all.last())?;
         Some(Slab { channels, bytes: bytes(channels) })
     }
+}
+
+/// Whether the backward goes in one pass.
+pub(super) fn gives_sums(op: &Norm, ins: &[Shape], dtype: Dtype, limits: GpuLimits) -> bool {
+    Slab::of(op, ins, dtype, limits, 2).is_some()
 }
 
 /// The one-pass kernels of bf16: for any norm, and for those that networks are made of.
@@ -140,13 +154,18 @@ pub(super) fn kernels(op: &Norm, io: &Io, grads: Option<&Grads>) -> Vec<Kernel> 
     let [sums, means] = temps(op, &io.shapes).slots(io.temp);
     let sink = |i: usize| grads.ins.get(i).copied().flatten();
     let (dx1, dx2) = (sink(0), sink(1));
+    let given = |i: usize| grads.in_sums.get(i).copied().flatten();
+    let (dx1_sums, dx2_sums) = (given(0), given(1));
     let [add1, add2] = [dx1, dx2].map(|s: Option<Sink>| s.is_some_and(|s| s.acc == Acc::Add));
     let mut list = Vec::new();
     if let Some(Slab { channels: cb, bytes }) = Slab::new(op, io, 2) {
         let kernel = in_one_pass(op, io.shapes[0], dtype, params::NORM_SLAB_BWD, BACKWARD);
-        let arguments = params!(NormSlabBwd { dx1, dx2, sums, dy, dxr, stats, of, cb, add1, add2 });
+        let arguments = params! { NormSlabBwd {
+            dx1, dx2, sums, dx1_sums, dx2_sums, dy, dxr, stats, of, cb, add1, add2,
+        } };
         list.push(Kernel::new(kernel, [c / cb, n], arguments).shared(bytes));
     } else {
+        assert!(dx1_sums.or(dx2_sums).is_none(), "only slabs give sums");
         let of_sums = params!(NormBwdSums { sums, dy, stats, of });
         let gamma = io.params[0];
         let of_groups = params!(NormBwdGroups { means, sums, gamma, n, c, groups, pixels: h * w });

@@ -14,7 +14,7 @@ pub use shape::Norm;
 use super::golden::{Described, GoldenCase, GoldenIn, GoldenOut};
 use super::{Direction, Grads, Io, Op, Reads, Shape};
 use crate::device::cpu::resample::Resampling;
-use crate::device::{Dtype, Kernel, Launch, Precision, StepArgs};
+use crate::device::{Dtype, GpuLimits, Kernel, Launch, Precision, StepArgs};
 use anyhow::{Result, ensure};
 
 impl Norm {
@@ -115,6 +115,10 @@ impl Op for Norm {
         direction: Direction,
     ) -> usize {
         gpu::temp_words(self, ins, direction)
+    }
+
+    fn gives_sums(&self, ins: &[Shape], precision: Precision, limits: GpuLimits) -> bool {
+        gpu::gives_sums(self, ins, precision.storage(), limits)
     }
 
     fn kernels(&self, io: &Io, grads: Option<&Grads>) -> Vec<Kernel> {
