@@ -17,6 +17,9 @@ pub struct Numerics {
     pub cpu: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cuda: Option<u32>,
+    /// From before the kinds were told apart: one number, of a device that nobody wrote down.
+    #[serde(skip)]
+    either: bool,
 }
 
 /// As files have it: one number for both in those from before the kinds were told apart.
@@ -30,8 +33,8 @@ enum Stored {
 impl From<Stored> for Numerics {
     fn from(stored: Stored) -> Self {
         match stored {
-            Stored::Both(n) => Numerics { cpu: Some(n), cuda: Some(n) },
-            Stored::Each { cpu, cuda } => Numerics { cpu, cuda },
+            Stored::Both(n) => Numerics { cpu: Some(n), cuda: Some(n), either: true },
+            Stored::Each { cpu, cuda } => Numerics { cpu, cuda, either: false },
         }
     }
 }
@@ -40,8 +43,8 @@ impl Numerics {
     /// Of a run that begins on a device now.
     pub fn of(device: &Device) -> Self {
         match device {
-            Device::Cpu(_) => Numerics { cpu: Some(CPU), cuda: None },
-            Device::Cuda { .. } => Numerics { cpu: None, cuda: Some(CUDA) },
+            Device::Cpu(_) => Numerics { cpu: Some(CPU), ..Numerics::default() },
+            Device::Cuda { .. } => Numerics { cuda: Some(CUDA), ..Numerics::default() },
         }
     }
 
@@ -58,13 +61,16 @@ impl Numerics {
                  that began it, or choose another --run"
             )));
         }
-        Ok(Numerics { cpu: self.cpu.or(now.cpu), cuda: self.cuda.or(now.cuda) })
+        let both = Numerics { cpu: self.cpu.or(now.cpu), cuda: self.cuda.or(now.cuda), ..now };
+        Ok(if self.either { now } else { both })
     }
 
-    /// What marks a run that this version would not compute alike: the number that it was trained with.
+    /// What marks a run that this version would not compute alike: the number that it was trained with. Where nobody wrote
+    /// down on what, it is given the benefit of the doubt.
     pub fn older(self) -> Option<u32> {
         let other = |ours: Option<u32>, now: u32| ours.filter(|&n| n != now);
-        other(self.cpu, CPU).or(other(self.cuda, CUDA))
+        let (cpu, cuda) = (other(self.cpu, CPU), other(self.cuda, CUDA));
+        if self.either { cpu.and(cuda) } else { cpu.or(cuda) }
     }
 }
 
@@ -77,8 +83,10 @@ mod tests {
     fn each_kind_of_device_has_its_own() {
         let read = |text: &str| serde_json::from_str::<Numerics>(text).unwrap();
         let both = read("2");
-        assert_eq!((both.cpu, both.cuda, both.older()), (Some(2), Some(2), Some(2)));
+        assert_eq!((both.cpu, both.cuda, both.older()), (Some(2), Some(2), None));
+        assert_eq!(read("1").older(), Some(1));
         let cpu = Device::Cpu(Cpu::new(1).unwrap());
+        assert_eq!(both.resume(&cpu).unwrap(), Numerics::of(&cpu));
         assert!(serde_json::from_str::<Numerics>(r#"{"gpu": 2}"#).is_err());
         let elsewhere = read(r#"{"cuda": 3}"#);
         assert_eq!(elsewhere.resume(&cpu).unwrap(), read(r#"{"cpu": 2, "cuda": 3}"#));
