@@ -103,8 +103,8 @@ impl Laid {
         let wanted = case.op.packs(&shapes, precision, true);
         let packed: Vec<Slot> =
             wanted.iter().map(|p| place(Space::Arena, p.elements(), p.dtype)).collect();
-        let packs = (wanted.iter().zip(&packed)).map(|(p, &s)| p.kernel(s, params[p.param]));
-        let packs = packs.collect();
+        let packs =
+            wanted.iter().zip(&packed).map(|(p, &s)| p.kernel(s, params[p.param])).collect();
         let mut arena = vec![POISON; end];
         let mut weights = vec![POISON; params_end];
         let grads = vec![if acc == Acc::Add { start } else { POISON }; params_end];

@@ -105,17 +105,18 @@ fn in_one_pass<T>(
     }
 }
 
-pub(super) fn kernels(op: &Norm, io: &Io, grads: Option<&Grads>) -> Vec<Kernel> {
+/// Channels of the second input, which need not be there.
+fn c_of_second(io: &Io) -> usize {
+    io.shapes.get(1).map_or(0, |s| s[3])
+}
+
+/// What all kernels of a norm read.
+fn of_norm(op: &Norm, io: &Io) -> params::NormOf {
     let [n, h, w, c1] = io.shapes[0];
-    let (c, groups) = (op.channels(&io.shapes), op.groups);
-    let c2 = io.shapes.get(1).map_or(0, |s| s[3]);
-    let [ho, wo] = op.out_size(io.shapes[0]);
-    let (x1, x2, stats) = (io.ins[0], io.ins.get(1).copied(), io.outs[1]);
     let (threshold, layer) = op.dropout.map_or((0, 0), |(p, layer)| (keep_threshold(p), layer));
-    let (how, dtype) = (op.resample.map_or(0, |r| r.number()), x1.dtype);
-    let of = params!(NormOf {
-        x1,
-        x2,
+    params!(NormOf {
+        x1: io.ins[0],
+        x2: io.ins.get(1).copied(),
         gamma: io.params[0],
         beta: io.params[1],
         step: Ptr::Step,
@@ -123,32 +124,40 @@ pub(super) fn kernels(op: &Norm, io: &Io, grads: Option<&Grads>) -> Vec<Kernel> 
         h,
         w,
         c1,
-        c2,
-        c,
-        groups,
+        c2: c_of_second(io),
+        c: op.channels(&io.shapes),
+        groups: op.groups,
         silu: op.silu,
-        how,
+        how: op.resample.map_or(0, |r| r.number()),
         first_image: Int::FirstImage,
         layer,
         threshold,
-    });
-    let Some(grads) = grads else {
-        let (y, xr) = (io.outs[0], io.outs.get(2).copied());
-        if let Some(Slab { channels: cb, bytes }) = Slab::new(op, io, 1) {
-            let kernel = in_one_pass(op, io.shapes[0], dtype, params::NORM_SLAB_FWD, FORWARD);
-            let arguments = params!(NormSlabFwd { y, xr, stats, of, cb });
-            return vec![Kernel::new(kernel, [c / cb, n], arguments).shared(bytes)];
-        }
-        let grid = (n * (ho * wo * c).div_ceil(DRAWN_ELEMENTS)).div_ceil(BLOCK_THREADS);
-        let of_groups = params!(NormStats { stats, x1, x2, pixels: h * w, c1, c2, c, groups });
-        let arguments = params!(NormFwd { y, xr, stats, of });
-        let statistics = typed([params::NORM_STATS, params::NORM_STATS_BF16], dtype);
-        let forward = typed([params::NORM_FWD, params::NORM_FWD_BF16], dtype);
-        return vec![
-            Kernel::new(statistics, [groups, n], of_groups),
-            Kernel::new(forward, grid, arguments),
-        ];
-    };
+    })
+}
+
+pub(super) fn forward(op: &Norm, io: &Io) -> Vec<Kernel> {
+    let [n, h, w, c1] = io.shapes[0];
+    let (c, groups, [ho, wo]) = (op.channels(&io.shapes), op.groups, op.out_size(io.shapes[0]));
+    let (x1, x2, stats, of) = (io.ins[0], io.ins.get(1).copied(), io.outs[1], of_norm(op, io));
+    let (y, xr, dtype) = (io.outs[0], io.outs.get(2).copied(), x1.dtype);
+    if let Some(Slab { channels: cb, bytes }) = Slab::new(op, io, 1) {
+        let kernel = in_one_pass(op, io.shapes[0], dtype, params::NORM_SLAB_FWD, FORWARD);
+        let arguments = params!(NormSlabFwd { y, xr, stats, of, cb });
+        return vec![Kernel::new(kernel, [c / cb, n], arguments).shared(bytes)];
+    }
+    let grid = (n * (ho * wo * c).div_ceil(DRAWN_ELEMENTS)).div_ceil(BLOCK_THREADS);
+    let c2 = c_of_second(io);
+    let of_groups = params!(NormStats { stats, x1, x2, pixels: h * w, c1, c2, c, groups });
+    let arguments = params!(NormFwd { y, xr, stats, of });
+    let statistics = typed([params::NORM_STATS, params::NORM_STATS_BF16], dtype);
+    let forward = typed([params::NORM_FWD, params::NORM_FWD_BF16], dtype);
+    vec![Kernel::new(statistics, [groups, n], of_groups), Kernel::new(forward, grid, arguments)]
+}
+
+pub(super) fn backward(op: &Norm, io: &Io, grads: &Grads) -> Vec<Kernel> {
+    let [n, h, w, _] = io.shapes[0];
+    let (c, groups, dtype) = (op.channels(&io.shapes), op.groups, io.ins[0].dtype);
+    let (stats, of) = (io.outs[1], of_norm(op, io));
     let dy = grads.outs[0].expect("norm's output has a gradient");
     let dxr = grads.outs.get(2).copied().flatten();
     let [sums, means] = temps(op, &io.shapes).slots(io.temp);

@@ -122,6 +122,9 @@ impl Op for Norm {
     }
 
     fn kernels(&self, io: &Io, grads: Option<&Grads>) -> Vec<Kernel> {
-        gpu::kernels(self, io, grads)
+        match grads {
+            None => gpu::forward(self, io),
+            Some(grads) => gpu::backward(self, io, grads),
+        }
     }
 }
