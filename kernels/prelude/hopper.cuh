@@ -95,14 +95,6 @@ DEVICE void bulk_wait_read() {
 
 // ---- products of a warpgroup, 9.7.15 ----
 
-// An operand in shared memory in rows of 128 bytes, 16-byte pieces XORed by row % 8, whose first row begins at a multiple
-// of 1,024 bytes: `p` is where the product's part begins. `lead`, `stride`: bytes; K-major (depth along the rows): stride
-// between groups of 8 rows, lead ignored; MN-major (lines along the rows): lead between blocks of 64 lines, stride between
-// groups of 8 depths.
-DEVICE u64 wgmma_operand(const void* p, u32 lead, u32 stride) {
-    return (u64)((shared_address(p) & 0x3ffff) >> 4) | (u64)(lead >> 4) << 16 | (u64)(stride >> 4) << 32 | 1ull << 62;
-}
-
 // Before the first product, and after accumulators or A's registers were written.
 DEVICE void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory"); }
 DEVICE void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory"); }
@@ -149,4 +141,64 @@ DEVICE void wgmma_bf16(float (&d)[N / 2], u64 a_, u64 b_, bool add_) {
 
 #define EMM_HOPPER 1
 
+DEVICE void mbar_init(u64* bar, u32 arrivals, emu::Site site = emu::here()) { emu::mbar_init(bar, arrivals, site); }
+DEVICE void mbar_fence_init(emu::Site site = emu::here()) { emu::mbar_fence_init(site); }
+DEVICE void mbar_arrive(u64* bar, emu::Site site = emu::here()) { emu::mbar_arrive(bar, 0, site); }
+DEVICE void mbar_arrive_expect(u64* bar, u32 bytes, emu::Site site = emu::here()) { emu::mbar_arrive(bar, bytes, site); }
+DEVICE void mbar_wait(u64* bar, u32 parity, emu::Site site = emu::here()) { emu::mbar_wait(bar, parity, site); }
+
+DEVICE void fence_async(emu::Site site = emu::here()) { emu::fence_async(site); }
+template <int ID, int THREADS>
+DEVICE void named_barrier(emu::Site site = emu::here()) {
+    emu::named_barrier(ID, THREADS, site);
+}
+template <int N>
+DEVICE void fewer_registers(emu::Site site = emu::here()) {
+    emu::set_registers(N, false, site);
+}
+template <int N>
+DEVICE void more_registers(emu::Site site = emu::here()) {
+    emu::set_registers(N, true, site);
+}
+
+DEVICE void tma_load(void* shared, const TensorMap* map, u64* bar, int c0, int c1, int c2, emu::Site site = emu::here()) {
+    const int first[3] = {c0, c1, c2};
+    emu::tma_load(shared, map, bar, first, 3, site);
+}
+DEVICE void tma_load(void* shared, const TensorMap* map, u64* bar, int c0, int c1, int c2, int c3,
+                     emu::Site site = emu::here()) {
+    const int first[4] = {c0, c1, c2, c3};
+    emu::tma_load(shared, map, bar, first, 4, site);
+}
+DEVICE void tma_store(const TensorMap* map, const void* shared, int c0, int c1, int c2, int c3,
+                      emu::Site site = emu::here()) {
+    const int first[4] = {c0, c1, c2, c3};
+    emu::tma_store(map, shared, first, 4, site);
+}
+DEVICE void bulk_commit(emu::Site site = emu::here()) { emu::bulk_commit(site); }
+template <int N>
+DEVICE void bulk_wait_read(emu::Site site = emu::here()) {
+    emu::bulk_wait_read(N, site);
+}
+
+DEVICE void wgmma_fence(emu::Site site = emu::here()) { emu::wgmma_fence(site); }
+DEVICE void wgmma_commit(emu::Site site = emu::here()) { emu::wgmma_commit(site); }
+template <int N>
+DEVICE void wgmma_wait(emu::Site site = emu::here()) {
+    emu::wgmma_wait(N, site);
+}
+template <int N, bool A_SIDE, bool B_SIDE>
+DEVICE void wgmma_bf16(float (&d)[N / 2], u64 a, u64 b, bool add, emu::Site site = emu::here()) {
+    static_assert(N == 64 || N == 128 || N == 192 || N == 256, "the shapes that the GPU's side has");
+    emu::wgmma_bf16(d, a, b, N, add, A_SIDE, B_SIDE, site);
+}
+
 #endif
+
+// An operand in shared memory in rows of 128 bytes, 16-byte pieces XORed by row % 8, whose first row begins at a multiple
+// of 1,024 bytes: `p` is where the product's part begins. `lead`, `stride`: bytes; K-major (depth along the rows): stride
+// between groups of 8 rows, lead ignored; MN-major (lines along the rows): lead between blocks of 64 lines, stride between
+// groups of 8 depths.
+DEVICE u64 wgmma_operand(const void* p, u32 lead, u32 stride) {
+    return (u64)((shared_address(p) & 0x3ffff) >> 4) | (u64)(lead >> 4) << 16 | (u64)(stride >> 4) << 32 | 1ull << 62;
+}
