@@ -1,7 +1,9 @@
 // Products of a warpgroup, each warp's 16 lines of A by all of B: no warp waits for another, as on a GPU, but all four
 // must issue the same. Operands are found as their descriptors say, in rows of 128 bytes with 16-byte pieces XORed.
-#include "async.h"
 #include <deque>
+#include <memory>
+
+#include "async.h"
 
 namespace emu {
 
@@ -36,10 +38,14 @@ struct Accumulators {
     std::vector<float> sums;  // [16][n]
 };
 
+// Where the 16-byte pieces of an operand lie in shared memory.
+using Pieces = std::vector<uint32_t>;
+
 struct Product {
     Shape shape;
     Accumulators* to;
-    std::vector<uint32_t> pieces;  // of shared memory: A's, then B's
+    Pieces a;                  // of the warp's 16 lines
+    std::shared_ptr<Pieces> b;  // all warps'
     bool done;
     Site site;
 };
@@ -59,6 +65,7 @@ static WarpProducts products[32];
 struct Issued {
     Shape shape;
     Site site;
+    std::shared_ptr<Pieces> b;
 };
 struct Log {
     std::deque<Issued> ahead;
@@ -78,21 +85,27 @@ static void check_operand(const Operand& o, const char* name, Site site) {
         no("begins at +" + std::to_string(o.start()) + ", within a row where its 16 depths do not");
 }
 
-// Appends where the pieces of an operand's lines `first` and on lie. Depth along the rows: two pieces a line. Lines along
-// the rows: for each depth a piece for every 8 lines, blocks of 64 lines `lead` apart, of 8 depths `stride`.
-static void add_pieces(std::vector<uint32_t>& to, const Operand& o, int first, int lines) {
+// The pieces of an operand's lines `first` and on. Depth along the rows: two pieces a line. Lines along the rows: for each
+// depth a piece for every 8 lines, blocks of 64 lines `lead` apart, of 8 depths `stride`.
+static Pieces pieces_of(const Operand& o, int first, int lines, Site site) {
+    Pieces all;
+    all.reserve(2 * lines);
     auto add = [&](uint32_t address) {
         address &= 0x3ffff;
-        to.push_back(address ^ (address >> 7 & 7) << 4);
+        address ^= (address >> 7 & 7) << 4;
+        if (!in_shared(shared_arena() + address, 16))
+            refuse("wgmma", "an operand reaches +" + std::to_string(address) + ", outside of shared memory", site);
+        all.push_back(address);
     };
     if (!o.side) {
         for (int line = first; line < first + lines; line++)
             for (int half = 0; half < 2; half++) add(o.start() + line / 8 * o.stride() + line % 8 * 128 + half * 16);
-        return;
+        return all;
     }
     for (int k = 0; k < depth; k++)
         for (int line = first; line < first + lines; line += 8)
             add(o.start() + line / 64 * o.lead() + line % 64 * 2 + k / 8 * o.stride() + k % 8 * 128);
+    return all;
 }
 
 static float from_bf16(uint16_t bits) { return __uint_as_float(uint32_t(bits) << 16); }
@@ -134,6 +147,11 @@ static const float* decoded(const uint32_t* pieces, bool side, int lines) {
 // ---- multiplying --------------------------------------------------------------------------------------------------
 
 typedef float Wide __attribute__((vector_size(64)));
+static inline __attribute__((always_inline)) Wide load(const float* p) {
+    Wide w;
+    memcpy(&w, p, sizeof w);
+    return w;
+}
 
 // sums[16][n] += a[depth][16] * b[depth][n], depth by depth. A product of two bf16 is exact, so that fusing it with the sum
 // changes nothing.
@@ -142,17 +160,21 @@ __attribute__((target_clones("avx512f", "avx2,fma", "default"), optimize("fp-con
     for (int row = 0; row < 16; row += 4)
         for (int at = 0; at < n; at += 32) {
             Wide sum[4][2];
-            for (int i = 0; i < 4; i++) memcpy(sum[i], sums + (row + i) * n + at, sizeof sum[i]);
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++)
+                for (int j = 0; j < 2; j++) sum[i][j] = load(sums + (row + i) * n + at + 16 * j);
             for (int k = 0; k < depth; k++) {
-                Wide line[2];
-                memcpy(line, b + k * n + at, sizeof line);
+                Wide line[2] = {load(b + k * n + at), load(b + k * n + at + 16)};
+#pragma GCC unroll 4
                 for (int i = 0; i < 4; i++) {
                     float factor = a[k * 16 + row + i];
                     sum[i][0] += factor * line[0];
                     sum[i][1] += factor * line[1];
                 }
             }
-            for (int i = 0; i < 4; i++) memcpy(sums + (row + i) * n + at, sum[i], sizeof sum[i]);
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++)
+                for (int j = 0; j < 2; j++) memcpy(sums + (row + i) * n + at + 16 * j, &sum[i][j], sizeof(Wide));
         }
 }
 
@@ -161,11 +183,11 @@ static void run(Product& p) {
     p.done = true;
     uint16_t lines[depth * 2][8];
     float a[depth * 16];
-    for (int i = 0; i < depth * 2; i++) memcpy(lines[i], shared_arena() + p.pieces[i], 16);
+    for (int i = 0; i < depth * 2; i++) memcpy(lines[i], shared_arena() + p.a[i], 16);
     decode(a, lines, p.shape.a.side, 16);
     std::vector<float>& sums = p.to->sums;
     if (!p.shape.add) std::fill(sums.begin(), sums.end(), 0.0f);
-    multiply(sums.data(), a, decoded(&p.pieces[depth * 2], p.shape.b.side, p.shape.n), p.shape.n);
+    multiply(sums.data(), a, decoded(p.b->data(), p.shape.b.side, p.shape.n), p.shape.n);
 }
 
 // ---- accumulators -------------------------------------------------------------------------------------------------
@@ -208,17 +230,19 @@ static void give_back(WarpProducts& warp, Accumulators* acc) {
 
 // ---- instructions -------------------------------------------------------------------------------------------------
 
-// Compares with what the other warps of the warpgroup issue.
-static void log_issue(unsigned warp, const Shape& shape, Site site) {
+// Compares with what the other warps of the warpgroup issue. The pieces of B.
+static std::shared_ptr<Pieces> log_issue(unsigned warp, const Shape& shape, Site site) {
     Log& log = logs[warp / 4];
     uint64_t number = products[warp].issued++;
-    if (number - log.first == log.ahead.size()) log.ahead.push_back({shape, site});
-    const Issued& other = log.ahead[number - log.first];
-    if (!(other.shape == shape) || other.site.line != site.line)
-        refuse("wgmma", "the warps of a warpgroup issue different products, another one that at " + text(other.site), site);
+    if (number - log.first == log.ahead.size())
+        log.ahead.push_back({shape, site, std::make_shared<Pieces>(pieces_of(shape.b, 0, shape.n, site))});
+    Issued same = log.ahead[number - log.first];
+    if (!(same.shape == shape) || same.site.line != site.line)
+        refuse("wgmma", "the warps of a warpgroup issue different products, another one that at " + text(same.site), site);
     uint64_t least = number + 1;
     for (unsigned w = warp / 4 * 4; w < warp / 4 * 4 + 4; w++) least = std::min(least, products[w].issued);
     for (; log.first < least; log.first++) log.ahead.pop_front();
+    return same.b;
 }
 
 void wgmma_bf16(float* d, unsigned long long a, unsigned long long b, int n, bool add, bool a_side, bool b_side, Site site) {
@@ -234,15 +258,10 @@ void wgmma_bf16(float* d, unsigned long long a, unsigned long long b, int n, boo
         check_operand(own.b, "B", site);
         WarpProducts& warp = products[index];
         if (!warp.fenced) refuse("wgmma", "no wgmma_fence before a group's first product", site);
-        log_issue(index, own, site);
-        Product p{own, nullptr, {}, false, site};
-        p.pieces.reserve(2 * depth + 2 * n);
-        add_pieces(p.pieces, own.a, index % 4 * 16, 16);
-        add_pieces(p.pieces, own.b, 0, n);
-        for (uint32_t piece : p.pieces)
-            if (!in_shared(shared_arena() + piece, 16))
-                refuse("wgmma", "an operand reaches +" + std::to_string(piece) + ", outside of shared memory", site);
-        check_product(p.pieces.data(), p.pieces.size(), site);
+        std::shared_ptr<Pieces> of_b = log_issue(index, own, site);
+        Product p{own, nullptr, pieces_of(own.a, index % 4 * 16, 16, site), of_b, false, site};
+        check_product(p.a.data(), p.a.size(), site);
+        check_product(p.b->data(), p.b->size(), site);
         p.to = take(warp, lanes, n, site);
         if (schedule.early_copies) run(p);
         warp.open.push_back(std::move(p));
@@ -271,7 +290,8 @@ void wgmma_wait(int groups_left, Site site) {
         while (warp.groups.size() > size_t(groups_left)) {
             for (Product& p : warp.groups.front()) {
                 run(p);
-                check_multiplied(p.pieces.data(), p.pieces.size(), p.site);
+                check_multiplied(p.a.data(), p.a.size(), p.site);
+                check_multiplied(p.b->data(), p.b->size(), p.site);
                 give_back(warp, p.to);
             }
             warp.groups.pop_front();
