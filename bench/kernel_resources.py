@@ -29,7 +29,7 @@ SHARED_LIMITS = {"sm_80": KB["A100"], "sm_86": KB["LEAST"], "sm_89": KB["LEAST"]
 DYNAMIC = re.compile(r"([\d,]+) B\)? dynamic shared(?: on (sm_\d+(?:, sm_\d+)*))?")
 # Each kernel's unit, as kernels/params declares it, and what SASS of the unit holds.
 UNIT = {kernel: unit for header in PARAMS.glob("*.h")
-        for unit, kernel in re.findall(r"^ENTRY\((\w+), (\w+),", header.read_text(), re.M)}
+        for unit, kernel in re.findall(r"^ENTRY(?:_OF_MAPS)?\((\w+), (\w+),", header.read_text(), re.M)}
 PRODUCTS = {"Fp32": [], "TensorTf32": ["HMMA.1688.F32.TF32"], "TensorBf16": ["HMMA.16816.F32.BF16"],
             "TensorU8": ["IMMA.16832.U8.U8"]}
 # What else it must hold, by the first pattern that a kernel's name matches.
@@ -38,6 +38,14 @@ INSTRUCTIONS = [
     (re.compile(r"primitive_ldmatrix.*"), ["LDSM"]),
     (re.compile(r"primitive_cp_async|norm_slab_.*|.*_mma_tf32"), ["LDGSTS"]),
     (re.compile(r".*_mma(_.*)?"), ["LDGSTS", "LDSM"]),
+]
+# The same of kernels that are empty but for sm_90a, which has them in place of all above.
+HOPPER = [
+    (re.compile(r"primitive_wgmma_.*"), ["HGMMA"]),
+    (re.compile(r"primitive_tma_load"), ["UTMALDG", "SYNCS"]),
+    (re.compile(r"primitive_tma_store"), ["UTMASTG"]),
+    (re.compile(r"primitive_mbarrier"), ["SYNCS"]),
+    (re.compile(r"primitive_registers"), ["USETMAXREG"]),
 ]
 ENTRY = re.compile(r"Compiling entry function '(\w+)' for '(\w+)'")
 STACK = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
@@ -59,15 +67,18 @@ def dynamic_shared(source):
     return most
 
 
-def wanted_instructions(kernel):
+def wanted_instructions(kernel, arch):
+    hopper = next((wanted for pattern, wanted in HOPPER if pattern.fullmatch(kernel)), None)
+    if hopper is not None:
+        return hopper if arch == "sm_90a" else []
     others = next((wanted for pattern, wanted in INSTRUCTIONS if pattern.fullmatch(kernel)), [])
     return PRODUCTS[UNIT[kernel]] + others
 
 
-def missing_instructions(nvdisasm, cubin, kernels):
+def missing_instructions(nvdisasm, cubin, kernels, arch):
     """Complaints of kernels of a cubin that lack what they are written for."""
     complaints = [f"{kernel}: kernels/params has no ENTRY" for kernel in kernels if kernel not in UNIT]
-    wanted = {kernel: wanted_instructions(kernel) for kernel in kernels if kernel in UNIT}
+    wanted = {kernel: wanted_instructions(kernel, arch) for kernel in kernels if kernel in UNIT}
     if not any(wanted.values()):
         return complaints
     done = subprocess.run([nvdisasm, "-c", str(cubin)], capture_output=True, text=True)
@@ -95,7 +106,7 @@ def compile_one(nvcc, nvdisasm, source, arch, folder):
     if done.returncode:
         sys.exit(f"{source}: nvcc for {arch} failed:\n{text}")
     kernels = [found[1] for found in ENTRY.finditer(text)]
-    lacking = missing_instructions(nvdisasm, cubin_of(source, arch, folder), kernels)
+    lacking = missing_instructions(nvdisasm, cubin_of(source, arch, folder), kernels, arch)
     return text, [f"{source.name}: {arch}: {what}" for what in lacking]
 
 

@@ -9,6 +9,9 @@
 struct alignas(64) TensorMap {
     u64 opaque[16];
 };
+// Says what its elements are to whoever fills it.
+template <class T>
+using TensorMapOf = TensorMap;
 
 #ifdef __CUDACC__
 
