@@ -6,6 +6,7 @@
 
 mod driver;
 mod faults;
+mod hopper;
 mod planted;
 mod primitives;
 

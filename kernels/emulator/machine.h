@@ -1,5 +1,6 @@
 // The inside of the emulator: one block at a time, each CUDA thread a fiber with a stack of its own, all on the OS
-// thread that launches. The files of this folder share these structures; kernels see cuda.h only.
+// thread that launches. The files of this folder share these structures, those of Hopper's instructions also async.h;
+// kernels see cuda.h only.
 #pragma once
 #include <string>
 #include <vector>
@@ -17,7 +18,7 @@ enum class Order { Forward, Reverse, Random };
 struct Schedule {
     Order order = Order::Forward;  // which ready thread, and which block, runs next
     uint64_t seed = 0;             // of Order::Random
-    bool early_copies = false;     // cp.async moves its data at issue instead of at the wait
+    bool early_copies = false;     // asynchronous copies and products at issue instead of as late as they may
 };
 extern Schedule schedule;  // of the running launch
 
