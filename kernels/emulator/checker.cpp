@@ -6,7 +6,8 @@
 // of before.
 //
 // What orders two accesses: a barrier of the block; __syncwarp within the warp; barriers in memory and by number
-// (clocks.cpp); the end of a launch; and between blocks the pattern  write, __threadfence, atomic  ->  atomic on the same word, __threadfence, read.
+// (clocks.cpp); the end of a launch; and between blocks the pattern  write, __threadfence, atomic  ->  atomic on the same
+// word, __threadfence, read.
 #include "checker.h"
 #include <dlfcn.h>
 #include <map>
@@ -182,8 +183,8 @@ static void on_read(const Access& a, Cell& c, uint8_t bytes) {
 }
 
 static void on_write(const Access& a, Cell& c, uint8_t bytes, const unsigned char* p) {
-    if (!a.atomic && c.read & bytes && !(a.shared && clocks_run())) {
-        bool others = c.read_epoch == block.epoch && !clocks_run() &&
+    if (!a.atomic && c.read & bytes && !(a.shared && clocks_run)) {
+        bool others = c.read_epoch == block.epoch && !clocks_run &&
                       (c.many_warps || (c.many_readers && !warp_ordered(a, c.reader, c.read_sync)));
         bool blocks = !a.shared && c.first_read_epoch < block.first_epoch &&
                       unordered(a, c.first_read_epoch, c.reader, c.read_sync, c.read_time);
@@ -236,7 +237,7 @@ static inline void check_word(const Access& a, Cell& c, uint8_t bytes, const uns
         else if (c.in_flight & bytes) report("read of a cp.async in flight", p, a.place, c.writer, c.write_place);
     }
     if (a.argument || (a.write && !a.shared)) check_argument(a, c, bytes, p);
-    if (a.shared && clocks_run()) {
+    if (a.shared && clocks_run) {
         if (!a.write || a.atomic) clocks_read(a, (p - arena) / 4, bytes);
         if (a.write && !a.atomic) clocks_write(a, (p - arena) / 4, bytes, p);
     }
@@ -251,12 +252,13 @@ static void check(const void* at, size_t bytes, bool write, bool atomic, Place p
     if (argument) p = memory + (p - view);
     size_t in_arena = p - arena, in_memory = p - memory;
     Access a{write, atomic, in_arena < shared_arena_bytes, argument, uint16_t(current->linear),
-             warps[current->warp].sync_epoch, time_of(current->linear), place};
+             warps[current->warp].sync_epoch, times[current->linear], place};
     if (a.shared) {
         if (!in_shared(p, bytes)) return report(write ? "write outside a shared array" : "read outside a shared array", p, place);
         for_each_word(shared_cells, arena, in_arena, bytes,
                       [&](Cell& c, uint8_t mask, const unsigned char* q) { check_word(a, c, mask, q); });
-        against_copies(a, in_arena, bytes);
+        for (size_t i = in_arena / 16; i <= (in_arena + bytes - 1) / 16; i++) touched[i] = block.serial;
+        if (clocks_run) against_copies(a, in_arena, bytes);
     } else if (in_memory < device_space) {
         if (argument && write) report("write through a pointer to const", p, place);
         for_each_word(device_cells, memory, in_memory, bytes, [&](Cell& c, uint8_t mask, const unsigned char* q) {

@@ -64,14 +64,16 @@ struct Access {
 
 // ---- clocks.cpp ------------------------------------------------------------------------------------------------
 
-// The thread's own time, which grows with all that orders accesses.
-uint32_t time_of(unsigned thread);
+// Each thread's own time, which grows with all that orders accesses.
+extern uint32_t times[1024];
 // Whether what `by` did at `time` comes before what `thread` does now, by barriers in memory, by number, and __syncwarp.
 bool clocks_order(unsigned thread, unsigned by, uint32_t time);
 // Whether the block has met an instruction whose order only clocks know.
-bool clocks_run();
+extern bool clocks_run;
 void clocks_read(const Access& a, size_t word, uint8_t bytes);
 void clocks_write(const Access& a, size_t word, uint8_t bytes, const unsigned char* p);
+// Of each 16 bytes of shared memory, the serial of the last block whose threads accessed them.
+extern uint64_t* const touched;
 // An access of a thread to shared memory, against asynchronous ones to the same 16 bytes.
 void against_copies(const Access& a, size_t offset, size_t bytes);
 bool is_accumulator(unsigned thread, const void* p);

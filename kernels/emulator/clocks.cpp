@@ -9,8 +9,9 @@
 
 namespace emu {
 
-static uint32_t now[1024], high, base;  // of each thread; the highest; times below it are ordered by a __syncthreads
-static bool running_clocks;
+uint32_t times[1024];
+static uint32_t high, base;  // the highest time; times below the base are ordered by a __syncthreads
+bool clocks_run;
 static size_t width;
 static std::vector<uint32_t> seen;             // [threads][width]: times of barriers' copies, then of threads
 static std::vector<uint32_t> arriving, ended;  // [channels][width]
@@ -25,11 +26,11 @@ static size_t column(unsigned by) { return by & copy_bit ? by & ~copy_bit : most
 static void join(uint32_t* to, const uint32_t* from) {
     for (size_t i = 0; i < width; i++) to[i] = std::max(to[i], from[i]);
 }
-static void pass(unsigned thread) { high = std::max(high, ++now[thread]); }
+static void pass(unsigned thread) { high = std::max(high, ++times[thread]); }
 
-static void run_clocks() {
-    if (running_clocks) return;
-    running_clocks = true;
+static void start_clocks() {
+    if (clocks_run) return;
+    clocks_run = true;
     width = (most_barriers + block.threads + 15) / 16 * 16;
     seen.assign(block.threads * width, 0);
     arriving.assign(channels * width, 0);
@@ -37,14 +38,12 @@ static void run_clocks() {
     version++;
 }
 
-uint32_t time_of(unsigned thread) { return now[thread]; }
-bool clocks_run() { return running_clocks; }
-uint32_t order_time() { return now[running()->linear]; }
+uint32_t order_time() { return times[running()->linear]; }
 bool order_knows(unsigned thread, uint32_t time) { return clocks_order(running()->linear, thread, time); }
 
 bool clocks_order(unsigned thread, unsigned by, uint32_t time) {
     if (!(by & copy_bit) && (time < base || by == thread)) return true;
-    return running_clocks && time <= row(seen, thread)[column(by)];
+    return clocks_run && time <= row(seen, thread)[column(by)];
 }
 
 struct Registers {
@@ -56,17 +55,17 @@ static std::vector<Registers> accumulators;  // in flight
 // ---- what orders --------------------------------------------------------------------------------------------------
 
 void order_start() {
-    running_clocks = false;
+    clocks_run = false;
     accumulators.clear();
     base = ++high;
-    std::fill(now, now + block.threads, base);
+    std::fill(times, times + block.threads, base);
     for (unsigned t = 0; t < block.threads; t++) fences[t].clear();
 }
 
 void order_block() {
     base = ++high;
-    std::fill(now, now + block.threads, base);
-    if (!running_clocks) return;
+    std::fill(times, times + block.threads, base);
+    if (!clocks_run) return;
     uint32_t copies[most_barriers] = {};
     for (unsigned t = 0; t < block.threads; t++)
         for (unsigned i = 0; i < most_barriers; i++) copies[i] = std::max(copies[i], row(seen, t)[i]);
@@ -76,12 +75,12 @@ void order_block() {
 
 static void publish(unsigned thread, uint32_t* to) {
     join(to, row(seen, thread));
-    to[column(thread)] = now[thread];
+    to[column(thread)] = times[thread];
     pass(thread);
 }
 
 void order_warp(unsigned mask) {
-    if (!running_clocks) return;
+    if (!clocks_run) return;
     static std::vector<uint32_t> all;
     all.assign(width, 0);
     unsigned first = running()->warp * 32;
@@ -93,19 +92,19 @@ void order_warp(unsigned mask) {
 }
 
 void order_arrive(unsigned channel) {
-    run_clocks();
+    start_clocks();
     publish(running()->linear, row(arriving, channel));
 }
 void order_arrive_warp(unsigned channel) {
-    run_clocks();
+    start_clocks();
     for (unsigned lane = 0; lane < 32; lane++) publish(running()->warp * 32 + lane, row(arriving, channel));
 }
 void order_phase(unsigned channel) {
-    run_clocks();
+    start_clocks();
     std::copy_n(row(arriving, channel), width, row(ended, channel));
 }
 void order_wait(unsigned channel) {
-    run_clocks();
+    start_clocks();
     join(row(seen, running()->linear), row(ended, channel));
     version++;
 }
@@ -115,7 +114,7 @@ void order_wait_warp(unsigned channel, unsigned warp) {
 }
 void order_fence() {
     unsigned thread = running()->linear;
-    fences[thread].push_back(now[thread]);
+    fences[thread].push_back(times[thread]);
     pass(thread);
 }
 
@@ -143,7 +142,7 @@ struct Asker {
 };
 
 static const Asker& asker(unsigned thread, bool warp, Site site) {
-    run_clocks();
+    start_clocks();
     static Asker a;
     static uint32_t of_version;
     static std::vector<uint32_t> joined;
@@ -203,6 +202,7 @@ struct Piece {
     uint32_t written_time;
     uint16_t written_by;  // a barrier's copies; 0 for none
     uint16_t reading;     // copies and products that may still read it
+    uint16_t read_by;     // the thread of the last of them, of a product its warp's first
     bool in_flight;       // a copy is to land there
     uint16_t stored_by;
     uint32_t stored_time;        // of the last copy out that was waited for
@@ -210,7 +210,7 @@ struct Piece {
     Place written_place, read_place;
 };
 static Piece* const all_pieces = reserve<Piece>(shared_arena_bytes / 16);
-static uint64_t* const touched = reserve<uint64_t>(shared_arena_bytes / 16);  // the last block whose threads accessed it
+uint64_t* const touched = reserve<uint64_t>(shared_arena_bytes / 16);
 
 static Piece& piece(uint32_t offset) {
     Piece& p = all_pieces[offset / 16];
@@ -223,16 +223,15 @@ static Piece& piece(uint32_t offset) {
 
 void against_copies(const Access& a, size_t offset, size_t bytes) {
     for (size_t i = offset / 16; i <= (offset + bytes - 1) / 16; i++) {
-        touched[i] = block.serial;
         const Piece& p = all_pieces[i];
         if (p.serial != block.serial) continue;
         const unsigned char* at = arena + i * 16;
         if (p.in_flight)
-            report(a.write ? "write of what a tensor copy in flight writes," : "read of a tensor copy in flight", at, a.place,
-                   p.written_by, p.written_place);
+            report(a.write ? "write of what a tensor copy in flight writes," : "read of a tensor copy in flight", at,
+                   a.place, p.written_by, p.written_place);
         if (!a.write) continue;
         const char* what = "write of what a copy or product in flight reads,";
-        if (p.reading) report(what, at, a.place, p.stored_by, p.read_place);
+        if (p.reading) report(what, at, a.place, p.read_by, p.read_place);
         if (p.stored_time && !clocks_order(a.thread, p.stored_by, p.stored_time))
             report("race, write after a copy's read,", at, a.place, p.stored_by, p.read_place);
         const Asker& self = asker(a.thread, false, {});
@@ -272,7 +271,7 @@ void check_load(const uint32_t* offsets, size_t count, Site site) {
         Piece& p = piece(offsets[i]);
         const unsigned char* at = arena + offsets[i];
         if (p.in_flight) report("tensor copy over one in flight", at, place, p.written_by, p.written_place);
-        if (p.reading) report("tensor copy over what one out, or a product, in flight reads", at, place, 0, p.read_place);
+        if (p.reading) report("tensor copy over what a copy or product in flight reads", at, place, p.read_by, p.read_place);
         if (p.written_by && !by.order(p.written_by, p.written_time))
             report("tensor copy over one that was not waited for", at, place, p.written_by, p.written_place);
         if (p.stored_time && !by.order(p.stored_by, p.stored_time))
@@ -280,7 +279,8 @@ void check_load(const uint32_t* offsets, size_t count, Site site) {
         for (unsigned w = 0; w < 32; w++)
             if (p.multiplied_time[w] && !by.order_warp(w, p.multiplied_time[w]))
                 report("race, tensor copy after a product's read,", at, place, w * 32, p.read_place);
-        after_writes(by, offsets[i], "race, tensor copy after write,", "no fence_async between a write and a tensor copy over it,");
+        after_writes(by, offsets[i], "race, tensor copy after write,",
+                     "no fence_async between a write and a tensor copy over it,");
         after_reads(by, offsets[i]);
         p.in_flight = true;
         p.written_by = copy_bit;
@@ -331,6 +331,7 @@ static void issue_read(const Asker& by, const uint32_t* offsets, size_t count) {
             break;
         }
         p.reading++;
+        p.read_by = uint16_t(by.thread);
         p.read_place = place;
     }
 }
@@ -344,15 +345,15 @@ void check_stored(const uint32_t* offsets, size_t count, Site) {
         Piece& p = piece(offsets[i]);
         p.reading--;
         p.stored_by = uint16_t(thread);
-        p.stored_time = now[thread];
+        p.stored_time = times[thread];
     }
 }
 
 // Any lane's arrival behind its wait tells of the warp's product, so all lanes take one time.
 void check_multiplied(const uint32_t* offsets, size_t count, Site) {
     unsigned warp = running()->warp;
-    uint32_t time = *std::max_element(now + warp * 32, now + warp * 32 + 32);
-    std::fill(now + warp * 32, now + warp * 32 + 32, time);
+    uint32_t time = *std::max_element(times + warp * 32, times + warp * 32 + 32);
+    std::fill(times + warp * 32, times + warp * 32 + 32, time);
     for (size_t i = 0; i < count; i++) {
         Piece& p = piece(offsets[i]);
         p.reading--;
@@ -368,9 +369,9 @@ void check_barrier(const void* bar, bool is) {
 }
 
 void check_outside(const char* what, const EncodedMap& map, Site site) {
-    bool load = !strcmp(what, "tma_load");
-    report(load ? "tma_load of a box wholly outside of its tensor" : "tma_store of a box wholly outside of its tensor", map.base,
-           place_of(site));
+    static const char* const kinds[] = {"tma_store of a box wholly outside of its tensor",
+                                        "tma_load of a box wholly outside of its tensor"};
+    report(kinds[!strcmp(what, "tma_load")], map.base, place_of(site));
 }
 
 void check_accumulators(unsigned thread, const float* d, size_t count, bool in_flight) {

@@ -100,7 +100,7 @@ static void for_each_row(const Box& box, F visit) {
             inside &= coordinate >= 0 && coordinate <= int64_t(m.last[i]);
             global += coordinate * int64_t(m.stride[i - 1]);
         }
-        visit(row * box.row_bytes, inside ? global : nullptr, uint32_t(low * m.element_bytes), uint32_t(high * m.element_bytes));
+        visit(row * box.row_bytes, inside ? global : nullptr, uint32_t(low) * m.element_bytes, uint32_t(high) * m.element_bytes);
         for (int i = 1; i < m.rank && ++at[i] == box.count[i]; i++) at[i] = 0;
     }
 }

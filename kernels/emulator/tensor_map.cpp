@@ -46,8 +46,9 @@ struct Tiled {
                 continue;
             }
             uint64_t stride = strides[i - 1];
-            if (stride % 16 || stride >= 1ull << 40) return "stride " + n(stride) + of + " is not a multiple of 16 below 2^40";
-            if (stride < covered) return "stride " + n(stride) + of + " does not cover the " + n(covered) + " bytes within";
+            std::string own = "stride " + n(stride) + of;
+            if (stride % 16 || stride >= 1ull << 40) return own + " is not a multiple of 16 below 2^40";
+            if (stride < covered) return own + " does not cover the " + n(covered) + " bytes within";
             covered = stride * dims[i];
         }
         uint64_t row = uint64_t(box[0]) * bytes_of(type);

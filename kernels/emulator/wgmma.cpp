@@ -215,7 +215,8 @@ static Accumulators* take(WarpProducts& warp, const Request* lanes, int n, Site 
         memcpy(sums, registers, 8);
         memset(registers, 0xff, 8);
     });
-    for (int lane = 0; lane < 32; lane++) check_accumulators(running()->warp * 32 + lane, acc->lanes[lane], n / 2, true);
+    unsigned first = running()->warp * 32;
+    for (int lane = 0; lane < 32; lane++) check_accumulators(first + lane, acc->lanes[lane], n / 2, true);
     warp.accumulators.push_back(acc);
     return acc;
 }
@@ -223,7 +224,8 @@ static Accumulators* take(WarpProducts& warp, const Request* lanes, int n, Site 
 static void give_back(WarpProducts& warp, Accumulators* acc) {
     if (--acc->users) return;
     for_each_pair(*acc, [](float* registers, float* sums) { memcpy(registers, sums, 8); });
-    for (int lane = 0; lane < 32; lane++) check_accumulators(running()->warp * 32 + lane, acc->lanes[lane], acc->n / 2, false);
+    unsigned first = running()->warp * 32;
+    for (int lane = 0; lane < 32; lane++) check_accumulators(first + lane, acc->lanes[lane], acc->n / 2, false);
     warp.accumulators.erase(std::find(warp.accumulators.begin(), warp.accumulators.end(), acc));
     delete acc;
 }

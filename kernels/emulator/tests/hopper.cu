@@ -139,15 +139,17 @@ DEVICE void gemm(const TensorMap* a, const TensorMap* b, const TensorMap* c, int
 }  // namespace
 
 // c[rows 128][columns 128] = a b, sums over steps 64 depths; a and b in rows of depths.
-extern "C" __global__ void __launch_bounds__(384, 1) emu_gemm(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b,
-                                    const __grid_constant__ TensorMap c, int rows, int columns, int steps, int bug) {
+extern "C" __global__ void __launch_bounds__(384, 1)
+    emu_gemm(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b, const __grid_constant__ TensorMap c,
+             int rows, int columns, int steps, int bug) {
     gemm<false>(&a, &b, &c, rows, columns, steps, bug);
 }
 EMM_KERNEL(emu_gemm)
 
 // The same with a and b in rows of lines.
-extern "C" __global__ void __launch_bounds__(384, 1) emu_gemm_side(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b,
-                                         const __grid_constant__ TensorMap c, int rows, int columns, int steps, int bug) {
+extern "C" __global__ void __launch_bounds__(384, 1)
+    emu_gemm_side(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b, const __grid_constant__ TensorMap c,
+                  int rows, int columns, int steps, int bug) {
     gemm<true>(&a, &b, &c, rows, columns, steps, bug);
 }
 EMM_KERNEL(emu_gemm_side)
