@@ -66,6 +66,17 @@ impl Tiled {
     }
 }
 
+/// The kernels: operands in rows of depths, in rows of lines, in rows of depths and added to what the result holds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Way {
+    Deep,
+    Side,
+    Add,
+}
+use Way::{Add, Deep, Side};
+
+const WAYS: [Way; 3] = [Deep, Side, Add];
+
 /// c[m][n] = Σ_k a[m][k] b[n][k] of small whole numbers, rounded once.
 struct Product {
     m: usize,
@@ -82,12 +93,20 @@ impl Product {
         Product { m, n, k, a, b }
     }
 
-    fn want(&self) -> Vec<u16> {
+    /// What the result holds before.
+    fn old(&self) -> Vec<u16> {
+        (0..self.m * self.n).map(|i| bf16::from_f32((i * 31 % 64) as f32).to_bits()).collect()
+    }
+
+    fn want(&self, way: Way) -> Vec<u16> {
+        let old = self.old();
+        let before = |i: usize| if way == Add { bf16::from_bits(old[i]).to_f32() } else { 0.0 };
         let sum = |i: usize| -> i32 {
             let (a, b) = (&self.a[i / self.n * self.k..], &self.b[i % self.n * self.k..]);
             (0..self.k).map(|k| a[k] * b[k]).sum()
         };
-        (0..self.m * self.n).map(|i| bf16::from_f32(sum(i) as f32).to_bits()).collect()
+        let rounded = |i: usize| bf16::from_f32(sum(i) as f32 + before(i)).to_bits();
+        (0..self.m * self.n).map(rounded).collect()
     }
 
     /// A matrix in rows of depths, or of lines.
@@ -97,23 +116,26 @@ impl Product {
         (0..values.len()).map(|i| bf16::from_f32(value(i) as f32).to_bits()).collect()
     }
 
-    /// Whether `emu_gemm` or `emu_gemm_side` with a bug gives the product.
-    fn run(&self, gpu: &Gpu, side: bool, bug: i32) -> Result<bool, DriverError> {
+    /// Whether a kernel with a bug gives the product.
+    fn run(&self, gpu: &Gpu, way: Way, bug: i32) -> Result<bool, DriverError> {
         let (m, n, k) = (self.m as u64, self.n as u64, self.k as u64);
         let s = &gpu.stream;
-        let a = gpu.upload(&self.laid(&self.a, side))?;
-        let b = gpu.upload(&self.laid(&self.b, side))?;
-        // SAFETY: the kernel writes it.
-        let c = unsafe { s.alloc::<u16>(self.m * self.n) }?;
-        let operand = |at: u64, lines: u64| match side {
-            false => Tiled::new(at, &[k, lines, 1], &[64, 128, 1]),
-            true => Tiled::new(at, &[lines, k, 1], &[64, 64, 1]),
+        let a = gpu.upload(&self.laid(&self.a, way == Side))?;
+        let b = gpu.upload(&self.laid(&self.b, way == Side))?;
+        let c = gpu.upload(&self.old())?;
+        let operand = |at: u64, lines: u64| match way {
+            Deep | Add => Tiled::new(at, &[k, lines, 1], &[64, 128, 1]),
+            Side => Tiled::new(at, &[lines, k, 1], &[64, 64, 1]),
         };
         let rows = if bug == 87 { m.next_multiple_of(128) } else { m };
         let of_a = operand(a.device_ptr(s).0, m).encode()?;
         let of_b = operand(b.device_ptr(s).0, n).encode()?;
         let of_c = Tiled::new(c.device_ptr(s).0, &[n, rows, 1, 1], &[64, 64, 1, 1]).encode()?;
-        let f = gpu.kernel(if side { "emu_gemm_side" } else { "emu_gemm" });
+        let f = gpu.kernel(match way {
+            Deep => "emu_gemm",
+            Side => "emu_gemm_side",
+            Add => "emu_gemm_add",
+        });
         let shared = 3 * 32_768 + 32_768 + 1024;
         let attribute = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
         f.set_attribute(attribute, shared as i32)?;
@@ -124,23 +146,23 @@ impl Product {
         let grid = LaunchConfig { shared_mem_bytes: shared, ..config(2, (384, 1)) };
         // SAFETY: the arguments are the kernel's.
         unsafe { launch.launch(grid) }?;
-        Ok(gpu.read(&c)? == self.want())
+        Ok(gpu.read(&c)? == self.want(way))
     }
 }
 
-/// A bug: its number, its name, the kernels (along the depth, across) that have it, and a word of the check build's report
-/// under the first schedule; none where the result is wrong.
-struct Bug(i32, &'static str, &'static [bool], &'static str);
+/// A bug: its number, its name, the kernels that have it, and a word of the check build's report under the first schedule;
+/// none where the result is wrong.
+struct Bug(i32, &'static str, &'static [Way], &'static str);
 
-const BOTH: &[bool] = &[false, true];
-const BUGS: [Bug; 27] = [
+const BOTH: &[Way] = &[Deep, Side];
+const BUGS: [Bug; 29] = [
     Bug(80, "the consumer's parity is wrong", BOTH, "more threads arrive than were announced"),
     Bug(81, "half the bytes are expected", BOTH, "too few were expected"),
     Bug(82, "more bytes are expected than come", BOTH, "and 16 bytes"),
     Bug(83, "a stage is released before its product was waited for", BOTH, "in flight reads"),
     Bug(84, "no fence_async before tma_store", BOTH, "no fence_async between a write"),
-    Bug(85, "a descriptor's stride is wrong", &[false], ""),
-    Bug(86, "a descriptor's lead is wrong", &[true], ""),
+    Bug(85, "a descriptor's stride is wrong", &[Deep], ""),
+    Bug(86, "a descriptor's lead is wrong", &[Side], ""),
     Bug(87, "the map of the result is larger than the tensor", BOTH, "not within one allocation"),
     Bug(88, "the producer waits for no stage", BOTH, "more threads arrive than were announced"),
     Bug(89, "sums are read before wgmma_wait", BOTH, "access of accumulators in flight"),
@@ -161,6 +183,8 @@ const BUGS: [Bug; 27] = [
     Bug(104, "a barrier that is written over", BOTH, "something was written over the barrier"),
     Bug(105, "no __syncthreads behind the making of barriers", BOTH, "nothing orders it after"),
     Bug(106, "a stage is read by threads after its release", BOTH, "race, tensor copy after read"),
+    Bug(107, "a copy comes into the staging before bulk_wait_read", &[Add], "in flight reads"),
+    Bug(108, "the copy into the staging is not waited for", &[Add], "against a tensor copy"),
 ];
 
 /// What only the check build sees.
@@ -170,12 +194,12 @@ const CHECKER_ONLY: [i32; 2] = [84, 106];
 fn outcome(
     gpu: &Gpu,
     product: &Product,
-    side: bool,
+    way: Way,
     bug: i32,
     schedule: Schedule,
 ) -> Result<bool, String> {
     set_schedule(schedule);
-    product.run(gpu, side, bug).map_err(|_| {
+    product.run(gpu, way, bug).map_err(|_| {
         let why = last_error();
         recover(gpu);
         why
@@ -191,9 +215,10 @@ fn small() -> Product {
 fn right_products_pass_every_schedule() {
     on_hopper("emulator::hopper::right_products_pass_every_schedule", || {
         let (gpu, product) = (gpu(), small());
-        for side in [false, true] {
+        for way in WAYS {
             for schedule in SCHEDULES {
-                assert_eq!(outcome(&gpu, &product, side, 0, schedule), Ok(true), "{schedule:?}");
+                let told = outcome(&gpu, &product, way, 0, schedule);
+                assert_eq!(told, Ok(true), "{way:?} {schedule:?}");
             }
         }
     });
@@ -209,10 +234,10 @@ fn right_products_pass_the_checker_under_every_schedule() {
 fn schedules_catch_planted_bugs() {
     on_hopper("emulator::hopper::schedules_catch_planted_bugs", || {
         let (gpu, product) = (gpu(), small());
-        for Bug(bug, name, sides, _) in BUGS {
-            for &side in sides {
+        for Bug(bug, name, ways, _) in BUGS {
+            for &way in ways {
                 let outcomes =
-                    SCHEDULES.map(|schedule| outcome(&gpu, &product, side, bug, schedule));
+                    SCHEDULES.map(|schedule| outcome(&gpu, &product, way, bug, schedule));
                 let caught = outcomes.iter().any(|o| *o != Ok(true));
                 assert!(caught != CHECKER_ONLY.contains(&bug), "{bug} {name}: {outcomes:?}");
             }
@@ -225,9 +250,9 @@ fn the_checker_catches_planted_bugs_in_one_run() {
     let name = "emulator::hopper::the_checker_catches_planted_bugs_in_one_run";
     let catch = || {
         let (gpu, product) = (gpu(), small());
-        for Bug(bug, name, sides, word) in BUGS {
-            for &side in sides {
-                match outcome(&gpu, &product, side, bug, SCHEDULES[0]) {
+        for Bug(bug, name, ways, word) in BUGS {
+            for &way in ways {
+                match outcome(&gpu, &product, way, bug, SCHEDULES[0]) {
                     Ok(right) => assert!(!right && word.is_empty(), "{bug} {name}: {right}"),
                     Err(why) => {
                         assert!(!word.is_empty() && why.contains(word), "{bug} {name}: {why}");
