@@ -33,7 +33,7 @@ SHARED_LIMITS = {"sm_80": KB["A100"], "sm_86": KB["LEAST"], "sm_89": KB["LEAST"]
 DYNAMIC = re.compile(r"([\d,]+) B\)? dynamic shared(?: on (sm_\d+(?:, sm_\d+)*))?")
 # Each kernel's unit, as kernels/params declares it, and what SASS of the unit holds.
 UNIT = {kernel: unit for header in PARAMS.glob("*.h")
-        for unit, kernel in re.findall(r"^ENTRY\((\w+), (\w+),", header.read_text(), re.M)}
+        for unit, kernel in re.findall(r"^ENTRY(?:_OF_MAPS)?\((\w+), (\w+),", header.read_text(), re.M)}
 PRODUCTS = {"Fp32": [], "TensorTf32": ["HMMA.1688.F32.TF32"], "TensorBf16": ["HMMA.16816.F32.BF16"],
             "TensorU8": ["IMMA.16832.U8.U8"]}
 # What else it must hold, by the first pattern that a kernel's name matches.
@@ -42,6 +42,17 @@ INSTRUCTIONS = [
     (re.compile(r"primitive_ldmatrix.*"), ["LDSM"]),
     (re.compile(r"primitive_cp_async|norm_slab_.*|.*_mma_tf32"), ["LDGSTS"]),
     (re.compile(r".*_mma(_.*)?"), ["LDGSTS", "LDSM"]),
+]
+# The same of kernels that are empty but for sm_90a, which has them in place of all above.
+HOPPER = [
+    (re.compile(r"primitive_wgmma_.*"), ["HGMMA"]),
+    (re.compile(r"primitive_tma_load"), ["UTMALDG", "SYNCS"]),
+    (re.compile(r"primitive_tma_store"), ["UTMASTG"]),
+    (re.compile(r"primitive_mbarrier"), ["SYNCS"]),
+    (re.compile(r"primitive_registers"), ["USETMAXREG"]),
+    (re.compile(r"ceiling_wgmma_.*"), ["HGMMA"]),
+    (re.compile(r"conv2d_wgmma_.*"), ["HGMMA", "UTMALDG", "UTMASTG", "SYNCS", "USETMAXREG"]),
+    (re.compile(r"wgrad_wgmma"), ["HGMMA", "UTMALDG", "SYNCS", "USETMAXREG"]),
 ]
 # Whose loops are listed; of those whose passes all go over the same elements, 8 a piece, the instructions an element,
 # and how many those may be: what an H100's memory leaves time for.
@@ -73,7 +84,10 @@ def dynamic_shared(source):
     return most
 
 
-def wanted_instructions(kernel):
+def wanted_instructions(kernel, arch):
+    hopper = next((wanted for pattern, wanted in HOPPER if pattern.fullmatch(kernel)), None)
+    if hopper is not None:
+        return hopper if arch == "sm_90a" else []
     others = next((wanted for pattern, wanted in INSTRUCTIONS if pattern.fullmatch(kernel)), [])
     return PRODUCTS[UNIT[kernel]] + others
 
@@ -86,10 +100,10 @@ def disassembled(nvdisasm, cubin):
     return dict(re.findall(r"^\.text\.(\w+):\n(.*?)(?=^//-----|\Z)", done.stdout, re.M | re.S))
 
 
-def missing_instructions(code, kernels):
+def missing_instructions(code, kernels, arch):
     """Complaints of kernels of a cubin that lack what they are written for."""
     complaints = [f"{kernel}: kernels/params has no ENTRY" for kernel in kernels if kernel not in UNIT]
-    wanted = {kernel: wanted_instructions(kernel) for kernel in kernels if kernel in UNIT}
+    wanted = {kernel: wanted_instructions(kernel, arch) for kernel in kernels if kernel in UNIT}
     for kernel, names in wanted.items():
         if names and kernel not in code:
             complaints.append(f"{kernel}: not in the disassembly")
@@ -112,7 +126,7 @@ def compile_one(nvcc, nvdisasm, source, arch, folder):
         sys.exit(f"{source}: nvcc for {arch} failed:\n{text}")
     kernels = [found[1] for found in ENTRY.finditer(text)]
     code = disassembled(nvdisasm, cubin_of(source, arch, folder))
-    lacking = missing_instructions(code, kernels)
+    lacking = missing_instructions(code, kernels, arch)
     listed = [kernel for kernel in kernels if LOOPS_OF.fullmatch(kernel)]
     loops = {kernel: (kernel_loops.loops(code[kernel]), kernel_loops.store_bits(code[kernel])) for kernel in listed}
     return text, [f"{source.name}: {arch}: {what}" for what in lacking], loops
@@ -215,7 +229,8 @@ def main():
     rows, complaints, loops = {}, [], {}
     dynamics = {source: dynamic_shared(source) for source in sources}
     for source, most in dynamics.items():
-        if most.keys() != SHARED_LIMITS.keys():
+        # Kernels of Hopper's own instructions run nowhere else.
+        if most.keys() != SHARED_LIMITS.keys() and not (most.keys() == {"sm_90"} and "not_hopper()" in source.read_text()):
             gpus = ", ".join(sorted(SHARED_LIMITS.keys() ^ most.keys()))
             complaints.append(f"{source.name}: how many bytes of dynamic shared memory does its header mean on {gpus}?")
     for (source, arch), (text, lacking, found) in zip(jobs, said):

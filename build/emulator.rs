@@ -7,7 +7,20 @@
 use super::{Built, Path, PathBuf, env, files, fs, generate, out_dir, params::Declared};
 use std::process::Command;
 
-const RUNTIME: [&str; 6] = ["machine", "prims", "memory", "driver", "launch", "stream"];
+const RUNTIME: [&str; 12] = [
+    "machine",
+    "shared",
+    "prims",
+    "mbarrier",
+    "warpgroup",
+    "tensor_copy",
+    "wgmma",
+    "memory",
+    "driver",
+    "tensor_map",
+    "launch",
+    "stream",
+];
 
 /// The instrumentation is the compiler's, the functions that it calls are checker.cpp's.
 const CHECKED: [&str; 3] =
@@ -51,8 +64,8 @@ pub fn build(declared: &Declared) -> Built {
     let kernels = [files("kernels", "cu"), of_tests, vec![registry]].concat();
     let runtime = compile(&mut compiler(), &RUNTIME.map(source), &out.join("runtime"));
     for (name, env_name, checker, flags) in [
-        ("emulator", "EMM_EMULATOR_DIR", "no_checker", &[][..]),
-        ("emulator-check", "EMM_EMULATOR_CHECK_DIR", "checker", &CHECKED),
+        ("emulator", "EMM_EMULATOR_DIR", &["no_checker"][..], &[][..]),
+        ("emulator-check", "EMM_EMULATOR_CHECK_DIR", &["checker", "clocks"], &CHECKED),
     ] {
         let dir = out.join(name);
         let mut of_kernels = compiler();
@@ -61,7 +74,8 @@ pub fn build(declared: &Declared) -> Built {
         flags.iter().for_each(|flag| _ = of_kernels.flag(flag));
 
         let mut objects = runtime.clone();
-        objects.extend(compile(&mut compiler(), &[source(checker)], &dir));
+        let checker: Vec<PathBuf> = checker.iter().map(|name| source(name)).collect();
+        objects.extend(compile(&mut compiler(), &checker, &dir));
         objects.extend(compile(&mut of_kernels, &kernels, &dir));
         link(&objects, &dir.join("libcuda.so"));
         describe(&of_kernels, &objects, &dir);

@@ -40,6 +40,10 @@ fn params(declared: &Declared, of: &Struct) -> String {
         let (kind, put) = match kind {
             Kind::Pointer { .. } => ("Ptr", format!("to.push(({at}, Arg::Ptr(self.{name})))")),
             Kind::Struct(inner) => (inner.name.as_str(), format!("self.{name}.put({at}, to)")),
+            Kind::Map { .. } => {
+                let field = format!("{}.{name}", of.name);
+                ("Map", format!("to.push(({at}, Arg::Map(self.{name}.named({field:?}))))"))
+            }
             Kind::Number(number) => {
                 let told = |convert: &str| {
                     let field = format!("{}.{name}", of.name);
@@ -98,13 +102,15 @@ fn words(declared: &Declared, of: &Struct) -> String {
     )
 }
 
-/// A kernel's name, unit, and how what its pointers point at is stored.
+/// A kernel's name, unit, and how what its pointers and maps point at is stored.
 fn constant(declared: &Declared, entry: &Entry) -> String {
     let stored = declared.places(&entry.takes).into_iter().filter_map(|place| match place.kind {
-        Kind::Pointer { to, .. } => Some(if to == "bf16" { "Bf16, " } else { "F32, " }),
+        Kind::Pointer { to, .. } | Kind::Map { of: to } => {
+            Some(if to == "bf16" { "Bf16, " } else { "F32, " })
+        }
         _ => None,
     });
-    let (stored, Entry { unit, kernel, takes }) = (stored.collect::<String>(), entry);
+    let (stored, Entry { unit, kernel, takes, .. }) = (stored.collect::<String>(), entry);
     format!(
         "// SAFETY: a kernel of this name is declared to take that.\n\
          pub const {}: Entry<{}> = unsafe {{ Entry::new({kernel:?}, Unit::{unit}, &[{}]) }};\n",

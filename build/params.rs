@@ -43,6 +43,10 @@ pub enum Kind {
         read_only: bool,
     },
     Struct(Applied),
+    /// A tensor map, of a tensor of so stored elements.
+    Map {
+        of: String,
+    },
 }
 
 /// `Name<bf16, float>`.
@@ -52,8 +56,9 @@ pub struct Applied {
     pub arguments: Vec<String>,
 }
 
-/// A kernel and the struct that it takes.
+/// A kernel and the struct that it takes, with tensor maps or without.
 pub struct Entry {
+    pub of_maps: bool,
     pub unit: String,
     pub kernel: String,
     pub takes: Applied,
@@ -88,6 +93,7 @@ impl Declared {
             Kind::Number(number) if ["int", "u32", "float"].contains(&number.as_str()) => (4, 4),
             Kind::Number(_) | Kind::Pointer { .. } => (8, 8),
             Kind::Struct(applied) => self.size(&applied.name),
+            Kind::Map { .. } => (128, 64),
         }
     }
 
@@ -103,7 +109,7 @@ impl Declared {
         of.fields.iter().map(place).collect()
     }
 
-    /// All numbers and pointers, of structs within too.
+    /// All numbers, pointers and maps, of structs within too.
     pub fn places(&self, applied: &Applied) -> Vec<Place> {
         let of = self.get(&applied.name);
         let of_generic = |name: &String| {
@@ -118,6 +124,9 @@ impl Declared {
                 Kind::Pointer { to, read_only } => {
                     let kind = Kind::Pointer { to: of_generic(to), read_only: *read_only };
                     list.push(Place { path, at, kind });
+                }
+                Kind::Map { of } => {
+                    list.push(Place { path, at, kind: Kind::Map { of: of_generic(of) } })
                 }
                 Kind::Struct(inner) => {
                     let arguments = inner.arguments.iter().map(of_generic).collect();
@@ -145,6 +154,14 @@ pub fn read(headers: &[PathBuf]) -> Declared {
         let of = declared.get(&entry.takes.name);
         let (has, wants) = (entry.takes.arguments.len(), of.generics.len());
         assert_eq!(has, wants, "kernels/params: types of {} for {}", of.name, entry.kernel);
+        let places = declared.places(&entry.takes);
+        let has_maps = places.iter().any(|place| matches!(place.kind, Kind::Map { .. }));
+        let (kernel, macros) = (&entry.kernel, ["ENTRY", "ENTRY_OF_MAPS"]);
+        let wanted = macros[has_maps as usize];
+        assert!(
+            entry.of_maps == has_maps,
+            "kernels/params: {kernel} is to be declared by {wanted}"
+        );
     }
     declared
 }
@@ -197,14 +214,18 @@ impl<'a> Reader<'a> {
             let (generics, header) = (std::mem::take(&mut self.generics), self.header.clone());
             let (name, fields) = (name.to_string(), Vec::new());
             self.within = Some(Struct { doc, header, name, generics, fields });
-        } else if let Some(text) = between(code, "ENTRY(", ")") {
+        } else if let Some((of_maps, text)) = ["ENTRY(", "ENTRY_OF_MAPS("]
+            .iter()
+            .enumerate()
+            .find_map(|(i, word)| Some((i == 1, between(code, word, ")")?)))
+        {
             let mut parts = text.splitn(3, ',').map(|part| part.trim().to_string());
             let (Some(unit), Some(kernel), Some(takes)) =
                 (parts.next(), parts.next(), parts.next())
             else {
                 self.wrong(code)
             };
-            into.entries.push(Entry { unit, kernel, takes: applied(&takes) });
+            into.entries.push(Entry { of_maps, unit, kernel, takes: applied(&takes) });
         } else if let Some((kind, rest)) =
             between(code, "constexpr ", ";").and_then(|text| text.split_once(' '))
             && let Some((name, value)) = rest.split_once(" = ")
@@ -224,6 +245,12 @@ impl<'a> Reader<'a> {
         if let Some((of, name)) = text.split_once("* ") {
             let (read_only, to) = of.strip_prefix("const ").map_or((false, of), |to| (true, to));
             declared.push((name, Kind::Pointer { to: to.to_string(), read_only }));
+        } else if let Some(of_map) = text.strip_prefix("TensorMap") {
+            let (of, name) = match of_map.strip_prefix("Of<").and_then(|of| of.split_once("> ")) {
+                Some(declared) => declared,
+                None => ("bf16", of_map.trim()),
+            };
+            declared.push((name, Kind::Map { of: of.to_string() }));
         } else if let Some((of, name)) = text.split_once("> ") {
             declared.push((name, Kind::Struct(applied(&format!("{of}>")))));
         } else if let Some((kind, names)) = text.split_once(' ')

@@ -182,6 +182,16 @@ fn what_a_driver_does_wrong_is_told_with_case_and_kernel_and_the_rest_goes_on() 
     with_driver(None, "load", &linear).refused(4, "--device: cuda: ", "the kernels do not load");
 }
 
+/// The emulated GPU is none of Hopper's unless it is told to be.
+#[cfg(feature = "emulator")]
+#[test]
+fn instructions_that_a_gpu_lacks_are_named() {
+    let told = with_driver(None, "", &["check", "--device", "cuda", "--primitives"]);
+    let named = told.stdout.lines().find(|line| line.starts_with("not checked, ")).unwrap();
+    assert!(named.contains("compute capability 9.0's: mbarrier; named barriers; "), "{named}");
+    assert_eq!(told.code, 0, "{told:?}");
+}
+
 /// A kernel that is wrong, and one that takes its process with it.
 #[cfg(feature = "emulator")]
 #[test]

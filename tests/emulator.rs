@@ -2,10 +2,11 @@
 //!
 //! `gpu()` is a cudarc context on it. A process holds one libcuda.so, so a test that wants another than the plain one
 //! runs its body in a child process of the same binary: `in_check_build` for the checker, `passes_patched` for a kernel
-//! with a bug put into it, `on_each_gpu` for GPUs of other sizes.
+//! with a bug put into it, `on_each_gpu` for GPUs of other sizes, `on_hopper` for one with Hopper's instructions.
 
 mod driver;
 mod faults;
+mod hopper;
 mod planted;
 mod primitives;
 
@@ -185,6 +186,15 @@ pub fn on_each_gpu(name: &str, body: impl FnOnce()) {
     for kilobytes in [99, 163, 227] {
         must_pass(&run_child(name, SHARED_LIMIT, (kilobytes << 10).to_string()));
     }
+}
+
+/// Runs `body` on a GPU of compute capability 9.0, which is one that gives a block 227 KB: at once in the child process,
+/// where this is called again, which runs the test `name`.
+pub fn on_hopper(name: &str, body: impl FnOnce()) {
+    if std::env::var_os(SHARED_LIMIT).is_some() {
+        return body();
+    }
+    must_pass(&run_child(name, SHARED_LIMIT, (227 << 10).to_string()));
 }
 
 fn must_pass(child: &Output) {

@@ -5,10 +5,10 @@
 // reads through a pointer to const that it is given: that promises that there are none, and a GPU may read the value
 // of before.
 //
-// What orders two accesses: a barrier of the block; __syncwarp within the warp; the end of a launch; and between
-// blocks the pattern  write, __threadfence, atomic  ->  atomic on the same word, __threadfence, read.
-#include "machine.h"
-#include "memory.h"
+// What orders two accesses: a barrier of the block; __syncwarp within the warp; barriers in memory and by number
+// (clocks.cpp); the end of a launch; and between blocks the pattern  write, __threadfence, atomic  ->  atomic on the same
+// word, __threadfence, read.
+#include "checker.h"
 #include <dlfcn.h>
 #include <map>
 #include <set>
@@ -18,12 +18,9 @@ namespace emu {
 
 const bool check_build = true;
 
-// Where an access stands: an offset of the instruction into this library, or a Site that was met before.
-using Place = uint32_t;
-static const Place site_bit = 1u << 31;
 static std::vector<Site> sites;
 
-static Place place_of(Site site) {
+Place place_of(Site site) {
     static Site last;
     static Place last_place;
     if (last.file == site.file && last.line == site.line && !sites.empty()) return last_place;
@@ -34,26 +31,7 @@ static Place place_of(Site site) {
     return last_place = site_bit | Place(i);
 }
 
-// ---- what is remembered of each four bytes of memory -----------------------------------------------------------
-
-// The last writer and the readers. The masks say which of the four bytes they touched: where threads own parts of a
-// word only the last part is remembered, so that there are no false reports.
-struct Cell {
-    uint32_t write_epoch, read_epoch;
-    uint32_t first_read_epoch;  // since the bytes were last read by a thread that read others
-    Place write_place, read_place;
-    uint32_t argument_launch;  // the last launch that read the bytes `argument_read` through a pointer to const
-    Place argument_place;
-    uint32_t write_sync, read_sync;         // the warp's __syncwarp count
-    uint16_t writer, reader, other_reader;  // the last reader, and the last that was another thread
-    uint8_t live;                           // bytes of a live allocation
-    uint8_t written, read;
-    uint8_t argument_read;
-    uint8_t initialized, in_flight;  // of shared memory: written in this block, awaited from a cp.async
-    bool atomic, released;           // the last write was an atomic, of a block that had fenced its writes
-    bool many_readers;               // of one warp since its last __syncwarp
-    bool many_warps;                 // read since the barrier
-};
+// ---- cells ------------------------------------------------------------------------------------------------------
 
 static Cell* reserve(size_t bytes) {
     size_t size = bytes / 4 * sizeof(Cell);
@@ -62,19 +40,9 @@ static Cell* reserve(size_t bytes) {
     return static_cast<Cell*>(p);
 }
 // The two stretches of memory that are watched, and their cells.
-static unsigned char *const arena = shared_arena(), *const memory = device_base();
+unsigned char *const arena = shared_arena(), *const memory = device_base();
 static const unsigned char* const view = static_cast<unsigned char*>(reading_view(device_base()));
-static Cell *const shared_cells = reserve(shared_arena_bytes), *const device_cells = reserve(device_space);
-
-// Calls `visit(cell, mask, address)` for every word that the bytes from `offset` on touch.
-template <class F>
-static inline void for_each_word(Cell* cells, const unsigned char* base, size_t offset, size_t bytes, F visit) {
-    size_t end = offset + bytes;
-    for (size_t word = offset & ~size_t(3); word < end; word += 4) {
-        size_t low = word < offset ? offset - word : 0, high = end - word < 4 ? end - word : 4;
-        visit(cells[word / 4], uint8_t((1 << high) - (1 << low)), base + word + low);
-    }
-}
+Cell *const shared_cells = reserve(shared_arena_bytes), *const device_cells = reserve(device_space);
 
 void check_memory(const void* p, size_t bytes, bool live) {
     size_t start = static_cast<const unsigned char*>(p) - memory;
@@ -123,6 +91,7 @@ static uint64_t hits;
 
 static std::string location(const unsigned char* p) {
     size_t offset = p - arena;
+    if (offset >= shared_arena_bytes && size_t(p - memory) >= device_space) return "registers";
     if (offset >= shared_arena_bytes) return "device memory (" + describe_device(p) + ")";
     for (size_t i = 0; i < block.shared.size(); i++) {
         const SharedRange& range = block.shared[i];
@@ -143,14 +112,15 @@ static bool is_new(const char* what, uint64_t places) {
     hits++;
     return reports.size() < most_reports && seen.insert({what, places}).second;
 }
-static void report(const char* what, const unsigned char* p, Place place) {
-    if (is_new(what, place)) add_report(what, p, text(place), "");
+void report(const char* what, const void* p, Place place) {
+    if (is_new(what, place)) add_report(what, static_cast<const unsigned char*>(p), text(place), "");
 }
-static void report(const char* what, const unsigned char* p, Place place, unsigned other, Place other_place) {
+void report(const char* what, const void* p, Place place, unsigned other, Place other_place) {
     if (is_new(what, uint64_t(place) << 32 | other_place)) {
         const std::string& against = text(other_place);
-        if (add_report(what, p, text(place), against))
-            reports.back() += ", against linear thread " + std::to_string(other) + " at " + against;
+        std::string who = other & copy_bit ? "a tensor copy" : "linear thread " + std::to_string(other);
+        if (add_report(what, static_cast<const unsigned char*>(p), text(place), against))
+            reports.back() += ", against " + who + " at " + against;
     }
 }
 
@@ -168,15 +138,6 @@ bool checker_report(std::string& error) {
 
 // ---- the rules -------------------------------------------------------------------------------------------------
 
-struct Access {
-    bool write, atomic;  // an atomic one reads and writes
-    bool shared;         // else device memory
-    bool argument;       // through an argument that is a pointer to const
-    uint16_t thread;
-    uint32_t warp_sync;
-    Place place;
-};
-
 // The first epochs of the blocks that have fenced their writes, met a word that a fenced block changed, and may
 // therefore read what earlier blocks wrote.
 static unsigned fence_block, met_block, acquired_block;
@@ -191,11 +152,13 @@ static inline bool warp_ordered(const Access& a, unsigned thread, uint32_t sync)
     return thread / 32 == a.thread / 32u && sync != a.warp_sync;
 }
 
-// Whether nothing orders this access after one by `thread` in `epoch`.
-static inline bool unordered(const Access& a, uint32_t epoch, unsigned thread, uint32_t sync) {
+// Whether nothing orders this access after one by `thread` in `epoch`, when that thread's time was `time`.
+static inline bool unordered(const Access& a, uint32_t epoch, unsigned thread, uint32_t sync, uint32_t time) {
     if (epoch < (a.shared ? block.first_epoch : block.launch_epoch)) return false;
     if (epoch < block.first_epoch) return acquired_block != block.first_epoch;
-    return epoch == block.epoch && thread != a.thread && !warp_ordered(a, thread, sync);
+    if (thread & copy_bit) return !clocks_order(a.thread, thread, time);
+    return epoch == block.epoch && thread != a.thread && !warp_ordered(a, thread, sync) &&
+           !clocks_order(a.thread, thread, time);
 }
 
 static void on_read(const Access& a, Cell& c, uint8_t bytes) {
@@ -215,16 +178,17 @@ static void on_read(const Access& a, Cell& c, uint8_t bytes) {
     c.read_epoch = block.epoch;
     c.reader = a.thread;
     c.read_sync = a.warp_sync;
+    c.read_time = a.time;
     c.read_place = a.place;
 }
 
 static void on_write(const Access& a, Cell& c, uint8_t bytes, const unsigned char* p) {
-    if (!a.atomic && c.read & bytes) {
-        bool others = c.read_epoch == block.epoch &&
+    if (!a.atomic && c.read & bytes && !(a.shared && clocks_run)) {
+        bool others = c.read_epoch == block.epoch && !clocks_run &&
                       (c.many_warps || (c.many_readers && !warp_ordered(a, c.reader, c.read_sync)));
         bool blocks = !a.shared && c.first_read_epoch < block.first_epoch &&
-                      unordered(a, c.first_read_epoch, c.reader, c.read_sync);
-        if (blocks || others || unordered(a, c.read_epoch, c.reader, c.read_sync))
+                      unordered(a, c.first_read_epoch, c.reader, c.read_sync, c.read_time);
+        if (blocks || others || unordered(a, c.read_epoch, c.reader, c.read_sync, c.read_time))
             report(blocks ? "race between blocks, write after read," : "race, write after read,", p, a.place,
                    c.reader != a.thread ? c.reader : c.other_reader, c.read_place);
     }
@@ -240,6 +204,7 @@ static void on_write(const Access& a, Cell& c, uint8_t bytes, const unsigned cha
     c.write_epoch = block.epoch;
     c.writer = a.thread;
     c.write_sync = a.warp_sync;
+    c.write_time = a.time;
     c.write_place = a.place;
     c.atomic = a.atomic;
 }
@@ -259,8 +224,9 @@ static void check_argument(const Access& a, Cell& c, uint8_t bytes, const unsign
 }
 
 static inline void check_word(const Access& a, Cell& c, uint8_t bytes, const unsigned char* p) {
+    if (c.barrier) report("an mbarrier used as ordinary memory,", p, a.place);
     bool earlier_block = c.write_epoch < block.first_epoch;
-    if (c.written & bytes && !(a.atomic && c.atomic) && unordered(a, c.write_epoch, c.writer, c.write_sync)) {
+    if (c.written & bytes && !(a.atomic && c.atomic) && unordered(a, c.write_epoch, c.writer, c.write_sync, c.write_time)) {
         static const char* const kinds[] = {"race, read after write,", "race, write after write,",
                                             "race between blocks, read after write,",
                                             "race between blocks, write after write,"};
@@ -271,6 +237,10 @@ static inline void check_word(const Access& a, Cell& c, uint8_t bytes, const uns
         else if (c.in_flight & bytes) report("read of a cp.async in flight", p, a.place, c.writer, c.write_place);
     }
     if (a.argument || (a.write && !a.shared)) check_argument(a, c, bytes, p);
+    if (a.shared && clocks_run) {
+        if (!a.write || a.atomic) clocks_read(a, (p - arena) / 4, bytes);
+        if (a.write && !a.atomic) clocks_write(a, (p - arena) / 4, bytes, p);
+    }
     if (a.write) on_write(a, c, bytes, p);
     else on_read(a, c, bytes);
 }
@@ -282,17 +252,21 @@ static void check(const void* at, size_t bytes, bool write, bool atomic, Place p
     if (argument) p = memory + (p - view);
     size_t in_arena = p - arena, in_memory = p - memory;
     Access a{write, atomic, in_arena < shared_arena_bytes, argument, uint16_t(current->linear),
-             warps[current->warp].sync_epoch, place};
+             warps[current->warp].sync_epoch, times[current->linear], place};
     if (a.shared) {
         if (!in_shared(p, bytes)) return report(write ? "write outside a shared array" : "read outside a shared array", p, place);
         for_each_word(shared_cells, arena, in_arena, bytes,
                       [&](Cell& c, uint8_t mask, const unsigned char* q) { check_word(a, c, mask, q); });
+        for (size_t i = in_arena / 16; i <= (in_arena + bytes - 1) / 16; i++) touched[i] = block.serial;
+        if (clocks_run) against_copies(a, in_arena, bytes);
     } else if (in_memory < device_space) {
         if (argument && write) report("write through a pointer to const", p, place);
         for_each_word(device_cells, memory, in_memory, bytes, [&](Cell& c, uint8_t mask, const unsigned char* q) {
             if ((c.live & mask) == mask) check_word(a, c, mask, q);
             else report(write ? "write outside an allocation" : "read outside an allocation", q, place);
         });
+    } else if (is_accumulator(current->linear, at)) {
+        report("access of accumulators in flight", p, place);
     }  // else the fiber's stack, a constant, the runtime's own
 }
 

@@ -5,6 +5,7 @@
 // Exactness: the approximate intrinsics (__expf, rsqrtf, ...) are the exact functions here, so a kernel's result on the
 // emulator is at least as close to the truth as the GPU's.
 #pragma once
+#include "hopper_host.h"
 #include "prims_host.h"
 #include <algorithm>
 #include <cmath>
@@ -21,6 +22,7 @@
 #define __constant__ static
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
+#define __grid_constant__
 #define __align__(n) __attribute__((aligned(n)))
 
 // ---- vector types ----------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 // Fibers, the scheduler, barriers, warp collectives, launches.
 #include "machine.h"
-#include "memory.h"
+#include "async.h"
 #include <sys/mman.h>
 #include <x86intrin.h>
 
@@ -49,7 +49,7 @@ emu_switch:
 )");
 
 static uint64_t random_state;
-static unsigned random_below(unsigned n) {
+unsigned random_below(unsigned n) {
     random_state ^= random_state << 13;
     random_state ^= random_state >> 7;
     random_state ^= random_state << 17;
@@ -68,9 +68,11 @@ static int pick_bit(unsigned mask) {
     return __builtin_ctz(mask);
 }
 
-// The thread to run next, of warp `own` where the order is not random and it has a ready lane; null when none is ready.
+// The thread to run next, of warp `own` where the order is not random and it has a ready lane; null when none is ready, even
+// when all tensor copies have landed.
 static Fiber* pick(int own) {
-    if (!block.ready_warps) return nullptr;
+    while (!block.ready_warps)
+        if (!land_a_copy()) return nullptr;
     bool stay = schedule.order != Order::Random && own >= 0 && block.ready_warps >> own & 1;
     int warp = stay ? own : pick_bit(block.ready_warps);
     return &fibers[warp * 32 + pick_bit(warps[warp].ready)];
@@ -83,7 +85,7 @@ static void switch_to(Fiber* next) {
     emu_switch(&from->stack, next->stack);
 }
 
-static void make_ready(Fiber* f) {
+void make_ready(Fiber* f) {
     warps[f->warp].ready |= 1u << f->lane;
     block.ready_warps |= 1u << f->warp;
 }
@@ -102,7 +104,7 @@ std::string text(Site site) {
     return std::string(name ? name + 1 : site.file) + ":" + std::to_string(site.line);
 }
 
-static std::string text(uint3 v) {
+std::string text(uint3 v) {
     return "(" + std::to_string(v.x) + "," + std::to_string(v.y) + "," + std::to_string(v.z) + ")";
 }
 std::string text(const Fiber* f) { return "block " + text(block_index) + " thread " + text(f->index); }
@@ -137,7 +139,8 @@ static void note_deadlock() {
         for (const Site& site : named) known |= same(site, f.waits_at);
         if (known || named.size() == 4) continue;
         named.push_back(f.waits_at);
-        message += " " + text(&f) + " waits at " + text(f.waits_at) + ";";
+        std::string waits_for = f.waits_for ? f.waits_for(&f) : "";
+        message += " " + text(&f) + " waits at " + text(f.waits_at) + (waits_for.empty() ? "" : " for ") + waits_for + ";";
     }
     if (exited) message += " some threads have exited";
     note_failure(message);
@@ -152,6 +155,15 @@ static void wait(Fiber* next) {
     switch_to(next);
 }
 
+void sleep_until_ready() {
+    make_waiting(running());
+    wait(pick(running()->warp));
+}
+
+void let_others_run() {
+    if (schedule.order != Order::Forward) switch_to(pick(running()->warp));
+}
+
 // ---- the block's barrier: counts the threads that have not exited, as sm_70 and later do ------------------------
 
 static void open_barrier_if_complete() {
@@ -160,6 +172,7 @@ static void open_barrier_if_complete() {
     block.barrier_result = block.barrier_count;
     block.barrier_count = 0;
     block.epoch++;
+    order_block();
     for (unsigned i = 0; i < block.threads; i++) {
         if (!fibers[i].at_barrier) continue;
         fibers[i].at_barrier = false;
@@ -235,11 +248,28 @@ void release(Meeting* m) {
     m->arrived = 0;
     warps[f->warp].ready |= m->mask;
     block.ready_warps |= 1u << f->warp;
-    if (schedule.order != Order::Forward) switch_to(pick(f->warp));
+    let_others_run();
+}
+
+void park(Meeting* m, std::string (*waits_for)(const Fiber*)) {
+    Fiber* f = running();
+    m->arrived = 0;
+    f->waits_at = m->site;
+    for (Fiber* lane = &fibers[f->warp * 32]; lane < &fibers[f->warp * 32 + 32]; lane++) lane->waits_for = waits_for;
+    sleep_until_ready();
+}
+
+void unpark(unsigned warp) {
+    for (unsigned lane = 0; lane < 32; lane++) fibers[warp * 32 + lane].waits_for = nullptr;
+    warps[warp].ready = ~0u;
+    block.ready_warps |= 1u << warp;
 }
 
 void sync_warp(unsigned mask, Site site) {
-    meet(mask, "__syncwarp", site, {}, [](Request*) { warps[current->warp].sync_epoch++; });
+    meet(mask, "__syncwarp", site, {}, [&](Request*) {
+        warps[current->warp].sync_epoch++;
+        order_warp(mask);
+    });
 }
 
 void shuffle(unsigned mask, const void* in, void* out, int bytes, int source, Site site) {
@@ -287,73 +317,20 @@ unsigned reduce(Reduce op, unsigned mask, unsigned value, Site site) {
 
 long long cycles() { return __rdtsc(); }
 
-// ---- shared memory: one arena, poisoned as it is handed out -----------------------------------------------------
+// ---- launch ----------------------------------------------------------------------------------------------------
 
-static void* map(size_t bytes) {
+void* map_pages(size_t bytes) {
     void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) abort();
     return p;
 }
-
-unsigned char* shared_arena() {
-    static unsigned char* bytes = static_cast<unsigned char*>(map(shared_arena_bytes));
-    return bytes;
-}
-static unsigned char* const arena = shared_arena();
-// Unused bytes between two shared arrays, so that running out of one is not running into the next.
-static const unsigned shared_gap = 128;
-
-unsigned char* dynamic_shared() { return arena; }
-uint32_t shared_address(const void* p) { return uint32_t(static_cast<const unsigned char*>(p) - arena); }
-
-bool in_shared(const void* p, size_t bytes) {
-    size_t offset = static_cast<const unsigned char*>(p) - arena;
-    if (offset >= shared_arena_bytes) return false;
-    static size_t last;  // accesses come in runs
-    auto holds = [&](const SharedRange& range) {
-        return offset >= range.offset && offset + bytes <= range.offset + range.bytes;
-    };
-    if (last < block.shared.size() && holds(block.shared[last])) return true;
-    for (last = 0; last < block.shared.size(); last++)
-        if (holds(block.shared[last])) return true;
-    return false;
-}
-
-void misaligned(const void* p, size_t align, Site site) {
-    size_t offset = static_cast<const unsigned char*>(p) - arena;
-    std::string where = offset < shared_arena_bytes ? "shared memory, at +" + std::to_string(offset) : describe_device(p);
-    fail("misaligned: an access of " + std::to_string(align) + " bytes by " + text(running()) + " to " + where + ", at " +
-         text(site));
-}
-
-static unsigned take_shared(size_t bytes, size_t align) {
-    unsigned offset = (block.shared_top + align - 1) & ~(align - 1);
-    block.shared_bytes += unsigned((bytes + 15) & ~size_t(15));
-    block.shared.push_back({offset, unsigned(bytes)});
-    block.shared_top = offset + unsigned(bytes) + shared_gap;
-    memset(arena + offset, 0xff, bytes);
-    return offset;
-}
-
-void* static_shared(SharedSlot* slot, size_t bytes, size_t align) {
-    if (slot->block != block.serial) {
-        if (bytes > (48 << 10) || block.shared_bytes + bytes > device.shared_limit)
-            fail("shared memory: " + std::to_string(block.shared_bytes + bytes) + " bytes wanted, the limit is " +
-                 std::to_string(device.shared_limit) + " and 48 KB for static arrays");
-        slot->offset = take_shared(bytes, align);
-        slot->block = block.serial;
-    }
-    return arena + slot->offset;
-}
-
-// ---- launch ----------------------------------------------------------------------------------------------------
 
 static const size_t stack_bytes = 64 << 10, page_bytes = 4096;
 static unsigned char* stacks;
 
 static void prepare() {
     if (stacks) return;
-    stacks = static_cast<unsigned char*>(map(stack_bytes * 1024));
+    stacks = static_cast<unsigned char*>(map_pages(stack_bytes * 1024));
     for (int i = 0; i < 1024; i++) mprotect(stacks + stack_bytes * i, page_bytes, PROT_NONE);
     for (Warp& warp : warps) warp.whole.mask = ~0u;
 }
@@ -364,6 +341,8 @@ static void exit_thread() {
     if (f->copies_done < f->copies.size())
         fail("a thread exits without waiting for its cp.async: " + text(f) + ", issued at " +
              text(f->copies[f->copies_done].site));
+    exit_copies(f);
+    exit_products(f);
     f->done = true;
     warp.alive &= ~(1u << f->lane);
     block.alive--;
@@ -375,6 +354,10 @@ static void exit_thread() {
         open_barrier_if_complete();
         wait(pick(f->warp));
     }
+    finish_copies();
+    finish_barriers();
+    finish_warpgroups();
+    finish_products();
     leave_block();
 }
 
@@ -391,6 +374,7 @@ static void start_thread(unsigned i) {
     f.warp = i / 32;
     f.done = f.at_barrier = false;
     f.waits_at = {};
+    f.waits_for = nullptr;
     f.copies.clear();
     f.groups.clear();
     f.copies_done = f.groups_done = f.uncommitted = 0;
@@ -408,9 +392,16 @@ static void run_block(unsigned threads, unsigned dynamic_shared) {
     block.barrier_count = 0;
     block.serial++;
     block.first_epoch = ++block.epoch;
+    order_start();
+    start_barriers();
+    start_warpgroups();
+    start_copies();
+    start_products();
     block.shared.clear();
-    block.shared_top = block.shared_bytes = 0;
-    take_shared(dynamic_shared, 1024);
+    // On 16 bytes and no more, which is what EMM_DYNAMIC_SHARED promises.
+    block.shared_top = 16;
+    block.shared_bytes = 0;
+    take_shared(dynamic_shared, 16);
     for (unsigned w = 0; w * 32 < threads; w++) {
         Warp& warp = warps[w];
         unsigned lanes = std::min(32u, threads - w * 32);

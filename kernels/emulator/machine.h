@@ -1,5 +1,6 @@
 // The inside of the emulator: one block at a time, each CUDA thread a fiber with a stack of its own, all on the OS
-// thread that launches. The files of this folder share these structures; kernels see cuda.h only.
+// thread that launches. The files of this folder share these structures, those of Hopper's instructions also async.h;
+// kernels see cuda.h only.
 #pragma once
 #include <string>
 #include <vector>
@@ -17,7 +18,7 @@ enum class Order { Forward, Reverse, Random };
 struct Schedule {
     Order order = Order::Forward;  // which ready thread, and which block, runs next
     uint64_t seed = 0;             // of Order::Random
-    bool early_copies = false;     // cp.async moves its data at issue instead of at the wait
+    bool early_copies = false;     // asynchronous copies and products at issue instead of as late as they may
 };
 extern Schedule schedule;  // of the running launch
 
@@ -39,6 +40,7 @@ struct Copy {  // one cp.async in flight
 struct Fiber : Thread {
     bool done, at_barrier;
     Site waits_at;
+    std::string (*waits_for)(const Fiber*);  // says what for, where it is more than a place
     std::vector<Copy> copies;      // not yet waited for, oldest first, from copies_done on
     std::vector<unsigned> groups;  // copies in each committed group, from groups_done on
     size_t copies_done, groups_done;
@@ -98,11 +100,13 @@ inline Fiber* running() { return static_cast<Fiber*>(current); }
 
 std::string text(Site site);
 std::string text(const Fiber* fiber);  // "block (1,0,0) thread (3,0,0)"
+std::string text(uint3 v);
 [[noreturn]] void fail(const std::string& message);  // ends the launch from within a kernel
 
 const unsigned shared_arena_bytes = 256 << 10;
 unsigned char* shared_arena();
 bool in_shared(const void* p, size_t bytes);
+unsigned take_shared(size_t bytes, size_t align);  // the offset of a new array
 
 // Runs `compute(requests)` once for the lanes of `mask`, on the last of them to arrive.
 Meeting* arrive(unsigned mask, const char* what, Site site, const Request& request);  // null: not the last lane
@@ -114,6 +118,18 @@ inline void meet(unsigned mask, const char* what, Site site, const Request& requ
         release(meeting);
     }
 }
+
+// The last lane to arrive sleeps instead, and its warp with it, until another wakes them; waits_for says what for.
+void park(Meeting* meeting, std::string (*waits_for)(const Fiber*));
+void unpark(unsigned warp);
+
+void make_ready(Fiber* f);
+void sleep_until_ready();  // the running thread
+void let_others_run();     // where the order is not forward
+unsigned random_below(unsigned n);
+bool land_a_copy();  // the next tensor copy that is on its way, if any is
+
+void* map_pages(size_t bytes);
 
 struct Geometry {
     uint3 grid, block;
@@ -128,5 +144,8 @@ extern const bool check_build;
 void check_in_flight(const void* shared, size_t bytes, bool in_flight);
 void check_memory(const void* p, size_t bytes, bool live);  // device memory comes or goes
 bool checker_report(std::string& error);                    // after a launch; false when something was found
+void order_start();                                         // a block begins
+void order_block();                                         // a __syncthreads of all
+void order_warp(unsigned mask);                             // a __syncwarp
 
 }  // namespace emu

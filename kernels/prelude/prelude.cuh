@@ -4,6 +4,8 @@
 
 #include "types.cuh"
 
+#include "hopper.cuh"
+
 #include "math.cuh"
 #include "reduce.cuh"
 

@@ -99,6 +99,7 @@ mod tests {
             precisions: vec![Precision::Fp32, Precision::Tf32, Precision::Bf16],
             sizes: vec![CaseSize::Golden, CaseSize::Real],
             on_gpu: true,
+            hopper: true,
             network: NetworkSize::default(),
         };
         let checks = list(&all).unwrap();

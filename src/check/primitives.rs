@@ -1,8 +1,10 @@
 //! What a GPU's instructions must give, by the PTX ISA's tables and IEEE 754: `kernels/primitives.cu` stores what they
 //! do give. The emulator's tests ask the same of the emulator.
 
+mod hopper;
 mod numbers;
 mod primitive;
+mod wgmma;
 
 use super::wanted::Wanted;
 use super::{CaseSize, Check};
@@ -11,11 +13,22 @@ use crate::device::{Device, Entry, Precision, params};
 use half::bf16;
 use primitive::{F32, F64, I32, I64, Primitive, Takes, U32, Words, numbers};
 
+/// Those that are wanted, whatever the GPU.
+fn wanted_ones(wanted: &Wanted) -> Vec<Primitive> {
+    let here = wanted.on_gpu && wanted.precision(Precision::Fp32) && wanted.size(CaseSize::Golden);
+    if here { all() } else { vec![] }
+}
+
+/// What is left out of [`checks`], since the GPU or this build's code for it lacks Hopper's instructions.
+pub fn left_out(wanted: &Wanted) -> Vec<&'static str> {
+    let lacking = wanted_ones(wanted).into_iter().filter(|one| one.hopper && !wanted.hopper);
+    lacking.map(|one| one.case).collect()
+}
+
 /// One check a primitive, on a GPU.
 pub fn checks(wanted: &Wanted) -> Vec<Check> {
-    let here = wanted.on_gpu && wanted.precision(Precision::Fp32) && wanted.size(CaseSize::Golden);
-    let all = if here { all() } else { vec![] };
-    (all.into_iter())
+    (wanted_ones(wanted).into_iter())
+        .filter(|one| wanted.hopper || !one.hopper)
         .map(|primitive| Check {
             op: "primitives",
             size: CaseSize::Golden,
@@ -36,7 +49,7 @@ fn all() -> Vec<Primitive> {
         let new = Primitive::new(case, params::PRIMITIVE_BARRIERS, vec![n], want);
         Primitive { threads: 2 * WARP_THREADS, ..new }
     };
-    vec![
+    let mut all = vec![
         arguments(),
         Primitive::new("collectives", params::PRIMITIVE_COLLECTIVES, squares(), collectives()),
         Primitive::new("reductions", params::PRIMITIVE_REDUCTIONS, squares(), reductions()),
@@ -59,7 +72,11 @@ fn all() -> Vec<Primitive> {
         numbers::float64(),
         numbers::functions(),
         numbers::random(),
-    ]
+    ];
+    all.extend(hopper::barriers());
+    all.extend(hopper::copies());
+    all.extend(wgmma::products());
+    all
 }
 
 /// Arguments of each kind arrive where the kernel looks for them.
@@ -77,6 +94,7 @@ fn arguments() -> Primitive {
         threads: WARP_THREADS,
         input: vec![12345],
         want: Words::Exact(want),
+        hopper: false,
     }
 }
 

@@ -100,6 +100,7 @@ mod tests {
             precisions: vec![Precision::Fp32, Precision::Bf16],
             sizes: vec![CaseSize::Real],
             on_gpu: false,
+            hopper: false,
             network: SMALL,
         }
     }

@@ -16,6 +16,8 @@ pub struct Wanted {
     pub sizes: Vec<CaseSize>,
     /// Whether the device is a GPU: then also what the CPU is the reference of.
     pub on_gpu: bool,
+    /// Whether it runs kernels written with Hopper's own instructions.
+    pub hopper: bool,
     /// The sizes of [`CaseSize::Real`].
     pub network: NetworkSize,
 }

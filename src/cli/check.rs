@@ -5,7 +5,7 @@ use super::{Common, say, say_json};
 use crate::check::NetworkSize;
 use crate::check::tally::{CheckOutcome, Tally};
 use crate::check::worker;
-use crate::check::{CaseSize, Check, OPS, Wanted, children, list};
+use crate::check::{CaseSize, Check, OPS, Wanted, children, list, primitives};
 use crate::device::cuda::KERNELS_FOR;
 use crate::device::{Device, Precision};
 use crate::error::{Exit, OrExit as _, usage};
@@ -94,8 +94,9 @@ impl Args {
             SizeChoice::Real => vec![CaseSize::Real],
             SizeChoice::All => vec![CaseSize::Golden, CaseSize::Real],
         };
-        let on_gpu = device.cuda().is_some();
-        Ok(Wanted { op: self.op(), precisions, sizes, on_gpu, network: self.network })
+        let (on_gpu, network) = (device.cuda().is_some(), self.network);
+        let hopper = device.cuda().is_some_and(|cuda| cuda.hopper());
+        Ok(Wanted { op: self.op(), precisions, sizes, on_gpu, hopper, network })
     }
 
     /// Why there is nothing to check.
@@ -162,6 +163,14 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     }
     let name = device.name().to_string();
     describe(common, &format!("device {name}"));
+    let lacking = match wanted.op {
+        None | Some("primitives") => primitives::left_out(&wanted),
+        Some(_) => vec![],
+    };
+    if !lacking.is_empty() {
+        let why = "not checked, they are compute capability 9.0's";
+        describe(common, &format!("{why}: {}", lacking.join("; ")));
+    }
     let heads = ["precision", "cases", "bar", "worst error"];
     describe(
         common,

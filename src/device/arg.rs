@@ -1,6 +1,8 @@
 //! The fields of what kernels take: what they hold until a launch knows the addresses.
 
-use super::slot::{Acc, Dtype, Sink, Slot};
+use super::map::Map;
+use super::ptr::Ptr;
+use super::slot::Acc;
 
 /// What a kernel takes as its one parameter; `build.rs` makes these of the structs of `kernels/params`.
 pub trait Fields {
@@ -11,10 +13,11 @@ pub trait Fields {
     fn put(self, at: usize, to: &mut Vec<(usize, Arg)>);
 }
 
-/// A number or pointer of a launch.
+/// A number, pointer or tensor map of a launch.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Arg {
     Ptr(Ptr),
+    Map(Map),
     I32(i32),
     U32(u32),
     I64(i64),
@@ -22,56 +25,6 @@ pub enum Arg {
     F64(f64),
     /// 32 bits: index in the whole batch of the recording's first image.
     FirstImage,
-}
-
-/// A pointer.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub enum Ptr {
-    #[default]
-    Null,
-    /// The address of a slot.
-    Slot(Slot),
-    /// The address of a gradient that the kernel sets or adds to; it is told which by a field of its own.
-    Sink(Sink),
-    /// The address of an element of a slot.
-    Element(Slot, usize),
-    /// An address on the GPU.
-    Address(u64),
-    /// The address of the words that vary from step to step ([`super::params::Step`]).
-    Step,
-}
-
-impl Ptr {
-    /// The slot whose address this is.
-    pub fn slot(&self) -> Option<Slot> {
-        match self {
-            Ptr::Slot(slot) | Ptr::Element(slot, _) | Ptr::Sink(Sink { slot, .. }) => Some(*slot),
-            Ptr::Null | Ptr::Address(_) | Ptr::Step => None,
-        }
-    }
-
-    /// Whether elements stored so can lie there.
-    pub(super) fn holds(&self, dtype: Dtype) -> bool {
-        self.slot().is_none_or(|slot| slot.dtype == dtype)
-    }
-}
-
-impl From<Slot> for Ptr {
-    fn from(s: Slot) -> Self {
-        Ptr::Slot(s)
-    }
-}
-
-impl From<Sink> for Ptr {
-    fn from(s: Sink) -> Self {
-        Ptr::Sink(s)
-    }
-}
-
-impl<T: Into<Ptr>> From<Option<T>> for Ptr {
-    fn from(pointer: Option<T>) -> Self {
-        pointer.map_or(Ptr::Null, Into::into)
-    }
 }
 
 /// A whole number, of as many bits as the kernel's field turns out to have.

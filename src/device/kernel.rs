@@ -1,8 +1,9 @@
 //! One kernel of the CUDA device, ready to be launched on whatever addresses.
 
-use super::arg::{Arg, Fields, Ptr};
+use super::arg::{Arg, Fields};
 use super::entry::{Entry, Unit};
 use super::params::{BLOCK_THREADS, LEAST_SHARED_BYTES, MMA_SHARED_BYTES};
+use super::ptr::Ptr;
 use super::slot::{Acc, Sink, Slot};
 use serde::Serialize;
 
@@ -47,6 +48,13 @@ impl Kernel {
         params.put(0, &mut args);
         for (pointer, &dtype) in pointers(&args).zip(entry.stored) {
             assert!(pointer.holds(dtype), "{}: {pointer:?} where {dtype:?} is stored", entry.name);
+        }
+        for (arg, &dtype) in
+            args.iter_mut().filter(|(_, arg)| points(arg).is_some()).zip(entry.stored)
+        {
+            if let (_, Arg::Map(map)) = arg {
+                map.dtype = dtype;
+            }
         }
         Kernel {
             name: entry.name,
@@ -95,10 +103,16 @@ impl Kernel {
 }
 
 fn pointers(args: &[(usize, Arg)]) -> impl Iterator<Item = &Ptr> {
-    args.iter().filter_map(|(_, arg)| match arg {
+    args.iter().filter_map(|(_, arg)| points(arg))
+}
+
+/// What a field points at, itself or by a tensor map.
+fn points(arg: &Arg) -> Option<&Ptr> {
+    match arg {
         Arg::Ptr(pointer) => Some(pointer),
+        Arg::Map(map) => Some(&map.at),
         _ => None,
-    })
+    }
 }
 
 /// Bytes of the union of some slots.
@@ -155,7 +169,10 @@ pub(crate) use params;
 
 #[cfg(test)]
 mod tests {
-    use super::super::params::{PRIMITIVE_ARGUMENTS, SCALED_ADD_BF16, SUM_ROWS};
+    use super::super::map::Map;
+    use super::super::params::{
+        PRIMITIVE_ARGUMENTS, PRIMITIVE_TMA_LOAD, SCALED_ADD_BF16, SUM_ROWS,
+    };
     use super::super::slot::{Dtype, Space};
     use super::*;
 
@@ -209,6 +226,34 @@ mod tests {
         let s = slot(Space::Arena, 0, 8);
         let arguments = params!(ScaledAdd { dst: s, src: s, n: 8, scale: 1.0_f32, add: false });
         Kernel::new(SCALED_ADD_BF16, 1, arguments);
+    }
+
+    fn copied(slot: Slot) -> Kernel {
+        let map = Map::new(slot, [64, 4, 2], [64, 4, 1]);
+        let (out, input) = (Ptr::Address(1), Ptr::Null);
+        let [rank, bytes, c] = [3, 512, 0];
+        let given = params! { PrimitiveCopy {
+            map, out, input, rank, c0: c, c1: c, c2: c, c3: c, bytes,
+        } };
+        Kernel::new(PRIMITIVE_TMA_LOAD, 1, given)
+    }
+
+    #[test]
+    fn a_map_counts_like_a_pointer() {
+        let stored = Slot { dtype: Dtype::Bf16, ..slot(Space::Arena, 32, 512) };
+        let kernel = copied(stored);
+        assert_eq!(kernel.args_bytes, 192);
+        let (at, Arg::Map(map)) = kernel.args[0] else { panic!("{:?}", kernel.args[0]) };
+        assert_eq!((at, map.at, map.dtype), (0, Ptr::Slot(stored), Dtype::Bf16));
+        assert_eq!(map.field, "PrimitiveCopy.map");
+        assert_eq!(kernel.args[1], (128, Arg::Ptr(Ptr::Address(1))));
+        assert_eq!(kernel.cost().bytes, 1024);
+    }
+
+    #[test]
+    #[should_panic(expected = "primitive_tma_load: Slot")]
+    fn a_map_of_what_is_stored_otherwise_is_refused() {
+        copied(slot(Space::Arena, 32, 512));
     }
 
     #[test]

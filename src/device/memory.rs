@@ -1,6 +1,6 @@
 //! Words in a device's memory, as the host reads and writes them.
 
-use super::arg::Ptr;
+use super::ptr::Ptr;
 use super::slot::{Dtype, Slot};
 use super::{Device, cpu, cuda};
 use anyhow::Result;

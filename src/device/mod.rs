@@ -7,11 +7,13 @@ mod entry;
 mod kernel;
 mod launch;
 mod limits;
+mod map;
 mod memory;
 pub mod params;
+mod ptr;
 mod slot;
 
-pub use arg::{Arg, Fields, Int, Ptr};
+pub use arg::{Arg, Fields, Int};
 pub use cpu::{Bound, Cpu, CpuLaunch, StepArgs};
 pub(crate) use entry::typed;
 pub use entry::{Entry, Unit};
@@ -19,7 +21,9 @@ pub(crate) use kernel::params;
 pub use kernel::{Cost, Grid, Kernel, bytes_of};
 pub use launch::Launch;
 pub use limits::GpuLimits;
+pub use map::{Map, Swizzle};
 pub use memory::{Buffer, Pixels};
+pub use ptr::Ptr;
 pub use slot::{Acc, Dtype, Precision, Sink, Slot, Space};
 
 /// A device that ops lower themselves to.

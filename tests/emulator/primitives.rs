@@ -1,9 +1,10 @@
 //! What kernels are written with, under every schedule, and products of bytes with a sign.
 
-use super::{config, for_each_schedule, gpu};
+use super::{config, for_each_schedule, gpu, in_check_build, on_hopper};
 use crate::kernels::gpu_device;
 use cudarc::driver::PushKernelArg;
 use emm::check::NetworkSize;
+use emm::check::primitives::left_out;
 use emm::check::{CaseSize, Wanted, list};
 use emm::device::Precision;
 
@@ -22,23 +23,46 @@ fn transposed(b: &[i32], rows: usize, columns: usize) -> Vec<i32> {
     (0..rows * columns).map(|i| b[i % rows * columns + i / rows]).collect()
 }
 
-#[test]
-fn every_primitive_gives_what_a_gpu_must() {
+/// Runs all primitives of the GPU under every schedule, and returns how many they are.
+fn run_primitives() -> usize {
+    let gpu = gpu_device();
     let wanted = Wanted {
         op: Some("primitives"),
         precisions: vec![Precision::Fp32],
         sizes: vec![CaseSize::Golden],
         on_gpu: true,
+        hopper: gpu.cuda().unwrap().hopper(),
         network: NetworkSize::default(),
     };
-    let (checks, gpu) = (list(&wanted).unwrap(), gpu_device());
-    assert!(checks.len() > 15, "{} primitives", checks.len());
+    let checks = list(&wanted).unwrap();
+    assert_eq!(left_out(&wanted).is_empty(), wanted.hopper);
     for_each_schedule(|schedule| {
         for check in &checks {
             let off = (check.run)(&gpu).unwrap_or_else(|e| panic!("{}: {e:#}", check.case));
             assert!(off.by <= check.bar, "{} {schedule:?}: {}, {}", check.case, off.at, off.by);
         }
     });
+    checks.len()
+}
+
+#[test]
+fn every_primitive_gives_what_a_gpu_must() {
+    let ran = run_primitives();
+    assert!(ran > 15, "{ran} primitives");
+}
+
+#[test]
+fn hoppers_primitives_give_what_a_gpu_must() {
+    on_hopper("emulator::primitives::hoppers_primitives_give_what_a_gpu_must", || {
+        let ran = run_primitives();
+        assert!(ran > 40, "{ran} primitives");
+    });
+}
+
+#[test]
+fn the_checker_has_nothing_to_say_of_hoppers_primitives() {
+    let name = "emulator::primitives::the_checker_has_nothing_to_say_of_hoppers_primitives";
+    on_hopper(name, || in_check_build(name, || assert!(run_primitives() > 40)));
 }
 
 #[test]

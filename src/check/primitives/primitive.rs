@@ -3,7 +3,7 @@
 use super::super::Off;
 use crate::device::cuda::Cuda;
 use crate::device::params::WARP_THREADS;
-use crate::device::{Entry, Kernel, params};
+use crate::device::{Entry, Kernel, Ptr, params};
 use crate::rng::philox;
 use anyhow::Result;
 
@@ -21,13 +21,16 @@ pub(super) struct Primitive {
     pub(super) threads: usize,
     pub(super) input: Vec<u32>,
     pub(super) want: Words,
+    /// Whether only GPUs of compute capability 9.0 run it.
+    pub(super) hopper: bool,
 }
 
-#[derive(Clone, Copy)]
 pub(super) enum Takes {
     Words(Entry<params::Primitive>),
     /// `primitive_arguments`, which takes one of each kind.
     Each,
+    /// What this makes of where the output and the input lie.
+    Built(Box<dyn Fn(Ptr, Ptr) -> Kernel>),
 }
 
 pub(super) enum Words {
@@ -50,7 +53,19 @@ impl Primitive {
         want: Vec<u32>,
     ) -> Self {
         let (kernel, want) = (Takes::Words(kernel), Words::Exact(want));
-        Primitive { case, kernel, grid: 1, threads: WARP_THREADS, input, want }
+        Primitive { case, kernel, grid: 1, threads: WARP_THREADS, input, want, hopper: false }
+    }
+
+    /// One that only Hopper's GPUs run, as `built` makes it of where output and input lie.
+    pub(super) fn hopper(
+        case: &'static str,
+        threads: usize,
+        built: Box<dyn Fn(Ptr, Ptr) -> Kernel>,
+        input: Vec<u32>,
+        want: Vec<u32>,
+    ) -> Self {
+        let (kernel, want) = (Takes::Built(built), Words::Exact(want));
+        Primitive { case, kernel, grid: 1, threads, input, want, hopper: true }
     }
 
     pub(super) fn bar(&self) -> f64 {
@@ -69,9 +84,10 @@ impl Primitive {
         };
         let out = cuda.buffer_of(&vec![0xff; 4 * words])?;
         let (to, from) = (&out, &input);
-        let kernel = match self.kernel {
+        let kernel = match &self.kernel {
+            Takes::Built(built) => built(to.into(), from.into()),
             Takes::Words(entry) => {
-                Kernel::new(entry, self.grid, params!(Primitive { out: to, input: from }))
+                Kernel::new(*entry, self.grid, params!(Primitive { out: to, input: from }))
             }
             Takes::Each => {
                 let (i, f, l, d, u) = (I32, F32, I64, F64, U32);

@@ -1,9 +1,11 @@
 //! The CUDA device: a context, one stream, the kernels, and memory that is reserved at the start.
 
-use super::super::arg::{Arg, Ptr};
+use super::super::arg::Arg;
 use super::super::kernel::Kernel;
 use super::super::limits::GpuLimits;
+use super::super::ptr::Ptr;
 use super::super::slot::{Slot, Space};
+use super::map;
 use crate::error::{Exit, fail};
 use crate::memory::Size;
 use anyhow::{Result, bail};
@@ -24,6 +26,8 @@ pub struct Cuda(Arc<Inner>);
 struct Inner {
     name: String,
     limits: GpuLimits,
+    /// Compute capability.
+    capability: (i32, i32),
     stream: Arc<CudaStream>,
     modules: Vec<Arc<CudaModule>>,
     functions: Mutex<HashMap<&'static str, Function>>,
@@ -107,6 +111,7 @@ impl Cuda {
                 as usize,
             multiprocessors: attribute(Of::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as usize,
         };
+        let capability = context.compute_capability().map_err(driver("no compute capability"))?;
         // SAFETY: one stream does everything, so no event has to order two.
         unsafe { context.disable_event_tracking() };
         let stream = context.new_stream().map_err(driver("no stream"))?;
@@ -119,6 +124,7 @@ impl Cuda {
         Ok(Cuda(Arc::new(Inner {
             name,
             limits,
+            capability,
             stream,
             modules,
             functions: Mutex::default(),
@@ -155,6 +161,12 @@ impl Cuda {
 
     pub fn limits(&self) -> GpuLimits {
         self.0.limits
+    }
+
+    /// Whether kernels written with Hopper's own instructions run here: on a GPU of compute capability 9.0, from code for
+    /// sm_90a.
+    pub fn hopper(&self) -> bool {
+        self.0.capability == (9, 0) && super::holds_hopper()
     }
 
     /// Bytes that are free on the GPU.
@@ -245,7 +257,7 @@ impl Cuda {
         for kernel in kernels {
             let f = self.function(kernel)?;
             let [x, y, z] = kernel.grid;
-            let mut packed = at.pack(kernel);
+            let mut packed = at.pack(kernel)?;
             self.watched(kernel.name, || {
                 // SAFETY: the one argument is as long as the signature says, and its bytes are laid out as the struct's of
                 // the same declaration are; the op that made the kernel promises that the slots are as long as its geometry
@@ -317,14 +329,20 @@ impl Addresses {
         }
     }
 
-    /// What a kernel takes, as it lies in C's struct: whole 8-byte words, since nothing in one is wider.
-    fn pack(&self, kernel: &Kernel) -> Vec<u64> {
+    /// What a kernel takes, as it lies in C's struct, from where the driver copies it: whole 8-byte words, since no number in
+    /// one is wider.
+    fn pack(&self, kernel: &Kernel) -> Result<Vec<u64>> {
         let mut words = vec![0_u64; kernel.args_bytes.div_ceil(8)];
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
         for (offset, arg) in &kernel.args {
             let mut put = |value: &[u8]| bytes[*offset..][..value.len()].copy_from_slice(value);
             match arg {
                 Arg::Ptr(pointer) => put(&self.pointer(pointer).to_ne_bytes()),
+                Arg::Map(map) => {
+                    let encoded = map::encode(map, self.pointer(&map.at))
+                        .map_err(driver(&format!("{}: {map}", kernel.name)))?;
+                    put(bytemuck::cast_slice(&encoded.opaque));
+                }
                 Arg::FirstImage => put(&self.first_image.to_ne_bytes()),
                 Arg::I32(v) => put(&v.to_ne_bytes()),
                 Arg::U32(v) => put(&v.to_ne_bytes()),
@@ -333,7 +351,7 @@ impl Addresses {
                 Arg::F64(v) => put(&v.to_ne_bytes()),
             }
         }
-        words
+        Ok(words)
     }
 }
 

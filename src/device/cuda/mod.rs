@@ -3,6 +3,7 @@
 mod clock;
 mod engine;
 mod graph;
+mod map;
 pub mod probe;
 
 pub use clock::Clock;
@@ -23,6 +24,11 @@ pub const KERNELS_FOR: &[&str] = built::KERNELS_FOR;
 
 /// Why this build holds no kernels, and how to get them; empty where it holds some.
 pub const LACKING: &str = built::LACKING;
+
+/// Whether this build holds code that has Hopper's own instructions.
+fn holds_hopper() -> bool {
+    KERNELS_FOR.iter().any(|arch| ["sm_90a", "compute_90a", "emulator"].contains(arch))
+}
 
 /// Whether this build's kernels run on GPUs of a compute capability.
 pub fn runs_on(capability: (u32, u32)) -> bool {

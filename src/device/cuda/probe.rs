@@ -10,7 +10,7 @@ const OLDEST: c_int = 13_000;
 
 /// What the device code calls, through cudarc, beside what this file calls: a stub or an old driver lacks some, and
 /// cudarc would panic.
-pub const NEEDED: [&str; 35] = [
+pub const NEEDED: [&str; 36] = [
     "cuCtxGetCurrent",
     "cuCtxSetCurrent",
     "cuCtxSynchronize",
@@ -46,6 +46,7 @@ pub const NEEDED: [&str; 35] = [
     "cuStreamDestroy_v2",
     "cuStreamEndCapture",
     "cuStreamSynchronize",
+    "cuTensorMapEncodeTiled",
 ];
 
 const CAPABILITY_MAJOR: c_int = 75;
