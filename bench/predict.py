@@ -48,6 +48,7 @@ GPUS = {
     "a100": Gpu("a100", 108, 1.38e9, 1.75e12, 8.0, 0.0, shared=164 * 1024),
 }
 LAUNCH_S = 0.9e-6  # between two nodes of a graph, on both (measured by others: 0.7-1.2 us)
+L2_STORES = 1.8  # times the memory's rate, that blocks write at while others compute (H100: 5.5 TB/s by public microbenchmarks)
 MEMORY_SHARE = 0.85  # of the rate above that a kernel which only streams reaches
 PIPE_SHARE = 0.84  # of the pipe that binds it, that a loop of two blocks, or of 64 x 64 warps, reaches
 PIPE_SHARE_NARROW_ALONE = 0.62  # the same where one block of 64 x 32 warps has a multiprocessor to itself
@@ -127,7 +128,7 @@ def mma(launch, gpu, compiled):
     results = 128 * columns
     epilogue = 2 * 4 * results / SHARED_BYTES_A_CYCLE + results / 8 / 32 * 45 / 4 + 1500
     if launch.name.startswith("wgrad"):
-        epilogue += results * 4 / (gpu.bytes_per_s / gpu.multiprocessors / gpu.clock)
+        epilogue += results * 4 / (L2_STORES * gpu.bytes_per_s / gpu.multiprocessors / gpu.clock)
     # Blocks that share a multiprocessor hide each other's epilogues by half.
     cycles = steps * step + epilogue * (0.5 if together > 1 else 1.0)
     bound = ("tensor cores", "shared memory", "issue")[[tensor, shared, issue].index(max(tensor, shared, issue))]
@@ -138,24 +139,31 @@ def wgmma(launch, gpu, compiled):
     """A product by wgmma: persistent tiles of the convolution, a tile a block of the weight's gradient."""
     per_sm = gpu.wgmma_flop / gpu.multiprocessors
     if launch.name == "wgrad_wgmma":
-        block = launch.flop / launch.blocks / per_sm + (128 * 256 * 4 / (gpu.bytes_per_s / gpu.multiprocessors)) + 2.5e-6
+        store = 128 * 256 * 4 / (L2_STORES * gpu.bytes_per_s / gpu.multiprocessors)
+        block = launch.flop / launch.blocks / per_sm + store + 2.5e-6
         return waves(launch.blocks, gpu.multiprocessors) * block, "tensor cores"
     columns = int(launch.name.rsplit("_", 1)[1])
-    pixels, out = images_of(launch.shapes), out_channels(launch)
+    pixels, out = pixels_of(launch.shapes), out_channels(launch)
     tiles = math.ceil(pixels / 128) * math.ceil(out / columns)
     tile = launch.flop / tiles / per_sm + 1.2e-6
     return waves(tiles, gpu.multiprocessors) * tile + 3e-6, "tensor cores"
 
 
-def images_of(shapes):
+def pixels_of(shapes):
     """Pixels of all images of the first output."""
     n, h, w, _ = dimensions(shapes.split(" → ")[1].split(" ")[0])
     return n * h * w
 
 
 def out_channels(launch):
-    sides = launch.shapes.split(" → ")
-    return dimensions(sides[0 if launch.backward else 1].split(" ")[0])[3]
+    """Channels that the product gives: y's forward, backward those of the input whose gradient has its FLOP."""
+    ins, out = ([dimensions(s) for s in side.split(" ")] for side in launch.shapes.split(" → "))
+    n, h, w, o = out[0]
+    if not launch.backward:
+        return o
+    fit = [shape[3] for shape in ins if len(shape) == 4
+           for taps in (9, 1) if launch.flop == 2 * n * h * w * o * taps * shape[3]]
+    return fit[0] if fit else ins[0][3]
 
 
 def dimensions(text):
@@ -170,8 +178,9 @@ def norm(launch, gpu, compiled):
     instructions = compiled.per_element(launch.name)
     share = SLOTS_SHARE_BWD if launch.backward else SLOTS_SHARE
     slots = gpu.multiprocessors * 4 * share * gpu.clock
-    # Loading the slab, sums over the block, rows of statistics: by warp of a block.
-    fixed = launch.blocks * 8 * (900 if launch.backward else 700)
+    # Setting up, sums over the block, its statistics: for a warp, by a reading of the SASS (270 for a thread and what the
+    # sums' loops add; 700 and 900 before they were rewritten).
+    fixed = launch.blocks * 8 * (450 if launch.backward else 400)
     issue = (n * h * w * channels * instructions / 32 + fixed) / slots
     memory = launch.bytes / gpu.bytes_per_s / MEMORY_SHARE
     return max(issue, memory), "issue" if issue > memory else "memory"

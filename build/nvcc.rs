@@ -12,8 +12,9 @@ const VARIABLES: [&str; 6] =
     ["EMM_CUDA_ARCHS", "NVCC", "CUDA_HOME", "CUDA_PATH", "CUDA_ROOT", "VIRTUAL_ENV"];
 /// What `EMM_CUDA_ARCHS=all` stands for: machine code for these GPUs, PTX for later ones.
 const ALL: &str = "80,86,89,90a,100,120,+80";
-/// Where no GPU says which: runs on all of them, on all but sm_8x after the driver compiled it.
-const DEFAULT: &str = "80,+80";
+/// Where no GPU says which: runs on all of them, on all but sm_8x and sm_90 after the driver compiled it. A Hopper GPU's
+/// own instructions need code for it.
+const DEFAULT: &str = "80,90a,+80";
 /// Line numbers are for compute-sanitizer and the profilers. With them six architectures are 52 MB, compressed 7 MB;
 /// the driver decompresses what it loads. Drivers before CUDA 12.4 can't, and 13.0 is the least that works anyway.
 const FLAGS: [&str; 6] =

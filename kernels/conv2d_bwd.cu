@@ -1,7 +1,7 @@
 // conv2d_bwd: gradients of the input and of the weight of a convolution, float32, any shape.
 //
 //   conv2d_dgrad   dx[n, h, w, c] (=|+=) scale * sum over taps and o of dy[n, ho, wo, o] * weight[o, row_words]
-//   conv2d_wgrad   partials[chunk, o, k, k, c] = sum over the pixels of 8 images (ROUNDED_IMAGES) of dy * x
+//   conv2d_wgrad   partials[chunk, o, k, k, c] = sum over the pixels of `chunk` images of dy * x
 //   wgrad_reduce   dw[o, row_words], columns first .. first + width (=|+=) scale * sum over chunks, in order, of
 //                  partials
 //
@@ -13,8 +13,8 @@
 // the same with dy in float32, for the network's last convolution.
 //
 // Launch     conv2d_dgrad: grid (ceil(n h w / 64), ceil(c / 64)). conv2d_wgrad: grid (ceil(o / 64) * ceil(c / 64),
-//            k k, chunks) with chunks = ceil(n / 8). wgrad_reduce: grid ceil(o width / 256). 256 threads, 8.5 KB. Sums
-//            don't depend on how a batch is split, as long as the pieces are multiples of 8.
+//            k k, chunks) with chunks = ceil(n / chunk). wgrad_reduce: grid ceil(o width / 256). 256 threads, 8.5 KB. Sums
+//            don't depend on how a batch is split, as long as the pieces are whole chunks.
 // Cost       2 n ho wo o k k c FLOP each, on the float32 pipes; partials are written and read once.
 // Exactness  fixed order throughout, no atomics.
 #include "prelude/prelude.cuh"
@@ -118,7 +118,7 @@ DEVICE void weight_gradient(const Conv2dWgrad<T, D>& p) {
     EMM_SHARED(float, tile_b, [DEPTH][PITCH]);
     const int c = p.c, o = p.o, kernel = p.kernel;
     int blocks_c = ceil_div(c, TILE), o0 = blockIdx.x / blocks_c * TILE, c0 = blockIdx.x % blocks_c * TILE;
-    int tap = blockIdx.y, first = blockIdx.z * ROUNDED_IMAGES, end = min(first + ROUNDED_IMAGES, p.n);
+    int tap = blockIdx.y, first = blockIdx.z * p.chunk, end = min(first + p.chunk, p.n);
     int first_pixel = first * p.ho * p.wo, pixels = (end - first) * p.ho * p.wo;
     const D* dy0 = p.dy + (i64)first_pixel * o + o0;
     ColsOf<D> grads{dy0, o, o - o0, pixels, aligned4(dy0, o)};

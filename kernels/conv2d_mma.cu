@@ -1,7 +1,7 @@
 // conv2d_mma: the convolution on tensor cores, an implicit product of 128 pixels x 128 or 256 output channels a block.
 //
 //   conv2d_mma_bf16, _tf32       y (=|+=) (conv(x) + bias + emb + residual + shortcut) * scale, as conv2d_fwd
-//   conv2d_mma_wide_bf16, _tf32  the same of 256 output channels a block, for GPUs with the room
+//   conv2d_mma_wide_bf16         the same of 256 output channels a block, for GPUs with the room
 //   conv2d_mma_last              conv2d_mma_bf16 with y in float32: the network's last convolution
 //
 // The gradient of the input of a stride-1 convolution is the convolution of dy with pack_transposed's weights (pack.cu)

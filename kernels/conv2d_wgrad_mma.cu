@@ -1,5 +1,5 @@
 // conv2d_wgrad_mma: the gradient of a convolution's weight on tensor cores: for one tap, 128 output x 128 or 256 input
-// channels a block, summed over the pixels of 8 images (ROUNDED_IMAGES).
+// channels a block, summed over the pixels of a chunk of images.
 //
 //   wgrad_mma_bf16, _tf32 partials[chunk, o, k, k, c] (float32) = sum over the chunk's pixels of dy * x; then
 //                            wgrad_reduce (conv2d_bwd.cu), in fixed order.
@@ -7,7 +7,7 @@
 //
 // Layout     dy[n, ho, wo, o] and x[n, h, w, c] in T: bf16, or float rounded to tf32. o and c multiples of 8 (bf16) or
 //            4 (tf32), pointers 16-byte aligned; any pixels.
-// Launch     grid (ceil(o / 128) * ceil(c / 128), kernel^2, ceil(n / 8)), 256 threads, 96 KB (98,304 B) dynamic
+// Launch     grid (ceil(o / 128) * ceil(c / 128), kernel^2, ceil(n / chunk)), 256 threads, 96 KB (98,304 B) dynamic
 //            shared; wide tiles ceil(c / 256), 144 KB (147,456 B dynamic shared on sm_80, sm_90, sm_100).
 // Pipeline   a k-step is 64 (bf16) or 32 (tf32) pixels; 3 stages of cp.async, zero-filled at borders and past the
 //            chunk. Where a step's pixels lie in x each lane finds for one or two of them, without a division, and the
@@ -140,7 +140,7 @@ template <int COLS, class T>
 DEVICE void chunk_gradient(const Conv2dWgrad<T, T>& p) {
     EMM_DYNAMIC_SHARED(unsigned char, stages);
     int blocks_c = ceil_div(p.c, COLS), o0 = blockIdx.x / blocks_c * MMA_TILE, c0 = blockIdx.x % blocks_c * COLS;
-    int first = blockIdx.z * ROUNDED_IMAGES, pixels = (min(first + ROUNDED_IMAGES, p.n) - first) * p.ho * p.wo;
+    int first = blockIdx.z * p.chunk, pixels = (min(first + p.chunk, p.n) - first) * p.ho * p.wo;
     ChunkLoader<T, COLS> loader(p, o0, c0, first, pixels);
     float acc[4][COLS / 32][4] = {};
     pipeline<COLS>(

@@ -9,6 +9,7 @@ struct Ceiling {
 ENTRY(TensorBf16, ceiling_mma_bf16, Ceiling<float>)
 ENTRY(TensorTf32, ceiling_mma_tf32, Ceiling<float>)
 ENTRY(TensorU8, ceiling_mma_u8, Ceiling<int>)
+ENTRY(WgmmaBf16, ceiling_wgmma_bf16, Ceiling<float>)
 ENTRY(Fp32, ceiling_fma, Ceiling<float>)
 
 struct CeilingCopy {

@@ -21,6 +21,16 @@ constexpr int MMA_STAGES = 3;
 constexpr int MMA_SHARED_BYTES = MMA_STAGES * 2 * MMA_OPERAND;
 constexpr int MMA_WIDE_SHARED_BYTES = MMA_STAGES * 3 * MMA_OPERAND;
 
+// Hopper's products: threads of a block, of which those beyond the first warpgroup multiply, and images of a tile.
+constexpr int WGMMA_THREADS = 384;
+constexpr int WGMMA_CONSUMERS = WGMMA_THREADS - 128;
+constexpr int WGMMA_IMAGES = 8;
+
+// When what lies at y is added: never, to the sums, to the result.
+constexpr int ADDED_NEVER = 0;
+constexpr int ADDED_BEFORE_SCALE = 1;
+constexpr int ADDED_AFTER_SCALE = 2;
+
 // Images per partial sum of a weight's gradient: the unit in which sums over images are rounded, on every device.
 constexpr int ROUNDED_IMAGES = 8;
 

@@ -31,6 +31,31 @@ ENTRY(TensorTf32, conv2d_mma_tf32, Conv2d<float, float, float>)
 ENTRY(TensorBf16, conv2d_mma_last, Conv2d<bf16, float, bf16>)
 ENTRY(TensorBf16, conv2d_mma_wide_bf16, Conv2d<bf16, bf16, bf16>)
 
+// The same by tensor copies, of y's size; conv2d_wgmma.cu says what the maps are.
+struct Conv2dHopper {
+    TensorMap x;
+    TensorMap s1;
+    TensorMap s2;
+    TensorMap weight;
+    TensorMap sweight;
+    TensorMap add;  // the residual, or y
+    TensorMap y;
+    const float* bias;   // or null
+    const float* sbias;  // or null
+    const float* emb;    // [n, o], rows emb_row apart, or null
+    int n, h, w, c, o;
+    int kernel, pad;
+    int c1, c2;        // 0: no s1, no s2
+    int rows, images;  // of a tile
+    int tiles, tiles_o;
+    int emb_row;
+    int added;  // ADDED_NEVER, ADDED_BEFORE_SCALE or ADDED_AFTER_SCALE
+    float scale;
+};
+ENTRY_OF_MAPS(WgmmaBf16, conv2d_wgmma_256, Conv2dHopper)
+ENTRY_OF_MAPS(WgmmaBf16, conv2d_wgmma_192, Conv2dHopper)
+ENTRY_OF_MAPS(WgmmaBf16, conv2d_wgmma_128, Conv2dHopper)
+
 template <class T, class D>
 struct Conv2dDgrad {
     T* dx;
@@ -47,7 +72,7 @@ ENTRY(Fp32, conv2d_dgrad, Conv2dDgrad<float, float>)
 ENTRY(Fp32, conv2d_dgrad_bf16, Conv2dDgrad<bf16, bf16>)
 ENTRY(Fp32, conv2d_dgrad_last, Conv2dDgrad<bf16, float>)
 
-// partials[chunk, o, k, k, c] = the sum over the pixels of ROUNDED_IMAGES images of dy * x.
+// partials[chunk, o, k, k, c] = the sum over the pixels of the chunk's images of dy * x.
 template <class T, class D>
 struct Conv2dWgrad {
     float* partials;
@@ -55,6 +80,7 @@ struct Conv2dWgrad {
     const T* x;
     int n, h, w, c, ho, wo, o;
     int kernel, stride, pad;
+    int chunk;  // images
 };
 ENTRY(Fp32, conv2d_wgrad, Conv2dWgrad<float, float>)
 ENTRY(Fp32, conv2d_wgrad_bf16, Conv2dWgrad<bf16, bf16>)
@@ -62,6 +88,18 @@ ENTRY(Fp32, conv2d_wgrad_last, Conv2dWgrad<bf16, float>)
 ENTRY(TensorBf16, wgrad_mma_bf16, Conv2dWgrad<bf16, bf16>)
 ENTRY(TensorTf32, wgrad_mma_tf32, Conv2dWgrad<float, float>)
 ENTRY(TensorBf16, wgrad_mma_wide_bf16, Conv2dWgrad<bf16, bf16>)
+
+// The same by tensor copies, of y's size; wgrad_wgmma.cu says what the maps are.
+struct WgradHopper {
+    TensorMap dy;
+    TensorMap x;
+    float* partials;
+    int n, h, w, c, o;
+    int kernel, pad;
+    int rows, images;  // of a box
+    int chunk;         // images of a partial sum
+};
+ENTRY_OF_MAPS(WgmmaBf16, wgrad_wgmma, WgradHopper)
 
 // dw[o, row_words], columns first .. first + width (=|+=) scale * the sum over chunks, in order, of partials.
 struct WgradReduce {

@@ -10,7 +10,7 @@
 //       Inner<T> of;                             another struct
 //       TensorMap x;                             a tensor of bf16 for copies of its boxes; TensorMapOf<T> of others
 //   ENTRY(UNIT, kernel, Name<bf16>)              a kernel that takes it, and the unit that its FLOP go to:
-//                                                Fp32, TensorTf32, TensorBf16 or TensorU8
+//                                                Fp32, TensorTf32, TensorBf16, TensorU8 or WgmmaBf16
 //   ENTRY_OF_MAPS(UNIT, kernel, Name<bf16>)      the same of a struct with tensor maps: its kernel's one parameter is
 //                                                const __grid_constant__, so that maps have an address
 //

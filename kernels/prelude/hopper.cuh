@@ -2,7 +2,7 @@
 // warpgroup (wgmma), registers moved between warpgroups. Like prims.cuh, which says how: inline PTX stands nowhere else,
 // each primitive has a host body that the emulator runs. Sections are those of the PTX ISA 9.0.
 //
-// A kernel that uses them has its body in `#if EMM_HOPPER`: for other GPUs it is empty.
+// A kernel that uses them has its body in `#if EMM_HOPPER`; for other GPUs it is not_hopper().
 #pragma once
 
 // What cuTensorMapEncodeTiled makes: a tensor in global memory and the box of it that a copy moves (5.5, tensors).
@@ -20,6 +20,9 @@ using TensorMapOf = TensorMap;
 #else
 #define EMM_HOPPER 0
 #endif
+
+// Nobody launches such a kernel elsewhere; who does is told.
+DEVICE void not_hopper() { asm volatile("trap;\n"); }
 
 // ---- barriers in shared memory, 9.7.13.15: a phase ends when as many threads have arrived as were announced, and as many
 // bytes have come as they expect. ----

@@ -85,6 +85,9 @@ DEVICE Packet<bf16> load_packet(const bf16* p) {
 DEVICE void store_packet(float* p, const Packet<float>& x) {
     *view_as<float4*>(p) = make_float4(x.v[0], x.v[1], x.v[2], x.v[3]);
 }
+// The halves of two bf16 in 32 bits.
+DEVICE float bf16_low(u32 pair) { return __uint_as_float(pair << 16); }
+DEVICE float bf16_high(u32 pair) { return __uint_as_float(pair & 0xffff0000u); }
 DEVICE void store_packet(bf16* p, const Packet<bf16>& x) {
     *view_as<uint4*>(p) = make_uint4(cvt_bf16x2(x.v[0], x.v[1]), cvt_bf16x2(x.v[2], x.v[3]), cvt_bf16x2(x.v[4], x.v[5]),
                                      cvt_bf16x2(x.v[6], x.v[7]));

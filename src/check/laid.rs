@@ -2,9 +2,11 @@
 
 use super::cases::{Case, Operand, Ran};
 use crate::device::{Acc, Dtype, Kernel, Precision, Sink, Slot, Space, Target};
+use crate::ops::pack::Pack;
 use crate::ops::{Direction, Grads, Io, Shape, words};
 use anyhow::{Result, ensure};
 use half::bf16;
+use std::iter::zip;
 
 /// NaN, and two of bf16.
 const POISON: f32 = f32::from_bits(0x7fc0_7fc0);
@@ -101,10 +103,9 @@ impl Laid {
             place(Space::Arena, words, Dtype::F32)
         });
         let wanted = case.op.packs(&shapes, precision, true);
-        let packed: Vec<Slot> =
-            wanted.iter().map(|p| place(Space::Arena, p.elements(), p.dtype)).collect();
-        let packs =
-            wanted.iter().zip(&packed).map(|(p, &s)| p.kernel(s, params[p.param])).collect();
+        let of_pack = |p: &Pack| place(Space::Arena, p.elements(), p.dtype);
+        let packed: Vec<Slot> = wanted.iter().map(of_pack).collect();
+        let packs = zip(&wanted, &packed).map(|(p, &s)| p.kernel(s, params[p.param])).collect();
         let mut arena = vec![POISON; end];
         let mut weights = vec![POISON; params_end];
         let grads = vec![if acc == Acc::Add { start } else { POISON }; params_end];

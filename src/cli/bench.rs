@@ -205,7 +205,10 @@ fn run_kernels(a: Kernels, common: &Common) -> Result<()> {
     let tensor = ceilings.tensor.map_or(String::new(), |t| {
         let [bf16, tf32, u8] =
             [t.bf16_flop_per_s, t.tf32_flop_per_s, t.u8_op_per_s].map(|rate| rate / 1e12);
-        format!(", tensor cores {bf16:.1} bf16, {tf32:.1} tf32 TFLOP/s, {u8:.1} u8 TOP/s")
+        let wgmma = t.wgmma_bf16_flop_per_s.map_or(String::new(), |rate| {
+            format!(", {:.1} bf16 TFLOP/s by warpgroup", rate / 1e12)
+        });
+        format!(", tensor cores {bf16:.1} bf16, {tf32:.1} tf32 TFLOP/s, {u8:.1} u8 TOP/s{wgmma}")
     });
     say!(
         "ceilings measured here: {:.1} GFLOP/s fp32, {:.1} GB/s copied{tensor}",

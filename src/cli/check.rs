@@ -1,7 +1,7 @@
 //! `emm check`: every op's cases on a device, against the references.
 
 use super::train_flags::no_tf32;
-use super::{Common, say, say_json};
+use super::{Common, say};
 use crate::check::NetworkSize;
 use crate::check::tally::{CheckOutcome, Tally};
 use crate::check::worker;
@@ -10,8 +10,8 @@ use crate::device::cuda::KERNELS_FOR;
 use crate::device::{Device, Precision};
 use crate::error::{Exit, OrExit as _, usage};
 use anyhow::{Result, bail};
-use clap::ValueEnum as _;
 use clap::builder::PossibleValuesParser;
+use serde_json::json;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
@@ -68,6 +68,16 @@ enum SizeChoice {
     All,
 }
 
+impl SizeChoice {
+    fn name(self) -> &'static str {
+        match self {
+            SizeChoice::Golden => "golden",
+            SizeChoice::Real => "real",
+            SizeChoice::All => "all",
+        }
+    }
+}
+
 /// Seconds of a case where --limit-s says nothing.
 const LIMIT_S: u64 = 30;
 
@@ -95,7 +105,7 @@ impl Args {
             SizeChoice::All => vec![CaseSize::Golden, CaseSize::Real],
         };
         let (on_gpu, network) = (device.cuda().is_some(), self.network);
-        let hopper = device.cuda().is_some_and(|cuda| cuda.hopper());
+        let hopper = device.cuda().is_some_and(|cuda| cuda.limits().hopper);
         Ok(Wanted { op: self.op(), precisions, sizes, on_gpu, hopper, network })
     }
 
@@ -126,8 +136,7 @@ impl Args {
     ) -> Command {
         let NetworkSize { images, channels, side } = self.network;
         let mut command = Command::new(program);
-        let sizes = sizes.to_possible_value().expect("each has a name");
-        command.args(["check", "--device", device, "--op", op, "--sizes", sizes.get_name()]);
+        command.args(["check", "--device", device, "--op", op, "--sizes", sizes.name()]);
         command.args(["--child", &from.to_string(), "--threads", &common.threads.to_string()]);
         command.arg("--network").arg(format!("{images},{channels},{side}"));
         if let Some(precision) = self.precision {
@@ -137,10 +146,6 @@ impl Args {
     }
 }
 
-/// Prints each case, and how far the fast code is off.
-///
-/// # Errors
-/// Usage: flags. Device: none. Other: a case that failed, once all have run.
 pub fn run(args: Args, common: &Common) -> Result<()> {
     if let Some(from) = args.child {
         return match common.device() {
@@ -188,7 +193,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         .map(|o| format!("{} in {}", o.name(), o.precision.name()))
         .collect();
     if common.json {
-        say_json!({"device": name, "ok": failed.is_empty(), "ops": outcomes});
+        say!("{}", json!({"device": name, "ok": failed.is_empty(), "ops": outcomes}));
     }
     ran?;
     if !failed.is_empty() {

@@ -12,6 +12,8 @@ pub enum Unit {
     TensorTf32,
     TensorBf16,
     TensorU8,
+    /// Tensor cores by Hopper's products of warpgroups, which reach more of their peak.
+    WgmmaBf16,
 }
 
 /// A kernel by name, which takes a `P`; `build.rs` makes these of `kernels/params`.

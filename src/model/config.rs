@@ -3,6 +3,7 @@
 use crate::data::dataset::MAX_CLASSES;
 use crate::error::usage;
 use crate::numbers::count;
+use crate::ops::conv2d::chunk_images;
 pub use crate::ops::precondition::Precond;
 use crate::settings::{Choice, Resolutions, auto_or_name, settings};
 use anyhow::Result;
@@ -136,5 +137,12 @@ impl ModelConfig {
         let pixels = self.resolution * self.resolution * widest.max(patch);
         let weights = self.attn_resolutions.iter().map(|a| a.pow(4)).max().unwrap_or(0);
         i32::MAX as usize / pixels.max(weights).max(1)
+    }
+
+    /// Images of the longest partial sum of a weight's gradient on a GPU: micro-batches of whole ones give the same bits.
+    pub fn images_per_gpu_sum(&self) -> usize {
+        let widest = self.model_channels * self.channel_mult.iter().max().unwrap_or(&1);
+        let side = self.resolution >> (self.levels() - 1);
+        chunk_images([1, side, side, widest], widest)
     }
 }

@@ -26,6 +26,9 @@ pub struct Tensor {
     pub bf16_flop_per_s: f64,
     pub tf32_flop_per_s: f64,
     pub u8_op_per_s: f64,
+    /// By Hopper's products of warpgroups; the others are by `mma.sync`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wgmma_bf16_flop_per_s: Option<f64>,
 }
 
 impl Ceilings {
@@ -43,6 +46,7 @@ impl Ceilings {
             (Some(t), Unit::TensorTf32) => t.tf32_flop_per_s,
             (Some(t), Unit::TensorBf16) => t.bf16_flop_per_s,
             (Some(t), Unit::TensorU8) => t.u8_op_per_s,
+            (Some(t), Unit::WgmmaBf16) => t.wgmma_bf16_flop_per_s.unwrap_or(t.bf16_flop_per_s),
         };
         (cost.flop as f64 / rate).max(cost.bytes as f64 / self.copy_bytes_per_s)
     }
@@ -102,25 +106,32 @@ fn of_gpu(cuda: &Cuda) -> Result<Ceilings> {
     let mut clock = Clock::new(cuda)?;
     let nowhere = Addresses::new([0; 4], 0);
     let out = cuda.buffer(blocks * BLOCK_THREADS)?;
-    let mut rate = |entry: Entry<params::Ceiling>, flop_per_warp: usize| -> Result<f64> {
-        let mut steps = 1;
-        let seconds = loop {
-            let kernel = Kernel::new(entry, blocks, params!(Ceiling { out: &out, steps }));
-            let times = (0..5).map(|_| clock.time(std::slice::from_ref(&kernel), &nowhere));
-            let best = times.collect::<Result<Vec<_>>>()?.into_iter().fold(f64::MAX, f64::min);
-            if best >= RUN_S {
-                break best;
-            }
-            steps *= 2;
+    let mut rate =
+        |entry: Entry<params::Ceiling>, flop_per_warp: usize, shared_bytes| -> Result<f64> {
+            let mut steps = 1;
+            let seconds = loop {
+                let kernel = Kernel::new(entry, blocks, params!(Ceiling { out: &out, steps }));
+                let kernel = kernel.shared(shared_bytes);
+                let times = (0..5).map(|_| clock.time(std::slice::from_ref(&kernel), &nowhere));
+                let best = times.collect::<Result<Vec<_>>>()?.into_iter().fold(f64::MAX, f64::min);
+                if best >= RUN_S {
+                    break best;
+                }
+                steps *= 2;
+            };
+            Ok((steps * flop_per_warp * blocks * BLOCK_WARPS) as f64 / seconds)
         };
-        Ok((steps * flop_per_warp * blocks * BLOCK_WARPS) as f64 / seconds)
-    };
     let tensor = Tensor {
-        bf16_flop_per_s: rate(params::CEILING_MMA_BF16, 16 * 4096)?,
-        tf32_flop_per_s: rate(params::CEILING_MMA_TF32, 16 * 2048)?,
-        u8_op_per_s: rate(params::CEILING_MMA_U8, 16 * 8192)?,
+        bf16_flop_per_s: rate(params::CEILING_MMA_BF16, 16 * 4096, 0)?,
+        tf32_flop_per_s: rate(params::CEILING_MMA_TF32, 16 * 2048, 0)?,
+        u8_op_per_s: rate(params::CEILING_MMA_U8, 16 * 8192, 0)?,
+        wgmma_bf16_flop_per_s: match cuda.limits().hopper {
+            // A warpgroup's four products of 64 × 256 × 16, by warp.
+            true => Some(rate(params::CEILING_WGMMA_BF16, 4 * 2 * 64 * 256 * 16 / 4, 49 << 10)?),
+            false => None,
+        },
     };
-    let fp32_flop_per_s = rate(params::CEILING_FMA, 32 * 16 * 2)?;
+    let fp32_flop_per_s = rate(params::CEILING_FMA, 32 * 16 * 2, 0)?;
 
     let pieces = 4 * cache / 16;
     let (from, to) = (cuda.buffer(4 * pieces)?, cuda.buffer(4 * pieces)?);

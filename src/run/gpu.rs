@@ -2,7 +2,6 @@
 
 use super::ceilings::{Ceilings, Tensor};
 use super::memory;
-use crate::device::params::ROUNDED_IMAGES;
 use crate::device::{Cost, GpuLimits, Kernel, Precision, Target, params};
 use crate::error::{Exit, fail};
 use crate::memory::Size;
@@ -22,13 +21,17 @@ pub struct Gpu {
     pub ceilings: Ceilings,
 }
 
-/// Tensor cores as `mma.sync` reaches them: about nine tenths of the peak on an A100, 63% on a Hopper GPU, whose other
-/// instructions no kernel uses yet. Copies reach 88 to 90% of the memory's rate.
+/// Tensor cores as `mma.sync` reaches them, about nine tenths of the peak on an A100, 63% on a Hopper GPU, and there by
+/// products of warpgroups what is sustained at 700 W. Copies reach 88 to 90% of the memory's rate.
 pub const GPUS: [Gpu; 2] = [
     Gpu {
         name: "h100",
         memory_bytes: 80_000_000_000,
-        limits: GpuLimits { shared_bytes: params::H100_SHARED_BYTES, multiprocessors: 132 },
+        limits: GpuLimits {
+            shared_bytes: params::H100_SHARED_BYTES,
+            multiprocessors: 132,
+            hopper: true,
+        },
         ceilings: Ceilings {
             fp32_flop_per_s: 60e12,
             copy_bytes_per_s: 3.0e12,
@@ -36,13 +39,18 @@ pub const GPUS: [Gpu; 2] = [
                 bf16_flop_per_s: 620e12,
                 tf32_flop_per_s: 310e12,
                 u8_op_per_s: 1240e12,
+                wgmma_bf16_flop_per_s: Some(660e12),
             }),
         },
     },
     Gpu {
         name: "a100",
         memory_bytes: 80_000_000_000,
-        limits: GpuLimits { shared_bytes: params::A100_SHARED_BYTES, multiprocessors: 108 },
+        limits: GpuLimits {
+            shared_bytes: params::A100_SHARED_BYTES,
+            multiprocessors: 108,
+            hopper: false,
+        },
         ceilings: Ceilings {
             fp32_flop_per_s: 18e12,
             copy_bytes_per_s: 1.8e12,
@@ -50,6 +58,7 @@ pub const GPUS: [Gpu; 2] = [
                 bf16_flop_per_s: 280e12,
                 tf32_flop_per_s: 140e12,
                 u8_op_per_s: 560e12,
+                wgmma_bf16_flop_per_s: None,
             }),
         },
     },
@@ -121,8 +130,11 @@ impl Prediction {
         if 5 * flat_bytes > free {
             return Err(over(5 * flat_bytes));
         }
+        let unit = config.images_per_gpu_sum();
         let mut micro_batch_now = match micro_batch {
-            Some(asked) => memory::refuse_uncounted(config, asked.min(batch))?,
+            Some(asked) => {
+                memory::refuse_uncounted(config, asked.next_multiple_of(unit).min(batch))?
+            }
             None => memory::most_at_once(config, batch)?,
         };
         let mut first = record(micro_batch_now, Mode::Training)?;
@@ -131,10 +143,10 @@ impl Prediction {
             if wanted <= free {
                 break;
             }
-            if micro_batch.is_some() || micro_batch_now <= ROUNDED_IMAGES {
+            if micro_batch.is_some() || micro_batch_now <= unit {
                 return Err(over(wanted));
             }
-            micro_batch_now = micro_batch_now.div_ceil(2).next_multiple_of(ROUNDED_IMAGES);
+            micro_batch_now = micro_batch_now.div_ceil(2).next_multiple_of(unit);
             first = record(micro_batch_now, Mode::Training)?;
         }
 

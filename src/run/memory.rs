@@ -1,7 +1,6 @@
 //! What a run takes of the device's memory, and whether there is as much.
 
 use super::RunConfig;
-use crate::device::params::ROUNDED_IMAGES;
 use crate::device::{Device, Precision};
 use crate::error::{Exit, fail};
 use crate::memorization::Search;
@@ -53,16 +52,18 @@ pub fn wanted_and_free(
 /// # Errors
 /// Device (exit 4): what the driver says.
 pub fn micro_batch(device: &Device, config: &RunConfig) -> Result<usize> {
-    let t = &config.train;
+    let (t, unit) = (&config.train, config.model.images_per_gpu_sum());
     match device {
-        Device::Cuda { .. } if t.micro_batch > 0 => refuse_uncounted(&config.model, t.micro_batch),
+        Device::Cuda { .. } if t.micro_batch > 0 => {
+            refuse_uncounted(&config.model, t.micro_batch.next_multiple_of(unit).min(t.batch))
+        }
         _ if t.micro_batch > 0 => Ok(t.micro_batch),
         Device::Cpu(_) => Ok(t.batch.min(32)),
         Device::Cuda { .. } => {
             let usable = (USABLE * free(device)? as f64) as usize;
             let mut images = most_at_once(&config.model, t.batch)?;
-            while images > ROUNDED_IMAGES && of_run(device, config, images, usable)? > usable {
-                images = images.div_ceil(2).next_multiple_of(ROUNDED_IMAGES);
+            while images > unit && of_run(device, config, images, usable)? > usable {
+                images = images.div_ceil(2).next_multiple_of(unit);
             }
             Ok(images)
         }
@@ -75,8 +76,9 @@ pub fn micro_batch(device: &Device, config: &RunConfig) -> Result<usize> {
 /// Device (exit 4): a network so large that they cannot count a few images.
 pub fn most_at_once(config: &ModelConfig, batch: usize) -> Result<usize> {
     let most = config.most_images_on_gpu();
-    let images = if batch <= most { batch } else { most - most % ROUNDED_IMAGES };
-    refuse_uncounted(config, images.max(ROUNDED_IMAGES.min(batch)))
+    let unit = config.images_per_gpu_sum();
+    let images = if batch <= most { batch } else { most - most % unit };
+    refuse_uncounted(config, images.max(unit.min(batch)))
 }
 
 /// `images`, if a GPU's kernels can count them.

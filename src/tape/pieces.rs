@@ -159,12 +159,10 @@ impl Pieces {
             // Backward, the first to read it writes its gradient last.
             let Some(giver) = tape.nodes.iter().position(reads_it) else { continue };
             let last = &tape.nodes[giver];
-            let once = last.ins.iter().filter(|&&other| other == v).count() == 1;
+            let inputs = || last.ins.iter().zip(&self.ins_acc[giver]).filter(|(i, _)| **i == v);
+            let writes_once = inputs().count() == 1 && inputs().all(|(_, acc)| acc.is_some());
             let shapes = recorded.shapes(last);
-            if once
-                && self.grads.contains_key(&v)
-                && last.op.gives_sums(&shapes, precision, target.limits())
-            {
+            if writes_once && last.op.gives_sums(&shapes, precision, target.limits()) {
                 let [n, _, _, c] = tape.shape(v);
                 let piece = self.add(n * c, Dtype::F32, recorded.bwd(giver), recorded.bwd(k));
                 self.sums.insert(v, Sums { giver, piece });

@@ -271,7 +271,7 @@ fn other_gpus_have_no_such_instructions() {
     let test = "emulator::hopper::other_gpus_have_no_such_instructions";
     alone(test, || {
         let gpu = gpu();
-        assert!(!gpu_device().cuda().unwrap().hopper());
+        assert!(!gpu_device().cuda().unwrap().limits().hopper);
         let map = Tiled::new(1 << 20, &[64, 64, 1], &[64, 64, 1]).encode();
         assert_eq!(map.err().unwrap().0, CUresult::CUDA_ERROR_INVALID_VALUE);
         assert!(last_error().contains("compute capability 9.0"), "{}", last_error());
@@ -292,7 +292,7 @@ fn tensor_maps_that_a_driver_refuses_are_refused() {
     on_hopper("emulator::hopper::tensor_maps_that_a_driver_refuses_are_refused", || {
         let gpu = gpu();
         assert_eq!(gpu.context.compute_capability().unwrap(), (9, 0));
-        assert!(gpu_device().cuda().unwrap().hopper());
+        assert!(gpu_device().cuda().unwrap().limits().hopper);
         let right = Tiled::new(1 << 20, &[72, 9, 40], &[64, 3, 16]);
         right.encode().unwrap();
         type Change = fn(&mut Tiled);

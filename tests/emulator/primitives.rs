@@ -31,7 +31,7 @@ fn run_primitives() -> usize {
         precisions: vec![Precision::Fp32],
         sizes: vec![CaseSize::Golden],
         on_gpu: true,
-        hopper: gpu.cuda().unwrap().hopper(),
+        hopper: gpu.cuda().unwrap().limits().hopper,
         network: NetworkSize::default(),
     };
     let checks = list(&wanted).unwrap();

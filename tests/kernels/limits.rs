@@ -1,6 +1,6 @@
 //! What is launched on GPUs that give a block more or less shared memory, and that it computes the same.
 
-use super::cuda;
+use super::{cuda, run_cases};
 use crate::emulator::{for_each_schedule, in_check_build, is_check_build, on_each_gpu};
 use emm::check::cases::{Case, Operand};
 use emm::check::golden::rel_err;
@@ -29,7 +29,7 @@ fn in_several_passes(
     precision: Precision,
     shared_bytes: usize,
 ) -> BTreeSet<(bool, usize, usize)> {
-    let target = Target::Cuda(GpuLimits { shared_bytes, multiprocessors: 108 });
+    let target = Target::Cuda(GpuLimits { shared_bytes, ..GpuLimits::LEAST });
     let r = Recording::new(target, config, precision, 16, 512, Mode::Training).unwrap();
     for kernel in r.plan.kernels() {
         let bytes = kernel.shared_bytes as usize + static_bytes(kernel.name);
@@ -149,8 +149,15 @@ fn every_choice_of_a_gpu_computes_the_same() {
     on_each_gpu(name, || {
         let cuda = cuda();
         if !is_check_build() {
-            for_each_schedule(|schedule| check_joined_norms(&cuda, &format!("{schedule:?}")));
+            for_each_schedule(|schedule| {
+                let what = format!("{schedule:?}");
+                check_joined_norms(&cuda, &what);
+                run_cases(&cuda, &what, |name| name.starts_with("conv2d"));
+            });
         }
-        in_check_build(name, || check_joined_norms(&cuda, "checked"));
+        in_check_build(name, || {
+            check_joined_norms(&cuda, "checked");
+            run_cases(&cuda, "checked", |name| name.starts_with("conv2d"));
+        });
     });
 }

@@ -9,7 +9,7 @@
 //! TEST is one of this folder's; UNIT is the kernel file that is compiled, of a mark in a header.
 
 use super::{cuda, run_cases};
-use crate::emulator::{for_each_schedule, passes_patched, passes_with_header};
+use crate::emulator::{for_each_schedule, on_hopper, passes_patched, passes_with_header};
 
 const CONVOLUTIONS: &str = "kernels::planted::convolutions_on_tensor_cores";
 
@@ -77,6 +77,11 @@ fn convolutions_on_tensor_cores() {
 }
 
 #[test]
+fn convolutions_on_hopper() {
+    on_hopper("kernels::planted::convolutions_on_hopper", || fast_cases("conv2d even"));
+}
+
+#[test]
 fn norms_in_one_pass() {
     fast_cases("norm even");
 }
@@ -99,7 +104,7 @@ fn mutants_of_ops_are_seen() {
     // Red for the bug, not for how it was built.
     let same = "for (int j = 0; j < N; j++) v.v[j] *= p.scale;";
     assert!(passes_patched(CONVOLUTIONS, "kernels/conv2d_mma.cu", same, same));
-    all_are_seen(true, 6);
+    all_are_seen(true, 13);
 }
 
 #[test]

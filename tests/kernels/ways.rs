@@ -79,23 +79,32 @@ fn tensor_cores_are_right_across_tile_borders() {
     check_convolutions(&cuda(), &[Precision::Tf32, Precision::Bf16], &shapes);
 }
 
-/// Enough blocks for every multiprocessor, of more than 128 outputs or channels: 1,024 pixels in rows of 32, and two chunks
-/// of images in rows that are no power of two.
+/// Enough blocks for every multiprocessor, of more than 128 outputs or channels: 1,024 pixels in rows of 32, two chunks of
+/// images in rows that are no power of two, and several images a tile.
 #[test]
-fn wide_tiles_are_right_where_a_gpu_has_the_room() {
-    on_each_gpu("kernels::ways::wide_tiles_are_right_where_a_gpu_has_the_room", || {
+fn the_fastest_tiles_of_each_gpu_are_right() {
+    on_each_gpu("kernels::ways::the_fastest_tiles_of_each_gpu_are_right", || {
         let cuda = cuda();
-        let names = check_convolutions(
-            &cuda,
-            &[Precision::Bf16],
-            &[([1, 32, 32, 8], 136), ([9, 11, 11, 200], 8)],
-        );
-        let wide: BTreeSet<_> = names.into_iter().filter(|name| name.contains("_wide_")).collect();
-        let want = ["conv2d_mma_wide_bf16", "wgrad_mma_wide_bf16"].map(str::to_string);
-        match cuda.limits().shared_bytes < MMA_WIDE_SHARED_BYTES {
-            true => assert_eq!(wide, BTreeSet::new()),
-            false => assert_eq!(wide, BTreeSet::from(want)),
-        }
+        let shapes = [
+            ([1, 32, 32, 8], 136),
+            ([1, 32, 32, 8], 256),
+            ([9, 11, 11, 200], 8),
+            ([5, 8, 8, 72], 72),
+            ([17, 4, 4, 16], 16),
+            ([1, 80, 8, 64], 64),
+        ];
+        let names = check_convolutions(&cuda, &[Precision::Bf16], &shapes);
+        let fast = |name: &String| name.contains("_wide_") || name.contains("_wgmma");
+        let fast: BTreeSet<_> = names.into_iter().filter(fast).collect();
+        let limits = cuda.limits();
+        let want: &[&str] = match limits.shared_bytes < MMA_WIDE_SHARED_BYTES {
+            _ if limits.hopper => {
+                &["conv2d_wgmma_128", "conv2d_wgmma_192", "conv2d_wgmma_256", "wgrad_wgmma"]
+            }
+            true => &[],
+            false => &["conv2d_mma_wide_bf16", "wgrad_mma_wide_bf16"],
+        };
+        assert_eq!(fast, want.iter().map(|name| name.to_string()).collect());
     });
 }
 

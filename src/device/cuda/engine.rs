@@ -26,8 +26,6 @@ pub struct Cuda(Arc<Inner>);
 struct Inner {
     name: String,
     limits: GpuLimits,
-    /// Compute capability.
-    capability: (i32, i32),
     stream: Arc<CudaStream>,
     modules: Vec<Arc<CudaModule>>,
     functions: Mutex<HashMap<&'static str, Function>>,
@@ -106,12 +104,13 @@ impl Cuda {
         let name = context.name().map_err(driver("no name"))?;
         let attribute = |a| context.attribute(a).map_err(driver("no attribute"));
         use CUdevice_attribute as Of;
+        let capability = context.compute_capability().map_err(driver("no compute capability"))?;
         let limits = GpuLimits {
             shared_bytes: attribute(Of::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?
                 as usize,
             multiprocessors: attribute(Of::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as usize,
+            hopper: capability == (9, 0) && super::holds_hopper(),
         };
-        let capability = context.compute_capability().map_err(driver("no compute capability"))?;
         // SAFETY: one stream does everything, so no event has to order two.
         unsafe { context.disable_event_tracking() };
         let stream = context.new_stream().map_err(driver("no stream"))?;
@@ -124,7 +123,6 @@ impl Cuda {
         Ok(Cuda(Arc::new(Inner {
             name,
             limits,
-            capability,
             stream,
             modules,
             functions: Mutex::default(),
@@ -161,12 +159,6 @@ impl Cuda {
 
     pub fn limits(&self) -> GpuLimits {
         self.0.limits
-    }
-
-    /// Whether kernels written with Hopper's own instructions run here: on a GPU of compute capability 9.0, from code for
-    /// sm_90a.
-    pub fn hopper(&self) -> bool {
-        self.0.capability == (9, 0) && super::holds_hopper()
     }
 
     /// Bytes that are free on the GPU.

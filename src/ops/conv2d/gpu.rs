@@ -1,8 +1,10 @@
 //! The convolution on the CUDA device: on tensor cores where they take it (`mma`), else by
 //! `kernels/conv2d_fwd.cu` and `conv2d_bwd.cu`; `sums.cu`.
 
-use super::mma::{self, Algorithm, Algorithms, Epilogue, Product, Role};
+use super::mma::{self, Algorithm, Algorithms, Role};
+use super::product::{Epilogue, Product, WeightProduct, chunk_images};
 use super::shape::{Conv2d, Input};
+use super::{hopper, tiles};
 use crate::device::params::{BLOCK_THREADS, ROUNDED_IMAGES, TILE};
 use crate::device::{Acc, Dtype, Entry, GpuLimits, Kernel, Precision, Sink, Slot, params, typed};
 use crate::ops::scratch::Layout;
@@ -46,6 +48,7 @@ fn temps(op: &Conv2d, ins: &[Shape], algorithms: Algorithms) -> Layout<3> {
     let (x, o) = (ins[0], op.out_channels);
     let patches = algorithms.backward_patches(x).map_or(0, |p| algorithms.dtype().words(words(p)));
     let of_sides = op.sides().map(|i| o * ins[i][3]).max().unwrap_or(0);
+    // The least chunk is enough for all.
     let partials = x[0].div_ceil(ROUNDED_IMAGES) * of_sides.max(algorithms.partial_words(x));
     Layout([x[0] * o, patches, partials].map(|words| words.next_multiple_of(16)))
 }
@@ -98,7 +101,8 @@ pub(super) fn forward(op: &Conv2d, io: &Io) -> Vec<Kernel> {
             list.push(algorithms.write_patches_of_x(patches, io.ins[0], x));
             product = Product { x: patches, x_shape: p, window: [1, 1, 0], ..product };
         }
-        list.push(product.kernel(epilogue, io.limits).flop(op.matrix_flop(&io.shapes) as usize));
+        let flop = op.matrix_flop(&io.shapes) as usize;
+        list.push(on_tensor_cores(&product, &epilogue, io.limits).flop(flop));
         return list;
     }
     let arguments = params!(Conv2d {
@@ -197,6 +201,16 @@ pub(super) fn backward(op: &Conv2d, io: &Io, grads: &Grads) -> Vec<Kernel> {
     list
 }
 
+/// The fastest kernel that this GPU has for a product.
+fn on_tensor_cores(p: &Product, e: &Epilogue, limits: GpuLimits) -> Kernel {
+    hopper::product(p, e, limits).unwrap_or_else(|| tiles::product(p, e, limits))
+}
+
+/// As [`on_tensor_cores`].
+fn weight_on_tensor_cores(p: &WeightProduct, limits: GpuLimits) -> Kernel {
+    hopper::weight_product(p, limits).unwrap_or_else(|| tiles::weight_product(p, limits))
+}
+
 /// The gradients of the biases and of the rows that an embedding adds, by the sums over pixels of dy, which whoever wrote dy
 /// may have given. `sums`: room for them.
 fn bias_gradients(op: &Conv2d, io: &Io, grads: &Grads, sums: Slot) -> Vec<Kernel> {
@@ -250,7 +264,7 @@ impl OfY<'_> {
         let product = |x, x_shape, window| {
             let product =
                 Product { y: dx, y_shape: shape, x, x_shape, weight: packed, window, scale };
-            product.kernel(Epilogue::default(), self.limits).flop(flop)
+            on_tensor_cores(&product, &Epilogue::default(), self.limits).flop(flop)
         };
         match (algorithm, self.patches) {
             (Algorithm::PatchesOfDy, Some((patches, p))) => product(patches, p, [1, 1, 0]),
@@ -272,7 +286,9 @@ impl OfY<'_> {
     fn weight_gradient(&self, algorithm: Algorithm, columns: &Columns, dw: Sink) -> [Kernel; 2] {
         let Columns { input, shape, first, row_words, kernel, stride, pad } = *columns;
         let ([n, h, w, c], [_, ho, wo, o]) = (shape, self.y);
-        let (chunks, width, scale) = (n.div_ceil(ROUNDED_IMAGES), columns.width(), self.op.scale);
+        let (width, scale) = (columns.width(), self.op.scale);
+        let chunk = chunk_images(self.y, c);
+        let chunks = n.div_ceil(chunk);
         let flop = 2 * n * ho * wo * o * width;
         let partials = |row: usize, words: usize| self.partials.part(0, chunks * row * words);
         let reduce = |partials: Slot, words: usize| {
@@ -282,34 +298,40 @@ impl OfY<'_> {
             } };
             Kernel::new(params::WGRAD_REDUCE, (o * width).div_ceil(BLOCK_THREADS), arguments)
         };
-        let dy = (self.dy, self.y);
+        let product = |partials, x, x_shape, window| WeightProduct {
+            partials,
+            dy: self.dy,
+            y_shape: self.y,
+            x,
+            x_shape,
+            window,
+            chunk,
+        };
         match (algorithm, self.patches) {
             (Algorithm::Tensor, _) => {
                 let partials = partials(o, width);
-                let window = [kernel, stride, pad];
-                let product =
-                    mma::weight_gradient(partials, dy, (input, shape), window, self.limits);
-                [product.flop(flop), reduce(partials, width)]
+                let product = product(partials, input, shape, [kernel, stride, pad]);
+                [weight_on_tensor_cores(&product, self.limits).flop(flop), reduce(partials, width)]
             }
             (Algorithm::PatchesOfX, Some((patches, p))) => {
                 let partials = partials(o, p[3]);
-                let product =
-                    mma::weight_gradient(partials, dy, (patches, p), [1, 1, 0], self.limits);
-                [product.flop(flop), reduce(partials, p[3])]
+                let product = product(partials, patches, p, [1, 1, 0]);
+                [weight_on_tensor_cores(&product, self.limits).flop(flop), reduce(partials, p[3])]
             }
             (Algorithm::PatchesOfDy, Some((patches, p))) => {
                 let partials = partials(p[3], c);
-                let (x, sizes) = ((input, shape), [o, kernel * kernel, c, p[3], chunks]);
-                let product =
-                    mma::weight_gradient(partials, (patches, p), x, [1, 1, 0], self.limits);
-                [product.flop(flop), mma::reduce_reversed(dw, partials, sizes, scale)]
+                let product = product(partials, input, shape, [1, 1, 0]);
+                let product = WeightProduct { dy: patches, y_shape: p, ..product };
+                let sizes = [o, kernel * kernel, c, p[3], chunks];
+                let reduce = mma::reduce_reversed(dw, partials, sizes, scale);
+                [weight_on_tensor_cores(&product, self.limits).flop(flop), reduce]
             }
             _ => {
                 let partials = partials(o, width);
                 let grid = [o.div_ceil(TILE) * c.div_ceil(TILE), kernel * kernel, chunks];
                 let (dy, x) = (self.dy, input);
                 let arguments = params! { Conv2dWgrad {
-                    partials, dy, x, n, h, w, c, ho, wo, o, kernel, stride, pad,
+                    partials, dy, x, n, h, w, c, ho, wo, o, kernel, stride, pad, chunk,
                 } };
                 use params::{CONV2D_WGRAD, CONV2D_WGRAD_BF16, CONV2D_WGRAD_LAST};
                 let kernels = [CONV2D_WGRAD, CONV2D_WGRAD_BF16, CONV2D_WGRAD_LAST];

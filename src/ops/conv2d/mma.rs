@@ -5,10 +5,8 @@
 //! patches first, and its convolution becomes a 1×1 one.
 
 use super::shape::{Conv2d, Input};
-use crate::device::params::{
-    BLOCK_THREADS, MMA_SHARED_BYTES, MMA_TILE, MMA_WIDE, MMA_WIDE_SHARED_BYTES, ROUNDED_IMAGES,
-};
-use crate::device::{Dtype, GpuLimits, Kernel, Precision, Sink, Slot, params};
+use crate::device::params::BLOCK_THREADS;
+use crate::device::{Dtype, Kernel, Precision, Sink, Slot, params};
 use crate::ops::pack::{Form, Pack};
 use crate::ops::{Shape, words};
 
@@ -240,104 +238,6 @@ fn im2col(to: Slot, x: Slot, from: Shape, p: Shape, [kernel, stride, pad]: [usiz
     let arguments =
         params! { Im2col { cols: to, x, n, h, w, c, ho, wo, kernel, stride, pad, width } };
     Kernel::new(entry, words(p).div_ceil(BLOCK_THREADS), arguments)
-}
-
-/// What is added to a product of `kernels/conv2d_mma.cu`.
-#[derive(Default)]
-pub(super) struct Epilogue {
-    pub bias: Option<Slot>,
-    /// One value per image and channel, and the words of an image's row, of which these are a part.
-    pub emb: Option<(Slot, usize)>,
-    pub residual: Option<Slot>,
-    /// A shortcut's inputs and their channels.
-    pub sides: [Option<(Slot, usize)>; 2],
-    pub sweight: Option<Slot>,
-    pub sbias: Option<Slot>,
-    pub srow: usize,
-}
-
-/// Columns of a product's tiles, and the shared memory that a block takes for them.
-struct Tile {
-    columns: usize,
-    shared_bytes: usize,
-}
-
-impl Tile {
-    /// Wide, where the GPU has the room, no column is computed in vain that a narrow tile would spare, and every
-    /// multiprocessor has a block. `blocks`: of one tile's columns.
-    fn new(limits: GpuLimits, dtype: Dtype, columns: usize, blocks: usize) -> Tile {
-        let wide = dtype == Dtype::Bf16
-            && MMA_WIDE_SHARED_BYTES <= limits.shared_bytes
-            && columns.next_multiple_of(MMA_WIDE) == columns.next_multiple_of(MMA_TILE)
-            && blocks * columns.div_ceil(MMA_WIDE) >= limits.multiprocessors;
-        match wide {
-            true => Tile { columns: MMA_WIDE, shared_bytes: MMA_WIDE_SHARED_BYTES },
-            false => Tile { columns: MMA_TILE, shared_bytes: MMA_SHARED_BYTES },
-        }
-    }
-}
-
-/// An implicit product: y [n, ho, wo, o] of x [n, h, w, c] through a window (size, stride, padding).
-pub(super) struct Product {
-    pub y: Sink,
-    pub y_shape: Shape,
-    pub x: Slot,
-    pub x_shape: Shape,
-    pub weight: Slot,
-    pub window: [usize; 3],
-    pub scale: f32,
-}
-
-impl Product {
-    pub(super) fn kernel(&self, e: Epilogue, limits: GpuLimits) -> Kernel {
-        let Product { y, x, weight, window: [kernel, stride, pad], scale, .. } = *self;
-        let ([n, h, w, c], [_, ho, wo, o]) = (self.x_shape, self.y_shape);
-        let rows = (n * ho * wo).div_ceil(MMA_TILE);
-        let tile = Tile::new(limits, y.slot.dtype, o, rows);
-        let entry = match (x.dtype, y.slot.dtype) {
-            (Dtype::F32, _) => params::CONV2D_MMA_TF32,
-            (Dtype::Bf16, Dtype::F32) => params::CONV2D_MMA_LAST,
-            (Dtype::Bf16, Dtype::Bf16) if tile.columns == MMA_WIDE => params::CONV2D_MMA_WIDE_BF16,
-            (Dtype::Bf16, Dtype::Bf16) => params::CONV2D_MMA_BF16,
-        };
-        let (emb, emb_row) = (e.emb.map(|(slot, _)| slot), e.emb.map_or(0, |(_, row)| row));
-        let [s1, s2] = e.sides.map(|s| s.map(|(slot, _)| slot));
-        let [c1, c2] = e.sides.map(|s| s.map_or(0, |(_, c)| c));
-        let Epilogue { bias, residual, sweight, sbias, srow, .. } = e;
-        let grid = [rows, o.div_ceil(tile.columns)];
-        let arguments = params! { Conv2d {
-            y, x, weight, bias, emb, residual, s1, s2, sweight, sbias, n, h, w, c, ho, wo, o, kernel, stride, pad, c1,
-            c2, srow, emb_row, scale, add: y.acc,
-        } };
-        let taps = kernel * kernel * c + c1 + c2;
-        let kernel = Kernel::new(entry, grid, arguments).shared(tile.shared_bytes);
-        kernel.flop(2 * n * ho * wo * o * taps)
-    }
-}
-
-/// Partial gradients of a weight: [chunk, o, k, k, c] of dy [n, ho, wo, o] and x [n, h, w, c].
-pub(super) fn weight_gradient(
-    partials: Slot,
-    (dy, y_shape): (Slot, Shape),
-    (x, x_shape): (Slot, Shape),
-    [kernel, stride, pad]: [usize; 3],
-    limits: GpuLimits,
-) -> Kernel {
-    let ([n, h, w, c], [_, ho, wo, o]) = (x_shape, y_shape);
-    let (rows, taps, chunks) = (o.div_ceil(MMA_TILE), kernel * kernel, n.div_ceil(ROUNDED_IMAGES));
-    let tile = Tile::new(limits, dy.dtype, c, rows * taps * chunks);
-    let entry = match dy.dtype {
-        Dtype::F32 => params::WGRAD_MMA_TF32,
-        Dtype::Bf16 if tile.columns == MMA_WIDE => params::WGRAD_MMA_WIDE_BF16,
-        Dtype::Bf16 => params::WGRAD_MMA_BF16,
-    };
-    let grid = [rows * c.div_ceil(tile.columns), taps, chunks];
-    let arguments = params! { Conv2dWgrad {
-        partials, dy, x, n, h, w, c, ho, wo, o, kernel, stride, pad,
-    } };
-    Kernel::new(entry, grid, arguments)
-        .shared(tile.shared_bytes)
-        .flop(2 * n * ho * wo * o * taps * c)
 }
 
 /// dw [o, taps, c] (=|+=) scale · the sum over chunks, in order, of partials [chunk, width, c] of dy's patches.

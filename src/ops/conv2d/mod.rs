@@ -10,10 +10,14 @@ mod cpu_bwd;
 mod cpu_fwd;
 mod cpu_wgrad;
 mod gpu;
+mod hopper;
 mod mma;
+mod product;
 mod shape;
+mod tiles;
 mod winograd;
 
+pub use product::chunk_images;
 pub use shape::{Conv2d, Shortcut};
 
 use super::golden::{Described, GoldenCase, GoldenIn, GoldenOut};

@@ -1,0 +1,134 @@
+// wgrad_wgmma: the gradient of a convolution's weight on a Hopper GPU's tensor cores: for one tap, 128 output x 256 input
+// channels a block, summed over the pixels of a chunk of images.
+//
+//   wgrad_wgmma   partials[chunk, o, k, k, c] (float32) = sum over the chunk's pixels of dy * x, as wgrad_mma
+//
+// Layout     dy[n, h, w, o] and x[n, h, w, c] in bf16, behind maps {channels, w, h, n} in boxes {64, w, rows, images} of
+//            at most 64 pixels; of y's size (stride 1). Channels multiples of 8; the chunk's images a multiple of the
+//            box's. Operands lie [pixel][64 channels], as in memory (MN-major): rows of 128 bytes, 16-byte pieces XORed
+//            by row % 8.
+// Launch     grid (ceil(o / 128) * ceil(c / 256), kernel^2, ceil(n / chunk)); 384 threads; 197,696 B dynamic shared on
+//            sm_90.
+// Pipeline   a k-step is a box of pixels. One thread of the first warpgroup has the copies write a ring of 4 stages; the
+//            other two multiply 64 output channels each, and give a stage back one step late, when its products have
+//            ended. The tap shifts x's box; what it takes from outside of an image is zero. The sums go through shared
+//            memory to rows of the partial, 16 bytes a store.
+// Cost       2 n h w o k k c FLOP; partials 4 o k k c chunks bytes written and read once.
+// Exactness  float32 sums in pixel order within a chunk, 16 at a time; no atomics.
+#include "prelude/prelude.cuh"
+
+#include "params/conv2d.h"
+
+// Memory of a block, from a multiple of 1,024 bytes on.
+struct Room {
+    static constexpr int STAGES = 4, BLOCK = 64 * 128;  // bytes of 64 pixels' 64 channels
+    static constexpr int A = 2 * BLOCK, STAGE = 6 * BLOCK;
+    unsigned char* at;
+
+    DEVICE explicit Room(unsigned char* p) : at(p + (-shared_address(p) & 1023)) {}
+    DEVICE unsigned char* a(int stage) const { return at + stage * STAGE; }
+    DEVICE unsigned char* b(int stage) const { return a(stage) + A; }
+    DEVICE u64* full(int stage) const { return view_as<u64*>(at + STAGES * STAGE) + stage; }
+    DEVICE u64* empty(int stage) const { return full(STAGES + stage); }
+};
+
+// Blocks of 64 channels of `count` from `first` on, of `most`.
+DEVICE int blocks_of(int first, int count, int most) { return min(most, ceil_div(count - first, 64)); }
+
+DEVICE void produce(const WgradHopper& p, const Room& room, int o0, int c0, int first, int images) {
+    int blocks_o = blocks_of(o0, p.o, 2), blocks_c = blocks_of(c0, p.c, 4), stage = 0;
+    int down = (int)blockIdx.y / p.kernel - p.pad, right = (int)blockIdx.y % p.kernel - p.pad;
+    u32 round = 0, bytes = (blocks_o + blocks_c) * 128 * p.rows * p.w * p.images;
+    for (int image = first; image < first + images; image += p.images) {
+        for (int row = 0; row < p.h; row += p.rows) {
+            mbar_wait(room.empty(stage), round ^ 1);
+            mbar_arrive_expect(room.full(stage), bytes);
+            for (int i = 0; i < blocks_o; i++)
+                tma_load(room.a(stage) + i * Room::BLOCK, &p.dy, room.full(stage), o0 + 64 * i, 0, row, image);
+            for (int i = 0; i < blocks_c; i++)
+                // Mutant, planted::convolutions_on_hopper: `right, row` reads `0, row`.
+                tma_load(room.b(stage) + i * Room::BLOCK, &p.x, room.full(stage), c0 + 64 * i, right, row + down, image);
+            if (++stage == Room::STAGES) {
+                stage = 0;
+                round ^= 1;
+            }
+        }
+    }
+}
+
+DEVICE void consume(const WgradHopper& p, const Room& room, int o0, int c0, int steps) {
+    constexpr int N = MMA_WIDE, PITCH_SUMS = N + 8;
+    int thread = threadIdx.x - 128, lane = thread % 32, stage = 0, last = 0;
+    u32 round = 0;
+    float d[N / 2];
+    for (int step = 0; step < steps; step++) {
+        mbar_wait(room.full(stage), round);
+        const unsigned char *a = room.a(stage) + thread / 128 * Room::BLOCK, *b = room.b(stage);
+        wgmma_fence();
+#pragma unroll
+        for (int k = 0; k < 4; k++)
+            wgmma_bf16<N, true, true>(d, wgmma_operand(a + 2048 * k, Room::BLOCK, 1024),
+                                      wgmma_operand(b + 2048 * k, Room::BLOCK, 1024), step > 0 || k > 0);
+        wgmma_commit();
+        wgmma_wait<1>();
+        // The step before has been read.
+        if (step > 0 && lane == 0) mbar_arrive(room.empty(last));
+        last = stage;
+        if (++stage == Room::STAGES) {
+            stage = 0;
+            round ^= 1;
+        }
+    }
+    wgmma_wait<0>();
+    // Mutant, planted::convolutions_on_hopper: `named_barrier<1, WGMMA_CONSUMERS>();` goes.
+    named_barrier<1, WGMMA_CONSUMERS>();  // everyone has read the last stage
+
+    float* sums = view_as<float*>(room.at);
+    int first = thread / 32 * 16 + lane / 4;
+#pragma unroll
+    for (int h = 0; h < 2; h++)
+#pragma unroll
+        for (int j = 0; j < N / 8; j++)
+            *view_as<float2*>(sums + (first + 8 * h) * PITCH_SUMS + 8 * j + 2 * (lane % 4)) =
+                make_float2(d[4 * j + 2 * h], d[4 * j + 2 * h + 1]);
+    named_barrier<2, WGMMA_CONSUMERS>();
+    int col = thread % (N / 4) * 4, taps = p.kernel * p.kernel;
+    if (c0 + col >= p.c) return;
+    for (int row = thread / (N / 4); row < MMA_TILE && o0 + row < p.o; row += WGMMA_CONSUMERS / (N / 4)) {
+        float* to = p.partials + (((i64)blockIdx.z * p.o + o0 + row) * taps + blockIdx.y) * p.c + c0 + col;
+        store_packet(to, load_packet(sums + row * PITCH_SUMS + col));
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(WGMMA_THREADS, 1) wgrad_wgmma(const __grid_constant__ WgradHopper p) {
+#if EMM_HOPPER
+    EMM_DYNAMIC_SHARED(unsigned char, memory);
+    Room room(memory);
+    if (threadIdx.x == 0) {
+        for (int stage = 0; stage < Room::STAGES; stage++) {
+            mbar_init(room.full(stage), 1);
+            mbar_init(room.empty(stage), WGMMA_CONSUMERS / 32);
+        }
+        mbar_fence_init();
+    }
+    // What no copy writes, channels and pixels that are not there, is zero.
+    bool whole = p.rows * p.w * p.images == 64 && p.o % MMA_TILE == 0 && p.c % MMA_WIDE == 0;
+    if (!whole) {
+        for (int i = threadIdx.x; i < Room::STAGES * Room::STAGE / 16; i += WGMMA_THREADS)
+            *view_as<uint4*>(room.at + 16 * i) = make_uint4(0, 0, 0, 0);
+        fence_async();
+    }
+    __syncthreads();
+    int blocks_c = ceil_div(p.c, MMA_WIDE), o0 = blockIdx.x / blocks_c * MMA_TILE, c0 = blockIdx.x % blocks_c * MMA_WIDE;
+    int first = blockIdx.z * p.chunk, images = min(p.chunk, p.n - first);
+    if (threadIdx.x < 128) {
+        fewer_registers<40>();
+        if (threadIdx.x == 0) produce(p, room, o0, c0, first, images);
+    } else {
+        more_registers<232>();
+        consume(p, room, o0, c0, ceil_div(images, p.images) * ceil_div(p.h, p.rows));
+    }
+#else
+    not_hopper();
+#endif
+}
