@@ -11,23 +11,34 @@ const CUDA: u32 = 3;
 
 /// The generation that a run was trained in, on each kind of device that it was trained on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(from = "Stored")]
+#[serde(from = "Stored", into = "Stored")]
 pub struct Numerics {
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub cuda: Option<u32>,
     /// From before the kinds were told apart: one number, of a device that nobody wrote down.
-    #[serde(skip)]
     either: bool,
 }
 
 /// As files have it: one number for both in those from before the kinds were told apart.
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(untagged, deny_unknown_fields)]
 enum Stored {
     Both(u32),
-    Each { cpu: Option<u32>, cuda: Option<u32> },
+    Each {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cpu: Option<u32>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cuda: Option<u32>,
+    },
+}
+
+impl From<Numerics> for Stored {
+    fn from(numerics: Numerics) -> Self {
+        match numerics {
+            Numerics { cpu: Some(n), either: true, .. } => Stored::Both(n),
+            Numerics { cpu, cuda, .. } => Stored::Each { cpu, cuda },
+        }
+    }
 }
 
 impl From<Stored> for Numerics {
@@ -85,6 +96,7 @@ mod tests {
         let both = read("2");
         assert_eq!((both.cpu, both.cuda, both.older()), (Some(2), Some(2), None));
         assert_eq!(read("1").older(), Some(1));
+        assert_eq!(serde_json::to_string(&both).unwrap(), "2");
         let cpu = Device::Cpu(Cpu::new(1).unwrap());
         assert_eq!(both.resume(&cpu).unwrap(), Numerics::of(&cpu));
         assert!(serde_json::from_str::<Numerics>(r#"{"gpu": 2}"#).is_err());
