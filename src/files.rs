@@ -7,8 +7,10 @@ use std::io::{self, BufWriter, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+mod cache;
 mod temporary;
 
+pub use cache::{read_cache, write_cache};
 use temporary::{Temporary, folder_of};
 pub use temporary::{remove_abandoned, remove_all as remove_temporaries};
 

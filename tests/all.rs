@@ -43,6 +43,8 @@ mod report;
 mod results;
 mod run;
 mod sampler;
+#[cfg(feature = "emulator")]
+mod self_tests;
 mod sources;
 mod stops;
 mod study;

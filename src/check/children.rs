@@ -162,7 +162,7 @@ fn listen(child: &mut Child) -> Receiver<Message> {
 }
 
 /// Kills a child and waits for its end, though not for ever.
-fn end(child: &mut Child) {
+pub(super) fn end(child: &mut Child) {
     let _ = child.kill();
     end_of(child);
 }
@@ -182,7 +182,7 @@ fn end_of(child: &mut Child) -> Option<ExitStatus> {
 }
 
 /// The child's process ends when this one does, whatever it is at.
-fn end_with_parent(command: &mut Command) {
+pub(super) fn end_with_parent(command: &mut Command) {
     #[cfg(target_os = "linux")]
     {
         use std::os::unix::process::CommandExt as _;

@@ -11,6 +11,7 @@ pub mod real;
 mod running;
 pub mod sampling;
 pub mod searching;
+pub mod self_test;
 pub mod tally;
 pub mod training;
 mod wanted;

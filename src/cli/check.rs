@@ -58,6 +58,9 @@ pub struct Args {
     /// Run the op's cases from this one on and tell the process that started this one
     #[arg(long, hide = true, value_name = "CASE", requires = "op")]
     child: Option<usize>,
+    /// Test these families of kernels and tell the process that started this one
+    #[arg(long, hide = true, value_name = "FAMILIES")]
+    self_test: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -146,9 +149,24 @@ impl Args {
     }
 }
 
+/// What a self-test's process does.
+fn self_test(names: &str, common: &Common) -> Result<()> {
+    let families =
+        super::self_test::families(names).map_err(|e| usage(format!("--self-test: {e}")))?;
+    let device = common.untested_device()?;
+    let tell = &mut |told| say!("{}", json!(told));
+    if let Some(cuda) = device.cuda() {
+        crate::check::self_test::run(cuda, &families, tell);
+    }
+    Ok(())
+}
+
 pub fn run(args: Args, common: &Common) -> Result<()> {
+    if let Some(names) = &args.self_test {
+        return self_test(names, common);
+    }
     if let Some(from) = args.child {
-        return match common.device() {
+        return match common.untested_device() {
             Ok(device) => {
                 let checks = list(&args.wanted(&device)?)?;
                 worker::run_as_child(&device, &checks, from);
@@ -160,7 +178,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
             }
         };
     }
-    let device = common.device()?;
+    let device = common.untested_device()?;
     let wanted = args.wanted(&device)?;
     let checks = list(&wanted)?;
     if checks.is_empty() {

@@ -1,5 +1,6 @@
 //! What every command has: its flags, the device they name, and how lines are printed.
 
+use super::self_test;
 use crate::data::{Dataset, Transform, open_any};
 use crate::device::cuda::{Cuda, IMAGES, KERNELS_FOR, Trouble, probe, runs_on};
 use crate::device::{Cpu, Device};
@@ -81,14 +82,27 @@ impl Common {
     /// # Errors
     /// Usage for an unknown name; device (exit 4) for a CUDA device that is named and cannot be had.
     pub fn device(&self) -> Result<Device> {
+        self.open(true)
+    }
+
+    /// As [`Common::device`], without a GPU's self-test: for what tests it itself.
+    ///
+    /// # Errors
+    /// As [`Common::device`].
+    pub fn untested_device(&self) -> Result<Device> {
+        self.open(false)
+    }
+
+    fn open(&self, tested: bool) -> Result<Device> {
         match self.choice()? {
             DeviceChoice::Cpu => self.cpu(),
             DeviceChoice::Cuda(k) => {
                 cuda_gpu(k).map_err(|why| self.no_device(&why))?;
-                self.cuda(k)
+                self.cuda(k, tested)
             }
             DeviceChoice::Auto => {
-                let gpu = cuda_gpu(0).and_then(|()| self.cuda(0).map_err(|e| format!("{e:#}")));
+                let open = || self.cuda(0, tested).map_err(|e| format!("{e:#}"));
+                let gpu = cuda_gpu(0).and_then(|()| open());
                 gpu.or_else(|why| {
                     self.note_auto_takes_the_cpu(&why);
                     self.cpu()
@@ -126,8 +140,17 @@ impl Common {
         Cpu::new(self.threads).map(Device::Cpu)
     }
 
-    fn cuda(&self, k: usize) -> Result<Device> {
-        Ok(Device::Cuda { cuda: Cuda::open(k, IMAGES)?, host: Cpu::new(self.threads)? })
+    /// Opens a GPU, `tested` for what passes its self-test there.
+    fn cuda(&self, k: usize, tested: bool) -> Result<Device> {
+        let driver = probe().ok().filter(|_| tested);
+        let gpu = driver.as_ref().and_then(|d| d.gpus.get(k).map(|gpu| (&gpu.name, d.version)));
+        let failed = match gpu {
+            Some((name, driver)) => self_test::failures(k, name, driver, self.quiet)?,
+            None => vec![],
+        };
+        let cuda = Cuda::open(k, IMAGES)?;
+        let cuda = cuda.with_limits(self_test::heed(cuda.limits(), &failed));
+        Ok(Device::Cuda { cuda, host: Cpu::new(self.threads)? })
     }
 
     fn no_device(&self, why: &str) -> anyhow::Error {

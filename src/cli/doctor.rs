@@ -1,6 +1,7 @@
 //! `emm doctor`: what this machine and this build can do, what is missing, and how to get it.
 
-use super::{Common, say, say_json};
+use super::{Common, say, say_json, self_test};
+use crate::check::self_test::Failed;
 use crate::data::Dataset;
 use crate::device::Cpu;
 use crate::device::cuda::{Driver, KERNELS_FOR, LACKING, Trouble, probe, probe::dotted, runs_on};
@@ -61,6 +62,7 @@ pub fn run(_args: Args, common: &Common) -> Result<()> {
                 let memory = Size(gpu.memory_bytes);
                 let able = if runs_on(gpu.capability) { "" } else { "; no kernels in this build" };
                 say!("device    cuda:{k}: {}, {major}.{minor}, {memory}{able}", gpu.name);
+                say!("          {}", self_tested(self_test::known_of(k, &gpu.name, d.version)));
             }
             say!("driver    CUDA {}", dotted(d.version));
         }
@@ -90,6 +92,18 @@ pub fn run(_args: Args, common: &Common) -> Result<()> {
     Ok(())
 }
 
+/// The verdict on a GPU with this driver and this program.
+fn self_tested(verdict: Option<Vec<Failed>>) -> String {
+    match verdict.as_deref() {
+        None => "self-test: when it is first used".into(),
+        Some([]) => "self-test: passed".into(),
+        Some(failed) => {
+            let failed = failed.iter().map(|(family, why)| format!("{} ({why})", family.name()));
+            format!("self-test: computes without {}", failed.collect::<Vec<_>>().join(", "))
+        }
+    }
+}
+
 /// Files that `emm data import` takes, looked for in the current folder.
 const DOWNLOADS: [&str; 4] = [
     "cifar-10-python.tar.gz",
@@ -100,6 +114,7 @@ const DOWNLOADS: [&str; 4] = [
 
 fn devices(driver: &Result<Driver, Trouble>, cpu: &str) -> Vec<Value> {
     let mut all = vec![json!({"device": "cpu", "name": cpu, "usable": true})];
+    let version = driver.as_ref().map_or(0, |d| d.version);
     for (k, gpu) in driver.iter().flat_map(|d| d.gpus.iter().enumerate()) {
         all.push(json!({
             "device": format!("cuda:{k}"),
@@ -107,6 +122,7 @@ fn devices(driver: &Result<Driver, Trouble>, cpu: &str) -> Vec<Value> {
             "capability": format!("{}.{}", gpu.capability.0, gpu.capability.1),
             "memory_bytes": gpu.memory_bytes,
             "usable": runs_on(gpu.capability),
+            "self_test": self_test::known_of(k, &gpu.name, version),
         }));
     }
     all

@@ -34,6 +34,7 @@ mod report;
 mod sample;
 mod samples_io;
 mod score;
+mod self_test;
 mod study_flags;
 mod sweep;
 mod table;

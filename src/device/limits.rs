@@ -1,6 +1,35 @@
 //! What GPUs differ in, as far as plans heed it.
 
 use super::params;
+use serde::{Deserialize, Serialize};
+
+/// Kernels that a plan has in place of slower ones, where a GPU runs them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Family {
+    /// By Hopper's own instructions; without them convolutions go by `mma.sync`.
+    Hopper,
+    /// Products of 256 columns a block; without them of 128.
+    WideTiles,
+    /// Norms in one pass; without them in several.
+    Slabs,
+}
+
+impl Family {
+    pub const ALL: [Family; 3] = [Family::Hopper, Family::WideTiles, Family::Slabs];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Family::Hopper => "hopper",
+            Family::WideTiles => "wide-tiles",
+            Family::Slabs => "slabs",
+        }
+    }
+
+    pub fn named(name: &str) -> Option<Family> {
+        Family::ALL.into_iter().find(|f| f.name() == name)
+    }
+}
 
 /// What of a GPU decides which kernels a plan has, and how they are launched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -10,10 +39,37 @@ pub struct GpuLimits {
     pub multiprocessors: usize,
     /// A GPU of capability 9.0 with kernels built for sm_90a: tensor copies and products of warpgroups.
     pub hopper: bool,
+    pub wide_tiles: bool,
+    pub slabs: bool,
 }
 
 impl GpuLimits {
     /// The least of GPUs that the kernels run on.
-    pub const LEAST: GpuLimits =
-        GpuLimits { shared_bytes: params::LEAST_SHARED_BYTES, multiprocessors: 1, hopper: false };
+    pub const LEAST: GpuLimits = GpuLimits {
+        shared_bytes: params::LEAST_SHARED_BYTES,
+        multiprocessors: 1,
+        hopper: false,
+        wide_tiles: true,
+        slabs: true,
+    };
+
+    /// Whether plans have kernels of a family.
+    pub fn has(self, family: Family) -> bool {
+        match family {
+            Family::Hopper => self.hopper,
+            Family::WideTiles => {
+                self.wide_tiles && self.shared_bytes >= params::MMA_WIDE_SHARED_BYTES
+            }
+            Family::Slabs => self.slabs,
+        }
+    }
+
+    /// Without a family's kernels.
+    pub fn without(self, family: Family) -> Self {
+        match family {
+            Family::Hopper => GpuLimits { hopper: false, ..self },
+            Family::WideTiles => GpuLimits { wide_tiles: false, ..self },
+            Family::Slabs => GpuLimits { slabs: false, ..self },
+        }
+    }
 }

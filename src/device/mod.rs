@@ -20,7 +20,7 @@ pub use entry::{Entry, Unit};
 pub(crate) use kernel::params;
 pub use kernel::{Cost, Grid, Kernel, bytes_of};
 pub use launch::Launch;
-pub use limits::GpuLimits;
+pub use limits::{Family, GpuLimits};
 pub use map::{Map, Swizzle};
 pub use memory::{Buffer, Pixels};
 pub use ptr::Ptr;

@@ -31,6 +31,7 @@ pub const GPUS: [Gpu; 2] = [
             shared_bytes: params::H100_SHARED_BYTES,
             multiprocessors: 132,
             hopper: true,
+            ..GpuLimits::LEAST
         },
         ceilings: Ceilings {
             fp32_flop_per_s: 60e12,
@@ -49,7 +50,7 @@ pub const GPUS: [Gpu; 2] = [
         limits: GpuLimits {
             shared_bytes: params::A100_SHARED_BYTES,
             multiprocessors: 108,
-            hopper: false,
+            ..GpuLimits::LEAST
         },
         ceilings: Ceilings {
             fp32_flop_per_s: 18e12,

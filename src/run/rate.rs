@@ -4,12 +4,11 @@ use super::progress::Progress;
 use super::{RunConfig, bench};
 use crate::device::params::ROUNDED_IMAGES;
 use crate::device::{Device, Precision};
-use crate::files::{read_text, write_bytes};
+use crate::files::{read_cache, write_cache};
 use crate::model::ModelConfig;
 use crate::simd;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 use std::{env, fs};
 
@@ -42,6 +41,8 @@ pub struct Rate {
 
 /// Time for one network's measurement, steps that warm up left out; a slow one takes three steps all the same.
 pub const MEASURED_S: f64 = 2.0;
+/// Below the user's cache.
+const RATES: &str = "rates.json";
 /// Rates that the cache keeps, the newest ones.
 const KEPT: usize = 500;
 
@@ -100,22 +101,13 @@ pub fn measure(device: &Device, config: &RunConfig, seconds: f64, quiet: bool) -
     Ok(rate)
 }
 
-/// `$XDG_CACHE_HOME/emm/rates.json`, or below `~/.cache`.
-fn path() -> Option<PathBuf> {
-    let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
-    let cache = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
-    Some(cache.join("emm").join("rates.json"))
-}
-
 /// A cache that cannot be read, or not understood, is an empty one: everything in it can be measured again.
 fn read() -> Vec<Rate> {
-    let text = path().and_then(|path| read_text(&path).ok().flatten()).unwrap_or_default();
-    let all: Vec<Rate> = serde_json::from_str(&text).unwrap_or_default();
+    let all: Vec<Rate> = serde_json::from_str(&read_cache(RATES)).unwrap_or_default();
     all.into_iter().filter(|r| r.images_per_s > 0.0 && r.images_per_s.is_finite()).collect()
 }
 
 fn keep(rate: &Rate) {
-    let Some(path) = path() else { return };
     let mut all = read();
     let same = |r: &Rate| {
         (&r.model, r.precision, &r.machine) == (&rate.model, rate.precision, &rate.machine)
@@ -124,11 +116,9 @@ fn keep(rate: &Rate) {
     all.push(rate.clone());
     let oldest = all.len().saturating_sub(KEPT);
     // Without a cache the next call measures again, which is all that is lost.
-    let written = path.parent().map(fs::create_dir_all).and_then(|made| made.ok()).and_then(|()| {
-        let text = serde_json::to_string(&all[oldest..]).ok()?;
-        write_bytes(&path, true, text).ok()
-    });
-    let _ = written;
+    if let Ok(text) = serde_json::to_string(&all[oldest..]) {
+        write_cache(RATES, text);
+    }
 }
 
 /// The device's name and threads; after `|` what else its speed depends on.
@@ -149,7 +139,7 @@ pub fn processor() -> String {
 }
 
 /// Tells one build of this program from another.
-fn binary() -> String {
+pub fn binary() -> String {
     let file = env::current_exe().and_then(fs::metadata);
     let changed = file.as_ref().ok().and_then(|f| f.modified().ok());
     let changed = changed.and_then(|t| t.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();

@@ -21,11 +21,13 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// A GPU with its kernels loaded; cheap to clone.
 #[derive(Clone)]
-pub struct Cuda(Arc<Inner>);
+pub struct Cuda {
+    inner: Arc<Inner>,
+    limits: GpuLimits,
+}
 
 struct Inner {
     name: String,
-    limits: GpuLimits,
     stream: Arc<CudaStream>,
     modules: Vec<Arc<CudaModule>>,
     functions: Mutex<HashMap<&'static str, Function>>,
@@ -110,6 +112,7 @@ impl Cuda {
                 as usize,
             multiprocessors: attribute(Of::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as usize,
             hopper: capability == (9, 0) && super::holds_hopper(),
+            ..GpuLimits::LEAST
         };
         // SAFETY: one stream does everything, so no event has to order two.
         unsafe { context.disable_event_tracking() };
@@ -120,45 +123,51 @@ impl Cuda {
         };
         let modules = images.iter().map(load).collect::<Result<Vec<_>>>()?;
         let name = format!("cuda:{index}, {name}");
-        Ok(Cuda(Arc::new(Inner {
+        let inner = Inner {
             name,
-            limits,
             stream,
             modules,
             functions: Mutex::default(),
             watcher: OnceLock::new(),
             capturing: AtomicBool::new(false),
-        })))
+        };
+        Ok(Cuda { inner: Arc::new(inner), limits })
     }
 
     /// From now on `tell` hears the name of each kernel before it is queued, and each is waited for, so that whatever
     /// goes wrong is that kernel's. A graph that is replayed goes by the name `graph`.
     pub fn watch(&self, tell: impl Fn(&str) + Send + Sync + 'static) {
         // Who watches first goes on.
-        let _ = self.0.watcher.set(Box::new(tell));
+        let _ = self.inner.watcher.set(Box::new(tell));
     }
 
     /// Queues something of that name, for whoever watches.
     pub(super) fn watched(&self, name: &str, queue: impl FnOnce() -> Result<()>) -> Result<()> {
-        let watcher = self.0.watcher.get().filter(|_| !self.0.capturing.load(Ordering::Relaxed));
+        let watcher =
+            self.inner.watcher.get().filter(|_| !self.inner.capturing.load(Ordering::Relaxed));
         let Some(tell) = watcher else { return queue() };
         tell(name);
         queue()?;
-        self.0.stream.synchronize().map_err(driver(name))
+        self.inner.stream.synchronize().map_err(driver(name))
     }
 
     /// Says that launches are recorded into a graph from now on, or are no longer.
     pub(super) fn set_capturing(&self, capturing: bool) {
-        self.0.capturing.store(capturing, Ordering::Relaxed);
+        self.inner.capturing.store(capturing, Ordering::Relaxed);
     }
 
     /// `cuda:0, NVIDIA H100`.
     pub fn name(&self) -> &str {
-        &self.0.name
+        &self.inner.name
     }
 
     pub fn limits(&self) -> GpuLimits {
-        self.0.limits
+        self.limits
+    }
+
+    /// The same GPU, for which plans are made within other limits.
+    pub fn with_limits(&self, limits: GpuLimits) -> Cuda {
+        Cuda { inner: self.inner.clone(), limits }
     }
 
     /// Bytes that are free on the GPU.
@@ -168,7 +177,7 @@ impl Cuda {
     pub fn free_bytes(&self) -> Result<usize> {
         // What was given back is free once the stream has come that far.
         self.wait()?;
-        let told = self.0.stream.context().mem_get_info();
+        let told = self.inner.stream.context().mem_get_info();
         told.map(|(free, _)| free).map_err(driver("no memory information"))
     }
 
@@ -177,8 +186,8 @@ impl Cuda {
         let name = kernel.name;
         // Looking a kernel up and its attributes want a current context, which this thread may not have yet, and cudarc
         // binds it only for what goes through the stream.
-        self.0.stream.context().bind_to_thread().map_err(driver(name))?;
-        let mut known = self.0.functions.lock().unwrap_or_else(PoisonError::into_inner);
+        self.inner.stream.context().bind_to_thread().map_err(driver(name))?;
+        let mut known = self.inner.functions.lock().unwrap_or_else(PoisonError::into_inner);
         let f = match known.entry(name) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => entry.insert(Function::of(name, self.load(name)?)?),
@@ -194,7 +203,7 @@ impl Cuda {
     }
 
     fn load(&self, name: &str) -> Result<CudaFunction> {
-        for module in &self.0.modules {
+        for module in &self.inner.modules {
             match module.load_function(name) {
                 Err(DriverError(CUresult::CUDA_ERROR_NOT_FOUND)) => {}
                 found => return found.map_err(driver(name)),
@@ -208,7 +217,7 @@ impl Cuda {
     /// # Errors
     /// Out of memory (exit 4) with the bytes asked and free.
     pub fn buffer(&self, words: usize) -> Result<Buffer> {
-        let stream = &self.0.stream;
+        let stream = &self.inner.stream;
         // SAFETY: never read before it is written: every slot has a writer, and tests poison it.
         let slice = unsafe { stream.alloc::<u32>(words.max(1)) }.map_err(|e| {
             let free = Size(self.free_bytes().unwrap_or(0) as u64);
@@ -260,7 +269,7 @@ impl Cuda {
                         (x, y, z),
                         (kernel.threads, 1, 1),
                         kernel.shared_bytes,
-                        self.0.stream.cu_stream(),
+                        self.inner.stream.cu_stream(),
                         &mut [packed.as_mut_ptr().cast()],
                     )
                 };
@@ -272,7 +281,7 @@ impl Cuda {
 
     /// The one stream.
     pub(super) fn stream(&self) -> &Arc<CudaStream> {
-        &self.0.stream
+        &self.inner.stream
     }
 
     /// Waits for everything queued.
@@ -280,7 +289,7 @@ impl Cuda {
     /// # Errors
     /// Device (exit 4): what went wrong in a kernel since the last wait.
     pub fn wait(&self) -> Result<()> {
-        self.0.stream.synchronize().map_err(driver("a kernel failed"))
+        self.inner.stream.synchronize().map_err(driver("a kernel failed"))
     }
 }
 

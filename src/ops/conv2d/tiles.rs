@@ -3,7 +3,7 @@
 
 use super::product::{Epilogue, Product, WeightProduct};
 use crate::device::params::{MMA_SHARED_BYTES, MMA_TILE, MMA_WIDE, MMA_WIDE_SHARED_BYTES};
-use crate::device::{Dtype, GpuLimits, Kernel, params};
+use crate::device::{Dtype, Family, GpuLimits, Kernel, params};
 
 /// Columns of a product's tiles, and the shared memory that a block takes for them.
 struct Tile {
@@ -16,7 +16,7 @@ impl Tile {
     /// multiprocessor has a block. `blocks`: of one tile's columns.
     fn new(limits: GpuLimits, dtype: Dtype, columns: usize, blocks: usize) -> Tile {
         let wide = dtype == Dtype::Bf16
-            && MMA_WIDE_SHARED_BYTES <= limits.shared_bytes
+            && limits.has(Family::WideTiles)
             && columns.next_multiple_of(MMA_WIDE) == columns.next_multiple_of(MMA_TILE)
             && blocks * columns.div_ceil(MMA_WIDE) >= limits.multiprocessors;
         match wide {

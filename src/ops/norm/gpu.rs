@@ -43,7 +43,7 @@ impl Slab {
         let (c, pixels) = (op.channels(ins), ins[0][1] * ins[0][2]);
         let (size, vec16) = (dtype.bytes(1), 16 / dtype.bytes(1));
         let whole = |channels: usize| channels.is_multiple_of(vec16);
-        if !whole(c) || !ins.iter().all(|s| whole(s[3])) {
+        if !limits.slabs || !whole(c) || !ins.iter().all(|s| whole(s[3])) {
             return None;
         }
         let bytes = |channels: usize| copies * pixels * channels * size + 8192 + 40 * channels;

@@ -1,0 +1,82 @@
+//! A GPU's self-test at its first use: what passes is used, what fails or never ends is replaced, and the verdict is kept.
+
+use crate::support::Ended;
+use serde_json::{Value, json};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// How `emm ARGS` ends on an emulated H100 that is tested, with a user's cache of its own and a fault of the driver.
+fn on_a_tested_gpu(cache: &Path, fault: &str, args: &str) -> Ended {
+    let dir = tempfile::tempdir().unwrap();
+    let library = Path::new(env!("EMM_EMULATOR_DIR")).join("libcuda.so");
+    std::os::unix::fs::symlink(library, dir.path().join("libcuda.so.1")).unwrap();
+    let mut emm = Command::new(env!("CARGO_BIN_EXE_emm"));
+    emm.args(args.split(' ')).stdin(Stdio::null()).env("LD_LIBRARY_PATH", dir.path());
+    emm.env("XDG_CACHE_HOME", cache).env("EMM_SELF_TEST", "1");
+    emm.env("EMM_EMULATOR_SHARED", (227 << 10).to_string());
+    if !fault.is_empty() {
+        emm.env("EMM_EMULATOR_FAIL", fault);
+    }
+    Ended::of(&mut emm)
+}
+
+const PLAN: &str = "plan --json --launches --rate 1 --device cuda --precision bf16 --resolution 8 --channels 16 --mult 1,1 --batch 4";
+
+/// Whether a step that is planned has kernels with this in their names.
+fn has(plan: &Value, kernel: &str) -> bool {
+    plan["launches"].as_object().unwrap().keys().any(|name| name.contains(kernel))
+}
+
+/// What `emm doctor` knows of the GPU.
+fn verdict(cache: &Path) -> Value {
+    let found: Value = on_a_tested_gpu(cache, "", "doctor --json").json();
+    found["devices"][1]["self_test"].clone()
+}
+
+#[test]
+fn a_gpu_that_passes_is_used_with_all_that_it_has() {
+    let cache = tempfile::tempdir().unwrap();
+    assert_eq!(verdict(cache.path()), Value::Null);
+    let ended = on_a_tested_gpu(cache.path(), "", PLAN);
+    assert_eq!(ended.stderr, "", "{ended:?}");
+    let plan: Value = ended.json();
+    assert!(has(&plan, "conv2d_wgmma") && has(&plan, "wgrad_wgmma") && has(&plan, "norm_slab"));
+    assert_eq!(verdict(cache.path()), json!([]));
+}
+
+#[test]
+fn what_fails_is_replaced_and_said_again_without_a_test() {
+    let cache = tempfile::tempdir().unwrap();
+    for fault in ["launch:wgmma", ""] {
+        let ended = on_a_tested_gpu(cache.path(), fault, PLAN);
+        let told = "computes without its hopper kernels, which failed the self-test";
+        assert!(
+            ended.stderr.contains(told) && ended.stderr.lines().count() == 1,
+            "{}",
+            ended.stderr
+        );
+        let plan: Value = ended.json();
+        assert!(!has(&plan, "wgmma") && has(&plan, "conv2d_mma") && has(&plan, "norm_slab"));
+    }
+    assert_eq!(verdict(cache.path())[0][0], "hopper");
+    let said = on_a_tested_gpu(cache.path(), "", "doctor").ok();
+    assert!(said.contains("self-test: computes without hopper ("), "{said}");
+}
+
+#[test]
+fn what_never_ends_is_replaced() {
+    let cache = tempfile::tempdir().unwrap();
+    let ended = on_a_tested_gpu(cache.path(), "hang:norm_slab", PLAN);
+    let told =
+        "computes without its slabs kernels, which failed the self-test: had not ended after 5 s";
+    assert!(ended.stderr.contains(told), "{ended:?}");
+    let plan: Value = ended.json();
+    assert!(has(&plan, "conv2d_wgmma") && !has(&plan, "norm_slab") && has(&plan, "norm_fwd"));
+}
+
+#[test]
+fn families_that_are_none_are_refused() {
+    let cache = tempfile::tempdir().unwrap();
+    let ended = on_a_tested_gpu(cache.path(), "", "check --device cuda --self-test wide");
+    ended.refused(2, "--self-test: ", "no family");
+}
