@@ -58,11 +58,12 @@ const TILES: [Tile; 3] = [
 ];
 
 impl Tile {
-    /// Those that take the fewest columns one after another where every multiprocessor works, of these the widest.
+    /// Those that take the fewest columns one after another where every multiprocessor works. A tile costs some columns
+    /// more, for its pixels are read for each and its sums are finished: a wide one is dropped only where it adds a round.
     fn new(limits: GpuLimits, boxes: usize, out: usize) -> &'static Tile {
         let rounds = |t: &Tile| (boxes * out.div_ceil(t.columns)).div_ceil(limits.multiprocessors);
-        let key = |t: &&Tile| (rounds(t) * t.columns, usize::MAX - t.columns);
-        TILES.iter().min_by_key(key).expect("there are tiles")
+        let cost = |t: &&Tile| rounds(t) * (t.columns + 32);
+        TILES.iter().min_by_key(cost).expect("there are tiles")
     }
 
     fn shared_bytes(&self) -> usize {
