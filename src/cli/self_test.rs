@@ -67,9 +67,9 @@ pub fn failures(k: usize, name: &str, driver: i32, quiet: bool) -> Result<Vec<Fa
                 env::current_exe().or_exit(Exit::Other, || "--device: this program".into())?;
             let tested = in_process(|families| {
                 let names: Vec<&str> = families.iter().map(|f| f.name()).collect();
+                let words = format!("emm check --device cuda:{k} --self-test {}", names.join(","));
                 let mut command = Command::new(&program);
-                command.args(["check", "--device", &format!("cuda:{k}")]);
-                command.args(["--self-test", &names.join(",")]);
+                command.args(words.split(' ').skip(1));
                 command
             })?;
             // What could not be opened there is told when it is opened here.
