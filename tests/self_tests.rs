@@ -63,6 +63,23 @@ fn what_fails_is_replaced_and_said_again_without_a_test() {
     assert!(said.contains("self-test: computes without hopper ("), "{said}");
 }
 
+/// A family does not pass by its smallest kernels.
+#[test]
+fn each_kernel_of_a_family_is_tested() {
+    for (kernel, family) in [
+        ("conv2d_wgmma_256", "hopper"),
+        ("conv2d_wgmma_192", "hopper"),
+        ("conv2d_mma_wide", "wide-tiles"),
+        ("wgrad_mma_wide", "wide-tiles"),
+        ("norm_slab_bwd_plain", "slabs"),
+    ] {
+        let cache = tempfile::tempdir().unwrap();
+        let ended = on_a_tested_gpu(cache.path(), &format!("launch:{kernel}"), PLAN);
+        let told = format!("computes without its {family} kernels");
+        assert!(ended.stderr.contains(&told) && ended.stderr.lines().count() == 1, "{ended:?}");
+    }
+}
+
 #[test]
 fn what_never_ends_is_replaced() {
     let cache = tempfile::tempdir().unwrap();

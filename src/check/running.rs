@@ -4,7 +4,7 @@ use super::cases::{Case, Ran};
 use super::laid::Laid;
 use crate::device::cuda::{Addresses, Buffer, Clock, Cuda};
 use crate::device::params::Step;
-use crate::device::{Acc, Bound, Cost, Cpu, Device, Kernel, Launch, Precision, Target};
+use crate::device::{Acc, Bound, Cost, Cpu, Device, GpuLimits, Kernel, Launch, Precision, Target};
 use crate::ops::{Direction, cost};
 use anyhow::Result;
 use std::time::Instant;
@@ -39,6 +39,19 @@ impl Case {
             launches.extend(self.op.lower(laid.target, &bwd, Some(&laid.grad_slots)));
         }
         launches
+    }
+
+    /// Names of the kernels that it goes by on such a GPU.
+    ///
+    /// # Errors
+    /// As [`Case::run_kernels`].
+    pub fn kernel_names(
+        &self,
+        limits: GpuLimits,
+        precision: Precision,
+    ) -> Result<Vec<&'static str>> {
+        let laid = Laid::new(self, Target::Cuda(limits), precision, Acc::Set, 0.0)?;
+        Ok(self.lowered(&laid).iter().filter_map(Launch::kernel).map(|k| k.name).collect())
     }
 
     /// As [`Case::run`] or [`Case::run_kernels`].

@@ -1,12 +1,16 @@
 //! Whether a GPU computes with each family of fast kernels what it must: a few of the ops' cases, in a process of its own
 //! that may fail or never end. The slower kernels stand in for a family that does not pass.
 
-use super::cases::{Case, GOLDENS};
+use super::cases::{Case, GOLDENS, Operand, Ran};
 use super::children::{end, end_with_parent};
-use super::golden::Golden;
+use super::golden::{Golden, rel_err};
+use super::wanted::random;
 use crate::device::cuda::Cuda;
-use crate::device::{Family, GpuLimits, Precision};
+use crate::device::{Acc, Family, GpuLimits, Precision, StepArgs};
 use crate::error::{Exit, OrExit as _};
+use crate::ops::conv2d::Conv2d;
+use crate::ops::norm::Norm;
+use crate::ops::{Op, words};
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead as _, BufReader};
@@ -51,23 +55,92 @@ pub fn run(cuda: &Cuda, families: &[Family], tell: &mut dyn FnMut(Told)) {
     tell(Told::Done);
 }
 
-/// Runs what a family is for, so that its kernels are taken whatever the GPU's size.
+/// Kernels of each family; that a family passes says that all of these have run.
+fn kernels_of(family: Family) -> &'static [&'static str] {
+    match family {
+        Family::Hopper => {
+            &["conv2d_wgmma_128", "conv2d_wgmma_192", "conv2d_wgmma_256", "wgrad_wgmma"]
+        }
+        Family::WideTiles => &["conv2d_mma_wide_bf16", "wgrad_mma_wide_bf16"],
+        Family::Slabs => &[
+            "norm_slab_fwd_plain_bf16",
+            "norm_slab_bwd_plain_bf16",
+            "norm_slab_fwd_silu_bf16",
+            "norm_slab_bwd_silu_bf16",
+            "norm_slab_fwd_silu_drop_bf16",
+            "norm_slab_bwd_silu_drop_bf16",
+            "norm_slab_fwd_silu_down_bf16",
+            "norm_slab_bwd_silu_down_bf16",
+            "norm_slab_fwd_silu_up_bf16",
+            "norm_slab_bwd_silu_up_bf16",
+            "norm_slab_fwd_bf16",
+            "norm_slab_bwd_bf16",
+        ],
+    }
+}
+
+/// Runs what a family is for, so that its kernels are taken whatever the GPU's size: goldens, which tell right from wrong
+/// in float64, and cases for the kernels that these are too small or too few for, beside the general kernels in float32.
 fn cases_of(cuda: &Cuda, family: Family) -> Result<()> {
     let others = Family::ALL.into_iter().filter(|&f| f != family);
-    let alone = others.fold(cuda.limits(), GpuLimits::without);
-    let cuda = cuda.with_limits(GpuLimits { multiprocessors: 1, ..alone });
-    let op = if family == Family::Slabs { "norm" } else { "conv2d" };
+    let limits = others.fold(cuda.limits(), GpuLimits::without);
+    let alone = cuda.with_limits(GpuLimits { multiprocessors: 1, ..limits });
+    let general = cuda.with_limits(limits.without(family));
+    let (op, precision) =
+        (if family == Family::Slabs { "norm" } else { "conv2d" }, Precision::Bf16);
     let (_, bytes) = GOLDENS.into_iter().find(|(name, _)| *name == op).expect("an op's golden");
     let golden = Golden::parse(bytes)?;
-    let precision = Precision::Bf16;
+    let mut launched = Vec::new();
     for (name, attributes) in golden.cases().into_iter().filter(|(n, _)| n.starts_with("even")) {
         let case = Case::from_golden(op, &golden, &name, &attributes);
-        let run = |case: &Case, acc, start| case.run_kernels(&cuda, precision, acc, start);
+        launched.extend(case.kernel_names(alone.limits(), precision)?);
+        let run = |case: &Case, acc, start| case.run_kernels(&alone, precision, acc, start);
         let off = case.error(&golden, precision, run)?;
         let (by, bar) = (off.by, case.bar(precision));
         ensure!(by < bar, "{op} {name}: {} is off by {by:.1e}, the bar is {bar:.0e}", off.at);
     }
+    for (name, case) in made(family) {
+        launched.extend(case.kernel_names(alone.limits(), precision)?);
+        let got = case.run_kernels(&alone, precision, Acc::Set, 0.0)?;
+        let want = case.run_kernels(&general, Precision::Fp32, Acc::Set, 0.0)?;
+        let all = |ran: Ran| -> Vec<Vec<f32>> {
+            let outs = ran.outs.into_iter().take(1);
+            outs.chain(ran.d_ins.into_iter().flatten()).chain(ran.d_params).collect()
+        };
+        for (i, (got, want)) in all(got).iter().zip(&all(want)).enumerate() {
+            let (by, bar) = (rel_err(got, want)?, case.bar(precision));
+            ensure!(by < bar, "{name}: tensor {i} is off by {by:.1e}, the bar is {bar:.0e}");
+        }
+    }
+    let lacking: Vec<_> = kernels_of(family).iter().filter(|k| !launched.contains(k)).collect();
+    ensure!(lacking.is_empty(), "no case goes by {lacking:?}");
     Ok(())
+}
+
+/// What no golden is: tiles of 256 and 192 columns, forward and of the weight's gradient; a norm alone.
+fn made(family: Family) -> Vec<(String, Case)> {
+    let operand = |shape: [usize; 4], which: u32, activation: bool| {
+        let words = random(words(shape), which, 1.0);
+        Operand { shape, words, grad: Some(String::new()), activation }
+    };
+    let case = |op: Box<dyn Op>, c: usize, params: [usize; 2], outs: usize, o: usize| Case {
+        op,
+        ins: vec![operand([1, 8, 8, c], 1, true)],
+        params: params.iter().zip(2..).map(|(&n, w)| operand([1, 1, 1, n], w, false)).collect(),
+        outs: vec![None; outs],
+        d_outs: (0..outs).map(|i| (i == 0).then(|| random(64 * o, 4, 1.0))).collect(),
+        args: StepArgs::default(),
+        float32_only: false,
+    };
+    if family == Family::Slabs {
+        let norm = Norm { groups: 4, silu: false, dropout: None, resample: None, off: 0 };
+        return vec![("a norm alone".into(), case(Box::new(norm), 32, [32; 2], 2, 32))];
+    }
+    let convolution = |(c, o): (usize, usize)| {
+        let name = format!("a convolution of {c} channels to {o}");
+        (name, case(Box::new(Conv2d::same(3, o)), c, [9 * c * o, o], 1, o))
+    };
+    [(8, 200), (8, 136), (136, 8)].map(convolution).into()
 }
 
 /// Has processes test the families; `start` makes one that does so for some. `None`: the GPU could not be opened there.

@@ -32,12 +32,8 @@ fn read() -> Vec<Verdict> {
 }
 
 /// What GPU `k` failed when it was tested with this program; `None` if it wasn't.
-pub fn known_of(k: usize, name: &str, driver: i32) -> Option<Vec<Failed>> {
-    known(&format!("cuda:{k}, {name}"), driver)
-}
-
-fn known(gpu: &str, driver: i32) -> Option<Vec<Failed>> {
-    let binary = binary();
+pub fn known(k: usize, name: &str, driver: i32) -> Option<Vec<Failed>> {
+    let (gpu, binary) = (format!("cuda:{k}, {name}"), binary());
     let of_gpu = |v: &Verdict| v.gpu == gpu && v.driver == driver && v.binary == binary;
     read().into_iter().rev().find(of_gpu).map(|v| v.failed)
 }
@@ -60,7 +56,7 @@ pub fn failures(k: usize, name: &str, driver: i32, quiet: bool) -> Result<Vec<Fa
     if !wanted() {
         return Ok(vec![]);
     }
-    let failed = match known(&gpu, driver) {
+    let failed = match known(k, name, driver) {
         Some(failed) => failed,
         None => {
             let program =

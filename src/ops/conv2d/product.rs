@@ -4,7 +4,7 @@ use crate::device::params::{MMA_TILE, ROUNDED_IMAGES};
 use crate::device::{Sink, Slot};
 use crate::ops::Shape;
 
-/// What is added to a product .
+/// What is added to a product.
 #[derive(Default)]
 pub(super) struct Epilogue {
     pub bias: Option<Slot>,
