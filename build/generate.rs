@@ -37,26 +37,34 @@ fn params(declared: &Declared, of: &Struct) -> String {
     for (Field { doc: text, name, kind }, offset) in of.fields.iter().zip(declared.offsets(of)) {
         fields += &doc("    ", text);
         let at = if offset == 0 { "at".to_string() } else { format!("at + {offset}") };
-        let (kind, put) = match kind {
-            Kind::Pointer { .. } => ("Ptr", format!("to.push(({at}, Arg::Ptr(self.{name})))")),
-            Kind::Struct(inner) => (inner.name.as_str(), format!("self.{name}.put({at}, to)")),
+        let (kind, put): (String, String) = match kind {
+            Kind::Pointer { .. } => {
+                ("Ptr".into(), format!("to.push(({at}, Arg::Ptr(self.{name})))"))
+            }
+            Kind::Struct(inner) => (inner.name.clone(), format!("self.{name}.put({at}, to)")),
+            Kind::Structs { of: inner, count } => {
+                let field = format!("{}.{name}", of.name);
+                let put = format!("put_each(self.{name}, {count}, {at}, {field:?}, to)");
+                (format!("Vec<{}>", inner.name), put)
+            }
             Kind::Map { .. } => {
                 let field = format!("{}.{name}", of.name);
-                ("Map", format!("to.push(({at}, Arg::Map(self.{name}.named({field:?}))))"))
+                ("Map".into(), format!("to.push(({at}, Arg::Map(self.{name}.named({field:?}))))"))
             }
             Kind::Number(number) => {
                 let told = |convert: &str| {
                     let field = format!("{}.{name}", of.name);
                     format!("to.push(({at}, self.{name}.{convert}({field:?})))")
                 };
-                match number.as_str() {
+                let (kind, put) = match number.as_str() {
                     "int" => ("Int", told("int")),
                     "u32" => ("Int", told("u32")),
                     "i64" => ("Int", told("i64")),
                     "float" => ("f32", format!("to.push(({at}, Arg::F32(self.{name})))")),
                     "double" => ("f64", format!("to.push(({at}, Arg::F64(self.{name})))")),
                     other => panic!("kernels/params: {}.{name}: no parameter is {other}", of.name),
-                }
+                };
+                (kind.into(), put)
             }
         };
         let _ = writeln!(fields, "    pub {name}: {kind},");
@@ -64,8 +72,9 @@ fn params(declared: &Declared, of: &Struct) -> String {
     }
     let (Struct { name, header, .. }, bytes) = (of, declared.size(&of.name).0);
     let intro = format!("`{name}` of `kernels/params/{header}.h`.\n\n{}", of.doc);
+    let copy = if declared.has_array(of) { "" } else { "Copy, " };
     format!(
-        "{}#[derive(Debug, Clone, Copy, PartialEq)]\npub struct {name} {{\n{fields}}}\n\
+        "{}#[derive(Debug, Clone, {copy}PartialEq)]\npub struct {name} {{\n{fields}}}\n\
          impl Fields for {name} {{\n    const BYTES: usize = {bytes};\n    \
          fn put(self, at: usize, to: &mut Vec<(usize, Arg)>) {{\n{puts}    }}\n}}\n",
         doc("", &intro)
@@ -102,11 +111,11 @@ fn words(declared: &Declared, of: &Struct) -> String {
     )
 }
 
-/// A kernel's name, unit, and how what its pointers and maps point at is stored.
+/// A kernel's name, unit, and where its pointers and maps lie, with how what they point at is stored.
 fn constant(declared: &Declared, entry: &Entry) -> String {
     let stored = declared.places(&entry.takes).into_iter().filter_map(|place| match place.kind {
         Kind::Pointer { to, .. } | Kind::Map { of: to } => {
-            Some(if to == "bf16" { "Bf16, " } else { "F32, " })
+            Some(format!("({}, {}), ", place.at, if to == "bf16" { "Bf16" } else { "F32" }))
         }
         _ => None,
     });

@@ -43,6 +43,11 @@ pub enum Kind {
         read_only: bool,
     },
     Struct(Applied),
+    /// So many of a struct, by the constant that says how many.
+    Structs {
+        of: Applied,
+        count: String,
+    },
     /// A tensor map, of a tensor of so stored elements.
     Map {
         of: String,
@@ -64,7 +69,8 @@ pub struct Entry {
     pub takes: Applied,
 }
 
-/// A field of a struct or of one within it: its path, as `of.x1`, where it lies, and what it is of an applied struct.
+/// A field of a struct or of one within it: its path, as `of.x1` or `jobs[3].to`, where it lies, and what it is of an
+/// applied struct.
 pub struct Place {
     pub path: String,
     pub at: usize,
@@ -75,6 +81,13 @@ impl Declared {
     pub fn get(&self, name: &str) -> &Struct {
         let found = self.structs.iter().find(|s| s.name == name);
         found.unwrap_or_else(|| panic!("kernels/params: no struct {name}"))
+    }
+
+    /// How many structs an array of so many has.
+    pub fn count(&self, name: &str) -> usize {
+        let value = self.constants.iter().find(|c| c.name == name).map(|c| c.value.parse());
+        let Some(Ok(count)) = value else { panic!("kernels/params: {name} is no constant number") };
+        count
     }
 
     /// Bytes of a struct, and what its place is a multiple of.
@@ -93,6 +106,10 @@ impl Declared {
             Kind::Number(number) if ["int", "u32", "float"].contains(&number.as_str()) => (4, 4),
             Kind::Number(_) | Kind::Pointer { .. } => (8, 8),
             Kind::Struct(applied) => self.size(&applied.name),
+            Kind::Structs { of, count } => {
+                let (size, align) = self.size(&of.name);
+                (size * self.count(count), align)
+            }
             Kind::Map { .. } => (128, 64),
         }
     }
@@ -109,6 +126,15 @@ impl Declared {
         of.fields.iter().map(place).collect()
     }
 
+    /// Whether an array is in it or in a struct within.
+    pub fn has_array(&self, of: &Struct) -> bool {
+        of.fields.iter().any(|field| match &field.kind {
+            Kind::Structs { .. } => true,
+            Kind::Struct(inner) => self.has_array(self.get(&inner.name)),
+            _ => false,
+        })
+    }
+
     /// All numbers, pointers and maps, of structs within too.
     pub fn places(&self, applied: &Applied) -> Vec<Place> {
         let of = self.get(&applied.name);
@@ -117,6 +143,15 @@ impl Declared {
             index.map_or(name, |i| &applied.arguments[i]).clone()
         };
         let mut list = Vec::new();
+        let within = |list: &mut Vec<Place>, inner: &Applied, path: &str, at: usize| {
+            let arguments = inner.arguments.iter().map(of_generic).collect();
+            let places = self.places(&Applied { name: inner.name.clone(), arguments });
+            list.extend(places.into_iter().map(|place| Place {
+                path: format!("{path}.{}", place.path),
+                at: at + place.at,
+                ..place
+            }));
+        };
         for (field, at) in of.fields.iter().zip(self.offsets(of)) {
             let path = field.name.clone();
             match &field.kind {
@@ -128,20 +163,21 @@ impl Declared {
                 Kind::Map { of } => {
                     list.push(Place { path, at, kind: Kind::Map { of: of_generic(of) } })
                 }
-                Kind::Struct(inner) => {
-                    let arguments = inner.arguments.iter().map(of_generic).collect();
-                    let inner = Applied { name: inner.name.clone(), arguments };
-                    list.extend(self.places(&inner).into_iter().map(|place| Place {
-                        path: format!("{path}.{}", place.path),
-                        at: at + place.at,
-                        ..place
-                    }));
+                Kind::Struct(inner) => within(&mut list, inner, &path, at),
+                Kind::Structs { of, count } => {
+                    let size = self.size(&of.name).0;
+                    for i in 0..self.count(count) {
+                        within(&mut list, of, &format!("{path}[{i}]"), at + i * size);
+                    }
                 }
             }
         }
         list
     }
 }
+
+/// Bytes that a kernel may take on every GPU and driver.
+const MOST_BYTES: usize = 4096;
 
 /// Reads the headers. Panics at what the grammar does not have.
 pub fn read(headers: &[PathBuf]) -> Declared {
@@ -154,6 +190,13 @@ pub fn read(headers: &[PathBuf]) -> Declared {
         let of = declared.get(&entry.takes.name);
         let (has, wants) = (entry.takes.arguments.len(), of.generics.len());
         assert_eq!(has, wants, "kernels/params: types of {} for {}", of.name, entry.kernel);
+        let bytes = declared.size(&of.name).0;
+        assert!(
+            bytes <= MOST_BYTES,
+            "kernels/params: {} of {} takes {bytes} bytes, {MOST_BYTES} at most",
+            of.name,
+            entry.kernel
+        );
         let places = declared.places(&entry.takes);
         let has_maps = places.iter().any(|place| matches!(place.kind, Kind::Map { .. }));
         let (kernel, macros) = (&entry.kernel, ["ENTRY", "ENTRY_OF_MAPS"]);
@@ -251,6 +294,11 @@ impl<'a> Reader<'a> {
                 None => ("bf16", of_map.trim()),
             };
             declared.push((name, Kind::Map { of: of.to_string() }));
+        } else if let Some((array, count)) = text.strip_suffix(']').and_then(|t| t.split_once('['))
+            && let Some((of, name)) = array.rsplit_once(' ')
+        {
+            let (of, count) = (applied(of), count.to_string());
+            declared.push((name, Kind::Structs { of, count }));
         } else if let Some((of, name)) = text.split_once("> ") {
             declared.push((name, Kind::Struct(applied(&format!("{of}>")))));
         } else if let Some((kind, names)) = text.split_once(' ')

@@ -16,7 +16,8 @@
 //   primitive_functions                    [7][32] (2 words) of x[32]: of libdevice, to an ulp or two
 //   primitive_random                       [12][32]: philox and normals8 of the counter c[32][4]; [32] (2 words) permute
 //   primitive_packets                      [5][32][4]: loads and stores of 16 bytes, of floats and of bf16
-//   primitive_arguments                    i32, float, i64 (2 words), double (2 words), what a pointer points at, u32
+//   primitive_arguments                    i32, float, i64 (2 words), double (2 words), what a pointer points at, u32; for
+//                                          each job what it points at and its number together, all ones for none
 //
 // Launch     one block of 32 threads; primitive_barriers 64, primitive_atomics 2 blocks of 64.
 // Cost       nothing. Exactness: the point.
@@ -242,4 +243,5 @@ extern "C" __global__ void primitive_arguments(const PrimitiveArguments p) {
     *view_as<double*>(p.out + 4) = p.d;
     p.out[6] = p.input[0];
     p.out[7] = p.u;
+    for (int i = 0; i < PRIMITIVE_JOBS; i++) p.out[8 + i] = p.jobs[i].from ? *p.jobs[i].from + p.jobs[i].add : ~p.jobs[i].add;
 }

@@ -24,6 +24,12 @@ ENTRY(Fp32, primitive_functions, Primitive)
 ENTRY(Fp32, primitive_random, Primitive)
 ENTRY(Fp32, primitive_packets, Primitive)
 
+constexpr int PRIMITIVE_JOBS = 3;
+struct PrimitiveJob {
+    const u32* from;
+    u32 add;
+};
+
 // One field of each kind; those of 8 bytes behind one of 4.
 struct PrimitiveArguments {
     u32* out;
@@ -33,5 +39,6 @@ struct PrimitiveArguments {
     double d;
     u32 u;
     const u32* input;
+    PrimitiveJob jobs[PRIMITIVE_JOBS];
 };
 ENTRY(Fp32, primitive_arguments, PrimitiveArguments)

@@ -11,7 +11,7 @@ use super::{CaseSize, Check};
 use crate::device::params::WARP_THREADS;
 use crate::device::{Device, Entry, Precision, params};
 use half::bf16;
-use primitive::{F32, F64, I32, I64, Primitive, Takes, U32, Words, numbers};
+use primitive::{F32, F64, I32, I64, JOBS, Primitive, Takes, U32, Words, numbers};
 
 /// Those that are wanted, whatever the GPU.
 fn wanted_ones(wanted: &Wanted) -> Vec<Primitive> {
@@ -85,8 +85,8 @@ fn arguments() -> Primitive {
     let mut want = vec![I32 as u32, F32.to_bits()];
     want.extend(low_high(I64 as u64));
     want.extend(low_high(F64.to_bits()));
-    want.push(12345);
-    want.push(U32);
+    want.extend([12345, U32]);
+    want.extend([12345 + JOBS[0], 12345 + JOBS[1], u32::MAX]);
     Primitive {
         case: "arguments",
         kernel: Takes::Each,

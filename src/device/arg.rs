@@ -9,8 +9,21 @@ pub trait Fields {
     /// As C lays the struct out.
     const BYTES: usize;
 
-    /// Adds each field and its offset, for a struct that lies at `at`.
+    /// Adds each field and its offset, in their order, for a struct that lies at `at`.
     fn put(self, at: usize, to: &mut Vec<(usize, Arg)>);
+}
+
+/// Adds the fields of the structs of an array of `places` that lies at `at`. Those that are not given stay zeros.
+pub(super) fn put_each<P: Fields>(
+    all: Vec<P>,
+    places: usize,
+    at: usize,
+    field: &str,
+    to: &mut Vec<(usize, Arg)>,
+) {
+    let given = all.len();
+    assert!(given <= places, "{field}: {given} given, {places} at most");
+    all.into_iter().enumerate().for_each(|(i, one)| one.put(at + i * P::BYTES, to));
 }
 
 /// A number, pointer or tensor map of a launch.

@@ -20,17 +20,21 @@ pub enum Unit {
 pub struct Entry<P> {
     pub name: &'static str,
     pub(super) unit: Unit,
-    /// How what each of its pointers points at is stored.
-    pub(super) stored: &'static [Dtype],
+    /// Where its pointers lie, in order, and how what they point at is stored.
+    pub(super) stored: &'static [(usize, Dtype)],
     takes: PhantomData<fn(P)>,
 }
 
 impl<P> Entry<P> {
-    /// `stored`: how what each of its pointers points at is stored.
+    /// `stored`: where its pointers lie, in order, and how what they point at is stored.
     ///
     /// # Safety
     /// What goes by that name takes a `P`, or nothing of its size.
-    pub const unsafe fn new(name: &'static str, unit: Unit, stored: &'static [Dtype]) -> Self {
+    pub const unsafe fn new(
+        name: &'static str,
+        unit: Unit,
+        stored: &'static [(usize, Dtype)],
+    ) -> Self {
         Entry { name, unit, stored, takes: PhantomData }
     }
 }

@@ -29,7 +29,7 @@ pub struct Kernel {
     pub threads: u32,
     /// Dynamic shared memory of a block.
     pub shared_bytes: u32,
-    /// Each field of what it takes, and its offset in bytes.
+    /// Each field of what it takes, and its offset in bytes; what is not there is zeros.
     pub(super) args: Vec<(usize, Arg)>,
     /// Bytes of what it takes.
     pub(super) args_bytes: usize,
@@ -46,13 +46,12 @@ impl Kernel {
     pub fn new<P: Fields>(entry: Entry<P>, grid: impl Into<Grid>, params: P) -> Self {
         let mut args = Vec::new();
         params.put(0, &mut args);
-        for (pointer, &dtype) in pointers(&args).zip(entry.stored) {
+        for &(at, dtype) in entry.stored {
+            // Of a job that there is not, nothing.
+            let Some((_, arg)) = args.iter_mut().find(|(of, _)| *of == at) else { continue };
+            let pointer = points(arg).expect("a pointer lies there");
             assert!(pointer.holds(dtype), "{}: {pointer:?} where {dtype:?} is stored", entry.name);
-        }
-        for (arg, &dtype) in
-            args.iter_mut().filter(|(_, arg)| points(arg).is_some()).zip(entry.stored)
-        {
-            if let (_, Arg::Map(map)) = arg {
+            if let Arg::Map(map) = arg {
                 map.dtype = dtype;
             }
         }
@@ -171,7 +170,8 @@ pub(crate) use params;
 mod tests {
     use super::super::map::Map;
     use super::super::params::{
-        PRIMITIVE_ARGUMENTS, PRIMITIVE_TMA_LOAD, SCALED_ADD_BF16, SUM_ROWS,
+        PRIMITIVE_ARGUMENTS, PRIMITIVE_JOBS, PRIMITIVE_TMA_LOAD, PrimitiveJob, SCALED_ADD_BF16,
+        SUM_ROWS,
     };
     use super::super::slot::{Dtype, Space};
     use super::*;
@@ -198,7 +198,7 @@ mod tests {
     fn fields_lie_where_c_puts_them() {
         let [out, input] = [Ptr::Address(1), Ptr::Step];
         let all = params! { PrimitiveArguments {
-            out, i: 2, l: 3_i64, f: 4.0_f32, d: 5.0_f64, u: 6_u32, input,
+            out, i: 2, l: 3_i64, f: 4.0_f32, d: 5.0_f64, u: 6_u32, input, jobs: jobs(2),
         } };
         let kernel = Kernel::new(PRIMITIVE_ARGUMENTS, 1, all);
         let want = [
@@ -209,8 +209,44 @@ mod tests {
             (32, Arg::F64(5.0)),
             (40, Arg::U32(6)),
             (48, Arg::Ptr(input)),
+            (56, Arg::Ptr(Ptr::Slot(job_slot(0)))),
+            (64, Arg::U32(0)),
+            (72, Arg::Ptr(Ptr::Slot(job_slot(1)))),
+            (80, Arg::U32(1)),
         ];
-        assert_eq!((&kernel.args[..], kernel.args_bytes), (&want[..], 56));
+        assert_eq!((&kernel.args[..], kernel.args_bytes), (&want[..], 56 + 16 * PRIMITIVE_JOBS));
+        // Those of jobs too.
+        assert_eq!(kernel.cost().bytes, 2 * 4 * 8);
+    }
+
+    fn job_slot(i: usize) -> Slot {
+        slot(Space::Arena, 100 * i, 8)
+    }
+
+    fn jobs(count: usize) -> Vec<PrimitiveJob> {
+        let job = |i| params!(PrimitiveJob { from: job_slot(i), add: i });
+        (0..count).map(job).collect()
+    }
+
+    fn with_jobs(jobs: Vec<PrimitiveJob>) -> Kernel {
+        let all = params! { PrimitiveArguments {
+            out: Ptr::Null, i: 0, l: 0, f: 0.0_f32, d: 0.0_f64, u: 0, input: Ptr::Null, jobs,
+        } };
+        Kernel::new(PRIMITIVE_ARGUMENTS, 1, all)
+    }
+
+    #[test]
+    #[should_panic(expected = "PrimitiveArguments.jobs: 4 given, 3 at most")]
+    fn more_jobs_than_a_kernel_takes_are_told_by_the_field() {
+        with_jobs(jobs(PRIMITIVE_JOBS + 1));
+    }
+
+    #[test]
+    #[should_panic(expected = "primitive_arguments: Slot")]
+    fn a_jobs_slot_that_is_stored_otherwise_is_refused() {
+        let mut all = jobs(3);
+        all[2].from = Slot { dtype: Dtype::Bf16, ..job_slot(2) }.into();
+        with_jobs(all);
     }
 
     #[test]

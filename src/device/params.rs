@@ -1,6 +1,6 @@
 //! What kernels take, kernels by name, and the numbers that they share with the host: all as `kernels/params` declares it.
 
-use super::arg::{Arg, Fields, Int};
+use super::arg::{Arg, Fields, Int, put_each};
 use super::entry::{Entry, Unit};
 use super::map::Map;
 use super::ptr::Ptr;

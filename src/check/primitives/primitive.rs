@@ -12,6 +12,7 @@ pub(super) const I64: i64 = -(1 << 40) - 3;
 pub(super) const F32: f32 = 0.1;
 pub(super) const F64: f64 = 0.1;
 pub(super) const U32: u32 = 0x8000_0005;
+pub(super) const JOBS: [u32; 2] = [3, 1 << 30]; // of three
 
 /// One kernel: what it reads, and what it must write.
 pub(super) struct Primitive {
@@ -91,7 +92,8 @@ impl Primitive {
             }
             Takes::Each => {
                 let (i, f, l, d, u) = (I32, F32, I64, F64, U32);
-                let all = params!(PrimitiveArguments { out: to, i, l, f, d, u, input: from });
+                let jobs: Vec<_> = JOBS.map(|add| params!(PrimitiveJob { from, add })).into();
+                let all = params!(PrimitiveArguments { out: to, i, l, f, d, u, input: from, jobs });
                 Kernel::new(params::PRIMITIVE_ARGUMENTS, self.grid, all)
             }
         };
