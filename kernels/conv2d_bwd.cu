@@ -1,20 +1,17 @@
 // conv2d_bwd: gradients of the input and of the weight of a convolution, float32, any shape.
 //
 //   conv2d_dgrad   dx[n, h, w, c] (=|+=) scale * sum over taps and o of dy[n, ho, wo, o] * weight[o, row_words]
-//   conv2d_wgrad   partials[chunk, o, k, k, c] = sum over the pixels of `chunk` images of dy * x
-//   wgrad_reduce   dw[o, row_words], columns first .. first + width (=|+=) scale * sum over chunks, in order, of
-//                  partials
+//   conv2d_wgrad   partials[chain, o, k, k, c] (+)= sum over the pixels of the chain's images of dy * x; the weight's
+//                  gradient is made of them at the end of the batch (sum_chains, sums.cu)
 //
 // A shortcut's inputs are 1x1 convolutions of stride 1 whose weight rows have row_words = srow and begin at column
-// `first` (0 for s1, c1 for s2). Columns of a switched-off skip: wgrad_reduce with chunks = 0 (sets zeros, adds
-// nothing).
+// `first` (0 for s1, c1 for s2).
 //
 // The _bf16 kernels take dy, x and dx in bf16; weights, partials and arithmetic stay float32. The _last kernels are
 // the same with dy in float32, for the network's last convolution.
 //
 // Launch     conv2d_dgrad: grid (ceil(n h w / 64), ceil(c / 64)). conv2d_wgrad: grid (ceil(o / 64) * ceil(c / 64),
-//            k k, chunks) with chunks = ceil(n / chunk). wgrad_reduce: grid ceil(o width / 256). 256 threads, 8.5 KB. Sums
-//            don't depend on how a batch is split, as long as the pieces are whole chunks.
+//            k k, chains). 256 threads, 8.5 KB. Sums don't depend on how a batch is split.
 // Cost       2 n ho wo o k k c FLOP each, on the float32 pipes; partials are written and read once.
 // Exactness  fixed order throughout, no atomics.
 #include "prelude/prelude.cuh"
@@ -112,30 +109,39 @@ struct Seen {
     }
 };
 
+// of(row, column, i, j) of this thread's results acc[i][j] that exist.
+template <class Of>
+DEVICE void each_result(int row0, int rows, int col0, int cols, Of of) {
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            int row = row0 + result_row() + i, col = col0 + result_col() + j;
+            if (row < rows && col < cols) of(row, col, i, j);
+        }
+}
+
 template <class T, class D>
 DEVICE void weight_gradient(const Conv2dWgrad<T, D>& p) {
     EMM_SHARED(float, tile_a, [DEPTH][PITCH]);
     EMM_SHARED(float, tile_b, [DEPTH][PITCH]);
     const int c = p.c, o = p.o, kernel = p.kernel;
     int blocks_c = ceil_div(c, TILE), o0 = blockIdx.x / blocks_c * TILE, c0 = blockIdx.x % blocks_c * TILE;
-    int tap = blockIdx.y, first = blockIdx.z * p.chunk, end = min(first + p.chunk, p.n);
-    int first_pixel = first * p.ho * p.wo, pixels = (end - first) * p.ho * p.wo;
+    Chain chain(blockIdx.z, p.chain, p.first_image, p.n);
+    if (chain.images <= 0) return;
+    int tap = blockIdx.y, first_pixel = chain.first * p.ho * p.wo, pixels = chain.images * p.ho * p.wo;
     const D* dy0 = p.dy + (i64)first_pixel * o + o0;
     ColsOf<D> grads{dy0, o, o - o0, pixels, aligned4(dy0, o)};
     int ch = c0 + Linewise::line();
     Seen<T> seen{p.x + ch, p.h, p.w, c, p.ho, p.wo, p.stride, tap / kernel - p.pad, tap % kernel - p.pad, first_pixel,
                  first_pixel + pixels, c - ch, aligned4(p.x, c)};
+    float* sums = p.partials + ((i64)blockIdx.z * o * kernel * kernel + tap) * c;
+    i64 row = (i64)kernel * kernel * c;
     float acc[4][4] = {};
+    if (chain.begun)
+        each_result(o0, o, c0, c, [&](int out, int col, int i, int j) { acc[i][j] = sums[out * row + col]; });
     gemm(acc, tile_a, tile_b, ceil_div(pixels, DEPTH), grads, seen);
-    int taps = kernel * kernel;
-    for (int i = 0; i < 4; i++) {
-        int out = o0 + result_row() + i;
-        if (out >= o) return;
-        for (int j = 0; j < 4; j++) {
-            int col = c0 + result_col() + j;
-            if (col < c) p.partials[(((i64)blockIdx.z * o + out) * taps + tap) * c + col] = acc[i][j];
-        }
-    }
+    each_result(o0, o, c0, c, [&](int out, int col, int i, int j) { sums[out * row + col] = acc[i][j]; });
 }
 
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS) conv2d_wgrad(const Conv2dWgrad<float, float> p) {
@@ -146,16 +152,4 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS) conv2d_wgrad_bf16(co
 }
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS) conv2d_wgrad_last(const Conv2dWgrad<bf16, float> p) {
     weight_gradient(p);
-}
-
-extern "C" __global__ void wgrad_reduce(const WgradReduce p) {
-    i64 i = flat_index();
-    if (i >= (i64)p.o * p.width) return;
-    i64 row = i / p.width, column = i % p.width, size = (i64)p.o * p.partial_words;
-    float* to = p.dw + row * p.row_words + p.first + column;
-    // Mutant, planted::convolutions_on_tensor_cores: `p.add ? *to : 0.0f` reads `0.0f`.
-    float sum = p.add ? *to : 0.0f;
-    for (int chunk = 0; chunk < p.chunks; chunk++)
-        sum = fmaf(p.scale, p.partials[chunk * size + row * p.partial_words + column], sum);
-    *to = sum;
 }

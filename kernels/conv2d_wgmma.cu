@@ -41,18 +41,6 @@ struct Room {
     DEVICE u64* added() const { return full(2 * STAGES); }
 };
 
-// Which stage of the ring is next, and in which round.
-template <int STAGES>
-struct Turn {
-    int stage = 0;
-    u32 round = 0;
-    DEVICE void next() {
-        if (++stage < STAGES) return;
-        stage = 0;
-        round ^= 1;
-    }
-};
-
 // A tile of y: its first image and row, and its first channel.
 struct Tile {
     int image, row, out;

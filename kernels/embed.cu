@@ -9,7 +9,7 @@
 //                     first
 //
 // The bias's gradient is sum_rows(dbias, dy, n, d); e's is dy (scaled_add). Where dtable is set, wgrad_reduce with
-// chunks = 0 fills it with zeros first: a batch touches few rows.
+// chains = 0 fills it with zeros first: a batch touches few rows.
 // Launch     noise_embed: grid ceil(n half / 256). label_embed_fwd: grid ceil(n d / 256). label_rows: grid
 //            ceil(n / 256). label_embed_bwd: grid (ceil(d / 256), n). 256 threads.
 // Cost       bytes of the batch's rows; label_rows compares n^2 / 2 labels, 0.1 M at n = 512.

@@ -6,13 +6,11 @@
 //   im2col              cols[n, ho, wo, width] = the patches of x[n, h, w, c], k k c columns, zeros beyond
 //
 // A convolution of few channels becomes a 1x1 one through im2col (c = 3: 27 columns, width 32):
-//   first, 3 -> o       y = conv2d_mma(im2col(x), pack_rows(w)); dw = wgrad_mma of (dy, im2col(x)), wgrad_reduce with
-//                       width 27, partial_words 32
+//   first, 3 -> o       y = conv2d_mma(im2col(x), pack_rows(w)); dw = wgrad_mma of (dy, im2col(x)), rows of 32 of
+//                       which sum_chains takes 27
 //   last, c -> 3        with d = im2col(dy), pad = kernel - 1 - pad: dx = conv2d_mma(d, pack_transposed(w));
-//                       dw = wgrad_mma of (d, x) as [width, c] partials, then wgrad_reduce_reversed
-//
-//   wgrad_reduce_reversed   dw[o, taps, c] (=|+=) scale * sum over chunks, in order, of partials[chunk, width, c],
-//                           whose row (taps - 1 - tap) o + out is dw's (out, tap)
+//                       dw = wgrad_mma of (d, x) as [width, c] partials, whose row (taps - 1 - tap) o + out sum_chains
+//                       takes for dw's (out, tap)
 //
 // The _bf16 kernels have to, cols and x in bf16; im2col_last has cols in bf16 and x, the last convolution's dy, in
 // float32.
@@ -75,13 +73,3 @@ extern "C" __global__ void pack_transposed_bf16(const PackTransposed<bf16> p) { 
 extern "C" __global__ void im2col(const Im2col<float, float> p) { patches(p); }
 extern "C" __global__ void im2col_bf16(const Im2col<bf16, bf16> p) { patches(p); }
 extern "C" __global__ void im2col_last(const Im2col<bf16, float> p) { patches(p); }
-
-extern "C" __global__ void wgrad_reduce_reversed(const WgradReduceReversed p) {
-    u32 i = flat_index32();
-    if (i >= p.o * p.taps * p.c) return;
-    u32 row = i / p.c, ch = i - row * p.c, out = row / p.taps, tap = row - out * p.taps;
-    const float* from = p.partials + ((p.taps - 1 - tap) * p.o + out) * p.c + ch;
-    float sum = p.add ? p.dw[i] : 0.0f;
-    for (int chunk = 0; chunk < p.chunks; chunk++) sum = fmaf(p.scale, from[(i64)chunk * p.width * p.c], sum);
-    p.dw[i] = sum;
-}

@@ -1,14 +1,16 @@
 // sums: the small additions that gradients of several ops share.
 //
-//   sum_rows     dst[c] (=|+=) scale * sum over rows of src[rows, c], and the same of dst2 and src2: gradients of biases, gamma, beta
+//   sum_rows     of each job dst[c] (=|+=) scale * sum over rows of src[rows, c]: gradients of biases, gamma, beta
+//   sum_chains   of each job dw[rows, row_words], columns first .. first + width (=|+=) scale * sum over chains, in order, of
+//                partials: gradients of convolutions' weights
 //   sum_pixels   sums[n, c] = scale * sum over pixels of x[n, pixels, c], and, if `emb` is given, emb[n, c] (=|+=) the
 //                same, rows emb_row apart
 //   scaled_add   dst[i] (=|+=) scale * src[i]                                 gradient of a residual
 //
 // The _bf16 kernels take x, src and dst in bf16; sums and emb stay float.
 //
-// Launch     sum_rows: grid (ceil(columns / 32), 1 or 2), 256 threads: 32 columns x 8 warps of 4 groups of 8 rows; 4 KB
-//            shared. sum_pixels: grid (ceil(channels / 32), images), 256 threads: 32 channels x 8 strides of pixels; 1 KB
+// Launch     sum_rows: ceil(columns / 32) blocks a job, 256 threads: 32 columns x 8 warps of 4 groups of 8 rows; 4 KB
+//            shared. sum_chains: ceil(rows width / 1024) blocks a job, 256 threads of 4 neighbours. sum_pixels: grid (ceil(channels / 32), images), 256 threads: 32 channels x 8 strides of pixels; 1 KB
 //            shared. scaled_add: grid ceil(n / 1024), 256 threads, 4 elements a thread.
 // Cost       reads everything once, writes once: 4 B an element read; memory-bound.
 // Exactness  fixed order: groups of 8 rows (ROUNDED_IMAGES) one after another; pixels in 8 interleaved sums, added in order.
@@ -16,14 +18,26 @@
 
 #include "params/sums.h"
 
-extern "C" __global__ void __launch_bounds__(BLOCK_THREADS) sum_rows(const SumRows p) {
+// Index of the job that this block is of.
+template <class P>
+DEVICE int job_of(const P& p) {
+    int low = 0, high = p.count;
+    while (high - low > 1) {
+        int middle = (low + high) / 2;
+        (p.jobs[middle].first_block <= (int)blockIdx.x ? low : high) = middle;
+    }
+    return low;
+}
+
+extern "C" __global__ void __launch_bounds__(BLOCK_THREADS) sum_rows(const SumRows jobs) {
+    const SumRowsJob p = jobs.jobs[job_of(jobs)];
     // Each warp has 32 loads under way, since there are few blocks to hide the memory's answers.
     constexpr int EACH = 4, GROUPS = BLOCK_WARPS * EACH;
     EMM_SHARED(float, partial, [GROUPS][WARP_THREADS]);
-    int lane = threadIdx.x % WARP_THREADS, warp = threadIdx.x / WARP_THREADS, c = blockIdx.x * WARP_THREADS + lane;
-    float* dst = blockIdx.y ? p.dst2 : p.dst;
-    const float* __restrict__ src = blockIdx.y ? p.src2 : p.src;
-    float total = p.add && warp == 0 && c < p.columns ? dst[c] : 0.0f;
+    int lane = threadIdx.x % WARP_THREADS, warp = threadIdx.x / WARP_THREADS;
+    int c = (blockIdx.x - p.first_block) * WARP_THREADS + lane;
+    const float* __restrict__ src = p.src;
+    float total = p.add && warp == 0 && c < p.columns ? p.dst[c] : 0.0f;
     for (int first = 0; first < p.rows; first += GROUPS * ROUNDED_IMAGES) {
 #pragma unroll
         for (int j = 0; j < EACH; j++) {
@@ -39,7 +53,43 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS) sum_rows(const SumRo
             for (int g = 0; g < GROUPS && first + g * ROUNDED_IMAGES < p.rows; g++) total = fmaf(p.scale, partial[g][lane], total);
         __syncthreads();
     }
-    if (warp == 0 && c < p.columns) dst[c] = total;
+    if (warp == 0 && c < p.columns) p.dst[c] = total;
+}
+
+// N neighbours of a row of dw, from its column `column` of those that the job is of.
+template <int N>
+DEVICE void sum_neighbours(const SumChainsJob& p, u32 row, u32 column) {
+    u32 rows = p.rows / p.taps, from = (p.taps - 1 - row % p.taps) * rows + row / p.taps;
+    float* to = p.dw + (i64)row * p.row_words + p.first + column;
+    const float* partial = p.partials + (i64)from * p.partial_words + column;
+    Packet<float> sum = {};
+    // Mutant, planted::convolutions_on_tensor_cores: `p.add` reads `false`.
+    if (p.add)
+#pragma unroll
+        for (int k = 0; k < N; k++) sum.v[k] = to[k];
+#pragma unroll 4
+    for (int chain = 0; chain < p.chains; chain++, partial += p.chain_words) {
+        Packet<float> of_chain = {};
+        if constexpr (N == 4)
+            of_chain = load_packet(partial);
+        else
+            of_chain.v[0] = *partial;
+#pragma unroll
+        for (int k = 0; k < N; k++) sum.v[k] = fmaf(p.scale, of_chain.v[k], sum.v[k]);
+    }
+    if constexpr (N == 4)
+        store_packet(to, sum);
+    else
+        *to = sum.v[0];
+}
+
+extern "C" __global__ void __launch_bounds__(BLOCK_THREADS) sum_chains(const SumChains jobs) {
+    const SumChainsJob p = jobs.jobs[job_of(jobs)];
+    u32 width = p.width, end = p.rows * width;
+    u32 i = ((blockIdx.x - p.first_block) * BLOCK_THREADS + threadIdx.x) * 4;
+    bool whole = (p.width | p.first | p.chain_words) % 4 == 0 && aligned4(p.dw, p.row_words) && aligned4(p.partials, p.partial_words);
+    if (whole && i < end) return sum_neighbours<4>(p, i / width, i % width);
+    for (u32 last = min(i + 4, end); i < last; i++) sum_neighbours<1>(p, i / width, i % width);
 }
 
 template <class T>

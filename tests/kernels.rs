@@ -6,7 +6,9 @@ mod planted;
 mod search;
 mod ways;
 
-use crate::emulator::{alone, for_each_schedule, gpu, in_check_build, last_error, launches};
+use crate::emulator::{
+    alone, for_each_schedule, gpu, in_check_build, last_error, launches, on_hopper,
+};
 use crate::model::{check_denoising, random_data, small};
 use crate::ops::{all_cases, fresh_seed};
 use crate::support::say;
@@ -14,8 +16,8 @@ use crate::tape::embedded;
 use emm::check::cases::Case;
 use emm::check::golden::rel_err;
 use emm::device::cuda::{Cuda, IMAGES};
-use emm::device::params::{SUM_ROWS, SumRows};
-use emm::device::{Cpu, Device, Entry, Int, Kernel, Precision, Ptr, Unit};
+use emm::device::params::{SUM_ROWS, SumRows, SumRowsJob};
+use emm::device::{Cpu, Device, Dtype, Entry, Int, Kernel, Precision, Ptr, Unit};
 use emm::model::TrainerOptions;
 use emm::model::{Arch, Denoiser, Embedding, ModelConfig, Params, Precond, Rates, Trainer};
 use emm::rng::fill_normals;
@@ -66,9 +68,9 @@ fn the_checker_has_nothing_to_say_of_the_kernels() {
 
 /// Sums of the columns of [2, 3], as `kernel` takes them.
 fn summed(kernel: Entry<SumRows>, dst: Ptr, src: Ptr) -> Kernel {
-    let ([rows, columns, add], scale) = ([2, 3, 0].map(Int::Of), 1.0);
-    let [dst2, src2] = [Ptr::Null; 2];
-    Kernel::new(kernel, 1, SumRows { dst, src, dst2, src2, rows, columns, scale, add })
+    let ([first_block, rows, columns, add], scale) = ([0, 2, 3, 0].map(Int::Of), 1.0);
+    let job = SumRowsJob { dst, src, first_block, rows, columns, scale, add };
+    Kernel::new(kernel, 1, SumRows { jobs: vec![job], count: Int::Of(1) })
 }
 
 #[test]
@@ -79,11 +81,11 @@ fn arguments_that_a_kernel_does_not_take_are_refused() {
     let run = |kernel| cuda.run(&[summed(kernel, (&out).into(), (&src).into())]);
     for (name, takes) in [("emu_fill", "[8, 4, 4]"), ("step_next", "[24]"), ("adam_ema", "[64]")] {
         // SAFETY: what they take has another size.
-        let wrong = unsafe { Entry::new(name, Unit::Fp32, &[]) };
+        let wrong = unsafe { Entry::new(name, Unit::Fp32, &[(0, Dtype::F32), (8, Dtype::F32)]) };
         for _ in 0..2 {
             let error = run(wrong).expect_err(name).to_string();
             let told = format!(
-                "--device: cuda: kernel {name} takes arguments of {takes} bytes, was given [48]"
+                "--device: cuda: kernel {name} takes arguments of {takes} bytes, was given [4008]"
             );
             assert_eq!(error, told);
         }
@@ -100,7 +102,7 @@ fn a_pointer_in_what_a_kernel_takes_is_looked_at() {
         let (to, off) = (Ptr::from(&out), Ptr::Address(out.address() + 2));
         cuda.run(&[summed(SUM_ROWS, to, off)]).unwrap();
         cuda.wait().expect_err("an address that is no multiple of 4");
-        let told = "sum_rows: src is a pointer, its value is not a multiple of 4";
+        let told = "sum_rows: jobs[0].src is a pointer, its value is not a multiple of 4";
         assert!(last_error().starts_with(told), "{}", last_error());
     });
 }
@@ -214,6 +216,21 @@ fn micro_batches_and_resumption_give_the_same_bits_on_a_gpu() {
         assert_eq!(train(&mut second, 2..4), losses[2..], "{precision:?}");
         assert!(flats(&second) == flats(&whole), "{precision:?}");
     }
+}
+
+#[test]
+fn micro_batches_give_the_same_bits_on_a_hopper_gpu() {
+    on_hopper("kernels::micro_batches_give_the_same_bits_on_a_hopper_gpu", || {
+        let data = random_data(20, 6);
+        let [_, config] = networks();
+        let trained = |images| {
+            let options = options(Precision::Bf16, images);
+            let mut t = Trainer::new(&gpu_device(), &config, options, &data).unwrap();
+            assert!(t.plan().kernels().any(|k| k.name == "wgrad_wgmma"));
+            (train(&mut t, 0..2), flats(&t))
+        };
+        assert!(trained(8) == trained(16));
+    });
 }
 
 #[test]

@@ -162,6 +162,7 @@ pub fn embedded(device: &Device, seed: u64, side_by_side: bool) -> Vec<f32> {
     let mut grads = Buffer::of(device, &vec![f32::NAN; end]).unwrap();
     let args = StepArgs::default();
     plan.run(device, &mut memory, &weights, Some(&mut grads), None, args).unwrap();
+    plan.end_batch(device, &mut memory, &mut grads).unwrap();
     let mut got = memory.get(plan.slot(loss)).unwrap().to_vec();
     got.extend_from_slice(&memory.get(plan.grad_slot(x).expect("x is a leaf")).unwrap());
     got.extend_from_slice(&grads.read(0, end).unwrap());

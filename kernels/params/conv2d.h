@@ -72,15 +72,21 @@ ENTRY(Fp32, conv2d_dgrad, Conv2dDgrad<float, float>)
 ENTRY(Fp32, conv2d_dgrad_bf16, Conv2dDgrad<bf16, bf16>)
 ENTRY(Fp32, conv2d_dgrad_last, Conv2dDgrad<bf16, float>)
 
-// partials[chunk, o, k, k, c] = the sum over the pixels of the chunk's images of dy * x.
+// partials[chain, o, k, k, c] (+)= the sum over the pixels of the chain's images of dy * x.
 template <class T, class D>
 struct Conv2dWgrad {
     float* partials;
+    float* partials1;  // [chain, o, c1] of s1 and [chain, o, c2] of s2, a shortcut's inputs; null: none
+    float* partials2;
     const D* dy;
     const T* x;
+    const T* s1;
+    const T* s2;
     int n, h, w, c, ho, wo, o;
     int kernel, stride, pad;
-    int chunk;  // images
+    int c1, c2;       // 0: no s1, no s2
+    int chain;        // images of one
+    int first_image;  // index in the batch of dy's first
 };
 ENTRY(Fp32, conv2d_wgrad, Conv2dWgrad<float, float>)
 ENTRY(Fp32, conv2d_wgrad_bf16, Conv2dWgrad<bf16, bf16>)
@@ -93,23 +99,16 @@ ENTRY(TensorBf16, wgrad_mma_wide_bf16, Conv2dWgrad<bf16, bf16>)
 struct WgradHopper {
     TensorMap dy;
     TensorMap x;
+    TensorMap s1;
+    TensorMap s2;
     float* partials;
+    float* partials1;
+    float* partials2;
     int n, h, w, c, o;
     int kernel, pad;
+    int c1, c2;
     int rows, images;  // of a box
-    int chunk;         // images of a partial sum
+    int chain;         // images of one
+    int first_image;   // index in the batch of dy's first
 };
 ENTRY_OF_MAPS(WgmmaBf16, wgrad_wgmma, WgradHopper)
-
-// dw[o, row_words], columns first .. first + width (=|+=) scale * the sum over chunks, in order, of partials.
-struct WgradReduce {
-    float* dw;
-    const float* partials;  // null where chunks = 0
-    int o, width;
-    int partial_words;  // length of a row of partials: width, or more where rows were padded
-    int row_words, first;
-    int chunks;  // 0: sets zeros, adds nothing
-    float scale;
-    int add;
-};
-ENTRY(Fp32, wgrad_reduce, WgradReduce)

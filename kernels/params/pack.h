@@ -30,13 +30,3 @@ struct Im2col {
 ENTRY(Fp32, im2col, Im2col<float, float>)
 ENTRY(Fp32, im2col_bf16, Im2col<bf16, bf16>)
 ENTRY(Fp32, im2col_last, Im2col<bf16, float>)
-
-struct WgradReduceReversed {
-    float* dw;
-    const float* partials;
-    u32 o, taps, c, width;
-    int chunks;
-    float scale;
-    int add;
-};
-ENTRY(Fp32, wgrad_reduce_reversed, WgradReduceReversed)

@@ -1,16 +1,46 @@
 #pragma once
 #include "entry.h"
 
-struct SumRows {
+// dst[columns] (=|+=) scale * the sum over rows of src[rows, columns].
+struct SumRowsJob {
     float* dst;
     const float* src;
-    float* dst2;  // the second block row's; src2 may be src
-    const float* src2;
+    int first_block;
     int rows, columns;
     float scale;
     int add;
 };
+
+constexpr int SUM_ROWS_JOBS = 100;
+
+struct SumRows {
+    SumRowsJob jobs[SUM_ROWS_JOBS];
+    int count;
+};
 ENTRY(Fp32, sum_rows, SumRows)
+
+// dw[rows, row_words], columns first .. first + width (=|+=) scale * the sum over chains, in order, of partials.
+struct SumChainsJob {
+    float* dw;
+    const float* partials;  // null where chains = 0
+    int first_block;
+    int rows, width;
+    int row_words, first;
+    int partial_words;  // length of a row of partials: width, or more where rows were padded
+    int chain_words;    // length of a chain's partials
+    int taps;           // rows of dw are [rows / taps, taps], of partials [taps reversed, rows / taps]; 1: alike
+    int chains;         // 0: sets zeros, adds nothing
+    float scale;
+    int add;
+};
+
+constexpr int SUM_CHAINS_JOBS = 60;
+
+struct SumChains {
+    SumChainsJob jobs[SUM_CHAINS_JOBS];
+    int count;
+};
+ENTRY(Fp32, sum_chains, SumChains)
 
 template <class T>
 struct SumPixels {

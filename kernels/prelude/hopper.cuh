@@ -208,3 +208,15 @@ DEVICE void wgmma_bf16(float (&d)[N / 2], u64 a, u64 b, bool add, emu::Site site
 DEVICE u64 wgmma_operand(const void* p, u32 lead, u32 stride) {
     return (u64)((shared_address(p) & 0x3ffff) >> 4) | (u64)(lead >> 4) << 16 | (u64)(stride >> 4) << 32 | 1ull << 62;
 }
+
+// Which stage of a ring is next, and in which round.
+template <int STAGES>
+struct Turn {
+    int stage = 0;
+    u32 round = 0;
+    DEVICE void next() {
+        if (++stage < STAGES) return;
+        stage = 0;
+        round ^= 1;
+    }
+};

@@ -13,5 +13,6 @@
 
 #include "gemm.cuh"
 #include "mma_tile.cuh"
+#include "chain.cuh"
 #include "precond.cuh"
 #include "resample.cuh"

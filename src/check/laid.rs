@@ -2,6 +2,7 @@
 
 use super::cases::{Case, Operand, Ran};
 use crate::device::{Acc, Dtype, Kernel, Precision, Sink, Slot, Space, Target};
+use crate::ops::later::LaterWords;
 use crate::ops::pack::Pack;
 use crate::ops::{Direction, Grads, Io, Shape, words};
 use anyhow::{Result, ensure};
@@ -46,6 +47,8 @@ pub(super) struct Laid {
     pub(super) d_ins: Vec<Slot>,
     pub(super) params: Vec<Slot>,
     pub(super) temps: [Slot; 2],
+    /// Until the end of the backward, and of the batch.
+    later: [Slot; 2],
     pub(super) packed: Vec<Slot>,
     /// What fills `packed`.
     pub(super) packs: Vec<Kernel>,
@@ -102,6 +105,12 @@ impl Laid {
             let words = case.op.words_beside(target, &shapes, precision, d);
             place(Space::Arena, words, Dtype::F32)
         });
+        let batch = shapes[0][0];
+        let later = match target {
+            Target::Cpu => LaterWords::default(),
+            Target::Cuda(limits) => case.op.later_words(&shapes, precision, limits, batch),
+        };
+        let later = [later.rows, later.chains].map(|words| place(Space::Arena, words, Dtype::F32));
         let wanted = case.op.packs(&shapes, precision, true);
         let of_pack = |p: &Pack| place(Space::Arena, p.elements(), p.dtype);
         let packed: Vec<Slot> = wanted.iter().map(of_pack).collect();
@@ -140,6 +149,7 @@ impl Laid {
             d_ins,
             params,
             temps,
+            later,
             packed,
             packs,
             grad_slots,
@@ -154,6 +164,9 @@ impl Laid {
             outs: self.outs.clone(),
             temp: self.temps[(direction == Direction::Bwd) as usize],
             packed: self.packed.clone(),
+            rows: self.later[0],
+            chains: self.later[1],
+            batch: self.shapes[0][0],
             precision: self.precision,
             limits: self.target.limits(),
         }

@@ -5,6 +5,7 @@ use super::laid::Laid;
 use crate::device::cuda::{Addresses, Buffer, Clock, Cuda};
 use crate::device::params::Step;
 use crate::device::{Acc, Bound, Cost, Cpu, Device, GpuLimits, Kernel, Launch, Precision, Target};
+use crate::ops::later::{chain_kernels, row_kernels};
 use crate::ops::{Direction, cost};
 use anyhow::Result;
 use std::time::Instant;
@@ -37,6 +38,12 @@ impl Case {
         let mut launches = self.op.lower(laid.target, &fwd, None);
         if self.has_backward() {
             launches.extend(self.op.lower(laid.target, &bwd, Some(&laid.grad_slots)));
+            if let Target::Cuda(_) = laid.target {
+                let later = self.op.sums(&bwd, &laid.grad_slots);
+                let kernels =
+                    row_kernels(&later.rows).into_iter().chain(chain_kernels(&later.chains));
+                launches.extend(kernels.map(Launch::Gpu));
+            }
         }
         launches
     }

@@ -150,7 +150,9 @@ pub fn main() -> i32 {
 
 /// Lets every flag take -1 as its value, so that the flag itself can say what is wrong with it.
 fn with_negative_numbers(command: clap::Command) -> clap::Command {
-    let takes_values = |arg: &clap::Arg| arg.get_action().takes_values();
+    // A flag that is true where it stands sets a value, too, but takes none.
+    let takes_values =
+        |arg: &clap::Arg| arg.get_action().takes_values() && arg.get_num_args() != Some(0.into());
     command
         .mut_args(|arg| {
             let yes = takes_values(&arg);

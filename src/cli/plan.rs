@@ -348,14 +348,12 @@ fn layers(recording: &Recording, parameters: &Params, place: &Where) -> Vec<Laye
         let launch = &plan.launches()[i];
         line(launch.name(), launch.kernel(), of_part)
     };
-    let packs = plan.packs().iter().map(|k| line(k.name, Some(k), Cost::default()));
-    let packs = Layer {
-        layer: "weights".into(),
-        op: "pack",
-        backward: false,
-        shapes: String::new(),
-        launches: packs.collect(),
+    let of_weights = |op, backward, kernels: &[Kernel]| {
+        let launches = kernels.iter().map(|k| line(k.name, Some(k), Cost::default())).collect();
+        Layer { layer: "weights".into(), op, backward, shapes: String::new(), launches }
     };
+    let packs = of_weights("pack", false, plan.packs());
+    let ends = of_weights("sums", true, plan.ends());
     let parts = plan.parts().iter().map(|part| Layer {
         layer: kernel_times::layer(part, parameters),
         op: part.op,
@@ -363,7 +361,8 @@ fn layers(recording: &Recording, parameters: &Params, place: &Where) -> Vec<Laye
         shapes: kernel_times::shapes(part),
         launches: part.launches.clone().map(|i| of_launch(i, part.cost)).collect(),
     });
-    Some(packs).filter(|p| !p.launches.is_empty()).into_iter().chain(parts).collect()
+    let all = std::iter::once(packs).chain(parts).chain([ends]);
+    all.filter(|layer| !layer.launches.is_empty()).collect()
 }
 
 fn print_layers(layers: &[Layer]) {

@@ -181,17 +181,9 @@ mod tests {
     }
 
     fn sum_rows(dst: Sink, src: Slot, rows: usize) -> Kernel {
-        let arguments = params!(SumRows {
-            dst,
-            src,
-            dst2: Ptr::Null,
-            src2: Ptr::Null,
-            rows,
-            columns: 1,
-            scale: 1.0_f32,
-            add: dst.acc
-        });
-        Kernel::new(SUM_ROWS, 1, arguments)
+        let (columns, first_block, scale, add) = (1, 0, 1.0_f32, dst.acc);
+        let job = params!(SumRowsJob { dst, src, first_block, rows, columns, scale, add });
+        Kernel::new(SUM_ROWS, 1, params!(SumRows { jobs: vec![job], count: 1 }))
     }
 
     #[test]
@@ -250,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "SumRows.rows: 4294967297 is too large for a kernel")]
+    #[should_panic(expected = "SumRowsJob.rows: 4294967297 is too large for a kernel")]
     fn a_number_that_a_field_does_not_hold_is_told_by_the_field() {
         let dst = Sink::set(slot(Space::Grads, 0, 1));
         sum_rows(dst, slot(Space::Arena, 0, 1), (1 << 32) + 1);

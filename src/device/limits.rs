@@ -64,6 +64,12 @@ impl GpuLimits {
         }
     }
 
+    /// Blocks of so much shared memory that a multiprocessor holds; it has no less than a block may ask for, and of each
+    /// block a kilobyte is the driver's.
+    pub fn blocks_of(self, shared_bytes: usize) -> usize {
+        ((self.shared_bytes + 1024) / (shared_bytes + 1024)).max(1)
+    }
+
     /// Without a family's kernels.
     pub fn without(self, family: Family) -> Self {
         match family {

@@ -1,9 +1,10 @@
 //! What determines a network: the content of the `emm.model` key of a model file.
 
 use crate::data::dataset::MAX_CLASSES;
+use crate::device::params::ROUNDED_IMAGES;
 use crate::error::usage;
 use crate::numbers::count;
-use crate::ops::conv2d::chunk_images;
+use crate::ops::conv2d::chain_unit;
 pub use crate::ops::precondition::Precond;
 use crate::settings::{Choice, Resolutions, auto_or_name, settings};
 use anyhow::Result;
@@ -139,10 +140,9 @@ impl ModelConfig {
         i32::MAX as usize / pixels.max(weights).max(1)
     }
 
-    /// Images of the longest partial sum of a weight's gradient on a GPU: micro-batches of whole ones give the same bits.
+    /// Images that sums over images are cut at on a GPU: micro-batches of whole such give the same bits.
     pub fn images_per_gpu_sum(&self) -> usize {
-        let widest = self.model_channels * self.channel_mult.iter().max().unwrap_or(&1);
-        let side = self.resolution >> (self.levels() - 1);
-        chunk_images([1, side, side, widest], widest)
+        let pixels = (0..self.levels()).map(|level| (self.resolution >> level).pow(2));
+        pixels.map(chain_unit).fold(ROUNDED_IMAGES, usize::max)
     }
 }

@@ -31,7 +31,7 @@ impl Recording {
         batch: usize,
         mode: Mode,
     ) -> Result<Self> {
-        let mut tape = Tape::new();
+        let mut tape = Tape::of_batch(batch);
         let shape = [images, config.resolution, config.resolution, config.image_channels];
         let (y, noise) = (tape.input(shape), tape.input(shape));
         let sigma = tape.input([images, 1, 1, 2]);

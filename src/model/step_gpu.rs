@@ -186,6 +186,7 @@ impl Resident {
             let sum = Kernel::new(params::LOSS_SUM, 1, sum).threads(WARP_THREADS);
             self.cuda.launch(&[sum], &addresses)?;
         }
+        t.recordings[0].plan.end_batch(&t.device, memory, &mut t.grads)?;
         let buffers = [&t.weights, &t.grads, &t.adam_m, &t.adam_v, &t.ema];
         let check = (!t.options.scrub_gradients).then_some(loss);
         let update = adam_ema::kernels(buffers, t.flat_len, bad_step, check);

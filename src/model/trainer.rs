@@ -92,16 +92,16 @@ impl<'d> Trainer<'d> {
         Ok(Trainer { training, stepper })
     }
 
-    /// Bytes of arena and scratch that training `config` in micro-batches of `micro_batch` reserves on
-    /// `device`; nothing is reserved.
+    /// Bytes of arena and scratch that training `config` in micro-batches of so many images of a batch reserves
+    /// on `device`; nothing is reserved.
     pub fn plan_bytes(
         device: &Device,
         config: &ModelConfig,
         precision: Precision,
-        micro_batch: usize,
+        [micro_batch, batch]: [usize; 2],
     ) -> Result<usize> {
-        let n = micro_batch;
-        let recording = Recording::new(device, config, precision, n, n, Mode::Training)?;
+        let mode = Mode::Training;
+        let recording = Recording::new(device, config, precision, micro_batch, batch, mode)?;
         Ok(recording.plan.memory_words(device) * 4)
     }
 

@@ -4,7 +4,8 @@
 //! place that fills zeros: a batch touches few rows; repeated rows are summed in batch order.
 
 use super::golden::{Described, GoldenCase, GoldenIn, GoldenOut};
-use super::sums::{scaled_add, store, sum_images, sum_rows, zeros};
+use super::later::{ChainSum, RowSum, chain_kernels, row_kernels};
+use super::sums::{scaled_add, store, sum_images};
 use super::{Direction, Grads, Io, Op, Reads, Shape};
 use crate::device::cpu::math;
 use crate::device::params::BLOCK_THREADS;
@@ -119,8 +120,8 @@ impl Op for LabelEmbed {
         let dy = grads.outs[0].expect("label_embed's output has a gradient");
         let (table, bias) = (grads.params[0], grads.params[1]);
         let (next, head) = (io.temp.part(0, n), io.temp.part(n, n));
-        let mut list = vec![
-            zeros(table, self.label_dim, d, d, 0),
+        let mut list = chain_kernels(&[ChainSum::zeros(table, self.label_dim, d, d, 0)]);
+        list.extend([
             Kernel::new(
                 params::LABEL_ROWS,
                 n.div_ceil(BLOCK_THREADS),
@@ -131,8 +132,9 @@ impl Op for LabelEmbed {
                 [d.div_ceil(BLOCK_THREADS), n],
                 params!(LabelEmbedBwd { dtable: table.slot, dy, labels, next, head, d, scale }),
             ),
-            sum_rows(&[(bias, dy)], n, d, 1.0),
-        ];
+        ]);
+        let of_bias = RowSum { dst: bias, src: dy, rows: n, columns: d, scale: 1.0 };
+        list.extend(row_kernels(&[of_bias]));
         list.extend(grads.ins[0].map(|de| scaled_add(de, dy, 1.0)));
         list
     }

@@ -6,7 +6,8 @@
 //! - With SiLU a second output keeps the pre-activation for the backward.
 
 use super::golden::{Described, GoldenCase, GoldenIn, GoldenOut};
-use super::sums::{sum_images, sum_rows};
+use super::later::{ChainSum, RowSum, chain_kernels, row_kernels};
+use super::sums::sum_images;
 use super::{Direction, Grads, Io, Op, Reads, Shape};
 use crate::device::cpu::gemm::{Mat, gemm};
 use crate::device::cpu::math;
@@ -200,10 +201,10 @@ impl Op for Linear {
         } else {
             dy
         };
-        let dw = grads.params[0];
+        let [dw, db] = [grads.params[0], grads.params[1]];
         let of_weight = params!(LinearWgrad { dw, dz, x: io.ins[0], n, o, i, add: dw.acc });
         list.push(Kernel::new(params::LINEAR_WGRAD, tiles(o, i), of_weight).flop(2 * n * o * i));
-        list.push(sum_rows(&[(grads.params[1], dz)], n, o, 1.0));
+        list.extend(row_kernels(&[RowSum { dst: db, src: dz, rows: n, columns: o, scale: 1.0 }]));
         if let Some(dx) = grads.ins[0] {
             let partials = io.temp.part(self.dz_words(n), self.partials() * n * i);
             list.extend(self.input_gradient(dx, dz, io.params[0], partials, [n, i]));
@@ -267,19 +268,7 @@ impl Linear {
             first += alike[0] * alike.len();
             done += alike.len();
         }
-        let sum = params!(WgradReduce {
-            dw: dx,
-            partials,
-            o: n,
-            width: i,
-            partial_words: i,
-            row_words: i,
-            first: 0,
-            chunks: count,
-            scale: 1.0_f32,
-            add: dx.acc,
-        });
-        list.push(Kernel::new(params::WGRAD_REDUCE, (n * i).div_ceil(BLOCK_THREADS), sum));
+        list.extend(chain_kernels(&[ChainSum::alike(dx, partials, [n, i, count], 1.0)]));
         list
     }
 }

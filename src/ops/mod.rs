@@ -8,6 +8,7 @@ pub mod conv2d;
 pub mod fir;
 pub mod golden;
 pub mod label_embed;
+pub mod later;
 pub mod linear;
 pub mod loss;
 pub mod noise_embed;
@@ -22,6 +23,7 @@ use crate::device::{
     Acc, Cost, Dtype, GpuLimits, Kernel, Launch, Precision, Sink, Slot, Target, bytes_of,
 };
 use anyhow::Result;
+use later::{LaterSums, LaterWords};
 use pack::Pack;
 use std::ops::Range;
 
@@ -49,6 +51,11 @@ pub struct Io {
     pub temp: Slot,
     /// Working copies asked by [`Op::packs`].
     pub packed: Vec<Slot>,
+    /// Words asked by [`Op::later_words`]: until the end of the backward, and of the batch.
+    pub rows: Slot,
+    pub chains: Slot,
+    /// Images of the whole batch, of which these are a part.
+    pub batch: usize,
     pub precision: Precision,
     pub limits: GpuLimits,
 }
@@ -165,6 +172,22 @@ pub trait Op: Send + Sync {
     /// those of the forward. They depend on neither the number of images nor their size.
     fn packs(&self, _ins: &[Shape], _precision: Precision, _training: bool) -> Vec<Pack> {
         vec![]
+    }
+
+    /// Words that it keeps on a GPU for [`Op::sums`], of which `ins` are a part of a batch.
+    fn later_words(
+        &self,
+        _ins: &[Shape],
+        _precision: Precision,
+        _limits: GpuLimits,
+        _batch: usize,
+    ) -> LaterWords {
+        LaterWords::default()
+    }
+
+    /// What is left to be summed for gradients of its parameters on a GPU after its backward has run.
+    fn sums(&self, _io: &Io, _grads: &Grads) -> LaterSums {
+        LaterSums::default()
     }
 
     /// Whether its backward on a GPU takes [`Grads::out_sums`].

@@ -2,8 +2,8 @@
 
 use super::{Shape, words};
 use crate::device::cpu::math;
-use crate::device::params::{BLOCK_ELEMENTS, BLOCK_THREADS, WARP_THREADS};
-use crate::device::{Acc, Bound, Kernel, Ptr, Sink, Slot, params, typed};
+use crate::device::params::BLOCK_ELEMENTS;
+use crate::device::{Acc, Bound, Kernel, Sink, Slot, params, typed};
 
 /// dst (=|+=) src.
 pub(super) fn store(dst: &mut [f32], acc: Acc, src: &[f32]) {
@@ -82,45 +82,12 @@ impl Groups {
     }
 }
 
-/// Of one or two: dst `[columns]` (=|+=) scale · the sum over rows of src `[rows, columns]`, by groups of rows in order.
-pub(super) fn sum_rows(sums: &[(Sink, Slot)], rows: usize, columns: usize, scale: f32) -> Kernel {
-    let (dst, src) = sums[0];
-    let second = sums.get(1);
-    assert!(sums.len() <= 2 && second.is_none_or(|(sink, _)| sink.acc == dst.acc), "{sums:?}");
-    let (dst2, src2) = (second.map(|s| s.0), second.map(|s| s.1));
-    let arguments = params!(SumRows { dst, src, dst2, src2, rows, columns, scale, add: dst.acc });
-    Kernel::new(params::SUM_ROWS, [columns.div_ceil(WARP_THREADS), sums.len()], arguments)
-}
-
 /// dst (=|+=) scale · src, stored alike.
 pub(super) fn scaled_add(dst: Sink, src: Slot, scale: f32) -> Kernel {
     assert_eq!(dst.slot.dtype, src.dtype, "a residual and its output are stored alike");
     let kernel = typed([params::SCALED_ADD, params::SCALED_ADD_BF16], src.dtype);
     let arguments = params!(ScaledAdd { dst, src, n: src.len, scale, add: dst.acc });
     Kernel::new(kernel, src.len.div_ceil(BLOCK_ELEMENTS), arguments)
-}
-
-/// dst [rows, row_words], columns `first .. first + width` = 0 where it is set; nothing where it is added to.
-pub(super) fn zeros(
-    dst: Sink,
-    rows: usize,
-    width: usize,
-    row_words: usize,
-    first: usize,
-) -> Kernel {
-    let arguments = params!(WgradReduce {
-        dw: dst,
-        partials: Ptr::Null,
-        o: rows,
-        width,
-        partial_words: width,
-        row_words,
-        first,
-        chunks: 0,
-        scale: 1.0_f32,
-        add: dst.acc,
-    });
-    Kernel::new(params::WGRAD_REDUCE, (rows * width).div_ceil(BLOCK_THREADS), arguments)
 }
 
 /// Words of all images of a shape, as the kernels over whole tensors take them.

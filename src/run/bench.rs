@@ -124,7 +124,8 @@ fn trainer<'d>(
     options: TrainerOptions,
     data: &'d Dataset,
 ) -> Result<Trainer<'d>> {
-    memory::check(device, config, options.precision, options.micro_batch)?;
+    let images = [options.micro_batch, options.batch];
+    memory::check(device, config, options.precision, images)?;
     Trainer::new(device, config, options, data)
 }
 

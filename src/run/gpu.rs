@@ -153,6 +153,7 @@ impl Prediction {
 
         let mut tally = StepTally { gpu, shares: Vec::new() };
         tally.add_all(first.plan.packs(), 1);
+        tally.add_all(first.plan.ends(), 1);
         tally.add_all(first.plan.kernels(), 1);
         let rest = batch - micro_batch_now;
         if rest >= micro_batch_now {

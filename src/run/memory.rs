@@ -9,7 +9,7 @@ use crate::model::{Denoiser, ModelConfig, Params, Trainer};
 use crate::sampler::GPU_BYTES;
 use anyhow::Result;
 
-/// Refuses to train a network, in micro-batches of so many images, that the device's free memory cannot hold,
+/// Refuses to train a network, in micro-batches of so many images of a batch, that the device's free memory cannot hold,
 /// before the system ends the process for it.
 ///
 /// # Errors
@@ -18,10 +18,10 @@ pub fn check(
     device: &Device,
     config: &ModelConfig,
     precision: Precision,
-    micro_batch: usize,
+    images: [usize; 2],
 ) -> Result<()> {
     let free = free(device)?;
-    refuse_over(free, spare(device) + of_training(device, config, precision, micro_batch, free)?)
+    refuse_over(free, spare(device) + of_training(device, config, precision, images, free)?)
 }
 
 /// As [`check`], with all that a run reserves at its start: on a GPU the set, the search, and what evaluations need.
@@ -138,13 +138,13 @@ fn of_training(
     device: &Device,
     config: &ModelConfig,
     precision: Precision,
-    micro_batch: usize,
+    images: [usize; 2],
     most: usize,
 ) -> Result<usize> {
     // Weights, gradient, two moments and EMA.
     let buffers = 5 * 4 * Params::new(config).flat_len;
     match buffers <= most {
-        true => Ok(buffers + Trainer::plan_bytes(device, config, precision, micro_batch)?),
+        true => Ok(buffers + Trainer::plan_bytes(device, config, precision, images)?),
         false => Ok(buffers),
     }
 }
@@ -152,7 +152,8 @@ fn of_training(
 /// Bytes of a whole run: the CPU gives its training arena back for evaluations, a GPU keeps both.
 fn of_run(device: &Device, config: &RunConfig, micro_batch: usize, most: usize) -> Result<usize> {
     let (model, precision) = (&config.model, config.train.precision);
-    let training = of_training(device, model, precision, micro_batch, most)?;
+    let of_batch = [micro_batch, config.train.batch];
+    let training = of_training(device, model, precision, of_batch, most)?;
     if device.cuda().is_none() || training > most {
         return Ok(training);
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// Of this version.
 const CPU: u32 = 2;
-const CUDA: u32 = 3;
+const CUDA: u32 = 4;
 
 /// The generation that a run was trained in, on each kind of device that it was trained on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

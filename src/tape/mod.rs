@@ -35,11 +35,18 @@ pub struct Tape {
     /// Whether a gradient flows to this value: it depends on a parameter or was declared so.
     pub(crate) differentiable: Vec<bool>,
     pub(crate) inputs: Vec<Value>,
+    /// Images of the batch of which the recorded ones are a part; `None`: they are all.
+    pub(crate) batch: Option<usize>,
 }
 
 impl Tape {
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Of images that are a part of a batch of so many.
+    pub fn of_batch(images: usize) -> Self {
+        Tape { batch: Some(images), ..Self::default() }
     }
 
     /// A tensor that the host fills before each run; no gradient is computed for it.

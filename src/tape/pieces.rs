@@ -4,6 +4,7 @@
 use super::arena::Life;
 use super::{Node, Tape, Value};
 use crate::device::{Acc, Dtype, Precision, Target};
+use crate::ops::later::LaterWords;
 use crate::ops::{Direction, Shape, words};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -21,6 +22,23 @@ impl Recorded<'_> {
     /// Shapes of a node's inputs.
     pub fn shapes(&self, node: &Node) -> Vec<Shape> {
         node.ins.iter().map(|&v| self.tape.shape(v)).collect()
+    }
+
+    /// Images of the whole batch, of some of which a node is.
+    pub fn batch(&self, node: &Node) -> usize {
+        self.tape.batch.unwrap_or_else(|| node.ins.first().map_or(1, |&v| self.tape.shape(v)[0]))
+    }
+
+    /// What node `k` keeps for sums that are made later.
+    pub fn later_words(&self, k: usize) -> LaterWords {
+        let node = &self.tape.nodes[k];
+        let (shapes, batch) = (self.shapes(node), self.batch(node));
+        match self.target {
+            Target::Cuda(limits) if self.training => {
+                node.op.later_words(&shapes, self.precision, limits, batch)
+            }
+            _ => LaterWords::default(),
+        }
     }
 
     /// The forward step of node k is k; this is its backward step.
@@ -88,6 +106,8 @@ pub struct Pieces {
     pub ins_acc: Vec<Vec<Option<Acc>>>,
     /// What each op needs beside, forward and backward.
     pub temps: Vec<[usize; 2]>,
+    /// What each op keeps until the end of the backward for sums.
+    pub rows: Vec<usize>,
 }
 
 impl Pieces {
@@ -112,6 +132,7 @@ impl Pieces {
             pieces.add_sums(recorded);
         }
         pieces.add_temporaries(recorded);
+        pieces.add_rows(recorded);
         pieces
     }
 
@@ -154,7 +175,7 @@ impl Pieces {
 
     fn add_sums(&mut self, recorded: &Recorded) {
         let Recorded { tape, target, precision, .. } = *recorded;
-        for (k, node) in tape.nodes.iter().enumerate().filter(|(_, node)| node.op.takes_sums()) {
+        for node in tape.nodes.iter().filter(|node| node.op.takes_sums()) {
             let (v, reads_it) = (node.outs[0], |n: &Node| n.ins.contains(&node.outs[0]));
             // Backward, the first to read it writes its gradient last.
             let Some(giver) = tape.nodes.iter().position(reads_it) else { continue };
@@ -164,9 +185,19 @@ impl Pieces {
             let shapes = recorded.shapes(last);
             if writes_once && last.op.gives_sums(&shapes, precision, target.limits()) {
                 let [n, _, _, c] = tape.shape(v);
-                let piece = self.add(n * c, Dtype::F32, recorded.bwd(giver), recorded.bwd(k));
+                let (given, end) = (recorded.bwd(giver), recorded.steps());
+                let piece = self.add(n * c, Dtype::F32, given, end);
                 self.sums.insert(v, Sums { giver, piece });
             }
+        }
+    }
+
+    fn add_rows(&mut self, recorded: &Recorded) {
+        for k in 0..recorded.tape.nodes.len() {
+            let (words, end) = (recorded.later_words(k).rows, recorded.steps());
+            let first = if recorded.training { recorded.bwd(k) } else { end };
+            let piece = self.add(words, Dtype::F32, first, end);
+            self.rows.push(piece);
         }
     }
 

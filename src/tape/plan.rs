@@ -8,6 +8,7 @@ use crate::device::{
     Acc, Bound, Buffer, Cost, CpuLaunch, Device, Dtype, Kernel, Launch, Precision, Sink, Slot,
     Space, StepArgs, Target,
 };
+use crate::ops::later::{LaterSums, chain_kernels, row_kernels};
 use crate::ops::{Direction, Grads, Io, Shape, cost};
 use anyhow::Result;
 use std::collections::HashMap;
@@ -32,6 +33,8 @@ pub struct MemoryPlan {
     scratch_words: usize,
     /// Makes the working copies of the weights, which lie at the arena's beginning.
     packs: Vec<Kernel>,
+    /// Makes the gradients of what was summed by chains of the batch's images.
+    ends: Vec<Kernel>,
     /// Words of the arena, per-thread scratch not counted.
     arena_words: usize,
     slots: HashMap<Value, Slot>,
@@ -81,6 +84,7 @@ impl MemoryPlan {
             launches: Vec::new(),
             scratch_words: 0,
             packs: places.packed.packs.clone(),
+            ends: Vec::new(),
             arena_words: places.packed.words + words,
             slots: places.pieces.values.iter().map(|(v, &p)| (*v, places.arena(p))).collect(),
             grad_slots: places.pieces.grads.iter().map(|(v, &p)| (*v, places.arena(p))).collect(),
@@ -101,11 +105,17 @@ impl MemoryPlan {
         }
         if places.recorded.training {
             let acc = if mode == Mode::Accumulating { Acc::Add } else { Acc::Set };
-            for (k, _) in nodes().rev() {
+            let mut later = LaterSums::default();
+            for (k, node) in nodes().rev() {
                 if let Some(grads) = places.grads(k, acc) {
-                    self.push(places, k, &places.io(k, Direction::Bwd), Some(&grads));
+                    let io = places.io(k, Direction::Bwd);
+                    self.push(places, k, &io, Some(&grads));
+                    if let Target::Cuda(_) = places.recorded.target {
+                        later.extend(node.op.sums(&io, &grads));
+                    }
                 }
             }
+            self.push_sums(&later);
         }
         let scratch = self.launches.iter().filter_map(Launch::function).map(|f| f.scratch_words);
         self.scratch_words = scratch.max().unwrap_or(0).next_multiple_of(16);
@@ -123,6 +133,27 @@ impl MemoryPlan {
             out: tape.shape(node.outs[0]),
             param: node.params.first().copied(),
             cost: cost(&*node.op, io, grads),
+            launches: first..self.launches.len(),
+        });
+    }
+
+    /// Adds what sums rows as the last part, and keeps what sums chains for the batch's end.
+    fn push_sums(&mut self, later: &LaterSums) {
+        self.ends = chain_kernels(&later.chains);
+        let rows = row_kernels(&later.rows);
+        if rows.is_empty() {
+            return;
+        }
+        let first = self.launches.len();
+        let bytes = rows.iter().map(|kernel| kernel.cost().bytes).sum();
+        self.launches.extend(rows.into_iter().map(Launch::Gpu));
+        self.parts.push(Part {
+            op: "sums",
+            backward: true,
+            ins: vec![],
+            out: [0; 4],
+            param: None,
+            cost: Cost { bytes, ..Cost::default() },
             launches: first..self.launches.len(),
         });
     }
@@ -183,6 +214,27 @@ impl MemoryPlan {
         &self.packs
     }
 
+    /// What makes gradients of the sums over chains, on a GPU.
+    pub fn ends(&self) -> &[Kernel] {
+        &self.ends
+    }
+
+    /// Ends a batch whose images have all been run: makes the gradients that are summed over chains of them. Plans of
+    /// one network and batch keep those sums in the same place; the first one's sets the gradients.
+    ///
+    /// # Errors
+    /// Device (exit 4): a kernel that does not launch.
+    pub fn end_batch(
+        &self,
+        device: &Device,
+        memory: &mut Buffer,
+        grads: &mut Buffer,
+    ) -> Result<()> {
+        let Device::Cuda { cuda, .. } = device else { return Ok(()) };
+        let addresses = [memory.address(), 0, grads.address(), 0];
+        cuda.launch(&self.ends, &Addresses::new(addresses, 0))
+    }
+
     /// Runs all launches.
     ///
     /// - `memory`: at least [`MemoryPlan::memory_words`], with the weights packed. `grads`: the flat gradient, of training plans.
@@ -237,18 +289,21 @@ impl MemoryPlan {
     }
 }
 
-/// The working copies of weights that kernels read: in one place in all recordings of a network, so that one pack serves
-/// them.
+/// What lies in one place in all recordings of a network: the working copies of weights that kernels read, so that one pack
+/// serves them, and the partial sums over chains of a batch's images.
 struct Packed {
     packs: Vec<Kernel>,
     /// Of each op.
     slots: Vec<Vec<Slot>>,
+    /// Of each op.
+    chains: Vec<Slot>,
     words: usize,
 }
 
 impl Packed {
     fn of(recorded: &Recorded) -> Packed {
-        let mut packed = Packed { packs: Vec::new(), slots: Vec::new(), words: 0 };
+        let mut packed =
+            Packed { packs: Vec::new(), slots: Vec::new(), chains: Vec::new(), words: 0 };
         for node in &recorded.tape.nodes {
             let shapes = recorded.shapes(node);
             let wanted = match recorded.target {
@@ -266,11 +321,16 @@ impl Packed {
             }
             packed.slots.push(slots);
         }
+        for k in 0..recorded.tape.nodes.len() {
+            let (offset, len) = (packed.words, recorded.later_words(k).chains);
+            packed.chains.push(Slot { space: Space::Arena, offset, len, dtype: Dtype::F32 });
+            packed.words += len.next_multiple_of(16);
+        }
         packed
     }
 }
 
-/// Where everything lies: the working copies, then the pieces.
+/// Where everything lies: the working copies and chains, then the pieces.
 struct Places<'t> {
     recorded: Recorded<'t>,
     pieces: Pieces,
@@ -297,6 +357,9 @@ impl Places<'_> {
             outs: node.outs.iter().map(slot).collect(),
             temp: self.arena(self.pieces.temps[k][(direction == Direction::Bwd) as usize]),
             packed: self.packed.slots[k].clone(),
+            rows: self.arena(self.pieces.rows[k]),
+            chains: self.packed.chains[k],
+            batch: self.recorded.batch(node),
             precision,
             limits: target.limits(),
         }

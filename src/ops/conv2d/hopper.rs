@@ -1,12 +1,12 @@
 //! The convolution on a Hopper GPU's own tensor cores (`kernels/conv2d_wgmma.cu`, `wgrad_wgmma.cu`): which products go so,
 //! in which tiles, and the maps of their tensor copies.
 
-use super::product::{Epilogue, Product, WeightProduct};
+use super::product::{Chains, Epilogue, Product, WeightProduct, WeightShape, chain_unit};
 use crate::device::params::{
     ADDED_AFTER_SCALE, ADDED_BEFORE_SCALE, ADDED_NEVER, MMA_TILE, MMA_WIDE, WGMMA_IMAGES,
     WGMMA_THREADS,
 };
-use crate::device::{Acc, Dtype, Entry, GpuLimits, Kernel, Map, Slot, params};
+use crate::device::{Acc, Dtype, Entry, GpuLimits, Int, Kernel, Map, Slot, params};
 use crate::ops::Shape;
 
 /// Channels of a tensor copy: 128 bytes of bf16, a row that its 16-byte pieces are XORed in.
@@ -122,25 +122,44 @@ pub(super) fn product(p: &Product, e: &Epilogue, limits: GpuLimits) -> Option<Ke
     Some(kernel.shared(tile.shared_bytes()))
 }
 
-/// A weight's product of `conv2d_wgrad_mma.cu` on a Hopper GPU, where it can go by tensor copies, as [`product`].
-pub(super) fn weight_product(p: &WeightProduct, limits: GpuLimits) -> Option<Kernel> {
-    let ([n, h, w, c], [kernel, stride, pad]) = (p.x_shape, p.window);
-    let (y, o) = (p.y_shape, p.y_shape[3]);
-    let same = [h, w] == [y[1], y[2]] && stride == 1 && 2 * pad + 1 == kernel;
-    if !limits.hopper || p.dy.dtype != Dtype::Bf16 || p.x.dtype != Dtype::Bf16 || !same || w > 64 {
+/// The boxes of a weight's product of `conv2d_wgrad_mma.cu` on a Hopper GPU, where it can go by tensor copies, as [`product`].
+fn weight_box(p: &WeightShape, limits: GpuLimits) -> Option<PixelBox> {
+    let ([_, h, w, _], [kernel, stride, pad]) = (p.x, p.window);
+    let same = [h, w] == [p.y[1], p.y[2]] && stride == 1 && 2 * pad + 1 == kernel;
+    if !limits.hopper || p.dtype != Dtype::Bf16 || !same || w > 64 {
         return None;
     }
-    let pixels = PixelBox::new(y, DEPTH, p.chunk, pad)?;
+    PixelBox::new(p.y, DEPTH, chain_unit(h * w), pad)
+}
+
+/// How a weight's product of such a shape is cut into chains; `None` where it goes otherwise.
+pub(super) fn chains(p: &WeightShape, limits: GpuLimits) -> Option<Chains> {
+    weight_box(p, limits)?;
+    let blocks = p.blocks(MMA_TILE, MMA_WIDE);
+    Some(Chains::new(p.batch, [p.y[1] * p.y[2], DEPTH], blocks, limits.multiprocessors))
+}
+
+/// A weight's product, where it can go so.
+pub(super) fn weight_product(p: &WeightProduct, limits: GpuLimits) -> Option<Kernel> {
+    let pixels = weight_box(&p.shape, limits)?;
+    let WeightShape { x: [n, h, w, c], y, window: [kernel, _, pad], sides, .. } = p.shape;
+    let ([x, s1, s2], [partials, partials1, partials2]) = (p.inputs(), p.partials());
+    let [c1, c2] = p.side_channels();
+    let map = |slot: Option<Slot>, c: Option<usize>| Some(pixels.map(slot?, [n, h, w, c?]));
     let arguments = params! { WgradHopper {
         dy: pixels.map(p.dy, y),
-        x: pixels.map(p.x, p.x_shape),
-        partials: p.partials,
-        n, h, w, c, o, kernel, pad,
+        x: map(x, Some(c)),
+        s1: map(s1, sides[0]),
+        s2: map(s2, sides[1]),
+        partials, partials1, partials2, n, h, w, c,
+        o: y[3],
+        kernel, pad, c1, c2,
         rows: pixels.rows,
         images: pixels.images,
-        chunk: p.chunk,
+        chain: p.chains.images,
+        first_image: Int::FirstImage,
     } };
-    let grid = [o.div_ceil(MMA_TILE) * c.div_ceil(MMA_WIDE), kernel * kernel, n.div_ceil(p.chunk)];
+    let grid = [p.shape.blocks(MMA_TILE, MMA_WIDE), 1, p.chains.count];
     let kernel = Kernel::new(params::WGRAD_WGMMA, grid, arguments).threads(WGMMA_THREADS);
     Some(kernel.shared(WGRAD_SHARED_BYTES))
 }

@@ -6,7 +6,7 @@
 
 use super::shape::{Conv2d, Input};
 use crate::device::params::BLOCK_THREADS;
-use crate::device::{Dtype, Kernel, Precision, Sink, Slot, params};
+use crate::device::{Dtype, Kernel, Precision, Slot, params};
 use crate::ops::pack::{Form, Pack};
 use crate::ops::{Shape, words};
 
@@ -133,15 +133,6 @@ impl Algorithms {
         }
     }
 
-    /// Elements of a chunk's partial gradient of x's weight.
-    pub(super) fn partial_words(&self, x: Shape) -> usize {
-        match self.weight_gradient(x) {
-            Algorithm::General | Algorithm::Tensor => self.op.out_channels * self.op.depth(x),
-            Algorithm::PatchesOfX => self.op.out_channels * self.patches_of_x(x)[3],
-            Algorithm::PatchesOfDy => self.patches_of_dy(x)[3] * x[3],
-        }
-    }
-
     pub(super) fn packs(&self, ins: &[Shape], training: bool) -> Vec<Pack> {
         self.roles(ins, training).into_iter().map(|(_, pack)| pack).collect()
     }
@@ -238,17 +229,4 @@ fn im2col(to: Slot, x: Slot, from: Shape, p: Shape, [kernel, stride, pad]: [usiz
     let arguments =
         params! { Im2col { cols: to, x, n, h, w, c, ho, wo, kernel, stride, pad, width } };
     Kernel::new(entry, words(p).div_ceil(BLOCK_THREADS), arguments)
-}
-
-/// dw [o, taps, c] (=|+=) scale · the sum over chunks, in order, of partials [chunk, width, c] of dy's patches.
-pub(super) fn reduce_reversed(
-    dw: Sink,
-    partials: Slot,
-    [o, taps, c, width, chunks]: [usize; 5],
-    scale: f32,
-) -> Kernel {
-    let add = dw.acc;
-    let arguments =
-        params!(WgradReduceReversed { dw, partials, o, taps, c, width, chunks, scale, add });
-    Kernel::new(params::WGRAD_REDUCE_REVERSED, (o * taps * c).div_ceil(BLOCK_THREADS), arguments)
 }

@@ -15,15 +15,17 @@ mod mma;
 mod product;
 mod shape;
 mod tiles;
+mod weights;
 mod winograd;
 
-pub use product::chunk_images;
+pub use product::chain_unit;
 pub use shape::{Conv2d, Shortcut};
 
 use super::golden::{Described, GoldenCase, GoldenIn, GoldenOut};
+use super::later::{LaterSums, LaterWords};
 use super::pack::Pack;
 use super::{Direction, Grads, Io, Op, Reads, Shape};
-use crate::device::{Dtype, Kernel, Launch, Precision};
+use crate::device::{Dtype, GpuLimits, Kernel, Launch, Precision};
 use anyhow::{Result, ensure};
 use mma::Algorithms;
 use shape::Input;
@@ -139,6 +141,20 @@ impl Op for Conv2d {
         direction: Direction,
     ) -> usize {
         gpu::temp_words(self, ins, precision, direction)
+    }
+
+    fn later_words(
+        &self,
+        ins: &[Shape],
+        precision: Precision,
+        limits: GpuLimits,
+        batch: usize,
+    ) -> LaterWords {
+        gpu::later_words(self, ins, precision, limits, batch)
+    }
+
+    fn sums(&self, io: &Io, grads: &Grads) -> LaterSums {
+        gpu::sums(self, io, grads)
     }
 
     fn takes_sums(&self) -> bool {

@@ -60,7 +60,7 @@ pub(super) fn backward(op: Norm, io: &Io, grads: &Grads) -> Launch {
     let dy = grads.outs[0].expect("norm's output has a gradient");
     let wide = dy.wide(c * hw.max(ho * wo));
     let scratch = Layout([hw * c, hw * c, c, c, c, wide, dy.wide(hw * c)]);
-    let sums = op.sums(&io.shapes).slots(io.temp);
+    let sums = op.image_sums(&io.shapes).slots(io.temp);
     Launch::new("norm_bwd", scratch.words(), move |b| {
         b.each(x[0], 12 * x[0] * hw * c, |n| {
             let ([joined, g, p, q, r, work, work_dx], _) = scratch.cut(b.scratch());

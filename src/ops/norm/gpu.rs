@@ -5,20 +5,23 @@ use super::shape::{Norm, keep_threshold};
 use crate::device::cpu::resample::Resampling;
 use crate::device::params::{BLOCK_THREADS, DRAWN_ELEMENTS};
 use crate::device::{Acc, Dtype, Entry, GpuLimits, Int, Kernel, Ptr, Sink, params, typed};
-use crate::ops::scratch::Layout;
-use crate::ops::sums::sum_rows;
+use crate::ops::later::{LaterSums, RowSum};
 use crate::ops::{Direction, Grads, Io, Shape};
 
-/// What the backward needs for itself: two sums of each image's channels, and two means of its groups.
-fn temps(op: &Norm, ins: &[Shape]) -> Layout<2> {
-    Layout([op.sums(ins).words(), 2 * ins[0][0] * op.groups])
-}
-
+/// What the backward needs for itself: two means of each image's groups.
 pub(super) fn temp_words(op: &Norm, ins: &[Shape], direction: Direction) -> usize {
     match direction {
         Direction::Fwd => 0,
-        Direction::Bwd => temps(op, ins).words(),
+        Direction::Bwd => 2 * ins[0][0] * op.groups,
     }
+}
+
+/// The gradients of gamma and beta, by the sums of each image's channels.
+pub(super) fn sums(op: &Norm, io: &Io, grads: &Grads) -> LaterSums {
+    let (n, c) = (io.shapes[0][0], op.channels(&io.shapes));
+    let sums = grads.params.iter().zip(op.image_sums(&io.shapes).slots(io.rows));
+    let sum = |(&dst, src)| RowSum { dst, src, rows: n, columns: c, scale: 1.0 };
+    LaterSums { rows: sums.map(sum).collect(), chains: vec![] }
 }
 
 /// Channels that a block of the one-pass kernels takes, and the shared memory it needs for them.
@@ -160,7 +163,7 @@ pub(super) fn backward(op: &Norm, io: &Io, grads: &Grads) -> Vec<Kernel> {
     let (stats, of) = (io.outs[1], of_norm(op, io));
     let dy = grads.outs[0].expect("norm's output has a gradient");
     let dxr = grads.outs.get(2).copied().flatten();
-    let [sums, means] = temps(op, &io.shapes).slots(io.temp);
+    let (sums, means) = (io.rows, io.temp);
     let sink = |i: usize| grads.ins.get(i).copied().flatten();
     let (dx1, dx2) = (sink(0), sink(1));
     let given = |i: usize| grads.in_sums.get(i).copied().flatten();
@@ -190,8 +193,5 @@ pub(super) fn backward(op: &Norm, io: &Io, grads: &Grads) -> Vec<Kernel> {
         ));
         list.push(Kernel::new(backward, grid, arguments));
     }
-    let sums = op.sums(&io.shapes).slots(sums);
-    let of_params: Vec<_> = grads.params.iter().copied().zip(sums).collect();
-    list.push(sum_rows(&of_params, n, c, 1.0));
     list
 }

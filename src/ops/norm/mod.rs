@@ -12,6 +12,7 @@ mod shape;
 pub use shape::Norm;
 
 use super::golden::{Described, GoldenCase, GoldenIn, GoldenOut};
+use super::later::{LaterSums, LaterWords};
 use super::{Direction, Grads, Io, Op, Reads, Shape};
 use crate::device::cpu::resample::Resampling;
 use crate::device::{Dtype, GpuLimits, Kernel, Launch, Precision, StepArgs};
@@ -96,7 +97,7 @@ impl Op for Norm {
     fn temp_words(&self, ins: &[Shape], direction: Direction) -> usize {
         match direction {
             Direction::Fwd => 0,
-            Direction::Bwd => self.sums(ins).words(),
+            Direction::Bwd => self.image_sums(ins).words(),
         }
     }
 
@@ -115,6 +116,20 @@ impl Op for Norm {
         direction: Direction,
     ) -> usize {
         gpu::temp_words(self, ins, direction)
+    }
+
+    fn later_words(
+        &self,
+        ins: &[Shape],
+        _precision: Precision,
+        _limits: GpuLimits,
+        _batch: usize,
+    ) -> LaterWords {
+        LaterWords { rows: self.image_sums(ins).words(), chains: 0 }
+    }
+
+    fn sums(&self, io: &Io, grads: &Grads) -> LaterSums {
+        gpu::sums(self, io, grads)
     }
 
     fn gives_sums(&self, ins: &[Shape], precision: Precision, limits: GpuLimits) -> bool {

@@ -24,7 +24,7 @@ impl Norm {
     }
 
     /// What the backward sums of each image's channels: gradients of gamma, and of beta.
-    pub(super) fn sums(&self, ins: &[Shape]) -> Layout<2> {
+    pub(super) fn image_sums(&self, ins: &[Shape]) -> Layout<2> {
         Layout([ins[0][0] * self.channels(ins); 2])
     }
 }
