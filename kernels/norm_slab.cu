@@ -310,7 +310,8 @@ DEVICE void backward(const NormSlabBwd<T>& given) {
     each_channel(s, [&](u32 i, u32) {
         int ch = blockIdx.x * s.cb + i, second = ch - s.of.c1;
         float* to = second < 0 ? given.dx1_sums : (second < s.of.c2 ? given.dx2_sums : nullptr);
-        if (to) to[blockIdx.y * (second < 0 ? s.of.c1 : s.of.c2) + (second < 0 ? ch : second)] = scratch.sum(i);
+        int row = second < 0 ? given.dx1_sums_row : given.dx2_sums_row;
+        if (to) to[(i64)blockIdx.y * row + (second < 0 ? ch : second)] = scratch.sum(i);
     });
 }
 

@@ -1,6 +1,6 @@
 // sums: the small additions that gradients of several ops share.
 //
-//   sum_rows     of each job dst[c] (=|+=) scale * sum over rows of src[rows, c]: gradients of biases, gamma, beta
+//   sum_rows     of each job dst[c] (=|+=) scale * sum over rows of src[rows, src_row]: gradients of biases, gamma, beta
 //   sum_chains   of each job dw[rows, row_words], columns first .. first + width (=|+=) scale * sum over chains, in order, of
 //                partials: gradients of convolutions' weights
 //   sum_pixels   sums[n, c] = scale * sum over pixels of x[n, pixels, c], and, if `emb` is given, emb[n, c] (=|+=) the
@@ -45,7 +45,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS) sum_rows(const SumRo
             float sum = 0.0f;
 #pragma unroll
             for (int r = 0; r < ROUNDED_IMAGES; r++)
-                if (row + r < p.rows && c < p.columns) sum += src[(i64)(row + r) * p.columns + c];
+                if (row + r < p.rows && c < p.columns) sum += src[(i64)(row + r) * p.src_row + c];
             partial[group][lane] = sum;
         }
         __syncthreads();

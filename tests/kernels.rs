@@ -68,8 +68,8 @@ fn the_checker_has_nothing_to_say_of_the_kernels() {
 
 /// Sums of the columns of [2, 3], as `kernel` takes them.
 fn summed(kernel: Entry<SumRows>, dst: Ptr, src: Ptr) -> Kernel {
-    let ([first_block, rows, columns, add], scale) = ([0, 2, 3, 0].map(Int::Of), 1.0);
-    let job = SumRowsJob { dst, src, first_block, rows, columns, scale, add };
+    let ([first_block, rows, columns, src_row, add], scale) = ([0, 2, 3, 3, 0].map(Int::Of), 1.0);
+    let job = SumRowsJob { dst, src, first_block, rows, columns, src_row, scale, add };
     Kernel::new(kernel, 1, SumRows { jobs: vec![job], count: Int::Of(1) })
 }
 

@@ -95,6 +95,7 @@ struct NormSlabBwd {
     const T* dxr;
     const float* stats;
     NormOf<T> of;
+    int dx1_sums_row, dx2_sums_row;  // words from image to image
     int cb, add1, add2;
 };
 ENTRY(Fp32, norm_slab_bwd, NormSlabBwd<float>)

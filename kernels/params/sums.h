@@ -1,12 +1,12 @@
 #pragma once
 #include "entry.h"
 
-// dst[columns] (=|+=) scale * the sum over rows of src[rows, columns].
+// dst[columns] (=|+=) scale * the sum over rows of the first columns of src[rows, src_row].
 struct SumRowsJob {
     float* dst;
     const float* src;
     int first_block;
-    int rows, columns;
+    int rows, columns, src_row;
     float scale;
     int add;
 };

@@ -182,7 +182,8 @@ mod tests {
 
     fn sum_rows(dst: Sink, src: Slot, rows: usize) -> Kernel {
         let (columns, first_block, scale, add) = (1, 0, 1.0_f32, dst.acc);
-        let job = params!(SumRowsJob { dst, src, first_block, rows, columns, scale, add });
+        let src_row = columns;
+        let job = params!(SumRowsJob { dst, src, first_block, rows, columns, src_row, scale, add });
         Kernel::new(SUM_ROWS, 1, params!(SumRows { jobs: vec![job], count: 1 }))
     }
 

@@ -133,7 +133,7 @@ impl Op for LabelEmbed {
                 params!(LabelEmbedBwd { dtable: table.slot, dy, labels, next, head, d, scale }),
             ),
         ]);
-        let of_bias = RowSum { dst: bias, src: dy, rows: n, columns: d, scale: 1.0 };
+        let of_bias = RowSum { dst: bias, src: dy, src_row: d, rows: n, columns: d, scale: 1.0 };
         list.extend(row_kernels(&[of_bias]));
         list.extend(grads.ins[0].map(|de| scaled_add(de, dy, 1.0)));
         list

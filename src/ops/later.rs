@@ -29,11 +29,13 @@ impl LaterSums {
     }
 }
 
-/// dst `[columns]` (=|+=) scale · the sum over rows of src `[rows, columns]`, by groups of rows in order.
+/// dst `[columns]` (=|+=) scale · the sum over rows of the first columns of src `[rows, src_row]`, by groups of rows in order.
 #[derive(Debug, Clone, Copy)]
 pub struct RowSum {
     pub dst: Sink,
     pub src: Slot,
+    /// Words from row to row of src.
+    pub src_row: usize,
     pub rows: usize,
     pub columns: usize,
     pub scale: f32,
@@ -45,8 +47,9 @@ impl RowSum {
     }
 
     fn job(&self, first_block: usize) -> SumRowsJob {
-        let RowSum { dst, src, rows, columns, scale } = *self;
-        params!(SumRowsJob { dst, src, first_block, rows, columns, scale, add: dst.acc })
+        let RowSum { dst, src, src_row, rows, columns, scale } = *self;
+        let add = dst.acc;
+        params!(SumRowsJob { dst, src, first_block, rows, columns, src_row, scale, add })
     }
 }
 

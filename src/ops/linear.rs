@@ -204,7 +204,14 @@ impl Op for Linear {
         let [dw, db] = [grads.params[0], grads.params[1]];
         let of_weight = params!(LinearWgrad { dw, dz, x: io.ins[0], n, o, i, add: dw.acc });
         list.push(Kernel::new(params::LINEAR_WGRAD, tiles(o, i), of_weight).flop(2 * n * o * i));
-        list.extend(row_kernels(&[RowSum { dst: db, src: dz, rows: n, columns: o, scale: 1.0 }]));
+        list.extend(row_kernels(&[RowSum {
+            dst: db,
+            src: dz,
+            src_row: o,
+            rows: n,
+            columns: o,
+            scale: 1.0,
+        }]));
         if let Some(dx) = grads.ins[0] {
             let partials = io.temp.part(self.dz_words(n), self.partials() * n * i);
             list.extend(self.input_gradient(dx, dz, io.params[0], partials, [n, i]));

@@ -66,10 +66,26 @@ pub struct Grads {
     pub outs: Vec<Option<Slot>>,
     pub ins: Vec<Option<Sink>>,
     pub params: Vec<Sink>,
-    /// The sums over pixels [N, C] of the first output's, in float32, where whoever wrote it last gave them.
-    pub out_sums: Option<Slot>,
+    /// The sums over pixels of the first output's, where whoever wrote it last gave them.
+    pub out_sums: Option<PixelSums>,
     /// Where the sums over pixels of `ins` go: of what is there once they are written.
-    pub in_sums: Vec<Option<Slot>>,
+    pub in_sums: Vec<Option<PixelSums>>,
+}
+
+/// Sums over pixels [N, C] in float32. They may be columns of a wider tensor.
+#[derive(Debug, Clone, Copy)]
+pub struct PixelSums {
+    /// From the first on, as long as they are together.
+    pub slot: Slot,
+    /// Words from image to image.
+    pub row: usize,
+}
+
+impl PixelSums {
+    /// Columns of a float32 tensor of `n` rows.
+    pub fn columns(slot: Slot, n: usize, columns: Range<usize>) -> Self {
+        PixelSums { slot: columns_of(slot, n, columns), row: slot.len / n }
+    }
 }
 
 /// Which tensors an op's backward reads, as indices into its inputs and outputs.
@@ -193,6 +209,12 @@ pub trait Op: Send + Sync {
     /// Whether its backward on a GPU takes [`Grads::out_sums`].
     fn takes_sums(&self) -> bool {
         false
+    }
+
+    /// The input whose columns have those sums for their gradient, just as they are: then they are put there at once where
+    /// nothing is there before.
+    fn sums_are_gradient_of(&self) -> Option<usize> {
+        None
     }
 
     /// Whether its backward on such a GPU gives [`Grads::in_sums`].

@@ -92,6 +92,8 @@ pub struct Piece {
 pub struct Sums {
     pub giver: usize,
     pub piece: usize,
+    /// Of a wider tensor, whose piece it is.
+    pub columns: Option<Range<usize>>,
 }
 
 /// All pieces, and which is whose.
@@ -175,7 +177,7 @@ impl Pieces {
 
     fn add_sums(&mut self, recorded: &Recorded) {
         let Recorded { tape, target, precision, .. } = *recorded;
-        for node in tape.nodes.iter().filter(|node| node.op.takes_sums()) {
+        for (k, node) in tape.nodes.iter().enumerate().filter(|(_, node)| node.op.takes_sums()) {
             let (v, reads_it) = (node.outs[0], |n: &Node| n.ins.contains(&node.outs[0]));
             // Backward, the first to read it writes its gradient last.
             let Some(giver) = tape.nodes.iter().position(reads_it) else { continue };
@@ -186,8 +188,21 @@ impl Pieces {
             if writes_once && last.op.gives_sums(&shapes, precision, target.limits()) {
                 let [n, _, _, c] = tape.shape(v);
                 let (given, end) = (recorded.bwd(giver), recorded.steps());
-                let piece = self.add(n * c, Dtype::F32, given, end);
-                self.sums.insert(v, Sums { giver, piece });
+                let of = node.op.sums_are_gradient_of();
+                let sums = match of.filter(|&i| self.ins_acc[k][i] == Some(Acc::Set)) {
+                    Some(i) => {
+                        let piece = self.grads[&node.ins[i]];
+                        let life = &mut self.all[piece].life;
+                        (life.first, life.last) = (life.first.min(given), end);
+                        let columns = Some(node.op.columns(&recorded.shapes(node), i));
+                        Sums { giver, piece, columns }
+                    }
+                    None => {
+                        let piece = self.add(n * c, Dtype::F32, given, end);
+                        Sums { giver, piece, columns: None }
+                    }
+                };
+                self.sums.insert(v, sums);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! From a tape to a flat list of launches over one arena: lifetimes, offsets, and who sets or adds gradients.
 
 use super::arena::place;
-use super::pieces::{Piece, Pieces, Recorded};
+use super::pieces::{Piece, Pieces, Recorded, Sums};
 use super::{Param, Tape, Value};
 use crate::device::cuda::Addresses;
 use crate::device::{
@@ -9,7 +9,7 @@ use crate::device::{
     Space, StepArgs, Target,
 };
 use crate::ops::later::{LaterSums, chain_kernels, row_kernels};
-use crate::ops::{Direction, Grads, Io, Shape, cost};
+use crate::ops::{Direction, Grads, Io, PixelSums, Shape, cost};
 use anyhow::Result;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -379,9 +379,16 @@ impl Places<'_> {
         };
         let param = |p| Sink { slot: in_space(p, Space::Grads), acc };
         let given = |v: &Value| pieces.sums.get(v);
-        let in_sums = |v| given(v).filter(|s| s.giver == k).map(|s| self.arena(s.piece));
+        let pixel_sums = |v: &Value, sums: &Sums| {
+            let ([n, _, _, c], slot) = (self.recorded.tape.shape(*v), self.arena(sums.piece));
+            match &sums.columns {
+                Some(columns) => PixelSums::columns(slot, n, columns.clone()),
+                None => PixelSums { slot, row: c },
+            }
+        };
+        let in_sums = |v| given(v).filter(|s| s.giver == k).map(|s| pixel_sums(v, s));
         Some(Grads {
-            out_sums: given(&node.outs[0]).map(|s| self.arena(s.piece)),
+            out_sums: given(&node.outs[0]).map(|s| pixel_sums(&node.outs[0], s)),
             in_sums: node.ins.iter().map(in_sums).collect(),
             outs,
             ins: node.ins.iter().zip(&pieces.ins_acc[k]).map(sink).collect(),

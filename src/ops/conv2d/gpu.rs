@@ -9,7 +9,7 @@ use crate::device::params::TILE;
 use crate::device::{Acc, Dtype, Entry, GpuLimits, Kernel, Precision, Sink, Slot, params, typed};
 use crate::ops::later::{ChainSum, LaterSums, LaterWords, RowSum};
 use crate::ops::sums::scaled_add;
-use crate::ops::{Direction, Grads, Io, Shape, columns_of, words};
+use crate::ops::{Direction, Grads, Io, Op, PixelSums, Shape, columns_of, words};
 
 pub(super) fn temp_words(
     op: &Conv2d,
@@ -180,18 +180,21 @@ pub(super) fn sums(op: &Conv2d, io: &Io, grads: &Grads) -> LaterSums {
         chains.push(ChainSum::zeros(grads.params[2], o, shortcut.off, row_words, first));
     }
     // They come scaled where they are made here.
-    let (src, scale) = match grads.out_sums {
-        Some(given) if !has_emb(op, grads) => (given, op.scale),
-        _ => (io.rows.part(0, n * o), 1.0),
+    let (PixelSums { slot: src, row: src_row }, scale) = match grads.out_sums {
+        Some(given) if suffices(op, grads) => (given, op.scale),
+        _ => (PixelSums { slot: io.rows.part(0, n * o), row: o }, 1.0),
     };
     let biases = [1, 3].iter().filter_map(|&i| grads.params.get(i));
-    let rows = biases.map(|&dst| RowSum { dst, src, rows: n, columns: o, scale }).collect();
+    let rows =
+        biases.map(|&dst| RowSum { dst, src, src_row, rows: n, columns: o, scale }).collect();
     LaterSums { rows, chains }
 }
 
-/// Whether the rows that an embedding adds have a gradient.
-fn has_emb(op: &Conv2d, grads: &Grads) -> bool {
-    op.input(Input::Emb).is_some_and(|i| grads.ins[i].is_some())
+/// Whether the sums over pixels that are given are all that is wanted of them: no embedding has a gradient, or they lie where
+/// it goes.
+fn suffices(op: &Conv2d, grads: &Grads) -> bool {
+    let demb = op.input(Input::Emb).and_then(|i| grads.ins[i]);
+    demb.is_none_or(|sink| sink.acc == Acc::Set && op.sums_are_gradient_of().is_some())
 }
 
 /// The fastest kernel that this GPU has for a product.
@@ -202,13 +205,13 @@ fn on_tensor_cores(p: &Product, e: &Epilogue, limits: GpuLimits) -> Kernel {
 /// The sums over pixels of dy, which whoever wrote dy may have given, and of them the gradient of the rows that an embedding
 /// adds.
 fn sums_of_pixels(op: &Conv2d, io: &Io, grads: &Grads) -> Option<Kernel> {
-    if grads.out_sums.is_some() && !has_emb(op, grads) {
+    if grads.out_sums.is_some() && suffices(op, grads) {
         return None;
     }
     let [n, h, w, o] = op.out_shape(io.shapes[0]);
     let dy = grads.outs[0].expect("conv2d has one output");
     let demb = op.input(Input::Emb).and_then(|i| grads.ins[i]);
-    let (x, pixels) = grads.out_sums.map_or((dy, h * w), |given| (given, 1));
+    let (x, pixels) = grads.out_sums.map_or((dy, h * w), |given| (given.slot, 1));
     let (add, emb_row) = demb.map_or((Acc::Set, 0), |s| (s.acc, s.slot.len / n));
     let emb = demb.map(|s| Sink { slot: columns_of(s.slot, n, op.emb_columns()), ..s });
     let (sums, scale) = (io.rows.part(0, n * o), op.scale);

@@ -161,6 +161,10 @@ impl Op for Conv2d {
         true
     }
 
+    fn sums_are_gradient_of(&self) -> Option<usize> {
+        self.input(Input::Emb).filter(|_| self.scale == 1.0)
+    }
+
     fn packs(&self, ins: &[Shape], precision: Precision, training: bool) -> Vec<Pack> {
         Algorithms::new(self, precision).packs(ins, training)
     }

@@ -20,7 +20,7 @@ pub(super) fn temp_words(op: &Norm, ins: &[Shape], direction: Direction) -> usiz
 pub(super) fn sums(op: &Norm, io: &Io, grads: &Grads) -> LaterSums {
     let (n, c) = (io.shapes[0][0], op.channels(&io.shapes));
     let sums = grads.params.iter().zip(op.image_sums(&io.shapes).slots(io.rows));
-    let sum = |(&dst, src)| RowSum { dst, src, rows: n, columns: c, scale: 1.0 };
+    let sum = |(&dst, src)| RowSum { dst, src, src_row: c, rows: n, columns: c, scale: 1.0 };
     LaterSums { rows: sums.map(sum).collect(), chains: vec![] }
 }
 
@@ -167,13 +167,14 @@ pub(super) fn backward(op: &Norm, io: &Io, grads: &Grads) -> Vec<Kernel> {
     let sink = |i: usize| grads.ins.get(i).copied().flatten();
     let (dx1, dx2) = (sink(0), sink(1));
     let given = |i: usize| grads.in_sums.get(i).copied().flatten();
-    let (dx1_sums, dx2_sums) = (given(0), given(1));
+    let [dx1_sums, dx2_sums] = [0, 1].map(|i| given(i).map(|sums| sums.slot));
+    let [dx1_sums_row, dx2_sums_row] = [0, 1].map(|i| given(i).map_or(0, |sums| sums.row));
     let [add1, add2] = [dx1, dx2].map(|s: Option<Sink>| s.is_some_and(|s| s.acc == Acc::Add));
     let mut list = Vec::new();
     if let Some(Slab { channels: cb, bytes }) = Slab::new(op, io, 2) {
         let kernel = in_one_pass(op, io.shapes[0], dtype, params::NORM_SLAB_BWD, BACKWARD);
         let arguments = params! { NormSlabBwd {
-            dx1, dx2, sums, dx1_sums, dx2_sums, dy, dxr, stats, of, cb, add1, add2,
+            dx1, dx2, sums, dx1_sums, dx2_sums, dy, dxr, stats, of, dx1_sums_row, dx2_sums_row, cb, add1, add2,
         } };
         list.push(Kernel::new(kernel, [c / cb, n], arguments).shared(bytes));
     } else {
