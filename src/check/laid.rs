@@ -2,11 +2,10 @@
 
 use super::cases::{Case, Operand, Ran};
 use crate::device::{Acc, Dtype, Kernel, Precision, Sink, Slot, Space, Target};
-use crate::ops::pack::Pack;
+use crate::ops::pack::{self, Job, Pack};
 use crate::ops::{Direction, Grads, Io, Shape, words};
 use anyhow::{Result, ensure};
 use half::bf16;
-use std::iter::zip;
 
 /// NaN, and two of bf16.
 const POISON: f32 = f32::from_bits(0x7fc0_7fc0);
@@ -102,10 +101,11 @@ impl Laid {
             let words = case.op.words_beside(target, &shapes, precision, d);
             place(Space::Arena, words, Dtype::F32)
         });
-        let wanted = case.op.packs(&shapes, precision, true);
-        let of_pack = |p: &Pack| place(Space::Arena, p.elements(), p.dtype);
-        let packed: Vec<Slot> = wanted.iter().map(of_pack).collect();
-        let packs = zip(&wanted, &packed).map(|(p, &s)| p.kernel(s, params[p.param])).collect();
+        let job = |pack: Pack| {
+            let to = place(Space::Arena, pack.elements(), pack.dtype);
+            Job { pack, to, from: params[pack.param] }
+        };
+        let jobs: Vec<Job> = case.op.packs(&shapes, precision, true).into_iter().map(job).collect();
         let mut arena = vec![POISON; end];
         let mut weights = vec![POISON; params_end];
         let grads = vec![if acc == Acc::Add { start } else { POISON }; params_end];
@@ -129,19 +129,18 @@ impl Laid {
             out_sums: None,
             in_sums: vec![None; d_ins.len()],
         };
-        let words = [arena, weights, grads];
         Ok(Laid {
             target,
             precision,
-            words,
+            words: [arena, weights, grads],
             shapes,
             ins,
             outs,
             d_ins,
             params,
             temps,
-            packed,
-            packs,
+            packed: jobs.iter().map(|job| job.to).collect(),
+            packs: pack::kernels(&jobs),
             grad_slots,
         })
     }
