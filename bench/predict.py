@@ -55,7 +55,7 @@ PIPE_SHARE_NARROW_ALONE = 0.62  # the same where one block of 64 x 32 warps has 
 SHARED_BYTES_A_CYCLE = 128
 SLOTS_SHARE = 0.75  # of issue slots that elementwise code fills forward; backward waits more for its loads
 SLOTS_SHARE_BWD = 0.65
-SMALL_S = {"sum_rows": 6e-6, "pack_rows": 2e-6, "pack_transposed": 2e-6}  # few blocks: the memory's answers in series
+SMALL_S = {"sum_rows": 6e-6}  # few blocks: the memory's answers in series
 
 
 def rows(path):

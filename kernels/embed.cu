@@ -8,7 +8,7 @@
 //   label_rows        lists each label's images first: next[n] = the next image of n's label or -1, head[n] = is the
 //                     first
 //
-// The bias's gradient is sum_rows(dbias, dy, n, d); e's is dy (scaled_add). Where dtable is set, wgrad_reduce with
+// The bias's gradient is sum_rows(dbias, dy, n, d); e's is dy (scaled_add). Where dtable is set, sum_chains with
 // chains = 0 fills it with zeros first: a batch touches few rows.
 // Launch     noise_embed: grid ceil(n half / 256). label_embed_fwd: grid ceil(n d / 256). label_rows: grid
 //            ceil(n / 256). label_embed_bwd: grid (ceil(d / 256), n). 256 threads.

@@ -8,7 +8,7 @@
 // The rest of the backward, from dz (dy itself without SiLU):
 //            db = sum_rows of dz; of one linear dx = dz w by matmul_nn; of several their products by matmul_nn, all
 //            neighbours of one width at once, into partials[linear, n, i], the last linear's first, and dx =
-//            wgrad_reduce of these: as if each had been added in turn.
+//            sum_chains of these: as if each had been added in turn.
 // Launch     linear_fwd: grid (ceil(n / 64), ceil(o / 64)); linear_wgrad: grid (ceil(o / 64), ceil(i / 64)); 256 threads,
 //            8.5 KB shared. linear_bwd_silu: grid ceil(count / 256), 256 threads.
 // Cost       2 n i o FLOP each; forward reads w ceil(n / 64) times, from the second-level cache after the first. Floor for

@@ -18,19 +18,8 @@
 
 #include "params/sums.h"
 
-// Index of the job that this block is of.
-template <class P>
-DEVICE int job_of(const P& p) {
-    int low = 0, high = p.count;
-    while (high - low > 1) {
-        int middle = (low + high) / 2;
-        (p.jobs[middle].first_block <= (int)blockIdx.x ? low : high) = middle;
-    }
-    return low;
-}
-
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS) sum_rows(const SumRows jobs) {
-    const SumRowsJob p = jobs.jobs[job_of(jobs)];
+    const SumRowsJob p = jobs.jobs[job_of_block(jobs)];
     // Each warp has 32 loads under way, since there are few blocks to hide the memory's answers.
     constexpr int EACH = 4, GROUPS = BLOCK_WARPS * EACH;
     EMM_SHARED(float, partial, [GROUPS][WARP_THREADS]);
@@ -84,7 +73,7 @@ DEVICE void sum_neighbours(const SumChainsJob& p, u32 row, u32 column) {
 }
 
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS) sum_chains(const SumChains jobs) {
-    const SumChainsJob p = jobs.jobs[job_of(jobs)];
+    const SumChainsJob p = jobs.jobs[job_of_block(jobs)];
     u32 width = p.width, end = p.rows * width;
     u32 i = ((blockIdx.x - p.first_block) * BLOCK_THREADS + threadIdx.x) * 4;
     bool whole = (p.width | p.first | p.chain_words) % 4 == 0 && aligned4(p.dw, p.row_words) && aligned4(p.partials, p.partial_words);

@@ -2,6 +2,7 @@
 
 mod interval;
 mod limits;
+mod packs;
 mod planted;
 mod search;
 mod ways;

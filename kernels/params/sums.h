@@ -5,7 +5,7 @@
 struct SumRowsJob {
     float* dst;
     const float* src;
-    int first_block;
+    u32 first_block;
     int rows, columns, src_row;
     float scale;
     int add;
@@ -15,7 +15,7 @@ constexpr int SUM_ROWS_JOBS = 100;
 
 struct SumRows {
     SumRowsJob jobs[SUM_ROWS_JOBS];
-    int count;
+    u32 count;
 };
 ENTRY(Fp32, sum_rows, SumRows)
 
@@ -23,7 +23,7 @@ ENTRY(Fp32, sum_rows, SumRows)
 struct SumChainsJob {
     float* dw;
     const float* partials;  // null where chains = 0
-    int first_block;
+    u32 first_block;
     int rows, width;
     int row_words, first;
     int partial_words;  // length of a row of partials: width, or more where rows were padded
@@ -38,7 +38,7 @@ constexpr int SUM_CHAINS_JOBS = 60;
 
 struct SumChains {
     SumChainsJob jobs[SUM_CHAINS_JOBS];
-    int count;
+    u32 count;
 };
 ENTRY(Fp32, sum_chains, SumChains)
 

@@ -14,5 +14,6 @@
 #include "gemm.cuh"
 #include "mma_tile.cuh"
 #include "chain.cuh"
+#include "jobs.cuh"
 #include "precond.cuh"
 #include "resample.cuh"

@@ -3,11 +3,10 @@
 use super::cases::{Case, Operand, Ran};
 use crate::device::{Acc, Dtype, Kernel, Precision, Sink, Slot, Space, Target};
 use crate::ops::later::LaterWords;
-use crate::ops::pack::Pack;
+use crate::ops::pack::{self, Job, Pack};
 use crate::ops::{Direction, Grads, Io, Shape, words};
 use anyhow::{Result, ensure};
 use half::bf16;
-use std::iter::zip;
 
 /// NaN, and two of bf16.
 const POISON: f32 = f32::from_bits(0x7fc0_7fc0);
@@ -111,10 +110,11 @@ impl Laid {
             Target::Cuda(limits) => case.op.later_words(&shapes, precision, limits, batch),
         };
         let later = [later.rows, later.chains].map(|words| place(Space::Arena, words, Dtype::F32));
-        let wanted = case.op.packs(&shapes, precision, true);
-        let of_pack = |p: &Pack| place(Space::Arena, p.elements(), p.dtype);
-        let packed: Vec<Slot> = wanted.iter().map(of_pack).collect();
-        let packs = zip(&wanted, &packed).map(|(p, &s)| p.kernel(s, params[p.param])).collect();
+        let job = |pack: Pack| {
+            let to = place(Space::Arena, pack.elements(), pack.dtype);
+            Job { pack, to, from: params[pack.param] }
+        };
+        let jobs: Vec<Job> = case.op.packs(&shapes, precision, true).into_iter().map(job).collect();
         let mut arena = vec![POISON; end];
         let mut weights = vec![POISON; params_end];
         let grads = vec![if acc == Acc::Add { start } else { POISON }; params_end];
@@ -138,11 +138,10 @@ impl Laid {
             out_sums: None,
             in_sums: vec![None; d_ins.len()],
         };
-        let words = [arena, weights, grads];
         Ok(Laid {
             target,
             precision,
-            words,
+            words: [arena, weights, grads],
             shapes,
             ins,
             outs,
@@ -150,8 +149,8 @@ impl Laid {
             params,
             temps,
             later,
-            packed,
-            packs,
+            packed: jobs.iter().map(|job| job.to).collect(),
+            packs: pack::kernels(&jobs),
             grad_slots,
         })
     }

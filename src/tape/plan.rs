@@ -9,7 +9,7 @@ use crate::device::{
     Space, StepArgs, Target,
 };
 use crate::ops::later::{LaterSums, chain_kernels, row_kernels};
-use crate::ops::{Direction, Grads, Io, PixelSums, Shape, cost};
+use crate::ops::{Direction, Grads, Io, PixelSums, Shape, cost, pack};
 use anyhow::Result;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -302,8 +302,7 @@ struct Packed {
 
 impl Packed {
     fn of(recorded: &Recorded) -> Packed {
-        let mut packed =
-            Packed { packs: Vec::new(), slots: Vec::new(), chains: Vec::new(), words: 0 };
+        let (mut slots_of_all, mut jobs, mut end) = (Vec::new(), Vec::new(), 0);
         for node in &recorded.tape.nodes {
             let shapes = recorded.shapes(node);
             let wanted = match recorded.target {
@@ -312,21 +311,22 @@ impl Packed {
             };
             let mut slots = Vec::new();
             for pack in wanted {
-                let (offset, len, dtype) = (packed.words, pack.elements(), pack.dtype);
-                let slot = Slot { space: Space::Arena, offset, len, dtype };
-                packed.words += slot.words().next_multiple_of(16);
-                let weights = in_space(&node.params[pack.param], Space::Weights);
-                packed.packs.push(pack.kernel(slot, weights));
-                slots.push(slot);
+                let (offset, len, dtype) = (end, pack.elements(), pack.dtype);
+                let to = Slot { space: Space::Arena, offset, len, dtype };
+                end += to.words().next_multiple_of(16);
+                let from = in_space(&node.params[pack.param], Space::Weights);
+                jobs.push(pack::Job { pack, to, from });
+                slots.push(to);
             }
-            packed.slots.push(slots);
+            slots_of_all.push(slots);
         }
+        let mut chains = Vec::new();
         for k in 0..recorded.tape.nodes.len() {
-            let (offset, len) = (packed.words, recorded.later_words(k).chains);
-            packed.chains.push(Slot { space: Space::Arena, offset, len, dtype: Dtype::F32 });
-            packed.words += len.next_multiple_of(16);
+            let (offset, len) = (end, recorded.later_words(k).chains);
+            chains.push(Slot { space: Space::Arena, offset, len, dtype: Dtype::F32 });
+            end += len.next_multiple_of(16);
         }
-        packed
+        Packed { packs: pack::kernels(&jobs), slots: slots_of_all, chains, words: end }
     }
 }
 

@@ -108,6 +108,6 @@ fn mutants_of_ops_are_seen() {
 }
 
 #[test]
-fn mutants_of_search_sampler_and_interval_are_seen() {
-    all_are_seen(false, 5);
+fn mutants_of_all_else_are_seen() {
+    all_are_seen(false, 7);
 }
