@@ -60,7 +60,7 @@ LOOPS_OF, PASSES_OF = re.compile(r"norm_slab_.*_bf16|(?!primitive).*_w?g?mma.*")
 MOST_PER_ELEMENT = 38
 # Instructions of a main loop for each of its products: more, and the schedulers hold the tensor cores back.
 MOST_PER_PRODUCT = [(re.compile(r"conv2d_mma_wide_.*"), 3.3), (re.compile(r"wgrad_mma_wide_.*"), 4.0),
-                    (re.compile(r".*_wgmma.*"), 25.0)]
+                    (re.compile(r"attention_mma_.*"), 4.0), (re.compile(r".*_wgmma.*"), 25.0)]
 # Threads of a block where they are not 256, and what a multiprocessor has.
 THREADS = [(re.compile(r".*_wgmma.*"), 384)]
 REGISTERS, SHARED_KB = 65536, {"sm_80": 164, "sm_90a": 228}

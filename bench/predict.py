@@ -49,12 +49,14 @@ GPUS = {
 }
 LAUNCH_S = 0.9e-6  # between two nodes of a graph, on both (measured by others: 0.7-1.2 us)
 L2_STORES = 1.8  # times the memory's rate, that blocks write at while others compute (H100: 5.5 TB/s by public microbenchmarks)
+L2_LOADS = 1.8  # the same of what blocks copy from there, operands that others have read
 MEMORY_SHARE = 0.85  # of the rate above that a kernel which only streams reaches
 PIPE_SHARE = 0.84  # of the pipe that binds it, that a loop of two blocks, or of 64 x 64 warps, reaches
 PIPE_SHARE_NARROW_ALONE = 0.62  # the same where one block of 64 x 32 warps has a multiprocessor to itself
 SHARED_BYTES_A_CYCLE = 128
 SLOTS_SHARE = 0.75  # of issue slots that elementwise code fills forward; backward waits more for its loads
 SLOTS_SHARE_BWD = 0.65
+ATTENTION_SOFTMAX, ATTENTION_STORE = 1500, 850  # issue slots that a warp takes between products, and behind them
 SMALL_S = {"sum_rows": 6e-6}  # few blocks: the memory's answers in series
 
 
@@ -186,6 +188,37 @@ def norm(launch, gpu, compiled):
     return max(issue, memory), "issue" if issue > memory else "memory"
 
 
+def attention(launch, gpu, compiled):
+    """Attention on chip: a block's two products (of the gradient of keys and values one), step by step, and between them
+    what is done by all threads at once. A multiprocessor has one block, so nothing hides that; memory's time passes beside it."""
+    ins, outs = launch.shapes.split(" → ")
+    _, h, w, channels = dimensions(ins)
+    t, c, of_keys = h * w, channels // 3, launch.name.endswith("_keys")
+    instructions, products = compiled.main_loop(launch.name)
+    # A scheduler has two warps, of rows 64 apart; those beyond the image do nothing. A warp's 64 x 64 at 64 depths are 128
+    # products. Of A and of B a step copies the lines that there are.
+    warps, rows_of_a, channels_of_b = min(2, math.ceil(t / 64)), min(t, 128), min(c, 256)
+    cycles, bound = 1500, collections.Counter()
+    if of_keys:
+        parts = [(math.ceil(t / 64), 64, rows_of_a + channels_of_b)]
+    else:
+        parts = [(math.ceil(c / 64), 64, rows_of_a + t), (math.ceil(t / 32) * math.ceil(c / 256), 32, channels_of_b)]
+    for steps, depth, lines in parts:
+        of_warp, copied = 2 * depth, lines * depth * 2
+        limits = {
+            "tensor cores": warps * of_warp * gpu.hmma_cycles / PIPE_SHARE,
+            "issue": warps * of_warp * instructions / products / PIPE_SHARE,
+            "shared memory": (warps * 4 * of_warp * 128 + copied) / SHARED_BYTES_A_CYCLE / PIPE_SHARE,
+            "second-level cache": copied / (L2_LOADS * gpu.bytes_per_s / gpu.multiprocessors / gpu.clock),
+        }
+        most = max(limits, key=limits.get)
+        cycles += steps * limits[most]
+        bound[most] += steps * limits[most]
+    # Instructions of a warp by a reading of the SASS: the softmax or its gradient, and 16-byte pieces of the sums.
+    cycles += warps * (ATTENTION_STORE + (0 if of_keys else ATTENTION_SOFTMAX))
+    return waves(launch.blocks, gpu.multiprocessors) * cycles / gpu.clock, bound.most_common(1)[0][0]
+
+
 def predict(launch, gpu, compiled):
     """Seconds of a launch, and what holds it back."""
     memory = launch.bytes / gpu.bytes_per_s / MEMORY_SHARE
@@ -197,11 +230,15 @@ def predict(launch, gpu, compiled):
         seconds, bound = mma(launch, gpu, compiled)
     elif launch.name.startswith("norm_slab"):
         seconds, bound = norm(launch, gpu, compiled)
+    elif launch.name.startswith("attention_mma"):
+        seconds, bound = attention(launch, gpu, compiled)
     elif launch.name.startswith("matmul_mma"):
         # One tile of few k-steps a block, results stored two bytes at a time: measured by nobody, twice its floor.
         seconds, bound = 2 * launch.floor_s, "latency"
     else:
         seconds, bound = max(memory, launch.floor_s, 2e-6), "memory"
+    if launch.name.startswith("attention_mma") and memory > seconds:
+        bound = "memory"
     return max(seconds, memory) + LAUNCH_S, bound
 
 

@@ -1,4 +1,4 @@
-// matmul_mma: matmul.cu's batched products on tensor cores, bf16 with float32 sums: attention's.
+// matmul_mma: matmul.cu's batched products on tensor cores, bf16 with float32 sums: attention's over more than 256 pixels.
 //
 //   matmul_mma_nt   C[m, n] (=|+=) alpha * sum over k of A[m, k] * B[n, k]     C float32
 //   matmul_mma_nn   C[m, n] (=|+=) alpha * sum over k of A[m, k] * B[k, n]     C bf16
@@ -7,7 +7,8 @@
 // Layout     what is contiguous (k for rows of depth, m or n else), leading dimensions and batch strides multiples of
 //            8; a and b 16-byte aligned. Otherwise any m, n, k.
 // Launch     grid (ceil(m / 128), ceil(n / 128), batch), 256 threads, 96 KB (98,304 B) dynamic shared.
-// Cost       2 m n k FLOP; at t = c = 256 a product is 33 MFLOP and reads 256 KB: bound by the second-level cache.
+// Cost       2 m n k FLOP; at t = 1,024, c = 256 a product is 537 MFLOP and reads 1 MB, each block 128 KB: bound by the
+//            second-level cache.
 // Exactness  float32 sums in the order of k, 16 at a time. They go through shared memory to rows of C, 16 bytes a store.
 #include "prelude/prelude.cuh"
 

@@ -1,5 +1,6 @@
 //! The CUDA kernels, run on the CPU by the emulator through cudarc: every op's cases against float64.
 
+mod attention;
 mod interval;
 mod limits;
 mod packs;

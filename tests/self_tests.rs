@@ -72,6 +72,7 @@ fn each_kernel_of_a_family_is_tested() {
         ("conv2d_mma_wide", "wide-tiles"),
         ("wgrad_mma_wide", "wide-tiles"),
         ("norm_slab_bwd_plain", "slabs"),
+        ("attention_mma_bwd_keys", "attention"),
     ] {
         let cache = tempfile::tempdir().unwrap();
         let ended = on_a_tested_gpu(cache.path(), &format!("launch:{kernel}"), PLAN);

@@ -28,3 +28,39 @@ struct SoftmaxBwdBf16 {
     int rows, t;
 };
 ENTRY(Fp32, softmax_bwd_bf16, SoftmaxBwdBf16)
+
+struct AttentionFwd {
+    bf16* y;
+    bf16* w;
+    const bf16* qkv;
+    int t, c;
+    int stages;  // of the rings: 2 or 3
+    float scale;  // 1 / sqrt(c)
+};
+ENTRY(TensorBf16, attention_mma_fwd, AttentionFwd)
+
+struct AttentionBwdQueries {
+    bf16* dqkv;  // q's columns of it are written
+    bf16* ds;
+    const bf16* qkv;
+    const bf16* w;
+    const bf16* dy;
+    int t, c;
+    int stages;
+    float scale;
+    int add;
+};
+ENTRY(TensorBf16, attention_mma_bwd_queries, AttentionBwdQueries)
+
+struct AttentionBwdKeys {
+    bf16* dqkv;  // the columns of k and v are written
+    const bf16* qkv;
+    const bf16* w;
+    const bf16* ds;
+    const bf16* dy;
+    int t, c;
+    int stages;
+    float scale;
+    int add;
+};
+ENTRY(TensorBf16, attention_mma_bwd_keys, AttentionBwdKeys)

@@ -8,6 +8,7 @@ use super::wanted::random;
 use crate::device::cuda::Cuda;
 use crate::device::{Acc, Family, GpuLimits, Precision, StepArgs};
 use crate::error::{Exit, OrExit as _};
+use crate::ops::attention::Attention;
 use crate::ops::conv2d::Conv2d;
 use crate::ops::norm::Norm;
 use crate::ops::{Op, words};
@@ -76,6 +77,18 @@ fn kernels_of(family: Family) -> &'static [&'static str] {
             "norm_slab_fwd_bf16",
             "norm_slab_bwd_bf16",
         ],
+        Family::Attention => {
+            &["attention_mma_fwd", "attention_mma_bwd_queries", "attention_mma_bwd_keys"]
+        }
+    }
+}
+
+/// The golden that a family's kernels compute, and how the names begin of its cases that go by them.
+fn golden_of(family: Family) -> (&'static str, &'static [&'static str]) {
+    match family {
+        Family::Hopper | Family::WideTiles => ("conv2d", &["even"]),
+        Family::Slabs => ("norm", &["even"]),
+        Family::Attention => ("attention", &["wide", "large_logits_rounded"]),
     }
 }
 
@@ -86,12 +99,12 @@ fn cases_of(cuda: &Cuda, family: Family) -> Result<()> {
     let limits = others.fold(cuda.limits(), GpuLimits::without);
     let alone = cuda.with_limits(GpuLimits { multiprocessors: 1, ..limits });
     let general = cuda.with_limits(limits.without(family));
-    let (op, precision) =
-        (if family == Family::Slabs { "norm" } else { "conv2d" }, Precision::Bf16);
+    let ((op, names), precision) = (golden_of(family), Precision::Bf16);
+    let fast = |name: &str| names.iter().any(|first| name.starts_with(first));
     let (_, bytes) = GOLDENS.into_iter().find(|(name, _)| *name == op).expect("an op's golden");
     let golden = Golden::parse(bytes)?;
     let mut launched = Vec::new();
-    for (name, attributes) in golden.cases().into_iter().filter(|(n, _)| n.starts_with("even")) {
+    for (name, attributes) in golden.cases().into_iter().filter(|(n, _)| fast(n)) {
         let case = Case::from_golden(op, &golden, &name, &attributes);
         launched.extend(case.kernel_names(alone.limits(), precision)?);
         let run = |case: &Case, acc, start| case.run_kernels(&alone, precision, acc, start);
@@ -117,30 +130,45 @@ fn cases_of(cuda: &Cuda, family: Family) -> Result<()> {
     Ok(())
 }
 
-/// What no golden is: tiles of 256 and 192 columns, forward and of the weight's gradient; a norm alone.
+/// What no golden is: tiles of 256 and 192 columns, forward and of the weight's gradient; a norm alone; attention over more
+/// than a block's queries, and over more than its channels.
 fn made(family: Family) -> Vec<(String, Case)> {
     let operand = |shape: [usize; 4], which: u32, activation: bool| {
         let words = random(words(shape), which, 1.0);
         Operand { shape, words, grad: Some(String::new()), activation }
     };
-    let case = |op: Box<dyn Op>, c: usize, params: [usize; 2], outs: usize, o: usize| Case {
-        op,
-        ins: vec![operand([1, 8, 8, c], 1, true)],
-        params: params.iter().zip(2..).map(|(&n, w)| operand([1, 1, 1, n], w, false)).collect(),
-        outs: vec![None; outs],
-        d_outs: (0..outs).map(|i| (i == 0).then(|| random(64 * o, 4, 1.0))).collect(),
-        args: StepArgs::default(),
-        float32_only: false,
+    let case = |op: Box<dyn Op>, [side, c]: [usize; 2], params: &[usize], outs: usize, o: usize| {
+        let d_out = random(side * side * o, 4, 1.0);
+        Case {
+            op,
+            ins: vec![operand([1, side, side, c], 1, true)],
+            params: params.iter().zip(2..).map(|(&n, w)| operand([1, 1, 1, n], w, false)).collect(),
+            outs: vec![None; outs],
+            d_outs: (0..outs).map(|i| (i == 0).then(|| d_out.clone())).collect(),
+            args: StepArgs::default(),
+            float32_only: false,
+        }
     };
-    if family == Family::Slabs {
-        let norm = Norm { groups: 4, silu: false, dropout: None, resample: None, off: 0 };
-        return vec![("a norm alone".into(), case(Box::new(norm), 32, [32; 2], 2, 32))];
+    match family {
+        Family::Slabs => {
+            let norm = Norm { groups: 4, silu: false, dropout: None, resample: None, off: 0 };
+            vec![("a norm alone".into(), case(Box::new(norm), [8, 32], &[32; 2], 2, 32))]
+        }
+        Family::Attention => {
+            let attention = |[side, c]: [usize; 2]| {
+                let name = format!("attention of {c} channels over {side}×{side} pixels");
+                (name, case(Box::new(Attention), [side, 3 * c], &[], 2, c))
+            };
+            [[16, 72], [8, 264]].map(attention).into()
+        }
+        Family::Hopper | Family::WideTiles => {
+            let convolution = |(c, o): (usize, usize)| {
+                let name = format!("a convolution of {c} channels to {o}");
+                (name, case(Box::new(Conv2d::same(3, o)), [8, c], &[9 * c * o, o], 1, o))
+            };
+            [(8, 200), (8, 136), (136, 8)].map(convolution).into()
+        }
     }
-    let convolution = |(c, o): (usize, usize)| {
-        let name = format!("a convolution of {c} channels to {o}");
-        (name, case(Box::new(Conv2d::same(3, o)), c, [9 * c * o, o], 1, o))
-    };
-    [(8, 200), (8, 136), (136, 8)].map(convolution).into()
 }
 
 /// Has processes test the families; `start` makes one that does so for some. `None`: the GPU could not be opened there.

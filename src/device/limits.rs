@@ -13,16 +13,20 @@ pub enum Family {
     WideTiles,
     /// Norms in one pass; without them in several.
     Slabs,
+    /// Attention with its scores on chip; without it they go through memory.
+    Attention,
 }
 
 impl Family {
-    pub const ALL: [Family; 3] = [Family::Hopper, Family::WideTiles, Family::Slabs];
+    pub const ALL: [Family; 4] =
+        [Family::Hopper, Family::WideTiles, Family::Slabs, Family::Attention];
 
     pub fn name(self) -> &'static str {
         match self {
             Family::Hopper => "hopper",
             Family::WideTiles => "wide-tiles",
             Family::Slabs => "slabs",
+            Family::Attention => "attention",
         }
     }
 
@@ -41,6 +45,7 @@ pub struct GpuLimits {
     pub hopper: bool,
     pub wide_tiles: bool,
     pub slabs: bool,
+    pub attention: bool,
 }
 
 impl GpuLimits {
@@ -51,6 +56,7 @@ impl GpuLimits {
         hopper: false,
         wide_tiles: true,
         slabs: true,
+        attention: true,
     };
 
     /// Whether plans have kernels of a family.
@@ -61,6 +67,7 @@ impl GpuLimits {
                 self.wide_tiles && self.shared_bytes >= params::MMA_WIDE_SHARED_BYTES
             }
             Family::Slabs => self.slabs,
+            Family::Attention => self.attention,
         }
     }
 
@@ -76,6 +83,7 @@ impl GpuLimits {
             Family::Hopper => GpuLimits { hopper: false, ..self },
             Family::WideTiles => GpuLimits { wide_tiles: false, ..self },
             Family::Slabs => GpuLimits { slabs: false, ..self },
+            Family::Attention => GpuLimits { attention: false, ..self },
         }
     }
 }

@@ -82,6 +82,11 @@ fn convolutions_on_hopper() {
 }
 
 #[test]
+fn attention_on_tensor_cores() {
+    fast_cases("attention wide");
+}
+
+#[test]
 fn norms_in_one_pass() {
     fast_cases("norm even");
 }

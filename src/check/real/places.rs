@@ -117,15 +117,19 @@ pub(super) fn places(op: &str, n: NetworkSize) -> Vec<Place> {
 }
 
 fn attention(n: NetworkSize) -> Vec<Place> {
-    let shape = [n.images, n.side / 2, n.side / 2, 6 * n.channels];
-    vec![Place {
-        case: "of the middle level",
+    let place = |case, images: usize, side: usize| Place {
+        case,
         plain: Plain::Attention,
-        ins: vec![activation("qkv", shape)],
+        ins: vec![activation("qkv", [images, side, side, 6 * n.channels])],
         outs: vec![Some("y"), None],
         d_outs: vec![0],
         params: vec![],
-    }]
+    };
+    vec![
+        place("of the middle level", n.images, n.side / 2),
+        place("of the coarsest level", n.images, n.side / 4),
+        place("of the finest level, an eighth of the images", n.images.div_ceil(8), n.side),
+    ]
 }
 
 fn convolutions(n: NetworkSize) -> Vec<Place> {

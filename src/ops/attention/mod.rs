@@ -3,21 +3,20 @@
 //! qkv [N, H, W, 3C] with channels [q | k | v]; y [N, H, W, C]; the weights [N, 1, T, T], T = H·W, are kept for
 //! the backward. FLOP: two products forward, four backward.
 
+mod gpu;
+
 use super::golden::{Described, GoldenCase, GoldenIn, GoldenOut};
 use super::scratch::Layout;
 use super::{Direction, Grads, Io, Op, Reads, Shape};
 use crate::device::cpu::gemm::{Mat, gemm};
 use crate::device::cpu::math::{exp, vectorized};
-use crate::device::params::{BLOCK_WARPS, MMA_SHARED_BYTES, MMA_TILE, TILE};
-use crate::device::{Acc, Dtype, Entry, Kernel, Launch, Precision, Ptr, Sink, Slot, params};
+use crate::device::{Acc, Dtype, Kernel, Launch, Precision, Sink, Target};
 use anyhow::{Result, ensure};
 
 #[derive(Debug, Clone, Copy)]
 pub struct Attention;
 
-/// A matrix per image: its address, elements from row to row and from image to image.
-type View = (Ptr, usize, usize);
-
+/// Images, pixels of each, channels.
 fn sizes(ins: &[Shape]) -> (usize, usize, usize) {
     (ins[0][0], ins[0][1] * ins[0][2], ins[0][3] / 3)
 }
@@ -114,132 +113,24 @@ impl Op for Attention {
         })
     }
 
-    fn kernel_temp_words(
+    fn words_beside(
         &self,
+        target: Target,
         ins: &[Shape],
         precision: Precision,
         direction: Direction,
     ) -> usize {
-        let (n, t, _) = sizes(ins);
-        let (float32, stored) = (n * t * t, precision.storage().words(n * t * t));
-        match (precision.storage(), direction) {
-            // The weights themselves hold the scores.
-            (Dtype::F32, Direction::Fwd) => 0,
-            (Dtype::F32, Direction::Bwd) | (Dtype::Bf16, Direction::Fwd) => float32,
-            (Dtype::Bf16, Direction::Bwd) => float32.next_multiple_of(16) + stored,
+        match target {
+            Target::Cpu => 0,
+            Target::Cuda(limits) => gpu::temp_words(sizes(ins), precision, direction, limits),
         }
     }
 
     fn kernels(&self, io: &Io, grads: Option<&Grads>) -> Vec<Kernel> {
-        let (n, t, c) = sizes(&io.shapes);
-        let (qkv, w) = (io.ins[0], io.outs[1]);
-        let products = Products::new(w.dtype, n, t, c);
-        let scale = 1.0 / (c as f32).sqrt();
-        let wide = |s: Slot, which: usize| (Ptr::Element(s, which * c), 3 * c, 3 * t * c);
-        let narrow = |s: Slot| (Ptr::Slot(s), c, t * c);
-        let square = |s: Slot| (Ptr::Slot(s), t, t * t);
-        let (q, k, v) = (wide(qkv, 0), wide(qkv, 1), wide(qkv, 2));
-        let (rows, blocks) = (n * t, (n * t).div_ceil(BLOCK_WARPS));
-        let Some(grads) = grads else {
-            let (scores, softmax) = match w.dtype {
-                Dtype::F32 => {
-                    let arguments = params!(SoftmaxFwd { w, rows, t });
-                    (w, Kernel::new(params::SOFTMAX_FWD, blocks, arguments))
-                }
-                Dtype::Bf16 => {
-                    let scores = io.temp.part(0, n * t * t);
-                    let arguments = params!(SoftmaxFwdBf16 { w, scores, rows, t });
-                    (scores, Kernel::new(params::SOFTMAX_FWD_BF16, blocks, arguments))
-                }
-            };
-            return vec![
-                products.kernel(Form::Nt, square(scores), q, k, scale, Acc::Set),
-                softmax,
-                products.kernel(Form::Nn, narrow(io.outs[0]), square(w), v, 1.0, Acc::Set),
-            ];
-        };
-        let dy = narrow(grads.outs[0].expect("attention's output has a gradient"));
-        let Some(Sink { slot, acc }) = grads.ins[0] else { return vec![] };
-        let ds32 = io.temp.part(0, n * t * t);
-        let (ds, softmax) = match w.dtype {
-            Dtype::F32 => {
-                let arguments = params!(SoftmaxBwd { ds: ds32, w, rows, t });
-                (ds32, Kernel::new(params::SOFTMAX_BWD, blocks, arguments))
-            }
-            Dtype::Bf16 => {
-                let ds = io.temp.stored((n * t * t).next_multiple_of(16), n * t * t, w.dtype);
-                let arguments = params!(SoftmaxBwdBf16 { ds16: ds, ds: ds32, w, rows, t });
-                (ds, Kernel::new(params::SOFTMAX_BWD_BF16, blocks, arguments))
-            }
-        };
-        vec![
-            products.kernel(Form::Nt, square(ds32), dy, v, 1.0, Acc::Set),
-            softmax,
-            products.kernel(Form::Tn, wide(slot, 2), square(w), dy, 1.0, acc),
-            products.kernel(Form::Nn, wide(slot, 0), square(ds), k, scale, acc),
-            products.kernel(Form::Tn, wide(slot, 1), square(ds), q, scale, acc),
-        ]
-    }
-}
-
-/// Which of `kernels/matmul.cu`'s products: the first writes [t, t] over c, the others [t, c] over t.
-enum Form {
-    Nt,
-    Nn,
-    Tn,
-}
-
-/// The batched products of one size, by the fastest kernels that take it.
-struct Products {
-    /// Of [`Form`]'s three.
-    kernels: [Entry<params::Matmul>; 3],
-    mma: bool,
-    n: usize,
-    t: usize,
-    c: usize,
-}
-
-impl Products {
-    fn new(dtype: Dtype, n: usize, t: usize, c: usize) -> Self {
-        let mma = dtype == Dtype::Bf16 && t.is_multiple_of(8) && c.is_multiple_of(8);
-        use params::*;
-        let kernels = match (mma, dtype) {
-            (true, _) => [MATMUL_MMA_NT, MATMUL_MMA_NN, MATMUL_MMA_TN],
-            (_, Dtype::Bf16) => [MATMUL_NT_BF16, MATMUL_NN_BF16, MATMUL_TN_BF16],
-            (_, Dtype::F32) => [MATMUL_NT, MATMUL_NN, MATMUL_TN],
-        };
-        Products { kernels, mma, n, t, c }
-    }
-
-    fn kernel(&self, form: Form, to: View, a: View, b: View, alpha: f32, acc: Acc) -> Kernel {
-        let (t, c) = (self.t, self.c);
-        let (cols, depth) = if let Form::Nt = form { (t, c) } else { (c, t) };
-        let arguments = params!(Matmul {
-            c: to.0,
-            a: a.0,
-            b: b.0,
-            batch_a: a.2,
-            batch_b: b.2,
-            batch_c: to.2,
-            m: t,
-            n: cols,
-            k: depth,
-            lda: a.1,
-            ldb: b.1,
-            ldc: to.1,
-            alpha,
-            add: acc,
-        });
-        let tile = if self.mma { MMA_TILE } else { TILE };
-        let grid = [t.div_ceil(tile), cols.div_ceil(tile), self.n];
-        let shared = if self.mma { MMA_SHARED_BYTES } else { 0 };
-        // Of qkv a product touches every third channel.
-        let bytes = |v: View, words: usize| v.0.slot().map_or(0, |s| s.dtype.bytes(self.n * words));
-        let written = bytes(to, t * cols) * if acc == Acc::Add { 2 } else { 1 };
-        Kernel::new(self.kernels[form as usize], grid, arguments)
-            .shared(shared)
-            .flop(2 * self.n * t * cols * depth)
-            .moves(written + bytes(a, t * depth) + bytes(b, depth * cols))
+        match grads {
+            None => gpu::forward(io),
+            Some(grads) => gpu::backward(io, grads),
+        }
     }
 }
 
