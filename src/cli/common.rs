@@ -143,12 +143,16 @@ impl Common {
     /// Opens a GPU, `tested` for what passes its self-test there.
     fn cuda(&self, k: usize, tested: bool) -> Result<Device> {
         let driver = probe().ok().filter(|_| tested);
-        let gpu = driver.as_ref().and_then(|d| d.gpus.get(k).map(|gpu| (&gpu.name, d.version)));
+        let gpu = driver.as_ref().and_then(|d| d.gpus.get(k).map(|gpu| (gpu, d.version)));
         let failed = match gpu {
-            Some((name, driver)) => self_test::failures(k, name, driver, self.quiet)?,
-            None => vec![],
+            Some((gpu, driver)) => self_test::failures(k, gpu, driver, self.quiet)?,
+            None => Some(vec![]),
         };
         let cuda = Cuda::open(k, IMAGES)?;
+        if let (None, Some((gpu, _)), false) = (&failed, gpu, self.quiet) {
+            self_test::note_untested(k, gpu);
+        }
+        let failed = failed.unwrap_or_default();
         let cuda = cuda.with_limits(self_test::heed(cuda.limits(), &failed));
         Ok(Device::Cuda { cuda, host: Cpu::new(self.threads)? })
     }

@@ -62,7 +62,7 @@ pub fn run(_args: Args, common: &Common) -> Result<()> {
                 let memory = Size(gpu.memory_bytes);
                 let able = if runs_on(gpu.capability) { "" } else { "; no kernels in this build" };
                 say!("device    cuda:{k}: {}, {major}.{minor}, {memory}{able}", gpu.name);
-                say!("          {}", self_tested(self_test::known(k, &gpu.name, d.version)));
+                say!("          {}", self_tested(self_test::known(gpu, d.version)));
             }
             say!("driver    CUDA {}", dotted(d.version));
         }
@@ -122,7 +122,7 @@ fn devices(driver: &Result<Driver, Trouble>, cpu: &str) -> Vec<Value> {
             "capability": format!("{}.{}", gpu.capability.0, gpu.capability.1),
             "memory_bytes": gpu.memory_bytes,
             "usable": runs_on(gpu.capability),
-            "self_test": self_test::known(k, &gpu.name, version),
+            "self_test": self_test::known(gpu, version),
         }));
     }
     all

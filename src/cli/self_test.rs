@@ -1,7 +1,7 @@
 //! A GPU's self-test, at its first use with this driver and this program: its verdict is kept in the user's cache.
 
 use crate::check::self_test::{Failed, in_process};
-use crate::device::cuda::KERNELS_FOR;
+use crate::device::cuda::{Gpu, KERNELS_FOR};
 use crate::device::{Family, GpuLimits};
 use crate::error::{Exit, OrExit as _};
 use crate::files::{read_cache, write_cache};
@@ -20,7 +20,7 @@ const KEPT: usize = 100;
 /// Of one GPU.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Verdict {
-    /// `cuda:0, NVIDIA H100`, its driver's version and [`binary`].
+    /// Its UUID, its driver's version and [`binary`].
     gpu: String,
     driver: i32,
     binary: String,
@@ -31,10 +31,10 @@ fn read() -> Vec<Verdict> {
     serde_json::from_str(&read_cache(VERDICTS)).unwrap_or_default()
 }
 
-/// What GPU `k` failed when it was tested with this program; `None` if it wasn't.
-pub fn known(k: usize, name: &str, driver: i32) -> Option<Vec<Failed>> {
-    let (gpu, binary) = (format!("cuda:{k}, {name}"), binary());
-    let of_gpu = |v: &Verdict| v.gpu == gpu && v.driver == driver && v.binary == binary;
+/// What a GPU failed when it was tested with this program; `None` if it wasn't.
+pub fn known(gpu: &Gpu, driver: i32) -> Option<Vec<Failed>> {
+    let binary = binary();
+    let of_gpu = |v: &Verdict| v.gpu == gpu.uuid && v.driver == driver && v.binary == binary;
     read().into_iter().rev().find(of_gpu).map(|v| v.failed)
 }
 
@@ -47,18 +47,21 @@ fn wanted() -> bool {
     }
 }
 
-/// What GPU `k` failed, after a test if there was none. Each failure is a line on stderr.
+/// What a GPU, `cuda:K`, failed, after a test if there was none. Each failure is a line on stderr. `None`: the test could not
+/// open it.
 ///
 /// # Errors
 /// This program cannot be started.
-pub fn failures(k: usize, name: &str, driver: i32, quiet: bool) -> Result<Vec<Failed>> {
-    let gpu = format!("cuda:{k}, {name}");
+pub fn failures(k: usize, gpu: &Gpu, driver: i32, quiet: bool) -> Result<Option<Vec<Failed>>> {
     if !wanted() {
-        return Ok(vec![]);
+        return Ok(Some(vec![]));
     }
-    let failed = match known(k, name, driver) {
+    let failed = match known(gpu, driver) {
         Some(failed) => failed,
         None => {
+            if !quiet {
+                note(k, gpu, "first used with this driver and this program: testing its kernels");
+            }
             let program =
                 env::current_exe().or_exit(Exit::Other, || "--device: this program".into())?;
             let tested = in_process(|families| {
@@ -68,9 +71,8 @@ pub fn failures(k: usize, name: &str, driver: i32, quiet: bool) -> Result<Vec<Fa
                 command.args(words.split(' ').skip(1));
                 command
             })?;
-            // What could not be opened there is told when it is opened here.
-            let Some(failed) = tested else { return Ok(vec![]) };
-            let verdict = Verdict { gpu: gpu.clone(), driver, binary: binary(), failed };
+            let Some(failed) = tested else { return Ok(None) };
+            let verdict = Verdict { gpu: gpu.uuid.clone(), driver, binary: binary(), failed };
             let mut all = read();
             all.push(verdict.clone());
             let oldest = all.len().saturating_sub(KEPT);
@@ -83,9 +85,22 @@ pub fn failures(k: usize, name: &str, driver: i32, quiet: bool) -> Result<Vec<Fa
     for (family, why) in failed.iter().filter(|_| !quiet) {
         let name = family.name();
         let what = format!("computes without its {name} kernels, which failed the self-test");
-        let _ = writeln!(stderr(), "emm: --device: {gpu}: {what}: {why}; `emm check` says more");
+        note(k, gpu, &format!("{what}: {why}; `emm check` says more"));
     }
-    Ok(failed)
+    Ok(Some(failed))
+}
+
+/// Says of a GPU that opens that its test could not open it.
+pub fn note_untested(k: usize, gpu: &Gpu) {
+    note(
+        k,
+        gpu,
+        "its self-test could not open it, so that its kernels are untested; `emm check` tests them",
+    );
+}
+
+fn note(k: usize, gpu: &Gpu, what: &str) {
+    let _ = writeln!(stderr(), "emm: --device: cuda:{k}, {}: {what}", gpu.name);
 }
 
 /// Limits without what failed.

@@ -63,6 +63,8 @@ pub struct Driver {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gpu {
     pub name: String,
+    /// Of this one and no other, as `nvidia-smi -L` prints it.
+    pub uuid: String,
     /// Compute capability.
     pub capability: (u32, u32),
     pub memory_bytes: u64,
@@ -131,14 +133,16 @@ fn gpu(index: c_int) -> Result<Gpu, Trouble> {
     let total: unsafe extern "C" fn(*mut usize, c_int) -> c_int = function("cuDeviceTotalMem_v2")?;
     let attribute: unsafe extern "C" fn(*mut c_int, c_int, c_int) -> c_int =
         function("cuDeviceGetAttribute")?;
-    let mut text = [0u8; 128];
+    let id: unsafe extern "C" fn(*mut [u8; 16], c_int) -> c_int = function("cuDeviceGetUuid_v2")?;
+    let (mut text, mut uuid) = ([0u8; 128], [0u8; 16]);
     let mut memory_bytes = 0usize;
-    // SAFETY: the signatures are the driver API's; it writes at most `len` bytes of the name and one value
-    // to each other pointer.
+    // SAFETY: the signatures are the driver API's; it writes at most `len` bytes of the name, 16 of the
+    // UUID, and one value to each other pointer.
     let (major, minor) = unsafe {
         let device = value("cuDeviceGet", |out| get(out, index))?;
         let len = text.len() as c_int - 1;
         check("cuDeviceGetName", name(text.as_mut_ptr().cast(), len, device))?;
+        check("cuDeviceGetUuid", id(&mut uuid, device))?;
         check("cuDeviceTotalMem", total(&mut memory_bytes, device))?;
         let major = value("cuDeviceGetAttribute", |o| attribute(o, CAPABILITY_MAJOR, device))?;
         (major, value("cuDeviceGetAttribute", |o| attribute(o, CAPABILITY_MINOR, device))?)
@@ -146,9 +150,16 @@ fn gpu(index: c_int) -> Result<Gpu, Trouble> {
     let end = text.iter().position(|&b| b == 0).unwrap_or(text.len());
     Ok(Gpu {
         name: String::from_utf8_lossy(&text[..end]).into_owned(),
+        uuid: uuid_text(uuid),
         capability: (major as u32, minor as u32),
         memory_bytes: memory_bytes as u64,
     })
+}
+
+fn uuid_text(uuid: [u8; 16]) -> String {
+    let digits: String = uuid.iter().map(|byte| format!("{byte:02x}")).collect();
+    let parts = [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]];
+    format!("GPU-{}", parts.join("-"))
 }
 
 /// A function of the driver by name. `F` is its pointer's type.
