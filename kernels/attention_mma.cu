@@ -57,44 +57,52 @@ struct Matrix {
     }
 };
 
-// A ring of copies: `begin` issues those of the first `stages - 1` steps, a group each, `turn` waits for a step's.
-template <class Load>
-DEVICE void begin(int stages, int steps, Load load) {
-    for (int step = 0; step < stages - 1; step++) {
-        if (step < steps) load(step);
+// A ring of `stages` that copies fill, a group of them each, in turns from `stage` on.
+struct Ring {
+    int stages, stage;
+
+    DEVICE int before() const { return stage > 0 ? stage - 1 : stages - 1; }
+    DEVICE void next() { stage = stage + 1 < stages ? stage + 1 : 0; }
+    // Issues the copies of the first steps: load(stage, step).
+    template <class Load>
+    DEVICE void begin(int steps, Load load) const {
+        for (int step = 0; step < stages - 1; step++) {
+            int to = stage + step;
+            if (step < steps) load(to < stages ? to : to - stages, step);
+            cp_async_commit();
+        }
+    }
+    // Waits for those of a step, and issues those that take the place of the step before.
+    template <class Load>
+    DEVICE void turn(int steps, int step, Load load) const {
+        if (stages > 2)
+            cp_async_wait<1>();
+        else
+            cp_async_wait<0>();
+        // Mutant, planted::attention_on_tensor_cores: `__syncthreads();` goes.
+        __syncthreads();  // everyone's pieces have landed, and everyone has read the stage that is refilled now
+        if (step + stages - 1 < steps) load(before(), step + stages - 1);
         cp_async_commit();
     }
-}
-template <class Load>
-DEVICE void turn(int stages, int steps, int step, Load load) {
-    if (stages > 2)
-        cp_async_wait<1>();
-    else
-        cp_async_wait<0>();
-    // Mutant, planted::attention_on_tensor_cores: `__syncthreads();` goes.
-    __syncthreads();  // everyone's pieces have landed, and everyone has read the stage that is refilled now
-    int next = step + stages - 1;
-    if (next < steps) load(next);
-    cp_async_commit();
-}
+};
 
 // acc = a b^T over their columns: 128 rows of a from `first` on, all of b's. `follow` issues copies to what lies before
 // the last of three stages: while the last step is multiplied, or, with two, behind it. All stages are free behind it.
 template <class Follow>
 DEVICE void row_products(float (&acc)[4][8][4], unsigned char* memory, int stages, const Matrix& a, int first,
                          const Matrix& b, Follow follow) {
-    int steps = ceil_div(a.columns, 64), shift = stages - steps % stages;  // the last step's stage is the last
-    auto stage = [&](int step) { return memory + (step + shift) % stages * STAGE; };
-    auto load = [&](int step) {
-        a.deepwise<MMA_TILE>(stage(step), first, 64 * step);
-        b.deepwise<MMA_WIDE>(stage(step) + MMA_OPERAND, 0, 64 * step);
+    auto load = [&](int stage, int step) {
+        a.deepwise<MMA_TILE>(memory + stage * STAGE, first, 64 * step);
+        b.deepwise<MMA_WIDE>(memory + stage * STAGE + MMA_OPERAND, 0, 64 * step);
     };
     bool any = first + warp_row() < a.rows && warp_col<MMA_WIDE>() < b.rows;
-    begin(stages, steps, load);
-    for (int step = 0; step < steps; step++) {
-        turn(stages, steps, step, load);
+    int steps = ceil_div(a.columns, 64);
+    Ring ring{stages, (stages - steps % stages) % stages};  // so that the last step's is the last
+    ring.begin(steps, load);
+    for (int step = 0; step < steps; step++, ring.next()) {
+        ring.turn(steps, step, load);
         if (stages > 2 && step == steps - 1) follow();
-        const unsigned char* operands = stage(step);
+        const unsigned char* operands = memory + ring.stage * STAGE;
 #pragma unroll
         for (int k = 0; k < 4 && any; k++) {
             uint32_t of_a[4][4], of_b[8][2];
@@ -110,27 +118,30 @@ DEVICE void row_products(float (&acc)[4][8][4], unsigned char* memory, int stage
 // The second product: what lies in the square times 256 columns of a matrix whose rows come in chunks of 32.
 struct Weighted {
     const Matrix& of;
-    unsigned char *square, *ring;
+    unsigned char *square, *chunks;
     int stages;
 
-    DEVICE void load(int step, int column) const {
-        of.sidewise<32, MMA_WIDE>(ring + step % stages * CHUNK, 32 * step, column);
+    DEVICE unsigned char* last_chunk() const { return chunks + (stages - 1) * CHUNK; }
+    DEVICE void load(int stage, int step, int column) const {
+        of.sidewise<32, MMA_WIDE>(chunks + stage * CHUNK, 32 * step, column);
     }
-    // Issues the first copies of the columns from `column` on.
+    // Issues the first copies of the columns from `column` on, none into the last chunk.
     DEVICE void start(int column) const {
-        begin(stages, ceil_div(of.rows, 32), [&](int step) { load(step, column); });
+        Ring{stages, 0}.begin(ceil_div(of.rows, 32), [&](int stage, int step) { load(stage, step, column); });
     }
     DEVICE void multiply(float (&acc)[4][8][4], int column, bool any) const {
+        Ring ring{stages, 0};
         int step = 0, steps = ceil_div(of.rows, 32);
         do {
-            turn(stages, steps, step, [&](int next) { load(next, column); });
+            ring.turn(steps, step, [&](int stage, int next) { load(stage, next, column); });
 #pragma unroll
             for (int k = 0; k < 2 && any; k++) {
                 uint32_t a[4][4], b[8][2];
                 deep_a(a, square + step / 2 * MMA_OPERAND, warp_row(), step % 2 * 2 + k);
-                side_b(b, ring + step % stages * CHUNK, warp_col<MMA_WIDE>(), k);
+                side_b(b, chunks + ring.stage * CHUNK, warp_col<MMA_WIDE>(), k);
                 mma_bf16(acc, a, b);
             }
+            ring.next();
         } while (++step < steps);
     }
 };
@@ -312,9 +323,8 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 1) attention_mma_fwd
     Weighted weighted{v, memory, memory + SQUARE, p.stages};
     float acc[4][8][4] = {};
     row_products(acc, memory, p.stages, q, first, k, [&] { weighted.start(0); });
-    // The ring's last chunk comes only behind the next barriers.
-    float2* parts = view_as<float2*>(weighted.ring + (p.stages - 1) * CHUNK);
-    softmax(acc, memory, parts, t, LOG2_E * p.scale);
+    // The last chunk comes only behind the next barriers.
+    softmax(acc, memory, view_as<float2*>(weighted.last_chunk()), t, LOG2_E * p.scale);
     __syncthreads();
     store_square(p.w + image * t * t, t, first, memory);
     store_weighted(acc, weighted, p.y + image * t * c, c, first, 1.0f, 0);
@@ -335,7 +345,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 1) attention_mma_bwd
     });
     cp_async_wait<0>();
     __syncthreads();
-    softmax_gradient(acc, memory, view_as<float*>(weighted.ring + (p.stages - 1) * CHUNK));
+    softmax_gradient(acc, memory, view_as<float*>(weighted.last_chunk()));
     __syncthreads();
     store_square(p.ds + image * t * t, t, first, memory);
     store_weighted(acc, weighted, p.dqkv + image * t * 3 * c, 3 * c, first, p.scale, p.add);
@@ -348,26 +358,26 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS, 1) attention_mma_bwd
     i64 image = blockIdx.z / 2;
     Matrix a{(of_keys ? p.ds : p.w) + image * t * t, t, t, t};
     Matrix b = of_keys ? Matrix{p.qkv + image * t * 3 * c, 3 * c, t, c} : Matrix{p.dy + image * t * c, c, t, c};
-    int steps = ceil_div(t, 64);
-    auto stage = [&](int step) { return memory + step % p.stages * STAGE; };
-    auto load = [&](int step) {
-        a.sidewise<64, MMA_TILE>(stage(step), 64 * step, first);
-        b.sidewise<64, MMA_WIDE>(stage(step) + MMA_OPERAND, 64 * step, column);
+    auto load = [&](int stage, int step) {
+        a.sidewise<64, MMA_TILE>(memory + stage * STAGE, 64 * step, first);
+        b.sidewise<64, MMA_WIDE>(memory + stage * STAGE + MMA_OPERAND, 64 * step, column);
     };
     bool any = first + warp_row() < t;
     float acc[4][8][4] = {};
-    begin(p.stages, steps, load);
-    int step = 0;
+    Ring ring{p.stages, 0};
+    int step = 0, steps = ceil_div(t, 64);
+    ring.begin(steps, load);
     do {
-        turn(p.stages, steps, step, load);
-        const unsigned char* operands = stage(step);
+        ring.turn(steps, step, load);
+        const unsigned char* operands = memory + ring.stage * STAGE;
 #pragma unroll
-        for (int kk = 0; kk < 4 && any; kk++) {
+        for (int k = 0; k < 4 && any; k++) {
             uint32_t of_a[4][4], of_b[8][2];
-            side_a(of_a, operands, warp_row(), kk);
-            side_b(of_b, operands + MMA_OPERAND, warp_col<MMA_WIDE>(), kk);
+            side_a(of_a, operands, warp_row(), k);
+            side_b(of_b, operands + MMA_OPERAND, warp_col<MMA_WIDE>(), k);
             mma_bf16(acc, of_a, of_b);
         }
+        ring.next();
     } while (++step < steps);
     bf16* to = p.dqkv + image * t * 3 * c + (of_keys ? c : 2 * c) + column;
     store_sums(to + first * 3 * c, 3 * c, t - first, c - column, acc, of_keys ? p.scale : 1.0f, p.add);

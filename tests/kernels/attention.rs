@@ -47,7 +47,7 @@ fn rounded(words: Vec<f32>) -> Vec<f32> {
 }
 
 /// Runs [n, h, w, c] in bf16, setting and adding gradients; whether the scores stay on chip.
-fn check(cuda: &Cuda, [n, h, w, c]: [usize; 4], seed: u64, how: &str) -> bool {
+pub(super) fn check(cuda: &Cuda, [n, h, w, c]: [usize; 4], seed: u64, how: &str) -> bool {
     let (t, what) = (h * w, format!("{n} of {h}×{w}×{c}, {how}"));
     let normals = |len: usize, tag: u32| {
         let mut v = vec![0.0; len];

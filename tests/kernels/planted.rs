@@ -8,7 +8,7 @@
 //!
 //! TEST is one of this folder's; UNIT is the kernel file that is compiled, of a mark in a header.
 
-use super::{cuda, run_cases};
+use super::{attention, cuda, run_cases};
 use crate::emulator::{for_each_schedule, on_hopper, passes_patched, passes_with_header};
 
 const CONVOLUTIONS: &str = "kernels::planted::convolutions_on_tensor_cores";
@@ -83,7 +83,10 @@ fn convolutions_on_hopper() {
 
 #[test]
 fn attention_on_tensor_cores() {
-    fast_cases("attention wide");
+    let cuda = cuda();
+    for_each_schedule(|schedule| {
+        assert!(attention::check(&cuda, [1, 8, 9, 72], 1, &format!("{schedule:?}")));
+    });
 }
 
 #[test]
@@ -109,7 +112,7 @@ fn mutants_of_ops_are_seen() {
     // Red for the bug, not for how it was built.
     let same = "for (int j = 0; j < N; j++) v.v[j] *= p.scale;";
     assert!(passes_patched(CONVOLUTIONS, "kernels/conv2d_mma.cu", same, same));
-    all_are_seen(true, 13);
+    all_are_seen(true, 15);
 }
 
 #[test]
