@@ -63,6 +63,8 @@ pub struct Grads {
     pub out_sums: Option<Slot>,
     /// Where the sums over pixels of `ins` go: of what is there once they are written.
     pub in_sums: Vec<Option<Slot>>,
+    /// What the first input's gets beside: so much times this gradient, which is stored alike. See [`Op::takes_residual`].
+    pub residual: Option<(Slot, f32)>,
 }
 
 /// Which tensors an op's backward reads, as indices into its inputs and outputs.
@@ -174,6 +176,11 @@ pub trait Op: Send + Sync {
 
     /// Whether its backward on such a GPU gives [`Grads::in_sums`].
     fn gives_sums(&self, _ins: &[Shape], _precision: Precision, _limits: GpuLimits) -> bool {
+        false
+    }
+
+    /// Whether its backward on such a GPU takes [`Grads::residual`].
+    fn takes_residual(&self, _ins: &[Shape], _precision: Precision, _limits: GpuLimits) -> bool {
         false
     }
 

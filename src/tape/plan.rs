@@ -320,6 +320,7 @@ impl Places<'_> {
         Some(Grads {
             out_sums: given(&node.outs[0]).map(|s| self.arena(s.piece)),
             in_sums: node.ins.iter().map(in_sums).collect(),
+            residual: pieces.residuals.get(&k).map(|&(dy, scale)| (self.arena(dy), scale)),
             outs,
             ins: node.ins.iter().zip(&pieces.ins_acc[k]).map(sink).collect(),
             params: node.params.iter().map(param).collect(),
