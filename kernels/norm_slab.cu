@@ -3,7 +3,9 @@
 //
 //   norm_slab_fwd     stats, y and xr as norm_stats and norm_fwd (norm.cu)
 //   norm_slab_bwd     sums[2, n, c] as norm_bwd_sums, dx1 and dx2 as norm_bwd; then sum_rows for dgamma, dbeta. And the
-//                     sums over pixels of what is at dx1 and dx2 then, where they are wanted: dx1_sums[n, c1], dx2_sums
+//                     sums over pixels of what is at dx1 and dx2 then, where they are wanted: dx1_sums[n, c1], dx2_sums.
+//                     dx1 gets residual_scale residual[n, h, w, c1] too, where there is one and neither dropout nor
+//                     resampling: the gradient by the residual of the network's block, which would be a pass of its own
 //
 // The _bf16 kernels have x, y, xr and their gradients in bf16. Those with more in their names are compiled for what they
 // name and nothing else, so that a pass asks nothing: _plain neither SiLU nor resampling nor dropout, _silu SiLU alone,
@@ -16,7 +18,7 @@
 //            8,192 + 40 cb bytes. At 32 x 32 and cb = 16 in bf16: 41 KB and 74 KB; fp32 cb = 8: the same. cb so that
 //            it is at most what the GPU gives a block: 101,376 B dynamic shared on sm_86, sm_89, sm_120; 166,912 B
 //            dynamic shared on sm_80; 232,448 B dynamic shared on sm_90, sm_100.
-// Cost       forward 4 B an element in bf16, backward 6 B (8 B when it adds): memory-bound. Rows of cb channels should
+// Cost       forward 4 B an element in bf16, backward 6 B (2 B more when it adds, and of a residual): memory-bound. Rows of cb channels should
 //            be whole 32-byte sectors. Instructions an element by SASS, all passes together, for which an H100's memory
 //            leaves time for 38: forward _plain 11, _silu 16, _silu_drop 25; backward when it adds 16, 27, 37
 //            (bench/kernel-resources.md). Dropout costs a Philox block per 8 elements.
@@ -240,8 +242,9 @@ template <class T, class C>
 DEVICE void write_gradients(const NormSlabBwd<T>& given, const Slab<T, C>& s, const T* slab, const T* gs,
                             const Scratch<T>& scratch, float (&sums)[Packet<T>::count]) {
     constexpr int N = Packet<T>::count;
-    struct Three {
-        Packet<T> x, g, old;
+    constexpr bool HAS_RESIDUAL = C::drop != 1 && (C::how == SAME || C::how == ANY);
+    struct Four {
+        Packet<T> x, g, old, residual;
     };
     bool of_first = s.channel < s.of.c1;
     int own = of_first ? s.of.c1 : s.of.c2, ch = of_first ? s.channel : s.channel - s.of.c1;
@@ -252,16 +255,18 @@ DEVICE void write_gradients(const NormSlabBwd<T>& given, const Slab<T, C>& s, co
     load_numbers(a, scratch.numbers(0) + s.local);
     load_numbers(b, scratch.numbers(1) + s.local);
     load_numbers(c, scratch.numbers(2) + s.local);
-    auto write = [&](auto adds) {
-        const T *x_at = slab + s.at(s.row), *g_at = gs + s.at(s.row), *old_at = dx;
+    const T* residual = HAS_RESIDUAL && of_first && given.residual ? given.residual + (dx - given.dx1) : nullptr;
+    auto write = [&](auto adds, auto has_residual) {
+        const T *x_at = slab + s.at(s.row), *g_at = gs + s.at(s.row), *old_at = dx, *residual_at = residual;
         T* to = dx;
         auto load = [&](u32) {
-            Three v = {load_packet(x_at), load_packet(g_at), {}};
+            Four v = {load_packet(x_at), load_packet(g_at), {}, {}};
             x_at += s.stride(), g_at += s.stride();
             if (adds.value) v.old = load_packet(old_at), old_at += s.rows * own;
+            if (has_residual.value) v.residual = load_packet(residual_at), residual_at += s.rows * own;
             return v;
         };
-        s.template each<false>(load, [&](u32 p, Three& v, const uint4&) {
+        s.template each<false>(load, [&](u32 p, Four& v, const uint4&) {
 #pragma unroll
             for (int j = 0; j < N; j++) v.x.v[j] = fmaf(a[j], v.g.v[j], fmaf(b[j], v.x.v[j], c[j]));
             if (C::how != SAME && given.dxr) {
@@ -272,15 +277,24 @@ DEVICE void write_gradients(const NormSlabBwd<T>& given, const Slab<T, C>& s, co
 #pragma unroll
             for (int j = 0; j < N && adds.value; j++) v.x.v[j] += v.old.v[j];
 #pragma unroll
+            for (int j = 0; j < N && has_residual.value; j++)
+                // Mutant, residuals::gradients_by_residuals_are_those_of_the_cpu: `given.residual_scale` reads `1.0f`.
+                v.x.v[j] = fmaf(given.residual_scale, v.residual.v[j], v.x.v[j]);
+#pragma unroll
             for (int j = 0; j < N; j++) sums[j] += v.x.v[j];
             store_packet(to, v.x);
             to += s.rows * own;
         });
     };
-    if (of_first ? given.add1 : given.add2)
-        write(Yes());
-    else
-        write(No());
+    auto add_or_set = [&](auto has_residual) {
+        if (of_first ? given.add1 : given.add2)
+            write(Yes(), has_residual);
+        else
+            write(No(), has_residual);
+    };
+    if constexpr (HAS_RESIDUAL)
+        if (residual) return add_or_set(Yes());
+    add_or_set(No());
 }
 
 template <class C, class T>

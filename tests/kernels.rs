@@ -5,6 +5,7 @@ mod interval;
 mod limits;
 mod packs;
 mod planted;
+mod residuals;
 mod search;
 mod ways;
 

@@ -93,10 +93,12 @@ struct NormSlabBwd {
     float* dx2_sums;
     const T* dy;
     const T* dxr;
+    const T* residual;  // times residual_scale is added to dx1; or null
     const float* stats;
     NormOf<T> of;
     int dx1_sums_row, dx2_sums_row;  // words from image to image
     int cb, add1, add2;
+    float residual_scale;
 };
 ENTRY(Fp32, norm_slab_bwd, NormSlabBwd<float>)
 ENTRY(Fp32, norm_slab_bwd_bf16, NormSlabBwd<bf16>)

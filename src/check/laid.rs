@@ -118,8 +118,7 @@ impl Laid {
         let mut arena = vec![POISON; end];
         let mut weights = vec![POISON; params_end];
         let grads = vec![if acc == Acc::Add { start } else { POISON }; params_end];
-        let operand = |(&slot, o): (&Slot, &Operand)| store(&mut arena, slot, &o.words);
-        ins.iter().zip(&case.ins).for_each(operand);
+        ins.iter().zip(&case.ins).for_each(|(&slot, o)| store(&mut arena, slot, &o.words));
         let param = |(&slot, o): (&Slot, &Operand)| store(&mut weights, slot, &o.words);
         params.iter().zip(&case.params).for_each(param);
         let given = d_outs.iter().zip(&case.d_outs);
@@ -137,6 +136,7 @@ impl Laid {
                 .collect(),
             out_sums: None,
             in_sums: vec![None; d_ins.len()],
+            residual: None,
         };
         Ok(Laid {
             target,

@@ -70,6 +70,8 @@ pub struct Grads {
     pub out_sums: Option<PixelSums>,
     /// Where the sums over pixels of `ins` go: of what is there once they are written.
     pub in_sums: Vec<Option<PixelSums>>,
+    /// What the first input's gets beside: so much times this gradient, which is stored alike. See [`Op::takes_residual`].
+    pub residual: Option<(Slot, f32)>,
 }
 
 /// Sums over pixels [N, C] in float32. They may be columns of a wider tensor.
@@ -219,6 +221,11 @@ pub trait Op: Send + Sync {
 
     /// Whether its backward on such a GPU gives [`Grads::in_sums`].
     fn gives_sums(&self, _ins: &[Shape], _precision: Precision, _limits: GpuLimits) -> bool {
+        false
+    }
+
+    /// Whether its backward on such a GPU takes [`Grads::residual`].
+    fn takes_residual(&self, _ins: &[Shape], _precision: Precision, _limits: GpuLimits) -> bool {
         false
     }
 

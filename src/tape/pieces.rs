@@ -106,6 +106,8 @@ pub struct Pieces {
     pub sums: HashMap<Value, Sums>,
     /// How each op writes the gradients of its inputs; `None` where nobody asks.
     pub ins_acc: Vec<Vec<Option<Acc>>>,
+    /// Of nodes that take a residual's gradient: the piece of the gradient that it is a part of, and how much.
+    pub residuals: HashMap<usize, (usize, f32)>,
     /// What each op needs beside, forward and backward.
     pub temps: Vec<[usize; 2]>,
     /// What each op keeps until the end of the backward for sums.
@@ -159,6 +161,7 @@ impl Pieces {
             let shapes = recorded.shapes(node);
             for (i, &v) in node.ins.iter().enumerate() {
                 let wanted = reached && recorded.tape.differentiable[v.0];
+                let wanted = wanted && !self.leave_residual(recorded, dtypes, k, v);
                 let acc = wanted.then(|| first_or_add(&mut set, v, node.op.columns(&shapes, i)));
                 self.ins_acc[k].push(acc);
                 if wanted && !self.grads.contains_key(&v) {
@@ -168,11 +171,39 @@ impl Pieces {
                 }
             }
         }
+        assert!(self.residuals.keys().all(|&k| self.ins_acc[k][0].is_some()), "a residual is lost");
         for (v, set) in set {
             let columns = set.iter().map(Range::len).sum::<usize>();
             let all = recorded.tape.shape(v)[3];
             assert!(columns == all, "columns {set:?} of {all} have a gradient");
         }
+    }
+
+    /// Whether what reaches `v` by node `k`'s residual is left to who writes v's gradient next. That one reads k's
+    /// output's gradient then, which is kept so long: a pass over v's gradient less.
+    fn leave_residual(
+        &mut self,
+        recorded: &Recorded,
+        dtypes: &[Dtype],
+        k: usize,
+        v: Value,
+    ) -> bool {
+        let (nodes, y) = (&recorded.tape.nodes, recorded.tape.nodes[k].outs[0]);
+        let (Some(&(x, scale)), Some(&dy)) = (recorded.tape.residuals.get(&y), self.grads.get(&y))
+        else {
+            return false;
+        };
+        let next = (0..k).rev().find(|&j| nodes[j].ins.contains(&v));
+        let (Target::Cuda(limits), Some(next)) = (recorded.target, next) else { return false };
+        let (Node { op, ins, .. }, shapes) = (&nodes[next], recorded.shapes(&nodes[next]));
+        let once = ins.iter().filter(|i| **i == v).count() == 1 && ins[0] == v;
+        let takes = once && op.takes_residual(&shapes, recorded.precision, limits);
+        if x != v || !takes || dtypes[v.0] != dtypes[y.0] || self.residuals.contains_key(&next) {
+            return false;
+        }
+        self.all[dy].life.last = recorded.bwd(next);
+        self.residuals.insert(next, (dy, scale));
+        true
     }
 
     fn add_sums(&mut self, recorded: &Recorded) {

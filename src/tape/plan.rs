@@ -390,6 +390,7 @@ impl Places<'_> {
         Some(Grads {
             out_sums: given(&node.outs[0]).map(|s| pixel_sums(&node.outs[0], s)),
             in_sums: node.ins.iter().map(in_sums).collect(),
+            residual: pieces.residuals.get(&k).map(|&(dy, scale)| (self.arena(dy), scale)),
             outs,
             ins: node.ins.iter().zip(&pieces.ins_acc[k]).map(sink).collect(),
             params: node.params.iter().map(param).collect(),

@@ -117,5 +117,5 @@ fn mutants_of_ops_are_seen() {
 
 #[test]
 fn mutants_of_all_else_are_seen() {
-    all_are_seen(false, 7);
+    all_are_seen(false, 8);
 }

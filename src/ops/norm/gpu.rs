@@ -169,16 +169,18 @@ pub(super) fn backward(op: &Norm, io: &Io, grads: &Grads) -> Vec<Kernel> {
     let given = |i: usize| grads.in_sums.get(i).copied().flatten();
     let [dx1_sums, dx2_sums] = [0, 1].map(|i| given(i).map(|sums| sums.slot));
     let [dx1_sums_row, dx2_sums_row] = [0, 1].map(|i| given(i).map_or(0, |sums| sums.row));
+    let (residual, residual_scale) = grads.residual.unzip();
     let [add1, add2] = [dx1, dx2].map(|s: Option<Sink>| s.is_some_and(|s| s.acc == Acc::Add));
     let mut list = Vec::new();
     if let Some(Slab { channels: cb, bytes }) = Slab::new(op, io, 2) {
         let kernel = in_one_pass(op, io.shapes[0], dtype, params::NORM_SLAB_BWD, BACKWARD);
         let arguments = params! { NormSlabBwd {
-            dx1, dx2, sums, dx1_sums, dx2_sums, dy, dxr, stats, of, dx1_sums_row, dx2_sums_row, cb, add1, add2,
+            dx1, dx2, sums, dx1_sums, dx2_sums, dy, dxr, residual, stats, of, dx1_sums_row, dx2_sums_row, cb, add1, add2,
+            residual_scale: residual_scale.unwrap_or_default(),
         } };
         list.push(Kernel::new(kernel, [c / cb, n], arguments).shared(bytes));
     } else {
-        assert!(dx1_sums.or(dx2_sums).is_none(), "only slabs give sums");
+        assert!(dx1_sums.or(dx2_sums).or(residual).is_none(), "only slabs give sums");
         let of_sums = params!(NormBwdSums { sums, dy, stats, of });
         let gamma = io.params[0];
         let of_groups = params!(NormBwdGroups { means, sums, gamma, n, c, groups, pixels: h * w });

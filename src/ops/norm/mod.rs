@@ -136,6 +136,11 @@ impl Op for Norm {
         gpu::gives_sums(self, ins, precision.storage(), limits)
     }
 
+    fn takes_residual(&self, ins: &[Shape], precision: Precision, limits: GpuLimits) -> bool {
+        let plain = self.dropout.is_none() && self.resample.is_none();
+        plain && self.gives_sums(ins, precision, limits)
+    }
+
     fn kernels(&self, io: &Io, grads: Option<&Grads>) -> Vec<Kernel> {
         match grads {
             None => gpu::forward(self, io),
