@@ -18,10 +18,10 @@
 //            8,192 + 40 cb bytes. At 32 x 32 and cb = 16 in bf16: 41 KB and 74 KB; fp32 cb = 8: the same. cb so that
 //            it is at most what the GPU gives a block: 101,376 B dynamic shared on sm_86, sm_89, sm_120; 166,912 B
 //            dynamic shared on sm_80; 232,448 B dynamic shared on sm_90, sm_100.
-// Cost       forward 4 B an element in bf16, backward 6 B (2 B more when it adds, and of a residual): memory-bound. Rows of cb channels should
-//            be whole 32-byte sectors. Instructions an element by SASS, all passes together, for which an H100's memory
-//            leaves time for 38: forward _plain 11, _silu 16, _silu_drop 25; backward when it adds 16, 27, 37
-//            (bench/kernel-resources.md). Dropout costs a Philox block per 8 elements.
+// Cost       forward 4 B an element in bf16, backward 6 B (2 B more when it adds, and of a residual): memory-bound.
+//            Rows of cb channels should be whole 32-byte sectors. Instructions an element by SASS, all passes together, for
+//            which an H100's memory leaves time for 38: forward _plain 11, _silu 16, _silu_drop 25; backward when it adds
+//            16, 27, 37, of a residual 3 more (bench/kernel-resources.md). Dropout costs a Philox block per 8 elements.
 // Exactness  two-pass statistics, fixed order, no atomics, the CPU's masks. bf16 rounds g (and before a resampling the
 //            activation) once more than norm.cu does, and g before it is multiplied by dropout's factor. u is
 //            x scale + shift, dx is a g + b x + c: as if x were off by a unit or two in the last place of float32. 2^x
