@@ -2,6 +2,7 @@
 
 pub mod bad_input;
 mod limits;
+mod names;
 mod outputs;
 mod pixels;
 mod subsets;

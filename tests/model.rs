@@ -234,6 +234,7 @@ pub fn random_data(images: usize, seed: u64) -> Dataset {
         channels: 3,
         pixels: (0..images * 192).map(|i| words(i as u32) as u8).collect(),
         labels: Some((0..images).map(|i| words(i as u32 + 1_000_000) % 5).collect()),
+        names: vec![],
     }
 }
 

@@ -41,7 +41,13 @@ fn the_optimum_equals_its_definition_at_every_noise_level() {
     pixels.copy_within(..len, 9 * len);
     pixels[9 * len] ^= 1;
     let labels: Vec<u32> = (0..images as u32).map(|i| (i * i % 7 == 1) as u32).collect();
-    let set = |labels| Dataset { resolution: side, channels, pixels: pixels.clone(), labels };
+    let set = |labels| Dataset {
+        resolution: side,
+        channels,
+        pixels: pixels.clone(),
+        labels,
+        names: vec![],
+    };
     let floats: Vec<Vec<f64>> = pixels
         .chunks(len)
         .map(|image| image.iter().map(|&u| u as f64 / 127.5 - 1.0).collect())
@@ -90,7 +96,7 @@ fn the_optimum_equals_its_definition_at_every_noise_level() {
 fn images_as_near_as_each_other_both_count() {
     let len = 768;
     let pixels = smooth(300, 16, 3, 30, 8);
-    let set = Dataset { resolution: 16, channels: 3, pixels, labels: None };
+    let set = Dataset { resolution: 16, channels: 3, pixels, labels: None, names: vec![] };
     let y: Vec<Vec<f64>> = (set.pixels.chunks(len))
         .map(|image| image.iter().map(|&u| u as f64 / 127.5 - 1.0).collect())
         .collect();
@@ -109,8 +115,13 @@ fn images_as_near_as_each_other_both_count() {
 
 #[test]
 fn images_that_are_not_finite_stay_so_and_spoil_no_other() {
-    let set =
-        Dataset { resolution: 16, channels: 3, pixels: smooth(300, 16, 3, 9, 1), labels: None };
+    let set = Dataset {
+        resolution: 16,
+        channels: 3,
+        pixels: smooth(300, 16, 3, 9, 1),
+        labels: None,
+        names: vec![],
+    };
     let mut optimal = Optimal::new(&set, &cpu(2));
     for sigma in [0.1, 30.0] {
         let (mut x, mut out) = (vec![0.25f32; 3 * 768], vec![0.0; 3 * 768]);

@@ -183,6 +183,7 @@ fn the_optimum_equals_float64_at_every_level() {
             channels: shape[3],
             pixels: g.u8("images"),
             labels: Some(g.i64("labels").iter().map(|&l| l as u32).collect()),
+            names: vec![],
         };
         let len = data.image_len();
         let (x, sigma, class) = (g.f32("x"), g.f64("sigma"), g.i64("class"));
@@ -229,7 +230,7 @@ fn the_optimum_memorizes_everything() {
             (128.0 + 100.0 * (0.5 * x as f64 + 0.3 * y as f64 * c as f64 + phase).sin()) as u8
         })
         .collect();
-    let rgb = |pixels| Dataset { resolution: 8, channels: 3, pixels, labels: None };
+    let rgb = |pixels| Dataset { resolution: 8, channels: 3, pixels, labels: None, names: vec![] };
     for (name, data) in
         [("50", digits(50)), ("100", digits(100)), ("noise", rgb(noise)), ("smooth", rgb(smooth))]
     {
@@ -313,7 +314,8 @@ fn optimal_samples_one_class() {
 fn optimal_denoises_npy_files() {
     let g = Golden::open("score/optimal_rgb.safetensors");
     let (_dir, at) = scene();
-    let data = Dataset { resolution: 8, channels: 3, pixels: g.u8("images"), labels: None };
+    let data =
+        Dataset { resolution: 8, channels: 3, pixels: g.u8("images"), labels: None, names: vec![] };
     data.save(at("rgb.zip").as_ref(), false).unwrap();
     let planes = |packed: Vec<f64>| -> Vec<f64> {
         let at = |k: usize| (k / 192 * 64 + k % 64) * 3 + k / 64 % 3;

@@ -64,7 +64,7 @@ pub fn set_of(seed: u64, sizes: SetSizes) -> Dataset {
     let SetSizes { images, side, channels, labels, .. } = sizes;
     let pixels = bytes(seed, 2, images * side * side * channels);
     let labels = labels.then(|| (0..images as u32).map(|i| (i * 7 + i / 5) % 4).collect());
-    Dataset { resolution: side, channels, pixels, labels }
+    Dataset { resolution: side, channels, pixels, labels, names: Vec::new() }
 }
 
 /// Relative error of D* of the worst query.

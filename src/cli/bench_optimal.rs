@@ -61,6 +61,7 @@ pub fn run(a: Args, common: &Common) -> Result<()> {
             channels: 3,
             pixels: random_images(common.seed, 1, a.references, SIDE * SIDE * 3),
             labels: None,
+            names: Vec::new(),
         },
     };
     let latents = match &a.latents {

@@ -305,7 +305,8 @@ impl SampleWriter {
                 let sorted = order.iter().flat_map(|&i| image(i)).copied().collect();
                 let labels =
                     (!labels.is_empty()).then(|| order.iter().map(|&i| labels[i]).collect());
-                let set = Dataset { resolution, channels, pixels: sorted, labels };
+                let set =
+                    Dataset { resolution, channels, pixels: sorted, labels, names: Vec::new() };
                 set.save(&path, force)
             }
             FileForm::Npz => {

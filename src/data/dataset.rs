@@ -27,6 +27,8 @@ pub struct Dataset {
     pub pixels: Vec<u8>,
     /// One class index per image, or none.
     pub labels: Option<Vec<u32>>,
+    /// The name of each image's file within the set it was read from; empty where they had none.
+    pub names: Vec<String>,
 }
 
 impl Dataset {
@@ -41,6 +43,7 @@ impl Dataset {
             channels: 1,
             pixels: images[16..].to_vec(),
             labels: Some(labels[8..].iter().map(|&l| l.into()).collect()),
+            names: Vec::new(),
         }
     }
 
@@ -55,7 +58,7 @@ impl Dataset {
         pixels: Vec<u8>,
         labels: Option<Vec<u32>>,
     ) -> Result<Self> {
-        let set = Dataset { resolution, channels, pixels, labels };
+        let set = Dataset { resolution, channels, pixels, labels, names: Vec::new() };
         let len = set.image_len();
         if !matches!(channels, 1 | 3)
             || len == 0

@@ -1,9 +1,10 @@
 //! EDM's data set format: a zip of stored PNGs `00000/img00000000.png`… and `dataset.json`,
-//! `{"labels": [["00000/img00000000.png", 6], …]}` or `{"labels": null}`. The order is that of the names.
+//! `{"labels": [["00000/img00000000.png", 6], …]}` or `{"labels": null}`. The order is that of the names. Sets that were
+//! made of files keep what these were called, as `"names"` in `dataset.json`, which EDM's own programs pass over.
 
 use super::archive::Archive;
 use super::labels::parse_labels;
-use super::layout::{Files, JSON, MAX_JSON_BYTES, arrange};
+use super::layout::{Files, JSON, MAX_JSON_BYTES, arrange, numbered};
 use super::npz::holds_arrays;
 use super::open::Reader;
 use super::source::{Source, StoredImages};
@@ -17,8 +18,10 @@ use serde::Serialize;
 use std::path::Path;
 
 #[derive(Serialize)]
-struct Json {
+struct Json<'a> {
     labels: Option<Vec<(String, u32)>>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    names: &'a [String],
 }
 
 /// Images encoded at a time, and bytes of them at most.
@@ -46,9 +49,11 @@ fn from_archive(archive: Archive, budget: &Budget) -> Result<Source> {
         let (json, _spent) = archive.read(json, MAX_JSON_BYTES, budget)?;
         parse_labels(&json, images, &what)
     })?;
+    let name_bytes = arranged.names.iter().map(|n| (n.len() + size_of::<String>()) as u64);
+    budget.keep(name_bytes.sum(), || name.clone())?;
     let images = StoredImages::Zip(archive, arranged.images);
     let mut source = Source::new(name, arranged.labels, images, budget);
-    source.notes = arranged.notes;
+    (source.names, source.notes) = (arranged.names, arranged.notes);
     Ok(source)
 }
 
@@ -67,17 +72,13 @@ impl Dataset {
                 let encode = |i| Image::encode(side, side, self.channels, self.image(i));
                 let pngs = range.clone().into_par_iter().map(encode).collect::<Result<Vec<_>>>()?;
                 for (i, png) in range.zip(pngs) {
-                    zip.add(&entry_name(i), &[&png])?;
+                    zip.add(&numbered(i), &[&png])?;
                 }
             }
-            let label = |(i, &label): (usize, &u32)| (entry_name(i), label);
+            let label = |(i, &label): (usize, &u32)| (numbered(i), label);
             let labels = self.labels.as_ref().map(|l| l.iter().enumerate().map(label).collect());
-            zip.add(JSON, &[&serde_json::to_vec(&Json { labels })?])?;
+            zip.add(JSON, &[&serde_json::to_vec(&Json { labels, names: &self.names })?])?;
             Ok(zip.finish()?)
         })
     }
-}
-
-fn entry_name(i: usize) -> String {
-    format!("{:05}/img{i:08}.png", i / 1000)
 }

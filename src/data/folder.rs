@@ -2,7 +2,7 @@
 //! a `dataset.json` is an unpacked EDM zip, its folders are no classes.
 
 use super::input::{open as open_file, read_file};
-use super::labels::parse_labels;
+use super::labels::{Described, parse_labels};
 use super::layout::{Files, MAX_JSON_BYTES, arrange, is_hidden, is_image};
 use super::open::Reader;
 use super::source::{Source, StoredImages};
@@ -31,7 +31,7 @@ fn open(paths: &[PathBuf], budget: &Budget) -> Result<Source> {
     if let [path] = paths {
         return open_one(path, budget);
     }
-    let (mut images, mut groups) = (Vec::new(), Vec::new());
+    let (mut images, mut names, mut groups) = (Vec::new(), Vec::new(), Vec::new());
     for (group, path) in paths.iter().enumerate() {
         let found = list(path, 1)?;
         if let Some((_, folder)) = found.iter().find(|(name, _)| name.ends_with('/')) {
@@ -41,16 +41,18 @@ fn open(paths: &[PathBuf], budget: &Budget) -> Result<Source> {
             )));
         }
         let shown = |name: &str| path.join(name).display().to_string();
-        let names = found.iter().map(|(name, _)| name.as_str()).collect();
+        let of = found.iter().map(|(name, _)| name.as_str()).collect();
         let set = path.display().to_string();
-        let files = Files { names, shown: &shown, set: &set, one_is_a_class: true };
-        let arranged = arrange(&files, |_, _| Ok(None))?;
+        let files = Files { names: of, shown: &shown, set: &set, one_is_a_class: true };
+        let arranged = arrange(&files, |_, _| Ok(Described::default()))?;
         groups.extend(arranged.images.iter().map(|_| group as u32));
+        let folder = path.file_name().unwrap_or_default().to_string_lossy();
+        names.extend(arranged.images.iter().map(|&i| format!("{folder}/{}", found[i].0)));
         images.extend(arranged.images.into_iter().map(|i| found[i].1.clone()));
     }
     let name = paths[0].display().to_string();
     let mut source = Source::new(name, None, StoredImages::Files(images), budget);
-    source.groups = Some(groups);
+    (source.names, source.groups) = (names, Some(groups));
     Ok(source)
 }
 
@@ -69,7 +71,7 @@ fn open_one(path: &Path, budget: &Budget) -> Result<Source> {
     let count = images.len();
     let mut source = Source::new(set, arranged.labels, StoredImages::Files(images), budget);
     source.groups = source.groups.or(Some(vec![0; count]));
-    source.notes = arranged.notes;
+    (source.names, source.notes) = (arranged.names, arranged.notes);
     Ok(source)
 }
 

@@ -1,4 +1,5 @@
-//! Labels in the text of a `dataset.json`: `{"labels": [["00000/img00000000.png", 6], …]}` or `{"labels": null}`.
+//! Labels in the text of a `dataset.json`: `{"labels": [["00000/img00000000.png", 6], …]}` or `{"labels": null}`; beside them
+//! `"names": ["cat/1.png", …]`, of each image in order, what its file was called where it came from.
 
 use super::archive::plain_name;
 use crate::error::{OrExit as _, data};
@@ -10,21 +11,36 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
+use std::marker::PhantomData;
 
-/// The label of each of `images` from the text of a `dataset.json`, by name.
+/// What a `dataset.json` says of the images of its set, in order.
+#[derive(Debug, Default)]
+pub struct Described {
+    pub labels: Option<Vec<u32>>,
+    /// What the images were called where they came from; empty where that is not said.
+    pub names: Vec<String>,
+}
+
+/// What the text of a `dataset.json` says of each of `images`; labels are found by name.
 ///
 /// # Errors
 /// Data errors that begin with `what`.
-pub fn parse_labels(json: &[u8], images: &[&str], what: &str) -> Result<Option<Vec<u32>>> {
-    let list = read(json, images.len()).or_data(|| {
+pub fn parse_labels(json: &[u8], images: &[&str], what: &str) -> Result<Described> {
+    let Found { labels, names } = read(json, images.len()).or_data(|| {
         format!(
             "{what}: expected {{\"labels\": [[\"name\", integer], ...]}} or {{\"labels\": null}}"
         )
     })?;
-    let Some(List { entries, more }) = list else { return Ok(None) };
+    let (names, extra) = names.map_or((Vec::new(), 0), |list| (list.entries, list.more));
+    if !names.is_empty() && names.len() + extra != images.len() {
+        let (names, images) = (names.len() + extra, images.len());
+        return Err(data(format!("{what}: {names} names for {images} images")));
+    }
+    let names = names.into_iter().map(|Text(name)| name.into_owned()).collect();
+    let Some(List { entries, more }) = labels else { return Ok(Described { labels: None, names }) };
     let all = entries.len() + more;
     let mut by_name = HashMap::with_capacity(entries.len());
-    for (name, value) in entries {
+    for (Text(name), value) in entries {
         let label = label(value).map_err(|found| {
             data(format!(
                 "{what}: expected one class index as the label of {name:?}, found {found}"
@@ -50,7 +66,7 @@ pub fn parse_labels(json: &[u8], images: &[&str], what: &str) -> Result<Option<V
         labels.push(label);
     }
     match by_name.keys().min() {
-        None => Ok(Some(labels)),
+        None => Ok(Described { labels: Some(labels), names }),
         Some(name) => {
             let images = images.len();
             Err(data(format!("{what}: {all} labels for {images} images, {name:?} is not there")))
@@ -58,19 +74,27 @@ pub fn parse_labels(json: &[u8], images: &[&str], what: &str) -> Result<Option<V
     }
 }
 
-/// The first labels of a file, and how many more it holds.
-struct List<'j> {
-    entries: Vec<(Cow<'j, str>, &'j RawValue)>,
+/// The first entries of a list, and how many more it holds.
+struct List<T> {
+    entries: Vec<T>,
     more: usize,
+}
+
+type Labels<'j> = List<(Text<'j>, &'j RawValue)>;
+
+/// The lists of a file.
+struct Found<'j> {
+    labels: Option<Labels<'j>>,
+    names: Option<List<Text<'j>>>,
 }
 
 /// Reads a file for a set of `images`; of more entries than that one more is kept, so that a small file that unpacks
 /// to a long list takes no memory.
-fn read(json: &[u8], images: usize) -> serde_json::Result<Option<List<'_>>> {
+fn read(json: &[u8], images: usize) -> serde_json::Result<Found<'_>> {
     let mut reader = serde_json::Deserializer::from_slice(json);
-    let list = reader.deserialize_map(Top { images })?;
+    let found = reader.deserialize_map(Top { images })?;
     reader.end()?;
-    Ok(list)
+    Ok(found)
 }
 
 struct Top {
@@ -78,38 +102,53 @@ struct Top {
 }
 
 impl<'j> Visitor<'j> for Top {
-    type Value = Option<List<'j>>;
+    type Value = Found<'j>;
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str("an object with labels")
     }
 
     fn visit_map<A: MapAccess<'j>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut found = None;
+        let (mut labels, mut names) = (None, None);
         while let Some(Text(key)) = map.next_key()? {
-            if key != "labels" {
-                map.next_value::<IgnoredAny>()?;
-            } else if found.replace(map.next_value_seed(LabelList(self.images))?).is_some() {
-                return Err(A::Error::duplicate_field("labels"));
+            match &*key {
+                "labels" => {
+                    if labels.replace(map.next_value_seed(ListOf::new(self.images))?).is_some() {
+                        return Err(A::Error::duplicate_field("labels"));
+                    }
+                }
+                "names" => {
+                    if names.replace(map.next_value_seed(ListOf::new(self.images))?).is_some() {
+                        return Err(A::Error::duplicate_field("names"));
+                    }
+                }
+                _ => _ = map.next_value::<IgnoredAny>()?,
             }
         }
-        found.ok_or_else(|| A::Error::missing_field("labels"))
+        let labels = labels.ok_or_else(|| A::Error::missing_field("labels"))?;
+        Ok(Found { labels, names: names.flatten() })
     }
 }
 
-/// The value of `labels`, for so many images.
-struct LabelList(usize);
+/// A list of so many values of a type, or null.
+struct ListOf<T>(usize, PhantomData<T>);
 
-impl<'j> serde::de::DeserializeSeed<'j> for LabelList {
-    type Value = Option<List<'j>>;
+impl<T> ListOf<T> {
+    fn new(images: usize) -> Self {
+        ListOf(images, PhantomData)
+    }
+}
+
+impl<'j, T: Deserialize<'j>> serde::de::DeserializeSeed<'j> for ListOf<T> {
+    type Value = Option<List<T>>;
 
     fn deserialize<D: Deserializer<'j>>(self, reader: D) -> Result<Self::Value, D::Error> {
         reader.deserialize_any(self)
     }
 }
 
-impl<'j> Visitor<'j> for LabelList {
-    type Value = Option<List<'j>>;
+impl<'j, T: Deserialize<'j>> Visitor<'j> for ListOf<T> {
+    type Value = Option<List<T>>;
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str("a list of names and labels, or null")
@@ -122,8 +161,8 @@ impl<'j> Visitor<'j> for LabelList {
     fn visit_seq<A: SeqAccess<'j>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
         let mut list = List { entries: Vec::new(), more: 0 };
         while list.entries.len() <= self.0 {
-            match seq.next_element::<(Text, &RawValue)>()? {
-                Some((Text(name), value)) => list.entries.push((name, value)),
+            match seq.next_element()? {
+                Some(entry) => list.entries.push(entry),
                 None => return Ok(Some(list)),
             }
         }

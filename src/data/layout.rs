@@ -1,6 +1,7 @@
 //! How the images of a folder or a zip lie: as EDM's data set tool packs them (`dataset.json` holds the labels), a
 //! folder a class, or all in one place without labels. One folder above all of it changes nothing.
 
+use super::labels::Described;
 use crate::error::data;
 use anyhow::Result;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,19 +27,26 @@ pub struct Files<'a> {
 pub struct Arranged {
     pub images: Vec<usize>,
     pub labels: Option<Vec<u32>>,
+    /// What each image's file is called, or was where it came from; empty where names only number the images.
+    pub names: Vec<String>,
     /// What the user may not expect.
     pub notes: Vec<String>,
 }
 
+/// The name of image `i` in a zip of EDM's.
+pub fn numbered(i: usize) -> String {
+    format!("{:05}/img{i:08}.png", i / 1000)
+}
+
 /// Finds the layout. `read` is given the place of `dataset.json` among the names and the images' names from its folder
-/// on, in order, and returns their labels.
+/// on, in order, and returns what it says of them.
 ///
 /// # Errors
 /// Data errors that begin with the file: no images, formats other than PNG and JPEG, images both beside and in class
 /// folders, folders in class folders, class folders without images, two `dataset.json`, labels that do not fit.
 pub fn arrange(
     files: &Files,
-    read: impl FnOnce(usize, &[&str]) -> Result<Option<Vec<u32>>>,
+    read: impl FnOnce(usize, &[&str]) -> Result<Described>,
 ) -> Result<Arranged> {
     let names = &files.names;
     let seen: Vec<usize> = (0..names.len()).filter(|&i| !is_hidden(names[i])).collect();
@@ -56,14 +64,19 @@ pub fn arrange(
         return Err(data(format!("{}: holds no images", files.set)));
     }
     let mut jsons = all(|name| base(name) == JSON);
-    match (jsons.next(), jsons.next()) {
+    let mut arranged = match (jsons.next(), jsons.next()) {
         (Some(json), None) => edm(files, images, json, read),
         (Some(json), Some(other)) => {
             let [json, other] = [json, other].map(|i| (files.shown)(names[i]));
             Err(data(format!("{json}: a second one lies in {other}; one set has one")))
         }
         (None, _) => folders(files, images, &seen),
+    }?;
+    let count = |(i, &image): (usize, &usize)| names[image].ends_with(&numbered(i));
+    if arranged.names.is_empty() && !arranged.images.iter().enumerate().all(count) {
+        arranged.names = arranged.images.iter().map(|&image| names[image].to_string()).collect();
     }
+    Ok(arranged)
 }
 
 /// Whether a file of this name is taken for an image.
@@ -107,7 +120,7 @@ fn edm(
     files: &Files,
     mut images: Vec<usize>,
     json: usize,
-    read: impl FnOnce(usize, &[&str]) -> Result<Option<Vec<u32>>>,
+    read: impl FnOnce(usize, &[&str]) -> Result<Described>,
 ) -> Result<Arranged> {
     let names = &files.names;
     let root = names[json].len() - JSON.len();
@@ -118,8 +131,8 @@ fn edm(
     }
     images.sort_by_key(|&i| names[i]);
     let inside: Vec<&str> = images.iter().map(|&i| &names[i][root..]).collect();
-    let labels = read(json, &inside)?;
-    Ok(Arranged { images, labels, notes: Vec::new() })
+    let Described { labels, names } = read(json, &inside)?;
+    Ok(Arranged { images, labels, names, notes: Vec::new() })
 }
 
 /// A folder a class, or no labels.
@@ -140,7 +153,7 @@ fn folders(files: &Files, mut images: Vec<usize>, seen: &[usize]) -> Result<Arra
             }
         }
         images.sort_by_key(|&i| names[i]);
-        return Ok(Arranged { images, labels: None, notes });
+        return Ok(Arranged { images, labels: None, names: Vec::new(), notes });
     }
     let mut labels = Vec::with_capacity(images.len());
     let mut classes = BTreeMap::new();
@@ -175,9 +188,9 @@ fn folders(files: &Files, mut images: Vec<usize>, seen: &[usize]) -> Result<Arra
             if let Some(&unread) = seen.iter().find(|&&i| may_hold_labels(names[i])) {
                 say(format!("they are read from {JSON}, not from {}", names[unread]));
             }
-            Ok(Arranged { images, labels: None, notes })
+            Ok(Arranged { images, labels: None, names: Vec::new(), notes })
         }
-        (None, _, None) => Ok(Arranged { images, labels: Some(labels), notes }),
+        (None, _, None) => Ok(Arranged { images, labels: Some(labels), names: Vec::new(), notes }),
     }
 }
 
@@ -230,7 +243,8 @@ mod tests {
         let shown = |name: &str| name.to_string();
         let files = Files { names: names.to_vec(), shown: &shown, set: "set", one_is_a_class };
         let read = |_, inside: &[&str]| {
-            Ok(Some(inside.iter().map(|name| name.len() as u32).collect::<Vec<_>>()))
+            let labels = inside.iter().map(|name| name.len() as u32).collect();
+            Ok(Described { labels: Some(labels), names: Vec::new() })
         };
         let found = arrange(&files, read).map_err(|e| e.to_string())?;
         let images: Vec<&str> = found.images.iter().map(|&i| names[i]).collect();

@@ -21,6 +21,8 @@ pub struct Source {
     /// The class or folder of each image, which `emm data import --spread` takes equal shares of.
     pub groups: Option<Vec<u32>>,
     pub images: StoredImages,
+    /// The name of each image's file within the set; empty where they have none.
+    pub names: Vec<String>,
     /// What the user may not expect of this set; each begins with the file.
     pub notes: Vec<String>,
     /// Memory that reading it may still take.
@@ -63,7 +65,8 @@ impl Source {
         budget: &Budget,
     ) -> Self {
         let (groups, budget) = (labels.clone(), budget.clone());
-        Source { name, labels, groups, images, notes: Vec::new(), budget, turn: RwLock::new(()) }
+        let (names, notes) = (Vec::new(), Vec::new());
+        Source { name, labels, groups, images, names, notes, budget, turn: RwLock::new(()) }
     }
 
     /// Number of images.
@@ -109,6 +112,11 @@ impl Source {
                 self.name
             )
         })?;
+        let name_bytes =
+            |&i: &usize| self.names.get(i).map_or(0, |n| (n.len() + size_of::<String>()) as u64);
+        self.budget.keep(order.iter().map(name_bytes).sum(), || {
+            format!("{}: names of its images", self.name)
+        })?;
         let mut pixels = vec![0; image_len * order.len()];
         let failed =
             pixels.par_chunks_exact_mut(image_len).zip(order).find_map_first(|(out, &i)| {
@@ -126,7 +134,9 @@ impl Source {
             return Err(e);
         }
         let labels = self.labels.as_ref().map(|l| order.iter().map(|&i| l[i]).collect());
-        Dataset::new(&self.name, width, channels, pixels, labels)
+        let mut set = Dataset::new(&self.name, width, channels, pixels, labels)?;
+        set.names = order.iter().filter_map(|&i| self.names.get(i).cloned()).collect();
+        Ok(set)
     }
 
     fn not_square(&self, i: usize, image: &Image) -> anyhow::Error {

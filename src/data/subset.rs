@@ -101,7 +101,7 @@ impl Subset {
             None => self.size,
         };
         let resized = |set| match self.resolution {
-            Some(side) => resize_all(&set, side),
+            Some(side) => resize_all(set, side),
             None => set,
         };
         let chosen = self.own_images(set, name, own)?;
@@ -131,6 +131,11 @@ impl Subset {
             }
             out.pixels.extend_from_slice(&with.pixels);
             out.labels = out.labels.zip(with.labels).map(|(a, b)| [a, b].concat());
+            out.names =
+                match own == 0 || rest == 0 || !out.names.is_empty() && !with.names.is_empty() {
+                    true => [out.names, with.names].concat(),
+                    false => Vec::new(),
+                };
         }
         out.labels = match self.labels {
             Labels::True if out.labels.is_none() => {
@@ -243,20 +248,23 @@ fn take(members: &[usize], want: usize, what: impl Fn() -> String) -> Result<&[u
         .ok_or_else(|| data(format!("{} has {} images, wants {want}", what(), members.len())))
 }
 
-fn pick(set: &Dataset, order: &[usize]) -> Dataset {
+/// The images `order` of a set.
+pub fn pick(set: &Dataset, order: &[usize]) -> Dataset {
+    let name = |&i: &usize| set.names.get(i).cloned();
     Dataset {
         pixels: order.iter().flat_map(|&i| set.image(i)).copied().collect(),
         labels: set.labels.as_ref().map(|l| order.iter().map(|&i| l[i]).collect()),
+        names: order.iter().filter_map(name).collect(),
         ..*set
     }
 }
 
-fn resize_all(set: &Dataset, side: usize) -> Dataset {
+fn resize_all(set: Dataset, side: usize) -> Dataset {
     let (width, channels) = (set.resolution, set.channels);
     let one = |pixels: &[u8]| {
         let image = Image { width, height: width, channels, pixels: pixels.to_vec() };
         resize::lanczos(image, side).pixels
     };
     let images: Vec<Vec<u8>> = set.pixels.par_chunks_exact(set.image_len()).map(one).collect();
-    Dataset { resolution: side, channels, pixels: images.concat(), labels: set.labels.clone() }
+    Dataset { resolution: side, pixels: images.concat(), ..set }
 }

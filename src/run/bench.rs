@@ -40,6 +40,7 @@ fn pixels(config: &ModelConfig) -> Dataset {
         pixels: (0..images * config.image_len()).map(|i| word(i) as u8).collect(),
         labels: (config.label_dim > 0)
             .then(|| (0..images).map(|i| word(i) % config.label_dim as u32).collect()),
+        names: Vec::new(),
     }
 }
 
