@@ -97,7 +97,15 @@ fn grids_hold_every_image_two_pixels_apart() {
 
 fn sheet(samples: Vec<Compared>, title: &str) -> Vec<u8> {
     let (notes, threshold) = (vec!["40 training images of digits".into()], "1/3".into());
-    sheets(&[Sheet { samples, side: 8, title: title.into(), notes, threshold }]).unwrap()
+    sheets(&[Sheet {
+        samples,
+        side: 8,
+        title: title.into(),
+        notes,
+        threshold,
+        of: SheetOf::Samples,
+    }])
+    .unwrap()
 }
 
 #[test]

@@ -15,5 +15,5 @@ pub use chart::{Chart, ChartScale, Panel, Point, Series, Style};
 pub use frame::number;
 pub use grid::grid;
 pub use page::{Page, PagePart, Section};
-pub use sheet::{Compared, Sheet, sheets};
+pub use sheet::{Compared, Sheet, SheetOf, sheets};
 pub use table::{Cell, Table};
