@@ -113,7 +113,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
 }
 
 /// What an audit may write.
-const FILES: &str = "audit.html audit.json copied.csv copied.png copies.csv copies.png curve.csv curve.png curve.svg \
+const FILES: &str = "audit.html audit.json copied.csv copied.png copies.csv copies.png curve.csv curve.pdf curve.png curve.svg \
                      duplicates.csv samples.csv";
 
 /// What in a folder no audit wrote.
@@ -140,6 +140,7 @@ fn write(out: &Path, force: bool, view: &AuditView) -> Result<()> {
         ("copied.csv", view.copied().csv().into_bytes()),
         ("samples.csv", view.samples().csv().into_bytes()),
         ("curve.csv", chart.table().csv().into_bytes()),
+        ("curve.pdf", chart.pdf()?),
         ("curve.svg", chart.svg().into_bytes()),
         ("curve.png", chart.png()?),
     ];

@@ -49,7 +49,7 @@ impl Dataset {
 
     /// An image's file name, where the set has them, else its index.
     pub fn name(&self, image: usize) -> String {
-        image.to_string()
+        self.names.get(image).cloned().unwrap_or_else(|| image.to_string())
     }
 
     /// Checks that the lengths agree, for pixels that come from elsewhere than a file.

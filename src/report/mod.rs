@@ -7,6 +7,7 @@ mod frame;
 pub mod grid;
 mod layout;
 pub mod page;
+mod pdf;
 mod scene;
 pub mod sheet;
 pub mod table;
