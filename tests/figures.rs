@@ -331,7 +331,7 @@ fn wrong_figures_are_refused() {
     emm(["figure", "ab"]).refused(2, "FIGURE: unknown study \"ab\"", "there are size, ");
     emm(["figure", "widht"]).refused(2, "FIGURE: ", "did you mean \"width\"?");
     emm(["figure", "batch"]).refused(2, "FIGURE: batch", "no [[figure]]");
-    emm(["figure", "2a", "--out", out]).refused(2, "--out: ", ".png, .svg, .csv, .json");
+    emm(["figure", "2a", "--out", out]).refused(2, "--out: ", ".png, .svg, .pdf, .csv, .json");
     emm(["figure", "10", "--out", "f.svg"]).refused(2, "--out: f.svg", ".png");
     let there = dir.path().join("there.png");
     std::fs::write(&there, "x").unwrap();

@@ -3,7 +3,9 @@
 
 use crate::support::{emm, emm_in, say};
 use emm::data::Dataset;
-use emm::report::{Cell, Chart, Compared, Page, PagePart, Panel, Section, Sheet, Table, sheets};
+use emm::report::{
+    Cell, Chart, Compared, Page, PagePart, Panel, Section, Sheet, SheetOf, Table, sheets,
+};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -66,7 +68,15 @@ fn picture() -> Vec<u8> {
     let one =
         Compared { sample: digits.image(0), neighbours, distance_ratio: 0.1, memorized: true };
     let (title, threshold) = ("one".into(), "1/3".into());
-    sheets(&[Sheet { samples: vec![one], side: 8, title, notes: vec![], threshold }]).unwrap()
+    sheets(&[Sheet {
+        samples: vec![one],
+        side: 8,
+        title,
+        notes: vec![],
+        threshold,
+        of: SheetOf::Samples,
+    }])
+    .unwrap()
 }
 
 #[test]

@@ -2,7 +2,8 @@
 
 use emm::data::{Dataset, Image};
 use emm::report::{
-    Cell, Chart, ChartScale, Compared, Panel, Point, Series, Sheet, Style, Table, grid, sheets,
+    Cell, Chart, ChartScale, Compared, Panel, Point, Series, Sheet, SheetOf, Style, Table, grid,
+    sheets,
 };
 
 fn keep(name: &str, bytes: &[u8]) {
@@ -97,7 +98,15 @@ fn grids_hold_every_image_two_pixels_apart() {
 
 fn sheet(samples: Vec<Compared>, title: &str) -> Vec<u8> {
     let (notes, threshold) = (vec!["40 training images of digits".into()], "1/3".into());
-    sheets(&[Sheet { samples, side: 8, title: title.into(), notes, threshold }]).unwrap()
+    sheets(&[Sheet {
+        samples,
+        side: 8,
+        title: title.into(),
+        notes,
+        threshold,
+        of: SheetOf::Samples,
+    }])
+    .unwrap()
 }
 
 #[test]
@@ -423,13 +432,13 @@ fn names_of_series_fit_their_panel_and_say_what_has_none() {
 }
 
 #[test]
-fn charts_are_png_svg_csv_or_json() {
+fn charts_are_png_svg_pdf_csv_or_json() {
     let dir = tempfile::tempdir().unwrap();
     let chart = epochs();
-    for name in ["a.png", "a.svg", "a.csv", "a.json"] {
+    for name in ["a.png", "a.svg", "a.pdf", "a.csv", "a.json"] {
         chart.save(&dir.path().join(name), false).unwrap();
     }
     let e = chart.save(&dir.path().join("a.jpg"), false).unwrap_err();
-    assert!(e.to_string().ends_with("a chart is .png, .svg, .csv or .json"), "{e}");
+    assert!(e.to_string().ends_with("a chart is .png, .svg, .pdf, .csv or .json"), "{e}");
     assert_eq!(emm::error::exit_code(&e), 2);
 }

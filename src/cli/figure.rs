@@ -19,7 +19,7 @@ use std::path::PathBuf;
 
 /// Draw a figure of the paper from finished runs; tell what is missing and what that would cost
 ///
-/// 1c to 9 are charts (`2` draws 2a to 2c side by side), written as .png, .svg, .csv or .json by the names given to
+/// 1c to 9 are charts (`2` draws 2a to 2c side by side), written as .png, .svg, .pdf, .csv or .json by the names given to
 /// --out. 1a, 1b and 10 are sheets of samples beside their nearest training images (.png). Any study with [[figure]]
 /// entries is drawn the same way. Nothing is trained: `emm sweep run` does that.
 #[derive(clap::Args, Debug)]
@@ -63,7 +63,7 @@ struct Missing {
 /// damage.
 pub fn run(args: Args, common: &Common) -> Result<()> {
     let forms: &[&str] =
-        if is_sheet(&args.figure) { &["png"] } else { &["png", "svg", "csv", "json"] };
+        if is_sheet(&args.figure) { &["png"] } else { &["png", "svg", "pdf", "csv", "json"] };
     for out in &args.out {
         let known = out.extension().is_some_and(|e| forms.iter().any(|f| e == *f));
         if !known {

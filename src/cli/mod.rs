@@ -8,6 +8,7 @@ use common::{LOST, printable};
 use std::ffi::OsString;
 use std::io::Write as _;
 
+mod audit;
 mod bench;
 mod bench_nearest;
 mod bench_optimal;
@@ -33,6 +34,7 @@ mod rate_flags;
 mod report;
 mod sample;
 mod samples_io;
+mod samples_set;
 mod score;
 mod self_test;
 mod study_flags;
@@ -65,6 +67,7 @@ enum Command {
     Sample(sample::Args),
     Denoise(denoise::Args),
     Score(score::Args),
+    Audit(audit::Args),
     Optimal(optimal::Args),
     Gap(gap::Args),
     Find(find::Args),
@@ -127,6 +130,7 @@ pub fn main() -> i32 {
         Command::Sample(a) => sample::run(a, c),
         Command::Denoise(a) => denoise::run(a, c),
         Command::Score(a) => score::run(a, c),
+        Command::Audit(a) => audit::run(a, c),
         Command::Optimal(a) => optimal::run(a, c),
         Command::Gap(a) => gap::run(a, c),
         Command::Find(a) => find::run(a, c),

@@ -1,18 +1,18 @@
 //! `emm score`: which samples copy a training image.
 
-use super::samples_io::{Counter, parse_seeds, read_images};
+use super::samples_io::{Counter, parse_seeds};
+use super::samples_set::{check_shape, last, read_samples, two_at_least};
 use super::{Common, say};
-use crate::data::npy::{self, Element as _};
-use crate::data::{Dataset, Transform, open_any};
+use crate::data::{Dataset, npy};
 use crate::device::{Device, Pixels};
-use crate::error::{data, usage};
+use crate::error::usage;
 use crate::files::{check_output, write_bytes};
 use crate::memorization::{Nearest, References, Score, Search, Threshold};
 use crate::numbers::count;
-use crate::report::{Cell, Sheet, Table, sheets};
+use crate::report::{Cell, Sheet, SheetOf, Table, sheets};
 use crate::run::RunDir;
 use crate::run::score::{Network, compared, labels_of};
-use crate::sampler::{HeunOptions, Start, quantise, sample_each};
+use crate::sampler::{HeunOptions, Start, sample_each};
 use anyhow::Result;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -100,10 +100,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         return Err(usage(format!("--neighbours: {}, expected 2 to 11", args.neighbours)));
     }
     let training = Dataset::open(&args.reference)?;
-    if training.len() < 2 {
-        let name = args.reference.display();
-        return Err(data(format!("{name}: expected two training images at least, found one")));
-    }
+    two_at_least(&args.reference, &training)?;
     let mut scoring = ScoreJob::new(&training, &device)?;
     match (&args.samples, &args.run) {
         (Some(samples), _) => scoring.take_files(samples, &args.reference)?,
@@ -144,7 +141,7 @@ fn sample_run(run: &Path, args: &Args, common: &Common, scoring: &mut ScoreJob) 
     let (snapshot, model) = run.best_snapshot()?;
     let c = &model.config;
     let labels = labels_of(&seeds, c.label_dim);
-    scoring.check_shape(&snapshot, c.resolution, c.image_channels, &args.reference)?;
+    check_shape(&snapshot, [c.resolution, c.image_channels], &args.reference, scoring.training)?;
     if run.config()?.data.sha256_pixels != scoring.training.sha256_pixels() && !common.quiet {
         let name = args.reference.display();
         let _ =
@@ -177,46 +174,10 @@ impl<'a> ScoreJob<'a> {
         Ok(ScoreJob { training, search, device, found: Vec::new(), shown: Vec::new() })
     }
 
-    /// Takes samples from a folder, zip, npz or npy; of float32 as `emm sample` writes it, quantised as it does.
+    /// Takes samples from a folder, zip, npz or npy.
     fn take_files(&mut self, path: &Path, reference: &Path) -> Result<()> {
-        if npy::type_of(path).is_ok_and(|found| found == f32::DESCR) {
-            let (resolution, channels) = (self.training.resolution, self.training.channels);
-            let images = read_images(path, resolution, channels)?;
-            check_range(path, &images)?;
-            let pixels: Vec<u8> = images.into_iter().map(quantise).collect();
-            return self.push(&Pixels::Host(pixels.into()));
-        }
-        let samples = open_any(&[path.to_path_buf()])?;
-        let cpu = self.device.host();
-        let samples = cpu.run(|| samples.collect(&samples.all(), &Transform::default()))?;
-        self.check_shape(path, samples.resolution, samples.channels, reference)?;
+        let samples = read_samples(path, self.training, reference, self.device)?;
         self.push(&Pixels::Host(samples.pixels.into()))
-    }
-
-    fn check_shape(
-        &self,
-        samples: &Path,
-        resolution: usize,
-        channels: usize,
-        reference: &Path,
-    ) -> Result<()> {
-        let t = self.training;
-        if (resolution, channels) == (t.resolution, t.channels) {
-            return Ok(());
-        }
-        let grey = if channels == 1 { samples } else { reference }.display();
-        let hint = match channels == t.channels {
-            true => String::new(),
-            false => format!("; `emm data import {grey} --rgb --out RGB.zip` makes RGB of grey"),
-        };
-        let shape = |r: usize, c: usize| format!("{r}x{r} pixels and {c} channels");
-        Err(data(format!(
-            "{}: expected images of {} as in {}, found {}{hint}",
-            samples.display(),
-            shape(t.resolution, t.channels),
-            reference.display(),
-            shape(resolution, channels)
-        )))
     }
 
     /// Takes the next samples, [B, H, W, C].
@@ -253,9 +214,10 @@ impl<'a> ScoreJob<'a> {
         let title =
             format!("{} of {} samples copy a training image{first}", score.memorized, score.images);
         let (references, side) = (args.reference.as_path(), self.training.resolution);
-        let of = format!("{} training images of {}", self.training.len(), last(references));
-        let (notes, threshold) = (vec![of, args.describe_samples()], args.threshold.trim().into());
-        sheets(&[Sheet { samples: shown, side, title, notes, threshold }])
+        let set = format!("{} training images of {}", self.training.len(), last(references));
+        let (notes, threshold) = (vec![set, args.describe_samples()], args.threshold.trim().into());
+        let of = SheetOf::Samples;
+        sheets(&[Sheet { samples: shown, side, title, notes, threshold, of }])
     }
 
     fn pairs(&self) -> [(&'static str, npy::Array); 2] {
@@ -288,28 +250,6 @@ impl<'a> ScoreJob<'a> {
     }
 }
 
-/// Whether floats are pixels from −1 to 1, as which they are taken: some well below 0, none far beyond that range. In
-/// either a network may overshoot.
-///
-/// # Errors
-/// Data errors that begin with the file and say what makes such pixels.
-fn check_range(path: &Path, images: &[f32]) -> Result<()> {
-    let least = images.iter().copied().fold(f32::INFINITY, f32::min);
-    let most = images.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let makes = match (least, most) {
-        (-0.3.., ..=1.3) => "2 * x - 1 makes them of 0 to 1",
-        (-8.0.., ..=8.0) => return Ok(()),
-        (-32.0.., ..=300.0) => "x / 127.5 - 1 makes them of 0 to 255",
-        (-160.0.., ..=160.0) => "(x + 128) / 127.5 - 1 makes them of -128 to 127",
-        (-8192.0.., 4096.0..=75000.0) => "x / 32767.5 - 1 makes them of 0 to 65535",
-        _ => "x.clip(-1, 1) makes them where a network overshot",
-    };
-    Err(data(format!(
-        "{}: expected pixels from -1 (black) to 1 (white), found values from {least:.4} to {most:.4}; NumPy's {makes}",
-        path.display()
-    )))
-}
-
 impl Args {
     /// Where the samples are from.
     fn describe_samples(&self) -> String {
@@ -325,11 +265,6 @@ impl Args {
             _ => String::new(),
         }
     }
-}
-
-/// A path's last name.
-fn last(path: &Path) -> String {
-    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into()
 }
 
 fn print_score(score: &Score, threshold: &str) {

@@ -47,6 +47,11 @@ impl Dataset {
         }
     }
 
+    /// An image's file name, where the set has them, else its index.
+    pub fn name(&self, image: usize) -> String {
+        self.names.get(image).cloned().unwrap_or_else(|| image.to_string())
+    }
+
     /// Checks that the lengths agree, for pixels that come from elsewhere than a file.
     ///
     /// # Errors

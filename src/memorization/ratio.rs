@@ -20,6 +20,11 @@ impl Default for Threshold {
 }
 
 impl Threshold {
+    /// a/b, if it is in (0, 1).
+    pub fn new(a: u32, b: u32) -> Option<Self> {
+        (0 < a && a < b).then_some(Threshold { a, b })
+    }
+
     /// Reads `1/3` or a decimal such as `0.25`, exactly.
     ///
     /// # Errors
@@ -36,6 +41,11 @@ impl Threshold {
                 "--threshold: {text:?} is neither a fraction like 1/3 nor a decimal like 0.25"
             ))),
         }
+    }
+
+    /// As a number.
+    pub fn value(self) -> f64 {
+        self.a as f64 / self.b as f64
     }
 
     /// d1/d2 < a/b, as b²·D1 < a²·D2 in integers; d1 = d2 = 0 (a duplicated training image) is no copy.

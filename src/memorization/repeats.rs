@@ -11,8 +11,8 @@ pub struct Repeats {
     first: Vec<u32>,
     /// and where it comes again, or [`NEVER`].
     second: Vec<u32>,
-    /// Images of the set.
-    images: usize,
+    /// Of each image of the set which of the distinct ones it is.
+    place: Vec<u32>,
 }
 
 const NEVER: u32 = u32::MAX;
@@ -35,20 +35,38 @@ impl Repeats {
             a.0.cmp(&b.0).then_with(|| image(a.1).cmp(image(b.1))).then(a.1.cmp(&b.1))
         });
         let same = |a: &(u64, u32), b: &(u64, u32)| a.0 == b.0 && image(a.1) == image(b.1);
-        let groups = order.chunk_by(same);
-        let mut all: Vec<(u32, u32)> =
-            groups.map(|g| (g[0].1, g.get(1).map_or(NEVER, |again| again.1))).collect();
-        if all.len() == images {
+        let mut alike: Vec<&[(u64, u32)]> = order.chunk_by(same).collect();
+        if alike.len() == images {
             return None;
         }
-        all.sort_unstable();
-        let (first, second) = all.into_iter().unzip();
-        Some(Repeats { first, second, images })
+        alike.sort_unstable_by_key(|group| group[0].1);
+        let mut place = vec![0; images];
+        for (p, group) in (0..).zip(&alike) {
+            group.iter().for_each(|&(_, i)| place[i as usize] = p);
+        }
+        let first = alike.iter().map(|group| group[0].1).collect();
+        let second = alike.iter().map(|g| g.get(1).map_or(NEVER, |again| again.1)).collect();
+        Some(Repeats { first, second, place })
     }
 
     /// Images that repeat an earlier one.
     pub fn count(&self) -> usize {
-        self.images - self.first.len()
+        self.place.len() - self.first.len()
+    }
+
+    /// Of each image of the set which of the distinct ones it is.
+    pub fn places(&self) -> &[u32] {
+        &self.place
+    }
+
+    /// Of each distinct image, in the set's order, where it comes first.
+    pub fn firsts(&self) -> &[u32] {
+        &self.first
+    }
+
+    /// Whether a distinct image comes again.
+    pub fn is_repeated(&self, distinct: usize) -> bool {
+        self.second[distinct] != NEVER
     }
 
     /// The images that differ, in the set's order.

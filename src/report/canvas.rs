@@ -83,8 +83,7 @@ impl Canvas {
 
     /// What an SVG looks like, `zoom` pixels a unit.
     pub fn of_svg(svg: &str, width: usize, height: usize, zoom: f32) -> Result<Self> {
-        let options = Options { fontdb: FONTS.clone(), ..Options::default() };
-        let tree = Tree::from_str(svg, &options).context("drawing")?;
+        let tree = tree_of(svg)?;
         let (width, height) = (width.max(1), height.max(1));
         let pixels = Pixmap::new(width as u32, height as u32);
         let mut pixels = pixels.context("drawing: a picture without pixels, or of too many")?;
@@ -121,6 +120,12 @@ impl Canvas {
         writer.finish()?;
         Ok(bytes)
     }
+}
+
+/// What an SVG of ours draws, its words as outlines too.
+pub fn tree_of(svg: &str) -> Result<Tree> {
+    let options = Options { fontdb: FONTS.clone(), ..Options::default() };
+    Tree::from_str(svg, &options).context("drawing")
 }
 
 /// How much an image of `side` pixels is blown up to be at least `wanted` wide.

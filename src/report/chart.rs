@@ -180,6 +180,8 @@ impl Chart {
         let columns = ["panel", "series", "x", "ratio", "low", "high", "rising"];
         let mut table = Table::new(&columns);
         for panel in &self.panels {
+            let mut all = panel.series.iter().flat_map(|s| &s.points);
+            let decimals = if all.all(|p| p.x.fract() == 0.0) { 0 } else { 4 };
             for series in &panel.series {
                 for p in &series.points {
                     let end = |i: usize| p.interval.map_or(Cell::Empty, |v| Cell::Number(v[i], 4));
@@ -190,7 +192,7 @@ impl Chart {
                             ChartScale::Categories(names) => {
                                 Cell::Text(category(names, p.x).into())
                             }
-                            _ => Cell::Number(p.x, 0),
+                            _ => Cell::Number(p.x, decimals),
                         },
                         Cell::Number(p.y, 4),
                         end(0),

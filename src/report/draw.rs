@@ -1,14 +1,16 @@
 //! A chart as a picture, or as what a file holds.
 
+use super::canvas::tree_of;
 use super::chart::{Chart, Panel};
 use super::layout::{describe_lines, panel_scene, scene};
+use super::pdf::pdf;
 use crate::error::usage;
 use crate::files::write_bytes;
 use anyhow::Result;
 use std::path::Path;
 
 impl Chart {
-    /// Writes `.png` or `.svg`, the values as `.csv`, or all of it as `.json`.
+    /// Writes `.png`, `.svg` or `.pdf`, the values as `.csv`, or all of it as `.json`.
     ///
     /// # Errors
     /// Usage for another extension; as [`write_bytes`].
@@ -16,11 +18,12 @@ impl Chart {
         let bytes = match path.extension().and_then(|e| e.to_str()) {
             Some("png") => self.png()?,
             Some("svg") => self.svg().into_bytes(),
+            Some("pdf") => self.pdf()?,
             Some("csv") => self.table().csv().into_bytes(),
             Some("json") => format!("{}\n", serde_json::to_string_pretty(self)?).into_bytes(),
             _ => {
                 let path = path.display();
-                return Err(usage(format!("{path}: a chart is .png, .svg, .csv or .json")));
+                return Err(usage(format!("{path}: a chart is .png, .svg, .pdf, .csv or .json")));
             }
         };
         write_bytes(path, force, &bytes)
@@ -40,6 +43,11 @@ impl Chart {
     /// Twice as many pixels as the SVG has units.
     pub fn png(&self) -> Result<Vec<u8>> {
         scene(self).drawn(2)?.png()
+    }
+
+    /// As the SVG, on a page of its size.
+    pub fn pdf(&self) -> Result<Vec<u8>> {
+        pdf(&tree_of(&self.svg())?)
     }
 
     /// All panels, two a row.

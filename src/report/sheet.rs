@@ -10,7 +10,7 @@ pub struct Compared<'a> {
     pub sample: &'a [u8],
     /// Nearest first; as many for each sample of a sheet.
     pub neighbours: Vec<&'a [u8]>,
-    /// d1 / d2; not a number where both are 0.
+    /// d1 / d2; not a number where both are 0. Of a copied training image how many samples copy it.
     pub distance_ratio: f64,
     /// Whether it counts as a copy.
     pub memorized: bool,
@@ -34,6 +34,15 @@ const PAD: usize = 8;
 const BETWEEN: usize = 22;
 const CAPTION: usize = 26;
 
+/// What the rows of a sheet are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SheetOf {
+    /// Samples beside the training images nearest to them.
+    Samples,
+    /// Training images beside samples that copy them.
+    Copied,
+}
+
 /// Samples of one network, and what is said of them.
 pub struct Sheet<'a> {
     /// In the order of the rows.
@@ -46,11 +55,19 @@ pub struct Sheet<'a> {
     pub notes: Vec<String>,
     /// A copy has d1/d2 below this, such as `1/3`.
     pub threshold: String,
+    pub of: SheetOf,
 }
 
 impl Sheet<'_> {
     /// What columns, numbers and frames are.
     fn legend(&self) -> String {
+        if self.of == SheetOf::Copied {
+            return format!(
+                "Left to right: a training image, samples that copy it. A copy: d₁/d₂ < {}, of its L2 distances from the \
+                 nearest and the second nearest training image, over 8-bit pixels.",
+                self.threshold
+            );
+        }
         let neighbours = match self.neighbours() {
             2 => "its nearest and second-nearest training image".to_string(),
             n => format!("the {n} training images nearest to it"),
@@ -99,6 +116,9 @@ const HEADINGS: [&str; 12] = [
     "tenth",
     "eleventh",
 ];
+
+const COPIED_HEADINGS: [&str; 12] =
+    ["training image", "copies", "", "", "", "", "", "", "", "", "", ""];
 
 /// Where everything on a sheet goes, in pixels.
 struct SheetLayout {
@@ -172,7 +192,8 @@ fn scene_of(sheet: &Sheet, laid: &SheetLayout) -> Scene {
     }
     for column in 0..laid.columns {
         let (x, top) = laid.corner(column);
-        for (k, name) in HEADINGS.iter().take(laid.images).enumerate() {
+        let headings = if sheet.of == SheetOf::Copied { COPIED_HEADINGS } else { HEADINGS };
+        for (k, name) in headings.iter().take(laid.images).enumerate() {
             let middle = x + PAD + k * (laid.tile + GAP) + laid.tile / 2;
             for (i, word) in name.split(' ').rev().enumerate() {
                 let at = (middle, top - 14 - i * (SMALL_LINE - 4));
@@ -192,6 +213,10 @@ fn scene_of(sheet: &Sheet, laid: &SheetLayout) -> Scene {
         let (color, thickness) = if t.memorized { (ACCENT, 4) } else { (RULE, 1) };
         shapes.extend([frame(0, color), frame(thickness, WHITE)]);
         let (said, ink) = match t.memorized {
+            _ if sheet.of == SheetOf::Copied => {
+                let many = if t.distance_ratio == 1.0 { "sample copies" } else { "samples copy" };
+                (format!("{} {many} it", t.distance_ratio), INK)
+            }
             true => (format!("copy · d₁/d₂ = {:.3}", t.distance_ratio), ACCENT),
             false if t.distance_ratio.is_nan() => ("d₁ = d₂ = 0".into(), MUTED),
             false => (format!("d₁/d₂ = {:.3}", t.distance_ratio), MUTED),

@@ -111,6 +111,12 @@ impl Table {
         self.rows.len()
     }
 
+    /// Its first rows, so many at most.
+    pub fn first(&self, rows: usize) -> Table {
+        let rows = self.rows.iter().take(rows).cloned().collect();
+        Table { columns: self.columns.clone(), rows }
+    }
+
     /// Whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()

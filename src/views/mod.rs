@@ -5,6 +5,7 @@ mod report_runs;
 
 pub mod account;
 pub mod answer;
+pub mod audit;
 pub mod figures;
 pub mod gap;
 pub mod matrix;

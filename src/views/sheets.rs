@@ -4,7 +4,7 @@
 use crate::device::Device;
 use crate::error::{Exit, exit_code, usage};
 use crate::memorization::Threshold;
-use crate::report::{Sheet, sheets};
+use crate::report::{Sheet, SheetOf, sheets};
 use crate::run::score::compared;
 use crate::study::outcome::RunState;
 use crate::study::plan::{PlannedCell, Setup, StudyPlan};
@@ -20,7 +20,7 @@ pub fn sheet(drawn: &DrawnSamples) -> Sheet<'_> {
     let title = format!("{copied} of the first {SAMPLES} samples are copies");
     let (side, notes, threshold) =
         (drawn.training.resolution, drawn.notes.clone(), threshold.to_string());
-    Sheet { samples, side, title, notes, threshold }
+    Sheet { samples, side, title, notes, threshold, of: SheetOf::Samples }
 }
 
 /// The study and part of it that a figure is a sheet of, if it is one.

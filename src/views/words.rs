@@ -16,6 +16,11 @@ pub fn open_marks() -> String {
 pub const BANDS: &str =
     "bands and bars: 95% sampling interval (Wilson); training seeds spread more";
 
+/// A share of 0 to 1.
+pub fn percent(share: f64) -> String {
+    format!("{:.2}%", 100.0 * share)
+}
+
 /// Hours as people say them: 21s, 3m20s, 2.9 h, 8134 h; ? where they are not known.
 pub fn describe_hours(hours: f64) -> String {
     match hours {
