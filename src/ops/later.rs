@@ -135,7 +135,7 @@ pub fn row_kernels(sums: &[RowSum]) -> Vec<Kernel> {
         let count = jobs.len();
         Kernel::new(params::SUM_ROWS, blocks, params!(SumRows { jobs, count }))
     };
-    sums.chunks(SUM_ROWS_JOBS as usize).map(launch).collect()
+    sums.chunks(SUM_ROWS_JOBS).map(launch).collect()
 }
 
 /// What makes the sums over chains.
@@ -146,7 +146,7 @@ pub fn chain_kernels(sums: &[ChainSum]) -> Vec<Kernel> {
         let kernel = Kernel::new(params::SUM_CHAINS, blocks, params!(SumChains { jobs, count }));
         kernel.moves(sums.iter().map(ChainSum::bytes).sum())
     };
-    sums.chunks(SUM_CHAINS_JOBS as usize).map(launch).collect()
+    sums.chunks(SUM_CHAINS_JOBS).map(launch).collect()
 }
 
 /// Each job told its first block, and the blocks of all.
