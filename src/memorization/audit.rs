@@ -161,6 +161,7 @@ mod tests {
         let curve = curve(&found, 300);
         assert_eq!((curve[0].1, curve[300].1), ([0.0; 2], [1.0; 2]));
         assert!(curve.windows(2).all(|w| w[0].1[0] <= w[1].1[0]));
-        assert_eq!(curve[100].1[0], 2.0 / 3.0);
+        // d1/d2 are 0, 0.22 and 0.31.
+        assert_eq!([30, 90, 100].map(|k| curve[k].1[0]), [1.0 / 3.0, 2.0 / 3.0, 1.0]);
     }
 }

@@ -100,10 +100,10 @@ mod tests {
         let cpu = Device::Cpu(Cpu::new(1).unwrap());
         assert_eq!(both.resume(&cpu).unwrap(), Numerics::of(&cpu));
         assert!(serde_json::from_str::<Numerics>(r#"{"gpu": 2}"#).is_err());
-        let elsewhere = read(r#"{"cuda": 3}"#);
-        assert_eq!(elsewhere.resume(&cpu).unwrap(), read(r#"{"cpu": 2, "cuda": 3}"#));
+        let elsewhere = read(r#"{"cuda": 4}"#);
+        assert_eq!(elsewhere.resume(&cpu).unwrap(), read(r#"{"cpu": 2, "cuda": 4}"#));
         assert_eq!((elsewhere.older(), read(r#"{"cuda": 2}"#).older()), (None, Some(2)));
-        let old = read(r#"{"cpu": 1, "cuda": 3}"#);
+        let old = read(r#"{"cpu": 1, "cuda": 4}"#);
         assert_eq!(old.older(), Some(1));
         let error = old.resume(&cpu).unwrap_err().to_string();
         assert!(error.starts_with("--run: trained with numerics 1, this version"), "{error}");

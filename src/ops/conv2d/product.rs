@@ -52,8 +52,8 @@ impl Chains {
     /// - `pixels`: of an image; `step`: of a k-step. `blocks`: of a chain; `slots`: blocks that the GPU runs at once.
     pub fn new(batch: usize, [pixels, step]: [usize; 2], blocks: usize, slots: usize) -> Chains {
         const MOST: usize = 64;
-        // In k-steps: what a block takes to begin and to end, and a twentieth of what its sums take to be read again.
-        let (ends, reads) = (8, 20);
+        // In k-steps: what a block takes to begin and to end; its sums take a twelfth of one to be written and read again.
+        let (ends, sums) = (8, 12);
         let unit = chain_unit(pixels);
         let cut = |wanted: usize| {
             let images = batch.div_ceil(wanted).next_multiple_of(unit);
@@ -62,7 +62,7 @@ impl Chains {
         let cost = |chains: &Chains| {
             let rounds = (blocks * chains.count).div_ceil(slots);
             let steps = (chains.images.min(batch) * pixels).div_ceil(step);
-            reads * rounds * (steps + ends) + blocks * chains.count
+            sums * rounds * (steps + ends) + blocks * chains.count
         };
         let all = (1..=MOST.min(batch.div_ceil(unit))).map(cut);
         all.min_by_key(cost).expect("one chain at least")
