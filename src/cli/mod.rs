@@ -30,6 +30,7 @@ mod plan;
 mod quickstart;
 mod quoted;
 mod rate_flags;
+mod reading;
 mod report;
 mod sample;
 mod samples_io;

@@ -1,9 +1,9 @@
 //! `emm score`: which samples copy a training image.
 
 use super::samples_io::{Counter, parse_seeds, read_images};
-use super::{Common, say};
+use super::{Common, open_set, say};
+use crate::data::Dataset;
 use crate::data::npy::{self, Element as _};
-use crate::data::{Dataset, Transform, open_any};
 use crate::device::{Device, Pixels};
 use crate::error::{data, usage};
 use crate::files::{check_output, write_bytes};
@@ -99,14 +99,14 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     if !(2..=11).contains(&args.neighbours) {
         return Err(usage(format!("--neighbours: {}, expected 2 to 11", args.neighbours)));
     }
-    let training = Dataset::open(&args.reference)?;
+    let training = open_set(&args.reference, common)?;
     if training.len() < 2 {
         let name = args.reference.display();
         return Err(data(format!("{name}: expected two training images at least, found one")));
     }
     let mut scoring = ScoreJob::new(&training, &device)?;
     match (&args.samples, &args.run) {
-        (Some(samples), _) => scoring.take_files(samples, &args.reference)?,
+        (Some(samples), _) => scoring.take_files(samples, &args.reference, common)?,
         (None, Some(run)) => sample_run(run, &args, common, &mut scoring)?,
         (None, None) => return Err(usage("--samples: give samples, or a --run")),
     }
@@ -178,7 +178,7 @@ impl<'a> ScoreJob<'a> {
     }
 
     /// Takes samples from a folder, zip, npz or npy; of float32 as `emm sample` writes it, quantised as it does.
-    fn take_files(&mut self, path: &Path, reference: &Path) -> Result<()> {
+    fn take_files(&mut self, path: &Path, reference: &Path, common: &Common) -> Result<()> {
         if npy::type_of(path).is_ok_and(|found| found == f32::DESCR) {
             let (resolution, channels) = (self.training.resolution, self.training.channels);
             let images = read_images(path, resolution, channels)?;
@@ -186,9 +186,7 @@ impl<'a> ScoreJob<'a> {
             let pixels: Vec<u8> = images.into_iter().map(quantise).collect();
             return self.push(&Pixels::Host(pixels.into()));
         }
-        let samples = open_any(&[path.to_path_buf()])?;
-        let cpu = self.device.host();
-        let samples = cpu.run(|| samples.collect(&samples.all(), &Transform::default()))?;
+        let samples = self.device.host().run(|| open_set(path, common))?;
         self.check_shape(path, samples.resolution, samples.channels, reference)?;
         self.push(&Pixels::Host(samples.pixels.into()))
     }
