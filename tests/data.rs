@@ -1,10 +1,12 @@
 //! Data sets: formats, subsets, resampling, and every way in which files can be bad.
 
 pub mod bad_input;
+mod files;
 mod limits;
 mod names;
 mod outputs;
 mod pixels;
+mod sets;
 mod subsets;
 pub mod tools;
 pub mod zips;
@@ -12,7 +14,7 @@ pub mod zips;
 use crate::support::emm;
 use emm::data::npy::{self, Array};
 use emm::data::python_random::PythonRandom;
-use emm::data::{Dataset, Image, resize};
+use emm::data::{Dataset, Image, Options, resize};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -105,9 +107,10 @@ fn a_zip_by_pillow_and_zipfile_reads_in_the_order_of_its_names() {
 fn pngs_of_one_bit_expand_and_jpegs_come_close() {
     let files = golden_npz("odd.npz");
     let bytes = |name: &str| files[name].clone().of::<u8>(name).unwrap().1;
-    let bits = Image::decode(&bytes("bits.png"), false, "bits.png").unwrap();
+    let bits = Image::decode(&bytes("bits.png"), &Default::default(), "bits.png").unwrap();
     assert_eq!((bits.channels, &bits.pixels), (1, &bytes("bits")));
-    let photo = Image::decode(&bytes("photo.jpg"), true, "photo.jpg").unwrap();
+    let lossy = Options { allow_lossy: true, ..Options::default() };
+    let photo = Image::decode(&bytes("photo.jpg"), &lossy, "photo.jpg").unwrap();
     let expected = bytes("photo");
     assert_eq!((photo.width, photo.channels, photo.pixels.len()), (16, 3, expected.len()));
     let worst = photo.pixels.iter().zip(&expected).map(|(a, b)| a.abs_diff(*b)).max().unwrap();

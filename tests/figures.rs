@@ -96,7 +96,7 @@ fn every_chart_of_the_paper_is_drawn() {
             assert!(points > 0, "{id}: {} is empty", panel.title);
         }
         let png = found.chart.png().unwrap();
-        Image::decode(&png, false, id).unwrap();
+        Image::decode(&png, &Default::default(), id).unwrap();
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("figure_{id}.png"));
         std::fs::write(path, png).unwrap();
         assert!(found.chart.svg().contains("</svg>"));
@@ -298,7 +298,8 @@ fn the_optimum_copies_and_a_missing_run_is_named() {
         ),
         "{out}"
     );
-    Image::decode(&std::fs::read(dir.path().join("1a.png")).unwrap(), false, "1a").unwrap();
+    Image::decode(&std::fs::read(dir.path().join("1a.png")).unwrap(), &Default::default(), "1a")
+        .unwrap();
     run(&["figure", "10", "--scale", "tiny", "--out", "10.png"]).refused(
         3,
         "--runs: runs: nothing of figure 10 is there: ",

@@ -9,7 +9,7 @@ use crate::mutate::{Random, mutate};
 use crate::support::passing_folder;
 use anyhow::Result;
 use emm::data::npy::{self, Array};
-use emm::data::{Image, Transform, open_within};
+use emm::data::{Image, Options, Transform, open_within};
 use emm::error::exit_code;
 use emm::memory::Budget;
 use emm::model::{Arch, ModelConfig, Params, SavedModel};
@@ -104,9 +104,9 @@ impl Input {
 }
 
 fn set(paths: &[PathBuf]) -> Result<String> {
-    let source = open_within(paths, &Budget::of(BUDGET))?;
-    let transform = Transform { allow_lossy: true, ..Transform::default() };
-    let set = source.collect(&source.all(), &transform)?;
+    let options = Options { allow_lossy: true, ..Options::default() };
+    let source = open_within(paths, &options, &Budget::of(BUDGET))?;
+    let set = source.collect(&source.all(), &Transform::default())?;
     let shape = (set.resolution, set.channels, set.labels.as_deref());
     Ok(format!("{shape:?} {}", set.sha256_pixels()))
 }

@@ -255,7 +255,8 @@ fn score_prints_the_fixed_keys_and_writes_its_files() {
     let want: String = (0..20).map(|i| format!("{i},{}\n", (i == 3 || i == 7) as u8)).collect();
     assert_eq!(copies, format!("image,copies\n{want}"));
     let decoded = |path: &str| {
-        emm::data::Image::decode(&std::fs::read(path).unwrap(), false, "sheet").unwrap()
+        emm::data::Image::decode(&std::fs::read(path).unwrap(), &Default::default(), "sheet")
+            .unwrap()
     };
     let wide = at("wide.png");
     run(args.iter().chain(&["--sheet", &wide, "--neighbours", "5"])).json();

@@ -12,7 +12,7 @@ fn keep(name: &str, bytes: &[u8]) {
 }
 
 fn decode(png: &[u8]) -> Image {
-    Image::decode(png, false, "test").unwrap()
+    Image::decode(png, &Default::default(), "test").unwrap()
 }
 
 /// Pixels of exactly this colour.

@@ -284,7 +284,11 @@ fn optimal_writes_the_same_samples_in_five_forms() {
         let image = &pixels[place * 64..][..64];
         assert_eq!(zip.image(by_name), image, "seed {seed}");
         let png = std::fs::read(format!("{}/{seed:08}.png", at("folder"))).unwrap();
-        assert_eq!(Image::decode(&png, false, "png").unwrap().pixels, image, "seed {seed}");
+        assert_eq!(
+            Image::decode(&png, &Default::default(), "png").unwrap().pixels,
+            image,
+            "seed {seed}"
+        );
     }
     // All are copies, by every form that can be scored.
     for name in ["folder", "s.zip", "s.npz"] {

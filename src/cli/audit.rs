@@ -3,8 +3,7 @@
 use super::endings::check_ending;
 use super::samples_io::Counter;
 use super::samples_set::{check_shape, last, read_samples, two_at_least};
-use super::{Common, say};
-use crate::data::Dataset;
+use super::{Common, open_set, say};
 use crate::files::{check_output_dir, write_dir_atomic};
 use crate::memorization::Threshold;
 use crate::run::audit::{AuditOptions, audit};
@@ -63,12 +62,12 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         check_ending("--out", out, "an audit", &[])?;
         check_output_dir(out, args.force, &foreign)?;
     }
-    let training = Dataset::open(&args.train)?;
+    let training = open_set(&args.train, common)?;
     two_at_least(&args.train, &training)?;
-    let samples = read_samples(&args.samples, &training, &args.train, &device)?;
+    let samples = read_samples(&args.samples, &training, &args.train, &device, common)?;
     let holdout = match &args.holdout {
         Some(path) => {
-            let set = Dataset::open(path)?;
+            let set = open_set(path, common)?;
             check_shape(path, [set.resolution, set.channels], &args.train, &training)?;
             Some(set)
         }

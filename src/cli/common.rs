@@ -1,5 +1,6 @@
 //! What every command has: its flags, the device they name, and how lines are printed.
 
+use super::reading::ReadingFlags;
 use super::self_test;
 use crate::data::{Dataset, Transform, open_any};
 use crate::device::cuda::{Cuda, IMAGES, KERNELS_FOR, Trouble, probe, runs_on};
@@ -60,6 +61,8 @@ pub struct Common {
     /// By default half of what the process may use, within ulimit's and cgroups' limits.
     #[arg(long, global = true, value_name = "BYTES", value_parser = numbers::bytes, help_heading = "Common")]
     pub max_memory: Option<u64>,
+    #[command(flatten)]
+    pub reading: ReadingFlags,
     /// Print one JSON object on stdout and nothing else there
     #[arg(long, global = true, help_heading = "Common")]
     pub json: bool,
@@ -243,7 +246,7 @@ pub fn check_runs(runs: &Path) -> Result<()> {
 /// # Errors
 /// As [`Dataset::open`].
 pub fn open_set(path: &Path, common: &Common) -> Result<Dataset> {
-    let source = open_any(&[path.to_path_buf()])?;
+    let source = open_any(&[path.to_path_buf()], &common.reading.options())?;
     let set = source.collect(&source.all(), &Transform::default())?;
     if !common.quiet {
         source.notes.iter().for_each(|note| note_line(note));

@@ -2,6 +2,7 @@
 
 use super::endings::check_ending;
 use super::{Common, note_line, open_set, say};
+use crate::data::options::Options;
 use crate::data::subset::{self, Blend, Labels, Subset};
 use crate::data::{Dataset, Transform, open_any};
 use crate::error::{data, usage};
@@ -22,9 +23,10 @@ pub enum Command {
 
 /// Make a data set (EDM zip) of downloaded files
 ///
-/// Reads cifar-10-python.tar.gz, cifar-10-binary.tar.gz or data_batch_*.bin, IDX images (.gz or not; labels
-/// beside or as a second SRC), a folder or zip of images, of class folders or in EDM's layout, npz, npy. Of CIFAR-10
-/// the training batches are taken. Each image is cropped, padded, resampled, in this order.
+/// Reads a folder or zip of images (PNG, BMP, TIFF, WebP, JPEG), of class folders or in EDM's layout; npz, npy;
+/// Hugging Face's Parquet and WebDataset tars, several or a folder of them; CIFAR-10's and CIFAR-100's archives or
+/// batches, of which the training images are taken; IDX images (.gz or not) and STL-10's _X.bin, labels beside or as a
+/// second SRC; SVHN's .mat. Each image is cropped, padded, resampled, in this order.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   emm data import cifar-10-python.tar.gz --out cifar10.zip
@@ -59,9 +61,6 @@ pub struct ImportArgs {
     /// Put the chosen images in an order drawn by --seed
     #[arg(long)]
     shuffle: bool,
-    /// Take JPEG too, whose pixels differ from the original's
-    #[arg(long)]
-    allow_lossy: bool,
     /// Replace --out if it exists
     #[arg(long)]
     force: bool,
@@ -131,7 +130,8 @@ fn import(args: &ImportArgs, common: &Common) -> Result<()> {
     check_side("--resolution", args.resolution)?;
     check_ending("--out", &args.out, "a data set", &["zip"])?;
     check_output(&args.out, args.force)?;
-    let source = open_any(&args.sources)?;
+    let options = common.reading.options();
+    let source = open_any(&args.sources, &options)?;
     let mut order = match (args.size, &source.groups) {
         (Some(0), _) => return Err(usage("--size: expected at least one image, found 0")),
         (Some(n), _) if n > source.len() => {
@@ -152,7 +152,6 @@ fn import(args: &ImportArgs, common: &Common) -> Result<()> {
         subset::shuffle(&mut order, common.seed);
     }
     let transform = Transform {
-        allow_lossy: args.allow_lossy,
         center_crop: args.center_crop,
         pad: args.pad,
         resolution: args.resolution,
@@ -161,8 +160,10 @@ fn import(args: &ImportArgs, common: &Common) -> Result<()> {
     let set = source.collect(&order, &transform)?;
     set.save(&args.out, args.force)?;
     let mut notes = source.notes;
-    if args.allow_lossy {
-        notes.push("--allow-lossy: pixels of JPEG images differ from the original's".into());
+    if options.allow_lossy {
+        notes.push(
+            "--allow-lossy: pixels of JPEG and WebP images differ from the original's".into(),
+        );
     }
     describe(&set, &args.out, notes, common)
 }
@@ -192,9 +193,9 @@ fn cut(args: &SubsetArgs, common: &Common) -> Result<()> {
 }
 
 fn inspect(args: &InspectArgs, common: &Common) -> Result<()> {
-    let source = open_any(&args.sources)?;
-    let transform = Transform { allow_lossy: true, ..Transform::default() };
-    let set = source.collect(&source.all(), &transform)?;
+    let options = Options { allow_lossy: true, ..common.reading.options() };
+    let source = open_any(&args.sources, &options)?;
+    let set = source.collect(&source.all(), &Transform::default())?;
     describe(&set, &args.sources[0], source.notes, common)
 }
 

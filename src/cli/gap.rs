@@ -1,7 +1,7 @@
 //! `emm gap`: how far a network is from the theoretical optimum.
 
 use super::endings::check_ending;
-use super::{Common, say};
+use super::{Common, open_set, say};
 use crate::data::Dataset;
 use crate::error::{data, usage};
 use crate::files::{check_output, write_bytes};
@@ -69,7 +69,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         (Some(run), _) => RunDir::new(run).best_snapshot()?.1,
         (None, model) => SavedModel::open(&model.unwrap_or_default())?,
     };
-    let mut set = Dataset::open(&args.data)?;
+    let mut set = open_set(&args.data, common)?;
     let name = args.data.display().to_string();
     check(&model, &mut set, &name)?;
     let foreign = trained_on(&model).map(|own| own != DataId::of(&set));

@@ -165,9 +165,9 @@ fn advice_for_flags_of_theirs_names_ours() {
 fn a_flag_that_is_nowhere_is_found() {
     let all = flags();
     let wrong = |text: &str, own: &[&str]| wrong(text, own, &all, &mut 0).len();
-    assert_eq!(wrong("F: JPEG is lossy; --allow-lossy takes it", &["score"]), 1);
-    assert_eq!(wrong("F: JPEG is lossy; `emm data import --allow-lossy` takes it", &["score"]), 0);
-    assert_eq!(wrong("`emm data subset --allow-lossy`", &["score"]), 1);
+    assert_eq!(wrong("F: not square; --center-crop takes it", &["score"]), 1);
+    assert_eq!(wrong("F: not square; `emm data import --center-crop` takes it", &["score"]), 0);
+    assert_eq!(wrong("`emm data subset --center-crop`", &["score"]), 1);
     assert_eq!(wrong("--reference: --knn-ref, --json and --max-memory", &["score"]), 0);
     let source = "/// --one of it\n// --two\nlet c = '\"'; f(\"--three \\\"--four\\\"\", '/');\n";
     assert_eq!(texts(source), ["--one of it", "--three  \"--four \""]);

@@ -31,6 +31,7 @@ mod plan;
 mod quickstart;
 mod quoted;
 mod rate_flags;
+mod reading;
 mod report;
 mod sample;
 mod samples_io;

@@ -3,7 +3,7 @@
 use super::samples_io::{
     Counter, SampleWriter, StartArgs, check_samples_out, read_images, read_sigmas, write_images,
 };
-use super::{Common, say, say_json};
+use super::{Common, open_set, say, say_json};
 use crate::data::Dataset;
 use crate::error::usage;
 use crate::files::check_output;
@@ -57,7 +57,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         true => check_output(&args.out, args.force)?,
         false => check_samples_out(&args.out, args.force)?,
     }
-    let data = Dataset::open(&args.data)?;
+    let data = open_set(&args.data, common)?;
     let mut optimal = optimum(&data, &device)?;
     if let (Some(images), Some(sigmas)) = (&args.images, &args.sigmas) {
         return denoise(&args, common, &data, &mut *optimal, images, sigmas);

@@ -1,8 +1,9 @@
 //! What `score` and `audit` share: samples as a set of the training set's shape.
 
 use super::samples_io::read_images;
+use super::{Common, open_set};
+use crate::data::Dataset;
 use crate::data::npy::{self, Element as _};
-use crate::data::{Dataset, Transform, open_any};
 use crate::device::Device;
 use crate::error::data;
 use crate::sampler::quantise;
@@ -18,6 +19,7 @@ pub fn read_samples(
     training: &Dataset,
     reference: &Path,
     device: &Device,
+    common: &Common,
 ) -> Result<Dataset> {
     if npy::type_of(path).is_ok_and(|found| found == f32::DESCR) {
         let (resolution, channels) = (training.resolution, training.channels);
@@ -26,8 +28,7 @@ pub fn read_samples(
         let pixels: Vec<u8> = images.into_iter().map(quantise).collect();
         return Dataset::new(&path.display().to_string(), resolution, channels, pixels, None);
     }
-    let samples = open_any(&[path.to_path_buf()])?;
-    let samples = device.host().run(|| samples.collect(&samples.all(), &Transform::default()))?;
+    let samples = device.host().run(|| open_set(path, common))?;
     check_shape(path, [samples.resolution, samples.channels], reference, training)?;
     Ok(samples)
 }

@@ -2,7 +2,7 @@
 
 use super::samples_io::{Counter, parse_seeds};
 use super::samples_set::{check_shape, last, read_samples, two_at_least};
-use super::{Common, say};
+use super::{Common, open_set, say};
 use crate::data::{Dataset, npy};
 use crate::device::{Device, Pixels};
 use crate::error::usage;
@@ -99,11 +99,11 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     if !(2..=11).contains(&args.neighbours) {
         return Err(usage(format!("--neighbours: {}, expected 2 to 11", args.neighbours)));
     }
-    let training = Dataset::open(&args.reference)?;
+    let training = open_set(&args.reference, common)?;
     two_at_least(&args.reference, &training)?;
     let mut scoring = ScoreJob::new(&training, &device)?;
     match (&args.samples, &args.run) {
-        (Some(samples), _) => scoring.take_files(samples, &args.reference)?,
+        (Some(samples), _) => scoring.take_files(samples, &args.reference, common)?,
         (None, Some(run)) => sample_run(run, &args, common, &mut scoring)?,
         (None, None) => return Err(usage("--samples: give samples, or a --run")),
     }
@@ -175,8 +175,8 @@ impl<'a> ScoreJob<'a> {
     }
 
     /// Takes samples from a folder, zip, npz or npy.
-    fn take_files(&mut self, path: &Path, reference: &Path) -> Result<()> {
-        let samples = read_samples(path, self.training, reference, self.device)?;
+    fn take_files(&mut self, path: &Path, reference: &Path, common: &Common) -> Result<()> {
+        let samples = read_samples(path, self.training, reference, self.device, common)?;
         self.push(&Pixels::Host(samples.pixels.into()))
     }
 

@@ -117,7 +117,7 @@ impl StudyFlags {
         if runs != Path::new("runs") {
             flag("runs", quoted_path(runs));
         }
-        out
+        out + &common.reading.again()
     }
 
     /// The command that fills a cell of a study, or all of it.

@@ -1,8 +1,7 @@
 //! `emm train`: one run, from a set to scores; the same command resumes.
 
 use super::train_flags::{RunFlags, TrainFlags};
-use super::{Common, check_runs, note_line, say};
-use crate::data::Dataset;
+use super::{Common, check_runs, note_line, open_set, say};
 use crate::error::{Exit, fail};
 use crate::model::Params;
 use crate::run::dir::best;
@@ -44,7 +43,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     if args.run.is_none() {
         check_runs(&args.options.runs)?;
     }
-    let mut data = Dataset::open(&args.data)?;
+    let mut data = open_set(&args.data, common)?;
     let config = args.flags.resolve(common, &mut data)?;
     if let Some(what) = data.empty_classes().filter(|_| config.model.label_dim > 0 && !common.quiet)
     {

@@ -1,6 +1,6 @@
 //! The flags that say what to train: shared by `train`, `plan` and `find`.
 
-use super::Common;
+use super::{Common, open_set};
 use crate::data::Dataset;
 use crate::device::params::ROUNDED_IMAGES;
 use crate::error::usage;
@@ -77,7 +77,7 @@ impl TrainFlags {
     /// have labels.
     pub fn resolve_images(&self, common: &Common, images: &ImageFlags) -> Result<RunConfig> {
         if let Some(path) = &images.data {
-            return self.resolve(common, &mut Dataset::open(path)?);
+            return self.resolve(common, &mut open_set(path, common)?);
         }
         let shape = ImageShape {
             images: images.size,

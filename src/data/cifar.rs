@@ -1,66 +1,92 @@
-//! CIFAR-10's training images (Krizhevsky 2009): the python and the binary archive, single binary batches.
+//! CIFAR-10's and CIFAR-100's training images (Krizhevsky 2009): the python and the binary archive, single files of them.
 //!
-//! Python: a tar of pickles, each a dict with `data`, uint8 [N, 3072] in channel planes, and `labels`.
-//! Binary: records of a label byte and 3,072 bytes in channel planes.
+//! Python: a tar of pickles, each a dict with `data`, uint8 [N, 3072] in channel planes, and `labels` or `fine_labels`.
+//! Binary: records of a label byte, of CIFAR-100 a coarse and a fine one, and 3,072 bytes in channel planes.
 
-use super::archive::check_entry_name;
-use super::input::{gunzip, read_all, read_file};
+use super::input::read_file;
 use super::open::Reader;
 use super::pickle::{Id, Pickle, PickleValue};
 use super::source::{Source, StoredImages};
-use crate::error::{OrExit as _, data};
-use crate::memory::{Budget, Size, Spent};
+use super::tarball::{MAX_MEMBER, is_tar, walk};
+use crate::error::data;
+use crate::memory::{Budget, Spent};
 use anyhow::Result;
 use std::borrow::Cow;
-use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
-use tar::{Archive, EntryType, PaxExtensions};
 
 const SIDE: usize = 32;
 const PLANE: usize = SIDE * SIDE;
-const RECORD: usize = 1 + 3 * PLANE;
-const CLASSES: i64 = 10;
-/// Training batches in order; the test batch is not one.
-const BATCHES: [&str; 5] =
-    ["data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5"];
-/// Bytes that a member of the archive may take, and all of them together.
-const MAX_MEMBER: u64 = 1 << 30;
-const MAX_TAR: u64 = 8 << 30;
-/// Bytes that may be said of a member before it.
-const MAX_EXTENSION: u64 = 1 << 20;
+/// What a pickle begins with: protocol 2 and above.
+const PICKLE: u8 = 0x80;
+
+/// What differs between the two sets.
+#[derive(Clone, Copy)]
+struct Form {
+    classes: i64,
+    /// Bytes before an image, the label last of them.
+    labels: usize,
+    key: &'static str,
+}
+
+const TEN: Form = Form { classes: 10, labels: 1, key: "labels" };
+const HUNDRED: Form = Form { classes: 100, labels: 2, key: "fine_labels" };
+
+impl Form {
+    fn record(self) -> usize {
+        self.labels + 3 * PLANE
+    }
+
+    /// Whether a file of so many bytes is one of records.
+    fn fits(self, bytes: usize) -> bool {
+        bytes > 0 && bytes.is_multiple_of(self.record())
+    }
+}
+
+/// Training batches of CIFAR-10 in order, the test batch is not one; then CIFAR-100's.
+const BATCHES: [&str; 6] =
+    ["data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "train"];
 
 pub const READER: Reader = Reader {
-    what: "CIFAR-10 archive or .bin batch",
+    what: "CIFAR-10 or CIFAR-100 archive or .bin batch",
     claims: |files| {
-        let tar = files.paths.len() == 1 && files.head.get(257..262) == Some(b"ustar");
-        tar || files.all_end_in("bin")
+        let one = files.paths.len() == 1;
+        one && (is_tar(&files.head) || is_pickle(&files.head)) || files.all_end_in("bin")
     },
-    open: |files| match files.all_end_in("bin") {
-        true => open_batches(files.paths, files.budget),
-        false => open_tar(&files.paths[0], files.budget),
+    open: |files| match (files.all_end_in("bin"), is_pickle(&files.head)) {
+        (true, _) => open_batches(&files.paths, files.budget),
+        (false, true) => open_pickle(&files.paths[0], files.budget),
+        (false, false) => open_tar(&files.paths[0], files.budget),
     },
 };
 
+fn is_pickle(head: &[u8]) -> bool {
+    head.first() == Some(&PICKLE)
+}
+
 /// Images in H,W,C order and their labels, as batches are added.
-#[derive(Default)]
 struct CifarSet {
+    form: Form,
     pixels: Vec<u8>,
     labels: Vec<u32>,
 }
 
 impl CifarSet {
+    fn of(form: Form) -> Self {
+        CifarSet { form, pixels: Vec::new(), labels: Vec::new() }
+    }
+
     /// Announces and reserves what so many images take.
     fn reserve(&mut self, images: usize, budget: &Budget, what: &str) -> Result<()> {
-        budget.keep((images * (RECORD + 3)) as u64, || what.into())?;
+        budget.keep((images * (3 * PLANE + 4)) as u64, || what.into())?;
         self.pixels.reserve_exact(images * 3 * PLANE);
         self.labels.reserve_exact(images);
         Ok(())
     }
 
     fn add(&mut self, what: &str, planes: &[u8], label: i64) -> Result<()> {
-        if !(0..CLASSES).contains(&label) {
-            let n = self.labels.len();
-            return Err(data(format!("{what}: label {label} of image {n}, expected 0 to 9")));
+        if !(0..self.form.classes).contains(&label) {
+            let (n, last) = (self.labels.len(), self.form.classes - 1);
+            return Err(data(format!("{what}: label {label} of image {n}, expected 0 to {last}")));
         }
         self.labels.push(label as u32);
         self.pixels.extend((0..PLANE).flat_map(|i| [0, 1, 2].map(|c| planes[c * PLANE + i])));
@@ -80,66 +106,55 @@ impl CifarSet {
 /// Data errors that begin with the file: a length that is no multiple of a record, labels over 9. Over the budget
 /// (exit 4).
 fn open_batches(paths: &[PathBuf], budget: &Budget) -> Result<Source> {
-    let mut set = CifarSet::default();
+    let mut set: Option<CifarSet> = None;
     for path in paths {
         let (bytes, _spent) = read_file(path, MAX_MEMBER, budget)?;
-        add_binary(&mut set, &path.display().to_string(), &bytes, budget)?;
+        let hundred = HUNDRED.fits(bytes.len()) && !TEN.fits(bytes.len());
+        let form = if hundred { HUNDRED } else { TEN };
+        let set = set.get_or_insert_with(|| CifarSet::of(form));
+        add_binary(set, &path.display().to_string(), &bytes, budget)?;
     }
+    let set = set.unwrap_or_else(|| CifarSet::of(TEN));
     Ok(set.into_source(paths[0].display().to_string(), budget))
 }
 
-/// Opens the python or the binary archive, gzipped or not: `data_batch_1` to `data_batch_5`.
+/// Opens one pickle of an unpacked python archive.
+///
+/// # Errors
+/// As those of an archive.
+fn open_pickle(path: &Path, budget: &Budget) -> Result<Source> {
+    let file = path.display().to_string();
+    let (bytes, _spent) = read_file(path, MAX_MEMBER, budget)?;
+    let holds = |key: &str| bytes.windows(key.len()).any(|at| at == key.as_bytes());
+    let mut set = CifarSet::of(if holds(HUNDRED.key) { HUNDRED } else { TEN });
+    add_pickle(&mut set, &file, &bytes, budget)?;
+    Ok(set.into_source(file, budget))
+}
+
+/// Opens the python or the binary archive, gzipped or not: `data_batch_1` to `data_batch_5`, or CIFAR-100's `train`.
 ///
 /// # Errors
 /// Data errors that begin with the file and name the member: cut off, corrupt, too large, a batch missing
 /// or twice, names that lead outside, arrays of another shape. Over the budget (exit 4).
 fn open_tar(path: &Path, budget: &Budget) -> Result<Source> {
     let file = path.display().to_string();
-    let broken = || format!("{file}: broken archive");
-    let mut batches: [Option<(String, Vec<u8>, Spent)>; 5] = Default::default();
-    let mut tar = Archive::new(gunzip(path)?.take(MAX_TAR));
-    // Raw: long names and other extensions would be read whole, however long.
-    let mut long_name = None;
-    for entry in tar.entries().or_data(broken)?.raw(true) {
-        let mut entry = entry.or_data(broken)?;
-        let (kind, size) = (entry.header().entry_type(), entry.size());
-        let mut name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        if !is_extension(kind) {
-            name = long_name.take().unwrap_or(name);
-        }
-        check_entry_name(&file, &name)?;
-        let what = format!("{file}: {name}");
-        if size > MAX_MEMBER {
-            return Err(data(format!(
-                "{what}: {}, at most {} are accepted",
-                Size(size),
-                Size(MAX_MEMBER)
-            )));
-        }
-        if is_extension(kind) {
-            long_name = read_name(&mut entry, budget, &|| what.clone())?.or(long_name);
-            continue;
-        }
-        let base = name.rsplit('/').next().unwrap_or(&name);
+    let mut parts: [Option<(String, Vec<u8>, Spent)>; 6] = Default::default();
+    walk(path, budget, |member| {
+        let base = member.name.rsplit('/').next().unwrap_or_default();
         let base = base.strip_suffix(".bin").unwrap_or(base);
-        let Some(batch) = BATCHES.iter().position(|&b| b == base) else { continue };
-        if !kind.is_file() {
-            return Err(data(format!("{what}: expected a plain file")));
-        }
-        let (bytes, spent) = read_all(&mut entry, size, budget, &|| what.clone())?;
-        if bytes.len() as u64 != size {
-            return Err(data(format!("{what}: cut off after {} of {size} bytes", bytes.len())));
-        }
-        if batches[batch].replace((name, bytes, spent)).is_some() {
-            let batch = BATCHES[batch];
+        let Some(part) = BATCHES.iter().position(|&b| b == base) else { return Ok(true) };
+        let (bytes, spent) = member.read(budget)?;
+        if parts[part].replace((member.name.clone(), bytes, spent)).is_some() {
+            let (what, batch) = (&member.what, BATCHES[part]);
             return Err(data(format!("{what}: {batch} stands in the archive twice")));
         }
-    }
-    // The gzip checksum stands behind the archive's end.
-    io::copy(&mut tar.into_inner(), &mut io::sink()).or_data(broken)?;
-    let mut set = CifarSet::default();
-    for (batch, expected) in batches.into_iter().zip(BATCHES) {
-        let Some((name, bytes, _spent)) = batch else {
+        Ok(true)
+    })?;
+    let hundred = parts[..5].iter().all(Option::is_none) && parts[5].is_some();
+    let (form, used) = if hundred { (HUNDRED, 5..6) } else { (TEN, 0..5) };
+    let mut set = CifarSet::of(form);
+    for (part, expected) in parts.into_iter().zip(BATCHES).skip(used.start).take(used.len()) {
+        let Some((name, bytes, _spent)) = part else {
             return Err(data(format!("{file}: {expected} is missing, this is not CIFAR-10")));
         };
         let what = format!("{file}: {name}");
@@ -151,53 +166,17 @@ fn open_tar(path: &Path, budget: &Budget) -> Result<Source> {
     Ok(set.into_source(file, budget))
 }
 
-/// Whether an entry of a tar says something of the next one, or of all.
-fn is_extension(kind: EntryType) -> bool {
-    kind.is_gnu_longname()
-        || kind.is_gnu_longlink()
-        || kind.is_pax_local_extensions()
-        || kind.is_pax_global_extensions()
-}
-
-/// The name that an extension gives to the next entry, if it gives one.
-fn read_name(
-    entry: &mut tar::Entry<impl io::Read>,
-    budget: &Budget,
-    what: &dyn Fn() -> String,
-) -> Result<Option<String>> {
-    let (kind, size) = (entry.header().entry_type(), entry.size());
-    if !kind.is_gnu_longname() && !kind.is_pax_local_extensions() {
-        return Ok(None);
-    }
-    if size > MAX_EXTENSION {
-        let [size, most] = [size, MAX_EXTENSION].map(Size);
-        return Err(data(format!("{}: an extension of {size}, over {most}", what())));
-    }
-    let (bytes, _spent) = read_all(entry, size, budget, what)?;
-    if kind.is_gnu_longname() {
-        let name = bytes.split(|&byte| byte == 0).next().unwrap_or_default();
-        return Ok(Some(String::from_utf8_lossy(name).into_owned()));
-    }
-    let mut name = None;
-    for record in PaxExtensions::new(&bytes) {
-        let record = record.or_data(what)?;
-        if record.key_bytes() == b"path" {
-            name = Some(String::from_utf8_lossy(record.value_bytes()).into_owned());
-        }
-    }
-    Ok(name)
-}
-
 fn add_binary(set: &mut CifarSet, what: &str, bytes: &[u8], budget: &Budget) -> Result<()> {
-    if bytes.is_empty() || !bytes.len().is_multiple_of(RECORD) {
+    let (record, labels) = (set.form.record(), set.form.labels);
+    if !set.form.fits(bytes.len()) {
         return Err(data(format!(
-            "{what}: expected records of {RECORD} bytes, found {} bytes",
+            "{what}: expected records of {record} bytes, found {} bytes",
             bytes.len()
         )));
     }
-    set.reserve(bytes.len() / RECORD, budget, what)?;
-    for record in bytes.chunks_exact(RECORD) {
-        set.add(what, &record[1..], record[0].into())?;
+    set.reserve(bytes.len() / record, budget, what)?;
+    for record in bytes.chunks_exact(record) {
+        set.add(what, &record[labels..], record[labels - 1].into())?;
     }
     Ok(())
 }
@@ -218,7 +197,7 @@ fn add_pickle(set: &mut CifarSet, what: &str, bytes: &[u8], budget: &Budget) -> 
     // Text stands for bytes in some: a byte of it for one or two.
     let _spent = budget.borrow(array.encoded_bytes(), || what.into())?;
     let (rows, planes) = array.planes().map_err(wrong)?;
-    let PickleValue::List(labels) = pickle.value(get("labels")?) else {
+    let PickleValue::List(labels) = pickle.value(get(set.form.key)?) else {
         return Err(wrong("found labels that are no list".into()));
     };
     if labels.len() != rows {

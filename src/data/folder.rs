@@ -19,7 +19,7 @@ const MAX_DEPTH: usize = 16;
 pub const READER: Reader = Reader {
     what: "folder of images",
     claims: |files| files.folders,
-    open: |files| open(files.paths, files.budget),
+    open: |files| open(&files.paths, files.budget),
 };
 
 /// Opens one folder of images, of class folders or of an unpacked EDM zip, or several folders of images.

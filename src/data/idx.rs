@@ -19,7 +19,7 @@ const MAX_BYTES: u64 = 2 << 30;
 pub const READER: Reader = Reader {
     what: "IDX file",
     claims: |files| files.paths.len() <= 2 && matches!(magic(&files.head), Some(IMAGES | LABELS)),
-    open: |files| open(files.paths, files.budget),
+    open: |files| open(&files.paths, files.budget),
 };
 
 fn magic(bytes: &[u8]) -> Option<u32> {

@@ -42,7 +42,7 @@ pub fn numbered(i: usize) -> String {
 /// on, in order, and returns what it says of them.
 ///
 /// # Errors
-/// Data errors that begin with the file: no images, formats other than PNG and JPEG, images both beside and in class
+/// Data errors that begin with the file: no images, formats that are not read, images both beside and in class
 /// folders, folders in class folders, class folders without images, two `dataset.json`, labels that do not fit.
 pub fn arrange(
     files: &Files,
@@ -55,7 +55,7 @@ pub fn arrange(
         let file = (files.shown)(names[foreign]);
         let ending = names[foreign].rsplit('.').next().unwrap_or_default();
         return Err(data(format!(
-            "{file}: expected PNG or JPEG images; ImageMagick's `mogrify -path OUT -format png *.{ending}` makes them \
+            "{file}: expected PNG, JPEG, WebP, TIFF or BMP images; ImageMagick's `mogrify -path OUT -format png *.{ending}` makes them \
              in a folder OUT"
         )));
     }
@@ -81,12 +81,13 @@ pub fn arrange(
 
 /// Whether a file of this name is taken for an image.
 pub fn is_image(name: &str) -> bool {
-    matches!(extension(name).as_str(), "png" | "jpg" | "jpeg")
+    let read = ["bmp", "jpeg", "jpg", "png", "tif", "tiff", "webp"];
+    read.contains(&extension(name).as_str())
 }
 
 /// Formats that would silently be missing if they were passed over like any other file.
 fn is_foreign_image(name: &str) -> bool {
-    let foreign = ["avif", "bmp", "gif", "jp2", "pgm", "ppm", "tif", "tiff", "webp"];
+    let foreign = ["avif", "gif", "heic", "jp2", "jxl", "pgm", "ppm"];
     foreign.contains(&extension(name).as_str())
 }
 
@@ -317,7 +318,7 @@ mod tests {
             ("a.png b/", "a.png: an image beside class folders"),
             ("a/1.png b/1.png c/", "c: a class folder without images"),
             ("a/1.png b/c/1.png", "b/c: a folder in a class folder"),
-            ("a/1.png b/1.gif", "b/1.gif: expected PNG or JPEG"),
+            ("a/1.png b/1.gif", "b/1.gif: expected PNG, JPEG"),
             ("a/dataset.json b/dataset.json a/1.png", "a/dataset.json: a second one"),
             (
                 "a/dataset.json a/1.png b/1.png",

@@ -1,8 +1,10 @@
-//! Images in NumPy archives: `images`, `arr_0` or `samples`, unsigned bytes `[N,H,W,C]` or `[N,H,W]`; `labels`.
+//! Images in NumPy archives: `images`, `arr_0` or `samples`, unsigned bytes `[N,H,W,C]`, `[N,C,H,W]` or `[N,H,W]`, or floats
+//! whose range the user says; `labels`.
 
 use super::archive::Archive;
 use super::npy::{self, Array, Element as _, Values};
 use super::open::Reader;
+use super::options::Options;
 use super::source::{Source, StoredImages};
 use crate::error::data;
 use crate::memory::Budget;
@@ -16,8 +18,8 @@ pub const READER: Reader = Reader {
         None => files.paths.len() == 1 && files.head.starts_with(npy::MAGIC),
     },
     open: |files| match &files.archive {
-        Some(archive) => from_archive(archive, files.budget),
-        None => from_npy(&files.paths[0], files.budget),
+        Some(archive) => from_archive(archive, files.options, files.budget),
+        None => from_npy(&files.paths[0], files.options, files.budget),
     },
 };
 
@@ -31,7 +33,7 @@ pub fn holds_arrays(archive: &Archive) -> bool {
 /// # Errors
 /// Data errors that begin with the file: as [`npy::read_npz`], no such array, another type or shape, labels
 /// that are no class indices or of another number. Over the budget (exit 4).
-fn from_archive(archive: &Archive, budget: &Budget) -> Result<Source> {
+fn from_archive(archive: &Archive, options: &Options, budget: &Budget) -> Result<Source> {
     let name = archive.file().to_string();
     let arrays = npy::names(archive)?;
     let find = |names: &[&str]| {
@@ -59,7 +61,7 @@ fn from_archive(archive: &Archive, budget: &Budget) -> Result<Source> {
     let others: Vec<_> = others.map(|i| arrays[i].as_str()).collect();
     let array = npy::read_array(archive, images, budget)?;
     let labels = labels.map(|i| npy::read_array(archive, i, budget)).transpose()?;
-    let mut source = of_array(name, array, labels, budget)?;
+    let mut source = of_array(name, array, labels, options, budget)?;
     if !others.is_empty() && source.labels.is_none() {
         let others = others.join(", ");
         source.notes.push(format!(
@@ -74,29 +76,29 @@ fn from_archive(archive: &Archive, budget: &Budget) -> Result<Source> {
 ///
 /// # Errors
 /// As [`from_archive`].
-fn from_npy(path: &Path, budget: &Budget) -> Result<Source> {
-    of_array(path.display().to_string(), npy::read_within(path, budget)?, None, budget)
+fn from_npy(path: &Path, options: &Options, budget: &Budget) -> Result<Source> {
+    let array = npy::read_within(path, budget)?;
+    of_array(path.display().to_string(), array, None, options, budget)
 }
 
-fn of_array(name: String, images: Array, labels: Option<Array>, budget: &Budget) -> Result<Source> {
-    if images.values.descr() != u8::DESCR {
-        return Err(data(format!("{name}: {}", no_bytes(&images))));
-    }
-    let (shape, pixels) = images.of::<u8>(&name)?;
-    let (n, height, width, channels) = match shape[..] {
+fn of_array(
+    name: String,
+    images: Array,
+    labels: Option<Array>,
+    options: &Options,
+    budget: &Budget,
+) -> Result<Source> {
+    let (shape, pixels) = as_bytes(images, options, budget, &name)?;
+    let (n, height, width, channels, planes) = match shape[..] {
         [h, w, channels @ (1 | 3)] if h > 3 && w > 3 => {
             return Err(data(format!(
                 "{name}: expected images [N,H,W,C] or [N,H,W], found {shape:?}, one image of {channels} channels by its \
                  shape; NumPy's x[None] makes a set of it"
             )));
         }
-        [n, h, w] => (n, h, w, 1),
-        [n, h, w, c @ (1 | 3)] => (n, h, w, c),
-        [_, 1 | 3, _, _] => {
-            return Err(data(format!(
-                "{name}: expected images [N,H,W,C], found {shape:?}; NumPy's x.transpose(0, 2, 3, 1) makes them"
-            )));
-        }
+        [n, h, w] => (n, h, w, 1, false),
+        [n, h, w, c @ (1 | 3)] => (n, h, w, c, false),
+        [n, c @ (1 | 3), h, w] => (n, h, w, c, c == 3),
         _ => {
             let hint = match shape[..] {
                 [_, _, _, 4] => "; NumPy's x[..., :3] leaves out the fourth",
@@ -112,9 +114,64 @@ fn of_array(name: String, images: Array, labels: Option<Array>, budget: &Budget)
     if pixels.is_empty() {
         return Err(data(format!("{name}: holds no images, its shape is {shape:?}")));
     }
+    let pixels = match planes {
+        true => {
+            let _spent = budget.borrow(pixels.len() as u64, || name.clone())?;
+            packed(&pixels, height * width)
+        }
+        false => pixels,
+    };
     let labels = labels.map(|l| class_indices(l, n, &name)).transpose()?;
     let images = StoredImages::Packed { width, height, channels, pixels };
     Ok(Source::new(name, labels, images, budget))
+}
+
+/// Images [N, 3, H·W] as [N, H·W, 3].
+pub fn packed(planes: &[u8], area: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(planes.len());
+    for image in planes.chunks_exact(3 * area) {
+        out.extend((0..area).flat_map(|p| [image[p], image[area + p], image[2 * area + p]]));
+    }
+    out
+}
+
+/// An array's shape, and its values as bytes: they are ones, or floats of the range that the options say.
+fn as_bytes(
+    images: Array,
+    options: &Options,
+    budget: &Budget,
+    name: &str,
+) -> Result<(Vec<usize>, Vec<u8>)> {
+    if images.values.descr() == u8::DESCR {
+        return images.of::<u8>(name);
+    }
+    let floats = matches!(images.values, Values::F32(_) | Values::F64(_));
+    let Some(range) = options.range.filter(|_| floats) else {
+        return Err(data(format!("{name}: {}", no_bytes(&images))));
+    };
+    let count = images.shape.iter().product::<usize>();
+    budget.keep(count as u64, || name.into())?;
+    let mut bytes = Vec::with_capacity(count);
+    let mut take = |value: f64| match range.byte(value) {
+        Some(byte) => {
+            bytes.push(byte);
+            Ok(())
+        }
+        None => {
+            let ([black, white], each) = (range.ends(), count / images.shape[0].max(1));
+            let image = bytes.len() / each.max(1);
+            Err(data(format!(
+                "{name}: image {image} holds {value}, outside of {black} to {white}; another --range, or NumPy's \
+                 x.clip({black}, {white}), takes it"
+            )))
+        }
+    };
+    match &images.values {
+        Values::F32(values) => values.iter().try_for_each(|&v| take(v.into()))?,
+        Values::F64(values) => values.iter().try_for_each(|&v| take(v))?,
+        _ => {}
+    }
+    Ok((images.shape, bytes))
 }
 
 /// Whether an array of such a name is labels, as others call theirs.
@@ -134,17 +191,21 @@ fn no_bytes(images: &Array) -> String {
         );
     }
     let floats = matches!(images.values, Values::F32(_) | Values::F64(_));
-    let planes = matches!(shape[..], [_, 1 | 3, h, w] if h > 3 && w > 3);
-    let x = if planes { "x.transpose(0, 2, 3, 1)" } else { "x" };
+    if let (true, -1.0.., ..=1.0) = (floats, least, most) {
+        return format!(
+            "expected images of unsigned bytes (|u1), found {found} of shape {shape:?} and values from {least:.4} to \
+             {most:.4}; --range 0,1 or --range=-1,1 says what black and white are"
+        );
+    }
     let bytes = match (floats, least, most) {
         // Floats may be a network's, which overshoots.
-        (true, -0.3.., ..=1.3) => format!("(255 * {x}).round().clip(0, 255)"),
-        (true, -8.0.., ..=8.0) => format!("(127.5 * {x} + 128).clip(0, 255)"),
-        (true, -32.0.., ..=300.0) => format!("{x}.round().clip(0, 255)"),
-        (false, 0.0.., ..=255.0) => x.to_string(),
-        (_, 0.0.., ..=65535.0) => format!("({x} / 257).round()"),
-        (_, -128.0.., ..=127.0) => format!("({x} + 128).round()"),
-        _ => format!("interp({x}, [BLACK, WHITE], [0, 255]).round()"),
+        (true, -0.3.., ..=1.3) => "(255 * x).round().clip(0, 255)",
+        (true, -8.0.., ..=8.0) => "(127.5 * x + 128).clip(0, 255)",
+        (true, -32.0.., ..=300.0) => "x.round().clip(0, 255)",
+        (false, 0.0.., ..=255.0) => "x",
+        (_, 0.0.., ..=65535.0) => "(x / 257).round()",
+        (_, -128.0.., ..=127.0) => "(x + 128).round()",
+        _ => "interp(x, [BLACK, WHITE], [0, 255]).round()",
     };
     format!(
         "expected images of unsigned bytes (|u1), found {found} of shape {shape:?} and values from {least:.4} to \

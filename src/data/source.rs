@@ -1,15 +1,19 @@
 //! A set of images of any format, read image by image, so that only what is asked for is decoded.
 
 use super::archive::Archive;
-use super::image::{MAX_IMAGE_BYTES, decoding_bytes};
+use super::decode::decoding_bytes;
+use super::image::MAX_IMAGE_BYTES;
 use super::input::read_file;
+use super::options::Options;
 use super::resize::lanczos;
 use super::{Dataset, Image};
 use crate::error::{Exit, OrExit as _, data, exit_code};
 use crate::memory::{Budget, Spent};
 use anyhow::Result;
+use memmap2::Mmap;
 use rayon::prelude::*;
 use std::borrow::Cow;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{PoisonError, RwLock};
 
@@ -25,6 +29,8 @@ pub struct Source {
     pub names: Vec<String>,
     /// What the user may not expect of this set; each begins with the file.
     pub notes: Vec<String>,
+    /// How its pixels are read where its form leaves that open.
+    pub options: Options,
     /// Memory that reading it may still take.
     budget: Budget,
     /// Taken by who reads an image alone.
@@ -39,13 +45,33 @@ pub enum StoredImages {
     Files(Vec<PathBuf>),
     /// One zip entry an image, by index.
     Zip(Archive, Vec<usize>),
+    /// Image files within larger ones: of each which store it lies in, and where.
+    Within(Vec<Store>, Vec<Place>),
+}
+
+/// Where an image file lies within [`StoredImages::Within`].
+pub type Place = (u32, Range<usize>);
+
+/// Bytes that image files lie in.
+pub enum Store {
+    Mapped(Mmap),
+    Read(Vec<u8>),
+}
+
+impl std::ops::Deref for Store {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Store::Mapped(map) => map,
+            Store::Read(bytes) => bytes,
+        }
+    }
 }
 
 /// What is done to each image on the way in, in this order.
 #[derive(Debug, Clone, Default)]
 pub struct Transform {
-    /// Accept JPEG.
-    pub allow_lossy: bool,
     /// Keep the central square.
     pub center_crop: bool,
     /// Surround with zeros up to this side.
@@ -65,8 +91,14 @@ impl Source {
         budget: &Budget,
     ) -> Self {
         let (groups, budget) = (labels.clone(), budget.clone());
-        let (names, notes) = (Vec::new(), Vec::new());
-        Source { name, labels, groups, images, names, notes, budget, turn: RwLock::new(()) }
+        let (names, notes, options) = (Vec::new(), Vec::new(), Options::default());
+        let turn = RwLock::new(());
+        Source { name, labels, groups, images, names, notes, options, budget, turn }
+    }
+
+    /// The same set, to be read as these options say.
+    pub fn with(self, options: &Options) -> Self {
+        Source { options: options.clone(), ..self }
     }
 
     /// Number of images.
@@ -77,6 +109,7 @@ impl Source {
             }
             StoredImages::Files(paths) => paths.len(),
             StoredImages::Zip(_, entries) => entries.len(),
+            StoredImages::Within(_, places) => places.len(),
         }
     }
 
@@ -190,7 +223,7 @@ impl Source {
     }
 
     fn read(&self, i: usize, transform: &Transform) -> Result<Image> {
-        let (mut image, mut spent) = self.decode(i, transform.allow_lossy)?;
+        let (mut image, mut spent) = self.decode(i)?;
         let sides = [transform.pad, transform.resolution].into_iter().flatten();
         let rows = image.width.max(image.height) as u64;
         let room = sides.map(|side| 3 * side as u64 * rows.max(side as u64)).sum::<u64>();
@@ -210,7 +243,7 @@ impl Source {
         Ok(if transform.rgb { image.into_rgb() } else { image })
     }
 
-    fn decode(&self, i: usize, allow_lossy: bool) -> Result<(Image, Spent)> {
+    fn decode(&self, i: usize) -> Result<(Image, Spent)> {
         let what = || self.describe(i);
         let (bytes, mut spent) = match &self.images {
             &StoredImages::Packed { width, height, channels, ref pixels } => {
@@ -226,14 +259,22 @@ impl Source {
             StoredImages::Zip(archive, entries) => {
                 archive.read(entries[i], MAX_IMAGE_BYTES, &self.budget)?
             }
+            StoredImages::Within(stores, places) => {
+                let (store, place) = &places[i];
+                let bytes = &stores[*store as usize][place.clone()];
+                (Cow::Borrowed(bytes), self.budget.borrow(0, what)?)
+            }
         };
         spent.grow(decoding_bytes(&bytes), what)?;
-        Ok((Image::decode(&bytes, allow_lossy, &what())?, spent))
+        Ok((Image::decode(&bytes, &self.options, &what())?, spent))
     }
 
     fn describe(&self, i: usize) -> String {
         match &self.images {
-            StoredImages::Packed { .. } => format!("{}: image {i}", self.name),
+            StoredImages::Packed { .. } | StoredImages::Within(..) => match self.names.get(i) {
+                Some(name) => format!("{}: {name}", self.name),
+                None => format!("{}: image {i}", self.name),
+            },
             StoredImages::Files(paths) => paths[i].display().to_string(),
             StoredImages::Zip(archive, entries) => {
                 format!("{}: {}", self.name, archive.names()[entries[i]])

@@ -454,8 +454,8 @@ fn folders_that_are_ambiguous() {
     fs::remove_dir_all(root.join("a/deep")).unwrap();
     fs::create_dir(root.join("c")).unwrap();
     refuses("c", "without images");
-    fs::write(root.join("c/0.webp"), "x").unwrap();
-    refuses("c/0.webp", "PNG or JPEG");
+    fs::write(root.join("c/0.gif"), "x").unwrap();
+    refuses("c/0.gif", "expected PNG, JPEG, WebP, TIFF or BMP images");
     fs::remove_dir_all(root.join("c")).unwrap();
     let photo = golden_npz("odd.npz")["photo.jpg"].clone().of::<u8>("photo").unwrap().1;
     fs::write(root.join("b/1.jpeg"), &photo).unwrap();

@@ -4,7 +4,7 @@
 use super::bad_input::{crc, listing, raw_zip, tar_of};
 use super::{gzip, text};
 use crate::support::{Ended, emm};
-use emm::data::{Dataset, open_within};
+use emm::data::{Dataset, Options, open_within};
 use emm::memory::Budget;
 use std::fs::{self, File};
 use std::io::{Read, Write as _};
@@ -330,8 +330,10 @@ fn a_member_takes_its_size_and_no_more() {
     fs::write(&path, gzip(&tar_of(&members))).unwrap();
     // The five members, and the images made of the first.
     let needed = 6 * 46 * 3076;
-    let open =
-        |bytes| open_within(std::slice::from_ref(&path), &Budget::of(bytes)).map(|s| s.len());
+    let open = |bytes| {
+        open_within(std::slice::from_ref(&path), &Options::default(), &Budget::of(bytes))
+            .map(|s| s.len())
+    };
     assert_eq!(open(needed).unwrap(), 225);
     assert!(open(5 * 45 * 3073).is_err());
 }

@@ -3,7 +3,7 @@
 use super::bad_input::{Bench, crc, png, tar_of, zip_of};
 use super::{cifar, golden, gzip, text};
 use crate::support::emm;
-use emm::data::{Dataset, Transform, open_within};
+use emm::data::{Dataset, Options, Transform, open_within};
 use emm::memory::Budget;
 use std::fs;
 use std::io::Read as _;
@@ -11,7 +11,7 @@ use std::path::Path;
 use tempfile::tempdir;
 
 fn read(path: &Path) -> anyhow::Result<Dataset> {
-    let source = open_within(&[path.to_path_buf()], &Budget::of(64 << 20))?;
+    let source = open_within(&[path.to_path_buf()], &Options::default(), &Budget::of(64 << 20))?;
     source.collect(&source.all(), &Transform::default())
 }
 

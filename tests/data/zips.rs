@@ -3,7 +3,7 @@
 use super::bad_input::{Bench, crc, listing, png, raw_zip, zip_of};
 use super::{gzip, labelled, text};
 use crate::support::{emm, passing_folder};
-use emm::data::{Dataset, Transform, open_within};
+use emm::data::{Dataset, Options, Transform, open_within};
 use emm::memory::Budget;
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use tempfile::tempdir;
 
 /// What a zip reads as, or the error.
 fn read(path: &Path) -> anyhow::Result<Dataset> {
-    let source = open_within(&[path.to_path_buf()], &Budget::of(64 << 20))?;
+    let source = open_within(&[path.to_path_buf()], &Options::default(), &Budget::of(64 << 20))?;
     source.collect(&source.all(), &Transform::default())
 }
 
