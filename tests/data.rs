@@ -2,6 +2,7 @@
 
 pub mod bad_input;
 mod files;
+mod kept;
 mod limits;
 mod names;
 mod outputs;

@@ -4,7 +4,7 @@ use super::endings::check_ending;
 use super::{Common, note_line, open_set, say};
 use crate::data::options::Options;
 use crate::data::subset::{self, Blend, Labels, Subset};
-use crate::data::{Dataset, Transform, open_any};
+use crate::data::{Dataset, Transform, kept, open_any};
 use crate::error::{data, usage};
 use crate::files::check_output;
 use crate::numbers::{count, side};
@@ -194,9 +194,8 @@ fn cut(args: &SubsetArgs, common: &Common) -> Result<()> {
 
 fn inspect(args: &InspectArgs, common: &Common) -> Result<()> {
     let options = Options { allow_lossy: true, ..common.reading.options() };
-    let source = open_any(&args.sources, &options)?;
-    let set = source.collect(&source.all(), &Transform::default())?;
-    describe(&set, &args.sources[0], source.notes, common)
+    let (set, notes) = kept::read(&args.sources, &options)?;
+    describe(&set, &args.sources[0], notes, common)
 }
 
 /// Prints what a set holds, and on stderr what one may not expect of it.
