@@ -1,5 +1,6 @@
 //! `emm data`: makes data sets of downloaded files, subsets of data sets, and tells what a set holds.
 
+use super::dedupe::{self, DedupeArgs};
 use super::endings::check_ending;
 use super::{Common, note_line, open_set, say};
 use crate::data::options::Options;
@@ -19,6 +20,7 @@ pub enum Command {
     Import(ImportArgs),
     Subset(SubsetArgs),
     Inspect(InspectArgs),
+    Dedupe(DedupeArgs),
 }
 
 /// Make a data set (EDM zip) of downloaded files
@@ -122,6 +124,7 @@ pub fn run(command: Command, common: &Common) -> Result<()> {
         Command::Import(args) => import(&args, common),
         Command::Subset(args) => cut(&args, common),
         Command::Inspect(args) => inspect(&args, common),
+        Command::Dedupe(args) => dedupe::run(&args, common),
     }
 }
 
