@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 mod cache;
 mod temporary;
 
-pub use cache::{read_cache, write_cache};
+pub use cache::{cached, read_cache, write_cache};
 use temporary::{Temporary, folder_of};
 pub use temporary::{remove_abandoned, remove_all as remove_temporaries};
 

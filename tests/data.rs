@@ -1,7 +1,9 @@
 //! Data sets: formats, subsets, resampling, and every way in which files can be bad.
 
 pub mod bad_input;
+mod dedupe;
 mod files;
+mod kept;
 mod limits;
 mod names;
 mod outputs;

@@ -9,6 +9,7 @@ use crate::mutate::{Random, mutate};
 use crate::support::passing_folder;
 use anyhow::Result;
 use emm::data::npy::{self, Array};
+use emm::data::options::{Colour, Range};
 use emm::data::{Image, Options, Transform, open_within};
 use emm::error::exit_code;
 use emm::memory::Budget;
@@ -104,9 +105,12 @@ impl Input {
 }
 
 fn set(paths: &[PathBuf]) -> Result<String> {
-    let options = Options { allow_lossy: true, ..Options::default() };
+    let range = Some(Range::Unit);
+    let options =
+        Options { allow_lossy: true, to_8_bit: true, range, background: Some(Colour([9; 3])) };
+    let square = Transform { center_crop: true, ..Transform::default() };
     let source = open_within(paths, &options, &Budget::of(BUDGET))?;
-    let set = source.collect(&source.all(), &Transform::default())?;
+    let set = source.collect(&source.all(), &square)?;
     let shape = (set.resolution, set.channels, set.labels.as_deref());
     Ok(format!("{shape:?} {}", set.sha256_pixels()))
 }
@@ -247,6 +251,15 @@ fn inputs() -> Vec<Input> {
     let fields = [(b"1", "é/1.png"), (b"2", "a/1.png")].map(|(n, u)| tools::unicode_name(n, u));
     let two_names: [tools::Entry; 2] =
         [(b"1", &fields[0], &fields[0], &image), (b"2", &fields[1], &fields[1], &image)];
+    let parquet = |name: &str| fs::read(golden(&format!("sets/{name}.parquet"))).unwrap();
+    let image_file =
+        |name: &str| golden_npz("sets/images.npz")[name].clone().of::<u8>(name).unwrap().1;
+    let shard = tar_of(&[
+        ("1.png", &image, None),
+        ("1.cls", b"3", None),
+        ("2.json", br#"{"cls": 1}"#, None),
+        ("2.png", &image, None),
+    ]);
     let plain = |name, bytes, read, sealed| Input {
         name,
         files: vec![("x", bytes)],
@@ -282,6 +295,33 @@ fn inputs() -> Vec<Input> {
         packed("PNG, its sums right", image.clone(), |png| zipped("a.png", &with_png_sums(png))),
         packed("pickle in an archive", batch_of_protocol_4(), pickled),
         packed("tar, its sums right", extended_tar(&record), |tar| gzip(&with_tar_sums(tar))),
+        plain("Parquet, Snappy", parquet("snappy"), file, false),
+        plain("Parquet, Zstandard", parquet("zstd"), file, false),
+        plain("Parquet, gzip", parquet("gzip"), file, false),
+        plain("Parquet", parquet("plain"), file, false),
+        plain("MATLAB, packed", fs::read(golden("sets/packed.mat")).unwrap(), file, false),
+        plain("MATLAB", fs::read(golden("sets/plain.mat")).unwrap(), file, false),
+        packed("WebDataset", shard, with_tar_sums),
+        packed("BMP", image_file("palette.bmp"), |bytes| zip_of(&[("a.bmp", &bytes)])),
+        packed("TIFF", image_file("grey.tif"), |bytes| zip_of(&[("a.tif", &bytes)])),
+        packed("TIFF, deflated", image_file("deflated.tif"), |bytes| zip_of(&[("a.tif", &bytes)])),
+        packed("WebP", image_file("rgb.webp"), |bytes| zip_of(&[("a.webp", &bytes)])),
+        packed("WebP, lossy", image_file("lossy.webp"), |bytes| zip_of(&[("a.webp", &bytes)])),
+        packed("JPEG, turned", image_file("turned6.jpg"), |bytes| zip_of(&[("a.jpg", &bytes)])),
+        Input {
+            name: "binary batch of CIFAR-100",
+            files: vec![("x.bin", [&[7, 9][..], &record[1..]].concat().repeat(2))],
+            pack: |bytes| bytes,
+            read: batch,
+            sealed: false,
+        },
+        Input {
+            name: "STL-10",
+            files: vec![("train_y.bin", vec![1, 10]), ("train_X.bin", vec![5; 2 * 27_648])],
+            pack: |bytes| bytes,
+            read: |folder| set(&[folder.join("train_X.bin")]),
+            sealed: false,
+        },
         plain("npy of images", npy, file, false),
         plain("npy", floats, array, false),
         plain("tar of pickles", gunzipped, file, false),

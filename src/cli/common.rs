@@ -2,7 +2,7 @@
 
 use super::reading::ReadingFlags;
 use super::self_test;
-use crate::data::{Dataset, Transform, open_any};
+use crate::data::{Dataset, kept};
 use crate::device::cuda::{Cuda, IMAGES, KERNELS_FOR, Trouble, probe, runs_on};
 use crate::device::{Cpu, Device};
 use crate::error::{Exit, OrExit as _, fail, usage};
@@ -246,10 +246,9 @@ pub fn check_runs(runs: &Path) -> Result<()> {
 /// # Errors
 /// As [`Dataset::open`].
 pub fn open_set(path: &Path, common: &Common) -> Result<Dataset> {
-    let source = open_any(&[path.to_path_buf()], &common.reading.options())?;
-    let set = source.collect(&source.all(), &Transform::default())?;
+    let (set, notes) = kept::read(&[path.to_path_buf()], &common.reading.options())?;
     if !common.quiet {
-        source.notes.iter().for_each(|note| note_line(note));
+        notes.iter().for_each(|note| note_line(note));
     }
     Ok(set)
 }

@@ -1,10 +1,11 @@
 //! `emm data`: makes data sets of downloaded files, subsets of data sets, and tells what a set holds.
 
+use super::dedupe::{self, DedupeArgs};
 use super::endings::check_ending;
 use super::{Common, note_line, open_set, say};
 use crate::data::options::Options;
 use crate::data::subset::{self, Blend, Labels, Subset};
-use crate::data::{Dataset, Transform, open_any};
+use crate::data::{Dataset, Transform, kept, open_any};
 use crate::error::{data, usage};
 use crate::files::check_output;
 use crate::numbers::{count, side};
@@ -19,6 +20,7 @@ pub enum Command {
     Import(ImportArgs),
     Subset(SubsetArgs),
     Inspect(InspectArgs),
+    Dedupe(DedupeArgs),
 }
 
 /// Make a data set (EDM zip) of downloaded files
@@ -122,6 +124,7 @@ pub fn run(command: Command, common: &Common) -> Result<()> {
         Command::Import(args) => import(&args, common),
         Command::Subset(args) => cut(&args, common),
         Command::Inspect(args) => inspect(&args, common),
+        Command::Dedupe(args) => dedupe::run(&args, common),
     }
 }
 
@@ -194,9 +197,8 @@ fn cut(args: &SubsetArgs, common: &Common) -> Result<()> {
 
 fn inspect(args: &InspectArgs, common: &Common) -> Result<()> {
     let options = Options { allow_lossy: true, ..common.reading.options() };
-    let source = open_any(&args.sources, &options)?;
-    let set = source.collect(&source.all(), &Transform::default())?;
-    describe(&set, &args.sources[0], source.notes, common)
+    let (set, notes) = kept::read(&args.sources, &options)?;
+    describe(&set, &args.sources[0], notes, common)
 }
 
 /// Prints what a set holds, and on stderr what one may not expect of it.

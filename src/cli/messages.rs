@@ -42,6 +42,7 @@ fn commands_of<'a>(file: &'a str, all: &BTreeMap<String, BTreeSet<String>>) -> V
         }
         ("cli/devices.rs" | "cli/study_flags.rs", _) => vec!["sweep"],
         ("cli/samples_io.rs", _) => vec!["sample"],
+        ("cli/dedupe.rs", _) => vec!["data dedupe"],
         ("data/subset.rs", _) => vec!["data subset"],
         (_, Some(command)) if all.contains_key(command) => vec![command],
         _ => vec![""],

@@ -16,6 +16,7 @@ mod check;
 mod ckpt;
 mod common;
 mod data;
+mod dedupe;
 mod denoise;
 mod devices;
 mod doctor;

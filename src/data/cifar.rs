@@ -163,7 +163,9 @@ fn open_tar(path: &Path, budget: &Budget) -> Result<Source> {
             false => add_pickle(&mut set, &what, &bytes, budget)?,
         }
     }
-    Ok(set.into_source(file, budget))
+    let mut source = set.into_source(file, budget);
+    source.slow = true;
+    Ok(source)
 }
 
 fn add_binary(set: &mut CifarSet, what: &str, bytes: &[u8], budget: &Budget) -> Result<()> {

@@ -51,9 +51,11 @@ fn from_archive(archive: Archive, budget: &Budget) -> Result<Source> {
     })?;
     let name_bytes = arranged.names.iter().map(|n| (n.len() + size_of::<String>()) as u64);
     budget.keep(name_bytes.sum(), || name.clone())?;
+    let slow = !archive.names().iter().any(|name| name.rsplit('/').next() == Some(JSON));
     let images = StoredImages::Zip(archive, arranged.images);
     let mut source = Source::new(name, arranged.labels, images, budget);
     (source.names, source.notes) = (arranged.names, arranged.notes);
+    source.slow = slow;
     Ok(source)
 }
 

@@ -53,6 +53,7 @@ fn open(paths: &[PathBuf], budget: &Budget) -> Result<Source> {
     let name = paths[0].display().to_string();
     let mut source = Source::new(name, None, StoredImages::Files(images), budget);
     (source.names, source.groups) = (names, Some(groups));
+    source.slow = true;
     Ok(source)
 }
 
@@ -72,6 +73,7 @@ fn open_one(path: &Path, budget: &Budget) -> Result<Source> {
     let mut source = Source::new(set, arranged.labels, StoredImages::Files(images), budget);
     source.groups = source.groups.or(Some(vec![0; count]));
     (source.names, source.notes) = (arranged.names, arranged.notes);
+    source.slow = true;
     Ok(source)
 }
 

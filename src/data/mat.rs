@@ -182,7 +182,7 @@ fn open(path: &Path, budget: &Budget) -> Result<Source> {
         None => None,
     };
     let mut source = Source::new(what(), labels, images, budget);
-    source.notes = notes;
+    (source.notes, source.slow) = (notes, true);
     Ok(source)
 }
 

@@ -12,6 +12,7 @@ pub mod folder;
 pub mod idx;
 pub mod image;
 pub mod input;
+pub mod kept;
 pub mod labels;
 pub mod layout;
 pub mod mat;

@@ -70,6 +70,7 @@ fn open(paths: &[PathBuf], budget: &Budget) -> Result<Source> {
     let labels = rows.labelled.is_some().then_some(rows.labels);
     let images = StoredImages::Within(rows.stores, rows.places);
     let mut source = Source::new(name, labels, images, budget);
+    source.slow = true;
     source.names = if rows.named { rows.names } else { Vec::new() };
     Ok(source)
 }

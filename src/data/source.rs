@@ -31,6 +31,8 @@ pub struct Source {
     pub notes: Vec<String>,
     /// How its pixels are read where its form leaves that open.
     pub options: Options,
+    /// Whether decoding it takes longer than reading what it decodes to.
+    pub slow: bool,
     /// Memory that reading it may still take.
     budget: Budget,
     /// Taken by who reads an image alone.
@@ -93,7 +95,8 @@ impl Source {
         let (groups, budget) = (labels.clone(), budget.clone());
         let (names, notes, options) = (Vec::new(), Vec::new(), Options::default());
         let turn = RwLock::new(());
-        Source { name, labels, groups, images, names, notes, options, budget, turn }
+        let slow = false;
+        Source { name, labels, groups, images, names, notes, options, slow, budget, turn }
     }
 
     /// The same set, to be read as these options say.

@@ -71,7 +71,9 @@ fn open(paths: &[PathBuf], budget: &Budget) -> Result<Source> {
     };
     let labels = labels.map(|path| read_labels(&path, count)).transpose()?;
     let images = StoredImages::Packed { width: SIDE, height: SIDE, channels: 3, pixels };
-    Ok(Source::new(name, labels, images, budget))
+    let mut source = Source::new(name, labels, images, budget);
+    source.slow = true;
+    Ok(source)
 }
 
 fn read_labels(path: &Path, images: usize) -> Result<Vec<u32>> {

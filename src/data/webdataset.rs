@@ -92,7 +92,7 @@ fn open(paths: &[PathBuf], budget: &Budget) -> Result<Source> {
     let labels = without.is_none().then(|| samples.iter().filter_map(|s| s.label).collect());
     let (names, places) = samples.into_iter().filter_map(|s| s.image).unzip();
     let mut source = Source::new(name, labels, StoredImages::Within(stores, places), budget);
-    source.names = names;
+    (source.names, source.slow) = (names, true);
     Ok(source)
 }
 

@@ -139,7 +139,7 @@ fn arrays_of_planes_and_floats_are_read() {
     let write = |array| npy::write_npz(&path, true, &[("images", array)]).unwrap();
     let read = |range| {
         let options = Options { range, ..Options::default() };
-        let source = open_any(&[path.clone()], &options)?;
+        let source = open_any(std::slice::from_ref(&path), &options)?;
         source.collect(&source.all(), &Transform::default())
     };
     write(Array::new(&[2, 3, 4, 4], planes.clone()));

@@ -126,6 +126,7 @@ const OTHER_FORMATS: &[(&str, &str, &str)] = &[
     ("data import d.zip", "--out flat.png", "name it flat.zip"),
     ("data import d.zip", "--out flat.NPZ", "name it flat.zip"),
     ("data subset d.zip --size 1", "--out flat.npy", "name it flat.zip"),
+    ("data dedupe d.zip", "--out flat.npy", "name it flat.zip"),
     ("sample --model m --seeds 0", "--out x.csv", ".npy or a folder"),
     ("denoise --model m --images x --sigmas s", "--out x.png", "name it x.npy"),
     ("score --samples s --reference d.zip", "--sheet x.jpg", "expected a .png"),

@@ -13,7 +13,38 @@ pub fn claims(bytes: &[u8]) -> bool {
     bytes.starts_with(b"II*\0") || bytes.starts_with(b"MM\0*")
 }
 
+/// Memory that a value of a directory takes once it is read.
+const VALUE_BYTES: u64 = 64;
+
+/// The number of values in the first directory, all of which lie in the file: the decoder reserves room for as many as an
+/// entry says, before it looks for them.
+fn values(bytes: &[u8]) -> Option<u64> {
+    /// Bytes of a value of each type.
+    const SIZES: [u64; 14] = [0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4];
+    let little = bytes.starts_with(b"II");
+    let word = |at: usize, len: usize| {
+        let word = bytes.get(at..)?.get(..len)?.iter();
+        let join = |v: u64, b: &u8| v << 8 | u64::from(*b);
+        Some(if little { word.rev().fold(0, join) } else { word.fold(0, join) })
+    };
+    let directory = word(4, 4)? as usize;
+    let mut count = 0;
+    for i in 0..word(directory, 2)? as usize {
+        let entry = directory + 2 + 12 * i;
+        let (kind, values) = (word(entry + 2, 2)? as usize, word(entry + 4, 4)?);
+        let len = SIZES.get(kind).copied().unwrap_or(8) * values;
+        if len > 4 && word(entry + 8, 4)? + len > bytes.len() as u64 {
+            return None;
+        }
+        count += values;
+    }
+    Some(count)
+}
+
 fn open(bytes: &[u8]) -> Result<Decoder<Cursor<&[u8]>>, TiffError> {
+    if values(bytes).is_none() {
+        return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
+    }
     // No part unpacks to more than the image, which is checked before.
     let mut limits = Limits::default();
     limits.decoding_buffer_size = 2 * MAX_IMAGE_BYTES as usize;
@@ -22,12 +53,13 @@ fn open(bytes: &[u8]) -> Result<Decoder<Cursor<&[u8]>>, TiffError> {
     Ok(Decoder::new(Cursor::new(bytes))?.with_limits(limits))
 }
 
-/// Memory that decoding takes: the pixels twice, of up to four samples of 16 bits.
+/// Memory that decoding takes: the pixels twice, of up to four samples of 16 bits, and the directory.
 pub fn memory(bytes: &[u8]) -> u64 {
     let size = open(bytes).and_then(|mut decoder| decoder.dimensions()).ok();
     let size = size.map(|(width, height)| (width as usize, height as usize));
     let fits = size.filter(|&(width, height)| check_size(width, height).is_ok());
-    fits.map_or(0, |(width, height)| 16 * width as u64 * height as u64)
+    let directory = VALUE_BYTES * values(bytes).unwrap_or(0);
+    fits.map_or(0, |(width, height)| 16 * width as u64 * height as u64) + directory
 }
 
 /// # Errors
