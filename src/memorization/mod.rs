@@ -3,6 +3,7 @@
 pub mod audit;
 mod bootstrap;
 pub mod emm;
+pub mod interval;
 pub mod nearest;
 pub mod ratio;
 pub mod repeats;
@@ -11,6 +12,7 @@ mod within;
 
 pub use bootstrap::{RESAMPLES, bootstrap};
 pub use emm::{Beyond, Bracket, Emm, NextSize, SizeRatio, emm_of, next_size};
+pub use interval::{Counted, emm_interval};
 pub use nearest::{Nearest, Neighbour, Pruning, References};
 pub use ratio::{Score, Threshold, wilson};
 pub use repeats::Repeats;

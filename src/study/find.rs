@@ -13,7 +13,7 @@ use crate::data::Dataset;
 use crate::data::subset::Labels;
 use crate::device::Device;
 use crate::error::{Exit, data, exit_code, usage};
-use crate::memorization::{Emm, NextSize, emm_of, next_size};
+use crate::memorization::{Counted, Emm, NextSize, emm_interval, emm_of, next_size};
 use crate::run::progress::Overall;
 use crate::run::scoring::Scoring;
 use crate::run::train::work;
@@ -55,6 +55,8 @@ pub struct EmmSearch<'a> {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Found {
     pub emm: Emm,
+    /// Its 95% interval, an end `None` where it is not bracketed ([`emm_interval`]).
+    pub interval: [Option<f64>; 2],
     /// Length of each run.
     pub epochs: f64,
     /// What the runs were computed in.
@@ -72,6 +74,15 @@ pub struct OfSize {
     pub found: Measured,
     /// Its finished runs as they lie there: settings and time.
     pub runs: Vec<RunSeen>,
+}
+
+impl OfSize {
+    /// Copies and images of each run's value.
+    fn counted(&self) -> Counted {
+        let values = self.runs.iter().filter_map(|run| run.done.as_ref().map(|done| &done.value));
+        let runs = values.map(|value| (value.memorized, value.images)).collect();
+        Counted { size: self.size as u64, runs, rising: self.found.rising }
+    }
 }
 
 impl Found {
@@ -123,9 +134,11 @@ pub fn find(search: &EmmSearch) -> Result<Option<Found>> {
     sizes.sort_by_key(|m| m.size);
     let ratios: Vec<_> = sizes.iter().map(|m| m.found.at_size(m.size as u64)).collect();
     let emm = emm_of(&ratios, search.epsilon);
+    let counted: Vec<Counted> = sizes.iter().map(OfSize::counted).collect();
+    let interval = emm_interval(&counted, search.epsilon);
     let train = &search.config.train;
     let (epochs, precision) = (train.epochs, train.precision);
-    Ok(Some(Found { emm, epochs, precision, sizes, damage }))
+    Ok(Some(Found { emm, interval, epochs, precision, sizes, damage }))
 }
 
 /// A size near `size` of equally many images a class, if there is one between the known sizes around `size`;

@@ -25,6 +25,7 @@ pub fn results(found: &Found) -> Value {
         "outside": outside,
         "violations": violations,
         "emm_is_least": emm.at_least(),
+        "emm_interval": found.interval,
         "known": {"at_least": emm.reached, "below": emm.below},
         "still_rising": emm.rising,
         "epochs": found.epochs,
@@ -68,6 +69,12 @@ pub fn sentence(found: &Found) -> String {
     let (e, epochs) = (emm.epsilon, describe_epochs(found.epochs));
     let level = trimmed(100.0 * (1.0 - e));
     let size = |m: Option<&OfSize>| m.map_or(0, |m| m.size);
+    let sure = match (&emm.found, found.interval) {
+        // The sentence says it already.
+        (Err(Beyond::Below), [None, Some(n)]) if n == size(sizes.first()) as f64 => String::new(),
+        (Err(Beyond::Above), [Some(n), None]) if n == size(sizes.last()) as f64 => String::new(),
+        (_, interval) => describe_interval(interval),
+    };
     match &emm.found {
         Ok((n, Bracket { lo, hi })) if emm.at_least() => {
             let ends = [lo.0, hi.0].into_iter().filter(|n| emm.rising.contains(n));
@@ -76,7 +83,7 @@ pub fn sentence(found: &Found) -> String {
                 None => String::new(),
             };
             format!(
-                "EMM(ε = {e}) ≈ {n:.0} images at least: the ratio falls through {level}% between {} and {} images, \
+                "EMM(ε = {e}) ≈ {n:.0} images at least{sure}: the ratio falls through {level}% between {} and {} images, \
                  but of {} it still rose at the last evaluation, after {epochs} epochs{below}",
                 lo.0,
                 hi.0,
@@ -84,16 +91,16 @@ pub fn sentence(found: &Found) -> String {
             )
         }
         Ok((n, b)) => format!(
-            "EMM(ε = {e}) ≈ {n:.0} images: the ratio falls through {level}% between {} and {} images",
+            "EMM(ε = {e}) ≈ {n:.0} images{sure}: the ratio falls through {level}% between {} and {} images",
             b.lo.0, b.hi.0
         ),
         Err(Beyond::Below) => format!(
             "EMM(ε = {e}) not bracketed: every ratio is below {level}% after {epochs} epochs and rises no more, so \
-             it lies below {} images",
+             it lies below {} images{sure}",
             size(sizes.first())
         ),
         Err(Beyond::Above) => format!(
-            "EMM(ε = {e}) not bracketed: {} images are still memorized to {level}%, so it is at least that",
+            "EMM(ε = {e}) not bracketed: {} images are still memorized to {level}%, so it is at least that{sure}",
             size(sizes.last())
         ),
         Err(Beyond::Unreached) => {
@@ -117,6 +124,16 @@ pub fn sentence(found: &Found) -> String {
                 "EMM(ε = {e}) not known: {level}% was not reached in {epochs} epochs, and {why}{below}"
             )
         }
+    }
+}
+
+/// ` (95%: 58 to 71)`, or the end that is known; empty if none is. Ends are rounded outwards.
+pub fn describe_interval([low, high]: [Option<f64>; 2]) -> String {
+    match (low.map(f64::floor), high.map(f64::ceil)) {
+        (Some(low), Some(high)) => format!(" (95%: {low} to {high})"),
+        (Some(low), None) => format!(" (95%: at least {low})"),
+        (None, Some(high)) => format!(" (95%: below {high})"),
+        (None, None) => String::new(),
     }
 }
 
