@@ -26,6 +26,7 @@ mod gpu_scripts;
 #[cfg(feature = "emulator")]
 mod kernels;
 mod layers;
+mod longer;
 mod memorization;
 mod model;
 mod mutate;

@@ -22,7 +22,7 @@ use std::path::PathBuf;
 ///
 /// Trains the setting on subsets of several sizes, or on as few as bracket the EMM, and interpolates. Subsets
 /// are balanced by class where there are labels. Finished runs in --runs are used; the same command goes on
-/// where it was stopped. Where the ratio still rose when training ended, only what it reached is concluded.
+/// where it was stopped, and one with more --epochs where shorter runs ended. Where the ratio still rose when training ended, only what it reached is concluded.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   emm find --data cifar10.zip --sizes 1k,2k,3k --out emm

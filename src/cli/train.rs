@@ -6,6 +6,7 @@ use crate::error::{Exit, fail};
 use crate::model::Params;
 use crate::run::dir::best;
 use crate::run::progress::{describe_epochs, duration};
+use crate::run::longer::lengthen;
 use crate::run::{Evaluation, Outcome, RunConfig, train};
 use crate::study::outcome::still_rising;
 use crate::views::words::RISING;
@@ -14,6 +15,9 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 /// Train a network on a set and score it on the way; the same command resumes
+///
+/// With more --epochs a run goes on from where it is, to the weights of one that was trained so long at once. Evaluations
+/// from before are left out of it and kept in its folder report.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Example:\n  \
     emm train --data digits.zip --run runs/digits --channels 32 --epochs 2k --batch 64")]
@@ -52,6 +56,12 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     let dir = args.run.clone().unwrap_or_else(|| args.options.runs.join(config.id()));
     let mut options = args.options.options(common, &args.data);
     options.stop_after_steps = args.stop_after_steps;
+    let scoring = args.flags.scoring(&config);
+    if let Some(taken) = lengthen(&device, &dir, &config, scoring, &options)?
+        && !common.quiet
+    {
+        note_line(&format!("--run: {}: {}", dir.display(), taken.said("the run there")));
+    }
     let outcome = train(&device, &config, &data, &dir, &options)?;
     if common.json {
         say!("{}", as_json(&config, &dir, &outcome));

@@ -65,6 +65,8 @@ settings! {
         "Fresh images that score the best evaluation again, unless it shows no copy; 0 for never. auto: what that quarter leaves, \
          200 to 10000",
         [value_name = "auto|N", value_parser = auto_or_count], within 0.0..=100_000_000.0, scaled ScoreImages;
+    /// The first so many evaluations are left out: the run began with the state of a shorter one, which had others.
+    left_out: usize = 0;
     numerics: Numerics = Numerics::default();
 }
 
@@ -158,6 +160,10 @@ impl RunConfig {
         let is_hash = |text: &str| {
             text.len() == 64 && text.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f'))
         };
+        let (left_out, all) = (self.train.left_out, self.schedule().len());
+        if left_out > 0 && left_out >= all {
+            return Err(usage(format!("left_out: {left_out} of {all} evaluations")));
+        }
         let DataId { sha256_pixels, sha256_labels, .. } = &self.data;
         let labels_fit = match self.model.label_dim {
             0 => sha256_labels == "none",
@@ -179,8 +185,13 @@ impl RunConfig {
         step as f64 * self.train.batch as f64 / self.data.images as f64
     }
 
-    /// Steps after which the run is scored: evenly spaced, the last at the end, each once.
+    /// Steps after which the run is scored.
     pub fn evaluation_steps(&self) -> Vec<u64> {
+        self.schedule().split_off(self.train.left_out.min(self.schedule().len()))
+    }
+
+    /// Steps of all evaluations: evenly spaced, the last at the end, each once.
+    pub(super) fn schedule(&self) -> Vec<u64> {
         let (steps, evaluations) = (self.steps(), self.train.looks as u64);
         let at = |i| (steps as u128 * i as u128 / evaluations as u128) as u64;
         let mut all: Vec<u64> = (1..=evaluations).map(at).filter(|&s| s > 0).collect();
@@ -188,10 +199,12 @@ impl RunConfig {
         all
     }
 
-    /// Images generated at evaluation `i`, from 0, of `evaluations`.
+    /// Images generated at evaluation `i`, from 0, of the `evaluations` that are not left out.
     pub fn images_at(&self, i: usize, evaluations: usize) -> usize {
+        let left_out = self.train.left_out;
+        let (nth, all) = (left_out + i + 1, left_out + evaluations);
         match self.train.growing_looks {
-            true => self.train.score_images.saturating_mul(i + 1).div_ceil(evaluations),
+            true => self.train.score_images.saturating_mul(nth).div_ceil(all),
             false => self.train.score_images,
         }
     }
@@ -212,8 +225,8 @@ impl RunConfig {
         }
     }
 
-    /// Name of the run under `--runs`: a hash of all that determines its numbers, not of the micro-batch and the version's
-    /// numerics. A setting that is younger than the first runs is a part of it only where it isn't its default, so that a
+    /// Name of the run under `--runs`: a hash of all that determines its numbers, not of the micro-batch, the version's
+    /// numerics and whether it began as a shorter run. A setting that is younger than the first runs is a part of it only where it isn't its default, so that a
     /// new one renames no run.
     pub fn id(&self) -> String {
         let fields = |train: &TrainConfig| match serde_json::to_value(train) {
@@ -225,6 +238,7 @@ impl RunConfig {
         train.retain(|key, value| {
             TrainConfig::FIRST.contains(&key.as_str()) || *value != defaults[key]
         });
+        train.remove("left_out");
         train["micro_batch"] = 0.into();
         train["numerics"] = 2.into();
         let named = json!({"model": self.model, "train": train, "data": self.data});
@@ -233,10 +247,11 @@ impl RunConfig {
     }
 
     /// What differs from `asked`, as `--lr: stored X, asked Y`; nothing if nothing does. A micro-batch of 0
-    /// (auto) asks for what is stored, and numerics are compared by [`Numerics::resume`].
+    /// (auto) asks for what is stored, numerics are compared by [`Numerics::resume`], and evaluations that are left out are nobody's
+    /// to ask for.
     pub fn differences(&self, asked: &RunConfig) -> Vec<String> {
         let mut asked = asked.clone();
-        asked.train.numerics = self.train.numerics;
+        (asked.train.numerics, asked.train.left_out) = (self.train.numerics, self.train.left_out);
         if asked.train.micro_batch == 0 {
             asked.train.micro_batch = self.train.micro_batch;
         }

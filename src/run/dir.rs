@@ -115,6 +115,14 @@ impl RunDir {
     pub fn state_path(&self) -> PathBuf {
         self.root.join("state/state.safetensors")
     }
+    /// A state that is about to become this run's, which began as a shorter one.
+    pub fn carried_state_path(&self) -> PathBuf {
+        self.root.join("state/longer.safetensors")
+    }
+    /// Where the scores of the shorter run that this one was, up to `epoch`, are kept for people.
+    pub fn shorter_scores_path(&self, name: &str, epoch: f64) -> PathBuf {
+        self.root.join(format!("report/{name}-to-epoch-{:06}.csv", epoch.round()))
+    }
     /// Images of an unfinished evaluation that are scored already.
     pub fn partial_evaluation_path(&self) -> PathBuf {
         self.root.join("state/look.json")
@@ -333,6 +341,18 @@ impl RunDir {
         scores.evaluations.retain(|l| l.step <= step);
         scores.distinct.evaluations.retain(|l| l.step <= step);
         self.write_evaluations(&scores.evaluations)
+    }
+
+    /// Removes all that evaluations left but snapshots.
+    pub(super) fn remove_scores(&self) -> Result<()> {
+        let scores = [self.scores_path(), self.rescored_path(), self.partial_evaluation_path()];
+        let distinct = [self.distinct_scores_path(), self.distinct_rescored_path()];
+        scores.iter().chain(&distinct).try_for_each(|path| remove(path))
+    }
+
+    /// Removes a state that was to become another run's.
+    pub(super) fn remove_carried(&self) -> Result<()> {
+        remove(&self.carried_state_path())
     }
 
     pub fn write_distinct_evaluations(&self, evaluations: &[Evaluation]) -> Result<()> {

@@ -10,6 +10,7 @@ pub mod dir;
 pub mod evaluation;
 pub mod gpu;
 pub mod kernel_times;
+pub mod longer;
 pub mod memory;
 pub mod numerics;
 pub mod outcome;

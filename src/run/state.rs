@@ -22,21 +22,42 @@ pub fn save(path: &Path, config: &RunConfig, step: u64, trainer: &Trainer) -> Re
     let t = &trainer.training;
     let flats = [&t.weights, &t.adam_m, &t.adam_v, &t.ema].map(|b| b.read(0, trainer.flat_len()));
     let [w, m, v, ema] = flats;
-    let flats: [&[f32]; 4] = [&w?, &m?, &v?, &ema?];
+    write(path, config, step, [&w?, &m?, &v?, &ema?], &t.freqs)
+}
+
+fn write(
+    path: &Path,
+    config: &RunConfig,
+    step: u64,
+    flats: [&[f32]; 4],
+    freqs: &[f32],
+) -> Result<()> {
     if flats.iter().any(|flat| flat.iter().any(|v| !v.is_finite())) {
         return Err(fail(Exit::Diverged, format!("step {step}: a weight is not finite")));
     }
     let metadata =
         [("emm.step", step.to_string()), ("emm.run", run_note(config, step).to_string())];
     let named: Vec<_> = PREFIXES.into_iter().zip(flats).collect();
-    write_flats(
-        path,
-        true,
-        &metadata,
-        &config.model,
-        &named,
-        &freqs_tensor(&trainer.training.freqs),
-    )
+    write_flats(path, true, &metadata, &config.model, &named, &freqs_tensor(freqs))
+}
+
+/// Writes the state of `shorter` that `from` holds as one of `longer` to `to`; its step, or `None` if there is no state.
+///
+/// # Errors
+/// As [`load`]; input/output (1).
+pub fn carry(
+    from: &Path,
+    shorter: &RunConfig,
+    to: &Path,
+    longer: &RunConfig,
+) -> Result<Option<u64>> {
+    let Some((file, step)) = open(from, shorter)? else { return Ok(None) };
+    file.check()?;
+    refuse_unexpected(from, &file, &shorter.model, &PREFIXES)?;
+    let [w, m, v, ema] = PREFIXES.map(|prefix| read_flat(&file, &shorter.model, prefix));
+    let freqs = read_freqs(&file, &shorter.model)?;
+    write(to, longer, step, [&w?, &m?, &v?, &ema?], &freqs)?;
+    Ok(Some(step))
 }
 
 /// The step of a stored state, by its header alone; `None` if there is no file.
@@ -133,9 +154,9 @@ pub fn load(path: &Path, config: &RunConfig, trainer: &mut Trainer) -> Result<Op
 /// The `emm.run` entry of a model file or state: seed, step, the run's name, which is its configuration's hash, and the
 /// configuration.
 pub fn run_note(config: &RunConfig, step: u64) -> Value {
-    // The micro-batch changes no number, so it must change no byte.
+    // The micro-batch changes no number, so it must change no byte; nor do evaluations that are left out.
     let mut config = config.clone();
-    config.train.micro_batch = 0;
+    (config.train.micro_batch, config.train.left_out) = (0, 0);
     json!({"seed": config.train.seed, "step": step, "id": config.id(), "config": config})
 }
 

@@ -2,6 +2,7 @@
 //! through 1 − ε (Gu et al. 2023, Definition 1).
 
 use super::folder::RunSeen;
+use super::longer::Known;
 use super::outcome::{Measured, RunState, Seen, passed_over};
 use super::plan::{PlannedRun, StudyPlan};
 use super::scale::Scale;
@@ -154,7 +155,7 @@ fn balanced(size: u64, classes: u64, known: &[(u64, f64)]) -> u64 {
 
 impl EmmSearch<'_> {
     /// That it can be searched; the study of the sizes that it names.
-    fn check(&self) -> Result<StudyPlan> {
+    pub(super) fn check(&self) -> Result<StudyPlan> {
         if !(self.epsilon > 0.0 && self.epsilon < 1.0) {
             return Err(usage(format!("--epsilon: {} is outside (0, 1)", self.epsilon)));
         }
@@ -212,7 +213,7 @@ impl EmmSearch<'_> {
     }
 
     /// The study of these sizes.
-    fn plan(&self, sizes: &[usize]) -> Result<StudyPlan> {
+    pub(super) fn plan(&self, sizes: &[usize]) -> Result<StudyPlan> {
         let labels = match self.config.model.label_dim {
             0 => Labels::None,
             _ => Labels::Keep,
@@ -238,6 +239,24 @@ impl EmmSearch<'_> {
         StudyPlan::of(&Study::of_sizes(sizes), Scale::PAPER, self.set.resolution, name, &runs)
     }
 
+    /// Trains and scores what is missing of a run, from where a shorter one of `known` has come; `None` if a signal stopped it.
+    fn train(
+        &self,
+        run: &SweepRun,
+        known: &Known,
+        device: &Device,
+        progress: &Overall,
+    ) -> Result<Option<RunState>> {
+        let (config, options) = (&run.run.config, self.options);
+        if let Some(dir) = &run.run.dir
+            && let Some((from, taken)) = known.ready(device, dir, config, self.scoring, options)?
+        {
+            let from = from.display().to_string();
+            progress.note(&format!("{}  {}", run.name, taken.said(&from)));
+        }
+        run.train(&|recipe: &Recipe| self.images(recipe), device, self.options, progress)
+    }
+
     /// The runs of a plan, several at once; `None` if a signal stopped them. What is wrong with damaged ones goes to
     /// `damage`; a size without any other is left out.
     fn measure(
@@ -256,12 +275,9 @@ impl EmmSearch<'_> {
         };
         let runs: Vec<SweepRun> = plan.cells.iter().flat_map(|c| &c.runs).map(named).collect();
         runs.iter().for_each(|r| progress.expect(work(&r.run.config)));
-        let images = |recipe: &Recipe| self.images(recipe);
-        let train = |device: &Device, i: usize| match runs[i].train(
-            &images,
-            device,
-            self.options,
-            progress,
+        let known = Known::runs_in(self.runs);
+        let train = |device: &Device, i: usize| match self.train(
+            &runs[i], &known, device, progress,
         ) {
             Err(e) if exit_code(&e) == Exit::Data as i32 => {
                 Ok(Some(RunState::Damaged(format!("{e:#}"))))

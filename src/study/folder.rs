@@ -150,7 +150,7 @@ fn settings(config: &RunConfig) -> Vec<(String, String)> {
     let mut all = vec![(IMAGES.to_string(), config.data.images.to_string())];
     for key in ["model", "train"] {
         for (key, value) in json[key].as_object().into_iter().flatten() {
-            if key != "micro_batch" {
+            if key != "micro_batch" && key != "left_out" {
                 let on = |mask: &Vec<Value>| mask.iter().all(|skip| *skip == 1);
                 let value = match value {
                     Value::Array(mask) if key == "skip_connections" && on(mask) => "all".into(),

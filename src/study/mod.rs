@@ -12,6 +12,7 @@ pub mod find;
 pub mod folder;
 pub mod gap;
 pub mod log;
+mod longer;
 pub mod names;
 pub mod outcome;
 pub mod plan;

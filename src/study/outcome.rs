@@ -111,6 +111,9 @@ fn read_state(config: &RunConfig, dir: &Path) -> Result<RunState> {
             differences.join("; ")
         )));
     }
+    // Some evaluations may be left out.
+    asked.train.left_out = stored.train.left_out;
+    let config = &asked;
     let scores = run.scores(config)?;
     let all = scores.evaluations.len() == config.evaluation_steps().len();
     let again = || scored_again(config, &scores.evaluations, &scores.distinct);
@@ -193,16 +196,20 @@ impl Seen {
 }
 
 impl Measured {
-    /// `done` holds at least one run, and all of them as many evaluations.
+    /// `done` holds at least one run.
     fn of(done: &[&Done]) -> Measured {
         let count = done.len() as f64;
         let mean = |of: &dyn Fn(&Done) -> f64| done.iter().map(|d| of(d)).sum::<f64>() / count;
         let ratio = mean(&|d| d.value.ratio);
-        let evaluations = 0..done[0].evaluations.len();
-        let curve: Vec<(f64, f64)> = evaluations
-            .clone()
-            .map(|k| (done[0].evaluations[k].epoch, mean(&|d| d.evaluations[k].ratio)))
-            .collect();
+        // Of runs that began as shorter ones the first may be left out.
+        let at = |step: u64| -> Option<Vec<&Evaluation>> {
+            done.iter().map(|d| d.evaluations.iter().find(|l| l.step == step)).collect()
+        };
+        let steps = done[0].evaluations.iter().map(|l| l.step);
+        let evaluations: Vec<Vec<&Evaluation>> = steps.filter_map(at).collect();
+        let ratios = |all: &[&Evaluation]| all.iter().map(|l| l.ratio).sum::<f64>() / count;
+        let curve: Vec<(f64, f64)> =
+            evaluations.iter().map(|all| (all[0].epoch, ratios(all))).collect();
         let best_epoch = match done {
             [only] => best(&only.evaluations).map(|l| l.epoch),
             _ => curve.iter().copied().reduce(|a, b| if b.1 > a.1 { b } else { a }).map(|h| h.0),
@@ -217,12 +224,11 @@ impl Measured {
             evaluations: curve.len(),
             best_epoch: best_epoch.unwrap_or(0.0),
             curve,
-            curve_intervals: evaluations
-                .clone()
-                .map(|k| pooled(done.iter().map(|d| &d.evaluations[k])))
+            curve_intervals: (evaluations.iter())
+                .map(|all| pooled(all.iter().copied()))
                 .collect(),
-            curve_spreads: evaluations
-                .map(|k| ends(done.iter().map(|d| d.evaluations[k].ratio)))
+            curve_spreads: (evaluations.iter())
+                .map(|all| ends(all.iter().map(|l| l.ratio)))
                 .collect(),
             rising: done.iter().any(|d| d.rising()),
             reference_duplicates: repeats,
