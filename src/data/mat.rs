@@ -1,4 +1,4 @@
-//! Images in MATLAB's files of version 5, as SVHN's (Netzer et al. 2011): `X`, unsigned bytes [H,W,C,N] with the first
+//! Images in MATLAB's files of version 5, as SVHN's (Netzer et al. 2011): `X`, unsigned bytes `[H,W,C,N]` with the first
 //! index fastest, and `y`, a class each, of which SVHN's 10 means the digit 0.
 //!
 //! Source: MathWorks' MAT-File Format, version 5.
