@@ -18,31 +18,31 @@
 
 #include "params/sums.h"
 
-extern "C" __global__ void __launch_bounds__(BLOCK_THREADS) sum_rows(const SumRows jobs) {
-    const SumRowsJob p = jobs.jobs[job_of_block(jobs)];
+extern "C" __global__ void __launch_bounds__(BLOCK_THREADS) sum_rows(const SumRows p) {
+    const SumRowsJob job = p.jobs[job_of_block(p)];
     // Each warp has 32 loads under way, since there are few blocks to hide the memory's answers.
     constexpr int EACH = 4, GROUPS = BLOCK_WARPS * EACH;
     EMM_SHARED(float, partial, [GROUPS][WARP_THREADS]);
     int lane = threadIdx.x % WARP_THREADS, warp = threadIdx.x / WARP_THREADS;
-    int c = (blockIdx.x - p.first_block) * WARP_THREADS + lane;
-    const float* __restrict__ src = p.src;
-    float total = p.add && warp == 0 && c < p.columns ? p.dst[c] : 0.0f;
-    for (int first = 0; first < p.rows; first += GROUPS * ROUNDED_IMAGES) {
+    int c = (blockIdx.x - job.first_block) * WARP_THREADS + lane;
+    const float* __restrict__ src = job.src;
+    float total = job.add && warp == 0 && c < job.columns ? job.dst[c] : 0.0f;
+    for (int first = 0; first < job.rows; first += GROUPS * ROUNDED_IMAGES) {
 #pragma unroll
         for (int j = 0; j < EACH; j++) {
             int group = warp + BLOCK_WARPS * j, row = first + group * ROUNDED_IMAGES;
             float sum = 0.0f;
 #pragma unroll
             for (int r = 0; r < ROUNDED_IMAGES; r++)
-                if (row + r < p.rows && c < p.columns) sum += src[(i64)(row + r) * p.src_row + c];
+                if (row + r < job.rows && c < job.columns) sum += src[(i64)(row + r) * job.src_row + c];
             partial[group][lane] = sum;
         }
         __syncthreads();
         if (warp == 0)
-            for (int g = 0; g < GROUPS && first + g * ROUNDED_IMAGES < p.rows; g++) total = fmaf(p.scale, partial[g][lane], total);
+            for (int g = 0; g < GROUPS && first + g * ROUNDED_IMAGES < job.rows; g++) total = fmaf(job.scale, partial[g][lane], total);
         __syncthreads();
     }
-    if (warp == 0 && c < p.columns) p.dst[c] = total;
+    if (warp == 0 && c < job.columns) job.dst[c] = total;
 }
 
 // N neighbours of a row of dw, from its column `column` of those that the job is of.
@@ -72,13 +72,13 @@ DEVICE void sum_neighbours(const SumChainsJob& p, u32 row, u32 column) {
         *to = sum.v[0];
 }
 
-extern "C" __global__ void __launch_bounds__(BLOCK_THREADS) sum_chains(const SumChains jobs) {
-    const SumChainsJob p = jobs.jobs[job_of_block(jobs)];
-    u32 width = p.width, end = p.rows * width;
-    u32 i = ((blockIdx.x - p.first_block) * BLOCK_THREADS + threadIdx.x) * 4;
-    bool whole = (p.width | p.first | p.chain_words) % 4 == 0 && aligned4(p.dw, p.row_words) && aligned4(p.partials, p.partial_words);
-    if (whole && i < end) return sum_neighbours<4>(p, i / width, i % width);
-    for (u32 last = min(i + 4, end); i < last; i++) sum_neighbours<1>(p, i / width, i % width);
+extern "C" __global__ void __launch_bounds__(BLOCK_THREADS) sum_chains(const SumChains p) {
+    const SumChainsJob job = p.jobs[job_of_block(p)];
+    u32 width = job.width, end = job.rows * width;
+    u32 i = ((blockIdx.x - job.first_block) * BLOCK_THREADS + threadIdx.x) * 4;
+    bool whole = (job.width | job.first | job.chain_words) % 4 == 0 && aligned4(job.dw, job.row_words) && aligned4(job.partials, job.partial_words);
+    if (whole && i < end) return sum_neighbours<4>(job, i / width, i % width);
+    for (u32 last = min(i + 4, end); i < last; i++) sum_neighbours<1>(job, i / width, i % width);
 }
 
 template <class T>

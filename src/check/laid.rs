@@ -66,6 +66,29 @@ fn before(case: &Case, shapes: &[Shape], i: usize, len: usize, acc: Acc, start: 
     (0..len).map(value).collect()
 }
 
+fn later_words(case: &Case, shapes: &[Shape], target: Target, precision: Precision) -> LaterWords {
+    match target {
+        Target::Cpu => LaterWords::default(),
+        Target::Cuda(limits) => case.op.later_words(shapes, precision, limits, shapes[0][0]),
+    }
+}
+
+/// The gradients of a case, from what it is given to where they go.
+fn grads_of(case: &Case, d_outs: &[Slot], d_ins: &[Slot], params: &[Slot], acc: Acc) -> Grads {
+    Grads {
+        outs: d_outs.iter().zip(&case.d_outs).map(|(&s, d)| d.as_ref().map(|_| s)).collect(),
+        ins: (d_ins.iter().zip(&case.ins))
+            .map(|(&slot, o)| o.grad.as_ref().map(|_| Sink { slot, acc }))
+            .collect(),
+        params: (params.iter())
+            .map(|p| Sink { slot: Slot { space: Space::Grads, ..*p }, acc })
+            .collect(),
+        out_sums: None,
+        in_sums: vec![None; d_ins.len()],
+        residual: None,
+    }
+}
+
 impl Laid {
     pub(super) fn new(
         case: &Case,
@@ -104,11 +127,7 @@ impl Laid {
             let words = case.op.words_beside(target, &shapes, precision, d);
             place(Space::Arena, words, Dtype::F32)
         });
-        let batch = shapes[0][0];
-        let later = match target {
-            Target::Cpu => LaterWords::default(),
-            Target::Cuda(limits) => case.op.later_words(&shapes, precision, limits, batch),
-        };
+        let later = later_words(case, &shapes, target, precision);
         let later = [later.rows, later.chains].map(|words| place(Space::Arena, words, Dtype::F32));
         let job = |pack: Pack| {
             let to = place(Space::Arena, pack.elements(), pack.dtype);
@@ -126,18 +145,7 @@ impl Laid {
         for (i, &slot) in d_ins.iter().enumerate() {
             store(&mut arena, slot, &before(case, &shapes, i, slot.len, acc, start));
         }
-        let grad_slots = Grads {
-            outs: d_outs.iter().zip(&case.d_outs).map(|(&s, d)| d.as_ref().map(|_| s)).collect(),
-            ins: (d_ins.iter().zip(&case.ins))
-                .map(|(&slot, o)| o.grad.as_ref().map(|_| Sink { slot, acc }))
-                .collect(),
-            params: (params.iter())
-                .map(|p| Sink { slot: Slot { space: Space::Grads, ..*p }, acc })
-                .collect(),
-            out_sums: None,
-            in_sums: vec![None; d_ins.len()],
-            residual: None,
-        };
+        let grad_slots = grads_of(case, &d_outs, &d_ins, &params, acc);
         Ok(Laid {
             target,
             precision,

@@ -276,9 +276,8 @@ impl EmmSearch<'_> {
         let runs: Vec<SweepRun> = plan.cells.iter().flat_map(|c| &c.runs).map(named).collect();
         runs.iter().for_each(|r| progress.expect(work(&r.run.config)));
         let known = Known::runs_in(self.runs);
-        let train = |device: &Device, i: usize| match self.train(
-            &runs[i], &known, device, progress,
-        ) {
+        let train = |device: &Device, i: usize| match self.train(&runs[i], &known, device, progress)
+        {
             Err(e) if exit_code(&e) == Exit::Data as i32 => {
                 Ok(Some(RunState::Damaged(format!("{e:#}"))))
             }

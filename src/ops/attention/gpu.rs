@@ -1,14 +1,18 @@
 //! Attention on the CUDA device: with the scores on chip (`kernels/attention_mma.cu`) where a block's tile holds an image's
 //! keys, else as products (`kernels/matmul.cu`, `matmul_mma.cu`) and softmaxes (`attention.cu`) one behind the other.
 
-use super::sizes;
 use crate::device::params::{
     BLOCK_WARPS, MMA_OPERAND, MMA_SHARED_BYTES, MMA_TILE, MMA_WIDE, MMA_WIDE_SHARED_BYTES, TILE,
 };
 use crate::device::{
     Acc, Dtype, Entry, Family, GpuLimits, Kernel, Precision, Ptr, Sink, Slot, params,
 };
-use crate::ops::{Direction, Grads, Io};
+use crate::ops::{Direction, Grads, Io, Shape};
+
+/// Images, pixels of each, channels.
+pub(super) fn sizes(ins: &[Shape]) -> (usize, usize, usize) {
+    (ins[0][0], ins[0][1] * ins[0][2], ins[0][3] / 3)
+}
 
 /// Attention on chip: sizes, and the stages of its kernels' rings.
 struct OnChip {

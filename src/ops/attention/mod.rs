@@ -5,6 +5,8 @@
 
 mod gpu;
 
+use gpu::sizes;
+
 use super::golden::{Described, GoldenCase, GoldenIn, GoldenOut};
 use super::scratch::Layout;
 use super::{Direction, Grads, Io, Op, Reads, Shape};
@@ -15,11 +17,6 @@ use anyhow::{Result, ensure};
 
 #[derive(Debug, Clone, Copy)]
 pub struct Attention;
-
-/// Images, pixels of each, channels.
-fn sizes(ins: &[Shape]) -> (usize, usize, usize) {
-    (ins[0][0], ins[0][1] * ins[0][2], ins[0][3] / 3)
-}
 
 impl Attention {
     /// The op of a golden's case.

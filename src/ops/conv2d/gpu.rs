@@ -2,11 +2,11 @@
 //! `kernels/conv2d_fwd.cu` and `conv2d_bwd.cu`; `sums.cu`.
 
 use super::mma::{Algorithm, Algorithms, Role};
-use super::product::{Epilogue, Product};
+use super::product::{Epilogue, Product, general};
 use super::shape::{Conv2d, Input};
 use super::{hopper, tiles, weights};
 use crate::device::params::TILE;
-use crate::device::{Acc, Dtype, Entry, GpuLimits, Kernel, Precision, Sink, Slot, params, typed};
+use crate::device::{Acc, GpuLimits, Kernel, Precision, Sink, Slot, params, typed};
 use crate::ops::later::{ChainSum, LaterSums, LaterWords, RowSum};
 use crate::ops::sums::scaled_add;
 use crate::ops::{Direction, Grads, Io, Op, PixelSums, Shape, columns_of, words};
@@ -37,16 +37,6 @@ pub(super) fn later_words(
 ) -> LaterWords {
     let chains = weights::words(&weights::all(op, ins, precision, limits, batch));
     LaterWords { rows: ins[0][0] * op.out_channels, chains }
-}
-
-/// Which of a general kernel's three, [float32, bf16, the last layer's], takes x or its gradient and y or its gradient.
-pub(super) fn general<P>(kernels: [Entry<P>; 3], x: Slot, y: Slot) -> Entry<P> {
-    match (x.dtype, y.dtype) {
-        (Dtype::F32, Dtype::F32) => kernels[0],
-        (Dtype::Bf16, Dtype::Bf16) => kernels[1],
-        (Dtype::Bf16, Dtype::F32) => kernels[2],
-        (Dtype::F32, Dtype::Bf16) => panic!("no convolution stores float32 {x:?} in bf16 {y:?}"),
-    }
 }
 
 pub(super) fn forward(op: &Conv2d, io: &Io) -> Vec<Kernel> {

@@ -1,6 +1,6 @@
 //! The products of a convolution on tensor cores, whichever kernel computes them.
 
-use crate::device::{Dtype, Sink, Slot};
+use crate::device::{Dtype, Entry, Sink, Slot};
 use crate::ops::Shape;
 
 /// What is added to a product.
@@ -113,6 +113,16 @@ impl WeightProduct {
     /// Channels of a shortcut's inputs.
     pub fn side_channels(&self) -> [usize; 2] {
         self.shape.sides.map(|c| c.unwrap_or(0))
+    }
+}
+
+/// Which of a general kernel's three, [float32, bf16, the last layer's], takes x or its gradient and y or its gradient.
+pub(super) fn general<P>(kernels: [Entry<P>; 3], x: Slot, y: Slot) -> Entry<P> {
+    match (x.dtype, y.dtype) {
+        (Dtype::F32, Dtype::F32) => kernels[0],
+        (Dtype::Bf16, Dtype::Bf16) => kernels[1],
+        (Dtype::Bf16, Dtype::F32) => kernels[2],
+        (Dtype::F32, Dtype::Bf16) => panic!("no convolution stores float32 {x:?} in bf16 {y:?}"),
     }
 }
 

@@ -2,9 +2,9 @@
 //! ended, and what is then made of them.
 
 use super::mma::{Algorithm, Algorithms};
-use super::product::{Chains, WeightProduct, WeightShape};
+use super::product::{self, Chains, WeightProduct, WeightShape};
 use super::shape::Conv2d;
-use super::{gpu, hopper, tiles};
+use super::{hopper, tiles};
 use crate::device::params::{CONV2D_WGRAD, CONV2D_WGRAD_BF16, CONV2D_WGRAD_LAST, TILE};
 use crate::device::{GpuLimits, Int, Kernel, Precision, Ptr, Slot, params};
 use crate::ops::later::ChainSum;
@@ -144,7 +144,7 @@ fn general(of: &WeightGradient, io: &Io, dy: Slot, x: Slot) -> Kernel {
         first_image,
     } };
     let kernels = [CONV2D_WGRAD, CONV2D_WGRAD_BF16, CONV2D_WGRAD_LAST];
-    Kernel::new(gpu::general(kernels, x, dy), grid, arguments)
+    Kernel::new(product::general(kernels, x, dy), grid, arguments)
 }
 
 impl WeightGradient {
