@@ -1,5 +1,6 @@
 //! The one integration-test binary.
 
+mod ahead;
 mod believed;
 mod bench;
 mod brackets;

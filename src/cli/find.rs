@@ -4,8 +4,9 @@ use super::common::suspended;
 use super::devices::one_per_thread;
 use super::endings::check_ending;
 use super::quoted::quoted;
+use super::rate_flags::RateFlags;
 use super::train_flags::{RunFlags, TrainFlags};
-use super::{Common, check_runs, open_set, say};
+use super::{Common, check_runs, find_plan, open_set, say};
 use crate::device::Device;
 use crate::error::{Exit, OrExit as _};
 use crate::files::check_output;
@@ -25,6 +26,7 @@ use std::path::PathBuf;
 /// where it was stopped, and one with more --epochs where shorter runs ended. Where the ratio still rose when training ended, only what it reached is concluded.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
+  emm find --data cifar10.zip --sizes 1k,2k,3k --plan
   emm find --data cifar10.zip --sizes 1k,2k,3k --out emm
   emm find --data digits.zip --lo 20 --hi 320 --channels 32 --mult 2,2 --batch 64 --epochs 2k")]
 pub struct Args {
@@ -52,6 +54,11 @@ pub struct Args {
     /// Replace the results in --out
     #[arg(long)]
     force: bool,
+    /// Print the sizes, their images and how long they take; trains nothing
+    #[arg(long)]
+    plan: bool,
+    #[command(flatten)]
+    rate: RateFlags,
     #[command(flatten)]
     flags: TrainFlags,
     #[command(flatten)]
@@ -65,7 +72,7 @@ pub struct Args {
 pub fn run(args: Args, common: &Common) -> Result<()> {
     let device = common.device()?;
     check_runs(&args.run.runs)?;
-    if let Some(out) = &args.out {
+    if let Some(out) = args.out.as_ref().filter(|_| !args.plan) {
         check_ending("--out", out, "what find writes", &[])?;
         fs::create_dir_all(out)
             .or_exit(Exit::Other, || format!("--out: {}: cannot create", out.display()))?;
@@ -95,6 +102,9 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         devices: &devices,
         options: &args.run.options(common, &args.data),
     };
+    if args.plan {
+        return find_plan::run(&search, args.rate.asked(common), common.json);
+    }
     let Some(found) = find(&search)? else {
         return Err(suspended("--runs", &args.run.runs));
     };

@@ -21,6 +21,7 @@ mod doctor;
 mod endings;
 mod figure;
 mod find;
+mod find_plan;
 mod foreign;
 mod gap;
 #[cfg(test)]

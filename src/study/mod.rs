@@ -7,6 +7,7 @@
 mod share;
 mod study_file;
 
+pub mod ahead;
 pub mod cost;
 pub mod find;
 pub mod folder;
