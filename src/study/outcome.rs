@@ -224,9 +224,7 @@ impl Measured {
             evaluations: curve.len(),
             best_epoch: best_epoch.unwrap_or(0.0),
             curve,
-            curve_intervals: (evaluations.iter())
-                .map(|all| pooled(all.iter().copied()))
-                .collect(),
+            curve_intervals: (evaluations.iter()).map(|all| pooled(all.iter().copied())).collect(),
             curve_spreads: (evaluations.iter())
                 .map(|all| ends(all.iter().map(|l| l.ratio)))
                 .collect(),
