@@ -55,3 +55,4 @@ mod support;
 mod sweep;
 mod tape;
 mod theirs;
+mod within;

@@ -251,6 +251,15 @@ pub fn open_set(path: &Path, common: &Common) -> Result<Dataset> {
     Ok(set)
 }
 
+/// Reads a data set, each image scaled to `side` pixels.
+///
+/// # Errors
+/// As [`Dataset::open`].
+pub fn open_scaled(path: &Path, side: usize) -> Result<Dataset> {
+    let source = open_any(&[path.to_path_buf()])?;
+    source.collect(&source.all(), &Transform { resolution: Some(side), ..Transform::default() })
+}
+
 /// Prints a line that is no error on stderr.
 pub fn note_line(note: &str) {
     let _ = writeln!(std::io::stderr(), "{}", printable(note));

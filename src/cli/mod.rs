@@ -21,7 +21,9 @@ mod doctor;
 mod endings;
 mod figure;
 mod find;
+mod find_flags;
 mod find_plan;
+mod find_within;
 mod foreign;
 mod gap;
 #[cfg(test)]
@@ -68,7 +70,7 @@ enum Command {
     Score(score::Args),
     Optimal(optimal::Args),
     Gap(gap::Args),
-    Find(find::Args),
+    Find(find_flags::Args),
     #[command(subcommand)]
     Sweep(sweep::Command),
     Table(table::Args),

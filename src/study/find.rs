@@ -144,7 +144,7 @@ pub fn find(search: &EmmSearch) -> Result<Option<Found>> {
 
 /// A size near `size` of equally many images a class, if there is one between the known sizes around `size`;
 /// else `size`. The search's first sizes are its ends and stay.
-fn balanced(size: u64, classes: u64, known: &[(u64, f64)]) -> u64 {
+pub(super) fn balanced(size: u64, classes: u64, known: &[(u64, f64)]) -> u64 {
     let below = known.iter().map(|k| k.0).filter(|&k| k < size).max();
     let above = known.iter().map(|k| k.0).filter(|&k| k > size).min();
     let (Some(below), Some(above), 2..) = (below, above, classes) else { return size };
@@ -276,9 +276,8 @@ impl EmmSearch<'_> {
         let runs: Vec<SweepRun> = plan.cells.iter().flat_map(|c| &c.runs).map(named).collect();
         runs.iter().for_each(|r| progress.expect(work(&r.run.config)));
         let known = Known::runs_in(self.runs);
-        let train = |device: &Device, i: usize| match self.train(
-            &runs[i], &known, device, progress,
-        ) {
+        let train = |device: &Device, i: usize| match self.train(&runs[i], &known, device, progress)
+        {
             Err(e) if exit_code(&e) == Exit::Data as i32 => {
                 Ok(Some(RunState::Damaged(format!("{e:#}"))))
             }

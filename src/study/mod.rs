@@ -25,6 +25,7 @@ pub mod settings;
 pub mod spec;
 pub mod sweep;
 pub mod theirs;
+pub mod within;
 
 pub use find::{EmmSearch, Found, Sizes, find};
 pub use outcome::{Measured, RunState, Seen, passed_over};
