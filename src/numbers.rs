@@ -50,6 +50,18 @@ pub fn amount(text: &str) -> Result<f64, String> {
     }
 }
 
+/// Seconds of `90s`, `10m`, `1.5h`.
+pub fn seconds(text: &str) -> Result<f64, String> {
+    let wrong = || format!("{text:?} is no time such as 90s, 10m or 2h");
+    let units = [('s', 1.0), ('m', 60.0), ('h', 3600.0)];
+    let unit = units.iter().find_map(|&(unit, s)| Some((text.strip_suffix(unit)?, s)));
+    let (number, unit) = unit.ok_or_else(wrong)?;
+    match amount(number).map_err(|_| wrong())? * unit {
+        s if (1.0..=1e9).contains(&s) => Ok(s),
+        _ => Err(format!("{text} is outside 1s to 277777h")),
+    }
+}
+
 /// Pixels along a side: `32`, or `32x32` as EDM's data set tool takes it.
 pub fn side(text: &str) -> Result<usize, String> {
     let (width, height) = text.split_once('x').unwrap_or((text, text));

@@ -6,9 +6,19 @@
 use crate::error::{Exit, fail};
 use crate::files::remove_temporaries;
 use anyhow::Result;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
 
 static STOP: AtomicBool = AtomicBool::new(false);
+
+/// When the clock asks for an end: milliseconds after [`clock`]'s first use.
+static STOP_AT_MS: AtomicU64 = AtomicU64::new(u64::MAX);
+
+fn clock() -> Instant {
+    static FIRST: OnceLock<Instant> = OnceLock::new();
+    *FIRST.get_or_init(Instant::now)
+}
 
 /// Of people, of batch systems before their limit, of a terminal that is closed, of a limit of CPU time.
 const STOPPING: [libc::c_int; 5] =
@@ -89,7 +99,20 @@ fn end(signal: libc::c_int) {
     }
 }
 
-/// Whether a signal has asked for an orderly end.
+/// Whether a signal has asked for an orderly end, or the clock ([`stop_at`]).
 pub fn stop_asked() -> bool {
-    STOP.load(Ordering::Relaxed)
+    STOP.load(Ordering::Relaxed) || time_is_up()
+}
+
+/// Lets the clock ask for an orderly end at an instant, or no more.
+pub fn stop_at(instant: Option<Instant>) {
+    let first = clock();
+    let ms = instant.map_or(u64::MAX, |i| i.saturating_duration_since(first).as_millis() as u64);
+    STOP_AT_MS.store(ms, Ordering::Relaxed);
+}
+
+/// Whether the clock asks for an end now.
+pub fn time_is_up() -> bool {
+    let ms = STOP_AT_MS.load(Ordering::Relaxed);
+    ms != u64::MAX && clock().elapsed().as_millis() as u64 >= ms
 }

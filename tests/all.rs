@@ -1,5 +1,6 @@
 //! The one integration-test binary.
 
+mod ahead;
 mod audit;
 mod believed;
 mod bench;
@@ -55,3 +56,4 @@ mod support;
 mod sweep;
 mod tape;
 mod theirs;
+mod within;

@@ -2,7 +2,7 @@
 
 use super::reading::ReadingFlags;
 use super::self_test;
-use crate::data::{Dataset, kept};
+use crate::data::{Dataset, Transform, kept, open_any};
 use crate::device::cuda::{Cuda, IMAGES, KERNELS_FOR, Trouble, probe, runs_on};
 use crate::device::{Cpu, Device};
 use crate::error::{Exit, OrExit as _, fail, usage};
@@ -251,6 +251,15 @@ pub fn open_set(path: &Path, common: &Common) -> Result<Dataset> {
         notes.iter().for_each(|note| note_line(note));
     }
     Ok(set)
+}
+
+/// Reads a data set, each image scaled to `side` pixels.
+///
+/// # Errors
+/// As [`Dataset::open`].
+pub fn open_scaled(path: &Path, side: usize, common: &Common) -> Result<Dataset> {
+    let source = open_any(&[path.to_path_buf()], &common.reading.options())?;
+    source.collect(&source.all(), &Transform { resolution: Some(side), ..Transform::default() })
 }
 
 /// Prints a line that is no error on stderr.

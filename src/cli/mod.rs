@@ -23,6 +23,9 @@ mod doctor;
 mod endings;
 mod figure;
 mod find;
+mod find_flags;
+mod find_plan;
+mod find_within;
 mod foreign;
 mod gap;
 #[cfg(test)]
@@ -72,7 +75,7 @@ enum Command {
     Audit(audit::Args),
     Optimal(optimal::Args),
     Gap(gap::Args),
-    Find(find::Args),
+    Find(find_flags::Args),
     #[command(subcommand)]
     Sweep(sweep::Command),
     Table(table::Args),

@@ -126,6 +126,11 @@ impl TrainFlags {
         self.settings().scoring(&config.train)
     }
 
+    /// The length of training, if flags or the preset say it.
+    pub fn given_epochs(&self) -> Option<f64> {
+        self.settings().training.epochs
+    }
+
     /// 0 is auto.
     fn micro_batch(&self, batch: usize) -> Result<usize> {
         match (self.micro_batch.as_str(), count(&self.micro_batch)) {

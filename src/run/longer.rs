@@ -4,8 +4,8 @@
 //! took over are left out, and the shorter one's stay where they were or, in one folder, in `report`.
 //!
 //! Order of writes: the state under a name of its own; the configuration, by which the folder is the longer run's; removal of
-//! scores; the state under its name. A kill before the configuration leaves the shorter run as it was, one after it is made up for
-//! by the next start ([`finish`]).
+//! scores and snapshots; the state under its name. A kill before the configuration leaves the shorter run as it was, one after it is made up for
+//! by the next start (`finish`).
 
 use super::dir::RunDir;
 use super::progress::describe_epochs;
@@ -68,20 +68,17 @@ pub fn lengthen(
         return Ok(None);
     }
     let _lock = run.lock()?;
-    finish(&run)?;
+    finish(&run, options)?;
     let stored = run.config()?;
     if !is_shorter(&stored, asked, scoring) {
         return Ok(None);
     }
     stored.train.numerics.resume(device)?;
-    let taken = carry(&run, &stored, &run, asked, options)?;
-    match taken {
+    match carry(&run, &stored, &run, asked, options)? {
         // Nothing was trained yet.
-        None => run.store(&longer(&stored, asked, 0), &options.data_name)?,
-        Some(_) if options.keep_all_snapshots => {}
-        Some(_) => run.prune_snapshots(&stored, &[])?,
+        None => run.store(&longer(&stored, asked, 0), &options.data_name).map(|()| None),
+        taken => Ok(taken),
     }
-    Ok(taken)
 }
 
 /// Begins the run of `asked` in `dir`, where there is none yet, with the state of the shorter run in `from`; `None` if that
@@ -138,17 +135,22 @@ fn carry(
         }
     }
     to.store(&longer, &options.data_name)?;
-    finish(to)?;
+    finish(to, options)?;
     let left_out = longer.train.left_out;
     Ok(Some(TakenOver { epochs: shorter.train.epochs, step, left_out }))
 }
 
-/// Puts a carried state in its place, if the folder is that run's by its configuration; else removes it.
-fn finish(run: &RunDir) -> Result<()> {
+/// Puts a carried state in its place, if the folder is that run's by its configuration, and removes scores and snapshots of the
+/// shorter run; else removes it.
+fn finish(run: &RunDir, options: &RunOptions) -> Result<()> {
     let (carried, config) = (run.carried_state_path(), run.config()?);
     match state::saved_step(&carried, &config) {
         Ok(Some(_)) => {
             run.remove_scores()?;
+            let shorter = state::config_of(&run.state_path());
+            if let Some(shorter) = shorter.filter(|_| !options.keep_all_snapshots) {
+                run.prune_snapshots(&shorter, &[])?;
+            }
             fs::rename(&carried, run.state_path())
                 .or_exit(Exit::Other, || format!("{}: cannot be put in place", carried.display()))
         }

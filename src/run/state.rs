@@ -126,6 +126,13 @@ pub fn same_run(path: &Path, config: &RunConfig, run: Option<&Value>) -> Result<
     }
 }
 
+/// The configuration that a state says it is of, if it is there and says so.
+pub fn config_of(path: &Path) -> Option<RunConfig> {
+    let file = TensorFile::open_if_there(path).ok().flatten()?;
+    let run: Value = serde_json::from_str(file.meta("emm.run")?).ok()?;
+    RunConfig::deserialize(&run["config"]).ok()
+}
+
 /// A state that was put into a trainer.
 pub struct Loaded {
     pub step: u64,

@@ -144,7 +144,7 @@ pub fn find(search: &EmmSearch) -> Result<Option<Found>> {
 
 /// A size near `size` of equally many images a class, if there is one between the known sizes around `size`;
 /// else `size`. The search's first sizes are its ends and stay.
-fn balanced(size: u64, classes: u64, known: &[(u64, f64)]) -> u64 {
+pub(super) fn balanced(size: u64, classes: u64, known: &[(u64, f64)]) -> u64 {
     let below = known.iter().map(|k| k.0).filter(|&k| k < size).max();
     let above = known.iter().map(|k| k.0).filter(|&k| k > size).min();
     let (Some(below), Some(above), 2..) = (below, above, classes) else { return size };

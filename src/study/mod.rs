@@ -7,6 +7,7 @@
 mod share;
 mod study_file;
 
+pub mod ahead;
 pub mod cost;
 pub mod find;
 pub mod folder;
@@ -24,6 +25,7 @@ pub mod settings;
 pub mod spec;
 pub mod sweep;
 pub mod theirs;
+pub mod within;
 
 pub use find::{EmmSearch, Found, Sizes, find};
 pub use outcome::{Measured, RunState, Seen, passed_over};

@@ -23,6 +23,9 @@ static PRESETS: LazyLock<Vec<(String, RunSettings)>> = LazyLock::new(|| {
 /// The preset of the paper's basic experiments.
 pub const PAPER: &str = "paper-basic";
 
+/// A network and training that take minutes on a CPU.
+pub const SMALL: &str = "small";
+
 /// What `--preset` takes.
 pub fn names() -> Vec<&'static str> {
     PRESETS.iter().map(|(name, _)| name.as_str()).collect()

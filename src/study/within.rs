@@ -1,0 +1,260 @@
+//! A search that ends in a given time: what of a set fits, and its sizes one round after the other.
+//!
+//! The length of training is chosen once, so that the first sizes of a ladder take a part of the time; then the ladder is climbed
+//! by doubling, as long as sizes are memorized and time is left, and what is left narrows the bracket. Every prediction is corrected
+//! by what rounds really took.
+
+use super::ahead::clock_s;
+use super::cost::MachineRates;
+use super::find::{EmmSearch, Found, Sizes, balanced, find};
+use crate::memorization::Beyond;
+use crate::run::RunConfig;
+use crate::signal::{stop_at, time_is_up};
+use anyhow::Result;
+use std::time::{Duration, Instant};
+
+/// The share of the time that is planned for; the rest is for what was not foreseen, pictures and the page.
+const PLANNED: f64 = 0.8;
+/// Of that, what the first sizes of the ladder take.
+const LADDER: f64 = 0.6;
+/// Doublings that the length of training is chosen by: as far as 8 times the first size.
+const RUNGS: u32 = 4;
+/// Training is broken off at this share of the time.
+const BROKEN_OFF: f64 = 0.93;
+/// Lengths that are chosen: shorter ones say nothing, and what longer ones take is rather spent on larger sizes.
+const EPOCHS: [f64; 2] = [20.0, 4000.0];
+/// A shorter training is rather done on smaller images, where they can be smaller.
+pub const ENOUGH_EPOCHS: f64 = 1000.0;
+/// The side that larger images are scaled to, and the one that they are where that is too slow.
+pub const SIDES: [usize; 2] = [16, 8];
+/// The first size where nothing else is said.
+const FIRST: usize = 10;
+
+/// Time that is given.
+#[derive(Debug, Clone, Copy)]
+pub struct Within {
+    pub started: Instant,
+    pub seconds: f64,
+}
+
+impl Within {
+    /// What is left of the planned time.
+    pub fn left_s(self) -> f64 {
+        PLANNED * self.seconds - self.started.elapsed().as_secs_f64()
+    }
+
+    fn broken_off(self) -> Instant {
+        self.started + Duration::from_secs_f64(BROKEN_OFF * self.seconds)
+    }
+}
+
+/// The sizes of the ladder from `lo` to `hi`: doublings.
+fn doublings(lo: usize, hi: usize) -> impl Iterator<Item = usize> {
+    std::iter::successors(Some(lo), |n| n.checked_mul(2)).take_while(move |&n| n <= hi)
+}
+
+/// Where the ladder begins if nobody says so: one image of each class, or as many as it takes to have ten.
+pub fn first_size(classes: usize, images: usize) -> usize {
+    let first = match classes {
+        0 | 1 => FIRST,
+        classes => classes * FIRST.div_ceil(classes),
+    };
+    first.min(images / 2).max(2)
+}
+
+/// A run of so many images and epochs, with its evaluations.
+fn run_of(search: &EmmSearch, size: usize, epochs: f64) -> RunConfig {
+    let mut config = search.config.clone();
+    (config.data.images, config.train.epochs) = (size, epochs);
+    search.scoring.settle(&mut config);
+    config
+}
+
+/// Seconds that these sizes take, so many at once as there are devices; infinite where the rate is not known.
+fn seconds(search: &EmmSearch, rates: &MachineRates, sizes: &[usize], epochs: f64) -> f64 {
+    let one = |&size: &usize| rates.seconds(&run_of(search, size, epochs));
+    let all: Vec<f64> = sizes.iter().rev().map(|n| one(n).unwrap_or(f64::INFINITY)).collect();
+    // Each has as many runs as there are repeats.
+    let all: Vec<f64> = all.iter().flat_map(|&s| vec![s; search.repeats]).collect();
+    clock_s(&all, search.devices.len())
+}
+
+/// Two digits of a number, the rest zeros.
+fn tidy(n: f64) -> f64 {
+    let unit = 10f64.powf((n.max(1.0).log10().floor() - 1.0).max(0.0));
+    (n / unit).floor() * unit
+}
+
+/// Epochs that the first sizes, or all that are named, are trained for in `seconds_left`.
+pub fn epochs_for(search: &EmmSearch, rates: &MachineRates, seconds_left: f64) -> f64 {
+    let (sizes, share): (Vec<usize>, f64) = match &search.sizes {
+        Sizes::List(sizes) => (sizes.clone(), 1.0),
+        &Sizes::Between { lo, hi } => (doublings(lo, hi).take(RUNGS as usize).collect(), LADDER),
+    };
+    // As rounds go.
+    let rounds = |epochs: f64| -> f64 {
+        sizes.chunks(search.devices.len()).map(|round| seconds(search, rates, round, epochs)).sum()
+    };
+    let fits = |epochs: f64| rounds(epochs) <= share * seconds_left;
+    let [mut low, mut high] = EPOCHS;
+    for _ in 0..40 {
+        let middle = (low * high).sqrt();
+        if fits(middle) { low = middle } else { high = middle }
+    }
+    // 4000 rather than the 3900 below 3999.99….
+    tidy(low * 1.0001)
+}
+
+/// How a search in a given time ended.
+pub enum Ended {
+    Found(Box<Found>),
+    /// A signal stopped it.
+    Stopped,
+    /// No size was finished.
+    Nothing,
+}
+
+/// Sizes one round after the other, as many at once as there are devices, as long as the next is expected to end in time.
+///
+/// # Errors
+/// As of [`find`](super::find()).
+pub fn find_within(search: &mut EmmSearch, rates: &MachineRates, within: Within) -> Result<Ended> {
+    let ends = search.sizes.clone();
+    search.check()?;
+    stop_at(Some(within.broken_off()));
+    let found = rounds(search, rates, within, &ends);
+    let broken_off = time_is_up();
+    stop_at(None);
+    let (found, tried) = found?;
+    match found {
+        Some(found) if !broken_off || found.sizes.len() == tried.len() => {
+            Ok(Ended::Found(Box::new(found)))
+        }
+        None if !broken_off => Ok(Ended::Stopped),
+        _ => finished(search, &tried),
+    }
+}
+
+/// What is there of sizes whose training was broken off.
+fn finished(search: &mut EmmSearch, tried: &[usize]) -> Result<Ended> {
+    let mut done = Vec::new();
+    for cell in &search.plan(tried)?.cells {
+        if cell.runs.iter().all(|run| run.state().done().is_some()) {
+            done.push(cell.runs[0].recipe.size);
+        }
+    }
+    if done.is_empty() {
+        return Ok(Ended::Nothing);
+    }
+    search.sizes = Sizes::List(done);
+    Ok(find(search)?.map_or(Ended::Stopped, |found| Ended::Found(Box::new(found))))
+}
+
+/// What was found before it was stopped, and all sizes that were begun.
+fn rounds(
+    search: &mut EmmSearch,
+    rates: &MachineRates,
+    within: Within,
+    ends: &Sizes,
+) -> Result<(Option<Found>, Vec<usize>)> {
+    let (epochs, at_once) = (search.config.train.epochs, search.devices.len());
+    let (mut found, mut tried): (Option<Found>, Vec<usize>) = (None, Vec::new());
+    // What rounds took, of what was expected.
+    let mut slower = 1.0f64;
+    loop {
+        let mut next = next_sizes(search, found.as_ref(), ends, &tried, at_once);
+        let left = within.left_s();
+        // The first round is the answer's least.
+        while !next.is_empty()
+            && (found.is_some() || next.len() > 1)
+            && slower * seconds(search, rates, &next, epochs) > left
+        {
+            next.pop();
+        }
+        if next.is_empty() {
+            return Ok((found, tried));
+        }
+        let (expected, begun) = (seconds(search, rates, &next, epochs), Instant::now());
+        tried.extend(next);
+        tried.sort_unstable();
+        search.sizes = Sizes::List(tried.clone());
+        match find(search)? {
+            Some(now) => found = Some(now),
+            None => return Ok((None, tried)),
+        }
+        let took = begun.elapsed().as_secs_f64() / expected.max(0.1);
+        slower = if expected.is_finite() { took.max(0.5 * slower).max(0.2) } else { 1.0 };
+    }
+}
+
+/// The sizes of the next round, the most telling first; none if there is no more to ask.
+fn next_sizes(
+    search: &EmmSearch,
+    found: Option<&Found>,
+    ends: &Sizes,
+    tried: &[usize],
+    at_once: usize,
+) -> Vec<usize> {
+    let (lo, hi) = match ends {
+        Sizes::List(sizes) => {
+            let left = sizes.iter().copied().filter(|n| !tried.contains(n));
+            return left.take(at_once).collect();
+        }
+        &Sizes::Between { lo, hi } => (lo, hi),
+    };
+    let above = doublings(lo, hi).chain([hi]).filter(|n| tried.last().is_none_or(|t| n > t));
+    let Some(found) = found else { return above.take(at_once).collect() };
+    match &found.emm.found {
+        Err(Beyond::Above) => above.take(at_once).collect(),
+        Err(_) => Vec::new(),
+        Ok((_, bracket)) => {
+            let known: Vec<(u64, f64)> =
+                found.sizes.iter().map(|m| (m.size as u64, m.found.ratio)).collect();
+            let (low, high) = (bracket.lo.0 as f64, bracket.hi.0 as f64);
+            if high <= NARROW * low || high - low < 2.0 {
+                return Vec::new();
+            }
+            let inner = |k: usize| {
+                let share = (k + 1) as f64 / (at_once + 1) as f64;
+                let size = (low.ln() + share * (high / low).ln()).exp().round() as u64;
+                let classes = search.set.label_dim() as u64;
+                balanced(size.clamp(low as u64 + 1, high as u64 - 1), classes, &known) as usize
+            };
+            let mut all: Vec<usize> = (0..at_once).map(inner).collect();
+            all.dedup();
+            all.retain(|n| !tried.contains(n));
+            all
+        }
+    }
+}
+
+/// A bracket this narrow is not narrowed.
+const NARROW: f64 = 1.25;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ladder_begins_with_a_few_images_of_each_class() {
+        for (classes, images, first) in [
+            (0, 300, 10),
+            (1, 300, 10),
+            (10, 1797, 10),
+            (3, 300, 12),
+            (100, 50_000, 100),
+            (0, 12, 6),
+            (0, 3, 2),
+        ] {
+            assert_eq!(first_size(classes, images), first, "{classes} {images}");
+        }
+        assert_eq!(doublings(10, 90).collect::<Vec<_>>(), [10, 20, 40, 80]);
+    }
+
+    #[test]
+    fn lengths_have_two_digits() {
+        for (n, tidied) in [(7.9, 7.0), (23.4, 23.0), (1234.0, 1200.0), (20_000.0, 20_000.0)] {
+            assert_eq!(tidy(n), tidied);
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! A search that ends in a given time.
+
+use super::find::{TINY, folder};
+use super::support::{Ended, emm_in};
+use serde_json::Value;
+use std::path::Path;
+use std::time::Instant;
+
+fn find(dir: &Path, flags: &str) -> Ended {
+    emm_in(dir, format!("find --data d.zip --quiet {flags}").split_whitespace())
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
+}
+
+#[test]
+fn a_search_in_a_given_time_ends_in_it_with_an_answer_and_a_page() {
+    let dir = folder();
+    let dir = dir.path();
+    let started = Instant::now();
+    let found = find(dir, "--within 30s --channels 4 --mult 1 --json --out emm").json();
+    let took = started.elapsed().as_secs_f64();
+    assert!(took < 40.0, "{took} s");
+    assert!(!found["sizes"].as_array().unwrap().is_empty(), "{found}");
+    assert_eq!(found["within"]["resolution"], 8);
+    assert_eq!(found["emm_interval"].as_array().unwrap().len(), 2);
+    let settings = &found["settings"];
+    // Given flags win over those of --preset small.
+    assert_eq!(
+        (&settings["model"]["model_channels"], &settings["train"]["batch"]),
+        (&4.into(), &10.into())
+    );
+    assert!(number(&settings["train"]["epochs"]) >= 20.0);
+    for file in ["report.html", "sizes.png", "epochs.svg", "table.md", "results.json"] {
+        assert!(dir.join("emm").join(file).metadata().unwrap().len() > 100, "{file}");
+    }
+    let page = std::fs::read_to_string(dir.join("emm/report.html")).unwrap();
+    assert!(page.contains(found["said"].as_str().unwrap()), "{found}");
+}
+
+#[test]
+fn sizes_and_lengths_that_are_named_stay() {
+    let dir = folder();
+    let dir = dir.path();
+    let found = find(dir, &format!("{TINY} --within 60s --sizes 4,8,9 --json")).json();
+    let sizes: Vec<_> =
+        found["sizes"].as_array().unwrap().iter().map(|s| s["size"].as_u64().unwrap()).collect();
+    assert_eq!((sizes, &found["epochs"]), (vec![4, 8, 9], &2.0.into()));
+    let found =
+        find(dir, &format!("{TINY} --within 60s --resolution 4 --lo 4 --hi 8 --json")).json();
+    assert_eq!(
+        (&found["settings"]["model"]["resolution"], &found["within"]["resolution"]),
+        (&4.into(), &4.into())
+    );
+    let said = find(dir, &format!("{TINY} --within 60s --sizes 4,8")).ok();
+    assert!(said.starts_with("within 1m00s: 8×8 pixels, "), "{said}");
+    assert!(said.contains("--within 240s\n"), "{said}");
+    find(dir, "--within 1s --sizes 30 --epochs 100k --rate 100").refused(
+        2,
+        "--within: 1s: no size was trained",
+        "",
+    );
+    for (flags, start) in [
+        ("--within 10", "--within: "),
+        ("--within 0s", "--within: "),
+        ("--within xm", "--within: "),
+        ("--resolution 8", "--"),
+    ] {
+        find(dir, flags).refused(2, start, "");
+    }
+}
