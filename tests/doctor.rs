@@ -43,7 +43,8 @@ fn with_driver(c: &str, args: &[&str]) -> Ended {
         .status();
     assert!(built.expect("a C compiler, as Rust's linker is one").success());
     let mut command = Command::new(env!("CARGO_BIN_EXE_emm"));
-    Ended::of(command.args(args).env("LD_LIBRARY_PATH", dir.path()))
+    command.env("LD_LIBRARY_PATH", dir.path()).env("EMM_SELF_TEST", "0");
+    Ended::of(command.args(args))
 }
 
 /// A driver of this version whose cuInit returns `init`, with one GPU.
@@ -56,6 +57,7 @@ fn driver(init: i32, version: i32) -> String {
          int cuDeviceGetCount(int *n) {{ *n = 1; return 0; }}
          int cuDeviceGet(int *d, int k) {{ *d = k; return 0; }}
          int cuDeviceGetName(char *s, int n, int d) {{ strncpy(s, \"Pretend GPU\", n); return 0; }}
+         int cuDeviceGetUuid_v2(char *u, int d) {{ memset(u, 7, 16); return 0; }}
          int cuDeviceTotalMem_v2(unsigned long *b, int d) {{ *b = 80UL << 30; return 0; }}
          int cuDeviceGetAttribute(int *v, int a, int d) {{ *v = a == 75 ? 9 : 0; return 0; }}\n"
     )
