@@ -53,7 +53,7 @@ fn half(name: &str) -> PathBuf {
 
 #[test]
 fn a_finished_run_goes_on_to_the_bits_of_a_longer_one() {
-    let run = half("longer");
+    let run = half("longer-half");
     let before = rows(&run);
     let mut args = train_args(&fixture().data, &run, "");
     args.retain(|word| word != "--quiet");
