@@ -198,6 +198,29 @@ fn answers_name_files_and_are_written_whole() {
     audit(dir.path(), "--out a --force").refused(2, "a: ", "mine.txt");
 }
 
+/// What makes the numbers mean something else is said.
+#[test]
+fn sets_that_overlap_or_repeat_are_said() {
+    let mut random = Random { seed: fresh_seed(), drawn: 0 };
+    let train: Vec<Vec<u8>> = (0..9).map(|_| random.image()).collect();
+    let holdout = vec![random.image(), train[2].clone(), random.image(), train[5].clone()];
+    let dir = tempfile::tempdir().unwrap();
+    save(dir.path(), "t.zip", &train, &[]);
+    save(dir.path(), "h.zip", &holdout, &[]);
+    save(dir.path(), "s.zip", &train[..2], &[]);
+    let said = audit(dir.path(), "--holdout h.zip").ok();
+    let told = "warning: 2 of 4 held-out images are in the training set";
+    assert!(said.contains(told), "{said}");
+    assert_eq!(audit(dir.path(), "--holdout h.zip --json").json()["holdout_in_train"], 2);
+    assert!(!audit(dir.path(), "").ok().contains("warning"));
+    save(dir.path(), "t.zip", &[train[0].clone(), train[0].clone()], &[]);
+    let said = audit(dir.path(), "").ok();
+    assert!(
+        said.contains("warning: 1 training images repeat") && said.contains("all are equal"),
+        "{said}"
+    );
+}
+
 #[test]
 fn what_does_not_fit_is_refused() {
     let dir = tempfile::tempdir().unwrap();

@@ -41,6 +41,8 @@ pub struct Audit<'a> {
     pub c_t: Option<f64>,
     /// Held-out images.
     pub holdout: Option<usize>,
+    /// Those of them that are in the training set.
+    pub holdout_in_train: Option<usize>,
 }
 
 /// Audits samples of the training set's shape. `progress` is told what is under way, how many images are done and of how
@@ -91,6 +93,9 @@ pub fn audit<'a>(
         auth_pct: within.as_ref().and_then(|within| audit::auth_pct(&found, within)),
         c_t: of_holdout.as_ref().and_then(|holdout| audit::c_t(&found, holdout)),
         holdout: holdout.map(Dataset::len),
+        holdout_in_train: of_holdout
+            .as_ref()
+            .map(|found| found.iter().filter(|n| n.squared[0] == 0).count()),
         training,
         samples,
         options,

@@ -13,8 +13,9 @@ use serde_json::{Value, json};
 
 /// Steps of the curve of thresholds from 0 to 1: 1/3 is one of them.
 const STEPS: u32 = 300;
-/// Rows of a sheet, and copies beside a training image there.
+/// Copies on a sheet, training images on another, and copies beside each of these.
 const SHEET_ROWS: usize = 48;
+const COPIED_ROWS: usize = 24;
 const COPIES: usize = 5;
 /// Rows of a table on the page.
 const PAGE_ROWS: usize = 50;
@@ -55,6 +56,7 @@ impl AuditView<'_> {
             "copied_images": a.copied_images(),
             "copied_share": a.copied_images() as f64 / s.reference_images as f64,
             "holdout_images": a.holdout,
+            "holdout_in_train": a.holdout_in_train,
             "auth_pct": a.auth_pct,
             "c_t": a.c_t,
             "mean_d1": s.mean_d1,
@@ -131,9 +133,18 @@ impl AuditView<'_> {
         let (a, s) = (self.audit, &self.audit.score);
         let mut said = Vec::new();
         if a.repeats_matter() {
+            let then = match s.memorized_distinct {
+                Some(_) => "believe the number that counts identical ones once",
+                None => "all are equal, so that nothing can be told to be a copy",
+            };
             said.push(format!(
-                "{} training images repeat an earlier one, which hides copies of them by the paper's rule: believe the number that counts identical ones once",
+                "{} training images repeat an earlier one, which hides copies of them by the paper's rule: {then}",
                 s.reference_duplicates
+            ));
+        }
+        if let (Some(n @ 1..), Some(of)) = (a.holdout_in_train, a.holdout) {
+            said.push(format!(
+                "{n} of {of} held-out images are in the training set: leave them out of --holdout, they raise C_T"
             ));
         }
         said
@@ -279,7 +290,7 @@ impl AuditView<'_> {
         let (a, most) = (self.audit, self.audit.most_copied());
         let blank = vec![255; a.training.image_len()];
         let columns = most.first().map_or(0, |(_, samples)| samples.len().min(COPIES));
-        let shown = most.iter().take(SHEET_ROWS).map(|(image, samples)| {
+        let shown = most.iter().take(COPIED_ROWS).map(|(image, samples)| {
             let copies = samples.iter().map(|&s| a.samples.image(s as usize));
             let blanks = std::iter::repeat(&blank[..]);
             Compared {
