@@ -1,6 +1,6 @@
 // attention: one head over the t pixels of an image, y = softmax(q k^T / sqrt(c)) v, and its gradient, for any t and c. The
-// products are matmul.cu's, batched over images; here are the softmax's two passes over rows. In bf16 and with at most 256
-// pixels attention_mma.cu does all of it.
+// products are matmul.cu's, batched over images; here are the softmax's two passes over rows. In bf16, with at most 256
+// pixels and both a multiple of 8, attention_mma.cu does all of it.
 //
 //   softmax_fwd   w[row] = softmax(w[row])             in place, rows of t
 //   softmax_bwd   ds[row] = (ds[row] - ds . w) * w     in place

@@ -12,7 +12,7 @@
 //
 // Launch     conv2d_dgrad: grid (ceil(n h w / 64), ceil(c / 64)). conv2d_wgrad: grid (ceil(o / 64) * ceil(c / 64),
 //            k k, chains). 256 threads, 8.5 KB. Sums don't depend on how a batch is split.
-// Cost       2 n ho wo o k k c FLOP each, on the float32 pipes; partials are written and read once.
+// Cost       2 n ho wo o k k c FLOP each, on the float32 pipes; partials as conv2d_wgrad_mma.cu says.
 // Exactness  fixed order throughout, no atomics.
 #include "prelude/prelude.cuh"
 

@@ -7,14 +7,16 @@
 //
 // Layout     dy[n, ho, wo, o] and x[n, h, w, c] in T: bf16, or float rounded to tf32. o and c multiples of 8 (bf16) or
 //            4 (tf32), pointers 16-byte aligned; any pixels.
-// Launch     grid (ceil(o / 128) * (kernel^2 ceil(c / 128) + ceil(c1 / 128) + ceil(c2 / 128)), 1, chains), 256 threads, 96 KB (98,304 B) dynamic
-//            shared; wide tiles 256 for its other 128s, 144 KB (147,456 B dynamic shared on sm_80, sm_90, sm_100).
+// Launch     grid (ceil(o / 128) * (kernel^2 ceil(c / 128) + ceil(c1 / 128) + ceil(c2 / 128)), 1, chains), 256 threads,
+//            96 KB (98,304 B) dynamic shared; wide tiles ceil(c / 256), ceil(c1 / 256) and ceil(c2 / 256), 144 KB
+//            (147,456 B dynamic shared on sm_80, sm_90, sm_100).
 // Pipeline   a k-step is 64 (bf16) or 32 (tf32) pixels; 3 stages of cp.async, zero-filled at borders and past the
 //            chain's. Where a step's pixels lie in x each lane finds for one or two of them, without a division, and the
 //            others ask it. Operands lie [pixel][channel] as in memory: bf16 is transposed by ldmatrix, tf32 read word
 //            by word; the 16-byte pieces of a row are XORed so that neither meets a bank twice. 8 warps of 64 x 32 or
 //            64 x 64. The sums go through shared memory to rows of the partial, 16 bytes a store.
-// Cost       2 n ho wo o k k c FLOP; partials 4 o k k c chains bytes written and read once. dy and x are read once per
+// Cost       2 n ho wo o k k c FLOP; partials 4 o k k c chains bytes written, read again by the next
+//            micro-batch that its chain reaches and at the end. dy and x are read once per
 //            tap and opposite block, mostly from the second-level cache.
 // Exactness  float32 sums in pixel order within a chain; no atomics. Tiles don't matter. Products are of 16 pixels (tf32: 8), to
 //            which micro-batches have to be cut for the same bits.

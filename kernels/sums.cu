@@ -10,8 +10,8 @@
 // The _bf16 kernels take x, src and dst in bf16; sums and emb stay float.
 //
 // Launch     sum_rows: ceil(columns / 32) blocks a job, 256 threads: 32 columns x 8 warps of 4 groups of 8 rows; 4 KB
-//            shared. sum_chains: ceil(rows width / 1024) blocks a job, 256 threads of 4 neighbours. sum_pixels: grid (ceil(channels / 32), images), 256 threads: 32 channels x 8 strides of pixels; 1 KB
-//            shared. scaled_add: grid ceil(n / 1024), 256 threads, 4 elements a thread.
+//            shared. sum_chains: ceil(rows width / 1024) blocks a job, 256 threads of 4 neighbours. sum_pixels: grid
+//            (ceil(channels / 32), images), 256 threads: 32 channels x 8 strides of pixels; 1 KB shared. scaled_add: grid ceil(n / 1024), 256 threads, 4 elements a thread.
 // Cost       reads everything once, writes once: 4 B an element read; memory-bound.
 // Exactness  fixed order: groups of 8 rows (ROUNDED_IMAGES) one after another; pixels in 8 interleaved sums, added in order.
 #include "prelude/prelude.cuh"
@@ -39,7 +39,8 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS) sum_rows(const SumRo
         }
         __syncthreads();
         if (warp == 0)
-            for (int g = 0; g < GROUPS && first + g * ROUNDED_IMAGES < job.rows; g++) total = fmaf(job.scale, partial[g][lane], total);
+            for (int g = 0; g < GROUPS && first + g * ROUNDED_IMAGES < job.rows; g++)
+                total = fmaf(job.scale, partial[g][lane], total);
         __syncthreads();
     }
     if (warp == 0 && c < job.columns) job.dst[c] = total;
@@ -76,7 +77,8 @@ extern "C" __global__ void __launch_bounds__(BLOCK_THREADS) sum_chains(const Sum
     const SumChainsJob job = p.jobs[job_of_block(p)];
     u32 width = job.width, end = job.rows * width;
     u32 i = ((blockIdx.x - job.first_block) * BLOCK_THREADS + threadIdx.x) * 4;
-    bool whole = (job.width | job.first | job.chain_words) % 4 == 0 && aligned4(job.dw, job.row_words) && aligned4(job.partials, job.partial_words);
+    bool whole = (job.width | job.first | job.chain_words) % 4 == 0 && aligned4(job.dw, job.row_words) &&
+                 aligned4(job.partials, job.partial_words);
     if (whole && i < end) return sum_neighbours<4>(job, i / width, i % width);
     for (u32 last = min(i + 4, end); i < last; i++) sum_neighbours<1>(job, i / width, i % width);
 }

@@ -7,13 +7,13 @@
 //            at most 64 pixels; of y's size (stride 1). Channels multiples of 8; a chain's images a multiple of the
 //            box's. Operands lie [pixel][64 channels], as in memory (MN-major): rows of 128 bytes, 16-byte pieces XORed
 //            by row % 8.
-// Launch     grid (ceil(o / 128) * (kernel^2 ceil(c / 256) + ceil(c1 / 256) + ceil(c2 / 256)), 1, chains); 384 threads; 197,696 B dynamic shared on
-//            sm_90.
+// Launch     grid (ceil(o / 128) * (kernel^2 ceil(c / 256) + ceil(c1 / 256) + ceil(c2 / 256)), 1, chains); 384 threads;
+//            197,696 B dynamic shared on sm_90.
 // Pipeline   a k-step is a box of pixels. One thread of the first warpgroup has the copies write a ring of 4 stages; the
 //            other two multiply 64 output channels each, and give a stage back one step late, when its products have
 //            ended. The tap shifts x's box; what it takes from outside of an image is zero. The sums go through shared
 //            memory to rows of the partial, 16 bytes a store.
-// Cost       2 n h w o k k c FLOP; partials 4 o k k c chains bytes written and read once.
+// Cost       2 n h w o k k c FLOP; partials as conv2d_wgrad_mma.cu says.
 // Exactness  float32 sums in pixel order within a chain, 16 at a time; no atomics.
 #include "prelude/prelude.cuh"
 

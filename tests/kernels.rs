@@ -204,6 +204,13 @@ fn micro_batches_and_resumption_give_the_same_bits_on_a_gpu() {
         let mut cut = new(8).unwrap();
         assert_eq!(train(&mut cut, 0..4), losses, "{precision:?}");
         assert!(flats(&cut) == flats(&whole), "{precision:?}");
+        // Three micro-batches, the last one short.
+        let of_twenty = |images| {
+            let options = TrainerOptions { batch: 20, ..options(precision, images) };
+            let mut t = Trainer::new(&device, &config, options, &data).unwrap();
+            (train(&mut t, 0..2), flats(&t))
+        };
+        assert!(of_twenty(8) == of_twenty(20), "{precision:?}");
         let (mut first, mut second) = (new(16).unwrap(), new(16).unwrap());
         train(&mut first, 0..2);
         let state = flats(&first);
@@ -226,13 +233,15 @@ fn micro_batches_give_the_same_bits_on_a_hopper_gpu() {
     on_hopper("kernels::micro_batches_give_the_same_bits_on_a_hopper_gpu", || {
         let data = random_data(20, 6);
         let [_, config] = networks();
-        let trained = |images| {
-            let options = options(Precision::Bf16, images);
+        let trained = |images, batch| {
+            let options = TrainerOptions { batch, ..options(Precision::Bf16, images) };
             let mut t = Trainer::new(&gpu_device(), &config, options, &data).unwrap();
             assert!(t.plan().kernels().any(|k| k.name == "wgrad_wgmma"));
             (train(&mut t, 0..2), flats(&t))
         };
-        assert!(trained(8) == trained(16));
+        assert!(trained(8, 16) == trained(16, 16));
+        // Three of them, the last one short.
+        assert!(trained(8, 20) == trained(20, 20));
     });
 }
 

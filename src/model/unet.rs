@@ -172,9 +172,6 @@ impl Recorder<'_> {
             operands.push(x);
         }
         let y = self.tape.push1(conv1, &operands, &weights)?;
-        if conv1.residual {
-            self.tape.has_residual(y, x, conv1.scale);
-        }
         if part.attention { self.attention(part, y) } else { Ok(y) }
     }
 
@@ -186,9 +183,7 @@ impl Recorder<'_> {
         let qkv = self.tape.push1(qkv, &[h], &self.pair(&at("qkv")))?;
         let h = self.tape.push(Attention, &[qkv], &[])?[0];
         let proj = Conv2d { residual: true, scale: SQRT_HALF, ..Conv2d::same(1, part.cout) };
-        let out = self.tape.push1(proj, &[h, y], &self.pair(&at("proj")))?;
-        self.tape.has_residual(out, y, proj.scale);
-        Ok(out)
+        self.tape.push1(proj, &[h, y], &self.pair(&at("proj")))
     }
 
     /// (x + conv(aux))·√½ at half the resolution: the filter first, at every position, then a stride-2

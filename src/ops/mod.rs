@@ -224,6 +224,11 @@ pub trait Op: Send + Sync {
         false
     }
 
+    /// The input that is added to its output as it is, and what both are scaled by.
+    fn residual(&self) -> Option<(usize, f32)> {
+        None
+    }
+
     /// Whether its backward on such a GPU takes [`Grads::residual`].
     fn takes_residual(&self, _ins: &[Shape], _precision: Precision, _limits: GpuLimits) -> bool {
         false

@@ -46,8 +46,8 @@ pub fn wanted_and_free(
     Ok([spare(device) + of_run(device, config, micro_batch, free)?, free])
 }
 
-/// Images computed at a time: as configured, or where that is 0 (auto) on the CPU a few of the chunks that sums are cut
-/// into, which keep every core busy, and on a GPU the most that its free memory holds with all else.
+/// Images computed at a time: as configured, or where that is 0 (auto) on the CPU a few rounding
+/// units, which keep every core busy, and on a GPU the most that its free memory holds with all else.
 ///
 /// # Errors
 /// Device (exit 4): what the driver says.

@@ -8,7 +8,6 @@ pub use plan::{MemoryPlan, Mode, Part};
 
 use crate::ops::{Op, Shape};
 use anyhow::{Result, ensure};
-use std::collections::HashMap;
 
 /// A tensor on the tape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -38,8 +37,6 @@ pub struct Tape {
     pub(crate) inputs: Vec<Value>,
     /// Images of the batch of which the recorded ones are a part; `None`: they are all.
     pub(crate) batch: Option<usize>,
-    /// Of outputs, the input that is added to them and their scale.
-    pub(crate) residuals: HashMap<Value, (Value, f32)>,
 }
 
 impl Tape {
@@ -106,12 +103,6 @@ impl Tape {
             outs: outs.clone(),
         });
         Ok(outs)
-    }
-
-    /// Says that `y`'s op adds its input `x` to what it computes, and scales the sum: `scale` times y's gradient reaches x,
-    /// which a plan may leave to who writes x's gradient next.
-    pub fn has_residual(&mut self, y: Value, x: Value, scale: f32) {
-        self.residuals.insert(y, (x, scale));
     }
 
     /// As [`Tape::push`] for an op with one output.

@@ -161,7 +161,7 @@ impl Pieces {
             let shapes = recorded.shapes(node);
             for (i, &v) in node.ins.iter().enumerate() {
                 let wanted = reached && recorded.tape.differentiable[v.0];
-                let wanted = wanted && !self.leave_residual(recorded, dtypes, k, v);
+                let wanted = wanted && !self.leave_residual(recorded, dtypes, k, i);
                 let acc = wanted.then(|| first_or_add(&mut set, v, node.op.columns(&shapes, i)));
                 self.ins_acc[k].push(acc);
                 if wanted && !self.grads.contains_key(&v) {
@@ -179,26 +179,25 @@ impl Pieces {
         }
     }
 
-    /// Whether what reaches `v` by node `k`'s residual is left to who writes v's gradient next. That one reads k's
-    /// output's gradient then, which is kept so long: a pass over v's gradient less.
+    /// Whether what reaches node `k`'s input `i` as its residual is left to who writes that value's gradient next. That one
+    /// reads k's output's gradient then, which is kept so long: a pass over the value's gradient less.
     fn leave_residual(
         &mut self,
         recorded: &Recorded,
         dtypes: &[Dtype],
         k: usize,
-        v: Value,
+        i: usize,
     ) -> bool {
-        let (nodes, y) = (&recorded.tape.nodes, recorded.tape.nodes[k].outs[0]);
-        let (Some(&(x, scale)), Some(&dy)) = (recorded.tape.residuals.get(&y), self.grads.get(&y))
-        else {
-            return false;
-        };
+        let nodes = &recorded.tape.nodes;
+        let (v, y) = (nodes[k].ins[i], nodes[k].outs[0]);
+        let residual = nodes[k].op.residual().filter(|(of, _)| *of == i);
+        let (Some((_, scale)), Some(&dy)) = (residual, self.grads.get(&y)) else { return false };
         let next = (0..k).rev().find(|&j| nodes[j].ins.contains(&v));
         let (Target::Cuda(limits), Some(next)) = (recorded.target, next) else { return false };
         let (Node { op, ins, .. }, shapes) = (&nodes[next], recorded.shapes(&nodes[next]));
         let once = ins.iter().filter(|i| **i == v).count() == 1 && ins[0] == v;
         let takes = once && op.takes_residual(&shapes, recorded.precision, limits);
-        if x != v || !takes || dtypes[v.0] != dtypes[y.0] || self.residuals.contains_key(&next) {
+        if !takes || dtypes[v.0] != dtypes[y.0] || self.residuals.contains_key(&next) {
             return false;
         }
         self.all[dy].life.last = recorded.bwd(next);

@@ -75,13 +75,13 @@ fn convolutions_of_the_paper_go_by_tensor_cores() {
 
 #[test]
 fn tensor_cores_are_right_across_tile_borders() {
-    // More than 128 pixels, channels and outputs; ragged batches; chunks of images; the network's ends.
+    // More than 128 pixels, channels and outputs; ragged batches; the network's ends.
     let shapes =
         [([3, 8, 8, 136], 24), ([9, 4, 4, 24], 136), ([2, 16, 16, 3], 16), ([2, 12, 12, 16], 3)];
     check_convolutions(&cuda(), &[Precision::Tf32, Precision::Bf16], &shapes);
 }
 
-/// Enough blocks for every multiprocessor, of more than 128 outputs or channels: 1,024 pixels in rows of 32, two chunks of
+/// Enough blocks for every multiprocessor, of more than 128 outputs or channels: 1,024 pixels in rows of 32,
 /// images in rows that are no power of two, and several images a tile.
 #[test]
 fn the_fastest_tiles_of_each_gpu_are_right() {

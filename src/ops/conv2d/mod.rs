@@ -161,6 +161,10 @@ impl Op for Conv2d {
         true
     }
 
+    fn residual(&self) -> Option<(usize, f32)> {
+        Some((self.input(Input::Residual)?, self.scale))
+    }
+
     fn sums_are_gradient_of(&self) -> Option<usize> {
         self.input(Input::Emb).filter(|_| self.scale == 1.0)
     }
