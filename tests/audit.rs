@@ -143,6 +143,23 @@ fn an_audit_is_what_its_definitions_say() {
     assert!((share("c_t") - c_t).abs() < 1e-9, "{c_t}: {found}");
     assert_eq!(whole("novel") + spurious + count(&either), samples.len());
 
+    // A sample stands with what makes it what it is.
+    audit(dir.path(), "--mirror --out a").ok();
+    let read = |name: &str| fs::read_to_string(dir.path().join("a").join(name)).unwrap();
+    let copies = read("samples.csv").lines().filter(|row| row.contains(",memorized,")).count();
+    let shown = |row: &str| {
+        let cells: Vec<&str> = row.split(',').collect();
+        [cells[0], cells[3], cells[5], cells[6], cells[7]].join(",")
+    };
+    let (all, listed) = (read("samples.csv"), read("copies.csv"));
+    let rows: Vec<String> = all.lines().map(shown).collect();
+    for row in listed.lines().skip(1) {
+        let cells: Vec<&str> = row.split(',').collect();
+        let wanted = [cells[0], cells[2], cells[4], cells[5], cells[7]].join(",");
+        assert!(rows.contains(&wanted), "{wanted}");
+    }
+    assert_eq!(copies, count(&either));
+
     // Without flags as `score`, and nothing is said of what was not looked for.
     let found = audit(dir.path(), "--json").json();
     let score = "score --samples s.zip --reference t.zip --json --quiet".split(' ');
@@ -211,6 +228,7 @@ fn sets_that_overlap_or_repeat_are_said() {
     let said = audit(dir.path(), "--holdout h.zip").ok();
     let told = "warning: 2 of 4 held-out images are in the training set";
     assert!(said.contains(told), "{said}");
+    assert!(said.contains("warning: too few samples or held-out images for C_T"), "{said}");
     assert_eq!(audit(dir.path(), "--holdout h.zip --json").json()["holdout_in_train"], 2);
     assert!(!audit(dir.path(), "").ok().contains("warning"));
     save(dir.path(), "t.zip", &[train[0].clone(), train[0].clone()], &[]);

@@ -214,3 +214,15 @@ fn a_search_with_more_epochs_goes_on_from_its_runs() {
     let ended = find(dir, "--epochs 120");
     assert!(ended.stderr.contains("N = 10  goes on from step 150 of "), "{ended:?}");
 }
+
+#[test]
+fn a_run_without_its_state_stays_what_it_is() {
+    let run = half("longer-stateless");
+    fs::remove_dir_all(run.join("state")).unwrap();
+    let config = || fs::read_to_string(run.join("config.toml")).unwrap();
+    let before = config();
+    let file = run.join("state/state.safetensors").display().to_string();
+    train_tiny(&run, "").refused(3, &file, "needed to go on to 40 epochs; choose another --run");
+    assert_eq!(config(), before);
+    train_tiny(&run, "--epochs 20").ok();
+}

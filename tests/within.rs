@@ -66,7 +66,17 @@ fn sizes_and_lengths_that_are_named_stay() {
         ("--within 0s", "--within: "),
         ("--within xm", "--within: "),
         ("--resolution 8", "--"),
+        ("--within 60s --resolution 0", "--resolution: expected "),
     ] {
         find(dir, flags).refused(2, start, "");
     }
+}
+
+#[test]
+fn a_page_that_is_there_is_seen_before_anything_is_trained() {
+    let dir = folder();
+    std::fs::create_dir(dir.path().join("emm")).unwrap();
+    std::fs::write(dir.path().join("emm/report.html"), "mine").unwrap();
+    find(dir.path(), "--within 60s --out emm").refused(2, "emm/report.html: ", "--force");
+    assert!(!dir.path().join("runs").exists());
 }

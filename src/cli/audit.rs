@@ -17,8 +17,8 @@ use std::path::{Path, PathBuf};
 ///
 /// A sample is a copy if it is less than --threshold times as far from its nearest training image as from the second
 /// nearest (L2 over 8-bit pixels), as in `emm score`. What is no copy is spurious if another sample is the same or would
-/// count as its copy (Pham et al. 2025), else novel. With --holdout also AuthPct (Alaa et al. 2022) and the data-copying
-/// statistic C_T (Meehan et al. 2020), over pixels and with all of the space as one cell.
+/// count as its copy (Pham et al. 2025), else novel. With --near or --holdout also AuthPct (Alaa et al. 2022), with --holdout
+/// the data-copying statistic C_T (Meehan et al. 2020), over pixels and with all of the space as one cell.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   emm audit --samples out/ --train digits.zip

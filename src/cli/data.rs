@@ -248,7 +248,7 @@ fn describe(set: &Dataset, path: &Path, mut notes: Vec<String>, common: &Common)
     Ok(())
 }
 
-fn check_side(flag: &str, side: Option<usize>) -> Result<()> {
+pub(super) fn check_side(flag: &str, side: Option<usize>) -> Result<()> {
     match side {
         Some(side) if !subset::SIDES.contains(&side) => {
             let [least, most] = [subset::SIDES.start(), subset::SIDES.end()];

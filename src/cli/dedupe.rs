@@ -1,15 +1,15 @@
 //! `emm data dedupe`: a set without the images that it holds already.
 
 use super::endings::check_ending;
+use super::samples_io::Counter;
 use super::{Common, open_set, say};
 use crate::data::Dataset;
 use crate::data::subset::pick;
-use crate::device::Device;
 use crate::files::check_output;
-use crate::memorization::{Nearest, References, Threshold};
+use crate::memorization::{Repeats, Threshold, Within};
 use anyhow::Result;
 use serde_json::json;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
 /// Drop images that repeat an earlier one, and with --near those that nearly do
@@ -51,8 +51,7 @@ pub fn run(args: &DedupeArgs, common: &Common) -> Result<()> {
     let (mut kept, equal) = distinct(&set);
     let mut near = Vec::new();
     if args.near {
-        let device = common.device()?;
-        (kept, near) = apart(&set, &kept, &device);
+        (kept, near) = apart(&set, &kept, common)?;
     }
     pick(&set, &kept).save(&args.out, args.force)?;
     print(args, common, &set, &kept, [&equal, &near]);
@@ -61,53 +60,36 @@ pub fn run(args: &DedupeArgs, common: &Common) -> Result<()> {
 
 /// The images whose pixels are no earlier one's, and the others.
 fn distinct(set: &Dataset) -> (Vec<usize>, Vec<Dropped>) {
-    let (mut kept, mut dropped) = (Vec::new(), Vec::new());
-    let mut first: HashMap<&[u8], usize> = HashMap::new();
-    for i in 0..set.len() {
-        match *first.entry(set.image(i)).or_insert(i) {
-            earlier if earlier < i => dropped.push((i, earlier)),
-            _ => kept.push(i),
-        }
-    }
-    (kept, dropped)
+    let Some(repeats) = Repeats::of(&set.pixels, set.image_len()) else {
+        return ((0..set.len()).collect(), Vec::new());
+    };
+    let firsts = repeats.firsts();
+    let first = |(i, &place): (usize, &u32)| (i, firsts[place as usize] as usize);
+    let dropped = repeats.places().iter().enumerate().map(first).filter(|(i, of)| i != of);
+    (firsts.iter().map(|&i| i as usize).collect(), dropped.collect())
 }
 
 /// Of images that all differ those that do not nearly repeat another, and the others.
-fn apart(set: &Dataset, images: &[usize], device: &Device) -> (Vec<usize>, Vec<Dropped>) {
-    // With fewer there is no second nearest to compare with.
-    const LEAST: usize = 3;
-    if images.len() < LEAST {
-        return (images.to_vec(), Vec::new());
-    }
-    let chosen = pick(set, images);
-    let references = References::new(&chosen.pixels[..], chosen.image_len());
-    let found = references.nearest_k(&chosen.pixels, LEAST, device);
-    let repeats: Vec<Option<usize>> = found
-        .chunks_exact(LEAST)
-        .enumerate()
-        .map(|(i, found)| {
-            // Itself is among them, being the only one at distance 0.
-            let others: Vec<_> = found.iter().filter(|n| n.index as usize != i).collect();
-            let [one, two] = [others[0], others[1]];
-            let (index, squared) = ([one.index, two.index], [one.squared, two.squared]);
-            let nearest = Nearest { index, squared, distinct: None };
-            Threshold::default().memorized(&nearest).then_some(one.index as usize)
-        })
-        .collect();
+fn apart(set: &Dataset, images: &[usize], common: &Common) -> Result<(Vec<usize>, Vec<Dropped>)> {
+    let mut counter = Counter::new("images among themselves", images.len(), common.quiet);
+    let told = &mut |done| counter.at(done);
+    let within = Within::new(&set.pixels, set.image_len(), &common.device()?, told);
+    let near = within.near(Threshold::default());
+    let like: HashMap<usize, usize> = near.map(|(i, n)| (i, n.index[0] as usize)).collect();
     let (mut kept, mut dropped) = (Vec::new(), Vec::new());
-    let mut gone = vec![false; repeats.len()];
-    for (i, repeated) in repeats.iter().enumerate() {
+    let mut gone = HashSet::new();
+    for &i in images {
         // Of two that repeat each other the earlier stays; one whose like is gone stays, too.
-        let stays = |other: usize| gone[other] || other > i && repeats[other] == Some(i);
-        match repeated.filter(|&other| !stays(other)) {
-            Some(other) => {
-                gone[i] = true;
-                dropped.push((images[i], images[other]));
+        let stays = |of: usize| gone.contains(&of) || of > i && like.get(&of) == Some(&i);
+        match like.get(&i).filter(|&&of| !stays(of)) {
+            Some(&of) => {
+                gone.insert(i);
+                dropped.push((i, of));
             }
-            None => kept.push(images[i]),
+            None => kept.push(i),
         }
     }
-    (kept, dropped)
+    Ok((kept, dropped))
 }
 
 fn print(
@@ -146,8 +128,10 @@ fn print(
             "  labels      {other_labels} dropped images had another label than the one that stays"
         );
     }
-    for (i, of) in equal.iter().chain(near).take(SHOWN) {
-        say!("  {} repeats {}", name(*i), name(*of));
+    let said = |how: &'static str| move |pair: &Dropped| (*pair, how);
+    let pairs = equal.iter().map(said("repeats")).chain(near.iter().map(said("nearly repeats")));
+    for ((i, of), how) in pairs.take(SHOWN) {
+        say!("  {} {how} {}", name(i), name(of));
     }
     let more = (equal.len() + near.len()).saturating_sub(SHOWN);
     if more > 0 {

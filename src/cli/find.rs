@@ -1,6 +1,7 @@
 //! `emm find`: the effective model memorization of a setting.
 
 use super::common::suspended;
+use super::data::check_side;
 use super::endings::check_ending;
 use super::find_flags::{Args, devices_for, search};
 use super::find_within::{choose, write_page};
@@ -27,11 +28,15 @@ pub fn run(mut args: Args, common: &Common) -> Result<()> {
     let within = args.within.map(|seconds| Within { started: Instant::now(), seconds });
     let device = common.device()?;
     check_runs(&args.run.runs)?;
+    check_side("--resolution", args.resolution)?;
     if let Some(out) = args.out.as_ref().filter(|_| !args.plan) {
         check_ending("--out", out, "what find writes", &[])?;
         fs::create_dir_all(out)
             .or_exit(Exit::Other, || format!("--out: {}: cannot create", out.display()))?;
-        check_output(&out.join("results.json"), args.force)?;
+        let page = within.map(|_| "report.html");
+        for name in [Some("results.json"), page].into_iter().flatten() {
+            check_output(&out.join(name), args.force)?;
+        }
     }
     let mut set = open_set(&args.data, common)?;
     let name = args.data.display().to_string();

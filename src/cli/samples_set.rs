@@ -10,7 +10,8 @@ use crate::sampler::quantise;
 use anyhow::Result;
 use std::path::Path;
 
-/// Samples of a folder, zip, npz or npy; of float32 as `emm sample` writes it, quantised as it does.
+/// Samples of a folder, zip, npz or npy; of float32 as `emm sample` writes it, quantised as it does, unless `--range` says
+/// what its numbers are.
 ///
 /// # Errors
 /// Data errors that begin with the file: no such set, or another shape than the training images'.
@@ -21,7 +22,8 @@ pub fn read_samples(
     device: &Device,
     common: &Common,
 ) -> Result<Dataset> {
-    if npy::type_of(path).is_ok_and(|found| found == f32::DESCR) {
+    let of_network = common.reading.range.is_none();
+    if of_network && npy::type_of(path).is_ok_and(|found| found == f32::DESCR) {
         let (resolution, channels) = (training.resolution, training.channels);
         let images = read_images(path, resolution, channels)?;
         check_range(path, &images)?;

@@ -18,6 +18,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+/// The number is raised when a reader gives other pixels or labels of the same file.
 const MAGIC: &[u8] = b"emm set 1\n";
 const SUM_BYTES: usize = 32;
 /// Fewer images are decoded in no time.
@@ -84,7 +85,10 @@ fn add(hash: &mut Sha256, path: &Path, depth: usize) -> Option<()> {
     hash.update((name.len() as u64).to_le_bytes());
     hash.update(name);
     if !found.is_dir() {
-        for number in [found.len() as i64, found.mtime(), found.mtime_nsec(), found.ino() as i64] {
+        // A file's contents may change under a time of change that was set back; when that was done can't be.
+        let times = [found.mtime(), found.mtime_nsec(), found.ctime(), found.ctime_nsec()];
+        let place = [found.len() as i64, found.ino() as i64, found.dev() as i64];
+        for number in times.into_iter().chain(place) {
             hash.update(number.to_le_bytes());
         }
         return Some(());

@@ -101,7 +101,7 @@ element! {
 fn unknown_type(descr: &str) -> anyhow::Error {
     anyhow!(
         "array of type {descr:?}, expected one of |u1, <i4, <i8, <f4, <f8; NumPy's x.astype(\"<i8\") makes labels, \
-         x.astype(\"<f4\") other numbers"
+         x.astype(\"<f4\") other numbers, (x / 257).round().astype(\"u1\") bytes of 16 bits"
     )
 }
 

@@ -12,7 +12,7 @@ use super::progress::describe_epochs;
 use super::scoring::Scoring;
 use super::{RunConfig, RunOptions, state};
 use crate::device::Device;
-use crate::error::{Exit, OrExit as _};
+use crate::error::{Exit, OrExit as _, data};
 use crate::files::{read_text, write_bytes};
 use anyhow::Result;
 use std::fs;
@@ -75,6 +75,11 @@ pub fn lengthen(
     }
     stored.train.numerics.resume(device)?;
     match carry(&run, &stored, &run, asked, options)? {
+        None if run.scores_path().exists() => Err(data(format!(
+            "{}: missing, needed to go on to {} epochs; choose another --run",
+            run.state_path().display(),
+            describe_epochs(asked.train.epochs)
+        ))),
         // Nothing was trained yet.
         None => run.store(&longer(&stored, asked, 0), &options.data_name).map(|()| None),
         taken => Ok(taken),

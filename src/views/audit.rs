@@ -1,15 +1,15 @@
 //! An audit's answer: lines, tables, charts, sheets and the page of them.
 
 use super::words::percent;
-use crate::memorization::Neighbour;
 use crate::memorization::audit::{self, Kind};
 use crate::report::{
     Cell, Chart, ChartScale, Compared, Page, PagePart, Panel, Point, Section, Series, Sheet,
     SheetOf, Style, Table, sheets,
 };
-use crate::run::audit::Audit;
+use crate::run::audit::{Audit, Copy};
 use anyhow::Result;
 use serde_json::{Value, json};
+use std::collections::HashMap;
 
 /// Steps of the curve of thresholds from 0 to 1: 1/3 is one of them.
 const STEPS: u32 = 300;
@@ -142,6 +142,11 @@ impl AuditView<'_> {
                 s.reference_duplicates
             ));
         }
+        // All samples nearer than all held-out images: the least that there can be.
+        let (m, n) = (s.images as f64, a.holdout.unwrap_or(0) as f64);
+        if a.holdout.is_some() && (3.0 * m * n / (m + n + 1.0)).sqrt() < 2.0 {
+            said.push("too few samples or held-out images for C_T to fall below -2".into());
+        }
         if let (Some(n @ 1..), Some(of)) = (a.holdout_in_train, a.holdout) {
             said.push(format!(
                 "{n} of {of} held-out images are in the training set: leave them out of --holdout, they raise C_T"
@@ -179,26 +184,27 @@ impl AuditView<'_> {
         table
     }
 
-    /// Each sample and what it is.
+    /// Each sample and what it is; of a copy what it copies, d2 from the nearest that differs from that.
     pub fn samples(&self) -> Table {
         let a = self.audit;
-        let mut table =
-            Table::new(&["sample", "sample_name", "kind", "image", "image_name", "d1", "d2"]);
+        let columns =
+            ["sample", "sample_name", "kind", "image", "image_name", "d1", "d2", "mirrored"];
+        let mut table = Table::new(&columns);
+        let mut copies: HashMap<usize, Copy> = HashMap::new();
+        copies.extend(a.copies().into_iter().map(|copy| (copy.sample, copy)));
         for (i, (n, kind)) in a.found.iter().zip(&a.kinds).enumerate() {
-            let image = n.index[0] as usize;
-            let root = |squared: u64| Cell::Number((squared as f64).sqrt(), 3);
+            let own = Copy { sample: i, nearest: *n, mirrored: false };
+            let shown = copies.get(&i).unwrap_or(&own);
+            let ([d1, d2], image) = (shown.distances(), shown.nearest.index[0] as usize);
             table.row(vec![
                 Cell::Integer(i as i64),
                 Cell::Text(a.samples.name(i)),
                 Cell::Text(name_of(*kind).into()),
                 Cell::Integer(image as i64),
                 Cell::Text(a.training.name(image)),
-                root(n.squared[0]),
-                if n.squared[1] == Neighbour::NONE.squared {
-                    Cell::Empty
-                } else {
-                    root(n.squared[1])
-                },
+                Cell::Number(d1, 3),
+                if d2.is_finite() { Cell::Number(d2, 3) } else { Cell::Empty },
+                Cell::Text(if shown.mirrored { "yes" } else { "no" }.into()),
             ]);
         }
         table
