@@ -73,7 +73,7 @@ fn a_folder_is_decoded_once_and_again_when_it_or_what_is_kept_changes() {
     assert_eq!(kept().len(), before + 2);
 
     // So are other pixels under the same length and time.
-    let of = |ended: Ended| ended.json()["sha256"].clone();
+    let of = |ended: Ended| ended.json()["sha256_pixels"].clone();
     let (image, seen) = (folder.join("a/more.png"), of(inspect(&[])));
     let time = fs::metadata(&image).unwrap().modified().unwrap();
     fs::write(&image, png(2101)).unwrap();
