@@ -65,11 +65,40 @@ fn sizes_and_lengths_that_are_named_stay() {
         ("--within 10", "--within: "),
         ("--within 0s", "--within: "),
         ("--within xm", "--within: "),
-        ("--resolution 8", "--"),
+        ("--within -5s", "--within: "),
+        ("--resolution 8", "--resolution: 8, but only a search in a given time (--within TIME)"),
+        ("--within 60s --lo 8 --hi 4", "--lo: 8 is not below --hi 4"),
+        ("--within 60s --out d.zip", "--out: d.zip: is a file"),
         ("--within 60s --resolution 0", "--resolution: expected "),
     ] {
         find(dir, flags).refused(2, start, "");
     }
+}
+
+#[test]
+fn what_is_expected_to_fit_is_said_and_planned() {
+    let dir = folder();
+    let plan = |flags: &str| {
+        let ended =
+            emm_in(dir.path(), format!("find --data d.zip --plan {flags}").split_whitespace());
+        assert_eq!(ended.code, 0, "{ended:?}");
+        ended
+    };
+    // 500 steps a second of a batch of 10 images.
+    let of = |flags: &str| {
+        plan(&format!("--channels 4 --mult 1 --batch 10 --threads 1 --rate 5000 {flags}"))
+    };
+    let some = of("--within 100s --epochs 10k --sizes 4,8,30");
+    assert!(some.stderr.contains("\n4, 8 are expected to fit into 80% of the time"), "{some:?}");
+    assert!(some.stderr.contains("would measure all of the 3 sizes"), "{some:?}");
+    assert!(some.stdout.contains("2 runs: "), "{some:?}");
+    let none = of("--within 2s --epochs 1m --sizes 4,8");
+    assert!(none.stderr.contains("\neven 4 images are expected to take longer"), "{none:?}");
+    assert!(none.stderr.contains("would not be enough, either"), "{none:?}");
+    assert!(none.stdout.contains("1 run: "), "{none:?}");
+    let all = of("--within 10m --epochs 100 --sizes 4,8");
+    assert!(all.stderr.contains("\nall of them are expected to fit"), "{all:?}");
+    assert!(!all.stderr.contains("4 times the time"), "{all:?}");
 }
 
 #[test]

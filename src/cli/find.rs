@@ -29,8 +29,18 @@ pub fn run(mut args: Args, common: &Common) -> Result<()> {
     let device = common.device()?;
     check_runs(&args.run.runs)?;
     check_side("--resolution", args.resolution)?;
+    if let (Some(side), None) = (args.resolution, within) {
+        return Err(usage(format!(
+            "--resolution: {side}, but only a search in a given time (--within TIME) scales images; \
+             `emm data subset --resolution {side}` makes such a set"
+        )));
+    }
     if let Some(out) = args.out.as_ref().filter(|_| !args.plan) {
         check_ending("--out", out, "what find writes", &[])?;
+        if out.is_file() {
+            let out = out.display();
+            return Err(usage(format!("--out: {out}: is a file, expected a folder to write into")));
+        }
         fs::create_dir_all(out)
             .or_exit(Exit::Other, || format!("--out: {}: cannot create", out.display()))?;
         let page = within.map(|_| "report.html");
@@ -40,7 +50,7 @@ pub fn run(mut args: Args, common: &Common) -> Result<()> {
     }
     let mut set = open_set(&args.data, common)?;
     let name = args.data.display().to_string();
-    let chosen = match within {
+    let mut chosen = match within {
         Some(within) => Some(choose(&mut args, &set, &device, within, common)?),
         None => None,
     };
@@ -62,17 +72,29 @@ pub fn run(mut args: Args, common: &Common) -> Result<()> {
     let options = args.run.options(common, &args.data);
     let mut search = search(&args, &set, &name, &config, sizes, &devices, &options);
     if args.plan {
+        if let Some(chosen) = &chosen {
+            let mut sizes = chosen.sizes.climbed();
+            sizes.truncate(chosen.fit.max(1));
+            search.sizes = Sizes::List(sizes);
+        }
         return find_plan::run(&search, args.rate.asked(common), common.json);
     }
     let found = match within.zip(chosen.as_ref()) {
         None => find(&search)?,
-        Some((within, chosen)) => match find_within(&mut search, &chosen.rates, within)? {
-            Ended::Found(found) => Some(*found),
-            Ended::Stopped => None,
-            Ended::Nothing => return Err(nothing(within)),
-        },
+        Some((within, chosen)) => {
+            let lengthen = !chosen.epochs_given;
+            match find_within(&mut search, &chosen.rates, within, lengthen)? {
+                Ended::Found(found) => Some(*found),
+                Ended::Stopped => None,
+                Ended::Nothing => return Err(nothing(within)),
+            }
+        }
     };
     let Some(found) = found else { return Err(suspended("--runs", &args.run.runs)) };
+    if let Some(chosen) = chosen.as_mut().filter(|_| found.epochs > config.train.epochs) {
+        let [first, last] = [config.train.epochs, found.epochs].map(describe_epochs);
+        chosen.said.push(format!("time was left: runs went on from {first} to {last} epochs"));
+    }
     let files = written(&args, &found, &set, &devices[0], within.is_some())?;
     let again = match within {
         Some(within) => longer(&["--within"], &format!("--within {}s", 4.0 * within.seconds)),

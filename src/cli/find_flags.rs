@@ -53,10 +53,10 @@ pub struct Args {
     pub(super) plan: bool,
     /// Choose images' size, --preset small, epochs and sizes so that the search ends in this time (90s, 10m, 2h); flags that
     /// are given win. With --out also the page, report.html
-    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    #[arg(long, value_name = "TIME", value_parser = seconds, allow_hyphen_values = true)]
     pub(super) within: Option<f64>,
     /// With --within: scale images to this side [default: 16, 8 where that is too slow, or the set's if smaller]
-    #[arg(long, value_name = "R", value_parser = side, requires = "within")]
+    #[arg(long, value_name = "R", value_parser = side)]
     pub(super) resolution: Option<usize>,
     #[command(flatten)]
     pub(super) rate: RateFlags,
@@ -83,7 +83,7 @@ pub(super) fn search<'a>(
     args: &'a Args,
     set: &'a Dataset,
     name: &'a str,
-    config: &'a RunConfig,
+    config: &RunConfig,
     sizes: Sizes,
     devices: &'a [Device],
     options: &'a RunOptions,
@@ -91,7 +91,7 @@ pub(super) fn search<'a>(
     EmmSearch {
         set,
         name,
-        config,
+        config: config.clone(),
         scoring: args.flags.scoring(config),
         sizes,
         epsilon: args.epsilon,

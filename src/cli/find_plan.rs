@@ -64,8 +64,9 @@ pub fn run(search: &EmmSearch, asked: Asked, json: bool) -> Result<()> {
         );
     }
     say!(
-        "{} runs{most}: {} added up, {} by the clock, {} at once ({}); nothing was trained",
+        "{} run{}{most}: {} added up, {} by the clock, {} at once ({}); nothing was trained",
         ahead.runs(),
+        if ahead.runs() == 1 { "" } else { "s" },
         time(ahead.added_s()),
         time(ahead.clock_s()),
         ahead.devices,

@@ -5,13 +5,13 @@ use super::common::open_scaled;
 use super::find_flags::{Args, devices_for, search};
 use crate::data::Dataset;
 use crate::device::Device;
-use crate::error::usage;
+use crate::error::{data, usage};
 use crate::files::write_bytes;
 use crate::run::progress::{describe_epochs, duration};
 use crate::study::Sizes;
 use crate::study::cost::MachineRates;
 use crate::study::presets::SMALL;
-use crate::study::within::{ENOUGH_EPOCHS, SIDES, Within, epochs_for, first_size};
+use crate::study::within::{ENOUGH_EPOCHS, SIDES, Within, epochs_for, first_size, fitting};
 use crate::views::report::gather;
 use anyhow::Result;
 use std::path::{Path, PathBuf};
@@ -21,6 +21,10 @@ pub struct Chosen {
     pub set: Dataset,
     pub rates: MachineRates,
     pub sizes: Sizes,
+    /// How many of the sizes that are climbed are expected to be measured.
+    pub fit: usize,
+    /// The length of training is the user's.
+    pub epochs_given: bool,
     /// What, why, and what a longer time would buy.
     pub said: Vec<String>,
 }
@@ -28,7 +32,7 @@ pub struct Chosen {
 /// Chooses the images' side and the length of training; what `args` says stays. `args.flags` are those of the runs afterwards.
 ///
 /// # Errors
-/// Usage: flags; a set of fewer than 4 images. As of reading, and of a measurement.
+/// Usage: flags. Data: a set of fewer than 4 images, or than the sizes want. As of reading, and of a measurement.
 pub fn choose(
     args: &mut Args,
     set: &Dataset,
@@ -39,7 +43,7 @@ pub fn choose(
     let name = args.data.display().to_string();
     if set.len() < 4 {
         let images = set.len();
-        return Err(usage(format!("--data: holds {images} images, --within needs at least 4")));
+        return Err(data(format!("{name}: has {images} images, --within needs at least 4")));
     }
     args.flags.preset.get_or_insert_with(|| SMALL.into());
     let given = args.flags.given_epochs();
@@ -66,31 +70,36 @@ pub fn choose(
         let config = args.flags.resolve(common, &mut of_side.clone())?;
         let devices = devices_for(device, &config)?;
         let options = args.run.options(common, &args.data);
-        let (epochs, rates, longer) = {
-            let search = search(args, &of_side, &name, &config, sizes.clone(), &devices, &options);
-            let asked = args.rate.asked(common);
-            let rates = MachineRates::here(&devices[0], &args.run.runs, &[&config], asked)?;
-            if given.is_none() && rates.seconds(&config).is_none() {
-                return Err(usage(
-                    "--no-measure: --within needs to know how fast this machine trains; --rate says it",
-                ));
-            }
-            let of = |times: f64| {
-                let more = Within { seconds: times * within.seconds, ..within };
-                given.unwrap_or_else(|| epochs_for(&search, &rates, more.left_s()))
-            };
-            let [now, longer] = [1.0, 4.0].map(of);
-            (now, rates, longer)
-        };
-        if given.is_none() && epochs < ENOUGH_EPOCHS && i + 1 < sides.len() {
+        let search = search(args, &of_side, &name, &config, sizes.clone(), &devices, &options);
+        search.check()?;
+        let asked = args.rate.asked(common);
+        let rates = MachineRates::here(&devices[0], &args.run.runs, &[&config], asked)?;
+        if given.is_none() && rates.seconds(&config).is_none() {
+            return Err(usage(
+                "--no-measure: --within needs to know how fast this machine trains; --rate says it",
+            ));
+        }
+        // In the time, and in four times as much.
+        let [now, more] = [1.0, 4.0].map(|times| {
+            let left = Within { seconds: times * within.seconds, ..within }.left_s();
+            let epochs = given.unwrap_or_else(|| epochs_for(&search, &rates, left));
+            Fit { epochs, sizes: fitting(&search, &rates, epochs, left) }
+        });
+        if given.is_none() && now.epochs < ENOUGH_EPOCHS && i + 1 < sides.len() {
             continue;
         }
-        args.flags.settings.training.epochs = Some(epochs);
-        args.flags.duration = None;
         let sides = [set.resolution, side];
-        let said =
-            said(args, within, sides, [epochs, longer], given.is_some(), &sizes, &rates.basis);
-        return Ok(Chosen { set: of_side, rates, sizes, said });
+        let said = said(args, within, sides, [now, more], given.is_some(), &sizes, &rates.basis);
+        args.flags.settings.training.epochs = Some(now.epochs);
+        args.flags.duration = None;
+        return Ok(Chosen {
+            set: of_side,
+            rates,
+            sizes,
+            fit: now.sizes,
+            epochs_given: given.is_some(),
+            said,
+        });
     }
     unreachable!("the last side is taken")
 }
@@ -101,11 +110,18 @@ fn most_balanced(set: &Dataset) -> usize {
     counts.iter().min().map_or(set.len(), |&least| (least as usize * counts.len()).max(2))
 }
 
+/// What fits into a time: so long a training of so many of the sizes.
+#[derive(Clone, Copy)]
+struct Fit {
+    epochs: f64,
+    sizes: usize,
+}
+
 fn said(
     args: &Args,
     within: Within,
     [whole, side]: [usize; 2],
-    [epochs, longer]: [f64; 2],
+    [now, more]: [Fit; 2],
     given: bool,
     sizes: &Sizes,
     basis: &str,
@@ -114,22 +130,31 @@ fn said(
         true => format!("{side}×{side} pixels"),
         false => format!("images scaled from {whole}×{whole} to {side}×{side} pixels"),
     };
-    let sizes = match sizes {
+    let range = match sizes {
         Sizes::List(_) => "the sizes named".to_string(),
         Sizes::Between { lo, hi } => format!("sizes from {lo} by doubling, up to {hi}"),
     };
-    let preset = args.flags.preset.as_deref().unwrap_or(SMALL);
-    let time = duration(within.seconds);
+    let (preset, all) = (args.flags.preset.as_deref().unwrap_or(SMALL), sizes.climbed());
+    let (time, epochs) = (duration(within.seconds), describe_epochs(now.epochs));
     let mut said = vec![
         format!(
-            "within {time}: {scaled}, the network of --preset {preset} and flags, {} epochs, {sizes}",
-            describe_epochs(epochs)
+            "within {time}: {scaled}, the network of --preset {preset} and flags, {epochs} epochs, {range}"
         ),
-        match given {
-            true => format!("as many sizes as fit into 80% of the time ({basis})"),
-            false => format!(
-                "so long a training leaves room for several sizes in 80% of the time here ({basis})"
+        match now.sizes {
+            0 => format!(
+                "even {} images are expected to take longer than 80% of the time here ({basis})",
+                all[0]
             ),
+            n if n == all.len() => {
+                format!("all of them are expected to fit into 80% of the time here ({basis})")
+            }
+            n => {
+                let named: Vec<_> = all[..n].iter().map(usize::to_string).collect();
+                format!(
+                    "{} are expected to fit into 80% of the time here ({basis})",
+                    named.join(", ")
+                )
+            }
         },
     ];
     if side < whole {
@@ -137,15 +162,20 @@ fn said(
             "the answer is that of these smaller images (--resolution R takes others)".into(),
         );
     }
-    let more = duration(4.0 * within.seconds);
-    said.push(match given || longer <= epochs {
-        true => format!("4 times the time, {more}, would measure more sizes"),
-        false => {
-            let short = if epochs < ENOUGH_EPOCHS { "this is short: " } else { "" };
-            let longer = describe_epochs(longer);
-            format!("{short}4 times the time, {more}, would train {longer} epochs: ratios rise with them")
-        }
-    });
+    let times = format!("4 times the time, {},", duration(4.0 * within.seconds));
+    if more.sizes == 0 {
+        said.push(format!("{times} would not be enough, either"));
+    } else if !given && more.epochs > now.epochs {
+        let short = if now.epochs < ENOUGH_EPOCHS { "this is short: " } else { "" };
+        let longer = describe_epochs(more.epochs);
+        said.push(format!("{short}{times} would train {longer} epochs: ratios rise with them"));
+    } else if more.sizes > now.sizes {
+        let n = match more.sizes {
+            n if n == all.len() => "all".to_string(),
+            n => n.to_string(),
+        };
+        said.push(format!("{times} would measure {n} of the {} sizes", all.len()));
+    }
     said
 }
 

@@ -50,12 +50,18 @@ pub fn check_shape(
     }
     let grey = if channels == 1 { what } else { reference }.display();
     let hint = match channels == t.channels {
-        true => String::new(),
-        false => format!("; `emm data import {grey} --rgb --out RGB.zip` makes RGB of grey"),
+        false => format!("`emm data import {grey} --rgb --out RGB.zip` makes RGB of grey"),
+        true => format!(
+            "`emm data import {} --resolution {resolution} --out SCALED.zip` scales the training images as the \
+             others were, if those are what the model saw",
+            reference.display()
+        ),
     };
-    let shape = |r: usize, c: usize| format!("{r}x{r} pixels and {c} channels");
+    let shape = |r: usize, c: usize| {
+        format!("{r}x{r} pixels and {c} channel{}", if c == 1 { "" } else { "s" })
+    };
     Err(data(format!(
-        "{}: expected images of {} as in {}, found {}{hint}",
+        "{}: expected images of {} as in {}, found {}; {hint}",
         what.display(),
         shape(t.resolution, t.channels),
         reference.display(),

@@ -43,10 +43,8 @@ impl Ahead {
     pub fn of(search: &EmmSearch, asked: Asked) -> Result<Ahead> {
         let (sizes, more) = match search.sizes {
             Sizes::List(_) => (None, 0),
-            Sizes::Between { lo, hi } => {
-                let doubled = std::iter::successors(Some(lo), |n| Some(n * 2));
-                let mut sizes: Vec<usize> = doubled.take_while(|&n| n < hi).collect();
-                sizes.push(hi);
+            Sizes::Between { .. } => {
+                let sizes = search.sizes.climbed();
                 let gap = sizes.windows(2).map(|w| w[1] - w[0] - 1).max().unwrap_or(0);
                 (Some(sizes), gap.min(NARROWING))
             }

@@ -31,6 +31,19 @@ pub enum Sizes {
     Between { lo: usize, hi: usize },
 }
 
+impl Sizes {
+    /// Those named; between two ends doublings of the one, and the other.
+    pub fn climbed(&self) -> Vec<usize> {
+        match self {
+            Sizes::List(sizes) => sizes.clone(),
+            &Sizes::Between { lo, hi } => {
+                let doubled = std::iter::successors(Some(lo), |n| n.checked_mul(2));
+                doubled.take_while(|&n| n < hi).chain([hi]).collect()
+            }
+        }
+    }
+}
+
 /// What is searched, and with what.
 pub struct EmmSearch<'a> {
     /// The whole set, with its labels: subsets are balanced by class, whether or not the network sees it.
@@ -39,7 +52,7 @@ pub struct EmmSearch<'a> {
     pub name: &'a str,
     /// Settings of every run. Its set is replaced by each subset, and its evaluations by what `scoring` makes of it; its seed is
     /// the first of `repeats`.
-    pub config: &'a RunConfig,
+    pub config: RunConfig,
     pub scoring: Scoring,
     pub sizes: Sizes,
     pub epsilon: f64,
@@ -155,7 +168,7 @@ pub(super) fn balanced(size: u64, classes: u64, known: &[(u64, f64)]) -> u64 {
 
 impl EmmSearch<'_> {
     /// That it can be searched; the study of the sizes that it names.
-    pub(super) fn check(&self) -> Result<StudyPlan> {
+    pub fn check(&self) -> Result<StudyPlan> {
         if !(self.epsilon > 0.0 && self.epsilon < 1.0) {
             return Err(usage(format!("--epsilon: {} is outside (0, 1)", self.epsilon)));
         }
@@ -183,8 +196,8 @@ impl EmmSearch<'_> {
             }
             &Sizes::Between { lo, hi } if lo >= hi => {
                 return Err(usage(format!(
-                    "--lo: {lo} is not below --hi {hi} (the whole set unless given); --lo N, --hi N or --sizes \
-                     N,N,... name others"
+                    "--lo: {lo} is not below --hi {hi} (if not given, all images, or as many as are balanced by \
+                     class); --lo N, --hi N or --sizes N,N,... name others"
                 )));
             }
             &Sizes::Between { lo, hi } => vec![lo, hi],
@@ -192,18 +205,19 @@ impl EmmSearch<'_> {
         if let Some(size) = sizes.iter().find(|&&s| s < 2) {
             return Err(usage(format!(
                 "{}: {size}, but a nearest and a second nearest image need 2",
-                self.flag()
+                self.flag(*size)
             )));
         }
         // Here rather than after the runs of smaller sizes.
         self.plan(&sizes)
     }
 
-    /// What names the sizes.
-    fn flag(&self) -> &'static str {
+    /// What names this size.
+    fn flag(&self, size: usize) -> &'static str {
         match self.sizes {
             Sizes::List(_) => "--sizes",
-            Sizes::Between { .. } => "--lo, --hi",
+            Sizes::Between { lo, .. } if size == lo => "--lo",
+            Sizes::Between { .. } => "--hi",
         }
     }
 
@@ -218,10 +232,11 @@ impl EmmSearch<'_> {
             0 => Labels::None,
             _ => Labels::Keep,
         };
-        let (have, name, flag) = (self.set.len(), self.name, self.flag());
+        let (have, name) = (self.set.len(), self.name);
         let runs = |at: &[usize]| {
             let size = sizes[at[0]];
             if size > have {
+                let flag = self.flag(size);
                 return Err(data(format!("{name}: has {have} images, {flag} wants {size}")));
             }
             let recipe = Recipe::of_size(size, labels);

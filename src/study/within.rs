@@ -18,7 +18,7 @@ const PLANNED: f64 = 0.8;
 /// Of that, what the first sizes of the ladder take.
 const LADDER: f64 = 0.6;
 /// Doublings that the length of training is chosen by: as far as 8 times the first size.
-const RUNGS: u32 = 4;
+const RUNGS: usize = 4;
 /// Training is broken off at this share of the time.
 const BROKEN_OFF: f64 = 0.93;
 /// Lengths that are chosen: shorter ones say nothing, and what longer ones take is rather spent on larger sizes.
@@ -46,11 +46,6 @@ impl Within {
     fn broken_off(self) -> Instant {
         self.started + Duration::from_secs_f64(BROKEN_OFF * self.seconds)
     }
-}
-
-/// The sizes of the ladder from `lo` to `hi`: doublings.
-fn doublings(lo: usize, hi: usize) -> impl Iterator<Item = usize> {
-    std::iter::successors(Some(lo), |n| n.checked_mul(2)).take_while(move |&n| n <= hi)
 }
 
 /// Where the ladder begins if nobody says so: one image of each class, or as many as it takes to have ten.
@@ -87,22 +82,43 @@ fn tidy(n: f64) -> f64 {
 
 /// Epochs that the first sizes, or all that are named, are trained for in `seconds_left`.
 pub fn epochs_for(search: &EmmSearch, rates: &MachineRates, seconds_left: f64) -> f64 {
-    let (sizes, share): (Vec<usize>, f64) = match &search.sizes {
-        Sizes::List(sizes) => (sizes.clone(), 1.0),
-        &Sizes::Between { lo, hi } => (doublings(lo, hi).take(RUNGS as usize).collect(), LADDER),
+    let (rungs, share) = match search.sizes {
+        Sizes::List(_) => (usize::MAX, 1.0),
+        Sizes::Between { .. } => (RUNGS, LADDER),
     };
-    // As rounds go.
-    let rounds = |epochs: f64| -> f64 {
-        sizes.chunks(search.devices.len()).map(|round| seconds(search, rates, round, epochs)).sum()
-    };
-    let fits = |epochs: f64| rounds(epochs) <= share * seconds_left;
-    let [mut low, mut high] = EPOCHS;
+    let sizes: Vec<usize> = search.sizes.climbed().into_iter().take(rungs).collect();
+    let fits = |epochs: f64| in_rounds(search, rates, &sizes, epochs) <= share * seconds_left;
+    // 4000 rather than the 3900 below 3999.99….
+    tidy(1.0001 * longest(EPOCHS, fits))
+}
+
+/// Seconds that these sizes take, one round after the other.
+fn in_rounds(search: &EmmSearch, rates: &MachineRates, sizes: &[usize], epochs: f64) -> f64 {
+    sizes.chunks(search.devices.len()).map(|round| seconds(search, rates, round, epochs)).sum()
+}
+
+/// The most epochs of these bounds that fit, the least if none do.
+fn longest([mut low, mut high]: [f64; 2], fits: impl Fn(f64) -> bool) -> f64 {
     for _ in 0..40 {
         let middle = (low * high).sqrt();
         if fits(middle) { low = middle } else { high = middle }
     }
-    // 4000 rather than the 3900 below 3999.99….
-    tidy(low * 1.0001)
+    low
+}
+
+/// How many of the sizes that are climbed are expected to be measured in `left_s` seconds.
+pub fn fitting(search: &EmmSearch, rates: &MachineRates, epochs: f64, left_s: f64) -> usize {
+    let (mut left, mut fit) = (left_s, 0);
+    for round in search.sizes.climbed().chunks(search.devices.len()) {
+        let takes = |n: usize| seconds(search, rates, &round[..n], epochs);
+        let n = (1..=round.len()).rev().find(|&n| takes(n) <= left).unwrap_or(0);
+        fit += n;
+        left -= takes(n);
+        if n < round.len() {
+            break;
+        }
+    }
+    fit
 }
 
 /// How a search in a given time ended.
@@ -114,29 +130,49 @@ pub enum Ended {
     Nothing,
 }
 
-/// Sizes one round after the other, as many at once as there are devices, as long as the next is expected to end in time.
+/// What rounds came to.
+struct Climbed {
+    /// Of the last round that was ended.
+    found: Option<Found>,
+    /// All sizes that were begun.
+    tried: Vec<usize>,
+    /// The last round was broken off.
+    unfinished: bool,
+}
+
+/// Sizes one round after the other, as many at once as there are devices, as long as the next is expected to end in time. Where
+/// they leave time and longer training may change the answer, and `lengthen` allows it, their runs go on.
 ///
 /// # Errors
 /// As of [`find`](super::find()).
-pub fn find_within(search: &mut EmmSearch, rates: &MachineRates, within: Within) -> Result<Ended> {
+pub fn find_within(
+    search: &mut EmmSearch,
+    rates: &MachineRates,
+    within: Within,
+    lengthen: bool,
+) -> Result<Ended> {
     let ends = search.sizes.clone();
     search.check()?;
     stop_at(Some(within.broken_off()));
-    let found = rounds(search, rates, within, &ends);
+    let climbed = rounds(search, rates, within, &ends, lengthen);
     let broken_off = time_is_up();
     stop_at(None);
-    let (found, tried) = found?;
-    match found {
-        Some(found) if !broken_off || found.sizes.len() == tried.len() => {
-            Ok(Ended::Found(Box::new(found)))
-        }
-        None if !broken_off => Ok(Ended::Stopped),
-        _ => finished(search, &tried),
+    let Climbed { found, tried, unfinished } = climbed?;
+    if unfinished && !broken_off {
+        return Ok(Ended::Stopped);
     }
+    let last = match unfinished {
+        true => finished(search, &tried)?,
+        false => None,
+    };
+    // Of runs that went on, those before them may say more.
+    let sizes = |found: &Option<Found>| found.as_ref().map_or(0, |found| found.sizes.len());
+    let most = if sizes(&last) >= sizes(&found) { last.or(found) } else { found };
+    Ok(most.map_or(Ended::Nothing, |found| Ended::Found(Box::new(found))))
 }
 
 /// What is there of sizes whose training was broken off.
-fn finished(search: &mut EmmSearch, tried: &[usize]) -> Result<Ended> {
+fn finished(search: &mut EmmSearch, tried: &[usize]) -> Result<Option<Found>> {
     let mut done = Vec::new();
     for cell in &search.plan(tried)?.cells {
         if cell.runs.iter().all(|run| run.state().done().is_some()) {
@@ -144,48 +180,83 @@ fn finished(search: &mut EmmSearch, tried: &[usize]) -> Result<Ended> {
         }
     }
     if done.is_empty() {
-        return Ok(Ended::Nothing);
+        return Ok(None);
     }
     search.sizes = Sizes::List(done);
-    Ok(find(search)?.map_or(Ended::Stopped, |found| Ended::Found(Box::new(found))))
+    find(search)
 }
 
-/// What was found before it was stopped, and all sizes that were begun.
 fn rounds(
     search: &mut EmmSearch,
     rates: &MachineRates,
     within: Within,
     ends: &Sizes,
-) -> Result<(Option<Found>, Vec<usize>)> {
-    let (epochs, at_once) = (search.config.train.epochs, search.devices.len());
+    lengthen: bool,
+) -> Result<Climbed> {
+    let at_once = search.devices.len();
     let (mut found, mut tried): (Option<Found>, Vec<usize>) = (None, Vec::new());
     // What rounds took, of what was expected.
     let mut slower = 1.0f64;
     loop {
-        let mut next = next_sizes(search, found.as_ref(), ends, &tried, at_once);
-        let left = within.left_s();
-        // The first round is the answer's least.
-        while !next.is_empty()
-            && (found.is_some() || next.len() > 1)
-            && slower * seconds(search, rates, &next, epochs) > left
-        {
-            next.pop();
-        }
-        if next.is_empty() {
-            return Ok((found, tried));
-        }
-        let (expected, begun) = (seconds(search, rates, &next, epochs), Instant::now());
+        let (left, epochs) = (within.left_s() / slower, search.config.train.epochs);
+        let longer = found.as_ref().filter(|_| lengthen);
+        let longer = longer.and_then(|found| longer_epochs(search, rates, found, &tried, left));
+        let (next, expected) = match longer {
+            Some(longer) => {
+                search.config.train.epochs = longer;
+                let again = |epochs| in_rounds(search, rates, &tried, epochs);
+                (Vec::new(), again(longer) - again(epochs))
+            }
+            None => {
+                let mut next = next_sizes(search, found.as_ref(), ends, &tried, at_once);
+                let fits = |next: &[usize]| seconds(search, rates, next, epochs) <= left;
+                // The first round is the answer's least.
+                while !next.is_empty() && (found.is_some() || next.len() > 1) && !fits(&next) {
+                    next.pop();
+                }
+                if next.is_empty() {
+                    return Ok(Climbed { found, tried, unfinished: false });
+                }
+                let expected = seconds(search, rates, &next, epochs);
+                (next, expected)
+            }
+        };
+        let begun = Instant::now();
         tried.extend(next);
         tried.sort_unstable();
         search.sizes = Sizes::List(tried.clone());
         match find(search)? {
             Some(now) => found = Some(now),
-            None => return Ok((None, tried)),
+            None => return Ok(Climbed { found, tried, unfinished: true }),
         }
         let took = begun.elapsed().as_secs_f64() / expected.max(0.1);
         slower = if expected.is_finite() { took.max(0.5 * slower).max(0.2) } else { 1.0 };
     }
 }
+
+/// Epochs that the runs of these sizes can go on to in `left_s` seconds, at least twice as many; `None` where there is no time for
+/// that, or where it would change nothing.
+fn longer_epochs(
+    search: &EmmSearch,
+    rates: &MachineRates,
+    found: &Found,
+    tried: &[usize],
+    left_s: f64,
+) -> Option<f64> {
+    if !found.emm.open() {
+        return None;
+    }
+    // Where no size is memorized yet, larger ones come after.
+    let share = if found.emm.found.is_err() { LADDER } else { 1.0 };
+    let now = search.config.train.epochs;
+    let before = in_rounds(search, rates, tried, now);
+    let fits = |epochs: f64| in_rounds(search, rates, tried, epochs) - before <= share * left_s;
+    let epochs = tidy(1.0001 * longest([now, MOST_LONGER * now], fits));
+    (epochs >= 2.0 * now).then_some(epochs)
+}
+
+/// Runs go on to so many times as many epochs at once.
+const MOST_LONGER: f64 = 8.0;
 
 /// The sizes of the next round, the most telling first; none if there is no more to ask.
 fn next_sizes(
@@ -195,14 +266,11 @@ fn next_sizes(
     tried: &[usize],
     at_once: usize,
 ) -> Vec<usize> {
-    let (lo, hi) = match ends {
-        Sizes::List(sizes) => {
-            let left = sizes.iter().copied().filter(|n| !tried.contains(n));
-            return left.take(at_once).collect();
-        }
-        &Sizes::Between { lo, hi } => (lo, hi),
-    };
-    let above = doublings(lo, hi).chain([hi]).filter(|n| tried.last().is_none_or(|t| n > t));
+    if let Sizes::List(sizes) = ends {
+        let left = sizes.iter().copied().filter(|n| !tried.contains(n));
+        return left.take(at_once).collect();
+    }
+    let above = ends.climbed().into_iter().filter(|n| tried.last().is_none_or(|t| n > t));
     let Some(found) = found else { return above.take(at_once).collect() };
     match &found.emm.found {
         Err(Beyond::Above) => above.take(at_once).collect(),
@@ -248,7 +316,9 @@ mod tests {
         ] {
             assert_eq!(first_size(classes, images), first, "{classes} {images}");
         }
-        assert_eq!(doublings(10, 90).collect::<Vec<_>>(), [10, 20, 40, 80]);
+        for (hi, sizes) in [(90, vec![10, 20, 40, 80, 90]), (80, vec![10, 20, 40, 80])] {
+            assert_eq!(Sizes::Between { lo: 10, hi }.climbed(), sizes);
+        }
     }
 
     #[test]
