@@ -247,7 +247,7 @@ fn what_does_not_fit_is_refused() {
     save(dir.path(), "t.zip", &all, &[]);
     save(dir.path(), "s.zip", &all, &[]);
     Dataset::digits().save(&dir.path().join("d.zip"), true).unwrap();
-    audit(dir.path(), "--holdout d.zip").refused(3, "d.zip: ", "8x8 pixels and 1 channels");
+    audit(dir.path(), "--holdout d.zip").refused(3, "d.zip: ", "8x8 pixels and 1 channel");
     audit(dir.path(), "--holdout none.zip").refused(3, "none.zip: ", "");
     audit(dir.path(), "--threshold 2").refused(2, "--threshold: ", "between 0 and 1");
     let args = ["audit", "--samples", "d.zip", "--train", "t.zip", "--quiet"];

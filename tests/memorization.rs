@@ -372,7 +372,7 @@ fn score_refuses_what_it_cannot_compare() {
     let floats = write("floats.npz", npy::Array::new(&[1, 8, 8, 1], vec![0.5f32; 64]));
     score(&floats, &train, &[]).refused(3, &floats, "<f4");
     let rgb = write("rgb.npz", npy::Array::new(&[1, 8, 8, 3], vec![5u8; 192]));
-    score(&rgb, &train, &[]).refused(3, &rgb, "8x8 pixels and 1 channels as in");
+    score(&rgb, &train, &[]).refused(3, &rgb, "8x8 pixels and 1 channel as in");
     let large = write("large.npz", npy::Array::new(&[1, 16, 16, 1], vec![5u8; 256]));
     score(&large, &train, &[]).refused(3, &large, "16x16 pixels");
     let none = write("none.npz", npy::Array::new(&[0, 8, 8, 1], Vec::<u8>::new()));
