@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# One folder for a machine with a GPU that has neither Rust nor network: emm with kernels for A100 and H100 (and PTX for
-# what is newer), bench/gpu.sh and all that it reads. It works wherever it is copied.
+# One folder for a machine with a GPU that has neither Rust nor network: emm with kernels for every GPU from A100 on,
+# bench/gpu.sh and all that it reads. It works wherever it is copied.
 #
 #   bench/pack.sh [--images FILE] [--out DIR]
 #
@@ -51,7 +51,7 @@ new=$out.unfinished
 trap 'rm -rf "$work" "$new"' EXIT
 
 # As .ci/run sets it for the tests, so that both use one build.
-export EMM_CUDA_ARCHS=80,90a,+80
+export EMM_CUDA_ARCHS=all
 build() { # what cargo says of a missing nvcc is not shown: that is mended
     cargo build --locked --release --bin emm --message-format json-render-diagnostics 2>&1 >"$work/built" |
         tee "$work/said" | sed -u '/no nvcc was found/,$d' >&2

@@ -1,4 +1,4 @@
-//! `kernels/*.cu` compiled by nvcc, one fatbin a file.
+//! `kernels/*.cu` compiled by nvcc, one fatbin a file; in a package those that came with it.
 
 use super::{Built, Path, PathBuf, env, files, fs, out_dir};
 use std::process::Command;
@@ -8,17 +8,27 @@ use std::time::SystemTime;
 
 /// Variables that decide. PATH is not among them: it differs from one shell or editor to the next, and each
 /// change would build the crate again.
-const VARIABLES: [&str; 6] =
-    ["EMM_CUDA_ARCHS", "NVCC", "CUDA_HOME", "CUDA_PATH", "CUDA_ROOT", "VIRTUAL_ENV"];
+const VARIABLES: [&str; 7] = [
+    "EMM_CUDA_ARCHS",
+    "EMM_CUDA_LINES",
+    "NVCC",
+    "CUDA_HOME",
+    "CUDA_PATH",
+    "CUDA_ROOT",
+    "VIRTUAL_ENV",
+];
 /// What `EMM_CUDA_ARCHS=all` stands for: machine code for these GPUs, PTX for later ones.
 const ALL: &str = "80,86,89,90a,100,120,+80";
 /// Where no GPU says which: runs on all of them, on all but sm_8x and sm_90 after the driver compiled it. A Hopper GPU's
 /// own instructions need code for it.
 const DEFAULT: &str = "80,90a,+80";
-/// Line numbers are for compute-sanitizer and the profilers. With them six architectures are 52 MB, compressed 7 MB;
-/// the driver decompresses what it loads. Drivers before CUDA 12.4 can't, and 13.0 is the least that works anyway.
-const FLAGS: [&str; 6] =
-    ["-fatbin", "-std=c++17", "-O3", "-Ikernels", "-lineinfo", "--compress-mode=size"];
+/// Of six architectures 6.7 MB; the driver decompresses what it loads. Drivers before CUDA 12.4 can't, and 13.0 is the least that
+/// works anyway.
+const FLAGS: [&str; 5] = ["-fatbin", "-std=c++17", "-O3", "-Ikernels", "--compress-mode=size"];
+/// What `EMM_CUDA_LINES=1` adds, for compute-sanitizer and profilers: line numbers, which take more room than the code.
+const LINES: &str = "-lineinfo";
+/// In a package, which `bench/release.sh` makes: the fatbins, and a file `archs` that names what they are for.
+const PACKAGED: &str = "kernels/compiled";
 const WHEELS: &str = include_str!("../kernels/nvcc.txt");
 
 /// The fatbins, and what they are for, as nvcc names it: sm_80 is machine code, compute_80 is PTX.
@@ -29,6 +39,12 @@ pub fn build() -> Built {
     let wanted = env::var("EMM_CUDA_ARCHS").ok();
     if wanted.as_deref() == Some("none") {
         return none("built with EMM_CUDA_ARCHS=none", "build again without that");
+    }
+    if let (None, Ok(archs)) = (&wanted, fs::read_to_string(format!("{PACKAGED}/archs"))) {
+        let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
+        let images = files(PACKAGED, "fatbin").iter().map(|image| root.join(image)).collect();
+        let archs = archs.split_whitespace().map(String::from).collect();
+        return Built { images, archs, lacking: String::new() };
     }
     let gpus = if wanted.is_none() { gpus() } else { None };
     let Some(nvcc) = find() else {
@@ -50,10 +66,18 @@ pub fn build() -> Built {
         None => gpus.filter(|c| !c.is_empty()).unwrap_or_else(|| DEFAULT.into()),
     };
     let archs: Vec<String> = list.split(',').map(arch).collect();
+    let lines = env::var_os("EMM_CUDA_LINES").is_some_and(|value| value == "1");
     // One folder a list, so that a file's age says all about it.
-    let folder = out_dir().join(format!("cuda-{}", archs.join("-")));
+    let named = format!("cuda-{}{}", archs.join("-"), if lines { "-lines" } else { "" });
+    let folder = out_dir().join(named);
     fs::create_dir_all(&folder).expect("OUT_DIR is writable");
-    let images = compile(&nvcc, &archs, &folder);
+    let flags = archs.iter().map(|code| {
+        let virtual_arch = code.replace("sm_", "compute_");
+        format!("-gencode=arch={virtual_arch},code={code}")
+    });
+    let flags: Vec<String> = flags.chain(lines.then(|| LINES.to_string())).collect();
+    let images = compile(&nvcc, &flags, &folder);
+    fs::write(folder.join("archs"), archs.join(" ")).expect("OUT_DIR is writable");
     Built { images, archs, lacking: String::new() }
 }
 
@@ -136,7 +160,7 @@ for folder in sys.path:
 }
 
 /// Compiles what is not newer than all it is made of, as many files at a time as cargo allows.
-fn compile(nvcc: &Path, archs: &[String], folder: &Path) -> Vec<PathBuf> {
+fn compile(nvcc: &Path, flags: &[String], folder: &Path) -> Vec<PathBuf> {
     let sources = files("kernels", "cu");
     let mut shared = [files("kernels/prelude", "cuh"), files("kernels/params", "h")].concat();
     shared.extend([nvcc.to_path_buf(), "build.rs".into(), "build/nvcc.rs".into()]);
@@ -152,7 +176,7 @@ fn compile(nvcc: &Path, archs: &[String], folder: &Path) -> Vec<PathBuf> {
     let worker = || {
         let mut failed = Vec::new();
         while let Some(source) = stale.get(next.fetch_add(1, Ordering::Relaxed)) {
-            failed.extend(compile_one(nvcc, archs, source, &image(source)).err());
+            failed.extend(compile_one(nvcc, flags, source, &image(source)).err());
         }
         failed
     };
@@ -170,14 +194,10 @@ fn changed(path: &Path) -> Option<SystemTime> {
     fs::metadata(path).and_then(|m| m.modified()).ok()
 }
 
-fn compile_one(nvcc: &Path, archs: &[String], source: &Path, image: &Path) -> Result<(), String> {
+fn compile_one(nvcc: &Path, flags: &[String], source: &Path, image: &Path) -> Result<(), String> {
     let unfinished = image.with_extension("unfinished");
     let mut command = Command::new(nvcc);
-    command.args(FLAGS).arg(source).arg("-o").arg(&unfinished);
-    for code in archs {
-        let virtual_arch = code.replace("sm_", "compute_");
-        command.arg(format!("-gencode=arch={virtual_arch},code={code}"));
-    }
+    command.args(FLAGS).args(flags).arg(source).arg("-o").arg(&unfinished);
     let failed = |what: String| format!("{}: {}: {what}", source.display(), nvcc.display());
     let said = command.output().map_err(|e| failed(e.to_string()))?;
     if !said.status.success() {

@@ -24,7 +24,7 @@ const BROKEN_OFF: f64 = 0.93;
 /// Lengths that are chosen: shorter ones say nothing, and what longer ones take is rather spent on larger sizes.
 const EPOCHS: [f64; 2] = [20.0, 4000.0];
 /// A shorter training is rather done on smaller images, where they can be smaller.
-pub const ENOUGH_EPOCHS: f64 = 1000.0;
+pub const ENOUGH_EPOCHS: f64 = 2000.0;
 /// The side that larger images are scaled to, and the one that they are where that is too slow.
 pub const SIDES: [usize; 2] = [16, 8];
 /// The first size where nothing else is said.
@@ -234,8 +234,7 @@ fn rounds(
     }
 }
 
-/// Epochs that the runs of these sizes can go on to in `left_s` seconds, at least twice as many; `None` where there is no time for
-/// that, or where it would change nothing.
+/// Twice the epochs, where the runs of these sizes can go on to that in `left_s` seconds and it may change the answer.
 fn longer_epochs(
     search: &EmmSearch,
     rates: &MachineRates,
@@ -250,13 +249,12 @@ fn longer_epochs(
     let share = if found.emm.found.is_err() { LADDER } else { 1.0 };
     let now = search.config.train.epochs;
     let before = in_rounds(search, rates, tried, now);
-    let fits = |epochs: f64| in_rounds(search, rates, tried, epochs) - before <= share * left_s;
-    let epochs = tidy(1.0001 * longest([now, MOST_LONGER * now], fits));
-    (epochs >= 2.0 * now).then_some(epochs)
+    let longer = LONGER * now;
+    (in_rounds(search, rates, tried, longer) - before <= share * left_s).then_some(longer)
 }
 
-/// Runs go on to so many times as many epochs at once.
-const MOST_LONGER: f64 = 8.0;
+/// Runs go on to so many times as many epochs at once: no further than it takes to see whether that was enough.
+const LONGER: f64 = 2.0;
 
 /// The sizes of the next round, the most telling first; none if there is no more to ask.
 fn next_sizes(
