@@ -125,18 +125,44 @@ pub fn write_dir_atomic<T>(
     build: impl FnOnce(&Path) -> Result<T>,
 ) -> Result<T> {
     check_output_dir(path, force, foreign)?;
+    let (temporary, value) = built(path, build)?;
+    check_output_dir(path, force, foreign)?;
+    put(temporary, path)?;
+    Ok(value)
+}
+
+/// Builds a folder beside `path` and, where `build` says that it is to be taken, puts it there whole, in place of a folder
+/// that is there; whether it did.
+///
+/// # Errors
+/// As [`write_dir_atomic`].
+pub fn replace_dir_if(path: &Path, build: impl FnOnce(&Path) -> Result<bool>) -> Result<bool> {
+    let (temporary, taken) = built(path, build)?;
+    if taken {
+        put(temporary, path)?;
+    }
+    Ok(taken)
+}
+
+/// A folder that `build` has filled, to become `path`.
+fn built<T>(path: &Path, build: impl FnOnce(&Path) -> Result<T>) -> Result<(Temporary, T)> {
     let failed = |e: io::Error| cannot_write(path, &e.to_string());
     let target = target_of(path).map_err(failed)?;
     let temporary = Temporary::folder(folder_of(&target)).map_err(failed)?;
     let value = build(&temporary.path).map_err(|e| about(path, e))?;
     sync_files(&temporary.path).map_err(failed)?;
-    check_output_dir(path, force, foreign)?;
+    Ok((temporary, value))
+}
+
+/// Gives a filled folder its name.
+fn put(temporary: Temporary, path: &Path) -> Result<()> {
+    let failed = |e: io::Error| cannot_write(path, &e.to_string());
+    let target = target_of(path).map_err(failed)?;
     let replaced = match target.is_dir() {
         true => temporary.replace(&target),
         false => temporary.rename_to(&target),
     };
-    replaced.map_err(failed)?;
-    Ok(value)
+    replaced.map_err(failed)
 }
 
 /// Opens a plain file for reading; a pipe is refused rather than waited for.

@@ -26,6 +26,7 @@ mod gap;
 mod gpu_scripts;
 #[cfg(feature = "emulator")]
 mod kernels;
+mod launch;
 mod layers;
 mod longer;
 mod memorization;

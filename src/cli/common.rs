@@ -123,6 +123,14 @@ impl Common {
         }
     }
 
+    /// Whether `--device` names a GPU, be it here or on another machine.
+    ///
+    /// # Errors
+    /// Usage: it names nothing.
+    pub fn asks_gpu(&self) -> Result<bool> {
+        Ok(matches!(self.choice()?, DeviceChoice::Cuda(_)))
+    }
+
     fn choice(&self) -> Result<DeviceChoice> {
         let name = self.device.as_str();
         Ok(match name {

@@ -12,6 +12,8 @@ mod audit;
 mod bench;
 mod bench_nearest;
 mod bench_optimal;
+mod bucket_flags;
+mod cells;
 mod check;
 mod ckpt;
 mod common;
@@ -28,6 +30,7 @@ mod find_plan;
 mod find_within;
 mod foreign;
 mod gap;
+mod launch;
 #[cfg(test)]
 mod messages;
 mod optimal;

@@ -1,24 +1,25 @@
 //! `emm sweep`: the runs of studies, planned, done, looked at, handed to batch systems.
 
+use super::bucket_flags::BucketFlags;
+use super::cells::Cells;
 use super::common::suspended;
 use super::devices::devices;
-use super::endings::check_ending;
+use super::launch::{k8s, sky, slurm};
 use super::quoted::quoted;
 use super::rate_flags::RateFlags;
-use super::study_flags::StudyFlags;
 use super::train_flags::RunFlags;
 use super::{Common, say, say_json};
-use crate::error::usage;
-use crate::files::{check_output, write_bytes};
+use crate::numbers::seconds;
 use crate::report::{Cell, Table};
 use crate::run::{RunConfig, RunOptions};
 use crate::study::cost::{GPUS, GPUS_BASIS, MachineRates, flop_of};
+use crate::study::lent::Worker;
 use crate::study::sweep::Standing;
-use crate::study::{Setup, Study, Sweep, passed_over};
+use crate::study::{Setup, Sweep, passed_over};
 use crate::views::words::describe_hours;
 use anyhow::Result;
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Do the runs of the paper's experiments, or of a study file of your own
 ///
@@ -32,7 +33,9 @@ pub enum Command {
     Run(RunArgs),
     RunOne(RunOneArgs),
     Status(StatusArgs),
-    Slurm(SlurmArgs),
+    Slurm(slurm::Args),
+    K8s(k8s::Args),
+    Sky(sky::Args),
 }
 
 /// List the runs and what they cost; does nothing
@@ -43,7 +46,7 @@ pub enum Command {
   emm sweep plan table3 --print > mine.toml")]
 pub struct PlanArgs {
     #[command(flatten)]
-    what: What,
+    what: Cells,
     #[command(flatten)]
     rate: RateFlags,
     /// Print the study files instead
@@ -61,7 +64,7 @@ pub struct PlanArgs {
   emm sweep run table3 --data cifar10.zip --only labels='unique labels' --only size=1000")]
 pub struct RunArgs {
     #[command(flatten)]
-    what: What,
+    what: Cells,
     #[command(flatten)]
     run: RunFlags,
     /// Runs at once on a device; the CPU's threads are shared out [default: on the CPU a thread for each run of
@@ -72,16 +75,23 @@ pub struct RunArgs {
 
 /// Do run I of those that `sweep plan` numbers, for any scheduler; exit 75 if stopped and to be started again
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Example:
-  emm sweep run-one 4 table3 --scale tiny")]
+#[command(after_help = "Examples:
+  emm sweep run-one 4 table3 --scale tiny
+  emm sweep run-one 4 table3 --data cifar10.zip --pull 'aws s3 sync s3://bucket/runs/{run} {dir}' \\
+    --push 'aws s3 sync {dir} s3://bucket/runs/{run}'")]
 pub struct RunOneArgs {
     /// Number of the run
     #[arg(value_name = "I")]
     index: usize,
     #[command(flatten)]
-    what: What,
+    what: Cells,
     #[command(flatten)]
     run: RunFlags,
+    /// While another process works in the run, wait so long for it before giving up with exit 1 [default: not at all]
+    #[arg(long, value_name = "5m", value_parser = seconds)]
+    wait: Option<f64>,
+    #[command(flatten)]
+    bucket: BucketFlags,
 }
 
 /// Tell which runs are done, running, left, and the hours that are left
@@ -90,43 +100,12 @@ pub struct RunOneArgs {
   emm sweep status table3 --scale tiny")]
 pub struct StatusArgs {
     #[command(flatten)]
-    what: What,
+    what: Cells,
     #[command(flatten)]
     rate: RateFlags,
     /// Folder of runs
     #[arg(long, value_name = "DIR", default_value = "runs")]
     runs: PathBuf,
-}
-
-/// Write a Slurm script: an array of all runs, requeued until done
-#[derive(clap::Args, Debug)]
-#[command(after_help = "Example:
-  emm sweep slurm table3 --data cifar10.zip --device cuda --out table3.sh && sbatch table3.sh")]
-pub struct SlurmArgs {
-    #[command(flatten)]
-    what: What,
-    /// Folder of runs, on a disk that all nodes share
-    #[arg(long, value_name = "DIR", default_value = "runs")]
-    runs: PathBuf,
-    /// Limit of a job; a run that needs longer is requeued and goes on
-    #[arg(long, value_name = "HH:MM:SS", default_value = "04:00:00")]
-    time: String,
-    /// Write the script here [default: print it]
-    #[arg(long, value_name = "F.sh")]
-    out: Option<PathBuf>,
-    /// Replace --out if it exists
-    #[arg(long)]
-    force: bool,
-}
-
-/// Which cells
-#[derive(clap::Args, Debug, Clone)]
-pub struct What {
-    /// Studies: names, or paths that end in .toml
-    #[arg(value_name = "STUDY", required = true)]
-    studies: Vec<String>,
-    #[command(flatten)]
-    flags: StudyFlags,
 }
 
 /// Plans studies, trains their cells, or says how far they are.
@@ -139,35 +118,9 @@ pub fn run(command: Command, common: &Common) -> Result<()> {
         Command::Run(args) => run_all(&args, common),
         Command::RunOne(args) => run_one(&args, common),
         Command::Status(args) => status(&args, common),
-        Command::Slurm(args) => slurm(&args, common),
-    }
-}
-
-impl What {
-    fn studies(&self) -> Result<Vec<Study>> {
-        let named = self
-            .studies
-            .iter()
-            .map(|name| Study::named("STUDY", name))
-            .collect::<Result<Vec<_>>>()?;
-        Ok(named.concat())
-    }
-
-    fn sweep(&self, setup: &Setup) -> Result<Sweep> {
-        Ok(Sweep::of(&self.flags.plans(&self.studies()?, setup)?))
-    }
-
-    /// The flags again, for a command that the user is told.
-    fn again(&self, common: &Common, runs: &Path) -> String {
-        let only = |(axis, value): &(String, String)| {
-            format!(" --only {}", quoted(&format!("{axis}={value}")))
-        };
-        self.flags.again(common, runs) + &self.flags.only.iter().map(only).collect::<String>()
-    }
-
-    /// The studies, as the user would type them.
-    fn words(&self) -> String {
-        self.studies.iter().map(|s| quoted(s)).collect::<Vec<_>>().join(" ")
+        Command::Slurm(args) => slurm::run(&args, common),
+        Command::K8s(args) => k8s::run(&args, common),
+        Command::Sky(args) => sky::run(&args, common),
     }
 }
 
@@ -297,7 +250,8 @@ fn run_one(args: &RunOneArgs, common: &Common) -> Result<()> {
     let sweep = args.what.sweep(&setup)?;
     let device = common.device()?;
     let options = options(args.what.flags.data.as_ref(), &args.run, common);
-    if !sweep.run_one(&setup, args.index, &device, &options)? {
+    let worker = Worker { wait_s: args.wait.unwrap_or(0.0), bucket: args.bucket.bucket() };
+    if !worker.run(&sweep, args.index, &setup, &device, &options)? {
         return Err(suspended("--runs", &args.run.runs));
     }
     let run = &sweep.runs[args.index];
@@ -386,70 +340,4 @@ fn status(args: &StatusArgs, common: &Common) -> Result<()> {
         describe_hours(hours / devices.len() as f64)
     );
     passed_over("--runs", damage())
-}
-
-fn slurm(args: &SlurmArgs, common: &Common) -> Result<()> {
-    if let Some(out) = &args.out {
-        check_ending("--out", out, "a job's script", &["sh"])?;
-        check_output(out, args.force)?;
-    }
-    let setup = args.what.flags.setup(common, &args.runs)?;
-    let sweep = args.what.sweep(&setup)?;
-    if sweep.runs.is_empty() {
-        let why = sweep.describe_impossible().join("; ");
-        return Err(usage(format!("STUDY: nothing to run: {why}").trim_end_matches(": ")));
-    }
-    let time = &args.time;
-    if time.is_empty() || !time.chars().all(|c| c.is_ascii_digit() || ":-".contains(c)) {
-        return Err(usage(format!("--time: {time:?} is no time such as 04:00:00")));
-    }
-    let mut flags = args.what.again(common, &args.runs);
-    if common.device != "auto" {
-        flags += &format!(" --device {}", common.device);
-    }
-    let gpu = match common.device.starts_with("cuda") {
-        true => "#SBATCH --gres=gpu:1\n",
-        false => "",
-    };
-    let script = format!(
-        "#!/bin/bash
-#SBATCH --job-name=emm
-#SBATCH --array=0-{last}
-#SBATCH --time={time}
-#SBATCH --requeue
-#SBATCH --open-mode=append
-#SBATCH --signal=B:USR1@120
-#SBATCH --output=emm-%A-%a.log
-{gpu}# {runs} runs of {called}; {said}.
-# Two minutes before the limit the run is told to save; it ends with 75, and the job queues again.
-run=
-trap '[ -n \"$run\" ] && kill -USR1 \"$run\"' USR1 TERM
-emm sweep run-one \"$SLURM_ARRAY_TASK_ID\" {words}{flags} &
-run=$!
-while kill -0 \"$run\" 2>/dev/null; do wait \"$run\"; done
-wait \"$run\"
-code=$?
-if [ \"$code\" = 75 ]; then
-    scontrol requeue \"${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}\"
-fi
-exit \"$code\"",
-        last = sweep.runs.len() - 1,
-        runs = sweep.runs.len(),
-        words = args.what.words(),
-        // A comment ends with its line.
-        called = args.what.words().replace(char::is_control, " "),
-        said = setup.scale.said(),
-    );
-    match &args.out {
-        Some(out) => {
-            write_bytes(out, args.force, format!("{script}\n"))?;
-            match common.json {
-                true => say_json!({"script": out.display().to_string(), "runs": sweep.runs.len()}),
-                false => say!("{}", out.display()),
-            }
-        }
-        None if common.json => say_json!({"script": script, "runs": sweep.runs.len()}),
-        None => say!("{script}"),
-    }
-    Ok(())
 }

@@ -24,6 +24,7 @@ pub mod settings;
 pub mod state;
 pub mod stats;
 pub mod train;
+pub mod whole;
 
 pub use crate::device::Precision;
 pub use config::{DataId, Order, RunConfig, TrainConfig, TrainSettings};

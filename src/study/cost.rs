@@ -60,6 +60,12 @@ struct OnGpus {
 }
 
 impl MachineRates {
+    /// Of a machine that is not here: only what GPUs take is known.
+    pub fn elsewhere() -> MachineRates {
+        let basis = "not known of a machine that is not here".into();
+        MachineRates { known: Vec::new(), basis, on_gpus: RefCell::default() }
+    }
+
     /// As the user says of the first of `configs`; else from the statistics of the runs in `runs` that train one of their
     /// networks; if there are none, from what was measured before on `device`. Where `asked` says so, the smallest of
     /// the networks is measured, and those whose steps take a moment.

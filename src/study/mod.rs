@@ -8,10 +8,12 @@ mod share;
 mod study_file;
 
 pub mod ahead;
+pub mod bucket;
 pub mod cost;
 pub mod find;
 pub mod folder;
 pub mod gap;
+pub mod lent;
 pub mod log;
 mod longer;
 pub mod names;

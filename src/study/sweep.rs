@@ -122,27 +122,11 @@ impl Sweep {
         }
     }
 
-    /// Does run `i`; false if a signal stopped it.
+    /// Trains and scores run `i` if that is missing; `None` if a signal stopped it.
     ///
     /// # Errors
     /// As [`Sweep::run`]; other (exit 1): another process works in it.
-    pub fn run_one(
-        &self,
-        setup: &Setup,
-        i: usize,
-        device: &Device,
-        options: &RunOptions,
-    ) -> Result<bool> {
-        if i >= self.runs.len() {
-            let last = self.runs.len() as i64 - 1;
-            return Err(usage(format!("I: {i}, the sweep's runs are 0 to {last}")));
-        }
-        let progress = Overall::new(options.quiet);
-        progress.expect(work(&self.runs[i].run.config));
-        Ok(self.one(setup, i, device, options, &progress)?.is_some())
-    }
-
-    fn one(
+    pub(super) fn one(
         &self,
         setup: &Setup,
         i: usize,

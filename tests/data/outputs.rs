@@ -138,6 +138,8 @@ const OTHER_FORMATS: &[(&str, &str, &str)] = &[
     ("gap --run r --data d.zip", "--out x.json", "name it x.csv"),
     ("find --data d.zip", "--out x.csv", "name it x"),
     ("sweep slurm table3", "--out x.py", "name it x.sh"),
+    ("sweep k8s table3 --image e --claim c", "--out x.json", "name it x.yaml"),
+    ("sweep sky table3 --volume v", "--out x.sh", "name it x.yaml"),
     ("table 3 --scale tiny", "--out x.png", "name it x.md"),
     ("table 3 --scale tiny --format csv", "--out x.md", "name it x.csv"),
     ("table 3 --scale tiny --json", "--out x.csv", "name it x.json"),
