@@ -2,7 +2,7 @@
 
 use super::Common;
 use super::common::open_scaled;
-use super::find_flags::{Args, devices_for, search};
+use super::find_flags::{Args, search};
 use crate::data::Dataset;
 use crate::device::Device;
 use crate::error::usage;
@@ -11,7 +11,7 @@ use crate::run::progress::{describe_epochs, duration};
 use crate::study::Sizes;
 use crate::study::cost::MachineRates;
 use crate::study::presets::SMALL;
-use crate::study::within::{ENOUGH_EPOCHS, SIDES, Within, epochs_for, first_size};
+use crate::study::within::{ENOUGH_EPOCHS, SIDES, Within, epochs_for, first_runs, first_size};
 use crate::views::report::gather;
 use anyhow::Result;
 use std::path::{Path, PathBuf};
@@ -19,6 +19,8 @@ use std::path::{Path, PathBuf};
 /// What was chosen.
 pub struct Chosen {
     pub set: Dataset,
+    /// What does the runs.
+    pub devices: Vec<Device>,
     pub rates: MachineRates,
     pub sizes: Sizes,
     /// What, why, and what a longer time would buy.
@@ -32,7 +34,7 @@ pub struct Chosen {
 pub fn choose(
     args: &mut Args,
     set: &Dataset,
-    device: &Device,
+    open: &[Device],
     within: Within,
     common: &Common,
 ) -> Result<Chosen> {
@@ -64,10 +66,12 @@ pub fn choose(
             false => open_scaled(&args.data, side, common)?,
         };
         let config = args.flags.resolve(common, &mut of_side.clone())?;
-        let devices = devices_for(device, &config)?;
         let options = args.run.options(common, &args.data);
-        let (epochs, rates, longer) = {
-            let search = search(args, &of_side, &name, &config, sizes.clone(), &devices, &options);
+        let (devices, epochs, rates, longer) = {
+            let mut search = search(args, &of_side, &name, &config, sizes.clone(), open, &options);
+            let seconds = MEASURED * within.left_s();
+            let devices = args.devices(open, &first_runs(&search), seconds, common)?;
+            search.devices = &devices;
             let asked = args.rate.asked(common);
             let rates = MachineRates::here(&devices[0], &args.run.runs, &[&config], asked)?;
             if given.is_none() && rates.seconds(&config).is_none() {
@@ -80,7 +84,7 @@ pub fn choose(
                 given.unwrap_or_else(|| epochs_for(&search, &rates, more.left_s()))
             };
             let [now, longer] = [1.0, 4.0].map(of);
-            (now, rates, longer)
+            (devices, now, rates, longer)
         };
         if given.is_none() && epochs < ENOUGH_EPOCHS && i + 1 < sides.len() {
             continue;
@@ -90,10 +94,13 @@ pub fn choose(
         let sides = [set.resolution, side];
         let said =
             said(args, within, sides, [epochs, longer], given.is_some(), &sizes, &rates.basis);
-        return Ok(Chosen { set: of_side, rates, sizes, said });
+        return Ok(Chosen { set: of_side, devices, rates, sizes, said });
     }
     unreachable!("the last side is taken")
 }
+
+/// Of the time, what finding out how many runs share a GPU may take.
+const MEASURED: f64 = 0.05;
 
 /// The largest subset that holds each class alike; all images where none are labelled.
 fn most_balanced(set: &Dataset) -> usize {

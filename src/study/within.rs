@@ -85,12 +85,24 @@ fn tidy(n: f64) -> f64 {
     (n / unit).floor() * unit
 }
 
-/// Epochs that the first sizes, or all that are named, are trained for in `seconds_left`.
-pub fn epochs_for(search: &EmmSearch, rates: &MachineRates, seconds_left: f64) -> f64 {
-    let (sizes, share): (Vec<usize>, f64) = match &search.sizes {
+/// The sizes that the length of training is chosen by, and their share of the planned time.
+fn first_sizes(sizes: &Sizes) -> (Vec<usize>, f64) {
+    match sizes {
         Sizes::List(sizes) => (sizes.clone(), 1.0),
         &Sizes::Between { lo, hi } => (doublings(lo, hi).take(RUNGS as usize).collect(), LADDER),
-    };
+    }
+}
+
+/// Settings of the runs of those sizes, whichever length they will have.
+pub fn first_runs(search: &EmmSearch) -> Vec<RunConfig> {
+    let (sizes, _) = first_sizes(&search.sizes);
+    let run = |size| vec![run_of(search, size, search.config.train.epochs); search.repeats];
+    sizes.into_iter().flat_map(run).collect()
+}
+
+/// Epochs that the first sizes, or all that are named, are trained for in `seconds_left`.
+pub fn epochs_for(search: &EmmSearch, rates: &MachineRates, seconds_left: f64) -> f64 {
+    let (sizes, share) = first_sizes(&search.sizes);
     // As rounds go.
     let rounds = |epochs: f64| -> f64 {
         sizes.chunks(search.devices.len()).map(|round| seconds(search, rates, round, epochs)).sum()
