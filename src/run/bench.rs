@@ -148,7 +148,11 @@ pub fn at_once(devices: &[Device], run: &RunConfig, images: usize, steps: usize)
         for some in all.chunks(trainer.longest_interval()) {
             diverged(trainer.steps(some, &stop_asked)?)?;
         }
-        Ok([begun, Instant::now()])
+        let ended = Instant::now();
+        // What its memory was is free once its stream has come that far.
+        drop(trainer);
+        device.wait()?;
+        Ok([begun, ended])
     };
     let times: Vec<Result<[Instant; 2]>> = std::thread::scope(|scope| {
         let (one, arrive) = (&one, &arrive);

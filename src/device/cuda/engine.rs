@@ -124,7 +124,8 @@ impl Cuda {
     /// # Errors
     /// Device (exit 4): what the driver says.
     pub fn open(index: usize, images: &[&[u8]]) -> Result<Self> {
-        let context = CudaContext::new(index).map_err(driver("cannot open the GPU"))?;
+        let opened = CudaContext::new(index);
+        let context = opened.map_err(driver(&format!("cannot open GPU {index}")))?;
         let name = context.name().map_err(driver("no name"))?;
         let attribute = |a| context.attribute(a).map_err(driver("no attribute"));
         use CUdevice_attribute as Of;
