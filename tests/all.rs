@@ -6,6 +6,8 @@ mod believed;
 mod bench;
 mod brackets;
 mod broken_io;
+#[cfg(feature = "emulator")]
+mod cards;
 mod check;
 mod circles;
 mod ckpt;

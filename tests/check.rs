@@ -178,7 +178,7 @@ fn what_a_driver_does_wrong_is_told_with_case_and_kernel_and_the_rest_goes_on() 
     let told = |c: &[String; 3]| !c[1].is_empty() && c[2].contains("copy from the GPU");
     assert!(cases.iter().all(told), "{cases:?}");
 
-    with_driver(None, "open", &linear).refused(4, "--device: cuda: ", "cannot open the GPU");
+    with_driver(None, "open", &linear).refused(4, "--device: cuda: ", "cannot open GPU 0");
     with_driver(None, "load", &linear).refused(4, "--device: cuda: ", "the kernels do not load");
 }
 

@@ -68,7 +68,7 @@ fn pretend_gpu() -> &'static str {
     match (KERNELS_FOR, runs_on((9, 0))) {
         ([], _) => "Pretend GPU is there, but this build holds no CUDA kernels",
         (_, false) => "Pretend GPU is there with compute capability 9.0, but this build's kernels",
-        (_, true) => "cannot open the GPU: ",
+        (_, true) => "cannot open GPU 0: ",
     }
 }
 

@@ -4,6 +4,7 @@
 //! runs its body in a child process of the same binary: `in_check_build` for the checker, `passes_patched` for a kernel
 //! with a bug put into it, `on_each_gpu` for GPUs of other sizes, `on_hopper` for one with Hopper's instructions.
 
+mod devices;
 mod driver;
 mod faults;
 mod hopper;
@@ -262,8 +263,13 @@ pub struct Gpu {
 
 /// Loads the emulator and opens a context on it.
 pub fn gpu() -> Gpu {
+    gpu_at(0)
+}
+
+/// As [`gpu`], on the one of this number.
+fn gpu_at(number: usize) -> Gpu {
     Library::get();
-    let context = CudaContext::new(0).unwrap();
+    let context = CudaContext::new(number).unwrap();
     // SAFETY: everything here goes through one stream.
     unsafe { context.disable_event_tracking() };
     let stream = context.new_stream().unwrap();

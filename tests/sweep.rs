@@ -471,7 +471,7 @@ fn a_plan_lists_each_run_once_and_prints_its_files() {
     std::fs::write(dir.join("large.toml"), wide).unwrap();
     let said = go(dir, "table large.toml").ok();
     assert!(said.contains("--resolution: expected 1 to 4096 pixels"), "{said}");
-    go(dir, "sweep run table3 --jobs-per-device 0").refused(2, "--jobs-per-device: 0", "");
+    go(dir, "sweep run table3 --jobs-per-device 0").refused(2, "--jobs-per-device: ", "at least 1");
     go(dir, "sweep run-one 4 mine.toml").refused(2, "I: 4", "0 to 3");
     go(dir, "sweep run-one x mine.toml").refused(2, "I: ", "'x'");
     emm_in(dir, words("table 3 --scale tinyy")).refused(2, "--scale: ", "did you mean \"tiny\"?");

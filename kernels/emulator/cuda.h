@@ -157,8 +157,7 @@ struct Kernel {
     const std::vector<Param> params;
     std::vector<Pointer> pointers;
     Kernel* next;
-    unsigned dynamic_shared_limit = 48 << 10;  // raised by cuFuncSetAttribute
-    unsigned static_shared_bytes = 0;          // known after the first launch
+    unsigned static_shared_bytes = 0;  // known after the first launch
 
     static Kernel* first;
     template <class P>

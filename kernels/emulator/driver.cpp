@@ -1,4 +1,4 @@
-// A CUDA driver whose one device is the emulator, in three files: options, errors, device, context and memory here,
+// A CUDA driver whose devices are the emulator, in three files: options, errors, device, context and memory here,
 // modules and launches in launch.cpp, streams and graphs in stream.cpp. It exports what programs reach through
 // libcuda.so.
 //
@@ -23,8 +23,8 @@ static bool initialized;
 static thread_local std::string last_error;
 static thread_local Result last_result;
 
-static void* const the_context = &initialized;  // any address serves
-static thread_local void* bound_context;
+static char contexts[most_devices];  // any addresses serve
+static thread_local char* bound_context;
 
 Result refuse(Result result, const std::string& why) {
     last_error = why;
@@ -32,18 +32,23 @@ Result refuse(Result result, const std::string& why) {
     return result;
 }
 
-static Result broken_by;
-static std::string broken_why;
+static struct {
+    Result by;
+    std::string why;
+} broken_contexts[most_devices];
 
 Result break_context(Result result) {
-    broken_by = result;
-    broken_why = last_error;
+    broken_contexts[on_device] = {result, last_error};
     return result;
 }
-Result broken() { return broken_by ? refuse(broken_by, broken_why) : Success; }
+Result broken() {
+    const auto& context = broken_contexts[on_device];
+    return context.by ? refuse(context.by, context.why) : Success;
+}
 Result enter() {
     if (!initialized) return refuse(NotInitialized, "cuInit was not called");
     if (!bound_context) return refuse(InvalidContext, "no context is current on this thread");
+    on_device = unsigned(bound_context - contexts);
     return broken();
 }
 
@@ -67,10 +72,17 @@ static Schedule& thread_schedule() {
 }
 const Schedule& wanted_schedule() { return thread_schedule(); }
 
-// Opt-in shared memory a block: 99, 163 or 227 KB stand for sm_86, sm_80 and sm_90.
+// Opt-in shared memory a block: 99, 163 or 227 KB stand for sm_86, sm_80 and sm_90. Devices, and memory of each.
 static void read_environment() {
     if (const char* bytes = getenv("EMM_EMULATOR_SHARED")) device.shared_limit = unsigned(strtoul(bytes, nullptr, 10));
     if (const char* bytes = getenv("EMM_EMULATOR_MEMORY")) device.memory = strtoull(bytes, nullptr, 10);
+    if (const char* count = getenv("EMM_EMULATOR_DEVICES")) {
+        device.count = unsigned(strtoul(count, nullptr, 10));
+        if (device.count < 1 || device.count > most_devices) {
+            fprintf(stderr, "EMM_EMULATOR_DEVICES=%s: expected 1 to %u\n", count, most_devices);
+            exit(2);
+        }
+    }
 }
 
 static Fault environment_fault() {
@@ -100,11 +112,14 @@ EMU_EXPORT int emm_emulator_set_async(int early) {
     thread_schedule().early_copies = early != 0;
     return Success;
 }
-// As if the process had begun anew: forgets what broke the context, and what was queued.
+// As if the process had begun anew: forgets what broke the contexts, and what was queued.
 EMU_EXPORT int emm_emulator_recover() {
     Locked locked(driver_lock);
-    drain_all();
-    broken_by = Success;
+    for (unsigned i = 0; i < most_devices; i++) {
+        on_device = i;
+        drain_all();
+        broken_contexts[on_device].by = Success;
+    }
     return Success;
 }
 EMU_EXPORT int emm_emulator_set_memory(size_t bytes) {
@@ -115,10 +130,14 @@ EMU_EXPORT int emm_emulator_set_memory(size_t bytes) {
 // Fills with 0xFF: NaN in f32 and bf16, -1 in integers.
 EMU_EXPORT int emm_emulator_poison(DevicePointer p, size_t bytes) {
     Locked locked(driver_lock);
-    drain_all();
-    if (!in_device(address(p), bytes)) return InvalidValue;
-    memset(address(p), 0xff, bytes);
-    return Success;
+    for (unsigned i = 0; i < most_devices; i++) {
+        on_device = i;
+        drain_all();
+        if (!in_device(address(p), bytes)) continue;
+        memset(address(p), 0xff, bytes);
+        return Success;
+    }
+    return InvalidValue;
 }
 EMU_EXPORT int emm_emulator_is_check_build() { return check_build; }
 // Of the calling thread; valid until its next failing call.
@@ -187,34 +206,36 @@ EMU_EXPORT Result cuDriverGetVersion(int* version) {
     *version = 13000;
     return Success;
 }
+static bool exists(int ordinal) { return unsigned(ordinal) < device.count; }
 EMU_EXPORT Result cuDeviceGetCount(int* count) {
-    *count = 1;
+    *count = int(device.count);
     return initialized ? Success : NotInitialized;
 }
 EMU_EXPORT Result cuDeviceGet(int* handle, int ordinal) {
     if (!initialized) return NotInitialized;
-    if (ordinal) return InvalidDevice;
-    *handle = 0;
+    if (!exists(ordinal)) return InvalidDevice;
+    *handle = ordinal;
     return Success;
 }
 EMU_EXPORT Result cuDeviceGetName(char* name, int length, int ordinal) {
-    if (ordinal || length < 1) return InvalidDevice;
+    if (!exists(ordinal) || length < 1) return InvalidDevice;
     snprintf(name, length, "CPU emulator");
     return Success;
 }
 EMU_EXPORT Result cuDeviceGetUuid_v2(void* uuid, int ordinal) {
-    if (ordinal) return InvalidDevice;
+    if (!exists(ordinal)) return InvalidDevice;
     memcpy(uuid, "emm-cpu-emulator", 16);
+    static_cast<char*>(uuid)[15] += char(ordinal);
     return Success;
 }
 EMU_EXPORT Result cuDeviceTotalMem_v2(size_t* bytes, int ordinal) {
-    if (ordinal) return InvalidDevice;
+    if (!exists(ordinal)) return InvalidDevice;
     *bytes = device.memory;
     return Success;
 }
 
 EMU_EXPORT Result cuDeviceGetAttribute(int* value, int attribute, int ordinal) {
-    if (ordinal) return InvalidDevice;
+    if (!exists(ordinal)) return InvalidDevice;
     switch (attribute) {
         case 1: *value = 1024; break;                    // threads a block
         case 2: case 3: *value = 1024; break;            // block dimensions
@@ -246,20 +267,21 @@ EMU_EXPORT Result cuDeviceGetAttribute(int* value, int attribute, int ordinal) {
 
 EMU_EXPORT Result cuDevicePrimaryCtxRetain(void** context, int ordinal) {
     if (!initialized) return NotInitialized;
-    if (ordinal) return InvalidDevice;
+    if (!exists(ordinal)) return InvalidDevice;
     if (fault.meets(Fault::Open)) return refuse(DeviceUnavailable, "EMM_EMULATOR_FAIL=open");
-    *context = the_context;
+    *context = contexts + ordinal;
     return Success;
 }
-EMU_EXPORT Result cuDevicePrimaryCtxRelease_v2(int ordinal) { return ordinal ? InvalidDevice : Success; }
+EMU_EXPORT Result cuDevicePrimaryCtxRelease_v2(int ordinal) { return exists(ordinal) ? Success : InvalidDevice; }
 EMU_EXPORT Result cuDevicePrimaryCtxGetState(int ordinal, unsigned* flags, int* active) {
     *flags = 0;
     *active = 1;
-    return ordinal ? InvalidDevice : Success;
+    return exists(ordinal) ? Success : InvalidDevice;
 }
 EMU_EXPORT Result cuCtxSetCurrent(void* context) {
-    if (context && context != the_context) return InvalidContext;
-    bound_context = context;
+    char* asked = static_cast<char*>(context);
+    if (asked && (asked < contexts || asked >= contexts + device.count)) return InvalidContext;
+    bound_context = asked;
     return Success;
 }
 EMU_EXPORT Result cuCtxGetCurrent(void** context) {
@@ -267,7 +289,7 @@ EMU_EXPORT Result cuCtxGetCurrent(void** context) {
     return Success;
 }
 EMU_EXPORT Result cuCtxGetDevice(int* handle) {
-    *handle = 0;
+    *handle = bound_context ? int(bound_context - contexts) : 0;
     return bound_context ? Success : InvalidContext;
 }
 EMU_EXPORT Result cuCtxSynchronize() {
@@ -334,14 +356,12 @@ EMU_EXPORT Result cuMemFree_v2(DevicePointer p) {
 // Graphs own no memory here: allocating or freeing in a captured stream is refused. Memory may be used at once, and goes
 // when the stream has come that far.
 EMU_EXPORT Result cuMemAllocAsync(DevicePointer* p, size_t bytes, Stream* stream) {
-    EMU_ENTER_BY_HANDLE;
-    if (Result r = stream ? Success : enter()) return r;
+    EMU_ENTER_BY_HANDLE(stream);
     if (Result r = outside_capture("cuMemAllocAsync")) return r;
     return allocate(p, bytes);
 }
 EMU_EXPORT Result cuMemFreeAsync(DevicePointer p, Stream* stream) {
-    EMU_ENTER_BY_HANDLE;
-    if (Result r = stream ? Success : enter()) return r;
+    EMU_ENTER_BY_HANDLE(stream);
     if (Result r = outside_capture("cuMemFreeAsync")) return r;
     return submit(stream, [p] { return give_back(p); });
 }

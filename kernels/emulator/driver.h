@@ -56,13 +56,15 @@ const Schedule& wanted_schedule();
 // Remembers why, for the calling thread; cuGetErrorString and emm_emulator_last_error tell it.
 Result refuse(Result result, const std::string& why);
 
-// What a kernel or copy that goes wrong does to the context: every later call on it returns the same, until the process
-// ends. The reason is that of the last refusal.
+// What a kernel or copy that goes wrong does to the context of its device: every later call on it returns the same, until
+// the process ends. The reason is that of the last refusal.
 Result break_context(Result result);
 // The error that broke the context, or Success.
 Result broken();
-// The same for a call that needs the context to be current on its thread.
+// The same for a call that needs the context to be current on its thread, and for one that has its context by a stream.
 Result enter();
+struct Stream;
+Result enter_by(Stream* stream);
 
 // What EMM_EMULATOR_FAIL asks for when the library is loaded: a driver that fails.
 struct Fault {
@@ -77,13 +79,12 @@ extern const Fault fault;
 // One piece of a stream's work. It owns all it needs, so a graph can run it again.
 using Work = std::function<Result()>;
 
-struct Stream;
 // Queues the work, or records it where the stream (null: the default stream) is being captured.
 Result submit(Stream* stream, Work work);
 bool is_captured(Stream* stream);
 // The schedule that the running work was queued with.
 const Schedule& running_schedule();
-// Runs what is queued in the default stream and those that wait for it, or in all streams.
+// Runs what is queued in the device's default stream and those that wait for it, or in all its streams.
 Result drain_default();
 Result drain_all();
 // For calls that a capture (other than a relaxed one) does not allow: Success when nothing is being captured,
@@ -108,11 +109,12 @@ struct Handles {
 
 }  // namespace emu
 
-// The first line of an exported function that works on the current context, and of one that has its context by a handle.
+// The first line of an exported function that works on the current context, and of one that has its context by a handle
+// that enter_by knows.
 #define EMU_ENTER               \
     Locked locked(driver_lock); \
     if (Result r = enter()) return r
-#define EMU_ENTER_BY_HANDLE     \
-    Locked locked(driver_lock); \
-    if (Result r = broken()) return r
+#define EMU_ENTER_BY_HANDLE(handle) \
+    Locked locked(driver_lock);     \
+    if (Result r = enter_by(handle)) return r
 #define EMU_EXPORT extern "C" __attribute__((visibility("default")))

@@ -13,8 +13,27 @@ EMU_EXPORT unsigned long long emm_emulator_launch_count() {
 
 // ---- modules and functions: the kernels are those linked into this library, whatever the image holds --------------
 
-struct Module {};
+// A kernel as a module has it.
+struct Function {
+    Kernel* kernel;
+    unsigned device;
+    unsigned dynamic_shared_limit = 48 << 10;  // raised by cuFuncSetAttribute
+};
+struct Module {
+    unsigned device;
+    std::vector<Function*> functions{};
+};
 static Handles<Module> modules;
+static Handles<Function> functions;
+
+// A module or function that is there and of the device of the current context.
+template <class T>
+static Result check_handle(const Handles<T>& live, const T* handle, const char* what) {
+    if (!live.has(handle)) return refuse(InvalidHandle, std::string("not a live ") + what);
+    if (handle->device == on_device) return Success;
+    return refuse(InvalidHandle, std::string("a ") + what + " of device " + std::to_string(handle->device) +
+                                     ", the current context is of device " + std::to_string(on_device));
+}
 
 // A fatbin as nvcc writes it: a head, then for each kind of GPU an entry with a head of its own.
 struct FatbinHead {
@@ -62,7 +81,7 @@ EMU_EXPORT Result cuModuleLoadData(Module** module, const void* image) {
     if (!image) return InvalidValue;
     if (fault.meets(Fault::Load)) return refuse(NoBinaryForGpu, "EMM_EMULATOR_FAIL=load");
     if (Result r = check_image(image)) return r;
-    *module = modules.add(new Module);
+    *module = modules.add(new Module{on_device});
     return Success;
 }
 EMU_EXPORT Result cuModuleLoadDataEx(Module** module, const void* image, unsigned, int*, void**) {
@@ -72,40 +91,52 @@ EMU_EXPORT Result cuModuleLoadFatBinary(Module** module, const void* image) { re
 EMU_EXPORT Result cuModuleUnload(Module* module) {
     EMU_ENTER;
     if (Result r = drain_all()) return r;
-    return modules.remove(module) ? Success : InvalidHandle;
+    if (Result r = check_handle(modules, module, "module")) return r;
+    for (Function* function : module->functions) functions.remove(function);
+    modules.remove(module);
+    return Success;
 }
-EMU_EXPORT Result cuModuleGetFunction(Kernel** function, Module* module, const char* name) {
+EMU_EXPORT Result cuModuleGetFunction(Function** function, Module* module, const char* name) {
     EMU_ENTER;
-    if (!modules.has(module)) return InvalidHandle;
-    for (Kernel* kernel = Kernel::first; kernel; kernel = kernel->next)
-        if (!strcmp(kernel->name, name)) return *function = kernel, Success;
+    if (Result r = check_handle(modules, module, "module")) return r;
+    for (Function* known : module->functions)
+        if (!strcmp(known->kernel->name, name)) return *function = known, Success;
+    for (Kernel* kernel = Kernel::first; kernel; kernel = kernel->next) {
+        if (strcmp(kernel->name, name)) continue;
+        *function = functions.add(new Function{kernel, module->device});
+        module->functions.push_back(*function);
+        return Success;
+    }
     return refuse(NotFound, std::string("no kernel ") + name);
 }
 EMU_EXPORT Result cuModuleGetGlobal_v2(DevicePointer*, size_t*, Module*, const char*) { return NotFound; }
 
-EMU_EXPORT Result cuFuncGetAttribute(int* value, int attribute, Kernel* kernel) {
+EMU_EXPORT Result cuFuncGetAttribute(int* value, int attribute, Function* function) {
     switch (attribute) {
         case 0: *value = 1024; break;                                  // threads a block
-        case 1: *value = int(kernel->static_shared_bytes); break;      // 0 before the first launch
+        case 1: *value = int(function->kernel->static_shared_bytes); break;  // 0 before the first launch
         case 4: *value = 64; break;                                    // registers
         case 5: case 6: *value = compute_major() * 10 + compute_minor(); break;
-        case 8: *value = int(kernel->dynamic_shared_limit); break;
+        case 8: *value = int(function->dynamic_shared_limit); break;
         default: *value = 0;
     }
     return Success;
 }
-EMU_EXPORT Result cuFuncSetAttribute(Kernel* kernel, int attribute, int value) {
+EMU_EXPORT Result cuFuncSetAttribute(Function* function, int attribute, int value) {
     EMU_ENTER;
+    if (Result r = check_handle(functions, function, "function")) return r;
     if (attribute != 8) return Success;
+    const Kernel* kernel = function->kernel;
     if (value < 0 || unsigned(value) + kernel->static_shared_bytes > device.shared_limit)
         return refuse(InvalidValue, std::string(kernel->name) + ": " + std::to_string(value) +
                                         " bytes of dynamic shared memory wanted, the limit is " +
                                         std::to_string(device.shared_limit));
-    kernel->dynamic_shared_limit = unsigned(value);
+    function->dynamic_shared_limit = unsigned(value);
     return Success;
 }
-EMU_EXPORT Result cuFuncSetCacheConfig(Kernel*, int) { return Success; }
-EMU_EXPORT Result cuFuncGetParamInfo(Kernel* kernel, size_t index, size_t* offset, size_t* bytes) {
+EMU_EXPORT Result cuFuncSetCacheConfig(Function*, int) { return Success; }
+EMU_EXPORT Result cuFuncGetParamInfo(Function* function, size_t index, size_t* offset, size_t* bytes) {
+    const Kernel* kernel = function->kernel;
     if (index >= kernel->params.size()) return InvalidValue;
     size_t at = 0;
     for (size_t i = 0; i <= index; i++) {
@@ -160,28 +191,30 @@ struct Launch {
     }
 };
 
-static Result check_geometry(const Kernel& kernel, const Geometry& g) {
-    auto no = [&](const std::string& why) { return refuse(InvalidValue, std::string(kernel.name) + ": " + why); };
+static Result check_geometry(const Function& function, const Geometry& g) {
+    auto no = [&](const std::string& why) { return refuse(InvalidValue, std::string(function.kernel->name) + ": " + why); };
     if (!g.block.x || !g.block.y || !g.block.z || g.block.z > 64 ||
         (unsigned long long)g.block.x * g.block.y * g.block.z > 1024)
         return no("a block has 1 to 1024 threads");
     if (!g.grid.x || !g.grid.y || !g.grid.z || g.grid.x > 0x7fffffff || g.grid.y > 65535 || g.grid.z > 65535)
         return no("the grid is empty or too large");
     if ((unsigned long long)g.grid.x * g.grid.y * g.grid.z > 0xffffffff) return no("the grid is too large to emulate");
-    if (g.dynamic_shared > kernel.dynamic_shared_limit)
+    if (g.dynamic_shared > function.dynamic_shared_limit)
         return no(std::to_string(g.dynamic_shared) + " bytes of dynamic shared memory, " +
-                  std::to_string(kernel.dynamic_shared_limit) + " allowed; cuFuncSetAttribute raises it");
+                  std::to_string(function.dynamic_shared_limit) + " allowed; cuFuncSetAttribute raises it");
     return Success;
 }
 
-EMU_EXPORT Result cuLaunchKernel(Kernel* kernel, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
+EMU_EXPORT Result cuLaunchKernel(Function* function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
                                  unsigned block_y, unsigned block_z, unsigned dynamic_shared, Stream* stream,
                                  void** args, void** extra) {
     EMU_ENTER;
+    if (Result r = check_handle(functions, function, "function")) return r;
     if (extra) return refuse(NotSupported, "cuLaunchKernel: arguments packed in one buffer");
+    Kernel* kernel = function->kernel;
     if (!args && !kernel->params.empty()) return refuse(InvalidValue, std::string(kernel->name) + ": no arguments");
     Launch work{kernel, {{grid_x, grid_y, grid_z}, {block_x, block_y, block_z}, dynamic_shared}, {}};
-    if (Result r = check_geometry(*kernel, work.geometry)) return r;
+    if (Result r = check_geometry(*function, work.geometry)) return r;
     for (size_t i = 0; i < kernel->params.size(); i++) {
         unsigned bytes = kernel->params[i].bytes;
         work.args.emplace_back((bytes + sizeof(Launch::Value) - 1) / sizeof(Launch::Value));
@@ -196,30 +229,31 @@ struct LaunchConfig {  // CUlaunchConfig
     const void* attributes;
     unsigned attribute_count;
 };
-EMU_EXPORT Result cuLaunchKernelEx(const LaunchConfig* c, Kernel* kernel, void** args, void** extra) {
-    return cuLaunchKernel(kernel, c->grid[0], c->grid[1], c->grid[2], c->block[0], c->block[1], c->block[2],
+EMU_EXPORT Result cuLaunchKernelEx(const LaunchConfig* c, Function* function, void** args, void** extra) {
+    return cuLaunchKernel(function, c->grid[0], c->grid[1], c->grid[2], c->block[0], c->block[1], c->block[2],
                           c->dynamic_shared, c->stream, args, extra);
 }
 
-EMU_EXPORT Result cuOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, Kernel* kernel, int threads, size_t dynamic) {
+EMU_EXPORT Result cuOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, Function* function, int threads,
+                                                              size_t dynamic) {
     if (threads < 1 || threads > 1024) return InvalidValue;
     int by_threads = threads_per_multiprocessor / ((threads + 31) / 32 * 32);
-    int by_shared = shared_per_multiprocessor() / int(dynamic + kernel->static_shared_bytes + 1024);
+    int by_shared = shared_per_multiprocessor() / int(dynamic + function->kernel->static_shared_bytes + 1024);
     *blocks = std::min(std::min(by_threads, by_shared), 16);
     return Success;
 }
-EMU_EXPORT Result cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int* blocks, Kernel* kernel, int threads,
+EMU_EXPORT Result cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int* blocks, Function* function, int threads,
                                                                        size_t dynamic, unsigned) {
-    return cuOccupancyMaxActiveBlocksPerMultiprocessor(blocks, kernel, threads, dynamic);
+    return cuOccupancyMaxActiveBlocksPerMultiprocessor(blocks, function, threads, dynamic);
 }
-EMU_EXPORT Result cuOccupancyMaxPotentialBlockSize(int* grid, int* block, Kernel*, size_t (*)(int), size_t, int limit) {
+EMU_EXPORT Result cuOccupancyMaxPotentialBlockSize(int* grid, int* block, Function*, size_t (*)(int), size_t, int limit) {
     *block = limit > 0 ? std::min(limit, 256) : 256;
     *grid = multiprocessors * (threads_per_multiprocessor / 256);
     return Success;
 }
-EMU_EXPORT Result cuOccupancyAvailableDynamicSMemPerBlock(size_t* bytes, Kernel* kernel, int blocks, int) {
+EMU_EXPORT Result cuOccupancyAvailableDynamicSMemPerBlock(size_t* bytes, Function* function, int blocks, int) {
     if (blocks < 1) return InvalidValue;
-    size_t each = size_t(shared_per_multiprocessor()) / blocks, kept = kernel->static_shared_bytes + 1024;
+    size_t each = size_t(shared_per_multiprocessor()) / blocks, kept = function->kernel->static_shared_bytes + 1024;
     *bytes = each > kept ? each - kept : 0;
     return Success;
 }

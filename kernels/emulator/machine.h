@@ -22,9 +22,13 @@ struct Schedule {
 };
 extern Schedule schedule;  // of the running launch
 
+const unsigned most_devices = 8;
+
+// All devices are alike.
 struct DeviceOptions {
+    unsigned count = 1;
     unsigned shared_limit = LEAST_SHARED_BYTES;  // opt-in shared memory a block, bytes
-    size_t memory = size_t(4) << 30;   // device memory, bytes
+    size_t memory = size_t(4) << 30;   // of each device, bytes
 };
 extern DeviceOptions device;
 

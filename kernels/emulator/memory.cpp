@@ -7,13 +7,15 @@
 
 namespace emu {
 
+unsigned on_device;
+
 struct Allocation {
     size_t bytes;
-    unsigned number;
+    unsigned device, number;
     bool live;
 };
 static std::map<const unsigned char*, Allocation> allocations;  // by start
-static size_t top, in_use;
+static size_t top, in_use[most_devices];
 static const size_t granularity = 512;  // cudaMalloc's alignment, and at least that much between two allocations
 
 static unsigned char* map(int file) {
@@ -57,22 +59,22 @@ static std::map<const unsigned char*, Allocation>::iterator find(const void* p) 
 
 void* device_alloc(size_t bytes) {
     size_t step = (bytes + 2 * granularity - 1) / granularity * granularity;
-    if (!bytes || bytes > device.memory - std::min(device.memory, in_use) || step > device_space - top) return nullptr;
+    if (!bytes || bytes > device.memory - std::min(device.memory, device_in_use()) || step > device_space - top) return nullptr;
     unsigned char* p = device_base() + top;
     top += step;
-    in_use += bytes;
+    in_use[on_device] += bytes;
     memset(p, 0xff, bytes);
-    allocations[p] = {bytes, unsigned(allocations.size()), true};
+    allocations[p] = {bytes, on_device, unsigned(allocations.size()), true};
     check_memory(p, bytes, true);
     return p;
 }
 
 bool device_free(void* p) {
     auto found = allocations.find(static_cast<unsigned char*>(p));
-    if (found == allocations.end() || !found->second.live) return false;
+    if (found == allocations.end() || !found->second.live || found->second.device != on_device) return false;
     Allocation& a = found->second;
     a.live = false;
-    in_use -= a.bytes;
+    in_use[on_device] -= a.bytes;
     check_memory(p, a.bytes, false);
     // Small ones are poisoned for late readers; whole pages of large ones go back to the system.
     if (a.bytes < (1 << 20)) memset(p, 0xff, a.bytes);
@@ -85,17 +87,18 @@ bool device_free(void* p) {
 
 bool in_device(const void* p, size_t bytes) {
     auto a = find(p);
-    if (a == allocations.end() || !a->second.live) return false;
+    if (a == allocations.end() || !a->second.live || a->second.device != on_device) return false;
     size_t offset = static_cast<const unsigned char*>(device_address(p)) - a->first;
     return offset <= a->second.bytes && bytes <= a->second.bytes - offset;
 }
 
-size_t device_in_use() { return in_use; }
+size_t device_in_use() { return in_use[on_device]; }
 
 std::string describe_device(const void* p) {
     auto a = find(p);
     if (a == allocations.end()) return "no allocation";
-    return std::string(a->second.live ? "" : "freed ") + "allocation " + std::to_string(a->second.number) + " of " +
+    std::string whose = a->second.device == on_device ? "" : "of another device, " + std::to_string(a->second.device) + ": ";
+    return whose + (a->second.live ? "" : "freed ") + "allocation " + std::to_string(a->second.number) + " of " +
            std::to_string(a->second.bytes) + " bytes, at +" +
            std::to_string(static_cast<const unsigned char*>(device_address(p)) - a->first);
 }

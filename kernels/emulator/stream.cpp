@@ -1,17 +1,20 @@
 // Streams, events and graphs. A stream is a queue whose work runs when a call waits for it, no sooner: that is what a
 // program may rely on. Under a schedule with early copies work runs as it is queued, the other extreme.
 #include "driver.h"
+#include "memory.h"
 #include <chrono>
 #include <cstring>
 #include <deque>
 #include <memory>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace emu {
 
 struct Graph {
-    std::vector<Work> nodes;
+    unsigned device;
+    std::vector<Work> nodes{};
 };
 
 // Whose calls that a capture does not allow spoil it: everybody's, its own thread's, nobody's.
@@ -19,7 +22,7 @@ enum class CaptureMode { Global, ThreadLocal, Relaxed };
 
 // A capture under way: the graph it fills, the stream that it began in, and those that joined by waiting for an event.
 struct Capture {
-    std::unique_ptr<Graph> graph{new Graph};
+    std::unique_ptr<Graph> graph{new Graph{on_device}};
     Stream* origin;
     CaptureMode mode;
     std::thread::id thread = std::this_thread::get_id();
@@ -31,7 +34,8 @@ struct Queue {
         Work work;
         Schedule schedule;
     };
-    std::deque<Item> items;
+    unsigned device;
+    std::deque<Item> items{};
 };
 
 struct Stream {
@@ -53,6 +57,7 @@ struct Event {
 };
 
 struct Executable {
+    unsigned device;
     std::shared_ptr<const std::vector<Work>> nodes;
 };
 
@@ -87,10 +92,15 @@ Result outside_capture(const char* call) {
 
 // ---- queues ----------------------------------------------------------------------------------------------------
 
-// The default stream and those that wait for it share one queue: one of the orders that they may run in.
-static const std::shared_ptr<Queue> default_queue = std::make_shared<Queue>();
-static std::vector<std::shared_ptr<Queue>> queues = {default_queue};  // a destroyed stream's too, until it is empty
-static const size_t longest_queue = 1000;                             // a launch waits while a GPU's queue is full
+// A device's default stream and those that wait for it share one queue: one of the orders that they may run in.
+static std::vector<std::shared_ptr<Queue>> make_default_queues() {
+    std::vector<std::shared_ptr<Queue>> all;
+    for (unsigned i = 0; i < most_devices; i++) all.push_back(std::make_shared<Queue>(Queue{i}));
+    return all;
+}
+static const std::vector<std::shared_ptr<Queue>> default_queues = make_default_queues();
+static std::vector<std::shared_ptr<Queue>> queues = default_queues;  // a destroyed stream's too, until it is empty
+static const size_t longest_queue = 1000;                            // a launch waits while a GPU's queue is full
 static Schedule schedule_of_work;
 
 const Schedule& running_schedule() { return schedule_of_work; }
@@ -99,20 +109,24 @@ static void run_first(Queue& queue) {
     Queue::Item item = std::move(queue.items.front());
     queue.items.pop_front();
     schedule_of_work = item.schedule;
+    unsigned caller = std::exchange(on_device, queue.device);
     if (Result r = item.work()) {
         if (!broken()) break_context(r);
-        for (const auto& each : queues) each->items.clear();
+        for (const auto& each : queues)
+            if (each->device == on_device) each->items.clear();
     }
+    on_device = caller;
 }
 static Result drain(Queue& queue) {
     while (!queue.items.empty()) run_first(queue);
     return broken();
 }
-Result drain_default() { return drain(*default_queue); }
+Result drain_default() { return drain(*default_queues[on_device]); }
 Result drain_all() {
-    for (size_t i = 0; i < queues.size(); i++) drain(*queues[i]);
-    for (size_t i = queues.size(); --i;)
-        if (queues[i].use_count() == 1) queues.erase(queues.begin() + i);
+    for (size_t i = 0; i < queues.size(); i++)
+        if (queues[i]->device == on_device) drain(*queues[i]);
+    for (size_t i = queues.size(); i--;)
+        if (queues[i].use_count() == 1 && queues[i]->items.empty()) queues.erase(queues.begin() + i);
     return broken();
 }
 // What fails while it runs here is told by a later call.
@@ -127,17 +141,42 @@ static Result reach(const Mark& mark) {
 }
 
 static const std::shared_ptr<Queue>& queue_of(const Stream* stream) {
-    return is_default(stream) ? default_queue : stream->queue;
+    return is_default(stream) ? default_queues[on_device] : stream->queue;
+}
+
+Result enter_by(Stream* stream) {
+    if (is_default(stream)) return enter();
+    if (!streams.has(stream)) return refuse(InvalidHandle, "not a live stream");
+    on_device = stream->queue->device;
+    return broken();
+}
+static Result enter_by(Graph* graph) {
+    if (!graphs.has(graph)) return refuse(InvalidHandle, "not a live graph");
+    on_device = graph->device;
+    return broken();
+}
+static Result enter_by(Executable* executable) {
+    if (!executables.has(executable)) return refuse(InvalidHandle, "not a live executable graph");
+    on_device = executable->device;
+    return broken();
+}
+
+// A stream that work of the device's context may go into.
+static Result check_stream(const Stream* stream) {
+    if (is_default(stream)) return Success;
+    if (!streams.has(stream)) return refuse(InvalidHandle, "not a live stream");
+    if (stream->queue->device == on_device) return Success;
+    return refuse(InvalidHandle, "a stream of device " + std::to_string(stream->queue->device) +
+                                     ", the current context is of device " + std::to_string(on_device));
 }
 
 bool is_captured(Stream* stream) { return !is_default(stream) && streams.has(stream) && stream->capture; }
 
 Result submit(Stream* stream, Work work) {
+    if (Result r = check_stream(stream)) return r;
     if (is_default(stream)) {
         if (Capture* capture = disturbed_capture())
             return spoil(capture, CaptureImplicit, "work in the default stream during a capture");
-    } else if (!streams.has(stream)) {
-        return refuse(InvalidHandle, "not a live stream");
     } else if (Capture* capture = stream->capture) {
         if (capture->spoiled) return refuse(CaptureInvalidated, "the capture was spoiled by an earlier call");
         capture->graph->nodes.push_back(std::move(work));
@@ -162,7 +201,8 @@ static std::unique_ptr<Capture> end(Capture* capture) {
 EMU_EXPORT Result cuStreamCreate(Stream** stream, unsigned flags) {
     EMU_ENTER;
     const unsigned non_blocking = 1;  // doesn't wait for the default stream
-    *stream = streams.add(new Stream{flags & non_blocking ? std::make_shared<Queue>() : default_queue});
+    auto queue = flags & non_blocking ? std::make_shared<Queue>(Queue{on_device}) : default_queues[on_device];
+    *stream = streams.add(new Stream{queue});
     if (flags & non_blocking) queues.push_back((*stream)->queue);
     return Success;
 }
@@ -180,7 +220,7 @@ EMU_EXPORT Result cuStreamSynchronize(Stream* stream) {
         if (Result r = outside_capture("cuStreamSynchronize")) return r;
         return drain_default();
     }
-    if (!streams.has(stream)) return refuse(InvalidHandle, "not a live stream");
+    if (Result r = check_stream(stream)) return r;
     if (stream->capture) return spoil(stream->capture, CaptureUnsupported, "cuStreamSynchronize of a captured stream");
     return drain(*stream->queue);
 }
@@ -191,7 +231,7 @@ EMU_EXPORT Result cuStreamWaitEvent(Stream* stream, Event* event, unsigned) {
     EMU_ENTER;
     if (!events.has(event)) return refuse(InvalidHandle, "not a live event");
     if (is_default(stream) && event->capture) return refuse(CapturedEvent, "the default stream waits for a capture");
-    if (!is_default(stream) && !streams.has(stream)) return refuse(InvalidHandle, "not a live stream");
+    if (Result r = check_stream(stream)) return r;
     if (is_captured(stream) && stream->capture != event->capture)
         return spoil(stream->capture, CaptureIsolation, "a captured stream waits for an event recorded outside the capture");
     if (event->capture) stream->capture = event->capture;  // the stream joins
@@ -222,7 +262,7 @@ EMU_EXPORT Result cuEventDestroy_v2(Event* event) {
 EMU_EXPORT Result cuEventRecord(Event* event, Stream* stream) {
     EMU_ENTER;
     if (!events.has(event)) return refuse(InvalidHandle, "not a live event");
-    if (!is_default(stream) && !streams.has(stream)) return refuse(InvalidHandle, "not a live stream");
+    if (Result r = check_stream(stream)) return r;
     event->capture = is_default(stream) ? nullptr : stream->capture;
     if (event->capture) return Success;
     auto mark = event->mark = std::make_shared<Mark>(Mark{queue_of(stream)});
@@ -260,7 +300,7 @@ EMU_EXPORT Result cuEventElapsedTime(float* milliseconds, Event* start, Event* e
 EMU_EXPORT Result cuStreamBeginCapture_v2(Stream* stream, int mode) {
     EMU_ENTER;
     if (is_default(stream)) return refuse(CaptureUnsupported, "the default stream cannot be captured");
-    if (!streams.has(stream)) return refuse(InvalidHandle, "not a live stream");
+    if (Result r = check_stream(stream)) return r;
     if (stream->capture) return refuse(IllegalState, "the stream is being captured");
     if (mode < 0 || mode > 2) return InvalidValue;
     stream->capture = new Capture;
@@ -294,30 +334,30 @@ EMU_EXPORT Result cuStreamIsCapturing(Stream* stream, int* status) {
 // ---- graphs ----------------------------------------------------------------------------------------------------
 
 EMU_EXPORT Result cuGraphGetNodes(Graph* graph, void** nodes, size_t* count) {
-    EMU_ENTER_BY_HANDLE;
-    if (!graphs.has(graph)) return refuse(InvalidHandle, "not a live graph");
+    EMU_ENTER_BY_HANDLE(graph);
     if (nodes)
         for (size_t i = 0; i < *count; i++) nodes[i] = i < graph->nodes.size() ? &graph->nodes[i] : nullptr;
     if (!nodes || *count > graph->nodes.size()) *count = graph->nodes.size();
     return Success;
 }
 EMU_EXPORT Result cuGraphDestroy(Graph* graph) {
-    EMU_ENTER_BY_HANDLE;
-    return graphs.remove(graph) ? Success : refuse(InvalidHandle, "not a live graph");
+    EMU_ENTER_BY_HANDLE(graph);
+    graphs.remove(graph);
+    return Success;
 }
 EMU_EXPORT Result cuGraphInstantiateWithFlags(Executable** executable, Graph* graph, unsigned long long) {
-    EMU_ENTER_BY_HANDLE;
-    if (!graphs.has(graph)) return refuse(InvalidHandle, "not a live graph");
-    *executable = executables.add(new Executable{std::make_shared<std::vector<Work>>(graph->nodes)});
+    EMU_ENTER_BY_HANDLE(graph);
+    *executable = executables.add(new Executable{graph->device, std::make_shared<std::vector<Work>>(graph->nodes)});
     return Success;
 }
 EMU_EXPORT Result cuGraphExecDestroy(Executable* executable) {
-    EMU_ENTER_BY_HANDLE;
-    return executables.remove(executable) ? Success : refuse(InvalidHandle, "not a live executable graph");
+    EMU_ENTER_BY_HANDLE(executable);
+    executables.remove(executable);
+    return Success;
 }
 EMU_EXPORT Result cuGraphUpload(Executable* executable, Stream*) {
-    EMU_ENTER_BY_HANDLE;
-    return executables.has(executable) ? Success : refuse(InvalidHandle, "not a live executable graph");
+    EMU_ENTER_BY_HANDLE(executable);
+    return Success;
 }
 EMU_EXPORT Result cuGraphLaunch(Executable* executable, Stream* stream) {
     EMU_ENTER;

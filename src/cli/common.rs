@@ -1,5 +1,6 @@
 //! What every command has: its flags, the device they name, and how lines are printed.
 
+use super::device_flag::{Named, One};
 use super::reading::ReadingFlags;
 use super::self_test;
 use crate::data::{Dataset, Transform, kept, open_any};
@@ -41,7 +42,8 @@ pub fn print_line(line: std::fmt::Arguments) {
 /// Flags of every command
 #[derive(clap::Args, Debug, Clone)]
 pub struct Common {
-    /// auto takes CUDA when a GPU and kernels are there, else the CPU
+    /// auto takes CUDA when a GPU and kernels are there, else the CPU; `sweep run` and `find` take several GPUs: cuda:0,2,
+    /// cuda:0-3, cuda:all
     #[arg(
         long,
         global = true,
@@ -83,9 +85,36 @@ impl Common {
     /// Opens the device named by `--device`.
     ///
     /// # Errors
-    /// Usage for an unknown name; device (exit 4) for a CUDA device that is named and cannot be had.
+    /// Usage for an unknown name, and for several; device (exit 4) for a CUDA device that is named and cannot be had.
     pub fn device(&self) -> Result<Device> {
         self.open(true)
+    }
+
+    /// Opens all devices named by `--device`, each once.
+    ///
+    /// # Errors
+    /// As [`Common::device`], several excepted.
+    pub fn devices(&self) -> Result<Vec<Device>> {
+        let gpus = match Named::of(&self.device)? {
+            Named::Gpus(gpus) => gpus,
+            Named::AllGpus => {
+                let driver = probe().map_err(|trouble| self.no_device(&trouble.to_string()))?;
+                (0..driver.gpus.len()).collect()
+            }
+            Named::Auto | Named::Cpu => return Ok(vec![self.device()?]),
+        };
+        // Before one of them is tested and opened.
+        gpus.iter().try_for_each(|&k| cuda_gpu(k)).map_err(|why| self.no_device(&why))?;
+        let host = Cpu::new(self.threads)?;
+        gpus.into_iter().map(|k| self.cuda(k, true, &host)).collect()
+    }
+
+    /// Refuses a `--device` that names several where one is used.
+    ///
+    /// # Errors
+    /// Usage; also for an unknown name.
+    pub fn check_one_device(&self) -> Result<()> {
+        Named::of(&self.device)?.one(&self.device).map(|_| ())
     }
 
     /// As [`Common::device`], without a GPU's self-test: for what tests it itself.
@@ -97,62 +126,44 @@ impl Common {
     }
 
     fn open(&self, tested: bool) -> Result<Device> {
-        match self.choice()? {
-            DeviceChoice::Cpu => self.cpu(),
-            DeviceChoice::Cuda(k) => {
-                cuda_gpu(k).map_err(|why| self.no_device(&why))?;
-                self.cuda(k, tested)
-            }
-            DeviceChoice::Auto => {
-                let open = || self.cuda(0, tested).map_err(|e| format!("{e:#}"));
+        let named = Named::of(&self.device)?.one(&self.device)?;
+        if let One::Gpu(k) = named {
+            cuda_gpu(k).map_err(|why| self.no_device(&why))?;
+        }
+        let host = Cpu::new(self.threads)?;
+        match named {
+            One::Cpu => Ok(Device::Cpu(host)),
+            One::Gpu(k) => self.cuda(k, tested, &host),
+            One::Auto => {
+                let open = || self.cuda(0, tested, &host).map_err(|e| format!("{e:#}"));
                 let gpu = cuda_gpu(0).and_then(|()| open());
-                gpu.or_else(|why| {
+                Ok(gpu.unwrap_or_else(|why| {
                     self.note_auto_takes_the_cpu(&why);
-                    self.cpu()
-                })
+                    Device::Cpu(host)
+                }))
             }
         }
     }
 
     /// Whether the device is a GPU, here or one that is only planned for; opens nothing.
     pub fn on_gpu(&self) -> bool {
-        match self.choice() {
-            Ok(DeviceChoice::Cpu) => false,
-            Ok(DeviceChoice::Auto) => cuda_gpu(0).is_ok(),
-            Ok(DeviceChoice::Cuda(_)) | Err(_) => true,
+        match Named::of(&self.device) {
+            Ok(Named::Cpu) => false,
+            Ok(Named::Auto) => cuda_gpu(0).is_ok(),
+            Ok(Named::Gpus(_) | Named::AllGpus) | Err(_) => true,
         }
     }
 
     /// Whether `--device` names a GPU, be it here or on another machine.
     ///
     /// # Errors
-    /// Usage: it names nothing.
+    /// Usage: it names nothing, or several.
     pub fn asks_gpu(&self) -> Result<bool> {
-        Ok(matches!(self.choice()?, DeviceChoice::Cuda(_)))
-    }
-
-    fn choice(&self) -> Result<DeviceChoice> {
-        let name = self.device.as_str();
-        Ok(match name {
-            "auto" => DeviceChoice::Auto,
-            "cpu" => DeviceChoice::Cpu,
-            "cuda" => DeviceChoice::Cuda(0),
-            _ => match name.strip_prefix("cuda:").and_then(|k| k.parse().ok()) {
-                Some(k) => DeviceChoice::Cuda(k),
-                None => {
-                    let message = format!("--device: {name:?} is none of auto, cpu, cuda, cuda:K");
-                    return Err(usage(message));
-                }
-            },
-        })
-    }
-
-    fn cpu(&self) -> Result<Device> {
-        Cpu::new(self.threads).map(Device::Cpu)
+        Ok(matches!(Named::of(&self.device)?.one(&self.device)?, One::Gpu(_)))
     }
 
     /// Opens a GPU, `tested` for what passes its self-test there.
-    fn cuda(&self, k: usize, tested: bool) -> Result<Device> {
+    fn cuda(&self, k: usize, tested: bool, host: &Cpu) -> Result<Device> {
         let driver = probe().ok().filter(|_| tested);
         let gpu = driver.as_ref().and_then(|d| d.gpus.get(k).map(|gpu| (gpu, d.version)));
         let failed = match gpu {
@@ -165,7 +176,7 @@ impl Common {
         }
         let failed = failed.unwrap_or_default();
         let cuda = cuda.with_limits(self_test::heed(cuda.limits(), &failed));
-        Ok(Device::Cuda { cuda, host: Cpu::new(self.threads)? })
+        Ok(Device::Cuda { cuda, host: host.clone() })
     }
 
     fn no_device(&self, why: &str) -> anyhow::Error {
@@ -183,13 +194,6 @@ impl Common {
 
 /// Each thread has its own stack and scratch.
 const MAX_THREADS: usize = 1024;
-
-/// What `--device` names.
-enum DeviceChoice {
-    Auto,
-    Cpu,
-    Cuda(usize),
-}
 
 /// Whether this build's kernels run on GPU `k`; if not, why.
 fn cuda_gpu(k: usize) -> Result<(), String> {

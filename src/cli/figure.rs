@@ -1,6 +1,6 @@
 //! `emm figure`: the paper's figures from finished runs.
 
-use super::devices::devices;
+use super::devices::unmeasured;
 use super::rate_flags::KnownRate;
 use super::study_flags::StudyFlags;
 use super::{Common, say};
@@ -107,7 +107,7 @@ fn sheet(args: &Args, common: &Common) -> Result<()> {
     if args.out.is_empty() {
         return Err(usage("--out: not given; a sheet is a picture, F.png"));
     }
-    let device = devices(common, None, &[])?.swap_remove(0);
+    let device = common.device()?;
     let found = sheet_figure(&args.figure, &setup, &device)?;
     let missing = missing(args, common, std::iter::once((&found.plan, &found.missing)))?;
     let Some(png) = &found.png else {
@@ -150,7 +150,7 @@ fn missing<'a>(
     if configs.is_empty() {
         return Ok(Vec::new());
     }
-    let device = devices(common, None, &configs)?.swap_remove(0);
+    let device = unmeasured(&[common.device()?], &configs, common)?.swap_remove(0);
     let rates = MachineRates::here(&device, &args.runs, &configs, args.rate.asked())?;
     let one = |(plan, cells): (&StudyPlan, &Vec<usize>)| {
         let one_cell = match cells.as_slice() {

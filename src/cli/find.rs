@@ -3,7 +3,7 @@
 use super::common::suspended;
 use super::data::check_side;
 use super::endings::check_ending;
-use super::find_flags::{Args, devices_for, search};
+use super::find_flags::{Args, search};
 use super::find_within::{choose, write_page};
 use super::quoted::quoted;
 use super::{Common, check_runs, find_plan, note_line, open_set, say};
@@ -11,9 +11,10 @@ use crate::data::Dataset;
 use crate::device::Device;
 use crate::error::{Exit, OrExit as _, usage};
 use crate::files::check_output;
+use crate::run::at_once;
 use crate::run::progress::{describe_epochs, duration};
 use crate::study::within::{Ended, Within, find_within};
-use crate::study::{Found, Sizes, find, passed_over};
+use crate::study::{EmmSearch, Found, Sizes, find, passed_over};
 use crate::views::{answer, search as views};
 use anyhow::Result;
 use std::fs;
@@ -26,7 +27,7 @@ use std::time::Instant;
 /// Usage: flags, or an output that is there. As of training.
 pub fn run(mut args: Args, common: &Common) -> Result<()> {
     let within = args.within.map(|seconds| Within { started: Instant::now(), seconds });
-    let device = common.device()?;
+    let open = common.devices()?;
     check_runs(&args.run.runs)?;
     check_side("--resolution", args.resolution)?;
     if let (Some(side), None) = (args.resolution, within) {
@@ -51,15 +52,12 @@ pub fn run(mut args: Args, common: &Common) -> Result<()> {
     let mut set = open_set(&args.data, common)?;
     let name = args.data.display().to_string();
     let mut chosen = match within {
-        Some(within) => Some(choose(&mut args, &set, &device, within, common)?),
+        Some(within) => Some(choose(&mut args, &set, &open, within, common)?),
         None => None,
     };
-    let sizes = match (&chosen, args.sizes.clone()) {
-        (Some(chosen), _) => chosen.sizes.clone(),
-        (None, Some(sizes)) => Sizes::List(sizes),
-        (None, None) => {
-            Sizes::Between { lo: args.lo.unwrap_or(LO), hi: args.hi.unwrap_or(set.len()) }
-        }
+    let sizes = match &chosen {
+        Some(chosen) => chosen.sizes.clone(),
+        None => sizes(&args, set.len()),
     };
     if let Some(chosen) = &chosen {
         set = chosen.set.clone();
@@ -68,9 +66,13 @@ pub fn run(mut args: Args, common: &Common) -> Result<()> {
         }
     }
     let config = args.flags.resolve(common, &mut set.clone())?;
-    let devices = devices_for(&device, &config)?;
     let options = args.run.options(common, &args.data);
-    let mut search = search(&args, &set, &name, &config, sizes, &devices, &options);
+    let mut search = search(&args, &set, &name, &config, sizes, &open, &options);
+    let devices = match &chosen {
+        Some(chosen) => chosen.devices.clone(),
+        None => devices(&args, &search, common)?,
+    };
+    search.devices = &devices;
     if args.plan {
         if let Some(chosen) = &chosen {
             let mut sizes = chosen.sizes.climbed();
@@ -95,7 +97,7 @@ pub fn run(mut args: Args, common: &Common) -> Result<()> {
         let [first, last] = [config.train.epochs, found.epochs].map(describe_epochs);
         chosen.said.push(format!("time was left: runs went on from {first} to {last} epochs"));
     }
-    let files = written(&args, &found, &set, &devices[0], within.is_some())?;
+    let files = written(&args, &found, &set, &open[0], within.is_some())?;
     let again = match within {
         Some(within) => longer(&["--within"], &format!("--within {}s", 4.0 * within.seconds)),
         None => {
@@ -125,6 +127,24 @@ pub fn run(mut args: Args, common: &Common) -> Result<()> {
 
 /// Where a search begins without `--lo`.
 const LO: usize = 500;
+
+/// The sizes that flags name, of a set of so many images.
+fn sizes(args: &Args, images: usize) -> Sizes {
+    match &args.sizes {
+        Some(sizes) => Sizes::List(sizes.clone()),
+        None => Sizes::Between { lo: args.lo.unwrap_or(LO), hi: args.hi.unwrap_or(images) },
+    }
+}
+
+/// What does the runs of a search, of the devices that are open.
+fn devices(args: &Args, search: &EmmSearch, common: &Common) -> Result<Vec<Device>> {
+    let open = search.devices;
+    let runs = match open[0].cuda() {
+        Some(_) => search.at_once()?,
+        None => vec![search.config.clone()],
+    };
+    args.devices(open, &runs, at_once::SECONDS, common)
+}
 
 /// The error of a time in which nothing was trained.
 fn nothing(within: Within) -> anyhow::Error {

@@ -1,13 +1,13 @@
 //! The flags of `emm find`, and the search that they ask for.
 
-use super::devices::one_per_thread;
+use super::Common;
+use super::devices::{Jobs, Shared, devices, jobs};
 use super::rate_flags::RateFlags;
 use super::train_flags::{RunFlags, TrainFlags};
 use crate::data::Dataset;
 use crate::device::Device;
-use crate::model::flops::flops;
 use crate::numbers::{count, seconds, side};
-use crate::run::{RunConfig, RunOptions};
+use crate::run::{RunConfig, RunOptions, at_once};
 use crate::study::{EmmSearch, Sizes};
 use anyhow::Result;
 use std::path::PathBuf;
@@ -21,7 +21,7 @@ use std::path::PathBuf;
 #[command(after_help = "Examples:
   emm find --data photos --within 10m --out emm
   emm find --data cifar10.zip --sizes 1k,2k,3k --plan
-  emm find --data cifar10.zip --sizes 1k,2k,3k --out emm
+  emm find --data cifar10.zip --sizes 1k,2k,3k --out emm --device cuda:0,1
   emm find --data digits.zip --lo 20 --hi 320 --channels 32 --mult 2,2 --batch 64 --epochs 2k")]
 pub struct Args {
     /// Set to take subsets of, as `emm data import` writes it or in any form that it reads
@@ -58,6 +58,10 @@ pub struct Args {
     /// With --within: scale images to this side [default: 16, 8 where that is too slow, or the set's if smaller]
     #[arg(long, value_name = "R", value_parser = side)]
     pub(super) resolution: Option<usize>,
+    /// Runs at once on a device, which share its memory. auto: on a GPU as many as are measured to gain something; on the
+    /// CPU, whose threads are shared out, a thread for each run where steps are small, else 1
+    #[arg(long, value_name = "K|auto", default_value = "auto", value_parser = jobs)]
+    pub(super) jobs_per_device: Jobs,
     #[command(flatten)]
     pub(super) rate: RateFlags,
     #[command(flatten)]
@@ -69,12 +73,23 @@ pub struct Args {
 /// A step this small is over before a second thread has woken up: each run has one, and several run at once.
 const SMALL_STEP_FLOP: u64 = 1_000_000_000;
 
-/// One device of one thread for each thread, where steps are small.
-pub(super) fn devices_for(device: &Device, config: &RunConfig) -> Result<Vec<Device>> {
-    let step = flops(&config.model).train * config.train.batch as u64;
-    match device {
-        Device::Cpu(cpu) if step < SMALL_STEP_FLOP => one_per_thread(cpu),
-        _ => Ok(vec![device.clone()]),
+impl Args {
+    /// What does these runs, which there may be at once, of the devices that are open; a GPU is measured for so many seconds.
+    ///
+    /// # Errors
+    /// As of [`devices`].
+    pub(super) fn devices(
+        &self,
+        open: &[Device],
+        runs: &[RunConfig],
+        seconds: f64,
+        common: &Common,
+    ) -> Result<Vec<Device>> {
+        let runs: &[&RunConfig] = &runs.iter().collect::<Vec<_>>();
+        let seconds = if self.rate.no_measure { 0.0 } else { seconds.min(at_once::SECONDS) };
+        let (jobs, small_step_flop) = (self.jobs_per_device, SMALL_STEP_FLOP);
+        let most = runs.len();
+        devices(open, &Shared { jobs, runs, most, small_step_flop, seconds }, common)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::Common;
 use super::common::open_scaled;
-use super::find_flags::{Args, devices_for, search};
+use super::find_flags::{Args, search};
 use crate::data::Dataset;
 use crate::device::Device;
 use crate::error::{data, usage};
@@ -11,7 +11,9 @@ use crate::run::progress::{describe_epochs, duration};
 use crate::study::Sizes;
 use crate::study::cost::MachineRates;
 use crate::study::presets::SMALL;
-use crate::study::within::{ENOUGH_EPOCHS, SIDES, Within, epochs_for, first_size, fitting};
+use crate::study::within::{
+    ENOUGH_EPOCHS, SIDES, Within, epochs_for, first_runs, first_size, fitting,
+};
 use crate::views::report::gather;
 use anyhow::Result;
 use std::path::{Path, PathBuf};
@@ -19,6 +21,8 @@ use std::path::{Path, PathBuf};
 /// What was chosen.
 pub struct Chosen {
     pub set: Dataset,
+    /// What does the runs.
+    pub devices: Vec<Device>,
     pub rates: MachineRates,
     pub sizes: Sizes,
     /// How many of the sizes that are climbed are expected to be measured.
@@ -36,7 +40,7 @@ pub struct Chosen {
 pub fn choose(
     args: &mut Args,
     set: &Dataset,
-    device: &Device,
+    open: &[Device],
     within: Within,
     common: &Common,
 ) -> Result<Chosen> {
@@ -68,10 +72,12 @@ pub fn choose(
             false => open_scaled(&args.data, side, common)?,
         };
         let config = args.flags.resolve(common, &mut of_side.clone())?;
-        let devices = devices_for(device, &config)?;
         let options = args.run.options(common, &args.data);
-        let search = search(args, &of_side, &name, &config, sizes.clone(), &devices, &options);
+        let mut search = search(args, &of_side, &name, &config, sizes.clone(), open, &options);
         search.check()?;
+        let seconds = MEASURED * within.left_s();
+        let devices = args.devices(open, &first_runs(&search), seconds, common)?;
+        search.devices = &devices;
         let asked = args.rate.asked(common);
         let rates = MachineRates::here(&devices[0], &args.run.runs, &[&config], asked)?;
         if given.is_none() && rates.seconds(&config).is_none() {
@@ -94,6 +100,7 @@ pub fn choose(
         args.flags.duration = None;
         return Ok(Chosen {
             set: of_side,
+            devices,
             rates,
             sizes,
             fit: now.sizes,
@@ -103,6 +110,9 @@ pub fn choose(
     }
     unreachable!("the last side is taken")
 }
+
+/// Of the time, what finding out how many runs share a GPU may take.
+const MEASURED: f64 = 0.05;
 
 /// The largest subset that holds each class alike; all images where none are labelled.
 fn most_balanced(set: &Dataset) -> usize {

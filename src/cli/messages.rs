@@ -41,9 +41,8 @@ fn commands_of<'a>(file: &'a str, all: &BTreeMap<String, BTreeSet<String>>) -> V
         ("cli/common.rs" | "cli/train_flags.rs" | "model/config.rs" | "run/config.rs", _) => {
             vec!["train", "plan"]
         }
-        ("cli/bucket_flags.rs" | "cli/cells.rs" | "cli/devices.rs" | "cli/study_flags.rs", _) => {
-            vec!["sweep"]
-        }
+        ("cli/bucket_flags.rs" | "cli/cells.rs" | "cli/study_flags.rs", _) => vec!["sweep"],
+        ("cli/devices.rs", _) => vec!["sweep run", "find"],
         ("cli/samples_io.rs", _) => vec!["sample"],
         ("cli/dedupe.rs", _) => vec!["data dedupe"],
         ("data/subset.rs", _) => vec!["data subset"],

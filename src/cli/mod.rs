@@ -20,6 +20,7 @@ mod common;
 mod data;
 mod dedupe;
 mod denoise;
+mod device_flag;
 mod devices;
 mod doctor;
 mod endings;

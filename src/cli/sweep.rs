@@ -3,15 +3,16 @@
 use super::bucket_flags::BucketFlags;
 use super::cells::Cells;
 use super::common::suspended;
-use super::devices::devices;
+use super::devices::{Jobs, SMALL_STEP_FLOP, Shared, devices, jobs, unmeasured};
 use super::launch::{k8s, sky, slurm};
 use super::quoted::quoted;
 use super::rate_flags::RateFlags;
 use super::train_flags::RunFlags;
 use super::{Common, say, say_json};
+use crate::device::Device;
 use crate::numbers::seconds;
 use crate::report::{Cell, Table};
-use crate::run::{RunConfig, RunOptions};
+use crate::run::{RunConfig, RunOptions, at_once};
 use crate::study::cost::{GPUS, GPUS_BASIS, MachineRates, flop_of};
 use crate::study::lent::Worker;
 use crate::study::sweep::Standing;
@@ -61,16 +62,17 @@ pub struct PlanArgs {
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   emm sweep run table3 width --scale tiny
+  emm sweep run table3 --data cifar10.zip --device cuda:all
   emm sweep run table3 --data cifar10.zip --only labels='unique labels' --only size=1000")]
 pub struct RunArgs {
     #[command(flatten)]
     what: Cells,
     #[command(flatten)]
     run: RunFlags,
-    /// Runs at once on a device; the CPU's threads are shared out [default: on the CPU a thread for each run of
-    /// a small network, else 1]
-    #[arg(long, value_name = "K")]
-    jobs_per_device: Option<usize>,
+    /// Runs at once on a device, which share its memory. auto: on a GPU as many as are measured to gain something; on the
+    /// CPU, whose threads are shared out, a thread for each run of a small network, else 1
+    #[arg(long, value_name = "K|auto", default_value = "auto", value_parser = jobs)]
+    jobs_per_device: Jobs,
 }
 
 /// Do run I of those that `sweep plan` numbers, for any scheduler; exit 75 if stopped and to be started again
@@ -128,6 +130,19 @@ fn configs(sweep: &Sweep) -> Vec<&RunConfig> {
     sweep.runs.iter().map(|r| &r.run.config).collect()
 }
 
+/// What does the runs of a sweep that are left.
+fn measured(sweep: &Sweep, jobs: Jobs, common: &Common) -> Result<Vec<Device>> {
+    let open = common.devices()?;
+    let left = sweep.runs.iter().filter(|r| r.at() != Standing::Done);
+    let runs: Vec<&RunConfig> = match open[0].cuda() {
+        Some(_) => left.map(|r| &r.run.config).collect(),
+        // Nothing is measured there, and a sweep goes on as it began.
+        None => configs(sweep),
+    };
+    let (most, small_step_flop, seconds) = (runs.len(), SMALL_STEP_FLOP, at_once::SECONDS);
+    devices(&open, &Shared { jobs, runs: &runs, most, small_step_flop, seconds }, common)
+}
+
 /// Scale, set and what cannot be had, before a listing.
 fn head(setup: &Setup, sweep: &Sweep) {
     say!("{}", setup.scale.said());
@@ -154,7 +169,7 @@ fn plan(args: &PlanArgs, common: &Common) -> Result<()> {
     }
     let setup = args.what.flags.setup(common, &args.runs)?;
     let sweep = args.what.sweep(&setup)?;
-    let devices = devices(common, None, &configs(&sweep))?;
+    let devices = unmeasured(&common.devices()?, &configs(&sweep), common)?;
     let asked = args.rate.asked(common);
     let rates = MachineRates::here(&devices[0], &args.runs, &configs(&sweep), asked)?;
     if common.json {
@@ -224,7 +239,7 @@ fn plan(args: &PlanArgs, common: &Common) -> Result<()> {
 fn run_all(args: &RunArgs, common: &Common) -> Result<()> {
     let setup = args.what.flags.setup(common, &args.run.runs)?;
     let sweep = args.what.sweep(&setup)?;
-    let devices = devices(common, args.jobs_per_device, &configs(&sweep))?;
+    let devices = measured(&sweep, args.jobs_per_device, common)?;
     let options = options(args.what.flags.data.as_ref(), &args.run, common);
     if !common.quiet {
         for line in sweep.describe_impossible() {
@@ -271,7 +286,7 @@ fn options(data: Option<&PathBuf>, run: &RunFlags, common: &Common) -> RunOption
 fn status(args: &StatusArgs, common: &Common) -> Result<()> {
     let setup = args.what.flags.setup(common, &args.runs)?;
     let sweep = args.what.sweep(&setup)?;
-    let devices = devices(common, None, &configs(&sweep))?;
+    let devices = unmeasured(&common.devices()?, &configs(&sweep), common)?;
     let at: Vec<Standing> = sweep.runs.iter().map(|r| r.at()).collect();
     let asked = args.rate.asked(common);
     let rates = MachineRates::here(&devices[0], &args.runs, &configs(&sweep), asked)?;

@@ -1,6 +1,6 @@
 //! `emm table`: the paper's tables beside finished runs.
 
-use super::devices::devices;
+use super::devices::unmeasured;
 use super::endings::check_ending;
 use super::rate_flags::KnownRate;
 use super::study_flags::StudyFlags;
@@ -95,7 +95,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     let configs: Vec<_> = (plans.iter().flat_map(|p| &p.cells))
         .flat_map(|cell| cell.runs.iter().map(|run| &run.config))
         .collect();
-    let device = devices(common, None, &configs)?.swap_remove(0);
+    let device = unmeasured(&[common.device()?], &configs, common)?.swap_remove(0);
     let rates = MachineRates::here(&device, &args.runs, &configs, args.rate.asked())?;
     let fills =
         |plan: &StudyPlan, cell: Option<&_>| args.flags.fills(common, &args.runs, plan, cell);

@@ -6,12 +6,17 @@ use super::score::labels_of;
 use super::{Network, RunConfig, memory};
 use crate::data::Dataset;
 use crate::device::Device;
+use crate::memory::no_threads;
 use crate::model::TrainerOptions;
 use crate::model::params::fourier_freqs;
-use crate::model::{ModelConfig, Params, Rates, SavedModel, Trainer};
+use crate::model::{ModelConfig, Params, Rates, SavedModel, Steps, Trainer};
 use crate::rng::philox;
 use crate::sampler::{HeunOptions, Start, sample_each};
+use crate::signal::stop_asked;
 use anyhow::Result;
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{Builder, ScopedJoinHandle};
 use std::time::Instant;
 
 /// Times of repeated training steps.
@@ -113,6 +118,69 @@ pub fn steps_for(
 }
 
 const LEAST_STEPS: usize = 3;
+
+/// Images per second of a run's network, each of `devices` taking `steps` steps on `images` images at the same time as the
+/// others, after [`WARMING`] that warm up.
+///
+/// # Errors
+/// As [`steps_for`]; device (exit 4): no thread for one.
+pub fn at_once(devices: &[Device], run: &RunConfig, images: usize, steps: usize) -> Result<f64> {
+    let options =
+        TrainerOptions { batch: images, micro_batch: images, ..run.train.trainer_options() };
+    let data = pixels(&run.model);
+    let missing = AtomicUsize::new(devices.len());
+    let arrive = || missing.fetch_sub(1, Ordering::SeqCst);
+    let one = |device: &Device| -> Result<[Instant; 2]> {
+        let warm = || -> Result<Trainer> {
+            let mut trainer = trainer(device, &run.model, options.clone(), &data)?;
+            (0..WARMING as u64)
+                .try_for_each(|step| diverged(trainer.steps(&[rates(step)], &stop_asked)?))?;
+            Ok(trainer)
+        };
+        let warmed = warm();
+        // Whoever failed comes, too: nobody waits for ever.
+        arrive();
+        while missing.load(Ordering::SeqCst) > 0 {
+            std::thread::yield_now();
+        }
+        let (mut trainer, begun) = (warmed?, Instant::now());
+        let all: Vec<Rates> = (0..steps).map(|step| rates((WARMING + step) as u64)).collect();
+        for some in all.chunks(trainer.longest_interval()) {
+            diverged(trainer.steps(some, &stop_asked)?)?;
+        }
+        let ended = Instant::now();
+        // What its memory was is free once its stream has come that far.
+        drop(trainer);
+        device.wait()?;
+        Ok([begun, ended])
+    };
+    let times: Vec<Result<[Instant; 2]>> = std::thread::scope(|scope| {
+        let (one, arrive) = (&one, &arrive);
+        let start = |device| {
+            let thread = Builder::new().spawn_scoped(scope, move || one(device));
+            thread.map_err(|e| {
+                arrive();
+                no_threads(1, &e)
+            })
+        };
+        let threads: Vec<_> = devices.iter().map(start).collect();
+        let join =
+            |t: Result<ScopedJoinHandle<'_, _>>| t?.join().unwrap_or_else(|e| resume_unwind(e));
+        threads.into_iter().map(join).collect()
+    });
+    let times = times.into_iter().collect::<Result<Vec<_>>>()?;
+    let begun = times.iter().map(|t| t[0]).min().expect("at least one device");
+    let ended = times.iter().map(|t| t[1]).max().expect("at least one device");
+    let seconds = (ended - begun).as_secs_f64().max(1e-9);
+    Ok((devices.len() * steps * images) as f64 / seconds)
+}
+
+/// Steps before those that [`at_once`] times: launch by launch, recorded, replayed.
+pub const WARMING: usize = 3;
+
+fn diverged(steps: Steps) -> Result<()> {
+    steps.diverged.map_or(Ok(()), Err)
+}
 
 fn rates(step: u64) -> Rates {
     Rates::new(step, 1e-4, 0.999)

@@ -99,6 +99,41 @@ pub fn refuse_uncounted(config: &ModelConfig, images: usize) -> Result<usize> {
     }
 }
 
+/// How many runs like the largest of `configs` a GPU's free memory holds side by side, each with its whole batch at once;
+/// 0 if not even one.
+///
+/// # Errors
+/// Device (exit 4): what the driver says; a batch that kernels cannot count.
+pub fn side_by_side(device: &Device, configs: &[&RunConfig]) -> Result<usize> {
+    let usable = (USABLE * free(device)? as f64) as usize;
+    // A network is planned once: with the largest set, and the most images an evaluation, of all that train it.
+    let mut kinds: Vec<RunConfig> = Vec::new();
+    for config in configs {
+        let same = |k: &RunConfig| {
+            let of = |c: &RunConfig| (c.train.batch, c.train.precision, c.train.micro_batch);
+            k.model == config.model && of(k) == of(config)
+        };
+        let Some(known) = kinds.iter().position(same) else {
+            kinds.push((*config).clone());
+            continue;
+        };
+        let (k, t) = (&mut kinds[known], &config.train);
+        k.data.images = k.data.images.max(config.data.images);
+        k.train.looks = k.train.looks.max(t.looks);
+        k.train.score_images = k.train.score_images.max(t.score_images);
+        k.train.rescore_images = k.train.rescore_images.max(t.rescore_images);
+    }
+    let mut largest = 1;
+    for config in &kinds {
+        let micro_batch = match config.train.micro_batch {
+            0 => most_at_once(&config.model, config.train.batch)?,
+            _ => micro_batch(device, config)?,
+        };
+        largest = largest.max(of_run(device, config, micro_batch, usable)?);
+    }
+    Ok(usable / largest)
+}
+
 /// What lists, plans and images in passing take beside it: a run that has begun should not end for them. They lie in the
 /// host's memory.
 fn spare(device: &Device) -> usize {

@@ -1,5 +1,6 @@
 //! One run: its resolved configuration, its directory, the training loop with scoring, resume.
 
+pub mod at_once;
 pub mod audit;
 pub mod bench;
 pub mod bench_nearest;

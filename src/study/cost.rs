@@ -119,7 +119,9 @@ impl MachineRates {
             [rate] => rate.said(),
             [rate, ..] => rate.describe(rates.len()),
         };
-        let flop_per_s = |r: &Rate| flops(r.model()).train as f64 * r.images_per_s;
+        // Measured alone; who shares a GPU is slower.
+        let speed = device.cuda().map_or(1.0, |cuda| cuda.speed());
+        let flop_per_s = |r: &Rate| flops(r.model()).train as f64 * r.images_per_s * speed;
         let known = rates.iter().map(|r| (r.model().clone(), flop_per_s(r))).collect();
         Ok(MachineRates { known, basis, on_gpus })
     }

@@ -212,6 +212,20 @@ impl EmmSearch<'_> {
         self.plan(&sizes)
     }
 
+    /// Settings of the runs that are not done and may be at once: those of all sizes named, or of one of a bracket's, the last.
+    ///
+    /// # Errors
+    /// As of [`find`], before it trains.
+    pub fn at_once(&self) -> Result<Vec<RunConfig>> {
+        let plan = self.check()?;
+        let cells = match self.sizes {
+            Sizes::List(_) => &plan.cells[..],
+            Sizes::Between { .. } => &plan.cells[plan.cells.len() - 1..],
+        };
+        let left = cells.iter().flat_map(|c| &c.runs).filter(|run| run.state().done().is_none());
+        Ok(left.map(|run| run.config.clone()).collect())
+    }
+
     /// What names this size.
     fn flag(&self, size: usize) -> &'static str {
         match self.sizes {

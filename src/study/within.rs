@@ -80,13 +80,25 @@ fn tidy(n: f64) -> f64 {
     (n / unit).floor() * unit
 }
 
-/// Epochs that the first sizes, or all that are named, are trained for in `seconds_left`.
-pub fn epochs_for(search: &EmmSearch, rates: &MachineRates, seconds_left: f64) -> f64 {
-    let (rungs, share) = match search.sizes {
+/// The sizes that the length of training is chosen by, and their share of the planned time.
+fn first_sizes(sizes: &Sizes) -> (Vec<usize>, f64) {
+    let (rungs, share) = match sizes {
         Sizes::List(_) => (usize::MAX, 1.0),
         Sizes::Between { .. } => (RUNGS, LADDER),
     };
-    let sizes: Vec<usize> = search.sizes.climbed().into_iter().take(rungs).collect();
+    (sizes.climbed().into_iter().take(rungs).collect(), share)
+}
+
+/// Settings of the runs of those sizes, whichever length they will have.
+pub fn first_runs(search: &EmmSearch) -> Vec<RunConfig> {
+    let (sizes, _) = first_sizes(&search.sizes);
+    let run = |size| vec![run_of(search, size, search.config.train.epochs); search.repeats];
+    sizes.into_iter().flat_map(run).collect()
+}
+
+/// Epochs that the first sizes, or all that are named, are trained for in `seconds_left`.
+pub fn epochs_for(search: &EmmSearch, rates: &MachineRates, seconds_left: f64) -> f64 {
+    let (sizes, share) = first_sizes(&search.sizes);
     let fits = |epochs: f64| in_rounds(search, rates, &sizes, epochs) <= share * seconds_left;
     // 4000 rather than the 3900 below 3999.99….
     tidy(1.0001 * longest(EPOCHS, fits))

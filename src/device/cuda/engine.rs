@@ -1,4 +1,4 @@
-//! The CUDA device: a context, one stream, the kernels, and memory that is reserved at the start.
+//! The CUDA device: a GPU's context and kernels, a stream, and memory that is reserved at the start.
 
 use super::super::arg::Arg;
 use super::super::kernel::Kernel;
@@ -19,18 +19,33 @@ use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-/// A GPU with its kernels loaded; cheap to clone.
+/// A GPU with its kernels loaded, and a stream there; cheap to clone.
 #[derive(Clone)]
 pub struct Cuda {
     inner: Arc<Inner>,
     limits: GpuLimits,
+    share: Share,
+}
+
+/// What one of several users of a GPU has of it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Share {
+    /// Of its memory, at most.
+    bytes: usize,
+    /// Of the speed of one alone.
+    speed: f64,
+}
+
+/// Those of one GPU, whichever streams they are launched on.
+struct Kernels {
+    name: String,
+    modules: Vec<Arc<CudaModule>>,
+    functions: Mutex<HashMap<&'static str, Function>>,
 }
 
 struct Inner {
-    name: String,
+    kernels: Arc<Kernels>,
     stream: Arc<CudaStream>,
-    modules: Vec<Arc<CudaModule>>,
-    functions: Mutex<HashMap<&'static str, Function>>,
     /// Who hears of each launch, if anybody does.
     watcher: OnceLock<Watcher>,
     /// Launches are recorded into a graph, and none runs.
@@ -80,6 +95,13 @@ fn argument_bytes(f: &CudaFunction) -> Result<Vec<usize>, DriverError> {
     }
 }
 
+impl Inner {
+    fn new(kernels: Arc<Kernels>, stream: Arc<CudaStream>) -> Self {
+        let capturing = AtomicBool::new(false);
+        Inner { kernels, stream, watcher: OnceLock::new(), capturing }
+    }
+}
+
 type Watcher = Box<dyn Fn(&str) + Send + Sync>;
 
 /// Dynamic shared memory that a kernel may have without being asked for.
@@ -102,7 +124,8 @@ impl Cuda {
     /// # Errors
     /// Device (exit 4): what the driver says.
     pub fn open(index: usize, images: &[&[u8]]) -> Result<Self> {
-        let context = CudaContext::new(index).map_err(driver("cannot open the GPU"))?;
+        let opened = CudaContext::new(index);
+        let context = opened.map_err(driver(&format!("cannot open GPU {index}")))?;
         let name = context.name().map_err(driver("no name"))?;
         let attribute = |a| context.attribute(a).map_err(driver("no attribute"));
         use CUdevice_attribute as Of;
@@ -114,7 +137,7 @@ impl Cuda {
             hopper: capability == (9, 0) && super::holds_hopper(),
             ..GpuLimits::LEAST
         };
-        // SAFETY: one stream does everything, so no event has to order two.
+        // SAFETY: what one stream works on no other touches, so no event has to order two.
         unsafe { context.disable_event_tracking() };
         let stream = context.new_stream().map_err(driver("no stream"))?;
         let load = |image: &&[u8]| {
@@ -123,15 +146,34 @@ impl Cuda {
         };
         let modules = images.iter().map(load).collect::<Result<Vec<_>>>()?;
         let name = format!("cuda:{index}, {name}");
-        let inner = Inner {
-            name,
-            stream,
-            modules,
-            functions: Mutex::default(),
-            watcher: OnceLock::new(),
-            capturing: AtomicBool::new(false),
+        let kernels = Arc::new(Kernels { name, modules, functions: Mutex::default() });
+        let share = Share { bytes: usize::MAX, speed: 1.0 };
+        Ok(Cuda { inner: Arc::new(Inner::new(kernels, stream)), limits, share })
+    }
+
+    /// So many for users of the same GPU at once, from several threads: each with a stream and buffers of its own, and an
+    /// equal share of the memory that is free now. Context and kernels are there once.
+    ///
+    /// `gain`: what all of them do together, of what one alone does.
+    ///
+    /// # Errors
+    /// Device (exit 4): what the driver says.
+    pub fn shared_by(&self, users: usize, gain: f64) -> Result<Vec<Cuda>> {
+        if users == 1 {
+            return Ok(vec![self.clone()]);
+        }
+        let share = Share { bytes: self.free_bytes()? / users, speed: gain / users as f64 };
+        let one = |_| {
+            let stream = self.inner.stream.context().new_stream().map_err(driver("no stream"))?;
+            let inner = Inner::new(self.inner.kernels.clone(), stream);
+            Ok(Cuda { inner: Arc::new(inner), limits: self.limits, share })
         };
-        Ok(Cuda { inner: Arc::new(inner), limits })
+        (0..users).map(one).collect()
+    }
+
+    /// How fast it is expected to be, of one that has the GPU for itself.
+    pub fn speed(&self) -> f64 {
+        self.share.speed
     }
 
     /// From now on `tell` hears the name of each kernel before it is queued, and each is waited for, so that whatever
@@ -158,7 +200,7 @@ impl Cuda {
 
     /// `cuda:0, NVIDIA H100`.
     pub fn name(&self) -> &str {
-        &self.inner.name
+        &self.inner.kernels.name
     }
 
     pub fn limits(&self) -> GpuLimits {
@@ -167,10 +209,10 @@ impl Cuda {
 
     /// The same GPU, for which plans are made within other limits.
     pub fn with_limits(&self, limits: GpuLimits) -> Cuda {
-        Cuda { inner: self.inner.clone(), limits }
+        Cuda { limits, ..self.clone() }
     }
 
-    /// Bytes that are free on the GPU.
+    /// Bytes that are free on the GPU, of its share where several use it.
     ///
     /// # Errors
     /// Device (exit 4): what the driver says.
@@ -178,7 +220,7 @@ impl Cuda {
         // What was given back is free once the stream has come that far.
         self.wait()?;
         let told = self.inner.stream.context().mem_get_info();
-        told.map(|(free, _)| free).map_err(driver("no memory information"))
+        told.map(|(free, _)| free.min(self.share.bytes)).map_err(driver("no memory information"))
     }
 
     /// The kernel that `kernel` names, allowed its dynamic shared memory. The context is current on this thread afterwards.
@@ -187,7 +229,8 @@ impl Cuda {
         // Looking a kernel up and its attributes want a current context, which this thread may not have yet, and cudarc
         // binds it only for what goes through the stream.
         self.inner.stream.context().bind_to_thread().map_err(driver(name))?;
-        let mut known = self.inner.functions.lock().unwrap_or_else(PoisonError::into_inner);
+        let functions = &self.inner.kernels.functions;
+        let mut known = functions.lock().unwrap_or_else(PoisonError::into_inner);
         let f = match known.entry(name) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => entry.insert(Function::of(name, self.load(name)?)?),
@@ -203,7 +246,7 @@ impl Cuda {
     }
 
     fn load(&self, name: &str) -> Result<CudaFunction> {
-        for module in &self.inner.modules {
+        for module in &self.inner.kernels.modules {
             match module.load_function(name) {
                 Err(DriverError(CUresult::CUDA_ERROR_NOT_FOUND)) => {}
                 found => return found.map_err(driver(name)),
