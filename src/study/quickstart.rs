@@ -83,7 +83,7 @@ pub fn quickstart(
     find(&EmmSearch {
         set: &set,
         name: SET,
-        config: config,
+        config,
         scoring: Scoring {
             evaluations: Some(plan.evaluations),
             score_images: Some(plan.score_images),
