@@ -4,7 +4,7 @@ use super::common::suspended;
 use super::data::check_side;
 use super::endings::check_ending;
 use super::find_flags::{Args, search};
-use super::find_within::{choose, write_page};
+use super::find_within::{Chosen, choose, write_page};
 use super::quoted::quoted;
 use super::{Common, check_runs, find_plan, note_line, open_set, say};
 use crate::data::Dataset;
@@ -29,26 +29,7 @@ pub fn run(mut args: Args, common: &Common) -> Result<()> {
     let within = args.within.map(|seconds| Within { started: Instant::now(), seconds });
     let open = common.devices()?;
     check_runs(&args.run.runs)?;
-    check_side("--resolution", args.resolution)?;
-    if let (Some(side), None) = (args.resolution, within) {
-        return Err(usage(format!(
-            "--resolution: {side}, but only a search in a given time (--within TIME) scales images; \
-             `emm data subset --resolution {side}` makes such a set"
-        )));
-    }
-    if let Some(out) = args.out.as_ref().filter(|_| !args.plan) {
-        check_ending("--out", out, "what find writes", &[])?;
-        if out.is_file() {
-            let out = out.display();
-            return Err(usage(format!("--out: {out}: is a file, expected a folder to write into")));
-        }
-        fs::create_dir_all(out)
-            .or_exit(Exit::Other, || format!("--out: {}: cannot create", out.display()))?;
-        let page = within.map(|_| "report.html");
-        for name in [Some("results.json"), page].into_iter().flatten() {
-            check_output(&out.join(name), args.force)?;
-        }
-    }
+    check(&args)?;
     let mut set = open_set(&args.data, common)?;
     let name = args.data.display().to_string();
     let mut chosen = match within {
@@ -83,14 +64,7 @@ pub fn run(mut args: Args, common: &Common) -> Result<()> {
     }
     let found = match within.zip(chosen.as_ref()) {
         None => find(&search)?,
-        Some((within, chosen)) => {
-            let lengthen = !chosen.epochs_given;
-            match find_within(&mut search, &chosen.rates, within, lengthen)? {
-                Ended::Found(found) => Some(*found),
-                Ended::Stopped => None,
-                Ended::Nothing => return Err(nothing(within)),
-            }
-        }
+        Some((within, chosen)) => found_within(&mut search, within, chosen)?,
     };
     let Some(found) = found else { return Err(suspended("--runs", &args.run.runs)) };
     if let Some(chosen) = chosen.as_mut().filter(|_| found.epochs > config.train.epochs) {
@@ -125,6 +99,31 @@ pub fn run(mut args: Args, common: &Common) -> Result<()> {
     passed_over("--runs", found.damage)
 }
 
+/// What can be said of flags before a set is read; makes the folder that `--out` names.
+fn check(args: &Args) -> Result<()> {
+    check_side("--resolution", args.resolution)?;
+    if let (Some(side), None) = (args.resolution, args.within) {
+        return Err(usage(format!(
+            "--resolution: {side}, but only a search in a given time (--within TIME) scales images; \
+             `emm data subset --resolution {side}` makes such a set"
+        )));
+    }
+    if let Some(out) = args.out.as_ref().filter(|_| !args.plan) {
+        check_ending("--out", out, "what find writes", &[])?;
+        if out.is_file() {
+            let out = out.display();
+            return Err(usage(format!("--out: {out}: is a file, expected a folder to write into")));
+        }
+        fs::create_dir_all(out)
+            .or_exit(Exit::Other, || format!("--out: {}: cannot create", out.display()))?;
+        let page = args.within.map(|_| "report.html");
+        for name in [Some("results.json"), page].into_iter().flatten() {
+            check_output(&out.join(name), args.force)?;
+        }
+    }
+    Ok(())
+}
+
 /// Where a search begins without `--lo`.
 const LO: usize = 500;
 
@@ -146,12 +145,16 @@ fn devices(args: &Args, search: &EmmSearch, common: &Common) -> Result<Vec<Devic
     args.devices(open, &runs, at_once::SECONDS, common)
 }
 
-/// The error of a time in which nothing was trained.
-fn nothing(within: Within) -> anyhow::Error {
-    let time = duration(within.seconds);
-    usage(format!(
-        "--within: {time}: no size was trained in it; give more time, or --epochs or --sizes that take less"
-    ))
+/// Searches in a given time; `None` if a signal stopped it.
+fn found_within(search: &mut EmmSearch, within: Within, chosen: &Chosen) -> Result<Option<Found>> {
+    match find_within(search, &chosen.rates, within, !chosen.epochs_given)? {
+        Ended::Found(found) => Ok(Some(*found)),
+        Ended::Stopped => Ok(None),
+        Ended::Nothing => Err(usage(format!(
+            "--within: {}: no size was trained in it; give more time, or --epochs or --sizes that take less",
+            duration(within.seconds)
+        ))),
+    }
 }
 
 /// Writes what `--out` asks for, with the page where `page` says so.
