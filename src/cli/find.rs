@@ -43,7 +43,7 @@ pub fn run(mut args: Args, common: &Common) -> Result<()> {
     if let Some(chosen) = &chosen {
         set = chosen.set.clone();
         if !common.quiet {
-            chosen.said.iter().for_each(|line| note_line(line));
+            chosen.said.iter().chain(&chosen.longer).for_each(|line| note_line(line));
         }
     }
     let config = args.flags.resolve(common, &mut set.clone())?;
@@ -69,7 +69,7 @@ pub fn run(mut args: Args, common: &Common) -> Result<()> {
     let Some(found) = found else { return Err(suspended("--runs", &args.run.runs)) };
     if let Some(chosen) = chosen.as_mut().filter(|_| found.epochs > config.train.epochs) {
         let [first, last] = [config.train.epochs, found.epochs].map(describe_epochs);
-        chosen.said.push(format!("time was left: runs went on from {first} to {last} epochs"));
+        chosen.longer = Some(format!("time was left: runs went on from {first} to {last} epochs"));
     }
     let files = written(&args, &found, &set, &open[0], within.is_some())?;
     let again = match within {
@@ -86,13 +86,15 @@ pub fn run(mut args: Args, common: &Common) -> Result<()> {
                 results["within"] = serde_json::json!({
                     "seconds": args.within,
                     "resolution": set.resolution,
-                    "said": chosen.said,
+                    "said": chosen.said.iter().chain(&chosen.longer).collect::<Vec<_>>(),
                 });
             }
             say!("{results}");
         }
         false => {
-            chosen.iter().flat_map(|chosen| &chosen.said).for_each(|line| say!("{line}"));
+            if let Some(chosen) = &chosen {
+                chosen.said.iter().chain(&chosen.longer).for_each(|line| say!("{line}"));
+            }
             describe(&found, &again, &files);
         }
     }

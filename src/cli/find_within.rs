@@ -29,8 +29,10 @@ pub struct Chosen {
     pub fit: usize,
     /// The length of training is the user's.
     pub epochs_given: bool,
-    /// What, why, and what a longer time would buy.
+    /// What, and why.
     pub said: Vec<String>,
+    /// What a longer time would buy; once it was trained longer, how long.
+    pub longer: Option<String>,
 }
 
 /// Chooses the images' side and the length of training; what `args` says stays. `args.flags` are those of the runs afterwards.
@@ -95,7 +97,8 @@ pub fn choose(
             continue;
         }
         let sides = [set.resolution, side];
-        let said = said(args, within, sides, [now, more], given.is_some(), &sizes, &rates.basis);
+        let said = said(args, within, sides, now, &sizes, &rates.basis);
+        let longer = longer(within, [now, more], given.is_some(), sizes.climbed().len());
         args.flags.settings.training.epochs = Some(now.epochs);
         args.flags.duration = None;
         return Ok(Chosen {
@@ -106,6 +109,7 @@ pub fn choose(
             fit: now.sizes,
             epochs_given: given.is_some(),
             said,
+            longer,
         });
     }
     unreachable!("the last side is taken")
@@ -131,8 +135,7 @@ fn said(
     args: &Args,
     within: Within,
     [whole, side]: [usize; 2],
-    [now, more]: [Fit; 2],
-    given: bool,
+    now: Fit,
     sizes: &Sizes,
     basis: &str,
 ) -> Vec<String> {
@@ -172,21 +175,27 @@ fn said(
             "the answer is that of these smaller images (--resolution R takes others)".into(),
         );
     }
+    said
+}
+
+/// What four times the time would buy, of so many sizes, if anything.
+fn longer(within: Within, [now, more]: [Fit; 2], given: bool, sizes: usize) -> Option<String> {
     let times = format!("4 times the time, {},", duration(4.0 * within.seconds));
     if more.sizes == 0 {
-        said.push(format!("{times} would not be enough, either"));
+        Some(format!("{times} would not be enough, either"))
     } else if !given && more.epochs > now.epochs {
         let short = if now.epochs < ENOUGH_EPOCHS { "this is short: " } else { "" };
         let longer = describe_epochs(more.epochs);
-        said.push(format!("{short}{times} would train {longer} epochs: ratios rise with them"));
+        Some(format!("{short}{times} would train {longer} epochs: ratios rise with them"))
     } else if more.sizes > now.sizes {
         let n = match more.sizes {
-            n if n == all.len() => "all".to_string(),
+            n if n == sizes => "all".to_string(),
             n => n.to_string(),
         };
-        said.push(format!("{times} would measure {n} of the {} sizes", all.len()));
+        Some(format!("{times} would measure {n} of the {sizes} sizes"))
+    } else {
+        None
     }
-    said
 }
 
 /// Writes the page of a search's folder into it.

@@ -212,7 +212,8 @@ fn rounds(
     loop {
         let (left, epochs) = (within.left_s() / slower, search.config.train.epochs);
         let longer = found.as_ref().filter(|_| lengthen);
-        let longer = longer.and_then(|found| longer_epochs(search, rates, found, &tried, left));
+        let longer =
+            longer.and_then(|found| longer_epochs(search, rates, found, &tried, ends, left));
         let (next, expected) = match longer {
             Some(longer) => {
                 search.config.train.epochs = longer;
@@ -237,9 +238,19 @@ fn rounds(
         tried.extend(next);
         tried.sort_unstable();
         search.sizes = Sizes::List(tried.clone());
-        match find(search)? {
-            Some(now) => found = Some(now),
-            None => return Ok(Climbed { found, tried, unfinished: true }),
+        match (find(search), &mut found) {
+            // What goes wrong in a longer training costs no answer.
+            (Err(e), Some(before)) if longer.is_some() => {
+                before.damage.push(format!("{e:#}"));
+                return Ok(Climbed { found, tried, unfinished: false });
+            }
+            (Ok(Some(now)), Some(before)) if now.sizes.len() < before.sizes.len() => {
+                before.damage.extend(now.damage);
+                return Ok(Climbed { found, tried, unfinished: false });
+            }
+            (Ok(Some(now)), _) => found = Some(now),
+            (Ok(None), _) => return Ok(Climbed { found, tried, unfinished: true }),
+            (Err(e), _) => return Err(e),
         }
         let took = begun.elapsed().as_secs_f64() / expected.max(0.1);
         slower = if expected.is_finite() { took.max(0.5 * slower).max(0.2) } else { 1.0 };
@@ -252,9 +263,12 @@ fn longer_epochs(
     rates: &MachineRates,
     found: &Found,
     tried: &[usize],
+    ends: &Sizes,
     left_s: f64,
 ) -> Option<f64> {
-    if !found.emm.open() {
+    // Sizes that are named come first.
+    let named = matches!(ends, Sizes::List(all) if tried.len() < all.len());
+    if named || !found.emm.open() {
         return None;
     }
     // Where no size is memorized yet, larger ones come after.
