@@ -59,7 +59,8 @@ fn sizes_and_lengths_that_are_named_stay() {
     assert!(said.contains("--within 240s\n"), "{said}");
     // All sizes that are named come before any is trained longer.
     let found = find(dir, "--within 15s --sizes 4,8,9 --channels 4 --mult 1 --json").json();
-    assert_eq!(found["sizes"].as_array().unwrap().len(), 3, "{found}");
+    let all = found["sizes"].as_array().unwrap().len() == 3;
+    assert!(all || !found["within"]["said"].to_string().contains("went on"), "{found}");
     find(dir, "--within 1s --sizes 30 --epochs 100k --rate 100").refused(
         2,
         "--within: 1s: no size was trained",
