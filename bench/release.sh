@@ -44,15 +44,7 @@ if [[ $root${CARGO_HOME:-$HOME} == *[[:space:]]* ]]; then refuse "$root: a path 
 # What is packed is said here alone.
 unset EMM_CUDA_ARCHS EMM_CUDA_LINES
 
-venv=target/release-venv
-if ! cmp -s bench/release.txt "$venv/release.txt"; then
-    echo "== maturin and zig of bench/release.txt into $venv" >&2
-    rm -rf "$venv"
-    mkdir -p target
-    python3 -m venv "$venv" >&2
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r bench/release.txt >&2
-    cp bench/release.txt "$venv/release.txt"
-fi
+venv=$(bench/wheels.sh bench/release.txt)
 
 # The kernels are compiled once, by the build that pack.sh and the tests use, and taken over.
 work=$(mktemp -d)
@@ -87,8 +79,8 @@ if wanted wheel || wanted tarball; then
     export RUSTFLAGS="--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo --remap-path-prefix=$root=/emm"
     (
         cd "$tree"
-        PATH=$root/$venv/bin:$PATH CARGO_TARGET_DIR=$root/target/release-target \
-            "$root/$venv/bin/maturin" build --quiet --release --locked --zig --compatibility manylinux_2_28 \
+        PATH=$venv/bin:$PATH CARGO_TARGET_DIR=$root/target/release-target \
+            "$venv/bin/maturin" build --quiet --release --locked --zig --compatibility manylinux_2_28 \
             --out "$root/target/wheels"
     )
     unset RUSTFLAGS
