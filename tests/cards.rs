@@ -1,11 +1,11 @@
 //! All GPUs of a machine: which ones a command takes, and runs that several of them share.
 
 use crate::run::{digits, files_of, same_files, starts, wait_until, words};
-use crate::support::{Ended, say, study};
+use crate::support::{Ended, put_emulated_driver, say, study};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
@@ -35,9 +35,7 @@ struct Scene(TempDir);
 impl Scene {
     fn new() -> Scene {
         let dir = tempfile::tempdir().unwrap();
-        fs::create_dir(dir.path().join("driver")).unwrap();
-        let driver = Path::new(env!("EMM_EMULATOR_DIR")).join("libcuda.so");
-        std::os::unix::fs::symlink(driver, dir.path().join("driver/libcuda.so.1")).unwrap();
+        put_emulated_driver(&dir.path().join("driver"));
         digits(60, &dir.path().join("d.zip"));
         fs::write(dir.path().join("twenty.toml"), twenty()).unwrap();
         Scene(dir)

@@ -1,7 +1,7 @@
 //! Whole commands on a GPU: the program finds the emulator as its CUDA driver.
 
 use crate::run::{digits, files_of, same_files, saved_step, suspended, wait_until, words};
-use crate::support::Ended;
+use crate::support::{Ended, put_emulated_driver};
 use emm::check::golden::rel_err;
 use emm::data::npy;
 use emm::model::SavedModel;
@@ -9,7 +9,7 @@ use emm::model::tensor_file::TensorFile;
 use emm::rng::fill_normals;
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use tempfile::TempDir;
@@ -24,9 +24,7 @@ struct Scene(TempDir);
 impl Scene {
     fn new() -> Scene {
         let dir = tempfile::tempdir().unwrap();
-        fs::create_dir(dir.path().join("driver")).unwrap();
-        let driver = Path::new(env!("EMM_EMULATOR_DIR")).join("libcuda.so");
-        std::os::unix::fs::symlink(driver, dir.path().join("driver/libcuda.so.1")).unwrap();
+        put_emulated_driver(&dir.path().join("driver"));
         digits(16, &dir.path().join("d.zip"));
         Scene(dir)
     }

@@ -337,9 +337,7 @@ mod on_the_emulator {
 
     /// The small settings on the emulator's driver, beside tools that a machine with a GPU has.
     fn gpu(scene: &Scene, parts: &str) -> Command {
-        fs::create_dir(scene.path("driver")).unwrap();
-        let driver = Path::new(env!("EMM_EMULATOR_DIR")).join("libcuda.so");
-        std::os::unix::fs::symlink(driver, scene.path("driver/libcuda.so.1")).unwrap();
+        crate::support::put_emulated_driver(&scene.path("driver"));
         let memcheck = "#!/bin/sh\necho '========= COMPUTE-SANITIZER'\necho '========= ERROR SUMMARY: 0 errors'\n";
         scene.program("compute-sanitizer", memcheck);
         let mut command = scene.gpu(Path::new(env!("CARGO_BIN_EXE_emm")), parts);

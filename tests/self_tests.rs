@@ -1,6 +1,6 @@
 //! A GPU's self-test at its first use: what passes is used, what fails or never ends is replaced, and the verdict is kept.
 
-use crate::support::Ended;
+use crate::support::{Ended, put_emulated_driver};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -8,8 +8,7 @@ use std::process::{Command, Stdio};
 /// How `emm ARGS` ends on an emulated H100 that is tested, with a user's cache of its own and a fault of the driver.
 fn on_a_tested_gpu(cache: &Path, fault: &str, args: &str) -> Ended {
     let dir = tempfile::tempdir().unwrap();
-    let library = Path::new(env!("EMM_EMULATOR_DIR")).join("libcuda.so");
-    std::os::unix::fs::symlink(library, dir.path().join("libcuda.so.1")).unwrap();
+    put_emulated_driver(dir.path());
     let mut emm = Command::new(env!("CARGO_BIN_EXE_emm"));
     emm.args(args.split(' ')).stdin(Stdio::null()).env("LD_LIBRARY_PATH", dir.path());
     emm.env("XDG_CACHE_HOME", cache).env("EMM_SELF_TEST", "1");

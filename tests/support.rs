@@ -25,6 +25,14 @@ pub fn passing_folder() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a folder")
 }
 
+/// Puts the emulator into folder `dir`, which is made, under the name by which a driver is looked for.
+#[cfg(feature = "emulator")]
+pub fn put_emulated_driver(dir: &Path) {
+    std::fs::create_dir_all(dir).unwrap();
+    let library = Path::new(env!("EMM_EMULATOR_DIR")).join("libcuda.so");
+    std::os::unix::fs::symlink(library, dir.join("libcuda.so.1")).unwrap();
+}
+
 /// Runs `emm ARGS` to its end with an empty stdin.
 pub fn emm<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Ended {
     emm_in(Path::new("."), args)

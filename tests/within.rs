@@ -70,7 +70,12 @@ fn sizes_and_lengths_that_are_named_stay() {
         ("--within 10", "--within: "),
         ("--within 0s", "--within: "),
         ("--within xm", "--within: "),
-        ("--within -5s", "--within: "),
+        (
+            "--within -5s",
+            "--within: \"-5s\" follows, but a value that begins with a dash is written",
+        ),
+        ("--within=-5s", "--within: "),
+        ("--lo -5k", "--lo: \"-5k\" follows"),
         ("--resolution 8", "--resolution: 8, but only a search in a given time (--within TIME)"),
         ("--within 60s --lo 8 --hi 4", "--lo: 8 is not below --hi 4"),
         ("--within 60s --out file", "--out: file: is a file"),

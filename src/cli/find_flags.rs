@@ -53,7 +53,7 @@ pub struct Args {
     pub(super) plan: bool,
     /// Choose images' size, --preset small, epochs and sizes so that the search ends in this time (90s, 10m, 2h); flags that
     /// are given win. With --out also the page, report.html
-    #[arg(long, value_name = "TIME", value_parser = seconds, allow_hyphen_values = true)]
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
     pub(super) within: Option<f64>,
     /// With --within: scale images to this side [default: 16, 8 where that is too slow, or the set's if smaller]
     #[arg(long, value_name = "R", value_parser = side)]

@@ -216,6 +216,22 @@ fn not_text(words: &[OsString]) -> String {
     format!("{}: {word:?} is not UTF-8, which is expected here", flag.unwrap_or(&word))
 }
 
+/// Of a value that begins with a dash, such as -5, and so was taken for flags by the parser (`found` is the first of these): the
+/// flag before it.
+fn dashed_value(found: &str, words: &[OsString]) -> Option<String> {
+    if found.starts_with("--") {
+        return None;
+    }
+    let words: Vec<&str> = words.iter().filter_map(|word| word.to_str()).collect();
+    let dashed = |pair: &&[&str]| {
+        pair[0].starts_with("--") && !pair[0].contains('=') && pair[1].starts_with(found)
+    };
+    let (flag, value) = words.windows(2).find(dashed).map(|pair| (pair[0], pair[1]))?;
+    Some(format!(
+        "{flag}: {value:?} follows, but a value that begins with a dash is written {flag}={value}"
+    ))
+}
+
 /// A parser's error as ours are: one line that begins with the flag.
 fn one_line(e: &clap::Error) -> String {
     if let (ErrorKind::MissingRequiredArgument, Some(ContextValue::Strings(missing))) =
@@ -227,6 +243,12 @@ fn one_line(e: &clap::Error) -> String {
     }
     if e.kind() == ErrorKind::InvalidUtf8 {
         return not_text(&std::env::args_os().collect::<Vec<_>>());
+    }
+    if let (ErrorKind::UnknownArgument, Some(ContextValue::String(arg))) =
+        (e.kind(), e.get(ContextKind::InvalidArg))
+        && let Some(said) = dashed_value(arg, &std::env::args_os().collect::<Vec<_>>())
+    {
+        return said;
     }
     let text = e.to_string();
     let said: Vec<&str> = text

@@ -1,6 +1,6 @@
 //! `emm sweep k8s`: the runs as an Indexed Job of Kubernetes.
 
-use super::order::{NOTICE_S, Order, OrderFlags, cap, word};
+use super::order::{FOLDER, NOTICE_S, Order, OrderFlags, TRIES, cap, word};
 use super::yaml;
 use crate::cli::Common;
 use crate::error::{Exit, usage};
@@ -41,12 +41,6 @@ pub struct Args {
     #[command(flatten)]
     order: OrderFlags,
 }
-
-/// Failures of a run's pods that are tried again.
-const TRIES: usize = 3;
-
-/// The worker's folder.
-const FOLDER: &str = "/work";
 
 /// Writes the job.
 ///

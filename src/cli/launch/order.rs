@@ -12,6 +12,12 @@ use anyhow::Result;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
+/// Failures of a run that are tried again where an engine counts them.
+pub const TRIES: usize = 3;
+
+/// Where workers in images have what they share.
+pub const FOLDER: &str = "/work";
+
 /// Flags of every engine
 #[derive(clap::Args, Debug, Clone)]
 #[command(next_help_heading = "Jobs")]

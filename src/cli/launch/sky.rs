@@ -3,7 +3,7 @@
 //! A managed job for each run, from one task: SkyPilot has no arrays, and its `--num-jobs` numbers jobs only in newer
 //! versions and cannot submit some of them again.
 
-use super::order::{Order, OrderFlags, word};
+use super::order::{FOLDER, Order, OrderFlags, TRIES, word};
 use super::yaml;
 use crate::cli::Common;
 use crate::error::{Exit, usage};
@@ -41,12 +41,6 @@ pub struct Args {
     #[command(flatten)]
     order: OrderFlags,
 }
-
-/// Failures of a run that are tried again.
-const TRIES: usize = 3;
-
-/// Where a volume is.
-const FOLDER: &str = "/work";
 
 /// Writes the task.
 ///
