@@ -122,16 +122,31 @@ fn a_command_that_fails_loses_nothing() {
     assert!(left.is_empty(), "{left:?}");
 }
 
-#[test]
-fn a_long_run_is_pushed_as_it_goes_and_what_is_further_is_taken() {
-    let m = Machine::new();
-    let study = m.dir().join("twenty.toml");
-    let slow = fs::read_to_string(&study).unwrap().replace("epochs = 16000", "epochs = 160000");
-    fs::write(study, slow).unwrap();
+/// A run that is pushed at least five times before it ends, each push kept as `old-I`, and how many they were: as long as
+/// this machine needs for that.
+fn pushed_as_it_goes() -> (Machine, usize) {
     let keep = "rm -rf bucket/{run} && cp -r {dir} bucket/{run} && echo >> pushes && cp -r {dir} \
                 old-$(($(wc -l < pushes)))";
-    m.one("a", &["--push-every", "1s", "--push", keep]).ok();
-    assert!(m.pushes() > 3, "{} pushes", m.pushes());
+    let mut pushes = 0;
+    for zeros in ["0", "00", "000", "0000"] {
+        let m = Machine::new();
+        let study = m.dir().join("twenty.toml");
+        let epochs = format!("epochs = 16000{zeros}");
+        let slow = fs::read_to_string(&study).unwrap().replace("epochs = 16000", &epochs);
+        fs::write(study, slow).unwrap();
+        m.one("a", &["--push-every", "0.3s", "--push", keep]).ok();
+        // The last two are of the finished run.
+        pushes = m.pushes();
+        if pushes >= 7 {
+            return (m, pushes - 2);
+        }
+    }
+    panic!("{pushes} pushes of a very long run");
+}
+
+#[test]
+fn a_long_run_is_pushed_as_it_goes_and_what_is_further_is_taken() {
+    let (m, pushes) = pushed_as_it_goes();
     let run = fs::read_dir(m.dir().join("a")).unwrap().next().unwrap().unwrap().path();
     let name = run.file_name().unwrap();
     let line = "sweep run-one 0 twenty.toml --scale tiny --repeats 10 --runs straight";
@@ -139,19 +154,21 @@ fn a_long_run_is_pushed_as_it_goes_and_what_is_further_is_taken() {
     let straight = m.dir().join("straight").join(name);
     assert!(same(&straight, &m.bucket.join(name)));
 
-    // The first and the second push were of a run that had been begun once and twice.
+    // A push is of a run that had been begun as often as there were pushes.
     let put = |from: &str, to: &Path| {
         let _ = fs::remove_dir_all(to);
         let mut copy = std::process::Command::new("cp");
         copy.arg("-r").arg(m.dir().join(from)).arg(to);
         Ended::of(&mut copy).ok();
     };
-    for (here, there) in [("old-1", "old-2"), ("old-2", "old-1")] {
+    let last = format!("old-{pushes}");
+    for (here, there) in [("old-1", &*last), (&*last, "old-1")] {
         put(here, &run);
         put(there, &m.bucket.join(name));
         m.one("a", &[]).ok();
         let stats = fs::read_to_string(run.join("stats.jsonl")).unwrap();
-        assert_eq!(stats.matches("resumed_at_step").count(), 3, "{here} here, {there} there");
+        let begun = stats.matches("resumed_at_step").count();
+        assert_eq!(begun, pushes + 1, "{here} here, {there} there");
         assert!(same(&straight, &run) && same(&straight, &m.bucket.join(name)));
     }
 }
