@@ -50,6 +50,14 @@ pub fn amount(text: &str) -> Result<f64, String> {
     }
 }
 
+/// A share: `0.01`, `1%`.
+pub fn share(text: &str) -> Result<f64, String> {
+    let (digits, unit) = text.strip_suffix('%').map_or((text, 1.0), |digits| (digits, 100.0));
+    let share = digits.trim().parse::<f64>().map(|number| number / unit);
+    let share = share.ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| format!("{text:?} is no share from 0 to 1 or 0% to 100%"))
+}
+
 /// Seconds of `90s`, `10m`, `1.5h`.
 pub fn seconds(text: &str) -> Result<f64, String> {
     let wrong = || format!("{text:?} is no time such as 90s, 10m or 2h");
@@ -106,6 +114,14 @@ mod tests {
         for (text, value) in [("1", 1), ("500M", 500 << 20), ("1.5GiB", 3 << 29), ("4 g", 4 << 30)]
         {
             assert_eq!(bytes(text), Ok(value), "{text}");
+        }
+        for (text, value) in
+            [("0.01", 0.01), ("1%", 0.01), ("100 %", 1.0), ("0", 0.0), ("1e-3", 1e-3)]
+        {
+            assert_eq!(share(text), Ok(value), "{text}");
+        }
+        for bad in ["", "%", "-1%", "1.01", "101%", "nan", "inf", "1k", "é"] {
+            assert!(share(bad).is_err(), "{bad}");
         }
         for bad in ["", "G", "0", "-1", "nan", "inf", "4x", "1e30", "é"] {
             assert!(bytes(bad).is_err(), "{bad}");

@@ -59,4 +59,5 @@ mod support;
 mod sweep;
 mod tape;
 mod theirs;
+mod when;
 mod within;

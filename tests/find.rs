@@ -392,6 +392,8 @@ fn a_small_quickstart_leaves_its_results_and_reuses_its_runs() {
         keep_all_snapshots: false,
         save_every: SaveEvery::Seconds(30.0),
         stop_after_steps: None,
+        stop_above: None,
+        holdout: None,
         data_name: "bundled digits".into(),
         quiet: true,
     };

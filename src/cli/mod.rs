@@ -51,6 +51,7 @@ mod sweep;
 mod table;
 mod train;
 pub(crate) mod train_flags;
+mod when;
 
 pub use common::Common;
 use common::{check_runs, note_line, open_set, say, say_json};
@@ -79,6 +80,7 @@ enum Command {
     Audit(audit::Args),
     Optimal(optimal::Args),
     Gap(gap::Args),
+    When(when::Args),
     Find(find_flags::Args),
     #[command(subcommand)]
     Sweep(sweep::Command),
@@ -142,6 +144,7 @@ pub fn main() -> i32 {
         Command::Audit(a) => audit::run(a, c),
         Command::Optimal(a) => optimal::run(a, c),
         Command::Gap(a) => gap::run(a, c),
+        Command::When(a) => when::run(a, c),
         Command::Find(a) => find::run(a, c),
         Command::Sweep(a) => sweep::run(a, c),
         Command::Table(a) => table::run(a, c),

@@ -61,6 +61,8 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         keep_all_snapshots: false,
         save_every: SaveEvery::Seconds(10.0),
         stop_after_steps: None,
+        stop_above: None,
+        holdout: None,
         quiet: common.quiet,
         data_name: SET.into(),
     };

@@ -4,15 +4,17 @@ use super::train_flags::{RunFlags, TrainFlags};
 use super::{Common, check_runs, note_line, open_set, say};
 use crate::error::{Exit, fail};
 use crate::model::Params;
+use crate::numbers::share;
 use crate::run::dir::best;
 use crate::run::longer::lengthen;
 use crate::run::progress::{describe_epochs, duration};
-use crate::run::{Evaluation, Outcome, RunConfig, train};
+use crate::run::{Evaluation, HeldOut, Outcome, RunConfig, RunDir, train};
 use crate::study::outcome::still_rising;
 use crate::views::words::RISING;
 use anyhow::Result;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Train a network on a set and score it on the way; the same command resumes
 ///
@@ -35,6 +37,22 @@ pub struct Args {
     /// Stop after this many steps of this start, saved; the same command continues
     #[arg(long, value_name = "K")]
     stop_after_steps: Option<u64>,
+    /// Stop, saved, after an evaluation whose ratio is higher, such as ratio>0.01 or ratio>1%; the snapshot of the last one
+    /// before stays. Without it the same command goes on
+    #[arg(long, value_name = "ratio>R", value_parser = ratio_above)]
+    stop_when: Option<f64>,
+    /// Images that the network is not trained on: at each evaluation the loss on these and on training images goes into
+    /// losses.csv, for `emm when`
+    #[arg(long, value_name = "SET")]
+    holdout: Option<PathBuf>,
+}
+
+/// The ratio of `ratio>0.01` or `ratio>1%`.
+fn ratio_above(text: &str) -> Result<f64, String> {
+    let number = text.trim().strip_prefix("ratio").and_then(|rest| rest.trim().strip_prefix('>'));
+    let ratio = number.and_then(|number| share(number.trim()).ok());
+    ratio
+        .ok_or_else(|| format!("expected ratio>R with R from 0 to 1 or 0% to 100%, found {text:?}"))
 }
 
 /// Trains a network, or goes on, and prints the highest ratio of copies.
@@ -56,6 +74,11 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     let dir = args.run.clone().unwrap_or_else(|| args.options.runs.join(config.id()));
     let mut options = args.options.options(common, &args.data);
     options.stop_after_steps = args.stop_after_steps;
+    options.stop_above = args.stop_when;
+    if let Some(path) = &args.holdout {
+        let held = HeldOut { images: open_set(path, common)?, name: path.display().to_string() };
+        options.holdout = Some(Arc::new(held.for_run(&config)?));
+    }
     let scoring = args.flags.scoring(&config);
     if let Some(taken) = lengthen(&device, &dir, &config, scoring, &options)?
         && !common.quiet
@@ -64,11 +87,16 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     }
     let outcome = train(&device, &config, &data, &dir, &options)?;
     if common.json {
-        say!("{}", as_json(&config, &dir, &outcome));
+        let mut json = as_json(&config, &dir, &outcome);
+        json["stopped_above"] = args.stop_when.filter(|_| outcome.is_above(args.stop_when)).into();
+        say!("{json}");
     } else {
         print(&config, &dir, &outcome);
+        if outcome.is_above(args.stop_when) {
+            print_stop(&config, &dir, &outcome, args.stop_when.unwrap_or_default());
+        }
     }
-    match outcome.finished {
+    match outcome.finished || outcome.is_above(args.stop_when) {
         true => Ok(()),
         false => Err(fail(
             Exit::Suspended,
@@ -117,6 +145,26 @@ fn print(config: &RunConfig, dir: &Path, outcome: &Outcome) {
         );
     }
     say!("time        {}", duration(outcome.elapsed_s));
+}
+
+/// Where a run stopped at a ratio, and the last snapshot before it.
+fn print_stop(config: &RunConfig, dir: &Path, outcome: &Outcome, level: f64) {
+    let evaluations = &outcome.scores.evaluations;
+    if let Some(last) = evaluations.last() {
+        let (epoch, ratio) = (describe_epochs(last.epoch), 100.0 * last.ratio);
+        say!(
+            "stopped     at epoch {epoch}: {ratio:.2}% > {}%; without --stop-when the same command goes on",
+            100.0 * level
+        );
+    }
+    match evaluations.iter().rev().find(|l| l.ratio <= level) {
+        Some(l) => say!(
+            "before it   {}: {}",
+            RunDir::new(dir).snapshot_path(config, l.step).display(),
+            said(l)
+        ),
+        None => say!("before it   no evaluation was as low (--evaluations takes more)"),
+    }
 }
 
 fn said(l: &Evaluation) -> String {

@@ -196,6 +196,8 @@ impl RunFlags {
             keep_all_snapshots: self.keep == Keep::All,
             save_every: self.save_every,
             stop_after_steps: None,
+            stop_above: None,
+            holdout: None,
             quiet: common.quiet,
             data_name: data.display().to_string(),
         }

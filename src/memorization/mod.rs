@@ -5,6 +5,7 @@ mod bootstrap;
 pub mod emm;
 pub mod interval;
 pub mod nearest;
+pub mod onset;
 pub mod ratio;
 pub mod repeats;
 pub mod search;

@@ -104,6 +104,14 @@ impl RunDir {
     pub fn rescored_path(&self) -> PathBuf {
         self.root.join("rescored.csv")
     }
+    /// Training and held-out losses, where those are measured.
+    pub fn losses_path(&self) -> PathBuf {
+        self.root.join("losses.csv")
+    }
+    /// Which held-out images they are of.
+    pub fn heldout_path(&self) -> PathBuf {
+        self.root.join("heldout.toml")
+    }
     /// As `scores.csv` and `rescored.csv`, with identical training images counted once: only where there are any.
     fn distinct_scores_path(&self) -> PathBuf {
         self.root.join("scores-distinct.csv")
@@ -346,8 +354,8 @@ impl RunDir {
     /// Removes all that evaluations left but snapshots.
     pub(super) fn remove_scores(&self) -> Result<()> {
         let scores = [self.scores_path(), self.rescored_path(), self.partial_evaluation_path()];
-        let distinct = [self.distinct_scores_path(), self.distinct_rescored_path()];
-        scores.iter().chain(&distinct).try_for_each(|path| remove(path))
+        let more = [self.distinct_scores_path(), self.distinct_rescored_path(), self.losses_path()];
+        scores.iter().chain(&more).try_for_each(|path| remove(path))
     }
 
     /// Removes a state that was to become another run's.

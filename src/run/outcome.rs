@@ -11,7 +11,7 @@ use std::time::Instant;
 /// How a call of [`train`](super::train()) ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
-    /// False when a signal or `stop_after_steps` ended it early; the same call continues.
+    /// False when a signal, `stop_after_steps` or `stop_above` ended it early; the same call continues.
     pub finished: bool,
     /// Steps of the run that are done and saved.
     pub step: u64,
@@ -21,6 +21,12 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Whether it stopped at a ratio above this one.
+    pub fn is_above(&self, level: Option<f64>) -> bool {
+        let last = self.scores.evaluations.last();
+        !self.finished && level.zip(last).is_some_and(|(level, last)| last.ratio > level)
+    }
+
     /// That of a run which needs no more work, from its folder; `None` if there is work left.
     ///
     /// # Errors

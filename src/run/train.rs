@@ -5,6 +5,7 @@
 //! kill leaves undone the next start does again with the same bytes.
 
 use super::dir::{Lock, RunDir, Scores};
+use super::losses::{HeldOut, Measuring};
 use super::numerics::Numerics;
 use super::progress::{IMAGE_COST, Progress, ProgressPart, describe_epochs};
 use super::score::Network;
@@ -17,6 +18,7 @@ use crate::model::{Steps, Trainer};
 use crate::signal::stop_asked;
 use anyhow::Result;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 mod evaluations;
@@ -27,6 +29,10 @@ pub struct RunOptions {
     pub keep_all_snapshots: bool,
     pub save_every: SaveEvery,
     pub stop_after_steps: Option<u64>,
+    /// Training stops, saved, after an evaluation with a higher ratio than this.
+    pub stop_above: Option<f64>,
+    /// What losses are measured on at evaluations, beside the training images.
+    pub holdout: Option<Arc<HeldOut>>,
     pub quiet: bool,
     /// Where the set was read from: a path, noted in `config.toml`.
     pub data_name: String,
@@ -137,6 +143,7 @@ struct Run<'a> {
     evaluations: Vec<Evaluation>,
     rescored: Option<Evaluation>,
     distinct: Distinct,
+    losses: Option<Measuring<'a>>,
     last_loss: f64,
     stats: Stats,
     progress: Progress,
@@ -183,6 +190,14 @@ impl<'a> Run<'a> {
         if step > 0 {
             progress.note(&format!("resumed at step {step} of {}", config.steps()));
         }
+        let losses = match &options.holdout {
+            Some(heldout) => Some(Measuring::resume(&dir, &config, data, heldout, step)?),
+            None if dir.losses_path().exists() => {
+                progress.note("losses.csv gets no more rows: --holdout is not given");
+                None
+            }
+            None => None,
+        };
         Ok(Run {
             stats: Stats::resume(&dir.stats_path(), step, device)?,
             device,
@@ -202,6 +217,7 @@ impl<'a> Run<'a> {
             evaluations,
             rescored,
             distinct,
+            losses,
             last_loss: f64::NAN,
             progress,
             started,
@@ -225,7 +241,8 @@ impl<'a> Run<'a> {
             if self.step == self.config.steps() {
                 break;
             }
-            if stop_asked() || self.options.stop_after_steps == Some(self.steps_here) {
+            let told = stop_asked() || self.options.stop_after_steps == Some(self.steps_here);
+            if told || self.is_above() {
                 self.save()?;
                 return self.outcome(false, None);
             }
@@ -245,6 +262,12 @@ impl<'a> Run<'a> {
             Ended::Stopped => self.outcome(false, None),
             Ended::With(rescored) => self.outcome(true, rescored),
         }
+    }
+
+    /// Whether training is to stop at what the last evaluation said.
+    fn is_above(&self) -> bool {
+        let last = self.evaluations.last();
+        self.options.stop_above.zip(last).is_some_and(|(level, last)| last.ratio > level)
     }
 
     /// Steps up to the next evaluation, save or end, as many as the trainer takes at once; false if a signal stopped it

@@ -4,6 +4,7 @@ mod denoise;
 pub mod heun;
 mod heun_cpu;
 mod heun_gpu;
+mod noisy;
 pub mod optimal;
 mod optimal_gpu;
 mod state;
@@ -11,6 +12,7 @@ mod state;
 pub use denoise::{Denoise, Images, OnGpu, Operands, quantise};
 pub use heun::{HeunOptions, Start, noise_levels, sample, sample_each};
 pub use heun_gpu::GPU_BYTES;
+pub use noisy::Noisy;
 pub use optimal::Optimal;
 pub use optimal_gpu::GpuOptimal;
 

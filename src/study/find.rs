@@ -261,7 +261,7 @@ impl EmmSearch<'_> {
                 config.data = data.clone();
                 self.scoring.settle(&mut config);
                 let dir = Some(self.runs.join(config.id()));
-                PlannedRun { config, recipe: recipe.clone(), dir }
+                PlannedRun { config, recipe: recipe.clone(), holdout: 0, dir }
             };
             Ok(Ok((0..self.repeats).map(run).collect()))
         };

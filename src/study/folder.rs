@@ -106,9 +106,15 @@ impl RunSeen {
 
     /// Equal for runs that differ in size, seed and images alone.
     pub fn key(&self) -> String {
-        let counts = |k: &str| ![IMAGES, "seed"].contains(&k) && !HASHES.contains(&k);
-        let parts = self.settings.iter().filter(|(k, _)| counts(k));
-        parts.map(|(k, v)| format!("{k}={v};")).collect()
+        self.settings_but(&[]).iter().map(|(k, v)| format!("{k}={v};")).collect()
+    }
+
+    /// All settings but size, seed, images and these.
+    pub fn settings_but(&self, left_out: &[&str]) -> Vec<(String, String)> {
+        let counts = |k: &str| {
+            ![IMAGES, "seed"].contains(&k) && !HASHES.contains(&k) && !left_out.contains(&k)
+        };
+        self.settings.iter().filter(|(k, _)| counts(k)).cloned().collect()
     }
 
     /// The values of these settings, to tell runs apart.

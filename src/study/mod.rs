@@ -27,6 +27,7 @@ pub mod settings;
 pub mod spec;
 pub mod sweep;
 pub mod theirs;
+pub mod when;
 pub mod within;
 
 pub use find::{EmmSearch, Found, Sizes, find};

@@ -21,10 +21,12 @@ use super::scale::Scale;
 use super::settings::{ImageShape, Recipe, Settings};
 use super::spec::{FigureSpec, Held, Study};
 use crate::data::Dataset;
-use crate::error::{Exit, exit_code, usage};
+use crate::data::subset::pick;
+use crate::error::{Exit, data, exit_code, usage};
 use crate::memorization::{Emm, SizeRatio, emm_of};
-use crate::run::{DataId, Precision, RunConfig, RunSettings};
+use crate::run::{DataId, HeldOut, Precision, RunConfig, RunSettings};
 use anyhow::Result;
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
@@ -77,6 +79,31 @@ impl Setup {
         let set = self.set.as_ref().ok_or_else(|| usage("--data: not given"))?;
         let blend = self.blend.as_ref().map(|s| (&s.images, s.name.as_str()));
         recipe.of((&set.images, &set.name), blend)
+    }
+
+    /// The images at the set's end that a run measures losses on, as many of each class, less those that it is trained on.
+    ///
+    /// # Errors
+    /// As [`Setup::images`]; data where more than a tenth of them is trained on.
+    pub(super) fn held_out(&self, run: &PlannedRun) -> Result<HeldOut> {
+        let set = self.set.as_ref().ok_or_else(|| usage("--data: not given"))?;
+        let backwards: Vec<usize> = (0..set.images.len()).rev().collect();
+        let recipe = Recipe { size: run.holdout, blend: 0.0, ..run.recipe.clone() };
+        let last = recipe.of((&pick(&set.images, &backwards), &set.name), None)?;
+        let training = self.images(&run.recipe)?;
+        let trained: HashSet<&[u8]> = training.pixels.chunks_exact(training.image_len()).collect();
+        let new = |&i: &usize| !trained.contains(last.image(i));
+        let kept: Vec<usize> = (0..last.len()).filter(new).collect();
+        if 10 * kept.len() < 9 * last.len() {
+            let (name, both) = (&set.name, last.len() - kept.len());
+            return Err(data(format!(
+                "--data: {name}: {both} of the {} images at its end, held out for losses, are among the {} that are trained on: \
+                 the set is too small for both",
+                last.len(),
+                training.len()
+            )));
+        }
+        Ok(HeldOut { images: pick(&last, &kept), name: format!("the end of {}", set.name) })
     }
 
     fn made(&self, recipe: &Recipe) -> Result<Made> {
@@ -165,6 +192,8 @@ pub struct PlannedRun {
     /// Without a set its images are unnamed.
     pub config: RunConfig,
     pub recipe: Recipe,
+    /// Held-out images of its set that losses are measured on; 0 for none.
+    pub holdout: usize,
     /// Its folder; `None` without a set.
     pub dir: Option<PathBuf>,
 }
@@ -413,7 +442,8 @@ impl Setup {
             if let Some(id) = &id {
                 config.data = id.clone();
             }
-            let run = PlannedRun { config, recipe: recipe.clone(), dir: None };
+            let holdout = settings.images.holdout.map_or(0, |n| self.scale.size(n));
+            let run = PlannedRun { config, recipe: recipe.clone(), holdout, dir: None };
             runs.push(if id.is_some() { self.place(run) } else { run });
         }
         Ok(Ok(runs))

@@ -38,13 +38,24 @@ pub struct ImageSettings {
     pub blend: Option<f64>,
     /// none (unconditional), true, unique, random:C.
     pub labels: Option<String>,
+    /// Images at the set's end, balanced by class, on which losses are measured at each evaluation.
+    pub holdout: Option<usize>,
     /// So many skips, drawn at random: draw number `draw`.
     pub random_skips: Option<usize>,
     pub draw: Option<u64>,
 }
 
-const IMAGE_KEYS: [&str; 8] =
-    ["size", "resolution", "classes", "class", "blend", "labels", "random_skips", "draw"];
+const IMAGE_KEYS: [&str; 9] = [
+    "size",
+    "resolution",
+    "classes",
+    "class",
+    "blend",
+    "labels",
+    "holdout",
+    "random_skips",
+    "draw",
+];
 
 /// Every key of a study's settings.
 pub fn keys() -> impl Iterator<Item = &'static str> {
@@ -66,7 +77,7 @@ impl Settings {
             text.parse::<Labels>().map_err(|e| usage(format!("{what}: labels: {e}")))?;
         }
         // A scale makes at least one of anything, so that a 0 would pass unseen.
-        for key in ["size", "batch", "channels", "looks", "score_images"] {
+        for key in ["size", "holdout", "batch", "channels", "looks", "score_images"] {
             if written.get(key).and_then(toml::Value::as_integer) == Some(0) {
                 return Err(usage(format!("{what}: {key}: 0, expected at least 1")));
             }

@@ -14,7 +14,7 @@ use crate::run::progress::Overall;
 use crate::run::train::{train_part, work};
 use crate::run::{RunDir, RunOptions, state};
 use anyhow::Result;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Runs in a fixed order, by which `run-one` names them: that of studies, cells and seeds, a run that serves several
 /// cells where it comes first.
@@ -59,7 +59,9 @@ impl Sweep {
                     let same_images =
                         |r: &SweepRun| run.dir.is_some() || r.run.recipe == run.recipe;
                     let known = |r: &SweepRun| r.run.config == run.config && same_images(r);
-                    if sweep.runs.iter().any(known) {
+                    if let Some(known) = sweep.runs.iter().position(known) {
+                        let known = &mut sweep.runs[known].run;
+                        known.holdout = known.holdout.max(run.holdout);
                         continue;
                     }
                     let name = match cell.runs.len() {
@@ -146,7 +148,11 @@ impl Sweep {
             return Ok(Some(()));
         }
         let images = |recipe: &Recipe| setup.images(recipe);
-        Ok(self.runs[i].train(&images, device, options, progress)?.map(|_| ()))
+        let mut options = options.clone();
+        if run.holdout > 0 {
+            options.holdout = Some(Arc::new(setup.held_out(run)?.for_run(&run.config)?));
+        }
+        Ok(self.runs[i].train(&images, device, &options, progress)?.map(|_| ()))
     }
 }
 

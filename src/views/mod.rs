@@ -13,4 +13,5 @@ pub mod report;
 pub mod search;
 pub mod sheets;
 pub mod tables;
+pub mod when;
 pub mod words;

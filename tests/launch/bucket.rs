@@ -122,22 +122,22 @@ fn a_command_that_fails_loses_nothing() {
     assert!(left.is_empty(), "{left:?}");
 }
 
-/// A run that is pushed at least five times before it ends, each push kept as `old-I`, and how many they were: as long as
+/// A run that is pushed at least three times before it ends, each push kept as `old-I`, and how many they were: as long as
 /// this machine needs for that.
 fn pushed_as_it_goes() -> (Machine, usize) {
     let keep = "rm -rf bucket/{run} && cp -r {dir} bucket/{run} && echo >> pushes && cp -r {dir} \
                 old-$(($(wc -l < pushes)))";
     let mut pushes = 0;
-    for zeros in ["0", "00", "000", "0000"] {
+    for doubled in 1..8 {
         let m = Machine::new();
         let study = m.dir().join("twenty.toml");
-        let epochs = format!("epochs = 16000{zeros}");
+        let epochs = format!("epochs = {}", 160_000 << doubled);
         let slow = fs::read_to_string(&study).unwrap().replace("epochs = 16000", &epochs);
         fs::write(study, slow).unwrap();
-        m.one("a", &["--push-every", "0.3s", "--push", keep]).ok();
+        m.one("a", &["--push-every", "1s", "--push", keep]).ok();
         // The last two are of the finished run.
         pushes = m.pushes();
-        if pushes >= 7 {
+        if pushes >= 5 {
             return (m, pushes - 2);
         }
     }

@@ -27,17 +27,30 @@ impl Run<'_> {
     /// Scores the EMA and records it; false if a signal stopped it.
     pub(super) fn evaluation(&mut self) -> Result<bool> {
         let model = self.snapshot()?;
+        let mut network = self.loaded(model)?;
         let evaluations = self.evaluation_steps.len();
         let images = self.config.images_at(self.evaluations.len(), evaluations);
-        let Some((evaluation, distinct)) = self.score(model, self.step, 0, images)? else {
-            return Ok(false);
-        };
+        let mut more = String::new();
+        if let Some(measuring) = &mut self.losses {
+            let losses = match measuring.measure(&mut network, &self.dir, &self.config, self.step) {
+                Err(e) if exit_code(&e) == Exit::Suspended as i32 => return Ok(false),
+                other => other?,
+            };
+            self.stats.add("Loss/training_fixed", losses.training);
+            self.stats.add("Loss/heldout_fixed", losses.heldout);
+            more = format!(
+                "; loss {:.4} on training, {:.4} on held-out images",
+                losses.training, losses.heldout
+            );
+        }
+        let scored = self.score(&mut network, self.step, 0, images)?;
+        self.put_back(network);
+        let Some((evaluation, distinct)) = scored else { return Ok(false) };
         self.write_snapshot()?;
         self.stats.add("Mem/ratio", evaluation.ratio);
-        let mut more = String::new();
         if let Some(distinct) = distinct {
             self.stats.add("Mem/ratio_distinct", distinct.ratio);
-            more = format!("; identical training images once, {:.2}%", 100.0 * distinct.ratio);
+            more += &format!("; identical training images once, {:.2}%", 100.0 * distinct.ratio);
             self.distinct.evaluations.push(distinct);
             self.dir.write_distinct_evaluations(&self.distinct.evaluations)?;
         }
@@ -66,9 +79,10 @@ impl Run<'_> {
         let again = scored_again(&self.config, &self.evaluations, &self.distinct);
         let Some(step) = again.map(|l| l.step) else { return Ok(Ended::With(None)) };
         let model = self.dir.snapshot(&self.config, step)?;
-        let Some((evaluation, distinct)) = self.score(model, step, RESCORE_SEED, images)? else {
-            return Ok(Ended::Stopped);
-        };
+        let mut network = self.loaded(model)?;
+        let scored = self.score(&mut network, step, RESCORE_SEED, images)?;
+        self.put_back(network);
+        let Some((evaluation, distinct)) = scored else { return Ok(Ended::Stopped) };
         if let Some(distinct) = &distinct {
             self.dir.write_distinct_rescored(distinct)?;
         }
@@ -81,19 +95,11 @@ impl Run<'_> {
     /// Generates and searches, continuing an interrupted evaluation, as [`evaluation_of`] counts it; `None` if a signal stopped it.
     fn score(
         &mut self,
-        model: SavedModel,
+        network: &mut Network,
         step: u64,
         first_seed: u64,
         images: usize,
     ) -> Result<Option<(Evaluation, Option<Evaluation>)>> {
-        self.trainer.rest();
-        let mut network = match self.network.take() {
-            Some(mut network) => {
-                network.load(&model)?;
-                network
-            }
-            None => self.evaluation_network(model)?,
-        };
         let search = self.search.as_mut().expect("a run with evaluations has references");
         let path = self.dir.partial_evaluation_path();
         let mut found = load_partial(&path, &self.config, step, first_seed, images);
@@ -105,13 +111,8 @@ impl Run<'_> {
         let mut counted = found.len();
         let (config, progress) = (&self.config, &mut self.progress);
         let loss = self.last_loss;
-        let result = generate_and_search(
-            &mut network,
-            search,
-            first_seed,
-            images,
-            &mut found,
-            &mut |found| {
+        let result =
+            generate_and_search(network, search, first_seed, images, &mut found, &mut |found| {
                 progress.generated((found.len() - counted) as u64, || {
                     let text = progress_text(config, step, loss);
                     format!("{text}  evaluation {}/{images}", found.len())
@@ -122,11 +123,7 @@ impl Run<'_> {
                     last_save = Instant::now();
                 }
                 Ok(())
-            },
-        );
-        if self.device.cuda().is_some() {
-            self.network = Some(network);
-        }
+            });
         match result {
             Ok(()) => Ok(Some(evaluation_of(&self.config, step, &found, self.distinct.repeats))),
             Err(e) if exit_code(&e) == Exit::Suspended as i32 => {
@@ -134,6 +131,24 @@ impl Run<'_> {
                 Ok(None)
             }
             Err(e) => Err(e),
+        }
+    }
+
+    /// The network of an evaluation, with these weights.
+    fn loaded(&mut self, model: SavedModel) -> Result<Network<'static>> {
+        self.trainer.rest();
+        match self.network.take() {
+            Some(mut network) => {
+                network.load(&model)?;
+                Ok(network)
+            }
+            None => self.evaluation_network(model),
+        }
+    }
+
+    fn put_back(&mut self, network: Network<'static>) {
+        if self.device.cuda().is_some() {
+            self.network = Some(network);
         }
     }
 
@@ -167,7 +182,10 @@ impl Run<'_> {
         if self.options.keep_all_snapshots {
             return Ok(());
         }
-        let kept = [best(&self.evaluations), self.evaluations.last()];
+        // Where training is to stop at a ratio, also the last one before it passed that.
+        let level = self.options.stop_above.unwrap_or(f64::NEG_INFINITY);
+        let before = self.evaluations.iter().rev().find(|l| l.ratio <= level);
+        let kept = [best(&self.evaluations), self.evaluations.last(), before];
         let mut steps: Vec<u64> = kept.into_iter().flatten().map(|l| l.step).collect();
         if self.evaluations.is_empty() {
             steps.push(self.config.steps());
