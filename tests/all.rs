@@ -42,6 +42,7 @@ mod outcomes;
 mod pack;
 mod pages;
 mod passed_over;
+mod predict;
 mod random;
 mod rates;
 mod repeats;

@@ -86,7 +86,10 @@ fn losses_are_those_of_the_network_and_the_runs_bits_stay() {
     assert_eq!(rows.len(), 4 * 5, "evaluations and levels");
     assert_eq!(rows[0][..3], [40.0, 10.0, 0.05]);
     let model = SavedModel::open(&run.join("snapshots/epoch-000040.safetensors")).unwrap();
-    let sets = [Dataset::open(&fixture().data).unwrap(), Dataset::open(&held_out(run.parent().unwrap())).unwrap()];
+    let sets = [
+        Dataset::open(&fixture().data).unwrap(),
+        Dataset::open(&held_out(run.parent().unwrap())).unwrap(),
+    ];
     for row in &rows[15..] {
         for (set, found) in sets.iter().zip(&row[3..]) {
             let unlabelled = Dataset { labels: None, ..set.clone() };
@@ -128,8 +131,14 @@ fn held_out_images_that_do_not_fit_are_refused() {
     let large = folder.join("large.zip");
     let set = Dataset::digits();
     let pixels = set.pixels[..256].to_vec();
-    Dataset { resolution: 16, pixels, labels: None, names: vec![], ..set.clone() }.save(&large, false).unwrap();
-    with(&large, "").refused(3, "--holdout: ", "16x16 pixels and 1 channels, the training set has 8x8 and 1");
+    Dataset { resolution: 16, pixels, labels: None, names: vec![], ..set.clone() }
+        .save(&large, false)
+        .unwrap();
+    with(&large, "").refused(
+        3,
+        "--holdout: ",
+        "16x16 pixels and 1 channels, the training set has 8x8 and 1",
+    );
     let held = held_out(folder);
     with(&held, "--looks 0").refused(3, "--holdout: ", "(--evaluations)");
     let missing = folder.join("nowhere.zip");
@@ -153,7 +162,11 @@ fn held_out_images_that_do_not_fit_are_refused() {
     }
     let half = text.lines().take(4).collect::<Vec<_>>().join("\n") + "\n";
     fs::write(&path, half).unwrap();
-    with(&held, "").refused(3, &path.display().to_string(), "the last evaluation lacks noise levels");
+    with(&held, "").refused(
+        3,
+        &path.display().to_string(),
+        "the last evaluation lacks noise levels",
+    );
     // Without it the run goes on and says so.
     fs::write(&path, text).unwrap();
     let mut args = train_args(&fixture().data, &run, "");
@@ -176,7 +189,10 @@ fn training_stops_at_a_ratio_and_goes_on_without() {
     let flag = format!("--stop-when ratio>{level}");
     let stopped = train_tiny(&run, &format!("{flag} --json")).json();
     let step = 40 * (k as u64 + 1);
-    assert_eq!((stopped["finished"].as_bool(), stopped["step"].as_u64()), (Some(false), Some(step)));
+    assert_eq!(
+        (stopped["finished"].as_bool(), stopped["step"].as_u64()),
+        (Some(false), Some(step))
+    );
     assert_eq!(stopped["stopped_above"], level);
     // The one before it is kept, and the same again does nothing more.
     let before = format!("snapshots/epoch-{:06}.safetensors", 10 * k);
@@ -189,7 +205,11 @@ fn training_stops_at_a_ratio_and_goes_on_without() {
     assert!(json["finished"] == true && json["stopped_above"].is_null());
     same_files(&run, &fixture().files);
     for wrong in ["ratio>", "ratio<0.1", "0.1", "ratio>2", "ratio>-1", "ratio>nan", "loss>1"] {
-        train_tiny(&run, &format!("--stop-when {wrong}")).refused(2, "--stop-when: ", "expected ratio>R");
+        train_tiny(&run, &format!("--stop-when {wrong}")).refused(
+            2,
+            "--stop-when: ",
+            "expected ratio>R",
+        );
     }
 }
 
@@ -235,11 +255,9 @@ fn laws_are_those_that_the_curves_were_given() {
     let line = "sweep run law.toml --scale tiny --repeats 2 --quiet";
     emm_in(dir, line.split(' ')).ok();
     // Five evaluations at 4, 8, …, 20 epochs. τ_mem: 8 + 4·… epochs, growing as √N.
-    for (size, copies) in [
-        (10, [0, 8, 100, 200, 400]),
-        (20, [0, 0, 8, 100, 400]),
-        (40, [0, 0, 0, 8, 400]),
-    ] {
+    for (size, copies) in
+        [(10, [0, 8, 100, 200, 400]), (20, [0, 0, 8, 100, 400]), (40, [0, 0, 0, 8, 400])]
+    {
         (1024..1026).for_each(|seed| give(dir, size, seed, &copies));
     }
     let json = emm_in(dir, ["when", "runs", "--json", "--level", "2%", "--out", "when"]).json();

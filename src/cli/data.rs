@@ -93,6 +93,9 @@ pub struct SubsetArgs {
     /// Only this class
     #[arg(long, value_name = "K")]
     class: Option<u32>,
+    /// Leave out the images that this set holds, by their pixels, before any is taken: what held-out images are
+    #[arg(long, value_name = "SET")]
+    without: Option<PathBuf>,
     /// Take the share ALPHA of the images from E.zip instead
     #[arg(long, value_name = "E.zip:ALPHA")]
     blend: Option<String>,
@@ -190,7 +193,25 @@ fn cut(args: &SubsetArgs, common: &Common) -> Result<()> {
             None => None,
         },
     };
-    let set = subset.of(&open_set(&args.data, common)?, &args.data.display().to_string())?;
+    let mut from = open_set(&args.data, common)?;
+    let mut name = args.data.display().to_string();
+    if let Some(path) = &args.without {
+        let other = open_set(path, common)?;
+        let shape = |set: &Dataset| {
+            format!("{r}x{r} pixels and {} channels", set.channels, r = set.resolution)
+        };
+        if shape(&other) != shape(&from) {
+            return Err(data(format!(
+                "--without: {}: {}, {name} has {}",
+                path.display(),
+                shape(&other),
+                shape(&from)
+            )));
+        }
+        from = subset::without(&from, &other);
+        name = format!("{name} without {}", path.display());
+    }
+    let set = subset.of(&from, &name)?;
     set.save(&args.out, args.force)?;
     describe(&set, &args.out, Vec::new(), common)
 }

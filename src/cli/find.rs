@@ -6,14 +6,14 @@ use super::endings::check_ending;
 use super::find_flags::{Args, search};
 use super::find_within::{Chosen, choose, write_page};
 use super::quoted::quoted;
-use super::{Common, check_runs, find_plan, note_line, open_set, say};
+use super::{Common, check_runs, find_plan, find_predict, note_line, open_set, say};
 use crate::data::Dataset;
 use crate::device::Device;
 use crate::error::{Exit, OrExit as _, usage};
 use crate::files::check_output;
 use crate::run::at_once;
 use crate::run::progress::{describe_epochs, duration};
-use crate::study::within::{Ended, Within, find_within};
+use crate::study::within::{Ended, Within, find_within, first_size};
 use crate::study::{EmmSearch, Found, Sizes, find, passed_over};
 use crate::views::{answer, search as views};
 use anyhow::Result;
@@ -38,7 +38,7 @@ pub fn run(mut args: Args, common: &Common) -> Result<()> {
     };
     let sizes = match &chosen {
         Some(chosen) => chosen.sizes.clone(),
-        None => sizes(&args, set.len()),
+        None => sizes(&args, &set),
     };
     if let Some(chosen) = &chosen {
         set = chosen.set.clone();
@@ -54,6 +54,9 @@ pub fn run(mut args: Args, common: &Common) -> Result<()> {
         None => devices(&args, &search, common)?,
     };
     search.devices = &devices;
+    if args.predict {
+        return find_predict::run(&args, &mut search, common);
+    }
     if args.plan {
         if let Some(chosen) = &chosen {
             let mut sizes = chosen.sizes.climbed();
@@ -129,11 +132,13 @@ fn check(args: &Args) -> Result<()> {
 /// Where a search begins without `--lo`.
 const LO: usize = 500;
 
-/// The sizes that flags name, of a set of so many images.
-fn sizes(args: &Args, images: usize) -> Sizes {
+/// The sizes that flags name, of a set.
+fn sizes(args: &Args, set: &Dataset) -> Sizes {
+    let classes = if set.labels.is_some() { set.label_dim() } else { 0 };
+    let lo = if args.predict { first_size(classes, set.len()) } else { LO };
     match &args.sizes {
         Some(sizes) => Sizes::List(sizes.clone()),
-        None => Sizes::Between { lo: args.lo.unwrap_or(LO), hi: args.hi.unwrap_or(images) },
+        None => Sizes::Between { lo: args.lo.unwrap_or(lo), hi: args.hi.unwrap_or(set.len()) },
     }
 }
 

@@ -30,7 +30,7 @@ pub struct Args {
     /// Sizes to measure, ascending
     #[arg(long, value_name = "N,N,...", value_parser = count, value_delimiter = ',', conflicts_with_all = ["lo", "hi"])]
     pub(super) sizes: Option<Vec<usize>>,
-    /// Without --sizes: bracket the EMM from this size on [default: 500, about 10 with --within]
+    /// Without --sizes: bracket the EMM from this size on [default: 500, about 10 with --within or --predict]
     #[arg(long, value_name = "N", value_parser = count)]
     pub(super) lo: Option<usize>,
     /// Without --sizes: bracket the EMM up to this size [default: the whole set]
@@ -55,6 +55,10 @@ pub struct Args {
     /// are given win. With --out also the page, report.html
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     pub(super) within: Option<f64>,
+    /// Train short runs alone, up to a quarter of --epochs and from --lo on, and extrapolate: the epoch at which the ratio passes
+    /// 1 − E grows as a power of the number of images, and the EMM is where it reaches --epochs
+    #[arg(long, conflicts_with_all = ["sizes", "hi", "within", "plan"])]
+    pub(super) predict: bool,
     /// With --within: scale images to this side [default: 16, 8 where that is too slow, or the set's if smaller]
     #[arg(long, value_name = "R", value_parser = side)]
     pub(super) resolution: Option<usize>,

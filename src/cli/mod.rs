@@ -28,6 +28,7 @@ mod figure;
 mod find;
 mod find_flags;
 mod find_plan;
+mod find_predict;
 mod find_within;
 mod foreign;
 mod gap;

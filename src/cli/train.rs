@@ -2,6 +2,7 @@
 
 use super::train_flags::{RunFlags, TrainFlags};
 use super::{Common, check_runs, note_line, open_set, say};
+use crate::data::subset::without;
 use crate::error::{Exit, fail};
 use crate::model::Params;
 use crate::numbers::share;
@@ -77,7 +78,23 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     options.stop_above = args.stop_when;
     if let Some(path) = &args.holdout {
         let held = HeldOut { images: open_set(path, common)?, name: path.display().to_string() };
-        options.holdout = Some(Arc::new(held.for_run(&config)?));
+        let held = held.for_run(&config)?;
+        let of = held.images.len();
+        match of - without(&held.images, &data).len() {
+            0 => {}
+            n if n == of => {
+                return Err(fail(
+                    Exit::Data,
+                    format!("--holdout: {}: all {n} images are in the training set", held.name),
+                ));
+            }
+            n if !common.quiet => note_line(&format!(
+                "--holdout: {}: {n} of {of} images are in the training set; `emm data subset --without` leaves them out",
+                held.name
+            )),
+            _ => {}
+        }
+        options.holdout = Some(Arc::new(held));
     }
     let scoring = args.flags.scoring(&config);
     if let Some(taken) = lengthen(&device, &dir, &config, scoring, &options)?

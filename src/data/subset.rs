@@ -7,7 +7,7 @@ use crate::memory::Budget;
 use crate::rng::{Stream, philox, tag};
 use anyhow::Result;
 use rayon::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
@@ -257,6 +257,13 @@ pub fn pick(set: &Dataset, order: &[usize]) -> Dataset {
         names: order.iter().filter_map(name).collect(),
         ..*set
     }
+}
+
+/// The images of a set that `other`, of the same shape, does not hold, by their pixels.
+pub fn without(set: &Dataset, other: &Dataset) -> Dataset {
+    let known: HashSet<&[u8]> = (0..other.len()).map(|i| other.image(i)).collect();
+    let kept: Vec<usize> = (0..set.len()).filter(|&i| !known.contains(set.image(i))).collect();
+    pick(set, &kept)
 }
 
 fn resize_all(set: Dataset, side: usize) -> Dataset {

@@ -19,6 +19,7 @@ mod longer;
 pub mod names;
 pub mod outcome;
 pub mod plan;
+pub mod predict;
 pub mod presets;
 pub mod quickstart;
 pub mod samples;

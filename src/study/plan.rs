@@ -21,12 +21,11 @@ use super::scale::Scale;
 use super::settings::{ImageShape, Recipe, Settings};
 use super::spec::{FigureSpec, Held, Study};
 use crate::data::Dataset;
-use crate::data::subset::pick;
+use crate::data::subset::{pick, without};
 use crate::error::{Exit, data, exit_code, usage};
 use crate::memorization::{Emm, SizeRatio, emm_of};
 use crate::run::{DataId, HeldOut, Precision, RunConfig, RunSettings};
 use anyhow::Result;
-use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
@@ -91,9 +90,7 @@ impl Setup {
         let recipe = Recipe { size: run.holdout, blend: 0.0, ..run.recipe.clone() };
         let last = recipe.of((&pick(&set.images, &backwards), &set.name), None)?;
         let training = self.images(&run.recipe)?;
-        let trained: HashSet<&[u8]> = training.pixels.chunks_exact(training.image_len()).collect();
-        let new = |&i: &usize| !trained.contains(last.image(i));
-        let kept: Vec<usize> = (0..last.len()).filter(new).collect();
+        let kept = without(&last, &training);
         if 10 * kept.len() < 9 * last.len() {
             let (name, both) = (&set.name, last.len() - kept.len());
             return Err(data(format!(
@@ -103,7 +100,7 @@ impl Setup {
                 training.len()
             )));
         }
-        Ok(HeldOut { images: pick(&last, &kept), name: format!("the end of {}", set.name) })
+        Ok(HeldOut { images: kept, name: format!("the end of {}", set.name) })
     }
 
     fn made(&self, recipe: &Recipe) -> Result<Made> {

@@ -9,6 +9,7 @@ pub mod audit;
 pub mod figures;
 pub mod gap;
 pub mod matrix;
+pub mod predict;
 pub mod report;
 pub mod search;
 pub mod sheets;
