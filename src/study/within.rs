@@ -1,8 +1,8 @@
 //! A search that ends in a given time: what of a set fits, and its sizes one round after the other.
 //!
-//! The length of training is chosen once, so that the first sizes of a ladder take a part of the time; then the ladder is climbed
-//! by doubling, as long as sizes are memorized and time is left, and what is left narrows the bracket. Every prediction is corrected
-//! by what rounds really took.
+//! The length of training is chosen once: such that the whole ladder of doublings fits, or, where that is too short to tell, only
+//! its first sizes and a part of the time; then the ladder is climbed, as long as sizes are memorized and time is left, and what is
+//! left narrows the bracket. Every prediction is corrected by what rounds really took.
 
 use super::ahead::clock_s;
 use super::cost::MachineRates;
@@ -23,7 +23,8 @@ const RUNGS: usize = 4;
 const BROKEN_OFF: f64 = 0.93;
 /// Lengths that are chosen: shorter ones say nothing, and what longer ones take is rather spent on larger sizes.
 const EPOCHS: [f64; 2] = [20.0, 4000.0];
-/// A shorter training is rather done on smaller images, where they can be smaller.
+/// A shorter training is rather done on smaller images, where they can be smaller, or of fewer sizes; a longer one only where all
+/// sizes fit.
 pub const ENOUGH_EPOCHS: f64 = 2000.0;
 /// The side that larger images are scaled to, and the one that they are where that is too slow.
 pub const SIDES: [usize; 2] = [16, 8];
@@ -96,12 +97,17 @@ pub fn first_runs(search: &EmmSearch) -> Vec<RunConfig> {
     sizes.into_iter().flat_map(run).collect()
 }
 
-/// Epochs that the first sizes, or all that are named, are trained for in `seconds_left`.
+/// Epochs that all sizes are trained for in `seconds_left`, if those are enough, else the first of them, if none are named.
 pub fn epochs_for(search: &EmmSearch, rates: &MachineRates, seconds_left: f64) -> f64 {
-    let (sizes, share) = first_sizes(&search.sizes);
-    let fits = |epochs: f64| in_rounds(search, rates, &sizes, epochs) <= share * seconds_left;
+    let fitting = |sizes: &[usize], share: f64| {
+        let fits = |epochs| in_rounds(search, rates, sizes, epochs) <= share * seconds_left;
+        longest(EPOCHS, fits)
+    };
+    let all = fitting(&search.sizes.climbed(), 1.0);
+    let (first, share) = first_sizes(&search.sizes);
+    let epochs = all.max(fitting(&first, share).min(ENOUGH_EPOCHS));
     // 4000 rather than the 3900 below 3999.99….
-    tidy(1.0001 * longest(EPOCHS, fits))
+    tidy(1.0001 * if share == 1.0 { all } else { epochs })
 }
 
 /// Seconds that these sizes take, one round after the other.
@@ -271,12 +277,17 @@ fn longer_epochs(
     if named || !found.emm.open() {
         return None;
     }
-    // Where no size is memorized yet, larger ones come after.
-    let share = if found.emm.found.is_err() { LADDER } else { 1.0 };
-    let now = search.config.train.epochs;
-    let before = in_rounds(search, rates, tried, now);
-    let longer = LONGER * now;
-    (in_rounds(search, rates, tried, longer) - before <= share * left_s).then_some(longer)
+    let longer = LONGER * search.config.train.epochs;
+    let before = in_rounds(search, rates, tried, search.config.train.epochs);
+    let takes = in_rounds(search, rates, tried, longer) - before;
+    let larger = ends.climbed().into_iter().find(|n| tried.last().is_some_and(|t| n > t));
+    let fits = match (&found.emm.found, larger) {
+        // Where no size is memorized yet, larger ones come after.
+        (Err(_), _) => takes <= LADDER * left_s,
+        // Else the largest may be memorized then, and an answer without an upper end is none.
+        (Ok(_), larger) => takes + in_rounds(search, rates, larger.as_slice(), longer) <= left_s,
+    };
+    fits.then_some(longer)
 }
 
 /// Runs go on to so many times as many epochs at once: no further than it takes to see whether that was enough.
