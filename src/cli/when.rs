@@ -61,7 +61,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         runs.extend(found);
         damage.extend(broken);
     }
-    let (groups, broken) = when(runs, args.level);
+    let (groups, broken) = when(&runs, args.level);
     damage.extend(broken);
     if groups.is_empty() {
         let why = damage.first().map_or("no run with evaluations".into(), |why| why.clone());

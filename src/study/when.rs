@@ -7,12 +7,15 @@ use crate::run::RunDir;
 use crate::run::losses::{self, Losses};
 use anyhow::Result;
 
+/// The ratio from which on samples are said to be copied, where nothing else is asked for.
+pub const LEVEL: f64 = 0.01;
+
 /// Settings that say how long a run is and how it is evaluated, which changes no curve, only where it ends and is seen.
 const OF_LENGTH: [&str; 5] = ["epochs", "looks", "score images", "growing looks", "rescore images"];
 
 /// What a run's curves say.
-pub struct RunWhen {
-    pub run: RunSeen,
+pub struct RunWhen<'a> {
+    pub run: &'a RunSeen,
     /// When the ratio passes the level, in epochs.
     pub tau_mem: Onset,
     /// When the held-out loss turns, in epochs; `None` where it was not measured.
@@ -21,11 +24,11 @@ pub struct RunWhen {
 }
 
 /// Runs that differ in size, seed and length alone, by size and seed.
-pub struct Alike {
+pub struct Alike<'a> {
     /// Settings that tell them from other runs that are shown.
     pub settings: String,
     pub level: f64,
-    pub runs: Vec<RunWhen>,
+    pub runs: Vec<RunWhen<'a>>,
 }
 
 /// How τ_mem and τ_gen grow with the number of training images N, in epochs: c·N^α.
@@ -55,8 +58,8 @@ pub enum Unknown {
     FewImages,
 }
 
-impl RunWhen {
-    fn of(run: RunSeen, level: f64) -> Result<RunWhen> {
+impl RunWhen<'_> {
+    fn of(run: &RunSeen, level: f64) -> Result<RunWhen<'_>> {
         let rows = losses::read(&RunDir::new(&run.dir), &run.config)?;
         let losses = losses::by_step(&rows);
         let counts = run.evaluations.iter().map(|l| Counts {
@@ -79,10 +82,10 @@ impl RunWhen {
 }
 
 /// Runs with evaluations, grouped; and what is wrong with those whose losses are not to be believed. `level`: a share.
-pub fn when(runs: Vec<RunSeen>, level: f64) -> (Vec<Alike>, Vec<String>) {
+pub fn when(runs: &[RunSeen], level: f64) -> (Vec<Alike<'_>>, Vec<String>) {
     let mut groups: Vec<(Vec<(String, String)>, Vec<RunWhen>)> = Vec::new();
     let mut broken = Vec::new();
-    for run in runs.into_iter().filter(|run| !run.evaluations.is_empty()) {
+    for run in runs.iter().filter(|run| !run.evaluations.is_empty()) {
         let key = run.settings_but(&OF_LENGTH);
         match RunWhen::of(run, level) {
             Ok(run) => match groups.iter_mut().find(|(k, _)| *k == key) {
@@ -96,18 +99,24 @@ pub fn when(runs: Vec<RunSeen>, level: f64) -> (Vec<Alike>, Vec<String>) {
     let differs = |(k, v): &&(String, String)| {
         keys.iter().any(|key| key.iter().any(|(l, w)| l == k && w != v))
     };
-    let alike = |(key, mut runs): (Vec<(String, String)>, Vec<RunWhen>)| {
+    let mut all = Vec::new();
+    for (key, mut runs) in groups {
         runs.sort_by_key(|run| (run.size(), run.seed()));
         let named = key.iter().filter(differs).map(|(k, v)| format!("{k} {v}"));
-        Alike { settings: named.collect::<Vec<_>>().join(", "), level, runs }
-    };
-    (groups.into_iter().map(alike).collect(), broken)
+        all.push(Alike { settings: named.collect::<Vec<_>>().join(", "), level, runs });
+    }
+    (all, broken)
 }
 
-impl Alike {
+impl<'a> Alike<'a> {
     /// The runs of each size.
-    pub fn sizes(&self) -> impl Iterator<Item = &[RunWhen]> {
+    pub fn sizes(&self) -> impl Iterator<Item = &[RunWhen<'a>]> {
         self.runs.chunk_by(|a, b| a.size() == b.size())
+    }
+
+    /// Whether it is about more than one run's ratios, which are shown anyway.
+    pub fn tells_more(&self) -> bool {
+        self.laws().tau_mem.is_some() || self.runs.iter().any(|run| !run.losses.is_empty())
     }
 
     pub fn laws(&self) -> Laws {

@@ -5,6 +5,7 @@ use super::figures::figure;
 use super::matrix::matrix;
 use super::report_runs::{added_up, run_parts, setting_parts, their_parts};
 use super::search;
+use super::when::parts as when_parts;
 use super::words::{BANDS, RISING, RISING_MARK, describe_hours, open_marks};
 use crate::error::{Exit, OrExit as _, data};
 use crate::files::open;
@@ -15,6 +16,7 @@ use crate::study::log::{Log, wall_s};
 use crate::study::outcome::{Measured, Seen};
 use crate::study::plan::StudyPlan;
 use crate::study::theirs::{self, Theirs};
+use crate::study::when::{LEVEL, when};
 use anyhow::{Result, anyhow};
 use serde::Deserialize;
 use std::fs;
@@ -72,6 +74,9 @@ pub fn gather(
         theirs.push(Theirs::read(folder, None)?);
     }
     found.theirs = their_parts(&theirs, &runs);
+    let (groups, broken) = when(&runs, LEVEL);
+    found.when = groups.iter().filter(|group| group.tells_more()).flat_map(when_parts).collect();
+    found.broken.extend(broken);
     let counts = (found.charts.len(), found.tables.len(), found.pictures.len());
     let empty = runs.is_empty()
         && found.answer.is_empty()
@@ -137,6 +142,7 @@ struct FoundRuns {
     charts: Vec<Chart>,
     pictures: Vec<(String, Vec<u8>)>,
     theirs: Vec<PagePart>,
+    when: Vec<PagePart>,
     /// A line for each damaged run, and for each other thing that could not be read.
     damage: Vec<String>,
     broken: Vec<String>,
@@ -266,11 +272,12 @@ impl FoundRuns {
             self.pictures.into_iter().map(|(name, png)| PagePart::Picture { name, png }).collect();
         let not_shown = self.damage.into_iter().chain(self.broken);
         let runs_shown = run_parts(runs, !self.answer.is_empty());
-        let all: [(&str, Vec<PagePart>); 8] = [
+        let all: [(&str, Vec<PagePart>); 9] = [
             ("Answer", self.answer),
             ("Tables", tables.collect()),
             ("Figures", self.charts.into_iter().map(PagePart::Chart).collect()),
             ("Runs", runs_shown),
+            ("When memorization starts", self.when),
             ("Beside DiffMemorize", self.theirs),
             ("Sheets", pictures),
             ("Settings and costs", setting_parts(runs)),

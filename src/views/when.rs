@@ -239,7 +239,9 @@ fn mean(runs: &[RunWhen], scale: f64) -> Vec<Point> {
 
 /// A group's part of a page.
 pub fn parts(alike: &Alike) -> Vec<PagePart> {
-    let mut parts: Vec<PagePart> = said(alike).into_iter().map(PagePart::Text).collect();
+    let settings = Some(alike.settings.clone()).filter(|settings| !settings.is_empty());
+    let mut parts: Vec<PagePart> = settings.into_iter().map(PagePart::Text).collect();
+    parts.extend(said(alike).into_iter().map(PagePart::Text));
     parts.push(PagePart::Chart(chart(alike)));
     parts.push(PagePart::Table(table(alike)));
     parts
@@ -247,16 +249,8 @@ pub fn parts(alike: &Alike) -> Vec<PagePart> {
 
 /// All groups on a page.
 pub fn page(groups: &[Alike]) -> Page {
-    let section = |alike: &Alike| Section {
-        title: match alike.settings.as_str() {
-            "" => "When memorization starts".into(),
-            settings => settings.into(),
-        },
-        parts: parts(alike),
-    };
-    Page {
-        title: "When memorization starts".into(),
-        lead: vec![format!("emm {}", env!("CARGO_PKG_VERSION"))],
-        sections: groups.iter().map(section).collect(),
-    }
+    let title = "When memorization starts".to_string();
+    let parts = groups.iter().flat_map(parts).collect();
+    let lead = vec![format!("emm {}", env!("CARGO_PKG_VERSION"))];
+    Page { title: title.clone(), lead, sections: vec![Section { title, parts }] }
 }
