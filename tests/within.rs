@@ -58,7 +58,12 @@ fn sizes_and_lengths_that_are_named_stay() {
     assert!(said.starts_with("within 1m00s: 8×8 pixels, "), "{said}");
     assert!(said.contains("--within 240s\n"), "{said}");
     // All sizes that are named come before any is trained longer.
-    let found = find(dir, "--within 15s --sizes 4,8,9 --channels 4 --mult 1 --json").json();
+    // A machine that is busy with others may need more time for the first.
+    let within = |seconds| {
+        find(dir, &format!("--within {seconds}s --sizes 4,8,9 --channels 4 --mult 1 --json"))
+    };
+    let found = [15, 60].into_iter().map(within).find(|ended| ended.code == 0);
+    let found = found.unwrap_or_else(|| within(240)).json();
     let all = found["sizes"].as_array().unwrap().len() == 3;
     assert!(all || !found["within"]["said"].to_string().contains("went on"), "{found}");
     find(dir, "--within 1s --sizes 30 --epochs 100k --rate 100").refused(
