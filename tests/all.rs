@@ -58,5 +58,6 @@ mod study;
 mod support;
 mod sweep;
 mod tape;
+mod tensorboard;
 mod theirs;
 mod within;

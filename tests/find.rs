@@ -394,6 +394,7 @@ fn a_small_quickstart_leaves_its_results_and_reuses_its_runs() {
         stop_after_steps: None,
         data_name: "bundled digits".into(),
         quiet: true,
+        tensorboard: None,
     };
     let go =
         |devices: &[Device]| quickstart(&plan, devices, &folder, false, &options).unwrap().unwrap();

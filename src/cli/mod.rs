@@ -53,7 +53,7 @@ mod train;
 pub(crate) mod train_flags;
 
 pub use common::Common;
-use common::{check_runs, note_line, open_set, say, say_json};
+use common::{check_folder, check_runs, note_line, open_set, say, say_json};
 
 /// Measures how much diffusion models memorize, as fast as the hardware allows
 #[derive(Parser, Debug)]

@@ -63,6 +63,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         stop_after_steps: None,
         quiet: common.quiet,
         data_name: SET.into(),
+        tensorboard: None,
     };
     let Some(found) = quickstart(&plan, &devices, &args.out, &options)? else {
         return Err(suspended("--out", &args.out));

@@ -240,7 +240,7 @@ fn run_all(args: &RunArgs, common: &Common) -> Result<()> {
     let setup = args.what.flags.setup(common, &args.run.runs)?;
     let sweep = args.what.sweep(&setup)?;
     let devices = measured(&sweep, args.jobs_per_device, common)?;
-    let options = options(args.what.flags.data.as_ref(), &args.run, common);
+    let options = options(args.what.flags.data.as_ref(), &args.run, common)?;
     if !common.quiet {
         for line in sweep.describe_impossible() {
             eprintln!("not to be had here: {line}");
@@ -264,7 +264,7 @@ fn run_one(args: &RunOneArgs, common: &Common) -> Result<()> {
     let setup = args.what.flags.setup(common, &args.run.runs)?;
     let sweep = args.what.sweep(&setup)?;
     let device = common.device()?;
-    let options = options(args.what.flags.data.as_ref(), &args.run, common);
+    let options = options(args.what.flags.data.as_ref(), &args.run, common)?;
     let worker = Worker { wait_s: args.wait.unwrap_or(0.0), bucket: args.bucket.bucket() };
     if !worker.run(&sweep, args.index, &setup, &device, &options)? {
         return Err(suspended("--runs", &args.run.runs));
@@ -278,7 +278,7 @@ fn run_one(args: &RunOneArgs, common: &Common) -> Result<()> {
     Ok(())
 }
 
-fn options(data: Option<&PathBuf>, run: &RunFlags, common: &Common) -> RunOptions {
+fn options(data: Option<&PathBuf>, run: &RunFlags, common: &Common) -> Result<RunOptions> {
     let name = data.map_or(PathBuf::from("bundled digits"), Clone::clone);
     run.options(common, &name)
 }
