@@ -52,6 +52,7 @@ mod sampler;
 #[cfg(feature = "emulator")]
 mod self_tests;
 mod sources;
+mod status;
 mod stops;
 mod study;
 #[allow(dead_code)]

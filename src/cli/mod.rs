@@ -32,6 +32,7 @@ mod find_within;
 mod foreign;
 mod gap;
 mod launch;
+mod live;
 #[cfg(test)]
 mod messages;
 mod optimal;
@@ -46,6 +47,7 @@ mod samples_io;
 mod samples_set;
 mod score;
 mod self_test;
+mod status;
 mod study_flags;
 mod sweep;
 mod table;
@@ -82,6 +84,7 @@ enum Command {
     Find(find_flags::Args),
     #[command(subcommand)]
     Sweep(sweep::Command),
+    Status(status::Args),
     Table(table::Args),
     Figure(figure::Args),
     Report(report::Args),
@@ -144,6 +147,7 @@ pub fn main() -> i32 {
         Command::Gap(a) => gap::run(a, c),
         Command::Find(a) => find::run(a, c),
         Command::Sweep(a) => sweep::run(a, c),
+        Command::Status(a) => status::run(a, c),
         Command::Table(a) => table::run(a, c),
         Command::Figure(a) => figure::run(a, c),
         Command::Report(a) => report::run(a, c),

@@ -7,7 +7,7 @@ use crate::memory;
 use anyhow::Result;
 use serde_json::{Map, Value, json};
 use std::fs::{self, OpenOptions};
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -144,6 +144,41 @@ pub fn lines(path: &Path) -> Result<Vec<Value>> {
         Ok(_) => {}
     }
     Ok(whole(&bytes))
+}
+
+/// What the end of a log says.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Latest {
+    pub step: Option<u64>,
+    /// Training images per second.
+    pub images_per_s: Option<f64>,
+}
+
+/// More than a line takes.
+const END_BYTES: u64 = 1 << 15;
+
+/// What the last lines of a log say; nothing if there is none.
+///
+/// # Errors
+/// As [`cannot_read`].
+pub fn latest(path: &Path) -> Result<Latest> {
+    let end = || -> std::io::Result<Vec<u8>> {
+        let (mut file, mut bytes) = (open(path)?, Vec::new());
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(END_BYTES)))?;
+        file.take(END_BYTES).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let lines = match end() {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Latest::default()),
+        other => whole(&other.map_err(|e| cannot_read(path, e))?),
+    };
+    let last = |of: &dyn Fn(&Value) -> Option<f64>| lines.iter().rev().find_map(of);
+    let rate = last(&|line| line["Timing/sec_per_kimg"]["mean"].as_f64()).map(|s| 1e3 / s);
+    Ok(Latest {
+        step: lines.iter().rev().find_map(|line| line["step"].as_u64()),
+        images_per_s: rate.filter(|rate| rate.is_finite() && *rate > 0.0),
+    })
 }
 
 /// The lines that are whole.

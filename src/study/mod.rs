@@ -25,6 +25,7 @@ pub mod samples;
 pub mod scale;
 pub mod settings;
 pub mod spec;
+pub mod standing;
 pub mod sweep;
 pub mod theirs;
 pub mod within;

@@ -12,5 +12,6 @@ pub mod matrix;
 pub mod report;
 pub mod search;
 pub mod sheets;
+pub mod status;
 pub mod tables;
 pub mod words;
