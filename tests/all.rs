@@ -51,6 +51,7 @@ mod run;
 mod sampler;
 #[cfg(feature = "emulator")]
 mod self_tests;
+mod shells;
 mod sources;
 mod status;
 mod stops;

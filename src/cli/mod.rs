@@ -17,6 +17,7 @@ mod cells;
 mod check;
 mod ckpt;
 mod common;
+mod completions;
 mod data;
 mod dedupe;
 mod denoise;
@@ -33,6 +34,7 @@ mod foreign;
 mod gap;
 mod launch;
 mod live;
+mod man;
 #[cfg(test)]
 mod messages;
 mod optimal;
@@ -93,6 +95,8 @@ enum Command {
     Check(check::Args),
     #[command(subcommand)]
     Bench(bench::Command),
+    Completions(completions::Args),
+    Man(man::Args),
 }
 
 impl Command {
@@ -114,7 +118,7 @@ pub fn main() -> i32 {
         Ok(args) => args,
         Err(e) => return report_error(&e),
     };
-    let parsed = with_negative_numbers(Cli::command()).try_get_matches_from(args);
+    let parsed = whole_command().try_get_matches_from(args);
     let cli = match parsed.and_then(|m| Cli::from_arg_matches(&m)) {
         Ok(cli) => cli,
         Err(e) if e.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
@@ -154,6 +158,8 @@ pub fn main() -> i32 {
         Command::Ckpt(a) => ckpt::run(a, c),
         Command::Check(a) => check::run(a, c),
         Command::Bench(a) => bench::run(a, c),
+        Command::Completions(a) => completions::run(a, c),
+        Command::Man(a) => man::run(a, c),
     };
     let lost = || match LOST.get() {
         Some(why) => Err(fail(Exit::Other, format!("stdout: cannot write: {why}"))),
@@ -163,6 +169,11 @@ pub fn main() -> i32 {
         Ok(()) => 0,
         Err(e) => report_error(&e),
     }
+}
+
+/// The command line as it is read.
+fn whole_command() -> clap::Command {
+    with_negative_numbers(Cli::command())
 }
 
 /// Lets every flag take -1 as its value, so that the flag itself can say what is wrong with it.
