@@ -52,13 +52,16 @@ mod run;
 mod sampler;
 #[cfg(feature = "emulator")]
 mod self_tests;
+mod shells;
 mod sources;
+mod status;
 mod stops;
 mod study;
 #[allow(dead_code)]
 mod support;
 mod sweep;
 mod tape;
+mod tensorboard;
 mod theirs;
 mod when;
 mod within;

@@ -396,6 +396,7 @@ fn a_small_quickstart_leaves_its_results_and_reuses_its_runs() {
         holdout: None,
         data_name: "bundled digits".into(),
         quiet: true,
+        tensorboard: None,
     };
     let go =
         |devices: &[Device]| quickstart(&plan, devices, &folder, false, &options).unwrap().unwrap();

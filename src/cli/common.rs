@@ -242,10 +242,18 @@ pub fn suspended(flag: &str, folder: &Path) -> anyhow::Error {
 /// Refuses a folder of runs that is something else. One that does not exist has no runs.
 ///
 /// # Errors
-/// Usage that begins with the flag; data, where the system does not say what it is.
+/// As [`check_folder`].
 pub fn check_runs(runs: &Path) -> Result<()> {
-    let what = || format!("--runs: {}", runs.display());
-    match std::fs::metadata(runs) {
+    check_folder("--runs", runs)
+}
+
+/// Refuses what is there and no folder.
+///
+/// # Errors
+/// Usage that begins with the flag; data, where the system does not say what it is.
+pub fn check_folder(flag: &str, folder: &Path) -> Result<()> {
+    let what = || format!("{flag}: {}", folder.display());
+    match std::fs::metadata(folder) {
         Ok(found) if found.is_dir() => Ok(()),
         Ok(_) => Err(usage(format!("{}: expected a folder, found something else", what()))),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -47,7 +47,7 @@ pub fn run(mut args: Args, common: &Common) -> Result<()> {
         }
     }
     let config = args.flags.resolve(common, &mut set.clone())?;
-    let options = args.run.options(common, &args.data);
+    let options = args.run.options(common, &args.data)?;
     let mut search = search(&args, &set, &name, &config, sizes, &open, &options);
     let devices = match &chosen {
         Some(chosen) => chosen.devices.clone(),

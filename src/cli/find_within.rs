@@ -74,7 +74,7 @@ pub fn choose(
             false => open_scaled(&args.data, side, common)?,
         };
         let config = args.flags.resolve(common, &mut of_side.clone())?;
-        let options = args.run.options(common, &args.data);
+        let options = args.run.options(common, &args.data)?;
         let mut search = search(args, &of_side, &name, &config, sizes.clone(), open, &options);
         search.check()?;
         let seconds = MEASURED * within.left_s();

@@ -17,6 +17,7 @@ mod cells;
 mod check;
 mod ckpt;
 mod common;
+mod completions;
 mod data;
 mod dedupe;
 mod denoise;
@@ -33,6 +34,8 @@ mod find_within;
 mod foreign;
 mod gap;
 mod launch;
+mod live;
+mod man;
 #[cfg(test)]
 mod messages;
 mod optimal;
@@ -47,6 +50,7 @@ mod samples_io;
 mod samples_set;
 mod score;
 mod self_test;
+mod status;
 mod study_flags;
 mod sweep;
 mod table;
@@ -55,7 +59,7 @@ pub(crate) mod train_flags;
 mod when;
 
 pub use common::Common;
-use common::{check_runs, note_line, open_set, say, say_json};
+use common::{check_folder, check_runs, note_line, open_set, say, say_json};
 
 /// Measures how much diffusion models memorize, as fast as the hardware allows
 #[derive(Parser, Debug)]
@@ -85,6 +89,7 @@ enum Command {
     Find(find_flags::Args),
     #[command(subcommand)]
     Sweep(sweep::Command),
+    Status(status::Args),
     Table(table::Args),
     Figure(figure::Args),
     Report(report::Args),
@@ -93,6 +98,8 @@ enum Command {
     Check(check::Args),
     #[command(subcommand)]
     Bench(bench::Command),
+    Completions(completions::Args),
+    Man(man::Args),
 }
 
 impl Command {
@@ -114,7 +121,7 @@ pub fn main() -> i32 {
         Ok(args) => args,
         Err(e) => return report_error(&e),
     };
-    let parsed = with_negative_numbers(Cli::command()).try_get_matches_from(args);
+    let parsed = whole_command().try_get_matches_from(args);
     let cli = match parsed.and_then(|m| Cli::from_arg_matches(&m)) {
         Ok(cli) => cli,
         Err(e) if e.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
@@ -148,12 +155,15 @@ pub fn main() -> i32 {
         Command::When(a) => when::run(a, c),
         Command::Find(a) => find::run(a, c),
         Command::Sweep(a) => sweep::run(a, c),
+        Command::Status(a) => status::run(a, c),
         Command::Table(a) => table::run(a, c),
         Command::Figure(a) => figure::run(a, c),
         Command::Report(a) => report::run(a, c),
         Command::Ckpt(a) => ckpt::run(a, c),
         Command::Check(a) => check::run(a, c),
         Command::Bench(a) => bench::run(a, c),
+        Command::Completions(a) => completions::run(a, c),
+        Command::Man(a) => man::run(a, c),
     };
     let lost = || match LOST.get() {
         Some(why) => Err(fail(Exit::Other, format!("stdout: cannot write: {why}"))),
@@ -163,6 +173,11 @@ pub fn main() -> i32 {
         Ok(()) => 0,
         Err(e) => report_error(&e),
     }
+}
+
+/// The command line as it is read.
+fn whole_command() -> clap::Command {
+    with_negative_numbers(Cli::command())
 }
 
 /// Lets every flag take -1 as its value, so that the flag itself can say what is wrong with it.

@@ -65,6 +65,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         holdout: None,
         quiet: common.quiet,
         data_name: SET.into(),
+        tensorboard: None,
     };
     let Some(found) = quickstart(&plan, &devices, &args.out, &options)? else {
         return Err(suspended("--out", &args.out));

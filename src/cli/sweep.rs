@@ -5,6 +5,7 @@ use super::cells::Cells;
 use super::common::suspended;
 use super::devices::{Jobs, SMALL_STEP_FLOP, Shared, devices, jobs, unmeasured};
 use super::launch::{k8s, sky, slurm};
+use super::live::{Drawn, live};
 use super::quoted::quoted;
 use super::rate_flags::RateFlags;
 use super::train_flags::RunFlags;
@@ -15,12 +16,15 @@ use crate::report::{Cell, Table};
 use crate::run::{RunConfig, RunOptions, at_once};
 use crate::study::cost::{GPUS, GPUS_BASIS, MachineRates, flop_of};
 use crate::study::lent::Worker;
-use crate::study::sweep::Standing;
+use crate::study::standing::{Standing, Watched};
+use crate::study::sweep::SweepRun;
 use crate::study::{Setup, Sweep, passed_over};
+use crate::views;
 use crate::views::words::describe_hours;
 use anyhow::Result;
 use serde_json::{Value, json};
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 /// Do the runs of the paper's experiments, or of a study file of your own
 ///
@@ -96,7 +100,7 @@ pub struct RunOneArgs {
     bucket: BucketFlags,
 }
 
-/// Tell which runs are done, running, left, and the hours that are left
+/// Tell which runs are done, running, left, and the hours that are left; drawn anew on a terminal, as `emm status` is
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Example:
   emm sweep status table3 --scale tiny")]
@@ -108,6 +112,9 @@ pub struct StatusArgs {
     /// Folder of runs
     #[arg(long, value_name = "DIR", default_value = "runs")]
     runs: PathBuf,
+    /// Print it once, as is done where stdout is no terminal
+    #[arg(long)]
+    once: bool,
 }
 
 /// Plans studies, trains their cells, or says how far they are.
@@ -144,18 +151,18 @@ fn measured(sweep: &Sweep, jobs: Jobs, common: &Common) -> Result<Vec<Device>> {
 }
 
 /// Scale, set and what cannot be had, before a listing.
-fn head(setup: &Setup, sweep: &Sweep) {
-    say!("{}", setup.scale.said());
-    match &setup.set {
-        Some(set) => say!("set {}", set.name),
+fn head(setup: &Setup, sweep: &Sweep) -> String {
+    let set = match &setup.set {
+        Some(set) => format!("set {}", set.name),
         None => {
-            say!("no set given (--data): costs are for 32×32 RGB images, nothing can be looked up")
+            "no set given (--data): costs are for 32×32 RGB images, nothing can be looked up".into()
         }
-    }
-    say!("");
+    };
+    let mut text = format!("{}\n{set}\n\n", setup.scale.said());
     for line in sweep.describe_impossible() {
-        say!("not to be had here: {line}");
+        text += &format!("not to be had here: {line}\n");
     }
+    text
 }
 
 fn plan(args: &PlanArgs, common: &Common) -> Result<()> {
@@ -173,7 +180,7 @@ fn plan(args: &PlanArgs, common: &Common) -> Result<()> {
     let asked = args.rate.asked(common);
     let rates = MachineRates::here(&devices[0], &args.runs, &configs(&sweep), asked)?;
     if common.json {
-        let run = |(i, r): (usize, &crate::study::sweep::SweepRun)| {
+        let run = |(i, r): (usize, &SweepRun)| {
             let config = &r.run.config;
             let gpu = rates.gpu_seconds(config);
             json!({
@@ -201,7 +208,7 @@ fn plan(args: &PlanArgs, common: &Common) -> Result<()> {
         });
         return Ok(());
     }
-    head(&setup, &sweep);
+    say!("{}", head(&setup, &sweep).strip_suffix('\n').unwrap_or_default());
     let [h100, a100] = &GPUS;
     let mut table = Table::new(&["I", "run", "steps", "here", h100.name, a100.name, "folder"]);
     let mut sums = [0.0; 3];
@@ -240,7 +247,7 @@ fn run_all(args: &RunArgs, common: &Common) -> Result<()> {
     let setup = args.what.flags.setup(common, &args.run.runs)?;
     let sweep = args.what.sweep(&setup)?;
     let devices = measured(&sweep, args.jobs_per_device, common)?;
-    let options = options(args.what.flags.data.as_ref(), &args.run, common);
+    let options = options(args.what.flags.data.as_ref(), &args.run, common)?;
     if !common.quiet {
         for line in sweep.describe_impossible() {
             eprintln!("not to be had here: {line}");
@@ -264,7 +271,7 @@ fn run_one(args: &RunOneArgs, common: &Common) -> Result<()> {
     let setup = args.what.flags.setup(common, &args.run.runs)?;
     let sweep = args.what.sweep(&setup)?;
     let device = common.device()?;
-    let options = options(args.what.flags.data.as_ref(), &args.run, common);
+    let options = options(args.what.flags.data.as_ref(), &args.run, common)?;
     let worker = Worker { wait_s: args.wait.unwrap_or(0.0), bucket: args.bucket.bucket() };
     if !worker.run(&sweep, args.index, &setup, &device, &options)? {
         return Err(suspended("--runs", &args.run.runs));
@@ -278,81 +285,119 @@ fn run_one(args: &RunOneArgs, common: &Common) -> Result<()> {
     Ok(())
 }
 
-fn options(data: Option<&PathBuf>, run: &RunFlags, common: &Common) -> RunOptions {
+fn options(data: Option<&PathBuf>, run: &RunFlags, common: &Common) -> Result<RunOptions> {
     let name = data.map_or(PathBuf::from("bundled digits"), Clone::clone);
     run.options(common, &name)
+}
+
+/// What a look at all runs of a sweep found.
+struct Seen {
+    runs: Vec<Watched>,
+    /// Hours of one device that are left.
+    hours: f64,
+}
+
+impl Seen {
+    fn of(sweep: &Sweep, rates: &MachineRates) -> Seen {
+        let runs: Vec<Watched> = sweep.runs.iter().map(SweepRun::watched).collect();
+        let left = |(r, run): (&SweepRun, &Watched)| r.left_s(&run.standing, rates);
+        let seconds: Option<f64> = sweep.runs.iter().zip(&runs).map(left).sum();
+        // Of nothing left a sum of floats is −0.
+        Seen { runs, hours: seconds.unwrap_or(f64::NAN) / 3600.0 + 0.0 }
+    }
+
+    fn count(&self, what: fn(&Standing) -> bool) -> usize {
+        self.runs.iter().filter(|run| what(&run.standing)).count()
+    }
+
+    fn done(&self) -> usize {
+        self.count(|at| *at == Standing::Done)
+    }
+
+    fn running(&self) -> usize {
+        self.count(|at| matches!(at, Standing::Begun { running: true, .. }))
+    }
+
+    fn begun(&self) -> usize {
+        self.count(|at| matches!(at, Standing::Begun { running: false, .. }))
+    }
+
+    fn damaged(&self) -> usize {
+        self.count(|at| matches!(at, Standing::Damaged(_)))
+    }
+
+    fn left(&self) -> usize {
+        self.runs.len() - self.done() - self.running() - self.damaged()
+    }
+
+    /// A run as scripts know it, and as `emm status` tells it.
+    fn json(run: &Watched) -> Value {
+        let mut json = views::status::json(run);
+        let (state, share) = match run.standing {
+            Standing::Missing => ("missing", 0.0),
+            Standing::Damaged(_) => ("damaged", 0.0),
+            Standing::Begun { share, running: true } => ("running", share),
+            Standing::Begun { share, .. } => ("begun", share),
+            Standing::Done => ("done", 1.0),
+        };
+        (json["state"], json["share"]) = (state.into(), share.into());
+        json
+    }
+
+    /// Counts, time, and the runs that have begun and are not finished.
+    fn text(&self, rates: &MachineRates, devices: usize) -> String {
+        let [done, running, begun, damaged, left] =
+            [self.done(), self.running(), self.begun(), self.damaged(), self.left()];
+        let mut text = format!(
+            "done     {done} of {}\nrunning  {running}\nleft     {left}, of which {begun} begun\n",
+            self.runs.len()
+        );
+        if damaged > 0 {
+            text += &format!("damaged  {damaged}\n");
+        }
+        text += &format!(
+            "time     {} of one device here ({}), {devices} at once: {}\n",
+            describe_hours(self.hours),
+            rates.basis,
+            describe_hours(self.hours / devices as f64)
+        );
+        let under_way =
+            |run: &&Watched| !matches!(run.standing, Standing::Done | Standing::Missing);
+        let under_way: Vec<Watched> = self.runs.iter().filter(under_way).cloned().collect();
+        match under_way.is_empty() {
+            true => text,
+            false => text + "\n" + &views::status::table(&under_way, SystemTime::now()).plain(),
+        }
+    }
 }
 
 fn status(args: &StatusArgs, common: &Common) -> Result<()> {
     let setup = args.what.flags.setup(common, &args.runs)?;
     let sweep = args.what.sweep(&setup)?;
     let devices = unmeasured(&common.devices()?, &configs(&sweep), common)?;
-    let at: Vec<Standing> = sweep.runs.iter().map(|r| r.at()).collect();
     let asked = args.rate.asked(common);
     let rates = MachineRates::here(&devices[0], &args.runs, &configs(&sweep), asked)?;
-    let count = |what: fn(&Standing) -> bool| at.iter().filter(|a| what(a)).count();
-    let done = count(|a| *a == Standing::Done);
-    let running = count(|a| matches!(a, Standing::Begun { running: true, .. }));
-    let begun = count(|a| matches!(a, Standing::Begun { running: false, .. }));
-    let damaged = count(|a| matches!(a, Standing::Damaged(_)));
-    let left = sweep.runs.len() - done - running - damaged;
-    let seconds: Option<f64> = sweep.runs.iter().zip(&at).map(|(r, at)| r.left_s(at, &rates)).sum();
-    // Of nothing left a sum of floats is −0.
-    let hours = seconds.unwrap_or(f64::NAN) / 3600.0 + 0.0;
-    let damage = || {
-        at.iter().filter_map(|a| match a {
-            Standing::Damaged(why) => Some(why.clone()),
-            _ => None,
-        })
-    };
+    let devices = devices.len();
+    let mut seen = Seen::of(&sweep, &rates);
     if common.json {
-        let run = |(r, at): (&crate::study::sweep::SweepRun, &Standing)| -> Value {
-            let (state, share) = match *at {
-                Standing::Missing => ("missing", 0.0),
-                Standing::Damaged(_) => ("damaged", 0.0),
-                Standing::Begun { share, running: true } => ("running", share),
-                Standing::Begun { share, .. } => ("begun", share),
-                Standing::Done => ("done", 1.0),
-            };
-            let dir = r.run.dir.as_ref().map(|d| d.display().to_string());
-            let why = if let Standing::Damaged(why) = at { Some(why) } else { None };
-            json!({"name": r.name, "run": dir, "state": state, "share": share, "why": why})
-        };
         say_json!({
             "scale": setup.scale.name,
-            "done": done,
-            "running": running,
-            "begun": begun,
-            "damaged": damaged,
-            "left": left,
-            "hours_left_here": hours,
-            "devices": devices.len(),
-            "runs": sweep.runs.iter().zip(&at).map(run).collect::<Vec<_>>(),
+            "done": seen.done(),
+            "running": seen.running(),
+            "begun": seen.begun(),
+            "damaged": seen.damaged(),
+            "left": seen.left(),
+            "hours_left_here": seen.hours,
+            "devices": devices,
+            "runs": seen.runs.iter().map(Seen::json).collect::<Vec<_>>(),
         });
-        return passed_over("--runs", damage());
+        return passed_over("--runs", views::status::damage(&seen.runs));
     }
-    head(&setup, &sweep);
-    for (r, at) in sweep.runs.iter().zip(&at) {
-        if let Standing::Damaged(_) = at {
-            say!("damaged: {}", r.name);
-        }
-        if let Standing::Begun { share, running } = at {
-            let state = if *running { "running" } else { "begun, nobody at work" };
-            say!("{state}: {} ({:.0}%)", r.name, 100.0 * share);
-        }
-    }
-    say!("done     {done} of {}", sweep.runs.len());
-    say!("running  {running}");
-    say!("left     {left}, of which {begun} begun");
-    if damaged > 0 {
-        say!("damaged  {damaged}");
-    }
-    say!(
-        "time     {} of one device here ({}), {} at once: {}",
-        describe_hours(hours),
-        rates.basis,
-        devices.len(),
-        describe_hours(hours / devices.len() as f64)
-    );
-    passed_over("--runs", damage())
+    let head = head(&setup, &sweep);
+    live(args.once, &mut || {
+        seen = Seen::of(&sweep, &rates);
+        let text = head.clone() + &seen.text(&rates, devices);
+        Ok(Drawn { text, over: seen.done() + seen.damaged() == seen.runs.len() })
+    })?;
+    passed_over("--runs", views::status::damage(&seen.runs))
 }

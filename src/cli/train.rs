@@ -73,7 +73,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         note_line(&format!("{}: {what}", args.data.display()));
     }
     let dir = args.run.clone().unwrap_or_else(|| args.options.runs.join(config.id()));
-    let mut options = args.options.options(common, &args.data);
+    let mut options = args.options.options(common, &args.data)?;
     options.stop_after_steps = args.stop_after_steps;
     options.stop_above = args.stop_when;
     if let Some(path) = &args.holdout {

@@ -1,6 +1,6 @@
 //! The flags that say what to train: shared by `train`, `plan` and `find`.
 
-use super::{Common, open_set};
+use super::{Common, check_folder, open_set};
 use crate::data::Dataset;
 use crate::device::params::ROUNDED_IMAGES;
 use crate::error::usage;
@@ -186,13 +186,21 @@ pub struct RunFlags {
     pub save_every: SaveEvery,
     /// Folder of runs named by what determines their numbers
     #[arg(long, value_name = "DIR", default_value = "runs")]
-    pub runs: std::path::PathBuf,
+    pub runs: PathBuf,
+    /// Write loss, img/s, ratios and samples of every evaluation for TensorBoard, by step, into a folder for each run below
+    /// this one; a write that fails is said and ends no training
+    #[arg(long, value_name = "DIR")]
+    pub tensorboard: Option<PathBuf>,
 }
 
 impl RunFlags {
     /// What of a run leaves its numbers alone; `data` is the set's name in messages.
-    pub fn options(&self, common: &Common, data: &std::path::Path) -> RunOptions {
-        RunOptions {
+    ///
+    /// # Errors
+    /// As [`check_folder`], of --tensorboard.
+    pub fn options(&self, common: &Common, data: &std::path::Path) -> Result<RunOptions> {
+        self.tensorboard.iter().try_for_each(|dir| check_folder("--tensorboard", dir))?;
+        Ok(RunOptions {
             keep_all_snapshots: self.keep == Keep::All,
             save_every: self.save_every,
             stop_after_steps: None,
@@ -200,7 +208,8 @@ impl RunFlags {
             holdout: None,
             quiet: common.quiet,
             data_name: data.display().to_string(),
-        }
+            tensorboard: self.tensorboard.clone(),
+        })
     }
 }
 

@@ -3,6 +3,7 @@
 mod canvas;
 pub mod chart;
 mod draw;
+pub mod events;
 mod frame;
 pub mod grid;
 mod layout;

@@ -92,6 +92,10 @@ impl RunDir {
         RunDir { root: root.into() }
     }
 
+    /// The directory itself.
+    pub fn path(&self) -> &Path {
+        &self.root
+    }
     pub fn config_path(&self) -> PathBuf {
         self.root.join("config.toml")
     }

@@ -5,6 +5,7 @@ pub mod audit;
 pub mod bench;
 pub mod bench_nearest;
 pub mod bench_optimal;
+pub mod board;
 pub mod ceilings;
 pub mod config;
 pub mod dir;

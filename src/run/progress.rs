@@ -177,13 +177,19 @@ impl Progress {
 
     /// A line that stays: above the bar, or in the log.
     pub fn note(&self, text: &str) {
-        if let Some(part) = &self.part {
-            return part.all.lock().note(&format!("{}  {text}", part.name));
-        }
-        match &self.bar {
-            Some(bar) => bar.suspend(|| self.say(text)),
-            None if self.lines => self.say(text),
+        match &self.part {
+            Some(part) => part.all.lock().note(&format!("{}  {text}", part.name)),
+            None if self.bar.is_some() || self.lines => self.warn(text),
             None => {}
+        }
+    }
+
+    /// A line that stays and is said where progress is not, too.
+    pub fn warn(&self, text: &str) {
+        match (&self.part, &self.bar) {
+            (Some(part), _) => part.all.lock().warn(&format!("{}  {text}", part.name)),
+            (None, Some(bar)) => bar.suspend(|| self.say(text)),
+            (None, None) => self.say(text),
         }
     }
 

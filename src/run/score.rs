@@ -3,7 +3,7 @@
 use super::{Evaluation, RunConfig};
 use crate::data::Dataset;
 use crate::device::cuda::Cuda;
-use crate::device::{Device, Ptr};
+use crate::device::{Device, Pixels, Ptr};
 use crate::error::{Exit, fail};
 use crate::files::{Checksum, read_text, write_bytes};
 use crate::memorization::{Nearest, Neighbour, Score, Search, Threshold, wilson};
@@ -107,7 +107,7 @@ pub fn labels_of(seeds: &[u64], label_dim: usize) -> Vec<u32> {
 /// Generates images with seeds `first_seed + found.len() ..` until `images` are found, each with its two
 /// nearest training images. `found` holds those of an earlier, interrupted call.
 ///
-/// `after_batch(found)` is called after each batch.
+/// `after_batch(found, samples)` is called after each batch, whose images `samples` are the last of those found.
 ///
 /// # Errors
 /// Suspended (exit 75) when the network was told to stop; those of the sampler and of `after_batch`.
@@ -117,14 +117,15 @@ pub fn generate_and_search(
     first_seed: u64,
     images: usize,
     found: &mut Vec<Nearest>,
-    after_batch: &mut dyn FnMut(&[Nearest]) -> Result<()>,
+    after_batch: &mut dyn FnMut(&[Nearest], &Pixels) -> Result<()>,
 ) -> Result<()> {
     let seeds: Vec<u64> = (found.len()..images).map(|k| first_seed + k as u64).collect();
     let labels = labels_of(&seeds, network.denoiser.config().label_dim);
     let options = HeunOptions::default();
     sample_each(network, Start::Seeds(&seeds), &labels, &options, &mut |_, batch| {
-        found.extend(search.nearest(&batch.pixels())?);
-        after_batch(found)?;
+        let pixels = batch.pixels();
+        found.extend(search.nearest(&pixels)?);
+        after_batch(found, &pixels)?;
         Ok(true)
     })?;
     Ok(())

@@ -7,7 +7,7 @@ use crate::memory;
 use anyhow::Result;
 use serde_json::{Map, Value, json};
 use std::fs::{self, OpenOptions};
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -27,12 +27,25 @@ impl Moments {
         self.squares += x * x;
     }
 
-    fn json(&self) -> Value {
+    /// Mean and standard deviation.
+    fn mean_std(&self) -> [f64; 2] {
         let n = self.count as f64;
         let mean = self.sum / n;
-        let std = (self.squares / n - mean * mean).max(0.0).sqrt();
+        [mean, (self.squares / n - mean * mean).max(0.0).sqrt()]
+    }
+
+    fn json(&self) -> Value {
+        let [mean, std] = self.mean_std();
         json!({"num": self.count, "mean": mean, "std": std})
     }
+}
+
+/// A line that was written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    pub step: u64,
+    /// Key, mean and standard deviation.
+    pub values: Vec<(&'static str, [f64; 2])>,
 }
 
 /// What a run's statistics file is fed.
@@ -87,10 +100,10 @@ impl Stats {
         self.last_line.elapsed().as_secs_f64()
     }
 
-    /// Writes what was added since the last line, if anything, as of `step` and `seen` images.
-    pub fn flush(&mut self, step: u64, seen: f64, epoch: f64) -> Result<()> {
+    /// Writes what was added since the last line, if anything, as of `step` and `seen` images, and returns it.
+    pub fn flush(&mut self, step: u64, seen: f64, epoch: f64) -> Result<Option<Row>> {
         if self.values.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         self.add("Progress/kimg", seen / 1e3);
         self.add("Progress/epoch", epoch);
@@ -100,12 +113,14 @@ impl Stats {
         if let Some(bytes) = memory::peak() {
             self.add("Resources/cpu_mem_gb", bytes as f64 / (1u64 << 30) as f64);
         }
+        let values = self.values.iter().map(|(k, m)| (*k, m.mean_std())).collect();
         let mut line: Map<String, Value> =
             self.values.drain(..).map(|(k, m)| (k.to_string(), m.json())).collect();
         line.insert("step".into(), step.into());
         line.insert("timestamp".into(), timestamp().into());
         (self.images, self.training_s, self.last_line) = (0, 0.0, Instant::now());
-        self.append(Value::Object(line))
+        self.append(Value::Object(line))?;
+        Ok(Some(Row { step, values }))
     }
 
     fn append(&self, line: Value) -> Result<()> {
@@ -128,8 +143,48 @@ pub fn lines(path: &Path) -> Result<Vec<Value>> {
         Err(e) => return Err(cannot_read(path, e)),
         Ok(_) => {}
     }
+    Ok(whole(&bytes))
+}
+
+/// What the end of a log says.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Latest {
+    pub step: Option<u64>,
+    /// Training images per second.
+    pub images_per_s: Option<f64>,
+}
+
+/// More than a line takes.
+const END_BYTES: u64 = 1 << 15;
+
+/// What the last lines of a log say; nothing if there is none.
+///
+/// # Errors
+/// As [`cannot_read`].
+pub fn latest(path: &Path) -> Result<Latest> {
+    let end = || -> std::io::Result<Vec<u8>> {
+        let (mut file, mut bytes) = (open(path)?, Vec::new());
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(END_BYTES)))?;
+        file.take(END_BYTES).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let lines = match end() {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Latest::default()),
+        other => whole(&other.map_err(|e| cannot_read(path, e))?),
+    };
+    let last = |of: &dyn Fn(&Value) -> Option<f64>| lines.iter().rev().find_map(of);
+    let rate = last(&|line| line["Timing/sec_per_kimg"]["mean"].as_f64()).map(|s| 1e3 / s);
+    Ok(Latest {
+        step: lines.iter().rev().find_map(|line| line["step"].as_u64()),
+        images_per_s: rate.filter(|rate| rate.is_finite() && *rate > 0.0),
+    })
+}
+
+/// The lines that are whole.
+fn whole(bytes: &[u8]) -> Vec<Value> {
     let whole = bytes.split_inclusive(|&b| b == b'\n').filter(|line| line.ends_with(b"\n"));
-    Ok(whole.filter_map(|line| serde_json::from_slice(line).ok()).collect())
+    whole.filter_map(|line| serde_json::from_slice(line).ok()).collect()
 }
 
 /// Keeps the lines that say nothing of steps after `step`.

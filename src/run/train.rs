@@ -4,6 +4,7 @@
 //! removal of what need not be kept. Each is whole or absent and a function of the state alone, so whatever a
 //! kill leaves undone the next start does again with the same bytes.
 
+use super::board::Board;
 use super::dir::{Lock, RunDir, Scores};
 use super::losses::{HeldOut, Measuring};
 use super::numerics::Numerics;
@@ -17,7 +18,7 @@ use crate::memorization::{Repeats, Search};
 use crate::model::{Steps, Trainer};
 use crate::signal::stop_asked;
 use anyhow::Result;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -36,6 +37,8 @@ pub struct RunOptions {
     pub quiet: bool,
     /// Where the set was read from: a path, noted in `config.toml`.
     pub data_name: String,
+    /// A folder for TensorBoard's files, in which each run has its own.
+    pub tensorboard: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -125,6 +128,7 @@ enum Ended {
 struct Run<'a> {
     device: &'a Device,
     config: RunConfig,
+    data: &'a Dataset,
     dir: RunDir,
     _lock: Lock,
     options: &'a RunOptions,
@@ -146,6 +150,7 @@ struct Run<'a> {
     losses: Option<Measuring<'a>>,
     last_loss: f64,
     stats: Stats,
+    board: Board,
     progress: Progress,
     started: Instant,
 }
@@ -200,8 +205,10 @@ impl<'a> Run<'a> {
         };
         Ok(Run {
             stats: Stats::resume(&dir.stats_path(), step, device)?,
+            board: Board::start(options.tensorboard.as_deref(), dir.path(), step, &progress),
             device,
             config,
+            data,
             dir,
             _lock: lock,
             options,
@@ -333,7 +340,12 @@ impl<'a> Run<'a> {
 
     fn flush_stats(&mut self) -> Result<()> {
         let seen = self.step as f64 * self.config.train.batch as f64;
-        self.stats.flush(self.step, seen, self.config.epoch(self.step))
+        let row = self.stats.flush(self.step, seen, self.config.epoch(self.step))?;
+        if let Some(row) = row.filter(|_| self.board.is_shown()) {
+            let last = schedule::rates(&self.config, self.step.saturating_sub(1));
+            self.board.training(&row, last.lr, &self.progress);
+        }
+        Ok(())
     }
 
     fn outcome(mut self, finished: bool, rescored: Option<Evaluation>) -> Result<Outcome> {

@@ -3,7 +3,8 @@
 use super::cost::MachineRates;
 use super::find::{EmmSearch, Sizes};
 use super::longer::Known;
-use super::sweep::{Standing, SweepRun};
+use super::standing::Standing;
+use super::sweep::SweepRun;
 use crate::run::RunConfig;
 use crate::run::rate::Asked;
 use anyhow::Result;

@@ -33,8 +33,12 @@ pub struct RunSeen {
     settings: Vec<(String, String)>,
 }
 
-/// Runs in `folder`, its subfolders and those of its `runs`; a line for each that cannot be read.
-pub fn runs_in(folder: &Path) -> Result<(Vec<RunSeen>, Vec<String>)> {
+/// Where runs are: `folder`, its subfolders and those of its `runs`, as far as a run has begun there, be it damaged.
+///
+/// # Errors
+/// Other (exit 1): a folder that cannot be listed. One that is not there: data.
+pub fn places(folder: &Path) -> Result<Vec<PathBuf>> {
+    fs::metadata(folder).or_data(|| folder.display().to_string())?;
     let mut places = vec![folder.to_path_buf()];
     for parent in [folder.to_path_buf(), folder.join("runs")].iter().filter(|p| p.is_dir()) {
         for entry in fs::read_dir(parent).or_exit(Exit::Other, || parent.display().to_string())? {
@@ -43,8 +47,16 @@ pub fn runs_in(folder: &Path) -> Result<(Vec<RunSeen>, Vec<String>)> {
     }
     places.retain(|p| RunDir::new(p).is_run());
     places.sort();
+    Ok(places)
+}
+
+/// The runs at the [`places`] of `folder`; a line for each that cannot be read.
+///
+/// # Errors
+/// As of [`places`].
+pub fn runs_in(folder: &Path) -> Result<(Vec<RunSeen>, Vec<String>)> {
     let (mut runs, mut broken) = (Vec::new(), Vec::new());
-    for place in places {
+    for place in places(folder)? {
         match RunSeen::read(&place) {
             Ok(run) => runs.push(run),
             Err(e) => broken.push(format!("{e:#}")),

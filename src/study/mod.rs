@@ -26,6 +26,7 @@ pub mod samples;
 pub mod scale;
 pub mod settings;
 pub mod spec;
+pub mod standing;
 pub mod sweep;
 pub mod theirs;
 pub mod when;

@@ -7,12 +7,13 @@ use super::outcome::{Done, RunState, passed_over};
 use super::plan::{PlannedRun, Setup, StudyPlan};
 use super::settings::Recipe;
 use super::share::share;
+use super::standing::{Standing, Watched};
 use crate::data::Dataset;
 use crate::device::Device;
 use crate::error::{Exit, data, exit_code, fail, usage};
+use crate::run::RunOptions;
 use crate::run::progress::Overall;
 use crate::run::train::{train_part, work};
-use crate::run::{RunDir, RunOptions, state};
 use anyhow::Result;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -28,20 +29,6 @@ pub struct SweepRun {
     /// Study and cell, for people.
     pub name: String,
     pub run: PlannedRun,
-}
-
-/// Where a run is.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Standing {
-    Missing,
-    /// What is wrong with it.
-    Damaged(String),
-    /// Begun and left, or with somebody at work, after this share of its steps.
-    Begun {
-        share: f64,
-        running: bool,
-    },
-    Done,
 }
 
 impl Sweep {
@@ -181,23 +168,12 @@ impl SweepRun {
     }
 
     pub fn at(&self) -> Standing {
-        let Some(dir) = &self.run.dir else { return Standing::Missing };
-        match self.run.state() {
-            RunState::Done(_) => Standing::Done,
-            RunState::Missing => Standing::Missing,
-            RunState::Damaged(why) => Standing::Damaged(why),
-            RunState::Begun => {
-                let run = RunDir::new(dir);
-                match state::saved_step(&run.state_path(), &self.run.config) {
-                    Err(e) => Standing::Damaged(format!("{e:#}")),
-                    Ok(step) => {
-                        let steps = self.run.config.steps().max(1);
-                        let share = step.unwrap_or(0) as f64 / steps as f64;
-                        Standing::Begun { share, running: run.is_locked() }
-                    }
-                }
-            }
-        }
+        self.run.dir.as_ref().map_or(Standing::Missing, |dir| Standing::of(&self.run.config, dir))
+    }
+
+    /// It and how far it is.
+    pub fn watched(&self) -> Watched {
+        Watched::planned(self.name.clone(), self.run.dir.as_deref(), &self.run.config)
     }
 
     /// Seconds that are left of it here on one device.

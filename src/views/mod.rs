@@ -13,6 +13,7 @@ pub mod predict;
 pub mod report;
 pub mod search;
 pub mod sheets;
+pub mod status;
 pub mod tables;
 pub mod when;
 pub mod words;

@@ -1,5 +1,6 @@
 //! A run's evaluations: the EMA scored, recorded, its snapshot kept as long as somebody needs it.
 
+use super::super::board::SHEET;
 use super::super::dir::best;
 use super::super::progress::describe_epochs;
 use super::super::score::{
@@ -10,10 +11,20 @@ use super::super::state::run_note;
 use super::super::{Evaluation, memory};
 use super::{Ended, Run, SaveEvery, progress_text};
 use crate::error::{Exit, exit_code};
+use crate::memorization::Nearest;
 use crate::model::SavedModel;
 use crate::signal::stop_asked;
 use anyhow::Result;
 use std::time::Instant;
+
+/// How an evaluation ended.
+struct Scored {
+    all: Evaluation,
+    /// With identical training images counted once.
+    distinct: Option<Evaluation>,
+    /// Of its first images, if they are to be shown and no earlier start generated them: pixels, and what they are near.
+    first: (Vec<u8>, Vec<Nearest>),
+}
 
 /// Unfinished evaluations are saved this often where saves are counted in steps.
 const SAVE_INTERVAL_S: f64 = 30.0;
@@ -38,6 +49,7 @@ impl Run<'_> {
             };
             self.stats.add("Loss/training_fixed", losses.training);
             self.stats.add("Loss/heldout_fixed", losses.heldout);
+            self.board.losses(&losses, &self.progress);
             more = format!(
                 "; loss {:.4} on training, {:.4} on held-out images",
                 losses.training, losses.heldout
@@ -45,13 +57,13 @@ impl Run<'_> {
         }
         let scored = self.score(&mut network, self.step, 0, images)?;
         self.put_back(network);
-        let Some((evaluation, distinct)) = scored else { return Ok(false) };
+        let Some(Scored { all: evaluation, distinct, first }) = scored else { return Ok(false) };
         self.write_snapshot()?;
         self.stats.add("Mem/ratio", evaluation.ratio);
-        if let Some(distinct) = distinct {
+        if let Some(distinct) = &distinct {
             self.stats.add("Mem/ratio_distinct", distinct.ratio);
             more += &format!("; identical training images once, {:.2}%", 100.0 * distinct.ratio);
-            self.distinct.evaluations.push(distinct);
+            self.distinct.evaluations.push(distinct.clone());
             self.dir.write_distinct_evaluations(&self.distinct.evaluations)?;
         }
         self.progress.note(&format!(
@@ -63,8 +75,10 @@ impl Run<'_> {
             100.0 * evaluation.low,
             100.0 * evaluation.high
         ));
-        self.evaluations.push(evaluation);
+        self.evaluations.push(evaluation.clone());
         self.dir.write_evaluations(&self.evaluations)?;
+        self.board.evaluation(&evaluation, distinct.as_ref(), &self.progress);
+        self.board.sheet(&evaluation, &first.0, self.data, &first.1, &self.progress)?;
         self.forget_partial();
         self.prune()?;
         Ok(true)
@@ -82,12 +96,15 @@ impl Run<'_> {
         let mut network = self.loaded(model)?;
         let scored = self.score(&mut network, step, RESCORE_SEED, images)?;
         self.put_back(network);
-        let Some((evaluation, distinct)) = scored else { return Ok(Ended::Stopped) };
+        let Some(Scored { all: evaluation, distinct, .. }) = scored else {
+            return Ok(Ended::Stopped);
+        };
         if let Some(distinct) = &distinct {
             self.dir.write_distinct_rescored(distinct)?;
         }
         self.distinct.rescored = distinct;
         self.dir.write_rescored(&evaluation)?;
+        self.board.rescored(&evaluation, &self.progress);
         self.forget_partial();
         Ok(Ended::With(Some(evaluation)))
     }
@@ -99,7 +116,7 @@ impl Run<'_> {
         step: u64,
         first_seed: u64,
         images: usize,
-    ) -> Result<Option<(Evaluation, Option<Evaluation>)>> {
+    ) -> Result<Option<Scored>> {
         let search = self.search.as_mut().expect("a run with evaluations has references");
         let path = self.dir.partial_evaluation_path();
         let mut found = load_partial(&path, &self.config, step, first_seed, images);
@@ -109,10 +126,23 @@ impl Run<'_> {
         };
         let mut last_save = Instant::now();
         let mut counted = found.len();
+        // Those of an earlier start are gone.
+        let shown = if self.board.is_shown() && counted == 0 { SHEET } else { 0 };
+        let mut first = Vec::new();
+        let len = self.config.model.image_len();
         let (config, progress) = (&self.config, &mut self.progress);
         let loss = self.last_loss;
-        let result =
-            generate_and_search(network, search, first_seed, images, &mut found, &mut |found| {
+        let result = generate_and_search(
+            network,
+            search,
+            first_seed,
+            images,
+            &mut found,
+            &mut |found, samples| {
+                let more = (shown * len).saturating_sub(first.len());
+                if more > 0 {
+                    first.extend_from_slice(&samples.first(more)?);
+                }
                 progress.generated((found.len() - counted) as u64, || {
                     let text = progress_text(config, step, loss);
                     format!("{text}  evaluation {}/{images}", found.len())
@@ -123,9 +153,15 @@ impl Run<'_> {
                     last_save = Instant::now();
                 }
                 Ok(())
-            });
+            },
+        );
         match result {
-            Ok(()) => Ok(Some(evaluation_of(&self.config, step, &found, self.distinct.repeats))),
+            Ok(()) => {
+                let (all, distinct) =
+                    evaluation_of(&self.config, step, &found, self.distinct.repeats);
+                found.truncate(first.len() / len);
+                Ok(Some(Scored { all, distinct, first: (first, found) }))
+            }
             Err(e) if exit_code(&e) == Exit::Suspended as i32 => {
                 save_partial(&path, &self.config, step, first_seed, &found)?;
                 Ok(None)
