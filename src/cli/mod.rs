@@ -31,6 +31,8 @@ mod find_plan;
 mod find_within;
 mod foreign;
 mod gap;
+mod gap_flags;
+mod gap_held;
 mod launch;
 #[cfg(test)]
 mod messages;
@@ -78,7 +80,7 @@ enum Command {
     Score(score::Args),
     Audit(audit::Args),
     Optimal(optimal::Args),
-    Gap(gap::Args),
+    Gap(gap_flags::Args),
     Find(find_flags::Args),
     #[command(subcommand)]
     Sweep(sweep::Command),
