@@ -56,6 +56,20 @@ pub fn check_output(path: &Path, force: bool) -> Result<()> {
 /// What in a folder this program did not write there: a name, or nothing.
 pub type Foreign<'a> = &'a dyn Fn(&Path) -> io::Result<Option<String>>;
 
+/// A name in `folder` that is not among `known`, of what a command writes there, or nothing.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn stranger(folder: &Path, known: &[&str]) -> io::Result<Option<String>> {
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if !known.contains(&name.as_str()) {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}
+
 /// [`check_output`] of a folder, which `force` replaces only where `foreign` finds nothing in it.
 ///
 /// # Errors

@@ -26,6 +26,7 @@ mod fuzz;
 mod fuzz_runs;
 mod gap;
 mod gpu_scripts;
+mod held;
 #[cfg(feature = "emulator")]
 mod kernels;
 mod launch;

@@ -9,7 +9,7 @@ use emm::study::gap::{Level, gap};
 use serde_json::json;
 
 /// D(x; σ) = x / (1 + σ²), some denoiser that is not the optimum.
-struct Shrink;
+pub struct Shrink;
 
 impl Denoise for Shrink {
     fn image_len(&self) -> usize {
@@ -51,7 +51,7 @@ fn the_gap_is_zero_at_the_optimum_and_adds_up_elsewhere() {
     let weight = |s: f64| Precond::Edm.weight(s);
     let optimum = || Optimal::new(&data, &cpu());
     let run = |denoiser: &mut dyn Denoise, optimum: &mut dyn Denoise, draws| {
-        gap(denoiser, optimum, &data, &weight, &sigmas, draws, 1).unwrap()
+        gap(denoiser, optimum, &data, &weight, &sigmas, draws, 1, &mut |_, _| ()).unwrap()
     };
     for level in run(&mut optimum(), &mut optimum(), 40) {
         assert_eq!(level.gap, 0.0, "{level:?}");

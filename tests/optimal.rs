@@ -6,22 +6,34 @@ use crate::support::emm as run;
 use emm::data::{Dataset, npy};
 use emm::device::cpu::dots::Isa;
 use emm::rng::{Stream, fill_normals, tag};
-use emm::sampler::{Denoise as _, Optimal};
+use emm::sampler::{Denoise as _, Optimal, Posterior as _};
 
-/// D*(x; σ) by the definition.
-pub fn definition(images: &[Vec<f64>], x: &[f32], sigma: f64) -> Vec<f64> {
+/// The images' weights by the definition, the largest 1.
+fn weights(images: &[Vec<f64>], x: &[f32], sigma: f64) -> Vec<f64> {
     let squared = |y: &Vec<f64>| -> f64 {
         x.iter().zip(y).map(|(&x, y)| (x as f64 - y) * (x as f64 - y)).sum()
     };
     let exponents: Vec<f64> = images.iter().map(|y| -squared(y) / (2.0 * sigma * sigma)).collect();
     let highest = exponents.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let (mut sum, mut total) = (vec![0.0; x.len()], 0.0);
-    for (y, e) in images.iter().zip(exponents) {
-        let w = (e - highest).exp();
-        total += w;
+    exponents.iter().map(|e| (e - highest).exp()).collect()
+}
+
+/// D*(x; σ) by the definition.
+pub fn definition(images: &[Vec<f64>], x: &[f32], sigma: f64) -> Vec<f64> {
+    let weights = weights(images, x, sigma);
+    let (mut sum, total) = (vec![0.0; x.len()], weights.iter().sum::<f64>());
+    for (y, w) in images.iter().zip(weights) {
         sum.iter_mut().zip(y).for_each(|(s, y)| *s += w * y);
     }
     sum.into_iter().map(|s| s / total).collect()
+}
+
+/// −Σ p ln p of the shares p of the weights, by the definition.
+pub fn entropy(images: &[Vec<f64>], x: &[f32], sigma: f64) -> f64 {
+    let weights = weights(images, x, sigma);
+    let total: f64 = weights.iter().sum();
+    let shares = weights.iter().map(|w| w / total).filter(|p| *p > 0.0);
+    shares.map(|p| -p * p.ln()).sum()
 }
 
 /// ‖a − b‖ / ‖b‖.
@@ -65,11 +77,13 @@ fn the_optimum_equals_its_definition_at_every_noise_level() {
         let labels = labelled.then(|| labels.clone());
         let class = if labelled { &class[..] } else { &[] };
         let mut first: Option<Vec<f32>> = None;
+        let mut entropies = vec![f64::NAN; sigma.len()];
         for isa in Isa::available() {
             for threads in [1, 3] {
                 let mut optimal = Optimal::with(&set(labels.clone()), &cpu(threads), isa);
                 let mut got = vec![f32::NAN; x.len()];
-                optimal.denoise(&x, &sigma, class, &mut got).unwrap();
+                entropies.fill(f64::NAN);
+                optimal.denoise_weighed(&x, &sigma, class, &mut got, &mut entropies).unwrap();
                 let first = first.get_or_insert_with(|| got.clone());
                 assert!(*first == got, "{isa:?}, {threads} threads: other bits");
                 // An image's result does not depend on those beside it.
@@ -87,6 +101,12 @@ fn the_optimum_equals_its_definition_at_every_noise_level() {
             let images: Vec<_> = (0..images).filter(of_class).map(|n| floats[n].clone()).collect();
             let off = error(got, &definition(&images, x, sigma[i]));
             assert!(off < 1e-6, "sigma {}, labels {labelled}: off by {off:.1e}", sigma[i]);
+            let (found, want) = (entropies[i], entropy(&images, x, sigma[i]));
+            assert!(
+                (found - want).abs() < 1e-6,
+                "entropy {found} for {want} at sigma {}",
+                sigma[i]
+            );
         }
     }
 }

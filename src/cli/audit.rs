@@ -4,7 +4,7 @@ use super::endings::check_ending;
 use super::samples_io::Counter;
 use super::samples_set::{check_shape, last, read_samples, two_at_least};
 use super::{Common, open_set, say};
-use crate::files::{check_output_dir, write_dir_atomic};
+use crate::files::{check_output_dir, stranger, write_dir_atomic};
 use crate::memorization::Threshold;
 use crate::run::audit::{AuditOptions, audit};
 use crate::views::audit::{AuditView, Names};
@@ -112,18 +112,24 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
 }
 
 /// What an audit may write.
-const FILES: &str = "audit.html audit.json copied.csv copied.png copies.csv copies.png curve.csv curve.pdf curve.png curve.svg \
-                     duplicates.csv samples.csv";
+const FILES: [&str; 12] = [
+    "audit.html",
+    "audit.json",
+    "copied.csv",
+    "copied.png",
+    "copies.csv",
+    "copies.png",
+    "curve.csv",
+    "curve.pdf",
+    "curve.png",
+    "curve.svg",
+    "duplicates.csv",
+    "samples.csv",
+];
 
 /// What in a folder no audit wrote.
 fn foreign(folder: &Path) -> io::Result<Option<String>> {
-    for entry in fs::read_dir(folder)? {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        if !FILES.split(' ').any(|known| known == name) {
-            return Ok(Some(name));
-        }
-    }
-    Ok(None)
+    stranger(folder, &FILES)
 }
 
 /// Writes all of an audit into a folder.

@@ -44,6 +44,7 @@ fn commands_of<'a>(file: &'a str, all: &BTreeMap<String, BTreeSet<String>>) -> V
         ("cli/bucket_flags.rs" | "cli/cells.rs" | "cli/study_flags.rs", _) => vec!["sweep"],
         ("cli/devices.rs", _) => vec!["sweep run", "find"],
         ("cli/samples_io.rs", _) => vec!["sample"],
+        ("cli/gap_flags.rs" | "cli/gap_held.rs", _) => vec!["gap"],
         ("cli/dedupe.rs", _) => vec!["data dedupe"],
         ("data/subset.rs", _) => vec!["data subset"],
         (_, Some(command)) if all.contains_key(command) => vec![command],

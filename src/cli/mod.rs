@@ -33,6 +33,8 @@ mod find_predict;
 mod find_within;
 mod foreign;
 mod gap;
+mod gap_flags;
+mod gap_held;
 mod launch;
 mod live;
 mod man;
@@ -84,7 +86,7 @@ enum Command {
     Score(score::Args),
     Audit(audit::Args),
     Optimal(optimal::Args),
-    Gap(gap::Args),
+    Gap(gap_flags::Args),
     When(when::Args),
     Find(find_flags::Args),
     #[command(subcommand)]

@@ -18,7 +18,8 @@ use std::path::{Path, PathBuf};
 /// too.
 ///
 /// The folder is one that `quickstart` or `find` wrote, a folder of runs, one run, or any folder of charts (the
-/// .json of `emm figure`), tables (.csv) and sheets (.png). The page is one file without links to elsewhere: it can be
+/// .json of `emm figure`), tables (.csv) and sheets (.png). Of a run, what `emm gap --holdout` wrote into its folder gap is
+/// shown too. The page is one file without links to elsewhere: it can be
 /// sent, read on a phone and printed.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:

@@ -15,7 +15,7 @@ pub struct Chart {
     pub footer: Vec<String>,
 }
 
-/// One pair of axes. The vertical one shows shares, in percent.
+/// One pair of axes. The vertical one shows the ratio of memorization, in percent, where nothing else is said.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Panel {
@@ -23,12 +23,35 @@ pub struct Panel {
     pub title: String,
     /// The horizontal axis.
     pub x: ChartAxis,
-    /// Ends of the vertical axis, shares.
+    /// Ends of the vertical axis.
     pub y: [f64; 2],
+    /// What the vertical axis shows instead of that ratio.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub values: Option<ValueAxis>,
     /// A dashed line at this share: 1 − ε.
     pub level: Option<f64>,
     /// In the order of their colours and of the legend.
     pub series: Vec<Series>,
+}
+
+/// A vertical axis of something else than the ratio of memorization.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ValueAxis {
+    /// What stands above it.
+    pub name: String,
+    /// How its values are written, and where they lie.
+    pub scale: ValueScale,
+}
+
+/// Values of a vertical axis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ValueScale {
+    /// Shares, in percent.
+    Shares,
+    /// Numbers above 0, on a logarithmic axis.
+    Log,
 }
 
 /// A horizontal axis.
@@ -91,7 +114,7 @@ pub enum Style {
 pub struct Point {
     /// In the axis's unit; of categories the index.
     pub x: f64,
-    /// A share, 0 to 1.
+    /// A share, 0 to 1, or what [`Panel::values`] says.
     pub y: f64,
     /// 95% interval, or the spread that the footer names.
     pub interval: Option<[f64; 2]>,
@@ -137,7 +160,32 @@ impl Panel {
     /// A panel from 0 to 100%.
     pub fn new(title: &str, x_name: &str, scale: ChartScale, series: Vec<Series>) -> Self {
         let x = ChartAxis { name: x_name.into(), scale };
-        Panel { title: title.into(), x, y: [0.0, 1.0], level: None, series }
+        Panel { title: title.into(), x, y: [0.0, 1.0], values: None, level: None, series }
+    }
+
+    /// The same with shares of something else.
+    pub fn shares_of(mut self, name: &str) -> Self {
+        self.values = Some(ValueAxis { name: name.into(), scale: ValueScale::Shares });
+        self
+    }
+
+    /// The same with numbers above 0 on a logarithmic vertical axis, `room` times beyond those of the first `shown` series on
+    /// both sides. Values further out lie at its ends.
+    pub fn log_values(mut self, name: &str, shown: usize, room: f64) -> Self {
+        self.values = Some(ValueAxis { name: name.into(), scale: ValueScale::Log });
+        let values = self.series.iter().take(shown).flat_map(|s| &s.points).map(|p| p.y);
+        let (low, high) = values
+            .filter(|v| v.is_finite() && *v > 0.0)
+            .fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
+        if low <= high {
+            self.y = [low / room, high * room];
+        }
+        self
+    }
+
+    /// Whether the vertical axis is logarithmic.
+    pub fn is_log(&self) -> bool {
+        self.values.as_ref().is_some_and(|v| v.scale == ValueScale::Log)
     }
 
     /// Ratio against training-set size with the line 1 − ε.

@@ -24,8 +24,10 @@ pub struct Frame {
     pub straight_in_images: bool,
     /// Ends of the horizontal axis, in the values' unit.
     pub x: [f64; 2],
-    /// Ends of the vertical axis, shares.
+    /// Ends of the vertical axis.
     pub y: [f64; 2],
+    /// Whether the vertical axis is logarithmic.
+    pub log_y: bool,
 }
 
 impl Frame {
@@ -52,8 +54,10 @@ impl Frame {
             }
             _ => [low - 0.06 * (high - low), high + 0.06 * (high - low)],
         };
+        let log_y = panel.is_log();
         let y_ends = match panel.y {
-            [a, b] if a.is_finite() && b.is_finite() && a < b => panel.y,
+            [a, b] if a.is_finite() && b.is_finite() && a < b && (a > 0.0 || !log_y) => panel.y,
+            _ if log_y => [0.1, 1.0],
             _ => [0.0, 1.0],
         };
         Frame {
@@ -65,6 +69,7 @@ impl Frame {
             straight_in_images: panel.x.scale == ChartScale::Images,
             x: ends,
             y: y_ends,
+            log_y,
         }
     }
 
@@ -75,11 +80,32 @@ impl Frame {
         self.left + (f(value) - low) / (high - low) * (self.right - self.left)
     }
 
-    /// Where a share lies from top to bottom; one outside the axis, at its end.
-    pub fn y(&self, share: f64) -> f64 {
+    /// Where a value lies from top to bottom; one outside the axis, at its end.
+    pub fn y(&self, value: f64) -> f64 {
+        let f = |v: f64| if self.log_y { v.ln() } else { v };
+        let [low, high] = self.y.map(f);
+        let value = f(value.clamp(self.y[0], self.y[1]));
+        self.bottom - (value - low) / (high - low) * (self.bottom - self.top)
+    }
+
+    /// Values with a label on the vertical axis.
+    pub fn y_ticks(&self) -> Vec<(f64, String)> {
         let [low, high] = self.y;
-        let share = share.clamp(low, high);
-        self.bottom - (share - low) / (high - low) * (self.bottom - self.top)
+        if self.log_y {
+            let powers = low.log10().ceil() as i32..=high.log10().floor() as i32;
+            // Within a decade or two more than powers of ten.
+            let between: &[f64] =
+                if powers.clone().count() < 3 { &[1.0, 2.0, 5.0] } else { &[1.0] };
+            let around = powers.start() - 1..=*powers.end();
+            let all = around.flat_map(|p| between.iter().map(move |m| m * 10f64.powi(p)));
+            let inside = all.filter(|v| (low..=high).contains(v));
+            return inside.map(|v| (v, magnitude(v))).collect();
+        }
+        let step = round_step((high - low) * 100.0);
+        let first = (low * 100.0 / step).ceil();
+        let percent = (0..).map(|i| (first + i as f64) * step);
+        let inside = percent.take_while(|p| *p <= high * 100.0 + 1e-9);
+        inside.map(|p| (p / 100.0, format!("{}%", number(p)))).collect()
     }
 
     /// Whether a point has a place.
@@ -147,6 +173,15 @@ pub fn round_step(span: f64) -> f64 {
     let steps = [1.0, 2.0, 5.0, 10.0].map(|m| m * power);
     let step = steps.into_iter().find(|&s| s >= rough * (1.0 - 1e-9)).unwrap_or(rough);
     if step.is_finite() && step > 0.0 { step } else { 1.0 }
+}
+
+/// A number of any size, to four digits or two: "72.22", "10,000", "3.1e-7", "1e6".
+pub fn magnitude(value: f64) -> String {
+    if value != 0.0 && !(1e-3..1e5).contains(&value.abs()) {
+        return format!("{value:.1e}").replace(".0e", "e");
+    }
+    let digits = 3 - (value.abs().max(1e-3).log10().floor() as i32).min(3);
+    number((value * 10f64.powi(digits)).round() / 10f64.powi(digits))
 }
 
 /// 12345 → "12,345"; fractions with up to three decimals, no trailing zeros.

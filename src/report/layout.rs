@@ -2,7 +2,7 @@
 
 use super::canvas::{ACCENT, Color, INK, MUTED, RULE, width_of, wrap};
 use super::chart::{Chart, ChartScale, Panel, Point, RATIO, Series, Style, category};
-use super::frame::{Frame, LEFT, RIGHT, SMALL, number, round_step};
+use super::frame::{Frame, LEFT, RIGHT, SMALL, magnitude, number};
 use super::scene::{Anchor, At, Scene, SceneShape, Sign, words};
 
 /// A panel alone in its chart, and one of several: as narrow as their words allow, which are read on a phone too.
@@ -122,7 +122,9 @@ fn axis_name(panel: &Panel, width: f64) -> Vec<String> {
     let [low, high] = panel.y;
     let level = panel.level.filter(|l| (low..=high).contains(l));
     let dashed_is = level.map(|l| format!(" · dashed: 1 − ε = {}%", number(100.0 * l)));
-    wrap(&format!("{RATIO}{}", dashed_is.unwrap_or_default()), SMALL, width)
+    let name = panel.values.as_ref().map_or(RATIO, |v| &v.name);
+    let log = if panel.is_log() { " (log scale)" } else { "" };
+    wrap(&format!("{name}{log}{}", dashed_is.unwrap_or_default()), SMALL, width)
 }
 
 /// Where a series' name stands.
@@ -226,15 +228,11 @@ fn axes(shapes: &mut Vec<SceneShape>, panel: &Panel, frame: &Frame) {
         let y = frame.top - 18.0 - AXIS_ROW * i as f64;
         shapes.push(words(line, SMALL, MUTED, Anchor::Left, (x, y)));
     }
-    let step = round_step((high - low) * 100.0);
-    let mut percent = (low * 100.0 / step).ceil() * step;
-    while percent <= high * 100.0 + 1e-9 {
-        let y = frame.y(percent / 100.0);
-        let color = if percent == 0.0 { MUTED } else { RULE };
+    for (value, label) in frame.y_ticks() {
+        let y = frame.y(value);
+        let color = if value == 0.0 { MUTED } else { RULE };
         shapes.push(rule((frame.left, y), (frame.right, y), color));
-        let label = format!("{}%", number(percent));
         shapes.push(words(label, SMALL, MUTED, Anchor::Right, (frame.left - 7.0, y)));
-        percent += step;
     }
     if low > 0.0 {
         let y = frame.bottom;
@@ -392,9 +390,13 @@ fn tip(panel: &Panel, series: &Series, p: &Point) -> String {
         ChartScale::Categories(names) => tip += category(names, p.x),
         _ => tip += &format!("{} {}", number(p.x), panel.x.name),
     }
-    tip += &format!(": {:.2}%", 100.0 * p.y);
+    let value = |v: f64| match panel.is_log() {
+        true => magnitude(v),
+        false => format!("{:.2}%", 100.0 * v),
+    };
+    tip += &format!(": {}", value(p.y));
     if let Some([low, high]) = p.interval {
-        tip += &format!(" ({:.2}% to {:.2}%)", 100.0 * low, 100.0 * high);
+        tip += &format!(" ({} to {})", value(low), value(high));
     }
     if p.rising {
         tip += ", still rising at the last evaluation";

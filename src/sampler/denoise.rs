@@ -22,6 +22,20 @@ pub trait Denoise {
     }
 }
 
+/// A denoiser that is a mean of training images by their weights: the theoretical optimum.
+pub trait Posterior: Denoise {
+    /// [`Denoise::denoise`], and the entropy of each image's weights in nats, `[B]`: e to its power is how many training
+    /// images the mean effectively is of. NaN where x is not finite.
+    fn denoise_weighed(
+        &mut self,
+        x: &[f32],
+        sigma: &[f64],
+        labels: &[u32],
+        out: &mut [f32],
+        entropies: &mut [f64],
+    ) -> Result<()>;
+}
+
 /// A denoiser whose operands stay on a GPU from evaluation to evaluation.
 pub trait OnGpu {
     fn cuda(&self) -> &Cuda;

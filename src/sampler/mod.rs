@@ -1,6 +1,7 @@
 //! From noise to images: EDM's Heun sampler over any denoiser, and the closed-form optimal denoiser.
 
 mod denoise;
+pub mod gaussian;
 pub mod heun;
 mod heun_cpu;
 mod heun_gpu;
@@ -9,7 +10,8 @@ pub mod optimal;
 mod optimal_gpu;
 mod state;
 
-pub use denoise::{Denoise, Images, OnGpu, Operands, quantise};
+pub use denoise::{Denoise, Images, OnGpu, Operands, Posterior, quantise};
+pub use gaussian::Gaussian;
 pub use heun::{HeunOptions, Start, noise_levels, sample, sample_each};
 pub use heun_gpu::GPU_BYTES;
 pub use noisy::Noisy;
@@ -24,7 +26,7 @@ use anyhow::Result;
 ///
 /// # Errors
 /// Device (exit 4): a GPU out of memory.
-pub fn optimum(data: &Dataset, device: &Device) -> Result<Box<dyn Denoise>> {
+pub fn optimum(data: &Dataset, device: &Device) -> Result<Box<dyn Posterior>> {
     Ok(match device {
         Device::Cpu(_) => Box::new(Optimal::new(data, device)),
         Device::Cuda { cuda, .. } => Box::new(GpuOptimal::new(data, cuda)?),

@@ -9,7 +9,7 @@ mod dense;
 mod few;
 mod fixed;
 
-use super::denoise::Denoise;
+use super::denoise::{Denoise, Posterior};
 use crate::data::Dataset;
 use crate::device::Device;
 use crate::device::cpu::dots::Isa;
@@ -106,6 +106,7 @@ impl Optimal {
     fn denoise_group(&self, images: Range<usize>, queries: &mut [Query]) {
         for q in queries.iter_mut().filter(|q| q.x.iter().any(|v| !v.is_finite())) {
             q.out.fill(f32::NAN);
+            *q.entropy = f64::NAN;
         }
         let finite = queries.iter_mut().filter(|q| q.x.iter().all(|v| v.is_finite()));
         let mut finite: Vec<&mut Query> = finite.collect();
@@ -129,6 +130,7 @@ impl Optimal {
         };
         let mut weights: Vec<f64> = images.iter().map(exponent).collect();
         let total = exponentiate(&mut weights, negligible(images.len()));
+        *query.entropy = entropy(total, weights.iter().map(|&w| (w, w.ln())));
         let mut sums = vec![0.0; self.image_len];
         for (&n, &w) in images.iter().zip(&weights).filter(|(_, w)| **w != 0.0) {
             add_weighted(w, self.image(n as usize), &mut sums);
@@ -172,12 +174,20 @@ fn exponentiate(exponents: &mut [f64], negligible: f64) -> f64 {
     total
 }
 
+/// The entropy in nats of weights that add up to `total`, by each weight and its logarithm.
+pub(super) fn entropy(total: f64, weights: impl Iterator<Item = (f64, f64)>) -> f64 {
+    let sum: f64 = weights.filter(|(w, _)| *w != 0.0).map(|(w, ln)| w * ln).sum();
+    total.ln() - sum / total
+}
+
 /// One image to denoise.
 struct Query<'a> {
     x: &'a [f32],
     sigma: f64,
     label: Option<u32>,
     out: &'a mut [f32],
+    /// Of the weights, in nats.
+    entropy: &'a mut f64,
 }
 
 impl Denoise for Optimal {
@@ -194,13 +204,30 @@ impl Denoise for Optimal {
     }
 
     fn denoise(&mut self, x: &[f32], sigma: &[f64], labels: &[u32], out: &mut [f32]) -> Result<()> {
+        self.denoise_weighed(x, sigma, labels, out, &mut vec![0.0; sigma.len()])
+    }
+}
+
+impl Posterior for Optimal {
+    fn denoise_weighed(
+        &mut self,
+        x: &[f32],
+        sigma: &[f64],
+        labels: &[u32],
+        out: &mut [f32],
+        entropies: &mut [f64],
+    ) -> Result<()> {
         let len = self.image_len;
         let mut queries: Vec<Query> = x
             .chunks_exact(len)
             .zip(sigma)
             .zip(out.chunks_exact_mut(len))
+            .zip(entropies)
             .enumerate()
-            .map(|(i, ((x, &sigma), out))| Query { x, sigma, label: labels.get(i).copied(), out })
+            .map(|(i, (((x, &sigma), out), entropy))| {
+                let label = labels.get(i).copied();
+                Query { x, sigma, label, out, entropy }
+            })
             .collect();
         queries.sort_by_key(|q| q.label);
         let this = &*self;

@@ -1,12 +1,13 @@
 //! The theoretical optimum on a GPU (`kernels/optimal.cu`), over images that stay there.
 
-use super::denoise::{Denoise, OnGpu, Operands};
-use super::optimal::{ByClass, Classes};
+use super::denoise::{Denoise, OnGpu, Operands, Posterior};
+use super::optimal::{ByClass, Classes, entropy};
 use crate::data::Dataset;
 use crate::device::cuda::{Buffer, Cuda};
 use crate::device::params::BLOCK_WARPS;
 use crate::device::{Kernel, Ptr, params};
 use anyhow::Result;
+use std::ops::Range;
 
 /// Queries of a batch, at most,
 const BATCH: usize = 256;
@@ -66,6 +67,55 @@ impl GpuOptimal {
     }
 }
 
+impl GpuOptimal {
+    /// [`Denoise::denoise`]; after each part its first image and their count are told, whose weights lie on the GPU.
+    fn denoise_parts(
+        &mut self,
+        x: &[f32],
+        sigma: &[f64],
+        labels: &[u32],
+        out: &mut [f32],
+        after: &mut dyn FnMut(&Self, Range<usize>) -> Result<()>,
+    ) -> Result<()> {
+        let words = self.batch * self.image_len;
+        let parts = x.chunks(words).zip(sigma.chunks(self.batch)).zip(out.chunks_mut(words));
+        for (i, ((x, sigma), out)) in parts.enumerate() {
+            let first = i * self.batch;
+            let of = |n: usize| n.min(labels.len());
+            let labels = &labels[of(first)..of(first + self.batch)];
+            self.begin(sigma.len(), labels)?;
+            self.x.write(0, x)?;
+            self.sigma.write(0, bytemuck::cast_slice(sigma))?;
+            self.evaluate()?;
+            out.copy_from_slice(&self.out.read(0, out.len())?);
+            after(self, first..first + sigma.len())?;
+        }
+        Ok(())
+    }
+}
+
+impl Posterior for GpuOptimal {
+    fn denoise_weighed(
+        &mut self,
+        x: &[f32],
+        sigma: &[f64],
+        labels: &[u32],
+        out: &mut [f32],
+        entropies: &mut [f64],
+    ) -> Result<()> {
+        self.denoise_parts(x, sigma, labels, out, &mut |this, part| {
+            // Float64 in a buffer of words of four bytes.
+            let weights = this.weights.read(0, 2 * part.len() * this.count)?;
+            let weights: Vec<f64> = bytemuck::pod_collect_to_vec(&weights);
+            for (weights, of) in weights.chunks_exact(this.count).zip(&mut entropies[part]) {
+                let total: f64 = weights.iter().sum();
+                *of = entropy(total, weights.iter().map(|&w| (w, w.ln())));
+            }
+            Ok(())
+        })
+    }
+}
+
 impl Denoise for GpuOptimal {
     fn image_len(&self) -> usize {
         self.image_len
@@ -80,18 +130,7 @@ impl Denoise for GpuOptimal {
     }
 
     fn denoise(&mut self, x: &[f32], sigma: &[f64], labels: &[u32], out: &mut [f32]) -> Result<()> {
-        let words = self.batch * self.image_len;
-        let parts = x.chunks(words).zip(sigma.chunks(self.batch)).zip(out.chunks_mut(words));
-        for (i, ((x, sigma), out)) in parts.enumerate() {
-            let first = (i * self.batch).min(labels.len());
-            let labels = &labels[first..(first + self.batch).min(labels.len())];
-            self.begin(sigma.len(), labels)?;
-            self.x.write(0, x)?;
-            self.sigma.write(0, bytemuck::cast_slice(sigma))?;
-            self.evaluate()?;
-            out.copy_from_slice(&self.out.read(0, out.len())?);
-        }
-        Ok(())
+        self.denoise_parts(x, sigma, labels, out, &mut |_, _| Ok(()))
     }
 
     fn on_gpu(&mut self) -> Option<&mut dyn OnGpu> {

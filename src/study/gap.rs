@@ -26,7 +26,7 @@ pub struct Level {
 /// at each.
 ///
 /// `data` has labels exactly if both denoisers take them. `weight` is the loss's λ(σ). The draws depend on
-/// `seed` and their index alone.
+/// `seed` and their index alone. `progress` is told how many draws are done and of how many.
 pub fn gap(
     denoiser: &mut dyn Denoise,
     optimum: &mut dyn Denoise,
@@ -35,40 +35,29 @@ pub fn gap(
     sigmas: &[f64],
     draws: usize,
     seed: u64,
+    progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Vec<Level>> {
     let len = data.image_len();
     let batch = denoiser.max_batch().min(optimum.max_batch()).min(draws);
-    let (mut noise, mut ours, mut best) = (vec![0.0; len], Vec::new(), Vec::new());
+    let (mut ours, mut best) = (Vec::new(), Vec::new());
     let mut levels = Vec::new();
     for (step, &sigma) in sigmas.iter().enumerate() {
         let (mut to_best, mut best_to_y, mut ours_to_y) = (0.0, 0.0, 0.0);
         for first in (0..draws).step_by(batch) {
             let count = batch.min(draws - first);
-            let (mut y, mut x) = (Vec::new(), Vec::new());
-            let mut labels = Vec::new();
-            for draw in first..first + count {
+            let image = |draw: usize| {
                 let word =
                     philox([0, draw as u32, step as u32, tag(Stream::Diagnostic, 0)], seed)[0];
-                let image = ((word as u64 * data.len() as u64) >> 32) as usize;
-                labels.extend(data.labels.as_ref().map(|l| l[image]));
-                fill_normals(
-                    &mut noise,
-                    draw as u32,
-                    step as u32,
-                    tag(Stream::Diagnostic, 1),
-                    seed,
-                );
-                for (&u, &z) in data.image(image).iter().zip(&noise) {
-                    let clean = u as f64 / 127.5 - 1.0;
-                    y.push(clean);
-                    x.push((clean + sigma * z as f64) as f32);
-                }
-            }
+                ((word as u64 * data.len() as u64) >> 32) as usize
+            };
+            let drawn = (first..first + count).map(|draw| (image(draw), draw as u32));
+            let Noisy { y, x, labels } = Noisy::of(data, drawn, step, sigma, seed);
             ours.resize(count * len, 0.0);
             best.resize(count * len, 0.0);
             let levels = vec![sigma; count];
             denoiser.denoise(&x, &levels, &labels, &mut ours)?;
             optimum.denoise(&x, &levels, &labels, &mut best)?;
+            progress(step * draws + first + count, sigmas.len() * draws);
             for ((&a, &b), &y) in ours.iter().zip(&best).zip(&y) {
                 let (a, b) = (a as f64, b as f64);
                 to_best += (a - b) * (a - b);
@@ -87,4 +76,39 @@ pub fn gap(
         });
     }
     Ok(levels)
+}
+
+/// Images with noise, one after the other.
+pub(super) struct Noisy {
+    /// [B, H, W, C] without noise, in [−1, 1].
+    pub y: Vec<f64>,
+    /// [B, H, W, C]: y and sigma times its noise.
+    pub x: Vec<f32>,
+    /// [B], or none of a set without labels.
+    pub labels: Vec<u32>,
+}
+
+impl Noisy {
+    /// Of each draw an image of `data`, and the number that its noise depends on, with `seed` and the noise level's index
+    /// `step`.
+    pub fn of(
+        data: &Dataset,
+        draws: impl Iterator<Item = (usize, u32)>,
+        step: usize,
+        sigma: f64,
+        seed: u64,
+    ) -> Self {
+        let (mut y, mut x, mut labels) = (Vec::new(), Vec::new(), Vec::new());
+        let mut noise = vec![0.0; data.image_len()];
+        for (image, draw) in draws {
+            labels.extend(data.labels.as_ref().map(|l| l[image]));
+            fill_normals(&mut noise, draw, step as u32, tag(Stream::Diagnostic, 1), seed);
+            for (&u, &z) in data.image(image).iter().zip(&noise) {
+                let clean = u as f64 / 127.5 - 1.0;
+                y.push(clean);
+                x.push((clean + sigma * z as f64) as f32);
+            }
+        }
+        Noisy { y, x, labels }
+    }
 }

@@ -13,6 +13,7 @@ pub mod cost;
 pub mod find;
 pub mod folder;
 pub mod gap;
+pub mod held;
 pub mod lent;
 pub mod log;
 mod longer;

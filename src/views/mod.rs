@@ -8,6 +8,7 @@ pub mod answer;
 pub mod audit;
 pub mod figures;
 pub mod gap;
+pub mod held;
 pub mod matrix;
 pub mod predict;
 pub mod report;

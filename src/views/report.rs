@@ -2,6 +2,7 @@
 //! and costs.
 
 use super::figures::figure;
+use super::held::HeldView;
 use super::matrix::matrix;
 use super::report_runs::{added_up, run_parts, setting_parts, their_parts};
 use super::search;
@@ -12,6 +13,7 @@ use crate::files::open;
 use crate::memory::Size;
 use crate::report::{Chart, Page, PagePart, Section, Series, Style, Table};
 use crate::study::folder::{RunSeen, runs_in};
+use crate::study::held::HeldReport;
 use crate::study::log::{Log, wall_s};
 use crate::study::outcome::{Measured, Seen};
 use crate::study::plan::StudyPlan;
@@ -68,6 +70,7 @@ pub fn gather(
     let (runs, damage) = runs_in(folder)?;
     let mut found = FoundRuns { damage, ..FoundRuns::default() };
     found.answer(&folder.join("results.json"));
+    found.held(&folder.join("gap/gap.json"));
     files.iter().for_each(|path| found.take(path));
     plans.iter().for_each(|plan| found.study(plan));
     if folder.join(theirs::LOG).exists() {
@@ -81,6 +84,7 @@ pub fn gather(
     let empty = runs.is_empty()
         && found.answer.is_empty()
         && found.theirs.is_empty()
+        && found.held.is_empty()
         && counts == (0, 0, 0);
     if empty {
         let why = found
@@ -143,6 +147,7 @@ struct FoundRuns {
     pictures: Vec<(String, Vec<u8>)>,
     theirs: Vec<PagePart>,
     when: Vec<PagePart>,
+    held: Vec<PagePart>,
     /// A line for each damaged run, and for each other thing that could not be read.
     damage: Vec<String>,
     broken: Vec<String>,
@@ -190,6 +195,18 @@ impl FoundRuns {
                 self.drawn = ["sizes", "epochs"].map(String::from).to_vec();
             }
             Err(e) => self.broken.push(format!("results.json: not a search's results: {e}")),
+        }
+    }
+
+    /// Takes what `emm gap --holdout` wrote.
+    fn held(&mut self, path: &Path) {
+        if !path.exists() {
+            return;
+        }
+        let Some(text) = self.text(path) else { return };
+        match serde_json::from_str::<HeldReport>(&text) {
+            Ok(report) => self.held = HeldView(&report).parts(),
+            Err(e) => self.broken.push(format!("gap/gap.json: not what `emm gap` writes: {e}")),
         }
     }
 
@@ -272,12 +289,13 @@ impl FoundRuns {
             self.pictures.into_iter().map(|(name, png)| PagePart::Picture { name, png }).collect();
         let not_shown = self.damage.into_iter().chain(self.broken);
         let runs_shown = run_parts(runs, !self.answer.is_empty());
-        let all: [(&str, Vec<PagePart>); 9] = [
+        let all: [(&str, Vec<PagePart>); 10] = [
             ("Answer", self.answer),
             ("Tables", tables.collect()),
             ("Figures", self.charts.into_iter().map(PagePart::Chart).collect()),
             ("Runs", runs_shown),
             ("When memorization starts", self.when),
+            ("Training and held-out images", self.held),
             ("Beside DiffMemorize", self.theirs),
             ("Sheets", pictures),
             ("Settings and costs", setting_parts(runs)),

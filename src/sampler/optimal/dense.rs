@@ -1,7 +1,7 @@
 //! High noise: every image counts.
 
 use super::fixed::Fixed;
-use super::{Optimal, Query, add_weighted, negligible};
+use super::{Optimal, Query, add_weighted, entropy, negligible};
 use crate::device::cpu::dots::{
     COLUMNS, DotLanes, ROWS, Word, add_fixed_dots, pack_across, pack_digits,
 };
@@ -89,6 +89,8 @@ impl Optimal {
                 }
             }
             if lost <= LOST * weights.total {
+                let shown = exponents.filter(|e| *e >= least).map(|e| e - highest);
+                *query.entropy = entropy(weights.total, shown.map(|e| (e.exp(), e)));
                 return weights;
             }
         }
