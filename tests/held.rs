@@ -8,9 +8,10 @@ use crate::ops::fresh_seed;
 use crate::optimal::{definition, entropy};
 use crate::support::emm_in;
 use emm::data::Dataset;
+use emm::data::subset::without;
 use emm::rng::{Stream, fill_normals, permute, tag};
 use emm::sampler::{Gaussian, Optimal};
-use emm::study::held::{Held, HeldOptions, held, without_shared};
+use emm::study::held::{Held, HeldOptions, held};
 use serde_json::Value;
 use std::path::Path;
 
@@ -220,14 +221,13 @@ fn losses_areas_and_effective_images_are_those_of_the_definitions() {
 }
 
 #[test]
-fn what_is_shared_is_counted_and_nothing_collapses_within_high_noise() {
+fn what_is_shared_is_left_out_and_nothing_collapses_within_high_noise() {
     let all = digits(40);
     let set = |range: std::ops::Range<usize>| Dataset {
         pixels: all.pixels[range.start * 64..range.end * 64].to_vec(),
         ..all.clone()
     };
-    let (others, shared) = without_shared(&set(0..20), &set(15..40));
-    assert_eq!((others.pixels, shared), (set(20..40).pixels, 5));
+    assert_eq!(without(&set(15..40), &set(0..20)).pixels, set(20..40).pixels);
     let options = HeldOptions { images: 20, noises: 1, seed: 3 };
     let found = |sigmas: &[f64]| measured([&set(0..20), &set(20..40)], sigmas, options);
     assert_eq!(found(&[80.0, 40.0]).collapse_sigma, None);

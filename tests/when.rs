@@ -152,7 +152,7 @@ fn held_out_images_that_do_not_fit_are_refused() {
     let other = folder.join("other.zip");
     let pixels = set.pixels[..100 * 64].to_vec();
     Dataset { pixels, labels: None, ..set }.save(&other, false).unwrap();
-    with(&other, "").refused(2, "--holdout: ", "100 other images or labels than the 200");
+    with(&other, "").refused(2, "--holdout: ", "other images or labels than the 200");
     let path = run.join("losses.csv");
     let text = fs::read_to_string(&path).unwrap();
     for (from, to) in [("0.05,", "0.06,"), (",10,", ",11,"), ("40,", "41,"), ("step", "stop")] {

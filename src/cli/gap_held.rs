@@ -5,13 +5,14 @@ use super::samples_io::Counter;
 use super::samples_set::{check_shape, last};
 use super::{Common, open_set, say};
 use crate::data::Dataset;
+use crate::data::subset::without;
 use crate::device::Device;
 use crate::error::{Exit, OrExit as _, data};
 use crate::files::{write_bytes, write_dir_atomic};
 use crate::model::SavedModel;
 use crate::run::Network;
 use crate::sampler::{Gaussian, optimum};
-use crate::study::held::{HeldOptions, HeldReport, held, without_shared};
+use crate::study::held::{HeldOptions, HeldReport, held};
 use crate::views::held::HeldView;
 use anyhow::Result;
 use std::fs;
@@ -87,7 +88,9 @@ fn open_holdout(
             train.display()
         )));
     }
-    let (other, shared) = without_shared(set, &other);
+    let all = other.len();
+    let other = without(&other, set);
+    let shared = all - other.len();
     if other.is_empty() {
         return Err(data(format!(
             "{name}: expected images that are not in {}, found that all {shared} are",

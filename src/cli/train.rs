@@ -2,6 +2,7 @@
 
 use super::train_flags::{RunFlags, TrainFlags};
 use super::{Common, check_runs, note_line, open_set, say};
+use crate::data::Dataset;
 use crate::data::subset::without;
 use crate::error::{Exit, fail};
 use crate::model::Params;
@@ -77,23 +78,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     options.stop_after_steps = args.stop_after_steps;
     options.stop_above = args.stop_when;
     if let Some(path) = &args.holdout {
-        let held = HeldOut { images: open_set(path, common)?, name: path.display().to_string() };
-        let held = held.for_run(&config)?;
-        let of = held.images.len();
-        match of - without(&held.images, &data).len() {
-            0 => {}
-            n if n == of => {
-                return Err(fail(
-                    Exit::Data,
-                    format!("--holdout: {}: all {n} images are in the training set", held.name),
-                ));
-            }
-            n if !common.quiet => note_line(&format!(
-                "--holdout: {}: {n} of {of} images are in the training set; `emm data subset --without` leaves them out",
-                held.name
-            )),
-            _ => {}
-        }
+        let held = held_out(path, &config, &data, common)?;
         options.holdout = Some(Arc::new(held));
     }
     let scoring = args.flags.scoring(&config);
@@ -125,6 +110,37 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
             ),
         )),
     }
+}
+
+/// The images of a set that are not trained on.
+///
+/// # Errors
+/// Data: images that do not fit the run, or none that it is not trained on.
+fn held_out(
+    path: &Path,
+    config: &RunConfig,
+    training: &Dataset,
+    common: &Common,
+) -> Result<HeldOut> {
+    let name = path.display().to_string();
+    let all = HeldOut { images: open_set(path, common)?, name }.for_run(config)?;
+    let held = HeldOut { images: without(&all.images, training), ..all.clone() };
+    match all.images.len() - held.images.len() {
+        0 => {}
+        n if held.images.is_empty() => {
+            return Err(fail(
+                Exit::Data,
+                format!("--holdout: {}: all {n} images are in the training set", held.name),
+            ));
+        }
+        n if !common.quiet => note_line(&format!(
+            "--holdout: {}: {n} of {} images are in the training set and are left out",
+            held.name,
+            all.images.len()
+        )),
+        _ => {}
+    }
+    Ok(held)
 }
 
 fn print(config: &RunConfig, dir: &Path, outcome: &Outcome) {

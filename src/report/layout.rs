@@ -121,7 +121,9 @@ pub fn describe_lines(panels: &[Panel]) -> Vec<String> {
 fn axis_name(panel: &Panel, width: f64) -> Vec<String> {
     let [low, high] = panel.y;
     let level = panel.level.filter(|l| (low..=high).contains(l));
-    let dashed_is = level.map(|l| format!(" · dashed: 1 − ε = {}%", number(100.0 * l)));
+    // Of other shares it is no 1 − ε.
+    let is = if panel.values.is_some() { "" } else { "1 − ε = " };
+    let dashed_is = level.map(|l| format!(" · dashed: {is}{}%", number(100.0 * l)));
     let name = panel.values.as_ref().map_or(RATIO, |v| &v.name);
     let log = if panel.is_log() { " (log scale)" } else { "" };
     wrap(&format!("{name}{log}{}", dashed_is.unwrap_or_default()), SMALL, width)

@@ -5,7 +5,8 @@ use super::{DataId, RunConfig, RunDir};
 use crate::data::Dataset;
 use crate::error::{data, usage};
 use crate::files::{read_text, write_bytes};
-use crate::sampler::{Denoise, Noisy};
+use crate::sampler::Denoise;
+use crate::sampler::noisy::{Noisy, drawn};
 use anyhow::Result;
 use csv::StringRecord;
 use serde::{Deserialize, Serialize};
@@ -179,10 +180,11 @@ fn losses(
         let mut sum = 0.0;
         for first in (0..DRAWS).step_by(batch) {
             let count = batch.min(DRAWS - first);
-            let x = Noisy::of(set, first..first + count, level, sigma, SEED);
+            let draws = drawn(set, first..first + count, level, SEED);
+            let Noisy { y, x, labels } = Noisy::of(set, draws, level, sigma, SEED);
             let out = &mut out[..count * set.image_len()];
-            network.denoise(&x.noisy, &vec![sigma; count], &x.labels, out)?;
-            let squares = out.iter().zip(&x.clean).map(|(&d, &y)| (d as f64 - y).powi(2));
+            network.denoise(&x, &vec![sigma; count], &labels, out)?;
+            let squares = out.iter().zip(&y).map(|(&d, &y)| (d as f64 - y).powi(2));
             // One after the other, so that the sum depends on no batch.
             sum = squares.fold(sum, |sum, square| sum + square);
         }

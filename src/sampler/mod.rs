@@ -5,7 +5,7 @@ pub mod gaussian;
 pub mod heun;
 mod heun_cpu;
 mod heun_gpu;
-mod noisy;
+pub mod noisy;
 pub mod optimal;
 mod optimal_gpu;
 mod state;
@@ -14,7 +14,6 @@ pub use denoise::{Denoise, Images, OnGpu, Operands, Posterior, quantise};
 pub use gaussian::Gaussian;
 pub use heun::{HeunOptions, Start, noise_levels, sample, sample_each};
 pub use heun_gpu::GPU_BYTES;
-pub use noisy::Noisy;
 pub use optimal::Optimal;
 pub use optimal_gpu::GpuOptimal;
 

@@ -4,8 +4,8 @@
 //! Eq. 16-21): λ E‖D − y‖² = λ E‖D* − y‖² + λ E‖D − D*‖², since D* is the mean of y given x.
 
 use crate::data::Dataset;
-use crate::rng::{Stream, fill_normals, philox, tag};
 use crate::sampler::Denoise;
+use crate::sampler::noisy::{Noisy, drawn};
 use anyhow::Result;
 
 /// Means over the draws at one noise level, sums over an image's pixels, times the loss's weight.
@@ -45,12 +45,7 @@ pub fn gap(
         let (mut to_best, mut best_to_y, mut ours_to_y) = (0.0, 0.0, 0.0);
         for first in (0..draws).step_by(batch) {
             let count = batch.min(draws - first);
-            let image = |draw: usize| {
-                let word =
-                    philox([0, draw as u32, step as u32, tag(Stream::Diagnostic, 0)], seed)[0];
-                ((word as u64 * data.len() as u64) >> 32) as usize
-            };
-            let drawn = (first..first + count).map(|draw| (image(draw), draw as u32));
+            let drawn = drawn(data, first..first + count, step, seed);
             let Noisy { y, x, labels } = Noisy::of(data, drawn, step, sigma, seed);
             ours.resize(count * len, 0.0);
             best.resize(count * len, 0.0);
@@ -76,39 +71,4 @@ pub fn gap(
         });
     }
     Ok(levels)
-}
-
-/// Images with noise, one after the other.
-pub(super) struct Noisy {
-    /// [B, H, W, C] without noise, in [−1, 1].
-    pub y: Vec<f64>,
-    /// [B, H, W, C]: y and sigma times its noise.
-    pub x: Vec<f32>,
-    /// [B], or none of a set without labels.
-    pub labels: Vec<u32>,
-}
-
-impl Noisy {
-    /// Of each draw an image of `data`, and the number that its noise depends on, with `seed` and the noise level's index
-    /// `step`.
-    pub fn of(
-        data: &Dataset,
-        draws: impl Iterator<Item = (usize, u32)>,
-        step: usize,
-        sigma: f64,
-        seed: u64,
-    ) -> Self {
-        let (mut y, mut x, mut labels) = (Vec::new(), Vec::new(), Vec::new());
-        let mut noise = vec![0.0; data.image_len()];
-        for (image, draw) in draws {
-            labels.extend(data.labels.as_ref().map(|l| l[image]));
-            fill_normals(&mut noise, draw, step as u32, tag(Stream::Diagnostic, 1), seed);
-            for (&u, &z) in data.image(image).iter().zip(&noise) {
-                let clean = u as f64 / 127.5 - 1.0;
-                y.push(clean);
-                x.push((clean + sigma * z as f64) as f32);
-            }
-        }
-        Noisy { y, x, labels }
-    }
 }

@@ -2,16 +2,13 @@
 //! was, beside the theoretical optimum, which only knows the training images, and the Gaussian, which knows none; and whether
 //! the loss tells who was in the training set.
 
-use super::gap::Noisy;
 use crate::data::Dataset;
-use crate::data::subset::pick;
 use crate::device::Device;
 use crate::memorization::membership::{Inference, mean_ranks};
 use crate::rng::permute;
-use crate::sampler::{Denoise, Gaussian, Posterior, gaussian::Centred};
+use crate::sampler::{Denoise, Gaussian, Posterior, gaussian::Centred, noisy::Noisy};
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
-use std::collections::HashSet;
 
 /// Below so many images that the optimum's mean is effectively of, it has chosen one.
 pub const COLLAPSED: f64 = 2.0;
@@ -86,16 +83,6 @@ pub struct Held {
     /// the effective images, below which these are fewer than [`COLLAPSED`] at all levels. None where they are not at the
     /// lowest level, or are at the highest.
     pub collapse_sigma: Option<f64>,
-}
-
-/// The images of `holdout` that are none of `train`'s, pixel by pixel, and how many are.
-pub fn without_shared(train: &Dataset, holdout: &Dataset) -> (Dataset, usize) {
-    let len = train.image_len();
-    let known: HashSet<&[u8]> = train.pixels.chunks_exact(len).collect();
-    let new: Vec<usize> =
-        (0..holdout.len()).filter(|&i| !known.contains(holdout.image(i))).collect();
-    let shared = holdout.len() - new.len();
-    (pick(holdout, &new), shared)
 }
 
 /// One set and what is drawn of it.

@@ -1,11 +1,11 @@
 //! How memorization starts: a table of runs, the laws by which it comes later with more images, where to stop, the curves.
 
-use super::words::percent;
 use crate::memorization::onset::{Law, Turn};
-use crate::report::chart::EPOCHS;
+use crate::report::chart::{EPOCHS, RATIO};
 use crate::report::{
     Cell, Chart, ChartScale, Page, PagePart, Panel, Point, Section, Series, Style, Table,
 };
+use crate::run::losses::Losses;
 use crate::run::progress::describe_epochs;
 use crate::study::when::{Advice, Alike, RunWhen, Unknown};
 use serde_json::{Value, json};
@@ -192,49 +192,82 @@ fn images_for(level: f64) -> u64 {
     (z * z * (1.0 - level) / level.max(1e-9)).ceil() as u64
 }
 
-/// The ratio over epochs, and over epochs/N^α: there the curves lie over each other if τ_mem's law is all there is to them.
+/// The ratio over epochs, and over epochs/N^α, where the curves lie over each other if τ_mem's law is all there is to them; and
+/// both losses.
 pub fn chart(alike: &Alike) -> Chart {
     let line = |runs: &[RunWhen], by: f64| {
         let scale = (runs[0].size() as f64).powf(by);
-        Series::new(format!("N = {}", runs[0].size()), Style::Line, mean(runs, scale))
+        let points = ratios(runs).into_iter().map(|p| Point { x: p.x / scale, ..p });
+        Series::new(format!("N = {}", runs[0].size()), Style::Line, points.collect())
     };
     let panel = |title: &str, name: &str, by: f64| {
         let series = alike.sizes().map(|runs| line(runs, by)).collect();
-        let panel = Panel::new(title, name, ChartScale::Linear, series);
+        let panel = Panel::new(title, name, ChartScale::Linear, series).shares_of(RATIO);
         Panel { level: Some(alike.level), ..panel }
     };
     let mut panels = vec![panel("Over training", EPOCHS, 0.0)];
-    let mut footer = Vec::new();
     if let Some(law) = alike.laws().tau_mem {
         let by = law.exponent;
         panels.push(panel("Laid over each other", &format!("epochs / N^{by:.2}"), by));
     }
-    if !alike.settings.is_empty() {
-        footer.push(alike.settings.clone());
+    let mut footer: Vec<String> =
+        Some(alike.settings.clone()).filter(|settings| !settings.is_empty()).into_iter().collect();
+    footer.push(
+        "points: the mean of the training seeds; bands: lowest to highest of them, or the 95% sampling interval of one".into(),
+    );
+    let heldout: Vec<Series> = alike
+        .sizes()
+        .map(|runs| {
+            let name = format!("N = {}, held out", runs[0].size());
+            Series::new(name, Style::Line, losses(runs, |l| l.heldout))
+        })
+        .collect();
+    if heldout.iter().any(|series| !series.points.is_empty()) {
+        let training = alike.sizes().enumerate().map(|(i, runs)| Series {
+            beside: Some(i),
+            ..Series::new("", Style::Theirs, losses(runs, |l| l.training))
+        });
+        let series = heldout.into_iter().chain(training).collect::<Vec<_>>();
+        let all = series.len();
+        let panel = Panel::new("Losses", EPOCHS, ChartScale::Linear, series);
+        panels.push(panel.log_values("loss at fixed noise levels", all, 1.1));
+        footer.push("losses: dashed on training images".into());
     }
-    footer.push("points: the mean of the training seeds; bands: lowest to highest of them, or the 95% sampling interval of one".into());
-    let title = format!("When copies appear: dashed at {}", percent(alike.level));
+    let title = format!("When copies appear: dashed at {}", percent_short(alike.level));
     Chart { title, panels, footer }
 }
 
-/// The mean ratio of runs of one size at each evaluation that all of them have.
-fn mean(runs: &[RunWhen], scale: f64) -> Vec<Point> {
-    let fewest = runs.iter().min_by_key(|run| run.run.evaluations.len());
-    let all = fewest.map_or(&[][..], |run| &run.run.evaluations);
-    let point = |l: &crate::run::Evaluation| {
-        let at = |run: &RunWhen| {
-            run.run.evaluations.iter().find(|e| e.epoch == l.epoch).map(|e| e.ratio)
-        };
-        let ratios: Vec<f64> = runs.iter().map(at).collect::<Option<_>>()?;
-        let y = ratios.iter().sum::<f64>() / ratios.len() as f64;
-        let ends = [
-            ratios.iter().copied().fold(1.0, f64::min),
-            ratios.iter().copied().fold(0.0, f64::max),
-        ];
-        let interval = if runs.len() > 1 { ends } else { [l.low, l.high] };
-        Some(Point { interval: Some(interval), ..Point::new(l.epoch / scale, y) })
+/// The mean ratio of runs of one size at each evaluation that all of them have, over epochs.
+fn ratios(runs: &[RunWhen]) -> Vec<Point> {
+    let curves = runs.iter().map(|run| run.run.evaluations.iter().map(|l| (l.epoch, l.ratio)));
+    let mut points = mean(&curves.map(Iterator::collect).collect::<Vec<_>>());
+    if let [run] = runs {
+        let intervals = run.run.evaluations.iter().map(|l| [l.low, l.high]);
+        points.iter_mut().zip(intervals).for_each(|(p, interval)| p.interval = Some(interval));
+    }
+    points
+}
+
+/// The same of a loss, of those runs that have any.
+fn losses(runs: &[RunWhen], of: fn(&Losses) -> f64) -> Vec<Point> {
+    let measured = runs.iter().filter(|run| !run.losses.is_empty());
+    let curves = measured.map(|run| run.losses.iter().map(|l| (l.epoch, of(l))).collect());
+    mean(&curves.collect::<Vec<_>>())
+}
+
+/// The mean of curves at each x that all of them have, with the lowest and highest of them.
+fn mean(curves: &[Vec<(f64, f64)>]) -> Vec<Point> {
+    let Some(first) = curves.first() else { return Vec::new() };
+    let point = |&(x, _): &(f64, f64)| {
+        let at = |curve: &Vec<(f64, f64)>| curve.iter().find(|p| p.0 == x).map(|p| p.1);
+        let all: Vec<f64> = curves.iter().map(at).collect::<Option<_>>()?;
+        let fold = |from: f64, of: fn(f64, f64) -> f64| all.iter().copied().fold(from, of);
+        let ends = [fold(f64::INFINITY, f64::min), fold(f64::NEG_INFINITY, f64::max)];
+        let interval = Some(ends).filter(|_| all.len() > 1);
+        let y = all.iter().sum::<f64>() / all.len() as f64;
+        Some(Point { interval, ..Point::new(x, y) })
     };
-    all.iter().filter_map(point).collect()
+    first.iter().filter_map(point).collect()
 }
 
 /// A group's part of a page.
