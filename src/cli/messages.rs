@@ -37,7 +37,10 @@ fn commands_of<'a>(file: &'a str, all: &BTreeMap<String, BTreeSet<String>>) -> V
     match (file, command) {
         ("cli/bench_nearest.rs", _) => vec!["bench nearest"],
         ("cli/bench_optimal.rs", _) => vec!["bench optimal"],
-        ("cli/find_flags.rs" | "cli/find_plan.rs" | "cli/find_within.rs", _) => vec!["find"],
+        (
+            "cli/find_flags.rs" | "cli/find_plan.rs" | "cli/find_predict.rs" | "cli/find_within.rs",
+            _,
+        ) => vec!["find"],
         ("cli/common.rs" | "cli/train_flags.rs" | "model/config.rs" | "run/config.rs", _) => {
             vec!["train", "plan"]
         }
