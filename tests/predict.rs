@@ -5,7 +5,7 @@ use crate::support::{Ended, edit_scores, emm_in};
 use std::fs;
 use std::path::Path;
 
-/// 640 epochs: short runs have 10, 20, 40, 80 and 160.
+/// 640 epochs: short runs have 10, 20, 40, 80, 160 and 320.
 const FLAGS: &str = "find --data d.zip --quiet --channels 4 --mult 1 --blocks 1 --attn none --batch 4 --epochs 640 --predict --lo 10";
 
 fn predicted(dir: &Path, more: &str) -> Ended {
@@ -33,11 +33,11 @@ fn give(dir: &Path) {
 fn the_emm_is_where_the_law_of_short_runs_reaches_the_length() {
     let folder = folder();
     let dir = folder.path();
-    // Nothing is copied as it is: the first size is followed to a quarter of the length, no other is tried.
+    // Nothing is copied as it is: the first size is followed to half of the length, no other is tried.
     let json = predicted(dir, "--json").json();
     assert!(json["emm"].is_null() && json["law"].is_null(), "{json}");
     assert_eq!(json["short_runs"].as_array().unwrap().len(), 1);
-    assert_eq!(json["short_runs"][0]["epochs"], 160.0);
+    assert_eq!(json["short_runs"][0]["epochs"], 320.0);
     assert!(json["said"][0].as_str().unwrap().starts_with("no prediction: 0 sizes passed 90%"));
     for _ in 0..5 {
         give(dir);

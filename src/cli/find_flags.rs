@@ -55,7 +55,7 @@ pub struct Args {
     /// are given win. With --out also the page, report.html
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     pub(super) within: Option<f64>,
-    /// Train short runs alone, up to a quarter of --epochs and from --lo on, and extrapolate: the epoch at which the ratio passes
+    /// Train short runs alone, up to half of --epochs and from --lo on, and extrapolate: the epoch at which the ratio passes
     /// 1 − E grows as a power of the number of images, and the EMM is where it reaches --epochs
     #[arg(long, conflicts_with_all = ["sizes", "hi", "within", "plan"])]
     pub(super) predict: bool,

@@ -9,7 +9,7 @@ use crate::run::scoring::Scoring;
 use anyhow::Result;
 
 /// Shares of the length that is asked for, at which short runs are scored; each goes on from the one before it.
-const SHARES: [f64; 5] = [1.0 / 64.0, 1.0 / 32.0, 1.0 / 16.0, 1.0 / 8.0, 1.0 / 4.0];
+const SHARES: [f64; 6] = [1.0 / 64.0, 1.0 / 32.0, 1.0 / 16.0, 1.0 / 8.0, 1.0 / 4.0, 1.0 / 2.0];
 /// Sizes from the first one on, each √2 times the one before it.
 const SIZES: usize = 7;
 /// A law needs as many sizes that passed the level.
@@ -51,7 +51,7 @@ pub struct Predicted {
 /// Why there is no prediction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unpredicted {
-    /// So few sizes passed the level in a quarter of the length.
+    /// So few sizes passed the level in half of the length.
     FewSizes(usize),
     /// More images took no longer.
     NotGrowing,

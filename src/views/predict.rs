@@ -100,7 +100,7 @@ fn unpredicted(found: &Predicted, level: &str) -> String {
     let epochs = describe_epochs(found.epochs);
     match found.emm {
         Err(Unpredicted::FewSizes(n)) => format!(
-            "no prediction: {n} sizes passed {level} in a quarter of {epochs} epochs, a law needs 3 (a lower --lo, or more --epochs)"
+            "no prediction: {n} sizes passed {level} in half of {epochs} epochs, a law needs 3 (a lower --lo, or more --epochs)"
         ),
         _ => format!(
             "no prediction: of more images the ratio passed {level} no later, so that no size follows from {epochs} epochs"

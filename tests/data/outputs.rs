@@ -137,6 +137,7 @@ const OTHER_FORMATS: &[(&str, &str, &str)] = &[
     ("optimal --data d.zip --images x --sigmas s", "--out x.png", "written as .npy"),
     ("gap --run r --data d.zip", "--out x.json", "name it x.csv"),
     ("find --data d.zip", "--out x.csv", "name it x"),
+    ("when r", "--out x.csv", "name it x"),
     ("sweep slurm table3", "--out x.py", "name it x.sh"),
     ("sweep k8s table3 --image e --claim c", "--out x.json", "name it x.yaml"),
     ("sweep sky table3 --volume v", "--out x.sh", "name it x.yaml"),
