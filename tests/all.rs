@@ -60,4 +60,5 @@ mod support;
 mod sweep;
 mod tape;
 mod theirs;
+mod verify;
 mod within;

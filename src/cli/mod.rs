@@ -53,6 +53,7 @@ mod sweep;
 mod table;
 mod train;
 pub(crate) mod train_flags;
+mod verify;
 
 pub use common::Common;
 use common::{check_runs, note_line, open_set, say, say_json};
@@ -87,6 +88,7 @@ enum Command {
     Table(table::Args),
     Figure(figure::Args),
     Report(report::Args),
+    Verify(verify::Args),
     #[command(subcommand)]
     Ckpt(ckpt::Command),
     Check(check::Args),
@@ -149,6 +151,7 @@ pub fn main() -> i32 {
         Command::Table(a) => table::run(a, c),
         Command::Figure(a) => figure::run(a, c),
         Command::Report(a) => report::run(a, c),
+        Command::Verify(a) => verify::run(a, c),
         Command::Ckpt(a) => ckpt::run(a, c),
         Command::Check(a) => check::run(a, c),
         Command::Bench(a) => bench::run(a, c),

@@ -28,6 +28,7 @@ pub mod settings;
 pub mod spec;
 pub mod sweep;
 pub mod theirs;
+pub mod verify;
 pub mod within;
 
 pub use find::{EmmSearch, Found, Sizes, find};

@@ -14,4 +14,5 @@ pub mod report;
 pub mod search;
 pub mod sheets;
 pub mod tables;
+pub mod verify;
 pub mod words;
