@@ -102,7 +102,7 @@ fn the_gaussians_loss_is_that_of_its_matrix() {
                     "{got} for {want}: image {i} of {images}, sigma {sigma}, seed {seed}"
                 );
             }
-            // Over the whole set it is σ² Σ λ / (λ + σ²), at high noise the variance.
+            // Over the whole set it is σ² Σ λ / (λ + σ²), at high noise about the variance.
             let mean: f64 =
                 centred[..images].iter().map(|c| gaussian.expected_loss(c, sigma)).sum::<f64>();
             if sigma == 80.0 {
@@ -111,7 +111,13 @@ fn the_gaussians_loss_is_that_of_its_matrix() {
                     .map(|(i, b)| square_of_difference(&of_set[i], b))
                     .sum::<f64>()
                     / (images * images) as f64;
-                assert!((mean / images as f64 - variance).abs() < 1e-3 * variance + 1e-9);
+                // Σ λ / (1 + λ/σ²) with no λ above their sum.
+                let (mean, least) =
+                    (mean / images as f64, variance * (1.0 - variance / (sigma * sigma)));
+                assert!(
+                    mean <= variance + 1e-9 && mean >= least - 1e-9,
+                    "{mean} for {variance}, seed {seed}"
+                );
             }
         }
     }
@@ -308,6 +314,26 @@ fn held_out_images_through_the_program() {
     let other =
         emm_in(dir, "gap --run r --data h.zip --holdout d.zip --levels 2 --json".split(' '));
     assert_eq!(other.json()["foreign_data"], true);
+
+    // With labels the optimum is that of the class, and both sets need them.
+    let labelled = |name: &str, order: &[usize]| {
+        pick(&Dataset::digits(), order).save(&dir.join(name), false).unwrap();
+    };
+    labelled("l.zip", &[0, 1, 2, 4, 5, 9, 10, 11, 12, 14, 15, 19]);
+    labelled("lh.zip", &[20, 21, 22, 25, 29]);
+    labelled("three.zip", &[20, 3]);
+    let train = format!("train --data l.zip --run rl --cond 1 --quiet {TINY}");
+    emm_in(dir, train.split_whitespace()).ok();
+    let of_classes = |holdout: &str| {
+        let flags = format!("gap --run rl --data l.zip --holdout {holdout} --levels 3 --json");
+        emm_in(dir, flags.split_whitespace())
+    };
+    let found = of_classes("lh.zip").json();
+    // Two images of each class that there is, not all twelve.
+    let most = found["levels"][0]["train"]["effective_images"].as_f64().unwrap();
+    assert!((1.99..2.01).contains(&most), "{most}");
+    of_classes("h.zip").refused(3, "--holdout: h.zip: 0 classes", "the network has 10");
+    of_classes("three.zip").refused(3, "--holdout: three.zip: has an image of class 3", "l.zip");
 
     go("--holdout h.zip --out r/gap").refused(2, "r/gap: ", "--force");
     go("--holdout h.zip --levels 2 --out r/gap --force --quiet").ok();

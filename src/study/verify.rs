@@ -270,8 +270,10 @@ pub fn check(
                 (None, true) => Verdict::NotCompared,
                 (None, false) => Verdict::Same,
             };
-            checked.why = (checked.verdict == Verdict::NotCompared)
-                .then(|| format!("nothing is kept of its first {most_steps} steps"));
+            checked.why = (checked.verdict == Verdict::NotCompared).then(|| match most_steps {
+                u64::MAX => "nothing is kept of it yet".into(),
+                _ => format!("nothing is kept of its first {most_steps} steps"),
+            });
             checked.verified = verified;
         }
         Err(e) if exit_code(&e) == Exit::Data as i32 => {
