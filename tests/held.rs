@@ -10,7 +10,7 @@ use crate::support::emm_in;
 use emm::data::Dataset;
 use emm::data::subset::pick;
 use emm::rng::{Stream, fill_normals, permute, tag};
-use emm::sampler::{Gaussian, Optimal};
+use emm::sampler::{Denoise, Gaussian, Optimal};
 use emm::study::held::{Held, HeldOptions, held, without_shared};
 use serde_json::Value;
 use std::path::Path;
@@ -224,6 +224,47 @@ fn losses_areas_and_effective_images_are_those_of_the_definitions() {
         (0.0..=1.0).contains(&share) && (line - 2f64.ln()).abs() < 1e-9,
         "{share} {effective:?}"
     );
+}
+
+/// Not a number for some images.
+struct Lost;
+
+impl Denoise for Lost {
+    fn image_len(&self) -> usize {
+        64
+    }
+    fn max_batch(&self) -> usize {
+        7
+    }
+    fn sigma_range(&self) -> (f64, f64) {
+        (0.0, f64::INFINITY)
+    }
+    fn denoise(
+        &mut self,
+        x: &[f32],
+        _sigma: &[f64],
+        _labels: &[u32],
+        out: &mut [f32],
+    ) -> anyhow::Result<()> {
+        out.copy_from_slice(x);
+        out[0] = f32::NAN;
+        Ok(())
+    }
+}
+
+#[test]
+fn a_loss_that_is_no_number_is_an_error() {
+    let (all, device) = (digits(30), cpu());
+    let [train, others] =
+        [0..20, 20..30].map(|r: std::ops::Range<usize>| pick(&all, &r.collect::<Vec<usize>>()));
+    let gaussian = Gaussian::new(&train, &device, &mut |_, _| ());
+    let mut optimum = Optimal::new(&train, &device);
+    let options = HeldOptions { images: 20, noises: 1, seed: 3 };
+    let (sets, one, told) = ([&train, &others], |_: f64| 1.0, &mut |_, _| ());
+    let found =
+        held(&mut Lost, &mut optimum, &gaussian, sets, &device, &one, &[2.0], options, told);
+    let said = found.unwrap_err().to_string();
+    assert!(said.contains("noise level 2.0000 is not finite"), "{said}");
 }
 
 #[test]
