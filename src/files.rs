@@ -1,6 +1,6 @@
 //! Output files that are either whole or not there: written beside, synced, renamed. Input files that are files.
 
-use crate::error::{Exit, Failed, exit_of, fail, usage};
+use crate::error::{Exit, Failed, OrExit as _, exit_of, fail, usage};
 use anyhow::Result;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, ErrorKind, Read as _, Write as _};
@@ -16,6 +16,17 @@ pub use temporary::{remove_abandoned, remove_all as remove_temporaries};
 
 /// A text file of a run is no longer.
 const MOST_TEXT_BYTES: u64 = 256 << 20;
+
+/// Lets `work` fill a folder that is gone afterwards, where the system keeps such (`TMPDIR`).
+///
+/// # Errors
+/// Other (exit 1): it cannot be made. Those of `work`.
+pub fn in_passing_folder<T>(work: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
+    let parent = std::env::temp_dir();
+    let cannot = || format!("TMPDIR: {}: no folder can be made there", parent.display());
+    let folder = Temporary::folder(&parent).or_exit(Exit::Other, cannot)?;
+    work(&folder.path)
+}
 
 /// Refuses an output that would replace something. Commands call it before they work, so that hours of
 /// work do not end here; [`write_atomic`] and [`write_dir_atomic`] ask again.

@@ -64,5 +64,6 @@ mod sweep;
 mod tape;
 mod tensorboard;
 mod theirs;
+mod verify;
 mod when;
 mod within;

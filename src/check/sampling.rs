@@ -67,7 +67,7 @@ pub fn set_of(seed: u64, sizes: SetSizes) -> Dataset {
     Dataset { resolution: side, channels, pixels, labels, names: Vec::new() }
 }
 
-/// Relative error of D* of the worst query.
+/// Relative error of D* of the worst query, and how far its weights' entropy is off.
 ///
 /// # Errors
 /// What the driver says (exit 4).
@@ -87,23 +87,27 @@ pub fn optimum(device: &Device, sizes: SetSizes, seed: u64) -> Result<Off> {
     let labels = 0..if sizes.labels { queries as u32 } else { 0 };
     let labels: Vec<u32> = labels.map(|q| q % 4).collect();
     let mut out = vec![f32::NAN; x.len()];
-    optimum_of(&set, device)?.denoise(&x, &sigma, &labels, &mut out)?;
+    let mut entropies = vec![f64::NAN; queries];
+    let mut optimum = optimum_of(&set, device)?;
+    optimum.denoise_weighed(&x, &sigma, &labels, &mut out, &mut entropies)?;
     let errors = device.host().run(|| {
         let queries = x.par_chunks(len).zip(out.par_chunks(len)).enumerate();
         let error = |(q, (x, got)): (usize, (&[f32], &[f32]))| {
-            rel_err(got, &definition(&set, x, sigma[q], labels.get(q).copied()))
+            let (want, entropy) = definition(&set, x, sigma[q], labels.get(q).copied());
+            Ok([rel_err(got, &want)?, (entropies[q] - entropy).abs()])
         };
-        queries.map(error).collect::<Result<Vec<f64>>>()
+        queries.map(error).collect::<Result<Vec<[f64; 2]>>>()
     })?;
     let mut off = Off::default();
-    for (q, by) in errors.into_iter().enumerate() {
-        off.take(by, &format!("D* at noise level {}", sigma[q]));
+    for (q, [image, entropy]) in errors.into_iter().enumerate() {
+        off.take(image, &format!("D* at noise level {}", sigma[q]));
+        off.take(entropy, &format!("the weights' entropy at noise level {}", sigma[q]));
     }
     Ok(off)
 }
 
-/// D*(x; σ) by the definition, over the images of a label or all.
-fn definition(set: &Dataset, x: &[f32], sigma: f64, label: Option<u32>) -> Vec<f32> {
+/// D*(x; σ) by the definition, over the images of a label or all, and the entropy of its weights in nats.
+fn definition(set: &Dataset, x: &[f32], sigma: f64, label: Option<u32>) -> (Vec<f32>, f64) {
     let counts = |&i: &usize| match (&set.labels, label) {
         (Some(labels), Some(label)) => labels[i] == label,
         _ => true,
@@ -116,13 +120,16 @@ fn definition(set: &Dataset, x: &[f32], sigma: f64, label: Option<u32>) -> Vec<f
     };
     let exponents: Vec<f64> = images.iter().map(exponent).collect();
     let highest = exponents.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let (mut sums, mut total) = (vec![0.0; x.len()], 0.0);
+    let total: f64 = exponents.iter().map(|e| (e - highest).exp()).sum();
+    let (mut sums, mut entropy) = (vec![0.0; x.len()], 0.0);
     for (&i, e) in images.iter().zip(exponents) {
         let weight = (e - highest).exp();
-        total += weight;
+        if weight > 0.0 {
+            entropy -= weight / total * (weight / total).ln();
+        }
         sums.iter_mut().zip(of(i)).for_each(|(sum, y)| *sum += weight * y);
     }
-    sums.into_iter().map(|sum| (sum / total) as f32).collect()
+    (sums.into_iter().map(|sum| (sum / total) as f32).collect(), entropy)
 }
 
 /// Images of `len` values, sampled `batch` at a time.

@@ -21,7 +21,8 @@ use std::path::{Path, PathBuf};
 /// that are found while 1% of the others are taken for some: at each level; by the mean over levels of an image's rank,
 /// which chooses none; and at the best level, chosen on every second image and measured on the others. How many images the
 /// optimum is effectively a mean of is e to the entropy of their weights, mean over draws; where that falls through 2 for
-/// good, interpolated in logarithms, it has chosen one.
+/// good, interpolated in logarithms, it has chosen one. Both sets have to be drawn alike: where they differ otherwise, losses
+/// do, too.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   emm gap --run runs/digits --data digits.zip --draws 1k

@@ -7,8 +7,9 @@ use super::{Common, open_set, say};
 use crate::data::Dataset;
 use crate::data::subset::without;
 use crate::device::Device;
-use crate::error::{Exit, OrExit as _, data};
+use crate::error::{Exit, OrExit as _, data, fail};
 use crate::files::{write_bytes, write_dir_atomic};
+use crate::memory::{Size, available};
 use crate::model::SavedModel;
 use crate::run::Network;
 use crate::sampler::{Gaussian, optimum};
@@ -32,6 +33,7 @@ pub fn run(
     common: &Common,
 ) -> Result<()> {
     let (other, shared) = open_holdout(path, &args.data, &model, &set, common)?;
+    check_memory(&args.data, &set)?;
     let mut network = Network::new(device, model, BATCH, &|| false)?;
     let mut optimum = optimum(&set, device)?;
     let mut bar = Counter::new("covariance", set.len().min(set.image_len()), common.quiet);
@@ -63,6 +65,29 @@ pub fn run(
         held,
     };
     print(args, &HeldView(&report), common)
+}
+
+/// That the training images' covariance can be held.
+///
+/// # Errors
+/// Memory (exit 4).
+fn check_memory(name: &Path, set: &Dataset) -> Result<()> {
+    let (wanted, free) = (Gaussian::bytes(set), available().unwrap_or(usize::MAX) as u64);
+    match wanted > free {
+        true => Err(fail(
+            Exit::Device,
+            format!(
+                "{}: the covariance of {} images of {} values takes {}, {} are free; fewer images (`emm data subset`) or smaller \
+                 ones take less",
+                name.display(),
+                set.len(),
+                set.image_len(),
+                Size(wanted),
+                Size(free)
+            ),
+        )),
+        false => Ok(()),
+    }
 }
 
 /// The held-out images without those of the training set, and how many these are.

@@ -58,6 +58,7 @@ mod sweep;
 mod table;
 mod train;
 pub(crate) mod train_flags;
+mod verify;
 mod when;
 
 pub use common::Common;
@@ -95,6 +96,7 @@ enum Command {
     Table(table::Args),
     Figure(figure::Args),
     Report(report::Args),
+    Verify(verify::Args),
     #[command(subcommand)]
     Ckpt(ckpt::Command),
     Check(check::Args),
@@ -161,6 +163,7 @@ pub fn main() -> i32 {
         Command::Table(a) => table::run(a, c),
         Command::Figure(a) => figure::run(a, c),
         Command::Report(a) => report::run(a, c),
+        Command::Verify(a) => verify::run(a, c),
         Command::Ckpt(a) => ckpt::run(a, c),
         Command::Check(a) => check::run(a, c),
         Command::Bench(a) => bench::run(a, c),

@@ -246,6 +246,13 @@ impl RunDir {
         Ok(Some(config))
     }
 
+    /// Where the run's set was read from when it was trained, if its configuration says so.
+    pub fn noted_data(&self) -> Option<String> {
+        let text = read_text(&self.config_path()).ok()??;
+        let table: toml::Table = toml::from_str(&text).ok()?;
+        Some(table.get("note")?.get("data")?.as_str()?.to_string())
+    }
+
     /// A file that a run writes after its configuration.
     fn remains(&self) -> Option<PathBuf> {
         let all = [self.state_path(), self.scores_path(), self.rescored_path()];

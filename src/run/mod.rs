@@ -27,6 +27,7 @@ pub mod settings;
 pub mod state;
 pub mod stats;
 pub mod train;
+pub mod verify;
 pub mod whole;
 
 pub use crate::device::Precision;

@@ -76,6 +76,20 @@ impl Numerics {
         Ok(if self.either { now } else { both })
     }
 
+    /// Why this version on a CPU need not give such a run's bits, if it need not. Where nobody wrote down on what it was trained,
+    /// it is given the benefit of the doubt.
+    pub fn incomparable(self) -> Option<String> {
+        match self {
+            Numerics { cuda: Some(_), either: false, .. } => Some(
+                "trained on a GPU, whose bits only the same kind of GPU gives again".to_string(),
+            ),
+            Numerics { cpu: Some(n), .. } if n != CPU => Some(format!(
+                "trained with numerics {n}, this version computes with numerics {CPU}; verify it with the version that trained it"
+            )),
+            _ => None,
+        }
+    }
+
     /// What marks a run that this version would not compute alike: the number that it was trained with. Where nobody wrote
     /// down on what, it is given the benefit of the doubt.
     pub fn older(self) -> Option<u32> {
@@ -102,6 +116,9 @@ mod tests {
         assert!(serde_json::from_str::<Numerics>(r#"{"gpu": 2}"#).is_err());
         let elsewhere = read(r#"{"cuda": 4}"#);
         assert_eq!(elsewhere.resume(&cpu).unwrap(), read(r#"{"cpu": 2, "cuda": 4}"#));
+        assert!(elsewhere.incomparable().unwrap().contains("GPU"));
+        assert!(read("1").incomparable().unwrap().contains("numerics 1, this"));
+        assert_eq!((both.incomparable(), Numerics::of(&cpu).incomparable()), (None, None));
         assert_eq!((elsewhere.older(), read(r#"{"cuda": 2}"#).older()), (None, Some(2)));
         let old = read(r#"{"cpu": 1, "cuda": 4}"#);
         assert_eq!(old.older(), Some(1));

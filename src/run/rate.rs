@@ -148,7 +148,7 @@ pub fn binary() -> String {
 }
 
 /// A time as `2026-11-27 19:40 UTC`.
-fn utc(unix_s: u64) -> String {
+pub fn utc(unix_s: u64) -> String {
     let (days, minutes) = (unix_s / 86_400, unix_s / 60 % 1440);
     // Days since 1 March of the year 0, so that leap days are the last of their years.
     let days = days + 719_468;

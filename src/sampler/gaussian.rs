@@ -46,6 +46,13 @@ impl Gaussian {
         })
     }
 
+    /// Bytes that [`Gaussian::new`] takes: the square of the images or the pixels of one, whichever are fewer.
+    pub fn bytes(data: &Dataset) -> u64 {
+        let side = data.len().min(data.image_len()) as u64;
+        // The matrix, and the reflections that fill half as much.
+        12 * side * side + data.pixels.len() as u64
+    }
+
     /// Images of [N, H, W, C], ready for [`Gaussian::expected_loss`].
     pub fn centred(&self, pixels: &[u8], device: &Device) -> Vec<Centred> {
         let one = |image: &[u8]| {

@@ -30,6 +30,7 @@ pub mod spec;
 pub mod standing;
 pub mod sweep;
 pub mod theirs;
+pub mod verify;
 pub mod when;
 pub mod within;
 

@@ -16,5 +16,6 @@ pub mod search;
 pub mod sheets;
 pub mod status;
 pub mod tables;
+pub mod verify;
 pub mod when;
 pub mod words;

@@ -6,6 +6,7 @@ use super::held::HeldView;
 use super::matrix::matrix;
 use super::report_runs::{added_up, run_parts, setting_parts, their_parts};
 use super::search;
+use super::verify;
 use super::when::parts as when_parts;
 use super::words::{BANDS, RISING, RISING_MARK, describe_hours, open_marks};
 use crate::error::{Exit, OrExit as _, data};
@@ -18,6 +19,7 @@ use crate::study::log::{Log, wall_s};
 use crate::study::outcome::{Measured, Seen};
 use crate::study::plan::StudyPlan;
 use crate::study::theirs::{self, Theirs};
+use crate::study::verify::Certificate;
 use crate::study::when::{LEVEL, when};
 use anyhow::{Result, anyhow};
 use serde::Deserialize;
@@ -71,6 +73,10 @@ pub fn gather(
     let mut found = FoundRuns { damage, ..FoundRuns::default() };
     found.answer(&folder.join("results.json"));
     found.held(&folder.join("gap/gap.json"));
+    match Certificate::read(&folder.join("verify.json")) {
+        Ok(certificate) => found.verified = certificate.iter().flat_map(verify::parts).collect(),
+        Err(e) => found.broken.push(format!("{e:#}")),
+    }
     files.iter().for_each(|path| found.take(path));
     plans.iter().for_each(|plan| found.study(plan));
     if folder.join(theirs::LOG).exists() {
@@ -85,6 +91,7 @@ pub fn gather(
         && found.answer.is_empty()
         && found.theirs.is_empty()
         && found.held.is_empty()
+        && found.verified.is_empty()
         && counts == (0, 0, 0);
     if empty {
         let why = found
@@ -148,6 +155,7 @@ struct FoundRuns {
     theirs: Vec<PagePart>,
     when: Vec<PagePart>,
     held: Vec<PagePart>,
+    verified: Vec<PagePart>,
     /// A line for each damaged run, and for each other thing that could not be read.
     damage: Vec<String>,
     broken: Vec<String>,
@@ -289,7 +297,7 @@ impl FoundRuns {
             self.pictures.into_iter().map(|(name, png)| PagePart::Picture { name, png }).collect();
         let not_shown = self.damage.into_iter().chain(self.broken);
         let runs_shown = run_parts(runs, !self.answer.is_empty());
-        let all: [(&str, Vec<PagePart>); 10] = [
+        let all: [(&str, Vec<PagePart>); 11] = [
             ("Answer", self.answer),
             ("Tables", tables.collect()),
             ("Figures", self.charts.into_iter().map(PagePart::Chart).collect()),
@@ -298,6 +306,7 @@ impl FoundRuns {
             ("Training and held-out images", self.held),
             ("Beside DiffMemorize", self.theirs),
             ("Sheets", pictures),
+            ("Trained again", self.verified),
             ("Settings and costs", setting_parts(runs)),
             ("Not shown", not_shown.map(PagePart::Text).collect()),
         ];

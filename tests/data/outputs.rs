@@ -136,6 +136,7 @@ const OTHER_FORMATS: &[(&str, &str, &str)] = &[
     ("optimal --data d.zip --seeds 0", "--out x.json", ".npy or a folder"),
     ("optimal --data d.zip --images x --sigmas s", "--out x.png", "written as .npy"),
     ("gap --run r --data d.zip", "--out x.json", "name it x.csv"),
+    ("gap --run r --data d.zip --holdout h.zip", "--out x.json", "name it x"),
     ("find --data d.zip", "--out x.csv", "name it x"),
     ("when r", "--out x.csv", "name it x"),
     ("sweep slurm table3", "--out x.py", "name it x.sh"),
@@ -147,6 +148,7 @@ const OTHER_FORMATS: &[(&str, &str, &str)] = &[
     ("figure 3a", "--out x.gif", ".png, .svg, .pdf, .csv, .json"),
     ("figure 1a", "--out x.svg", ".png"),
     ("report d", "--out x.md", "expected a .html"),
+    ("verify r", "--out x.md", "name it x.json"),
     ("ckpt export r", "--out x.pt", "name it x.safetensors"),
     ("ckpt convert m", "--out x.npz", "name it x.safetensors"),
 ];

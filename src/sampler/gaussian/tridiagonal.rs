@@ -154,7 +154,7 @@ mod tests {
     fn a_matrix_of_known_eigenvalues() {
         let n = 40;
         let given: Vec<f64> =
-            (0..n).map(|i| if i < 7 { 0.0 } else { (i as f64 * 0.37).exp() }).collect();
+            (0..n).map(|i| if i < 7 { 0.0 } else { (i as f64 * 0.17).exp() }).collect();
         // Rotated by reflections of vectors that are anything.
         let mut matrix = vec![0.0; n * n];
         (0..n).for_each(|i| matrix[i * n + i] = given[i]);
