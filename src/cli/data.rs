@@ -87,6 +87,9 @@ pub struct SubsetArgs {
     /// Number of images
     #[arg(long, alias = "max-images", value_name = "N", value_parser = count)]
     size: usize,
+    /// Leave out the images that --size M takes, for a subset that shares none with it
+    #[arg(long, value_name = "M", value_parser = count, default_value = "0", conflicts_with = "blend")]
+    skip: usize,
     /// Only the first C classes
     #[arg(long, value_name = "C", conflicts_with = "class")]
     classes: Option<usize>,
@@ -177,6 +180,7 @@ fn cut(args: &SubsetArgs, common: &Common) -> Result<()> {
     let blend = args.blend.as_deref().map(parse_blend).transpose()?;
     let subset = Subset {
         size: args.size,
+        skip: args.skip,
         classes: args.classes,
         class: args.class,
         labels: args.labels.unwrap_or(Labels::Keep),

@@ -3,6 +3,7 @@
 use crate::error::usage;
 use anyhow::Result;
 use std::path::Path;
+use std::{fs, io};
 
 /// Endings that tell a format; what else stands behind a dot (`width.0.5`) tells nothing.
 const FORMATS: &str = "avif bin bmp bz2 csv gif gz h5 hdf5 html idx jpeg jpg json jsonl log md mp4 npy npz \
@@ -26,4 +27,17 @@ pub fn check_ending(flag: &str, path: &Path, what: &str, written: &[&str]) -> Re
         None => ("a folder".into(), path.with_extension("")),
     };
     Err(usage(format!("{flag}: {}: {what} is {is}; name it {}", path.display(), named.display())))
+}
+/// What in a folder has none of the `known` names, which stand with spaces between.
+///
+/// # Errors
+/// Of the system.
+pub fn other_than(known: &str, folder: &Path) -> io::Result<Option<String>> {
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if !known.split(' ').any(|known| known == name) {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
 }

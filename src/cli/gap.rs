@@ -12,7 +12,6 @@ use crate::sampler::{HeunOptions, noise_levels, optimum};
 use crate::study::gap::gap;
 use crate::views;
 use anyhow::Result;
-use serde::Deserialize as _;
 use std::io::Write as _;
 use std::path::PathBuf;
 
@@ -72,7 +71,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     let mut set = open_set(&args.data, common)?;
     let name = args.data.display().to_string();
     check(&model, &mut set, &name)?;
-    let foreign = trained_on(&model).map(|own| own != DataId::of(&set));
+    let foreign = DataId::of_model(&model).map(|own| own != DataId::of(&set));
     if foreign == Some(true) && !common.quiet {
         let _ = writeln!(
             std::io::stderr(),
@@ -104,13 +103,8 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     Ok(())
 }
 
-/// The set that a network was trained on, if its file says so.
-fn trained_on(model: &SavedModel) -> Option<DataId> {
-    DataId::deserialize(&model.run.as_ref()?["config"]["data"]).ok()
-}
-
 /// That the network is for images like these; an unconditional one does not look at labels.
-fn check(model: &SavedModel, set: &mut Dataset, name: &str) -> Result<()> {
+pub(super) fn check(model: &SavedModel, set: &mut Dataset, name: &str) -> Result<()> {
     let m = &model.config;
     if (m.resolution, m.image_channels) != (set.resolution, set.channels) {
         return Err(data(format!(

@@ -64,6 +64,8 @@ pub const SIDES: RangeInclusive<usize> = 1..=4096;
 pub struct Subset {
     /// Number of images.
     pub size: usize,
+    /// The images of the subset of this size are left out, for one that has none of them.
+    pub skip: usize,
     /// Only the first so many classes.
     pub classes: Option<usize>,
     /// Only this class; excludes `classes`.
@@ -104,6 +106,9 @@ impl Subset {
             Some(side) => resize_all(set, side),
             None => set,
         };
+        if let (Some(_), 1..) = (&self.blend, self.skip) {
+            return Err(usage("--skip: images of two sets are blended, of which it says nothing"));
+        }
         let chosen = self.own_images(set, name, own)?;
         let side = self.resolution.unwrap_or(set.resolution) as u64;
         // Twice: as single images, and put together.
@@ -165,7 +170,7 @@ impl Subset {
         Ok(out)
     }
 
-    /// Indices of the first `n` images that the subset takes from the set itself.
+    /// Indices of the first `n` images that the subset takes from the set itself, behind those that it skips.
     fn own_images(&self, set: &Dataset, name: &str, n: usize) -> Result<Vec<usize>> {
         let Some(labels) = &set.labels else {
             if let Some(class) = self.class {
@@ -174,10 +179,11 @@ impl Subset {
             if let Some(classes) = self.classes {
                 return Err(usage(format!("--classes: {classes}, but {name} has no labels")));
             }
-            if set.len() < n {
-                return Err(data(format!("{name}: has {} images, wants {n}", set.len())));
+            let all = self.skip.saturating_add(n);
+            if set.len() < all {
+                return Err(data(format!("{name}: has {} images, wants {all}", set.len())));
             }
-            return Ok((0..n).collect());
+            return Ok((self.skip..all).collect());
         };
         let found = set.label_dim();
         let (first, classes) = match (self.class, self.classes) {
@@ -202,11 +208,14 @@ impl Subset {
         }
         let mut order = Vec::with_capacity(n.min(set.len()));
         for (class, members) in members.iter().enumerate() {
-            let last = class + 1 == classes;
-            let want = if last { n - order.len() } else { n / classes };
-            order.extend(take(members, want, || {
-                format!("{name}: class {}", first as usize + class)
-            })?);
+            let share = |n: usize| match class + 1 == classes {
+                true => n - n / classes * class,
+                false => n / classes,
+            };
+            let skipped = share(self.skip);
+            let all = skipped.saturating_add(share(n));
+            let named = || format!("{name}: class {}", first as usize + class);
+            order.extend(&take(members, all, named)?[skipped..]);
         }
         Ok(order)
     }

@@ -25,6 +25,9 @@ pub struct Panel {
     pub x: ChartAxis,
     /// Ends of the vertical axis, shares.
     pub y: [f64; 2],
+    /// What the shares are, where they are no ratios of memorization.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub y_name: Option<String>,
     /// A dashed line at this share: 1 − ε.
     pub level: Option<f64>,
     /// In the order of their colours and of the legend.
@@ -126,7 +129,7 @@ impl Point {
     }
 }
 
-/// The word for it on every vertical axis.
+/// The word for it on vertical axes that have no other.
 pub const RATIO: &str = "ratio of memorization";
 /// And on the horizontal one of curves over training.
 pub const EPOCHS: &str = "epochs";
@@ -137,7 +140,7 @@ impl Panel {
     /// A panel from 0 to 100%.
     pub fn new(title: &str, x_name: &str, scale: ChartScale, series: Vec<Series>) -> Self {
         let x = ChartAxis { name: x_name.into(), scale };
-        Panel { title: title.into(), x, y: [0.0, 1.0], level: None, series }
+        Panel { title: title.into(), x, y: [0.0, 1.0], y_name: None, level: None, series }
     }
 
     /// Ratio against training-set size with the line 1 − ε.

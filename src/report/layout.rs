@@ -122,7 +122,8 @@ fn axis_name(panel: &Panel, width: f64) -> Vec<String> {
     let [low, high] = panel.y;
     let level = panel.level.filter(|l| (low..=high).contains(l));
     let dashed_is = level.map(|l| format!(" · dashed: 1 − ε = {}%", number(100.0 * l)));
-    wrap(&format!("{RATIO}{}", dashed_is.unwrap_or_default()), SMALL, width)
+    let name = panel.y_name.as_deref().unwrap_or(RATIO);
+    wrap(&format!("{name}{}", dashed_is.unwrap_or_default()), SMALL, width)
 }
 
 /// Where a series' name stands.

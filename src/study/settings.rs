@@ -200,6 +200,7 @@ impl Recipe {
     pub fn of(&self, set: (&Dataset, &str), blend: Option<(&Dataset, &str)>) -> Result<Dataset> {
         let subset = Subset {
             size: self.size,
+            skip: 0,
             classes: self.classes,
             class: self.class,
             blend: match blend {

@@ -136,6 +136,7 @@ const OTHER_FORMATS: &[(&str, &str, &str)] = &[
     ("optimal --data d.zip --seeds 0", "--out x.json", ".npy or a folder"),
     ("optimal --data d.zip --images x --sigmas s", "--out x.png", "written as .npy"),
     ("gap --run r --data d.zip", "--out x.json", "name it x.csv"),
+    ("compare a b --data-a d.zip --data-b d.zip", "--out x.csv", "name it x"),
     ("find --data d.zip", "--out x.csv", "name it x"),
     ("sweep slurm table3", "--out x.py", "name it x.sh"),
     ("sweep k8s table3 --image e --claim c", "--out x.json", "name it x.yaml"),
