@@ -11,6 +11,7 @@ mod cards;
 mod check;
 mod circles;
 mod ckpt;
+mod compare;
 mod cpu;
 #[cfg(feature = "emulator")]
 mod cuda;

@@ -80,7 +80,7 @@ fn each_state_is_told() {
     // A table with the same; what is no run is named where it was asked for.
     let table = go(dir, "status runs").passed_over("scores.csv: row 1");
     assert!(table.starts_with("3 runs: 1 finished, 1 suspended, 1 damaged\n"), "{table}");
-    assert!(table.contains("suspended       8  suspended  17 of 30   1 of 3"), "{table}");
+    assert!(table.contains("suspended       8  suspended  17 of 30  1 of 3"), "{table}");
     let line =
         go(dir, "status runs/finished runs/foreign").passed_over("runs/foreign: no run in it");
     assert!(line.contains("runs/foreign: no run in it or its subfolders"), "{line}");
@@ -100,7 +100,7 @@ fn a_terminal_shows_a_run_until_it_ends() {
     let dir = dir.path();
     digits(dir);
     let mut train = Command::new(env!("CARGO_BIN_EXE_emm"));
-    let line = format!("train --data d.zip --run runs/a {NET} --epochs 4000 --batch 2");
+    let line = format!("train --data d.zip --run runs/a {NET} --epochs 6000");
     let mut train =
         train.args(line.split_whitespace()).current_dir(dir).stdout(Stdio::null()).spawn().unwrap();
     while !dir.join("runs/a/state/state.safetensors").exists() {

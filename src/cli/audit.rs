@@ -1,7 +1,7 @@
 //! `emm audit`: what of any model's samples copies what.
 
 use super::endings::check_ending;
-use super::samples_io::Counter;
+use super::samples_io::Stages;
 use super::samples_set::{check_shape, last, read_samples, two_at_least};
 use super::{Common, open_set, say};
 use crate::files::{check_output_dir, stranger, write_dir_atomic};
@@ -74,17 +74,10 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         None => None,
     };
     let options = AuditOptions { threshold, mirror: args.mirror, near: args.near };
-    let mut bar: Option<(&str, Counter)> = None;
-    let mut progress = |what: &'static str, done: usize, of: usize| {
-        if bar.as_ref().is_none_or(|(shown, _)| *shown != what) {
-            bar = Some((what, Counter::new(what, of, common.quiet)));
-        }
-        if let Some((_, counter)) = &mut bar {
-            counter.at(done);
-        }
-    };
+    let mut stages = Stages::new(common.quiet);
+    let mut progress = |what, done, of| stages.at(what, done, of);
     let audit = audit(&training, &samples, holdout.as_ref(), options, &device, &mut progress)?;
-    drop(bar);
+    drop(stages);
     let names = Names {
         samples: last(&args.samples),
         train: last(&args.train),

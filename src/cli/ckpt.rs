@@ -7,7 +7,8 @@ use crate::files::check_output;
 use crate::model::flops::flops;
 use crate::model::infer::{Unsaid, convert};
 use crate::model::tensor_file::TensorFile;
-use crate::model::{Params, Precond, SavedModel};
+use crate::model::{Params, Precond};
+use crate::run::dir::model_at;
 use crate::run::{RunDir, state};
 use anyhow::Result;
 use std::path::{Path, PathBuf};
@@ -102,10 +103,7 @@ fn written(out: &Path, common: &Common) {
 }
 
 fn info(path: &Path, common: &Common) -> Result<()> {
-    let (file, model) = match path.is_dir() {
-        true => RunDir::new(path).best_snapshot()?,
-        false => (path.to_path_buf(), SavedModel::open(path)?),
-    };
+    let (file, model) = model_at(path)?;
     let checked = TensorFile::open(&file)?.check()?;
     let params = Params::new(&model.config);
     let cost = flops(&model.config);

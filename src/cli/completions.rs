@@ -1,7 +1,8 @@
 //! `emm completions`: what a shell has to know to complete command lines.
 
-use super::{Common, say, say_json, whole_command};
+use super::{Common, say, say_json};
 use anyhow::Result;
+use clap::Command;
 use clap_complete::{Shell, generate};
 
 /// Print a script with which a shell completes commands and flags
@@ -16,10 +17,10 @@ pub struct Args {
     shell: Shell,
 }
 
-/// Prints a shell's script.
-pub fn run(args: Args, common: &Common) -> Result<()> {
+/// Prints a shell's script for the whole of `command`.
+pub fn run(args: Args, mut command: Command, common: &Common) -> Result<()> {
     let mut script = Vec::new();
-    generate(args.shell, &mut whole_command(), "emm", &mut script);
+    generate(args.shell, &mut command, "emm", &mut script);
     let script = String::from_utf8(script)?;
     match common.json {
         true => say_json!({"shell": args.shell.to_string(), "script": script}),

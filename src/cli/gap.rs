@@ -11,7 +11,6 @@ use crate::sampler::{HeunOptions, noise_levels, optimum};
 use crate::study::gap::gap;
 use crate::views;
 use anyhow::Result;
-use serde::Deserialize as _;
 use std::io::{self, Write as _};
 use std::path::Path;
 
@@ -29,7 +28,7 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     let mut set = open_set(&args.data, common)?;
     let name = args.data.display().to_string();
     check(&model, &mut set, &name)?;
-    let foreign = trained_on(&model).map(|own| own != DataId::of(&set));
+    let foreign = DataId::of_model(&model).map(|own| own != DataId::of(&set));
     if foreign == Some(true) && !common.quiet {
         let _ = writeln!(
             io::stderr(),
@@ -78,9 +77,4 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         false => say!("{}", table.plain().trim_end()),
     }
     Ok(())
-}
-
-/// The set that a network was trained on, if its file says so.
-fn trained_on(model: &SavedModel) -> Option<DataId> {
-    DataId::deserialize(&model.run.as_ref()?["config"]["data"]).ok()
 }

@@ -1,6 +1,6 @@
 //! `emm man`: what `--help` says, as pages of the manual.
 
-use super::{Common, say, say_json, whole_command};
+use super::{Common, say, say_json};
 use crate::error::{Exit, OrExit as _};
 use crate::files::{check_output, write_bytes};
 use anyhow::Result;
@@ -23,13 +23,13 @@ pub struct Args {
     force: bool,
 }
 
-/// Prints a page, or writes all.
+/// Prints a page, or writes all, of the whole of `command`.
 ///
 /// # Errors
 /// Usage: a page that is there. Other: a folder that cannot be made.
-pub fn run(args: Args, common: &Common) -> Result<()> {
+pub fn run(args: Args, command: Command, common: &Common) -> Result<()> {
     // What `help` lists every page has.
-    let mut command = whole_command().disable_help_subcommand(true);
+    let mut command = command.disable_help_subcommand(true);
     command.build();
     let Some(dir) = args.dir else {
         let (_, page) = page(command)?;
@@ -43,9 +43,9 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     all_pages(command, &mut pages)?;
     let pages = pages.into_iter().map(|(name, page)| (dir.join(name), page));
     let pages: Vec<(PathBuf, String)> = pages.collect();
-    pages.iter().try_for_each(|(path, _)| check_output(path, args.force))?;
     fs::create_dir_all(&dir)
         .or_exit(Exit::Other, || format!("DIR: {}: cannot create", dir.display()))?;
+    pages.iter().try_for_each(|(path, _)| check_output(path, args.force))?;
     for (path, page) in &pages {
         write_bytes(path, args.force, page)?;
     }
@@ -61,10 +61,20 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
 
 /// The file's name and the text of a command's page.
 fn page(command: Command) -> Result<(String, String)> {
-    let page = Man::new(command).manual("User Commands");
+    let page = Man::new(command);
     let mut text = Vec::new();
     page.render(&mut text)?;
-    Ok((page.get_filename(), String::from_utf8(text)?))
+    let (file, text) = (page.get_filename(), String::from_utf8(text)?);
+    // An empty date is left out there, which moves what stands behind it to its place.
+    let title = format!(
+        ".TH {} 1 \"\" \"emm {}\" \"User Commands\"",
+        file.trim_end_matches(".1"),
+        env!("CARGO_PKG_VERSION")
+    );
+    let line = |line: &str| if line.starts_with(".TH ") { title.clone() } else { line.into() };
+    let text = text.lines().map(line).collect::<Vec<String>>().join("\n") + "\n";
+    // Two breaks around an empty line are one space to formatters, which wonder at it.
+    Ok((file, text.replace(".br\n\n.br\n", ".sp\n")))
 }
 
 /// The pages of a command and of all below it.

@@ -45,6 +45,7 @@ fn commands_of<'a>(file: &'a str, all: &BTreeMap<String, BTreeSet<String>>) -> V
             vec!["train", "plan"]
         }
         ("cli/bucket_flags.rs" | "cli/cells.rs" | "cli/study_flags.rs", _) => vec!["sweep"],
+        ("cli/live.rs", _) => vec!["status", "sweep status"],
         ("cli/devices.rs", _) => vec!["sweep run", "find"],
         ("cli/samples_io.rs", _) => vec!["sample"],
         ("cli/gap_flags.rs" | "cli/gap_held.rs", _) => vec!["gap"],

@@ -17,6 +17,7 @@ mod cells;
 mod check;
 mod ckpt;
 mod common;
+mod compare;
 mod completions;
 mod data;
 mod dedupe;
@@ -89,6 +90,7 @@ enum Command {
     Optimal(optimal::Args),
     Gap(gap_flags::Args),
     When(when::Args),
+    Compare(compare::Args),
     Find(find_flags::Args),
     #[command(subcommand)]
     Sweep(sweep::Command),
@@ -157,6 +159,7 @@ pub fn main() -> i32 {
         Command::Optimal(a) => optimal::run(a, c),
         Command::Gap(a) => gap::run(a, c),
         Command::When(a) => when::run(a, c),
+        Command::Compare(a) => compare::run(a, c),
         Command::Find(a) => find::run(a, c),
         Command::Sweep(a) => sweep::run(a, c),
         Command::Status(a) => status::run(a, c),
@@ -167,8 +170,8 @@ pub fn main() -> i32 {
         Command::Ckpt(a) => ckpt::run(a, c),
         Command::Check(a) => check::run(a, c),
         Command::Bench(a) => bench::run(a, c),
-        Command::Completions(a) => completions::run(a, c),
-        Command::Man(a) => man::run(a, c),
+        Command::Completions(a) => completions::run(a, whole_command(), c),
+        Command::Man(a) => man::run(a, whole_command(), c),
     };
     let lost = || match LOST.get() {
         Some(why) => Err(fail(Exit::Other, format!("stdout: cannot write: {why}"))),

@@ -405,3 +405,26 @@ impl Drop for Counter {
         self.bar.finish_and_clear();
     }
 }
+
+/// A bar for each of the things that are done one after the other.
+pub struct Stages {
+    bar: Option<(&'static str, Counter)>,
+    quiet: bool,
+}
+
+impl Stages {
+    /// Nothing is shown where `quiet`.
+    pub fn new(quiet: bool) -> Self {
+        Stages { bar: None, quiet }
+    }
+
+    /// `done` images of `of` are finished of what is under way.
+    pub fn at(&mut self, what: &'static str, done: usize, of: usize) {
+        let (shown, bar) =
+            self.bar.get_or_insert_with(|| (what, Counter::new(what, of, self.quiet)));
+        if *shown != what {
+            (*shown, *bar) = (what, Counter::new(what, of, self.quiet));
+        }
+        bar.at(done);
+    }
+}

@@ -20,7 +20,7 @@ use std::time::SystemTime;
   emm status runs
   emm status runs/digits quickstart --once")]
 pub struct Args {
-    /// Runs, and folders of runs, such as that of --runs or of `quickstart`
+    /// Runs, and folders of runs, such as the one that `quickstart` makes
     #[arg(value_name = "RUNS", default_value = "runs")]
     runs: Vec<PathBuf>,
     /// Print the table once, as is done where stdout is no terminal

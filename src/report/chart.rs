@@ -149,7 +149,7 @@ impl Point {
     }
 }
 
-/// The word for it on every vertical axis.
+/// The word for it on vertical axes that have no other.
 pub const RATIO: &str = "ratio of memorization";
 /// And on the horizontal one of curves over training.
 pub const EPOCHS: &str = "epochs";

@@ -10,7 +10,8 @@ pub struct Compared<'a> {
     pub sample: &'a [u8],
     /// Nearest first; as many for each sample of a sheet.
     pub neighbours: Vec<&'a [u8]>,
-    /// d1 / d2; not a number where both are 0. Of a copied training image how many samples copy it.
+    /// d1 / d2; not a number where both are 0. Of a copied training image how many samples copy it; of a pair its distance over
+    /// that of samples of different seeds.
     pub distance_ratio: f64,
     /// Whether it counts as a copy.
     pub memorized: bool,
@@ -21,6 +22,8 @@ const TILE: usize = 64;
 /// Images in a row of the sheet, as long as at least one sample with its neighbours stands there: no more, so that
 /// words can be read on a phone.
 const ROW: usize = 6;
+/// The same where each row is a pair of samples, whose rows are many.
+const PAIRS_ROW: usize = 8;
 /// The least width of a sheet.
 const LEAST: usize = 520;
 const MARGIN: usize = 28;
@@ -41,6 +44,8 @@ pub enum SheetOf {
     Samples,
     /// Training images beside samples that copy them.
     Copied,
+    /// Samples of two networks, A and B, from one seed, and the training image that each is nearest to.
+    Pairs,
 }
 
 /// Samples of one network, and what is said of them.
@@ -65,6 +70,14 @@ impl Sheet<'_> {
             return format!(
                 "Left to right: a training image, samples that copy it. A copy: d₁/d₂ < {}, of its L2 distances from the \
                  nearest and the second nearest training image, over 8-bit pixels.",
+                self.threshold
+            );
+        }
+        if self.of == SheetOf::Pairs {
+            return format!(
+                "Left to right: A's sample, B's of the same seed, the nearest image of A's training set to A's sample and that of B's to B's. d: \
+                 L2 distance of the two samples over 8-bit pixels, over that of samples of different seeds. Orange frame: one of \
+                 the two is a copy, d₁/d₂ < {}.",
                 self.threshold
             );
         }
@@ -120,6 +133,9 @@ const HEADINGS: [&str; 12] = [
 const COPIED_HEADINGS: [&str; 12] =
     ["training image", "copies", "", "", "", "", "", "", "", "", "", ""];
 
+const PAIRS_HEADINGS: [&str; 12] =
+    ["A", "B", "A's nearest", "B's nearest", "", "", "", "", "", "", "", ""];
+
 /// Where everything on a sheet goes, in pixels.
 struct SheetLayout {
     scale: usize,
@@ -142,7 +158,8 @@ impl SheetLayout {
         let images = 1 + sheet.neighbours();
         let width = images * tile + (images - 1) * GAP + 2 * PAD;
         let height = tile + 2 * PAD + CAPTION;
-        let columns = sheet.samples.len().clamp(1, (ROW / images).max(1));
+        let row = if sheet.of == SheetOf::Pairs { PAIRS_ROW } else { ROW };
+        let columns = sheet.samples.len().clamp(1, (row / images).max(1));
         let rows = sheet.samples.len().div_ceil(columns);
         let whole = (2 * MARGIN + columns * (width + BETWEEN) - BETWEEN).max(LEAST);
         let room = (whole - 2 * MARGIN) as f64;
@@ -192,7 +209,11 @@ fn scene_of(sheet: &Sheet, laid: &SheetLayout) -> Scene {
     }
     for column in 0..laid.columns {
         let (x, top) = laid.corner(column);
-        let headings = if sheet.of == SheetOf::Copied { COPIED_HEADINGS } else { HEADINGS };
+        let headings = match sheet.of {
+            SheetOf::Samples => HEADINGS,
+            SheetOf::Copied => COPIED_HEADINGS,
+            SheetOf::Pairs => PAIRS_HEADINGS,
+        };
         for (k, name) in headings.iter().take(laid.images).enumerate() {
             let middle = x + PAD + k * (laid.tile + GAP) + laid.tile / 2;
             for (i, word) in name.split(' ').rev().enumerate() {
@@ -216,6 +237,11 @@ fn scene_of(sheet: &Sheet, laid: &SheetLayout) -> Scene {
             _ if sheet.of == SheetOf::Copied => {
                 let many = if t.distance_ratio == 1.0 { "sample copies" } else { "samples copy" };
                 (format!("{} {many} it", t.distance_ratio), INK)
+            }
+            _ if sheet.of == SheetOf::Pairs => {
+                let word = if t.memorized { "copy · " } else { "" };
+                let ink = if t.memorized { ACCENT } else { MUTED };
+                (format!("{word}d = {:.2}", t.distance_ratio), ink)
             }
             true => (format!("copy · d₁/d₂ = {:.3}", t.distance_ratio), ACCENT),
             false if t.distance_ratio.is_nan() => ("d₁ = d₂ = 0".into(), MUTED),

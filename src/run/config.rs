@@ -4,7 +4,7 @@ use super::numerics::Numerics;
 use crate::data::Dataset;
 use crate::device::Precision;
 use crate::error::usage;
-use crate::model::{ModelConfig, ModelSettings, Rates, TrainerOptions};
+use crate::model::{ModelConfig, ModelSettings, Rates, SavedModel, TrainerOptions};
 use crate::numbers::{amount, count};
 use crate::settings::{Choice, auto_or_count, settings};
 use anyhow::Result;
@@ -106,6 +106,11 @@ impl DataId {
             sha256_pixels: data.sha256_pixels(),
             sha256_labels: data.sha256_labels(),
         }
+    }
+
+    /// Of the set that a network was trained on, if its file says so.
+    pub fn of_model(model: &SavedModel) -> Option<Self> {
+        DataId::deserialize(&model.run.as_ref()?["config"]["data"]).ok()
     }
 }
 

@@ -453,6 +453,17 @@ impl RunDir {
     }
 }
 
+/// The model of a file, or of a run's directory that of its best evaluation; and its file.
+///
+/// # Errors
+/// As [`SavedModel::open`] and [`RunDir::best_snapshot`].
+pub fn model_at(path: &Path) -> Result<(PathBuf, SavedModel)> {
+    match path.is_dir() {
+        true => RunDir::new(path).best_snapshot(),
+        false => Ok((path.to_path_buf(), SavedModel::open(path)?)),
+    }
+}
+
 /// Removes a file, if it is still there.
 fn remove(path: &Path) -> Result<()> {
     match fs::remove_file(path) {

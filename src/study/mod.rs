@@ -9,6 +9,7 @@ mod study_file;
 
 pub mod ahead;
 pub mod bucket;
+pub mod compare;
 pub mod cost;
 pub mod find;
 pub mod folder;

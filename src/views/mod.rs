@@ -6,6 +6,7 @@ mod report_runs;
 pub mod account;
 pub mod answer;
 pub mod audit;
+pub mod compare;
 pub mod figures;
 pub mod gap;
 pub mod held;

@@ -137,6 +137,7 @@ const OTHER_FORMATS: &[(&str, &str, &str)] = &[
     ("optimal --data d.zip --images x --sigmas s", "--out x.png", "written as .npy"),
     ("gap --run r --data d.zip", "--out x.json", "name it x.csv"),
     ("gap --run r --data d.zip --holdout h.zip", "--out x.json", "name it x"),
+    ("compare a b --data-a d.zip --data-b d.zip", "--out x.csv", "name it x"),
     ("find --data d.zip", "--out x.csv", "name it x"),
     ("when r", "--out x.csv", "name it x"),
     ("sweep slurm table3", "--out x.py", "name it x.sh"),
