@@ -81,9 +81,12 @@ impl RunWhen<'_> {
     }
 }
 
+/// Settings and their values.
+type Key = Vec<(String, String)>;
+
 /// Runs with evaluations, grouped; and what is wrong with those whose losses are not to be believed. `level`: a share.
 pub fn when(runs: &[RunSeen], level: f64) -> (Vec<Alike<'_>>, Vec<String>) {
-    let mut groups: Vec<(Vec<(String, String)>, Vec<RunWhen>)> = Vec::new();
+    let mut groups: Vec<(Key, Vec<RunWhen>)> = Vec::new();
     let mut broken = Vec::new();
     for run in runs.iter().filter(|run| !run.evaluations.is_empty()) {
         let key = run.settings_but(&OF_LENGTH);
