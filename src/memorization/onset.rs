@@ -70,7 +70,7 @@ const SAME: f64 = 0.01;
 pub struct Turn {
     /// Of its least value.
     pub time: f64,
-    /// The first and last evaluation whose loss is at most [`SAME`] above the least.
+    /// The first and last evaluation whose loss is at most `SAME` above the least.
     pub interval: (f64, f64),
     /// It has risen further since; else longer training may lower it.
     pub turned: bool,

@@ -11,7 +11,7 @@ pub struct Noisy {
     pub y: Vec<f64>,
     /// [B, H, W, C]: y and sigma times its noise.
     pub x: Vec<f32>,
-    /// [B], or none of a set without labels.
+    /// One an image, or none of a set without labels.
     pub labels: Vec<u32>,
 }
 
