@@ -30,7 +30,7 @@ use std::path::{Path, PathBuf};
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Example:
   emm data subset digits.zip --size 800 --out a.zip
-  emm data subset digits.zip --size 800 --skip 800 --out b.zip
+  emm data subset digits.zip --size 800 --without a.zip --out b.zip
   emm compare runs/a runs/b --data-a a.zip --data-b b.zip --out alike")]
 pub struct Args {
     /// A run, of which the best evaluation is taken, or a model file
