@@ -4,7 +4,7 @@ use super::common::suspended;
 use super::data::check_side;
 use super::endings::check_ending;
 use super::find_flags::{Args, search};
-use super::find_within::{Chosen, choose, write_page};
+use super::find_within::{Chosen, choose, most_balanced, write_page};
 use super::quoted::quoted;
 use super::{Common, check_runs, find_plan, find_predict, note_line, open_set, say};
 use crate::data::Dataset;
@@ -138,7 +138,9 @@ fn sizes(args: &Args, set: &Dataset) -> Sizes {
     let lo = if args.predict { first_size(classes, set.len()) } else { LO };
     match &args.sizes {
         Some(sizes) => Sizes::List(sizes.clone()),
-        None => Sizes::Between { lo: args.lo.unwrap_or(lo), hi: args.hi.unwrap_or(set.len()) },
+        None => {
+            Sizes::Between { lo: args.lo.unwrap_or(lo), hi: args.hi.unwrap_or(most_balanced(set)) }
+        }
     }
 }
 

@@ -33,7 +33,7 @@ pub struct Args {
     /// Without --sizes: bracket the EMM from this size on [default: 500, about 10 with --within or --predict]
     #[arg(long, value_name = "N", value_parser = count)]
     pub(super) lo: Option<usize>,
-    /// Without --sizes: bracket the EMM up to this size [default: the whole set]
+    /// Without --sizes: bracket the EMM up to this size [default: all images, or as many as each class has alike]
     #[arg(long, value_name = "N", value_parser = count)]
     pub(super) hi: Option<usize>,
     /// A size counts as memorized from the ratio 1 − E on

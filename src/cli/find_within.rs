@@ -119,7 +119,7 @@ pub fn choose(
 const MEASURED: f64 = 0.05;
 
 /// The largest subset that holds each class alike; all images where none are labelled.
-fn most_balanced(set: &Dataset) -> usize {
+pub fn most_balanced(set: &Dataset) -> usize {
     let counts = set.label_counts();
     counts.iter().min().map_or(set.len(), |&least| (least as usize * counts.len()).max(2))
 }

@@ -74,11 +74,12 @@ fn ladder(first: usize, classes: usize, most: usize) -> Vec<usize> {
 /// # Errors
 /// As of [`find`](super::find()).
 pub fn predict(search: &mut EmmSearch) -> Result<Option<Predicted>> {
-    let (epochs, first) = (search.config.train.epochs, search.sizes.climbed()[0]);
+    let (epochs, sizes) = (search.config.train.epochs, search.sizes.climbed());
+    let (first, most) = (sizes[0], sizes[sizes.len() - 1]);
     search.scoring = SCORING;
     let (mut shorts, mut damage) = (Vec::new(), Vec::new());
     let mut from = 0;
-    for size in ladder(first, search.set.label_dim(), search.set.len()) {
+    for size in ladder(first, search.set.label_dim(), most) {
         search.sizes = Sizes::List(vec![size]);
         let mut runs: Vec<(u64, Vec<Counts>)> = Vec::new();
         let mut at = from;
