@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 /// Digits that the fixture's run does not see.
 fn held_out(folder: &Path) -> PathBuf {
-    let path = folder.join("held.zip");
+    let path = folder.join("when-held.zip");
     if !path.exists() {
         let all = Dataset::digits();
         let pixels = all.pixels[64 * 64..264 * 64].to_vec();
@@ -75,7 +75,7 @@ fn loss_of(model: &SavedModel, set: &Dataset, sigma: f64, seed: u64) -> [f64; 2]
 
 #[test]
 fn losses_are_those_of_the_network_and_the_runs_bits_stay() {
-    let run = fixture().folder.path().join("with-losses");
+    let run = fixture().folder.path().join("when-losses");
     with_holdout(&run, "").ok();
     let rows = losses(&run);
     let mut files = files_of(&run);
@@ -101,7 +101,7 @@ fn losses_are_those_of_the_network_and_the_runs_bits_stay() {
     }
 
     // In parts, with other micro-batches, the same bytes.
-    let parts = run.with_file_name("losses-in-parts");
+    let parts = run.with_file_name("when-losses-in-parts");
     for _ in 0..2 {
         assert_eq!(with_holdout(&parts, "--stop-after-steps 50 --micro-batch 8").code, 75);
     }
@@ -124,11 +124,11 @@ fn same_files_of(
 #[test]
 fn held_out_images_that_do_not_fit_are_refused() {
     let folder = fixture().folder.path();
-    let run = folder.join("losses-refused");
+    let run = folder.join("when-refused");
     let with = |path: &Path, extra: &str| {
         train_tiny(&run, &format!("--holdout {} {extra}", path.display()))
     };
-    let large = folder.join("large.zip");
+    let large = folder.join("when-large.zip");
     let set = Dataset::digits();
     let pixels = set.pixels[..256].to_vec();
     Dataset { resolution: 16, pixels, labels: None, names: vec![], ..set.clone() }
@@ -141,7 +141,7 @@ fn held_out_images_that_do_not_fit_are_refused() {
     );
     let held = held_out(folder);
     with(&held, "--looks 0").refused(3, "--holdout: ", "of which there are none");
-    let missing = folder.join("nowhere.zip");
+    let missing = folder.join("when-nowhere.zip");
     with(&missing, "").refused(3, &missing.display().to_string(), "");
     assert!(!run.exists(), "nothing is begun");
     // Labels that the network takes have to be there.
@@ -149,7 +149,7 @@ fn held_out_images_that_do_not_fit_are_refused() {
 
     // Others than those that the run began with, and a file that somebody changed.
     assert_eq!(with(&held, "--stop-after-steps 50").code, 75);
-    let other = folder.join("other.zip");
+    let other = folder.join("when-other.zip");
     let pixels = set.pixels[..100 * 64].to_vec();
     Dataset { pixels, labels: None, ..set }.save(&other, false).unwrap();
     with(&other, "").refused(2, "--holdout: ", "other images or labels than the 200");
@@ -178,7 +178,7 @@ fn held_out_images_that_do_not_fit_are_refused() {
 
 #[test]
 fn training_stops_at_a_ratio_and_goes_on_without() {
-    let run = fixture().folder.path().join("stopped");
+    let run = fixture().folder.path().join("when-stopped");
     // A third of the samples are copies from the first evaluation on, at step 40.
     let flag = "--stop-when ratio>30%";
     let stopped = train_tiny(&run, &format!("{flag} --json")).json();
@@ -195,7 +195,7 @@ fn training_stops_at_a_ratio_and_goes_on_without() {
     same_files(&run, &fixture().files);
 
     // Of two evaluations the second is above: the snapshot of the first stays, though it is neither best nor last.
-    let run = run.with_file_name("stopped-second");
+    let run = run.with_file_name("when-stopped-second");
     assert_eq!(train_tiny(&run, "--stop-after-steps 90").code, 75);
     edit_scores(&run.join("scores.csv"), |row| if row == 1 { 2 } else { 8 });
     let said = train_tiny(&run, flag).ok();

@@ -135,7 +135,8 @@ const LO: usize = 500;
 /// The sizes that flags name, of a set.
 fn sizes(args: &Args, set: &Dataset) -> Sizes {
     let classes = if set.labels.is_some() { set.label_dim() } else { 0 };
-    let lo = if args.predict { first_size(classes, set.len()) } else { LO };
+    // The smallest sets are not yet as the larger ones.
+    let lo = if args.predict { 2 * first_size(classes, set.len()) } else { LO };
     match &args.sizes {
         Some(sizes) => Sizes::List(sizes.clone()),
         None => {

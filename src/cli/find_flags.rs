@@ -30,7 +30,7 @@ pub struct Args {
     /// Sizes to measure, ascending
     #[arg(long, value_name = "N,N,...", value_parser = count, value_delimiter = ',', conflicts_with_all = ["lo", "hi"])]
     pub(super) sizes: Option<Vec<usize>>,
-    /// Without --sizes: bracket the EMM from this size on [default: 500, about 10 with --within or --predict]
+    /// Without --sizes: bracket the EMM from this size on [default: 500, about 10 with --within, 20 with --predict]
     #[arg(long, value_name = "N", value_parser = count)]
     pub(super) lo: Option<usize>,
     /// Without --sizes: bracket the EMM up to this size [default: all images, or as many as each class has alike]

@@ -3,7 +3,7 @@
 //!
 //! A run's first epochs do not depend on how long it is, so what short runs say is what long ones would have said there.
 
-use super::find::{EmmSearch, Sizes, balanced, find};
+use super::find::{EmmSearch, Sizes, find};
 use crate::memorization::onset::{Counts, Law, Onset, law, onset};
 use crate::run::scoring::Scoring;
 use anyhow::Result;
@@ -53,15 +53,15 @@ pub struct Predicted {
 pub enum Unpredicted {
     /// So few sizes passed the level in half of the length.
     FewSizes(usize),
-    /// More images took no longer.
+    /// More images are not shown to take longer.
     NotGrowing,
 }
 
-/// The sizes of short runs: from `first` on, multiples of the number of classes where there are labels.
+/// The sizes of short runs: from `first` on, where there are labels the nearest multiples of the number of classes.
 fn ladder(first: usize, classes: usize, most: usize) -> Vec<usize> {
     let size = |k: usize| {
-        let size = (first as f64 * 2f64.powf(k as f64 / 2.0)).round() as u64;
-        balanced(size, classes as u64, &[(first as u64 - 1, 1.0), (most as u64 + 1, 0.0)]) as usize
+        let unit = if classes > 1 && first.is_multiple_of(classes) { classes } else { 1 };
+        (first as f64 * 2f64.powf(k as f64 / 2.0) / unit as f64).round() as usize * unit
     };
     let mut all: Vec<usize> = (0..SIZES).map(size).filter(|&n| n <= most).collect();
     all.dedup();
@@ -141,7 +141,10 @@ fn concluded(epsilon: f64, epochs: f64, shorts: Vec<Short>, damage: Vec<String>)
     let law = law(&passed).filter(|_| sizes.len() >= LEAST);
     let (emm, interval) = match &law {
         None => (Err(Unpredicted::FewSizes(sizes.len())), [None, None]),
-        Some(law) if law.exponent <= 0.0 => (Err(Unpredicted::NotGrowing), [None, None]),
+        // What may as well fall reaches no length.
+        Some(law) if !law.interval.is_some_and(|[low, _]| low > 0.0) => {
+            (Err(Unpredicted::NotGrowing), [None, None])
+        }
         Some(law) => {
             let (emm, interval) = law.reaches(epochs);
             (emm.ok_or(Unpredicted::NotGrowing), interval)
@@ -179,7 +182,8 @@ mod tests {
     #[test]
     fn sizes_grow_by_the_root_of_two() {
         assert_eq!(ladder(10, 0, 1000), [10, 14, 20, 28, 40, 57, 80]);
-        assert_eq!(ladder(10, 10, 1000), [10, 20, 40, 50, 80]);
+        assert_eq!(ladder(20, 10, 1000), [20, 30, 40, 60, 80, 110, 160]);
+        assert_eq!(ladder(25, 10, 60), [25, 35, 50]);
         assert_eq!(ladder(10, 0, 30), [10, 14, 20, 28]);
     }
 }

@@ -103,7 +103,8 @@ fn unpredicted(found: &Predicted, level: &str) -> String {
             "no prediction: {n} sizes passed {level} in half of {epochs} epochs, a law needs 3 (a lower --lo, or more --epochs)"
         ),
         _ => format!(
-            "no prediction: of more images the ratio passed {level} no later, so that no size follows from {epochs} epochs"
+            "no prediction: that the ratio of more images passes {level} later is not shown (95%), so that no size follows from {epochs} \
+             epochs; --repeats takes more seeds, --lo larger sizes"
         ),
     }
 }
