@@ -60,7 +60,7 @@ fn the_emm_is_where_the_law_of_short_runs_reaches_the_length() {
         json["emm_interval"].as_array().unwrap().iter().map(|e| e.as_f64().unwrap()).collect();
     assert!(ends[0] < 320.0 && 320.0 < ends[1], "{ends:?}: 2·320 is 640");
     let out = dir.join("out");
-    assert!(out.join("results.json").exists() && out.join("predicted.csv").exists());
+    assert!(out.join("predicted.json").exists() && out.join("predicted.csv").exists());
     // What is there is read, not trained again.
     let again = predicted(dir, "--json").json();
     assert_eq!(again["emm"], json["emm"]);

@@ -307,11 +307,15 @@ fn by_loss(group: &Value, epoch: Option<f64>) -> Option<f64> {
 fn what_has_no_curves_is_said() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path();
-    emm_in(dir, ["when", "nowhere"]).refused(3, "nowhere: ", "no such folder");
+    emm_in(dir, ["when", "nowhere"]).refused(3, "nowhere: ", "nothing there, expected a folder");
     fs::create_dir(dir.join("empty")).unwrap();
     emm_in(dir, ["when", "empty"]).refused(3, "empty: ", "no run with evaluations");
     for level in ["0", "1", "100%"] {
-        emm_in(dir, ["when", "empty", "--level", level]).refused(2, "--level: ", "more than 0");
+        emm_in(dir, ["when", "empty", "--level", level]).refused(
+            2,
+            "--level: ",
+            "expected 0.0001 to 0.9999",
+        );
     }
     emm_in(dir, ["when", "empty", "--level", "2"]).refused(2, "--level: ", "no share");
     // A run is one, too; what is wrong with its losses is said.
@@ -321,5 +325,34 @@ fn what_has_no_curves_is_said() {
     let json = emm(["when", &name, "--json"]).json();
     assert_eq!(json["groups"][0]["runs"][0]["losses"].as_array().unwrap().len(), 4);
     fs::write(run.join("losses.csv"), "step\n").unwrap();
-    emm(["when", &name]).refused(3, &name, "losses.csv: not a run's losses");
+    emm(["when", &name]).passed_over("losses.csv: not a run's losses");
+}
+
+#[test]
+fn parts_of_one_training_are_one() {
+    let run = fixture().folder.path().join("when-short");
+    let name = run.display().to_string();
+    with_holdout(&run, "--epochs 20").ok();
+    let of = |more: &[&str]| {
+        let args =
+            ["when", "--json", "--level", "10%", &name].into_iter().chain(more.iter().copied());
+        emm(args).json()["groups"][0]["runs"].clone()
+    };
+    let short = of(&[]);
+    assert_eq!(short.as_array().unwrap().len(), 1);
+    // The same folder twice, and a run of the same training, are no more trainings.
+    assert_eq!(of(&[&name]), short);
+    let long = run.with_file_name("when-long");
+    with_holdout(&long, "").ok();
+    let both = of(&[long.to_str().unwrap()]);
+    assert_eq!(both.as_array().unwrap().len(), 1);
+    let epochs = |of: &Value, key: &str| -> Vec<f64> {
+        of[0][key].as_array().unwrap().iter().map(|p| p[0].as_f64().unwrap()).collect()
+    };
+    assert_eq!(epochs(&both, "curve"), [5.0, 10.0, 15.0, 20.0, 30.0, 40.0]);
+    assert_eq!(epochs(&both, "losses"), [5.0, 10.0, 15.0, 20.0, 30.0, 40.0]);
+    // A third is copied at the first evaluation: when that began is not known, and the losses before are kept for people.
+    assert!(both[0]["tau_mem_epochs"].is_null() && both[0]["tau_mem_interval"][0] == 0.0);
+    with_holdout(&run, "").ok();
+    assert!(run.join("report/losses-to-epoch-000020.csv").exists());
 }

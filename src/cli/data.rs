@@ -177,6 +177,27 @@ fn import(args: &ImportArgs, common: &Common) -> Result<()> {
 fn cut(args: &SubsetArgs, common: &Common) -> Result<()> {
     check_ending("--out", &args.out, "a data set", &["zip"])?;
     check_output(&args.out, args.force)?;
+    let mut from = open_set(&args.data, common)?;
+    let mut name = args.data.display().to_string();
+    let other = args.without.as_ref().map(|path| open_set(path, common)).transpose()?;
+    if let Some((path, other)) = args.without.as_ref().zip(other.as_ref()) {
+        let shape = |set: &Dataset| {
+            format!("{r}x{r} pixels and {} channels", set.channels, r = set.resolution)
+        };
+        if shape(other) != shape(&from) {
+            return Err(data(format!(
+                "--without: {}: {}, {name} has {}",
+                path.display(),
+                shape(other),
+                shape(&from)
+            )));
+        }
+        from = subset::without(&from, other);
+        if from.is_empty() {
+            return Err(data(format!("--without: {}: holds all images of {name}", path.display())));
+        }
+        name = format!("{name} without {}", path.display());
+    }
     let blend = args.blend.as_deref().map(parse_blend).transpose()?;
     let subset = Subset {
         size: args.size,
@@ -188,29 +209,14 @@ fn cut(args: &SubsetArgs, common: &Common) -> Result<()> {
         blend: match blend {
             Some((path, alpha)) => {
                 let name = path.display().to_string();
-                Some(Blend { with: open_set(&path, common)?, name, alpha })
+                let with = open_set(&path, common)?;
+                let with =
+                    other.as_ref().map_or(with.clone(), |other| subset::without(&with, other));
+                Some(Blend { with, name, alpha })
             }
             None => None,
         },
     };
-    let mut from = open_set(&args.data, common)?;
-    let mut name = args.data.display().to_string();
-    if let Some(path) = &args.without {
-        let other = open_set(path, common)?;
-        let shape = |set: &Dataset| {
-            format!("{r}x{r} pixels and {} channels", set.channels, r = set.resolution)
-        };
-        if shape(&other) != shape(&from) {
-            return Err(data(format!(
-                "--without: {}: {}, {name} has {}",
-                path.display(),
-                shape(&other),
-                shape(&from)
-            )));
-        }
-        from = subset::without(&from, &other);
-        name = format!("{name} without {}", path.display());
-    }
     let set = subset.of(&from, &name)?;
     set.save(&args.out, args.force)?;
     describe(&set, &args.out, Vec::new(), common)

@@ -122,7 +122,8 @@ fn check(args: &Args) -> Result<()> {
         fs::create_dir_all(out)
             .or_exit(Exit::Other, || format!("--out: {}: cannot create", out.display()))?;
         let page = args.within.map(|_| "report.html");
-        for name in [Some("results.json"), page].into_iter().flatten() {
+        let results = if args.predict { "predicted.json" } else { "results.json" };
+        for name in [Some(results), page].into_iter().flatten() {
             check_output(&out.join(name), args.force)?;
         }
     }

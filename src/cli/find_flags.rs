@@ -56,7 +56,7 @@ pub struct Args {
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     pub(super) within: Option<f64>,
     /// Train short runs alone, up to half of --epochs and from --lo on, and extrapolate: the epoch at which the ratio passes
-    /// 1 − E grows as a power of the number of images, and the EMM is where it reaches --epochs
+    /// 1 − E grows as a power of the number of images, and the EMM is where it reaches --epochs. Their evaluations are its own
     #[arg(long, conflicts_with_all = ["sizes", "hi", "within", "plan"])]
     pub(super) predict: bool,
     /// With --within: scale images to this side [default: 16, 8 where that is too slow, or the set's if smaller]

@@ -20,7 +20,7 @@ pub fn run(args: &Args, search: &mut EmmSearch, common: &Common) -> Result<()> {
     };
     if let Some(out) = &args.out {
         let put = |file: &str, bytes: Vec<u8>| write_bytes(&out.join(file), args.force, bytes);
-        put("results.json", format!("{:#}\n", view::json(&found)).into_bytes())?;
+        put("predicted.json", format!("{:#}\n", view::json(&found)).into_bytes())?;
         put("predicted.csv", view::table(&found).csv().into_bytes())?;
     }
     match common.json {

@@ -4,7 +4,7 @@ use super::train_flags::{RunFlags, TrainFlags};
 use super::{Common, check_runs, note_line, open_set, say};
 use crate::data::Dataset;
 use crate::data::subset::without;
-use crate::error::{Exit, fail};
+use crate::error::{Exit, fail, usage};
 use crate::model::Params;
 use crate::numbers::share;
 use crate::run::dir::best;
@@ -77,6 +77,11 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     let mut options = args.options.options(common, &args.data)?;
     options.stop_after_steps = args.stop_after_steps;
     options.stop_above = args.stop_when;
+    if args.stop_when.is_some() && config.train.looks == 0 {
+        return Err(usage(
+            "--stop-when: ratios are those of evaluations, of which there are none (--evaluations)",
+        ));
+    }
     if let Some(path) = &args.holdout {
         let held = held_out(path, &config, &data, common)?;
         options.holdout = Some(Arc::new(held));
@@ -88,6 +93,9 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
         note_line(&format!("--run: {}: {}", dir.display(), taken.said("the run there")));
     }
     let outcome = train(&device, &config, &data, &dir, &options)?;
+    if options.holdout.is_some() && !RunDir::new(&dir).losses_path().exists() && !common.quiet {
+        note_line("--holdout: the run had finished before; losses are measured while one trains");
+    }
     if common.json {
         let mut json = as_json(&config, &dir, &outcome);
         json["stopped_above"] = args.stop_when.filter(|_| outcome.is_above(args.stop_when)).into();
@@ -196,7 +204,7 @@ fn print_stop(config: &RunConfig, dir: &Path, outcome: &Outcome, level: f64) {
             RunDir::new(dir).snapshot_path(config, l.step).display(),
             said(l)
         ),
-        None => say!("before it   no evaluation was as low (--evaluations takes more)"),
+        None => say!("before it   no evaluation of this run was as low (--evaluations takes more)"),
     }
 }
 

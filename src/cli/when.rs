@@ -1,14 +1,16 @@
 //! `emm when`: how memorization starts, of runs that are there.
 
 use super::endings::check_ending;
-use super::{Common, note_line, say};
+use super::{Common, say};
 use crate::error::{data, usage};
 use crate::files::{check_output_dir, write_dir_atomic};
 use crate::numbers::share;
-use crate::study::folder::runs_in;
+use crate::study::folder::{RunSeen, runs_in};
+use crate::study::passed_over;
 use crate::study::when::{Alike, when};
 use crate::views::when as view;
 use anyhow::Result;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Say when memorization starts, how that grows with the training set, and where to stop
@@ -44,39 +46,43 @@ const ENDINGS: [&str; 6] = [".csv", ".html", ".json", ".pdf", ".png", ".svg"];
 /// # Errors
 /// Usage: flags, or an output that is there. Data: no runs with evaluations.
 pub fn run(args: Args, common: &Common) -> Result<()> {
-    if !(args.level > 0.0 && args.level < 1.0) {
+    if !(1e-4..=0.9999).contains(&args.level) {
         let level = args.level;
-        return Err(usage(format!("--level: {level}, expected more than 0 and less than 1")));
+        return Err(usage(format!("--level: {level}, expected 0.0001 to 0.9999")));
     }
     if let Some(out) = &args.out {
-        check_ending("--out", out, "a folder", &[])?;
+        check_ending("--out", out, "what it writes", &[])?;
         check_output_dir(out, args.force, &foreign)?;
     }
     let (mut runs, mut damage) = (Vec::new(), Vec::new());
     for folder in &args.runs {
         if !folder.is_dir() {
-            return Err(data(format!("{}: no such folder of runs", folder.display())));
+            let is = if folder.exists() { "a file" } else { "nothing there" };
+            return Err(data(format!("{}: {is}, expected a folder of runs", folder.display())));
         }
-        let (found, broken) = runs_in(folder)?;
+        // Twice the same is once.
+        let place = |e: io::Error| data(format!("{}: {e}", folder.display()));
+        let (found, broken) = runs_in(&folder.canonicalize().map_err(place)?)?;
+        let new = |run: &RunSeen| runs.iter().all(|known: &RunSeen| known.dir != run.dir);
+        let found: Vec<RunSeen> = found.into_iter().filter(new).collect();
         runs.extend(found);
         damage.extend(broken);
     }
     let (groups, broken) = when(&runs, args.level);
     damage.extend(broken);
     if groups.is_empty() {
-        let why = damage.first().map_or("no run with evaluations".into(), |why| why.clone());
+        passed_over("RUNS", damage)?;
         let name = args.runs[0].display();
-        return Err(data(format!("{name}: {why} (emm train, or emm sweep run dynamics)")));
-    }
-    if !common.quiet {
-        damage.iter().for_each(|why| note_line(why));
+        return Err(data(format!(
+            "{name}: no run with evaluations (emm train, or emm sweep run dynamics, makes some)"
+        )));
     }
     if let Some(out) = &args.out {
         write(out, args.force, &groups)?;
     }
     if common.json {
         say!("{}", view::json(&groups));
-        return Ok(());
+        return passed_over("RUNS", damage);
     }
     for (i, alike) in groups.iter().enumerate() {
         if i > 0 {
@@ -91,11 +97,11 @@ pub fn run(args: Args, common: &Common) -> Result<()> {
     if let Some(out) = &args.out {
         say!("{}", out.join("when.html").display());
     }
-    Ok(())
+    passed_over("RUNS", damage)
 }
 
 /// What in a folder this command did not write.
-fn foreign(folder: &Path) -> std::io::Result<Option<String>> {
+fn foreign(folder: &Path) -> io::Result<Option<String>> {
     for entry in std::fs::read_dir(folder)? {
         let name = entry?.file_name().to_string_lossy().into_owned();
         if !name.starts_with("when") || !ENDINGS.iter().any(|ending| name.ends_with(ending)) {

@@ -15,7 +15,8 @@ pub struct Counts {
 /// When a ratio passed a level, in epochs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Onset {
-    /// Between two evaluations along a line, of ratios that never fall; `None` if the level is not passed.
+    /// Between two evaluations along a line, of ratios that never fall; `None` if the level is not passed, or was by the first
+    /// evaluation.
     pub time: Option<f64>,
     /// The last evaluation that was below the level, 0 if none is known to be, and the first that was above it, by the 95%
     /// intervals of their ratios.
@@ -35,13 +36,10 @@ pub fn onset(evaluations: &[Counts], level: f64) -> Onset {
         _ => above,
     };
     let ratios = never_falling(evaluations);
-    let before = |i: usize| match i {
-        0 => (0.0, 0.0),
-        _ => (at(i - 1), ratios[i - 1]),
-    };
-    let passed = ratios.iter().position(|&ratio| ratio > level);
+    // Of what came before the first evaluation nothing is known.
+    let passed = ratios.iter().position(|&ratio| ratio > level).filter(|&i| i > 0);
     let time = passed.map(|i| {
-        let ((t, r), next) = (before(i), ratios[i]);
+        let (t, r, next) = (at(i - 1), ratios[i - 1], ratios[i]);
         t + (at(i) - t) * ((level - r) / (next - r)).clamp(0.0, 1.0)
     });
     Onset { time, interval: (below.map_or(0.0, at), above.map(at)) }
@@ -70,19 +68,21 @@ const SAME: f64 = 0.01;
 pub struct Turn {
     /// Of its least value.
     pub time: f64,
-    /// The first and last evaluation whose loss is at most `SAME` above the least.
+    /// The evaluations around those whose losses are at most `SAME` above the least: it turns between.
     pub interval: (f64, f64),
-    /// It has risen further since; else longer training may lower it.
+    /// It fell to there and has risen since; else it may be least before the first evaluation, or longer training may lower it.
     pub turned: bool,
 }
 
 /// When a loss turns, of (epochs, loss) in the order of their times; `None` without any.
 pub fn turn(losses: &[(f64, f64)]) -> Option<Turn> {
     let &(time, least) = losses.iter().min_by(|a, b| a.1.total_cmp(&b.1))?;
-    let same = |&&(_, loss): &&(f64, f64)| loss <= least * (1.0 + SAME);
-    let (first, last) = (losses.iter().find(same)?.0, losses.iter().rfind(same)?.0);
-    let turned = losses.last().is_some_and(|&(end, _)| end > last);
-    Some(Turn { time, interval: (first, last), turned })
+    let same = |&(_, loss): &(f64, f64)| loss <= least * (1.0 + SAME);
+    let (first, last) = (losses.iter().position(same)?, losses.iter().rposition(same)?);
+    let before = first.checked_sub(1).map(|i| losses[i].0);
+    let after = losses.get(last + 1).map(|l| l.0);
+    let interval = (before.unwrap_or(0.0), after.unwrap_or(losses[last].0));
+    Some(Turn { time, interval, turned: before.is_some() && after.is_some() })
 }
 
 /// A power law y = c·x^α, by least squares of the logarithms.
@@ -102,8 +102,9 @@ pub struct Law {
     deviation: f64,
 }
 
-/// The law of points (x, y) > 0; `None` unless two x differ.
-pub fn law(points: &[(f64, f64)]) -> Option<Law> {
+/// The law of points (x, y) > 0, of whose ln y `known` is the deviation to which they are known at best; `None` unless two x
+/// differ.
+pub fn law(points: &[(f64, f64)], known: f64) -> Option<Law> {
     let n = points.len() as f64;
     let logs: Vec<(f64, f64)> = points.iter().map(|&(x, y)| (x.ln(), y.ln())).collect();
     let mean = logs.iter().map(|p| p.0).sum::<f64>() / n;
@@ -117,7 +118,7 @@ pub fn law(points: &[(f64, f64)]) -> Option<Law> {
     let free = points.len().saturating_sub(2);
     let deviation = match free {
         0 => f64::NAN,
-        free => (logs.iter().map(off).sum::<f64>() / free as f64).sqrt(),
+        free => (logs.iter().map(off).sum::<f64>() / free as f64).sqrt().max(known),
     };
     let half = t_975(free).map(|t| t * deviation / spread.sqrt());
     let interval = half.map(|half| [exponent - half, exponent + half]);
@@ -188,7 +189,8 @@ mod tests {
         assert_eq!(found.interval, (20.0, Some(30.0)));
         // Half: between 4% and 20% nowhere.
         assert_eq!(onset(&run, 0.5), Onset { time: None, interval: (40.0, None) });
-        assert_eq!(onset(&run[2..], 0.01), Onset { time: Some(7.5), interval: (0.0, Some(30.0)) });
+        // Before the first evaluation nothing is known.
+        assert_eq!(onset(&run[2..], 0.01), Onset { time: None, interval: (0.0, Some(30.0)) });
         assert_eq!(onset(&[], 0.01), Onset { time: None, interval: (0.0, None) });
     }
 
@@ -217,8 +219,10 @@ mod tests {
     fn a_loss_turns_where_it_is_least_and_rises_after() {
         let fell = [(1.0, 9.0), (2.0, 4.02), (3.0, 4.0), (4.0, 4.03), (5.0, 4.3)];
         let found = turn(&fell).unwrap();
-        assert_eq!(found, Turn { time: 3.0, interval: (2.0, 4.0), turned: true });
+        assert_eq!(found, Turn { time: 3.0, interval: (1.0, 5.0), turned: true });
         assert!(!turn(&fell[..4]).unwrap().turned, "still the same");
+        let rose = turn(&fell[2..]).unwrap();
+        assert!(!rose.turned && rose.interval == (0.0, 5.0), "it may have turned before: {rose:?}");
         assert_eq!(turn(&[]), None);
     }
 
@@ -226,15 +230,18 @@ mod tests {
     fn a_law_is_what_made_the_points() {
         let made: Vec<(f64, f64)> =
             [10.0f64, 20.0, 40.0, 80.0].iter().map(|&n| (n, 3.0 * n.powf(0.7))).collect();
-        let found = law(&made).unwrap();
+        let found = law(&made, 0.0).unwrap();
         assert!(
             (found.exponent - 0.7).abs() < 1e-12
                 && (found.at(160.0) / (3.0 * 160f64.powf(0.7)) - 1.0).abs() < 1e-12
         );
         let (x, _) = found.reaches(3.0 * 640f64.powf(0.7));
         assert!((x.unwrap() - 640.0).abs() < 1e-6);
-        assert!(law(&made[..1]).is_none() && law(&[(4.0, 1.0), (4.0, 2.0)]).is_none());
-        assert!(law(&made[..2]).unwrap().interval.is_none());
+        assert!(law(&made[..1], 0.0).is_none() && law(&[(4.0, 1.0), (4.0, 2.0)], 0.0).is_none());
+        assert!(law(&made[..2], 0.0).unwrap().interval.is_none());
+        // Points that lie on a line by rounding are no better known than they are rounded: t(2)·0.1/√(5·ln²2).
+        let [low, high] = law(&made, 0.1).unwrap().interval.unwrap();
+        assert!((high - low - 2.0 * 4.303 * 0.1 / (5f64.sqrt() * 2f64.ln())).abs() < 1e-6);
     }
 
     #[test]
@@ -243,7 +250,7 @@ mod tests {
         let logs = [(0.0, 0.1), (1.0, 0.9), (2.0, 2.2), (3.0, 3.1)];
         let points: Vec<(f64, f64)> =
             logs.iter().map(|&(x, y): &(f64, f64)| (x.exp(), y.exp())).collect();
-        let found = law(&points).unwrap();
+        let found = law(&points, 0.0).unwrap();
         let close = |found: f64, want: f64, off: f64| {
             assert!((found - want).abs() < off, "{found}, expected {want}")
         };

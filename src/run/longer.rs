@@ -133,7 +133,12 @@ fn carry(
     };
     let longer = longer(shorter, asked, step);
     if from.state_path() == to.state_path() {
-        for (name, path) in [("scores", to.scores_path()), ("rescored", to.rescored_path())] {
+        let kept = [
+            ("scores", to.scores_path()),
+            ("rescored", to.rescored_path()),
+            ("losses", to.losses_path()),
+        ];
+        for (name, path) in kept {
             if let Some(text) = read_text(&path)? {
                 write_bytes(&to.shorter_scores_path(name, shorter.epoch(step)), true, text)?;
             }

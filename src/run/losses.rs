@@ -119,6 +119,13 @@ impl<'a> Measuring<'a> {
                     path.display()
                 )));
             }
+            None if !rows.is_empty() => {
+                return Err(data(format!(
+                    "{}: not found, though {} has rows: of which images is not known; remove that to measure anew",
+                    path.display(),
+                    dir.losses_path().display()
+                )));
+            }
             _ => write_bytes(&path, true, toml::to_string(&id)?)?,
         }
         Ok(Measuring { training, heldout: &heldout.images, rows })
@@ -212,8 +219,11 @@ pub fn read(dir: &RunDir, config: &RunConfig) -> Result<Vec<LevelLoss>> {
     let Some(text) = read_text(&path)? else { return Ok(Vec::new()) };
     let name = path.display();
     let mut lines = text.lines();
-    if lines.next() != Some(HEADER) || !text.ends_with('\n') {
+    if lines.next() != Some(HEADER) {
         return Err(data(format!("{name}: not a run's losses: expected the columns {HEADER}")));
+    }
+    if !text.ends_with('\n') {
+        return Err(data(format!("{name}: not a run's losses: cut off in its last row")));
     }
     let (steps, sigmas) = (config.evaluation_steps(), sigmas(config));
     let mut rows: Vec<LevelLoss> = Vec::new();

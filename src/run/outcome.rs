@@ -3,7 +3,7 @@
 use super::dir::{RunDir, Scores, best};
 use super::numerics::Numerics;
 use super::scores::scored_again;
-use super::{RunConfig, state};
+use super::{Distinct, Evaluation, RunConfig, state};
 use crate::error::data;
 use anyhow::Result;
 use std::time::Instant;
@@ -20,11 +20,18 @@ pub struct Outcome {
     pub elapsed_s: f64,
 }
 
+/// The ratio of the last evaluation, with identical training images counted once where there are any.
+pub(super) fn last_ratio(evaluations: &[Evaluation], distinct: &Distinct) -> Option<f64> {
+    let last = evaluations.last()?;
+    let once = distinct.evaluations.iter().find(|l| l.step == last.step);
+    Some(once.unwrap_or(last).ratio)
+}
+
 impl Outcome {
     /// Whether it stopped at a ratio above this one.
     pub fn is_above(&self, level: Option<f64>) -> bool {
-        let last = self.scores.evaluations.last();
-        !self.finished && level.zip(last).is_some_and(|(level, last)| last.ratio > level)
+        let ratio = last_ratio(&self.scores.evaluations, &self.scores.distinct);
+        !self.finished && level.zip(ratio).is_some_and(|(level, ratio)| ratio > level)
     }
 
     /// That of a run which needs no more work, from its folder; `None` if there is work left.

@@ -8,6 +8,7 @@ use super::board::Board;
 use super::dir::{Lock, RunDir, Scores};
 use super::losses::{HeldOut, Measuring};
 use super::numerics::Numerics;
+use super::outcome::last_ratio;
 use super::progress::{IMAGE_COST, Progress, ProgressPart, describe_epochs};
 use super::score::Network;
 use super::stats::Stats;
@@ -273,8 +274,8 @@ impl<'a> Run<'a> {
 
     /// Whether training is to stop at what the last evaluation said.
     fn is_above(&self) -> bool {
-        let last = self.evaluations.last();
-        self.options.stop_above.zip(last).is_some_and(|(level, last)| last.ratio > level)
+        let ratio = last_ratio(&self.evaluations, &self.distinct);
+        self.options.stop_above.zip(ratio).is_some_and(|(level, ratio)| ratio > level)
     }
 
     /// Steps up to the next evaluation, save or end, as many as the trainer takes at once; false if a signal stopped it

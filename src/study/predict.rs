@@ -138,7 +138,7 @@ fn concluded(epsilon: f64, epochs: f64, shorts: Vec<Short>, damage: Vec<String>)
         shorts.iter().filter_map(|s| Some((s.size as f64, s.onset.time?))).collect();
     let mut sizes: Vec<f64> = passed.iter().map(|p| p.0).collect();
     sizes.dedup();
-    let law = law(&passed).filter(|_| sizes.len() >= LEAST);
+    let law = law(&passed, 0.0).filter(|_| sizes.len() >= LEAST);
     let (emm, interval) = match &law {
         None => (Err(Unpredicted::FewSizes(sizes.len())), [None, None]),
         // What may as well fall reaches no length.

@@ -3,8 +3,8 @@
 
 use super::folder::RunSeen;
 use crate::memorization::onset::{Counts, Law, Onset, Turn, law, onset, turn};
-use crate::run::RunDir;
 use crate::run::losses::{self, Losses};
+use crate::run::{Evaluation, RunDir};
 use anyhow::Result;
 
 /// The ratio from which on samples are said to be copied, where nothing else is asked for.
@@ -13,14 +13,17 @@ pub const LEVEL: f64 = 0.01;
 /// Settings that say how long a run is and how it is evaluated, which changes no curve, only where it ends and is seen.
 const OF_LENGTH: [&str; 5] = ["epochs", "looks", "score images", "growing looks", "rescore images"];
 
-/// What a run's curves say.
+/// What the curves of a training say, which several runs may be parts of: the first epochs do not depend on the length.
 pub struct RunWhen<'a> {
+    /// The longest of them.
     pub run: &'a RunSeen,
+    /// With identical training images counted once, where there are any.
+    pub evaluations: Vec<Evaluation>,
+    pub losses: Vec<Losses>,
     /// When the ratio passes the level, in epochs.
     pub tau_mem: Onset,
     /// When the held-out loss turns, in epochs; `None` where it was not measured.
     pub tau_gen: Option<Turn>,
-    pub losses: Vec<Losses>,
 }
 
 /// Runs that differ in size, seed and length alone, by size and seed.
@@ -59,17 +62,32 @@ pub enum Unknown {
 }
 
 impl RunWhen<'_> {
-    fn of(run: &RunSeen, level: f64) -> Result<RunWhen<'_>> {
-        let rows = losses::read(&RunDir::new(&run.dir), &run.config)?;
-        let losses = losses::by_step(&rows);
-        let counts = run.evaluations.iter().map(|l| Counts {
+    /// `runs`: of one training, at least one.
+    fn of<'a>(runs: &[&'a RunSeen], level: f64) -> Result<RunWhen<'a>> {
+        let (mut evaluations, mut losses): (Vec<Evaluation>, Vec<Losses>) = Default::default();
+        for run in runs {
+            let dir = RunDir::new(&run.dir);
+            let distinct = dir.scores(&run.config)?.distinct.evaluations;
+            let own = if distinct.is_empty() { run.evaluations.clone() } else { distinct };
+            let new = |l: &Evaluation| evaluations.iter().all(|known| known.step != l.step);
+            let own: Vec<Evaluation> = own.into_iter().filter(new).collect();
+            evaluations.extend(own);
+            let measured = losses::by_step(&losses::read(&dir, &run.config)?);
+            let new = |l: &Losses| losses.iter().all(|known| known.step != l.step);
+            let measured: Vec<Losses> = measured.into_iter().filter(new).collect();
+            losses.extend(measured);
+        }
+        evaluations.sort_by_key(|l| l.step);
+        losses.sort_by_key(|l| l.step);
+        let counts = evaluations.iter().map(|l| Counts {
             time: l.epoch,
             memorized: l.memorized,
             images: l.images,
         });
         let tau_mem = onset(&counts.collect::<Vec<_>>(), level);
         let heldout: Vec<(f64, f64)> = losses.iter().map(|l| (l.epoch, l.heldout)).collect();
-        Ok(RunWhen { run, tau_mem, tau_gen: turn(&heldout), losses })
+        let longest = runs.iter().max_by_key(|run| run.config.steps()).expect("at least one");
+        Ok(RunWhen { run: longest, evaluations, losses, tau_mem, tau_gen: turn(&heldout) })
     }
 
     pub fn size(&self) -> usize {
@@ -86,11 +104,23 @@ type Key = Vec<(String, String)>;
 
 /// Runs with evaluations, grouped; and what is wrong with those whose losses are not to be believed. `level`: a share.
 pub fn when(runs: &[RunSeen], level: f64) -> (Vec<Alike<'_>>, Vec<String>) {
-    let mut groups: Vec<(Key, Vec<RunWhen>)> = Vec::new();
-    let mut broken = Vec::new();
+    // Runs of one training: alike but for their length.
+    let mut trainings: Vec<(Key, Vec<&RunSeen>)> = Vec::new();
     for run in runs.iter().filter(|run| !run.evaluations.is_empty()) {
         let key = run.settings_but(&OF_LENGTH);
-        match RunWhen::of(run, level) {
+        let same = |(k, all): &&mut (Key, Vec<&RunSeen>)| {
+            let (a, b) = (&all[0].config, &run.config);
+            *k == key && a.data == b.data && a.train.seed == b.train.seed
+        };
+        match trainings.iter_mut().find(same) {
+            Some((_, all)) => all.push(run),
+            None => trainings.push((key, vec![run])),
+        }
+    }
+    let mut groups: Vec<(Key, Vec<RunWhen>)> = Vec::new();
+    let mut broken = Vec::new();
+    for (key, runs) in trainings {
+        match RunWhen::of(&runs, level) {
             Ok(run) => match groups.iter_mut().find(|(k, _)| *k == key) {
                 Some((_, all)) => all.push(run),
                 None => groups.push((key, vec![run])),
@@ -123,13 +153,18 @@ impl<'a> Alike<'a> {
     }
 
     pub fn laws(&self) -> Laws {
-        let points = |of: &dyn Fn(&RunWhen) -> Option<f64>| {
-            let point = |run: &RunWhen| Some((run.size() as f64, of(run).filter(|t| *t > 0.0)?));
-            law(&self.runs.iter().filter_map(point).collect::<Vec<_>>())
-        };
+        let point = |run: &RunWhen, time: Option<f64>| Some((run.size() as f64, time?));
+        let passed = self.runs.iter().filter_map(|run| point(run, run.tau_mem.time));
+        let turned = |run: &RunWhen| run.tau_gen.filter(|turn| turn.turned);
+        let turns = self.runs.iter().filter_map(|run| point(run, Some(turned(run)?.time)));
+        // A turn is somewhere between two evaluations, any time there being as likely.
+        let widths =
+            self.runs.iter().filter_map(turned).map(|t| (t.interval.1 / t.interval.0).ln());
+        let squares: Vec<f64> = widths.map(|width| width * width / 12.0).collect();
+        let known = (squares.iter().sum::<f64>() / squares.len().max(1) as f64).sqrt();
         Laws {
-            tau_mem: points(&|run| run.tau_mem.time),
-            tau_gen: points(&|run| run.tau_gen.filter(|turn| turn.turned).map(|turn| turn.time)),
+            tau_mem: law(&passed.collect::<Vec<_>>(), 0.0),
+            tau_gen: law(&turns.collect::<Vec<_>>(), known),
         }
     }
 
@@ -144,7 +179,7 @@ impl<'a> Alike<'a> {
         let turns = runs.iter().filter_map(|run| run.tau_gen.filter(|turn| turn.turned));
         let turned = turns.map(|turn| turn.time).fold(f64::INFINITY, f64::min);
         let unknown = runs.iter().filter(|run| run.tau_mem.interval.0 == 0.0);
-        let early = |run: &RunWhen| run.run.evaluations[0].ratio > self.level;
+        let early = |run: &RunWhen| run.evaluations[0].ratio > self.level;
         let epoch = match below > 0.0 {
             true => Ok(below.min(turned)),
             false if unknown.into_iter().any(early) => Err(Unknown::Early),

@@ -32,7 +32,7 @@ pub fn table(alike: &Alike) -> Table {
                 }),
             );
         }
-        let evaluations = &run.run.evaluations;
+        let evaluations = &run.evaluations;
         row.push(Cell::Integer(evaluations.len() as i64));
         row.push(evaluations.last().map_or(Cell::Empty, |l| Cell::Percent(l.ratio, 2)));
         row.push(Cell::Text(run.run.name.clone()));
@@ -71,7 +71,7 @@ fn run_json(run: &RunWhen) -> Value {
         "tau_gen_epochs": run.tau_gen.map(|t| t.time),
         "tau_gen_interval": run.tau_gen.map(|t| [t.interval.0, t.interval.1]),
         "tau_gen_turned": run.tau_gen.map(|t| t.turned),
-        "curve": run.run.evaluations.iter().map(|l| [l.epoch, l.ratio]).collect::<Vec<_>>(),
+        "curve": run.evaluations.iter().map(|l| [l.epoch, l.ratio]).collect::<Vec<_>>(),
         "losses": run.losses.iter().map(|l| [l.epoch, l.training, l.heldout]).collect::<Vec<_>>(),
     })
 }
@@ -104,11 +104,20 @@ fn advice_json(advice: &Advice) -> Value {
 pub fn said(alike: &Alike) -> Vec<String> {
     let (level, laws) = (percent_short(alike.level), alike.laws());
     let mut said = Vec::new();
-    let late: Vec<String> = alike
-        .sizes()
-        .filter(|runs| runs.iter().any(|run| run.tau_mem.time.is_none()))
-        .map(|runs| runs[0].size().to_string())
-        .collect();
+    // By its first evaluation: a bound.
+    let early = |run: &RunWhen| run.evaluations.first().is_some_and(|l| l.ratio > alike.level);
+    let of = |unlike: &dyn Fn(&RunWhen) -> bool| -> Vec<String> {
+        let sizes = alike.sizes().filter(|runs| runs.iter().any(unlike));
+        sizes.map(|runs| runs[0].size().to_string()).collect()
+    };
+    let none = |run: &RunWhen| run.tau_mem.time.is_none();
+    let (soon, late) = (of(&|run| none(run) && early(run)), of(&|run| none(run) && !early(run)));
+    if !soon.is_empty() {
+        said.push(format!(
+            "of {} images a run had passed {level} by its first evaluation: such are in no law (--evaluations takes more)",
+            soon.join(", ")
+        ));
+    }
     if !late.is_empty() {
         said.push(format!(
             "of {} images not every run passed {level}: those that did not are in no law, which may make it rise too little",
@@ -139,9 +148,9 @@ fn law_said(what: &str, law: &Law) -> String {
         }
         None => Default::default(),
     };
-    let runs = law.points;
+    let (runs, sure) = (law.points, if law.interval.is_some() { "95%, " } else { "" });
     format!(
-        "{what} goes as N^{:.2}{in_epochs} in epochs, N^{seen:.2}{in_images} in images seen (95%, {runs} runs)",
+        "{what} goes as N^{:.2}{in_epochs} in epochs, N^{seen:.2}{in_images} in images seen ({sure}{runs} runs)",
         law.exponent
     )
 }
@@ -180,7 +189,7 @@ fn advice_said(advice: &Advice, level: f64) -> String {
             "for N = {n} copies are above {level_said} at the first evaluation: --evaluations takes more of them"
         ),
         Err(Unknown::FewImages) => format!(
-            "for N = {n} no evaluation is sure to be below {level_said}: --score-images takes at least {}",
+            "for N = {n} no evaluation is sure to be below {level_said}: --score-images takes more, {} at least even if none is a copy",
             images_for(level)
         ),
     }
@@ -239,10 +248,10 @@ pub fn chart(alike: &Alike) -> Chart {
 
 /// The mean ratio of runs of one size at each evaluation that all of them have, over epochs.
 fn ratios(runs: &[RunWhen]) -> Vec<Point> {
-    let curves = runs.iter().map(|run| run.run.evaluations.iter().map(|l| (l.epoch, l.ratio)));
+    let curves = runs.iter().map(|run| run.evaluations.iter().map(|l| (l.epoch, l.ratio)));
     let mut points = mean(&curves.map(Iterator::collect).collect::<Vec<_>>());
     if let [run] = runs {
-        let intervals = run.run.evaluations.iter().map(|l| [l.low, l.high]);
+        let intervals = run.evaluations.iter().map(|l| [l.low, l.high]);
         points.iter_mut().zip(intervals).for_each(|(p, interval)| p.interval = Some(interval));
     }
     points
