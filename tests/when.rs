@@ -188,7 +188,7 @@ fn training_stops_at_a_ratio_and_goes_on_without() {
     let files = files_of(&run);
     let said = train_tiny(&run, flag).ok();
     assert!(said.contains("stopped     at epoch 10: 33.33% > 30%; without --stop-when"), "{said}");
-    assert!(said.contains("before it   no evaluation was as low"), "{said}");
+    assert!(said.contains("before it   no evaluation of this run was as low"), "{said}");
     same_files(&run, &files);
     let json = train_tiny(&run, "--json --stop-when ratio>0.4").json();
     assert!(json["finished"] == true && json["stopped_above"].is_null());
