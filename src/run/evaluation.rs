@@ -1,5 +1,6 @@
 //! What a scoring inside training says.
 
+use crate::memorization::onset::Counts;
 use serde::Deserialize;
 
 /// One scoring inside training: a row of `scores.csv`, in its columns' order.
@@ -14,6 +15,13 @@ pub struct Evaluation {
     pub low: f64,
     pub high: f64,
     pub mean_d1: f64,
+}
+
+impl Evaluation {
+    /// What it counted, and at which epoch.
+    pub fn counts(&self) -> Counts {
+        Counts { time: self.epoch, memorized: self.memorized, images: self.images }
+    }
 }
 
 /// Scores with identical training images counted once; empty where all differ.

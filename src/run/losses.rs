@@ -107,7 +107,7 @@ impl<'a> Measuring<'a> {
         let path = dir.heldout_path();
         let mut rows = read(dir, config)?;
         rows.retain(|row| row.step <= step);
-        match stored_id(dir)? {
+        match measured_on(dir)? {
             Some(there) if there == id => {}
             Some(there) if !rows.is_empty() => {
                 return Err(usage(format!(
@@ -254,7 +254,7 @@ pub fn read(dir: &RunDir, config: &RunConfig) -> Result<Vec<LevelLoss>> {
 ///
 /// # Errors
 /// Data (exit 3): a file that is none.
-fn stored_id(dir: &RunDir) -> Result<Option<DataId>> {
+pub fn measured_on(dir: &RunDir) -> Result<Option<DataId>> {
     let path = dir.heldout_path();
     let Some(text) = read_text(&path)? else { return Ok(None) };
     let broken = |e: toml::de::Error| {

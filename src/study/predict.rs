@@ -5,6 +5,7 @@
 
 use super::find::{EmmSearch, Sizes, find};
 use crate::memorization::onset::{Counts, Law, Onset, law, onset};
+use crate::run::Evaluation;
 use crate::run::scoring::Scoring;
 use anyhow::Result;
 
@@ -88,11 +89,7 @@ pub fn predict(search: &mut EmmSearch) -> Result<Option<Predicted>> {
             let Some(found) = find(search)? else { return Ok(None) };
             damage.extend(found.damage);
             for run in found.sizes.iter().flat_map(|of_size| &of_size.runs) {
-                let counts = run.evaluations.iter().map(|l| Counts {
-                    time: l.epoch,
-                    memorized: l.memorized,
-                    images: l.images,
-                });
+                let counts = run.evaluations.iter().map(Evaluation::counts);
                 let seed = run.config.train.seed;
                 match runs.iter_mut().find(|(known, _)| *known == seed) {
                     Some((_, all)) => {

@@ -4,7 +4,7 @@
 use super::folder::RunSeen;
 use crate::memorization::onset::{Counts, Law, Onset, Turn, law, onset, turn};
 use crate::run::losses::{self, Losses};
-use crate::run::{Evaluation, RunDir};
+use crate::run::{DataId, Evaluation, RunDir};
 use anyhow::Result;
 
 /// The ratio from which on samples are said to be copied, where nothing else is asked for.
@@ -20,6 +20,8 @@ pub struct RunWhen<'a> {
     /// With identical training images counted once, where there are any.
     pub evaluations: Vec<Evaluation>,
     pub losses: Vec<Losses>,
+    /// The held-out images that these are of: one set, unless parts were measured on others.
+    pub heldout: Vec<DataId>,
     /// When the ratio passes the level, in epochs.
     pub tau_mem: Onset,
     /// When the held-out loss turns, in epochs; `None` where it was not measured.
@@ -65,29 +67,28 @@ impl RunWhen<'_> {
     /// `runs`: of one training, at least one.
     fn of<'a>(runs: &[&'a RunSeen], level: f64) -> Result<RunWhen<'a>> {
         let (mut evaluations, mut losses): (Vec<Evaluation>, Vec<Losses>) = Default::default();
+        let mut heldout: Vec<DataId> = Vec::new();
         for run in runs {
             let dir = RunDir::new(&run.dir);
             let distinct = dir.scores(&run.config)?.distinct.evaluations;
-            let own = if distinct.is_empty() { run.evaluations.clone() } else { distinct };
-            let new = |l: &Evaluation| evaluations.iter().all(|known| known.step != l.step);
-            let own: Vec<Evaluation> = own.into_iter().filter(new).collect();
-            evaluations.extend(own);
+            let once = |l: &Evaluation| distinct.iter().find(|once| once.step == l.step).cloned();
+            let new = |l: &&Evaluation| evaluations.iter().all(|known| known.step != l.step);
+            let own: Vec<Evaluation> = run.evaluations.iter().filter(new).cloned().collect();
+            evaluations.extend(own.into_iter().map(|l| once(&l).unwrap_or(l)));
             let measured = losses::by_step(&losses::read(&dir, &run.config)?);
             let new = |l: &Losses| losses.iter().all(|known| known.step != l.step);
             let measured: Vec<Losses> = measured.into_iter().filter(new).collect();
             losses.extend(measured);
+            heldout.extend(losses::measured_on(&dir)?.filter(|id| !heldout.contains(id)));
         }
         evaluations.sort_by_key(|l| l.step);
         losses.sort_by_key(|l| l.step);
-        let counts = evaluations.iter().map(|l| Counts {
-            time: l.epoch,
-            memorized: l.memorized,
-            images: l.images,
-        });
-        let tau_mem = onset(&counts.collect::<Vec<_>>(), level);
-        let heldout: Vec<(f64, f64)> = losses.iter().map(|l| (l.epoch, l.heldout)).collect();
+        let counts: Vec<Counts> = evaluations.iter().map(Evaluation::counts).collect();
+        let tau_mem = onset(&counts, level);
+        let curve: Vec<(f64, f64)> = losses.iter().map(|l| (l.epoch, l.heldout)).collect();
         let longest = runs.iter().max_by_key(|run| run.config.steps()).expect("at least one");
-        Ok(RunWhen { run: longest, evaluations, losses, tau_mem, tau_gen: turn(&heldout) })
+        let tau_gen = turn(&curve);
+        Ok(RunWhen { run: longest, evaluations, losses, heldout, tau_mem, tau_gen })
     }
 
     pub fn size(&self) -> usize {
@@ -150,6 +151,17 @@ impl<'a> Alike<'a> {
     /// Whether it is about more than one run's ratios, which are shown anyway.
     pub fn tells_more(&self) -> bool {
         self.laws().tau_mem.is_some() || self.runs.iter().any(|run| !run.losses.is_empty())
+    }
+
+    /// How many sets of held-out images its losses are of: of several, losses are not to be compared.
+    pub fn holdouts(&self) -> usize {
+        let mut all: Vec<&DataId> = Vec::new();
+        for id in self.runs.iter().flat_map(|run| &run.heldout) {
+            if !all.contains(&id) {
+                all.push(id);
+            }
+        }
+        all.len()
     }
 
     pub fn laws(&self) -> Laws {

@@ -124,6 +124,12 @@ pub fn said(alike: &Alike) -> Vec<String> {
             late.join(", ")
         ));
     }
+    if alike.holdouts() > 1 {
+        let n = alike.holdouts();
+        said.push(format!(
+            "losses are of {n} different sets of held-out images: tau_gen is not one measure here"
+        ));
+    }
     if let Some(law) = &laws.tau_mem {
         said.push(law_said(&format!("tau_mem, when {level} of the samples are copies,"), law));
     }
