@@ -356,3 +356,32 @@ fn parts_of_one_training_are_one() {
     with_holdout(&run, "").ok();
     assert!(run.join("report/losses-to-epoch-000020.csv").exists());
 }
+
+#[test]
+fn what_a_set_is_too_small_for_is_said_before_anything_is_trained() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    fs::write(dir.join("law.toml"), LAW).unwrap();
+    let all = Dataset::digits();
+    all.save(&dir.join("all.zip"), false).unwrap();
+    emm_in(dir, "data subset all.zip --size 60 --out small.zip".split(' ')).ok();
+    // 60 held out, and 10 to 40 to train on.
+    let line = "sweep plan law.toml --scale tiny --data small.zip --no-measure --json";
+    let plan = emm_in(dir, line.split(' ')).json();
+    let why = plan["impossible"][0]["why"].as_str().unwrap();
+    assert!(why.contains("the set is too small for both"), "{plan}");
+    assert_eq!(
+        (plan["runs"].as_array().unwrap().len(), plan["impossible"].as_array().unwrap().len()),
+        (0, 3)
+    );
+
+    // A subset without another may lose a class.
+    let nines = all.label_counts()[9];
+    let line = format!("data subset all.zip --size {nines} --class 9 --out nines.zip");
+    emm_in(dir, line.split(' ')).ok();
+    let line = "data subset all.zip --size 18 --without nines.zip --out rest.zip";
+    let said = emm_in(dir, line.split(' '));
+    assert!(said.code == 0 && said.stderr.contains("9 of 10 are left"), "{said:?}");
+    let line = "data subset nines.zip --size 1 --without nines.zip --out none.zip";
+    emm_in(dir, line.split(' ')).refused(3, "--without: nines.zip: holds all images", "");
+}

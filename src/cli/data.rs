@@ -192,7 +192,15 @@ fn cut(args: &SubsetArgs, common: &Common) -> Result<()> {
                 shape(&from)
             )));
         }
+        let classes = from.label_dim();
         from = subset::without(&from, other);
+        // Those before are missed where they are taken from.
+        if from.label_dim() < classes && !from.is_empty() && !common.quiet {
+            let (left, holds) = (from.label_dim(), path.display());
+            note_line(&format!(
+                "--without: {holds}: holds all images of the last classes of {name}: {left} of {classes} are left"
+            ));
+        }
         if from.is_empty() {
             return Err(data(format!("--without: {}: holds all images of {name}", path.display())));
         }

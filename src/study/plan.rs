@@ -441,6 +441,12 @@ impl Setup {
             }
             let holdout = settings.images.holdout.map_or(0, |n| self.scale.size(n));
             let run = PlannedRun { config, recipe: recipe.clone(), holdout, dir: None };
+            // Of all seeds the same images.
+            if let (true, true, Some(_)) = (holdout > 0, runs.is_empty(), &id)
+                && let Err(e) = self.held_out(&run)
+            {
+                return Ok(Err(impossible(e)?));
+            }
             runs.push(if id.is_some() { self.place(run) } else { run });
         }
         Ok(Ok(runs))
